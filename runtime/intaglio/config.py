@@ -1,0 +1,282 @@
+"""One deployment: `configs/NAME.yaml`, strict and frozen. Paths are relative to the YAML file.
+
+base          candidates in order of preference: {folder: ..}, {file: x.safetensors} or {hub: owner/name}
+vae           optional source that replaces the base's VAE
+controlnets   id -> {path | hub, type}
+loras         id -> {path, weight}: what may be fused;  fuse: id -> weight, or null for the LoRA's own
+profiles      what is compiled: sizes, batch, guidance on/off, text chunks
+precision, runtime, target, verify_tolerance, execution, limits, defaults, poses, build, server
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from intaglio.errors import ConfigError
+from intaglio.models import REGISTRY_ID, SDXL
+from intaglio.tensors import Precision
+
+__all__ = [
+    "ControlNetSource",
+    "Defaults",
+    "Deployment",
+    "Execution",
+    "Limits",
+    "LoraSource",
+    "Profiles",
+    "RegistryId",
+    "Runtime",
+    "Server",
+    "Source",
+    "Target",
+    "load_deployment",
+]
+
+RegistryId = Annotated[str, StringConstraints(pattern=REGISTRY_ID)]
+Runtime = Literal["auto", "onnxruntime", "tensorrt-rtx", "tensorrt"]
+Target = Literal["auto", "cpu", "sm75", "sm80", "sm86", "sm89", "sm90", "sm100", "sm120"]
+Scheduler = Literal["euler", "euler_a", "ddim", "dpmpp_2m_karras", "unipc", "lcm"]
+_MOST_STEPS = int(SDXL.input("steps").maximum or 0)
+_MOST_IMAGES = int(SDXL.input("num_images").maximum or 0)
+_MOST_GUIDANCE = float(SDXL.input("guidance_scale").maximum or 0)
+
+
+def _resolved(path: Path, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get("folder")
+    path = path.expanduser()
+    return path if folder is None or path.is_absolute() else (Path(folder) / path).resolve()
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(_Strict):
+    """Where weights come from: a diffusers folder, a single .safetensors file or a hub id; exactly one of them."""
+
+    folder: Path | None = None
+    file: Path | None = None
+    hub: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
+    revision: str | None = None
+
+    _paths = field_validator("folder", "file")(lambda path, info: None if path is None else _resolved(path, info))
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if sum(value is not None for value in (self.folder, self.file, self.hub)) != 1:
+            raise ValueError("give exactly one of folder, file, hub")
+        if self.revision is not None and self.hub is None:
+            raise ValueError("revision goes with hub only")
+        if self.file is not None and self.file.suffix != ".safetensors":
+            raise ValueError("file must be .safetensors (pickled checkpoints run code when loaded)")
+        return self
+
+    def __str__(self) -> str:
+        return str(self.folder or self.file or (f"hub:{self.hub}" + (f"@{self.revision}" if self.revision else "")))
+
+
+class ControlNetSource(Source):
+    """A ControlNet and what its control image shows (`pose`, `canny`, `depth`, ...)."""
+
+    type: RegistryId
+
+
+class LoraSource(_Strict):
+    """A LoRA file and the weight it is fused with unless `fuse` says another."""
+
+    path: Path
+    weight: float = Field(default=1.0, ge=-4, le=4, allow_inf_nan=False)
+
+    _path = field_validator("path")(_resolved)
+
+
+class Profiles(_Strict):
+    """What the engines are compiled for."""
+
+    sizes: tuple[tuple[PositiveInt, PositiveInt], ...] = Field(min_length=1)
+    """(width, height) pixels; the first is the default size."""
+    batch: int = Field(default=1, ge=1, le=_MOST_IMAGES)
+    """Most images in one pass; a request's images go in passes of `batch`, the rest singly."""
+    guidance: tuple[Literal["on", "off"], ...] = Field(default=("on", "off"), min_length=1)
+    text_chunks: int = Field(default=3, ge=1, le=8)
+    """Most chunks of 75 words a prompt may take."""
+
+    @field_validator("sizes")
+    @classmethod
+    def _multiples_of_eight(cls, sizes: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+        for width, height in sizes:
+            if width % 8 or height % 8:
+                raise ValueError(f"{width}x{height}: width and height must be multiples of 8")
+        if len(set(sizes)) != len(sizes):
+            raise ValueError("a size is listed twice")
+        return sizes
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """Images a pass may have: 1 and `batch`."""
+        return tuple(sorted({1, self.batch}))
+
+    @property
+    def guidance_modes(self) -> tuple[bool, ...]:
+        """`guidance` as booleans, on first."""
+        return tuple(sorted((mode == "on" for mode in set(self.guidance)), reverse=True))
+
+
+class Limits(_Strict):
+    """What one request may ask for."""
+
+    steps: int = Field(default=_MOST_STEPS, ge=1, le=_MOST_STEPS)
+    images: int = Field(default=4, ge=1, le=_MOST_IMAGES)
+    cost: PositiveInt = 4 * 1024 * 1024 * 60
+    """Pixels x steps x images x (1 + controls)."""
+    prompt_bytes: PositiveInt = 4096
+    controls: int = Field(default=4, ge=0, le=16)
+    input_images: int = Field(default=8, ge=0, le=64)
+    input_bytes: PositiveInt = 32 * 1024 * 1024
+    """Of one input image, encoded."""
+    input_pixels: PositiveInt = 4096 * 4096
+    """Of one input image, checked in its header before it is decoded."""
+
+
+class Defaults(_Strict):
+    """Values of a request's absent inputs: a few-step LoRA wants other ones than plain SDXL."""
+
+    steps: int = Field(default=30, ge=1, le=_MOST_STEPS)
+    guidance_scale: float = Field(default=5.0, ge=1, le=_MOST_GUIDANCE, allow_inf_nan=False)
+    scheduler: Scheduler = "euler"
+
+
+class Execution(_Strict):
+    """How `diffuse` runs."""
+
+    threads: int = Field(default=0, ge=0, le=256)
+    """CPU threads of ONNX Runtime; 0 leaves it to ONNX Runtime."""
+    cuda_graph: bool = False
+    embedding_cache: int = Field(default=64, ge=0, le=100_000)
+    """Prompts whose embeddings are kept."""
+
+
+class Server(_Strict):
+    """Where Triton listens and how much it queues."""
+
+    host: str = "127.0.0.1"
+    http_port: int = Field(default=8000, ge=1, le=65535)
+    grpc_port: int = Field(default=8001, ge=1, le=65535)
+    metrics_port: int = Field(default=8002, ge=1, le=65535)
+    queue_size: PositiveInt = 32
+    """Requests waiting before new ones are answered UNAVAILABLE."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """Instances of preprocess and of postprocess."""
+
+    @model_validator(mode="after")
+    def _different_ports(self) -> Self:
+        if len({self.http_port, self.grpc_port, self.metrics_port}) != 3:
+            raise ValueError("http_port, grpc_port and metrics_port must differ")
+        return self
+
+
+class Deployment(_Strict):
+    """A whole deployment; `load_deployment` reads one from its YAML file."""
+
+    name: RegistryId
+    """The YAML file's name."""
+    folder: Path
+    """The YAML file's folder."""
+    base: tuple[Source, ...] = Field(min_length=1)
+    vae: Source | None = None
+    controlnets: dict[RegistryId, ControlNetSource] = Field(default_factory=dict)
+    loras: dict[RegistryId, LoraSource] = Field(default_factory=dict)
+    fuse: dict[RegistryId, Annotated[float, Field(ge=-4, le=4, allow_inf_nan=False)] | None] = Field(default_factory=dict)
+    profiles: Profiles
+    precision: Precision = "fp16"
+    runtime: Runtime = "auto"
+    target: Target = "auto"
+    verify_tolerance: float = Field(default=0.02, gt=0, le=1)
+    """Largest relative error (norm of the difference over norm) of an engine against PyTorch."""
+    execution: Execution = Execution()
+    limits: Limits = Limits()
+    defaults: Defaults = Defaults()
+    poses: Path | None = None
+    """Folder of NAME.json, OpenPose keypoints."""
+    build: Path = Field(default=Path("../build"), validate_default=True)
+    """Folder that holds every build; this one goes to `build_folder`."""
+    server: Server = Server()
+
+    _poses = field_validator("poses")(lambda path, info: None if path is None else _resolved(path, info))
+    _build = field_validator("build", mode="after")(_resolved)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if unknown := sorted(set(self.fuse) - set(self.loras)):
+            raise ValueError(f"fuse names LoRAs that `loras` does not list: {', '.join(unknown)}")
+        if self.defaults.steps > self.limits.steps:
+            raise ValueError(f"defaults.steps {self.defaults.steps} is above limits.steps {self.limits.steps}")
+        if self.profiles.batch > self.limits.images:
+            raise ValueError(f"profiles.batch {self.profiles.batch} is above limits.images {self.limits.images}: it would never be used")
+        if self.runtime.startswith("tensorrt") and self.target == "cpu":
+            raise ValueError("target cpu goes with runtime onnxruntime only")
+        if self.runtime == "onnxruntime" and self.target not in ("auto", "cpu"):
+            raise ValueError(f"runtime onnxruntime runs on the CPU; target {self.target} needs tensorrt-rtx or tensorrt")
+        if (self.defaults.guidance_scale > 1) not in self.profiles.guidance_modes:
+            raise ValueError(
+                f"defaults.guidance_scale {self.defaults.guidance_scale:g} needs a guidance mode that profiles.guidance leaves out"
+            )
+        return self
+
+    @property
+    def build_folder(self) -> Path:
+        """Folder of this deployment's build: manifest.json, engines, model_repository."""
+        return self.build / self.name
+
+    @property
+    def fused(self) -> dict[str, float]:
+        """Weight of every LoRA to fuse, in the order of the file."""
+        return {lora: self.loras[lora].weight if weight is None else weight for lora, weight in self.fuse.items()}
+
+    @property
+    def digest(self) -> str:
+        """sha256 of every value that a build holds; the same on every machine (paths as seen from the YAML file)."""
+        values = self.model_dump(exclude={"folder", "build", "server"})
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"), default=lambda path: os.path.relpath(path, self.folder))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_deployment(path: Path) -> Deployment:
+    """Read and check `path`.
+
+    Raises:
+        ConfigError: a missing file, bad YAML, or a field that is unknown, missing or out of range.
+    """
+    path = Path(path)
+    try:
+        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file; a deployment is a YAML file such as configs/miniature.yaml") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: must be a mapping of fields, not {type(data).__name__}")
+    if reserved := {"name", "folder"} & set(data):
+        raise ConfigError(f"{path}: {', '.join(sorted(reserved))}: comes from the file's own path; take the field out")
+    try:
+        return Deployment.model_validate({**data, "name": path.stem, "folder": path.parent.resolve()}, context={"folder": path.parent})
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
+        raise ConfigError(f"{path}: {problems}") from error

@@ -1,0 +1,125 @@
+"""What can go wrong, and which status a Triton client sees for it.
+
+    IntaglioError               INTERNAL
+    ├── InvalidRequest          INVALID_ARG   the caller can fix it: names the field and what is allowed
+    ├── ConfigError             INTERNAL      a deployment YAML or registry says something impossible
+    ├── BuildError              INTERNAL      `intaglio build` could not make an artefact
+    ├── EngineMismatch          UNAVAILABLE   an artefact is missing, damaged or made for something else; names the command
+    ├── Unavailable             UNAVAILABLE   busy or not ready: the same request may work later
+    │   └── QueueFull           UNAVAILABLE
+    ├── Cancelled               CANCELLED     the caller went away
+    ├── DeadlineExceeded        CANCELLED     Triton has no deadline code; the message says so
+    └── MissingExtra            INTERNAL      an optional dependency is not installed; names the extra
+
+A message is one line: what was wrong, then what would be right.
+"""
+
+# ruff: noqa: N818  (an InvalidRequest reads better than an InvalidRequestError)
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+__all__ = [
+    "BuildError",
+    "Cancelled",
+    "ConfigError",
+    "DeadlineExceeded",
+    "EngineMismatch",
+    "IntaglioError",
+    "InvalidRequest",
+    "MissingExtra",
+    "QueueFull",
+    "TritonCode",
+    "Unavailable",
+    "single_line",
+    "triton_code_of",
+]
+
+TritonCode = Literal["INTERNAL", "INVALID_ARG", "UNAVAILABLE", "CANCELLED"]
+"""Names of attributes of `triton_python_backend_utils.TritonError`."""
+
+_LONGEST_MESSAGE = 500
+
+
+def single_line(text: str, *, limit: int = _LONGEST_MESSAGE) -> str:
+    """`text` with every run of whitespace and control characters as one space, cut at `limit` characters."""
+    words = "".join(character if character.isprintable() else " " for character in text).split()
+    line = " ".join(words)
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+class IntaglioError(Exception):
+    """Any failure that intaglio explains; `str()` is one line fit for a client."""
+
+    triton_code: ClassVar[TritonCode] = "INTERNAL"
+
+    def __init__(self, message: str) -> None:
+        self.message = single_line(message)
+        super().__init__(self.message)
+
+
+class InvalidRequest(IntaglioError):
+    """The request's `field` is wrong; `allowed` says what would be right."""
+
+    triton_code: ClassVar[TritonCode] = "INVALID_ARG"
+
+    def __init__(self, field: str, problem: str, *, allowed: str) -> None:
+        self.field = field
+        self.allowed = allowed
+        super().__init__(f"{field}: {single_line(problem, limit=200)}; allowed: {single_line(allowed, limit=250)}")
+
+
+class ConfigError(IntaglioError):
+    """A deployment YAML, registry or environment says something impossible."""
+
+
+class BuildError(IntaglioError):
+    """An artefact could not be built or did not pass verification."""
+
+
+class EngineMismatch(IntaglioError):
+    """A built artefact is missing, damaged or made for something else; `command` rebuilds it."""
+
+    triton_code: ClassVar[TritonCode] = "UNAVAILABLE"
+
+    def __init__(self, reason: str, *, command: str) -> None:
+        self.reason = reason
+        self.command = command
+        super().__init__(f"{reason}; rebuild with: {command}")
+
+
+class Unavailable(IntaglioError):
+    """Busy or not ready; the same request may work later."""
+
+    triton_code: ClassVar[TritonCode] = "UNAVAILABLE"
+
+
+class QueueFull(Unavailable):
+    """The server's queue is full."""
+
+
+class Cancelled(IntaglioError):
+    """The caller went away before the image was ready."""
+
+    triton_code: ClassVar[TritonCode] = "CANCELLED"
+
+
+class DeadlineExceeded(IntaglioError):
+    """The request's time was up before the image was ready."""
+
+    triton_code: ClassVar[TritonCode] = "CANCELLED"
+
+
+class MissingExtra(IntaglioError):
+    """`module` is not installed; `extra` of the distribution brings it."""
+
+    def __init__(self, module: str, *, extra: str) -> None:
+        self.module = module
+        self.extra = extra
+        super().__init__(f"{module} is not installed; run: pip install 'intaglio[{extra}]'")
+
+
+def triton_code_of(error: BaseException) -> TritonCode:
+    """Status for a client: ours by class; anything unforeseen is INTERNAL."""
+    return error.triton_code if isinstance(error, IntaglioError) else "INTERNAL"

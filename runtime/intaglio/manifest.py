@@ -1,0 +1,247 @@
+"""JSON sidecars of what was built: written atomically, checked with a reason and the command that rebuilds.
+
+    StageRecord     one artefact folder (fused weights, one ONNX network, one engine): `record.json` beside its files
+    BuildManifest   a whole deployment: `manifest.json`, all that the serving processes need to know
+Paths inside a sidecar are relative to its own folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from intaglio.config import Defaults, Execution, Limits, Profiles, RegistryId
+from intaglio.errors import EngineMismatch
+from intaglio.tensors import Architecture, Precision
+
+__all__ = [
+    "MANIFEST_NAME",
+    "RECORD_NAME",
+    "BuildManifest",
+    "FileDigest",
+    "FusedLora",
+    "NetworkFile",
+    "StageRecord",
+    "check_files",
+    "content_key",
+    "file_digest",
+    "read_manifest",
+    "read_record",
+    "stale_reason",
+    "write_json",
+    "write_manifest",
+    "write_record",
+]
+
+MANIFEST_NAME = "manifest.json"
+RECORD_NAME = "record.json"
+_Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileDigest(_Frozen):
+    """Size and sha256 of one file."""
+
+    sha256: _Digest
+    size: int = Field(ge=0)
+
+
+class StageRecord(_Frozen):
+    """What one build stage made, from what, with what."""
+
+    schema_version: Literal[1] = 1
+    stage: str
+    key: _Digest
+    """Content key: `content_key` of everything that the result depends on."""
+    inputs: dict[str, Any]
+    """The values that went into the key, readable, so that a mismatch can say which of them changed."""
+    versions: dict[str, str]
+    files: dict[str, FileDigest]
+    seconds: float = 0.0
+    notes: dict[str, Any] = Field(default_factory=dict)
+    """What is worth knowing but does not identify the result: verification errors, plan sizes, ignored LoRA keys."""
+
+
+class NetworkFile(_Frozen):
+    """One network's engine."""
+
+    path: str
+    """The file the engine opens (an ONNX model or a TensorRT plan), relative to the manifest."""
+    key: _Digest
+    files: dict[str, FileDigest]
+    """Every file of the engine, `path` and external weights alike."""
+
+
+class FusedLora(_Frozen):
+    """A LoRA inside the UNet's weights."""
+
+    id: RegistryId
+    weight: float
+    sha256: _Digest
+
+
+class BuildManifest(_Frozen):
+    """A deployment as built; the serving processes read nothing else but the files it names."""
+
+    schema_version: Literal[1] = 1
+    key: _Digest
+    """Content key of the whole build; `model_repository` carries the same one."""
+    config_digest: _Digest
+    """`Deployment.digest` of the configuration it was built from."""
+    rebuild: str
+    """The command that makes it again."""
+    base: str
+    """The candidate that was available."""
+    architecture: Architecture
+    scheduler: dict[str, Any]
+    scaling_factor: float
+    force_zeros_for_empty_prompt: bool
+    precision: Precision
+    runtime: Literal["onnxruntime", "tensorrt-rtx", "tensorrt"]
+    target: str
+    """`cpu` or the compute capability, `sm89`."""
+    versions: dict[str, str]
+    profiles: Profiles
+    limits: Limits
+    defaults: Defaults
+    execution: Execution
+    networks: dict[str, NetworkFile]
+    """By network name of `intaglio.tensors`: text_encoder, unet, controlnet.<id>, ..."""
+    controlnets: dict[RegistryId, RegistryId]
+    """Control id -> type of its control image."""
+    loras: tuple[FusedLora, ...]
+    tokenizers: tuple[str, str]
+    """Folders of both tokenizers."""
+    poses: str | None
+    """Folder of the pose library."""
+    files: dict[str, FileDigest]
+    """Tokenizer and pose files."""
+
+
+_Model = TypeVar("_Model", bound=_Frozen)
+
+
+def file_digest(path: Path) -> FileDigest:
+    """sha256 and size of `path`, read once."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        return FileDigest(sha256=digest.hexdigest(), size=file.tell())
+
+
+def content_key(inputs: Mapping[str, Any]) -> str:
+    """sha256 of `inputs` as canonical JSON; NaN and unknown types are errors, never silently the same."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` so that a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=1, sort_keys=True, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_record(folder: Path, record: StageRecord) -> None:
+    """Write `folder/record.json`: last of all, so that its presence means the folder is whole."""
+    write_json(folder / RECORD_NAME, record.model_dump(mode="json"))
+
+
+def write_manifest(folder: Path, manifest: BuildManifest) -> None:
+    """Write `folder/manifest.json` atomically."""
+    write_json(folder / MANIFEST_NAME, manifest.model_dump(mode="json"))
+
+
+def read_record(folder: Path) -> StageRecord | None:
+    """The folder's record, or None where there is no usable one (the stage is then simply done again)."""
+    try:
+        return StageRecord.model_validate_json((folder / RECORD_NAME).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def stale_reason(folder: Path, *, key: str, inputs: Mapping[str, Any]) -> str | None:
+    """Why the stage in `folder` must be done again; None when it is up to date.
+
+    Sizes are compared, not digests: a build is skipped in milliseconds, and `check_files` at load catches damage.
+    """
+    if not folder.exists():
+        return "not built yet"
+    record = read_record(folder)
+    if record is None:
+        return "an earlier build did not finish"
+    if record.key != key:
+        changed = sorted(name for name in {*record.inputs, *inputs} if record.inputs.get(name) != inputs.get(name))
+        return f"changed: {', '.join(changed) or 'content'}"
+    for name, digest in record.files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != digest.size:
+            return f"{name} has {path.stat().st_size} bytes, not {digest.size}"
+    return None
+
+
+def read_manifest(folder: Path, *, command: str = "intaglio build configs/NAME.yaml") -> BuildManifest:
+    """The build in `folder`; `command` is what an error recommends while no manifest can say it.
+
+    Raises:
+        EngineMismatch: no manifest, or one that this version cannot read.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise EngineMismatch(f"{path}: {error.strerror or error}", command=command) from error
+    try:
+        return BuildManifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "file"
+        raise EngineMismatch(f"{path}: {where}: {first['msg']} (made by another version?)", command=_rebuild_of(data, command)) from error
+
+
+def _rebuild_of(data: bytes, otherwise: str) -> str:
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return otherwise
+    command = value.get("rebuild") if isinstance(value, dict) else None
+    return command if isinstance(command, str) else otherwise
+
+
+def check_files(folder: Path, files: Mapping[str, FileDigest], *, command: str) -> None:
+    """Compare size and sha256 of every file with its sidecar.
+
+    Raises:
+        EngineMismatch: a missing, outside or changed file, named with the reason.
+    """
+    root = folder.resolve()
+    for name, expected in files.items():
+        path = (folder / name).resolve()
+        if not path.is_relative_to(root):
+            raise EngineMismatch(f"{name}: lies outside {folder}", command=command)
+        if not path.is_file():
+            raise EngineMismatch(f"{name}: missing from {folder}", command=command)
+        if path.stat().st_size != expected.size:
+            raise EngineMismatch(f"{name}: {path.stat().st_size} bytes, built with {expected.size}", command=command)
+        if file_digest(path).sha256 != expected.sha256:
+            raise EngineMismatch(f"{name}: content changed since it was built (sha256 differs)", command=command)

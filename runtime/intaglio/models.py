@@ -1,0 +1,290 @@
+"""The one table of the Triton models: config.pbtxt, client checks and the docs' request table derive from it.
+
+    sdxl         ensemble of the three below: what every client calls
+    preprocess   request  -> token ids, solver table, noise, control maps     (CPU, several instances)
+    diffuse      those    -> uint8 pixels                                     (one process a GPU)
+    postprocess  pixels   -> encoded images                                   (CPU, several instances)
+
+Dims: -1 is any size. `max_batch_size` is 0 everywhere: a request carries its own number of images.
+Axis legend: R prompts (2 = [negative, positive] with guidance, 1 without), k text chunks, n steps, B images, K = 4 solver rows,
+c controls, m = n or 1 noise rows. Every tensor of a stage is always there (an ensemble never runs a step that misses one):
+without controls `control_maps` is one black pixel, without a stochastic solver `noise` is one zero row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from intaglio.tensors import HISTORY, SOLVER_ROWS
+
+__all__ = [
+    "CONTROL_KEYS",
+    "CONTROL_PREPROCESSORS",
+    "DIFFUSE",
+    "ENSEMBLE_STEPS",
+    "LARGEST_SEED",
+    "METADATA_KEY",
+    "MODELS",
+    "OUTPUT_FORMATS",
+    "POSTPROCESS",
+    "PREPROCESS",
+    "REGISTRY_ID",
+    "SDXL",
+    "EnsembleStep",
+    "ModelSpec",
+    "Port",
+    "TritonType",
+    "model_spec",
+    "numpy_type",
+]
+
+TritonType = Literal["TYPE_STRING", "TYPE_BOOL", "TYPE_INT32", "TYPE_INT64", "TYPE_FP32", "TYPE_UINT8"]
+REGISTRY_ID: Final = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+OUTPUT_FORMATS: Final = ("png", "jpeg", "webp")
+CONTROL_PREPROCESSORS: Final = ("none", "canny")
+CONTROL_KEYS: Final = ("type", "image", "pose", "weight", "begin", "end", "preprocess")
+LARGEST_SEED: Final = 2**63 - 1
+"""Seeds are INT64; the generator uses the low 32 bits as torch's CPU generator does."""
+METADATA_KEY: Final = "intaglio"
+"""Key of the PNG text chunk (and prefix of the EXIF comment) that holds every request parameter as JSON."""
+
+_NUMPY: Final[Mapping[str, Any]] = {
+    "TYPE_STRING": np.object_,
+    "TYPE_BOOL": np.bool_,
+    "TYPE_INT32": np.int32,
+    "TYPE_INT64": np.int64,
+    "TYPE_FP32": np.float32,
+    "TYPE_UINT8": np.uint8,
+}
+
+
+def numpy_type(datatype: TritonType) -> np.dtype[Any]:
+    """numpy dtype of a Triton type; strings are object arrays of bytes."""
+    return np.dtype(_NUMPY[datatype])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """One input or output. `default` None with `optional` means the server decides (see `doc`)."""
+
+    name: str
+    datatype: TritonType
+    dims: tuple[int, ...] = (1,)
+    optional: bool = False
+    default: int | float | str | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    doc: str = ""
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether it is one value."""
+        return self.dims == (1,)
+
+    @property
+    def allowed(self) -> str:
+        """One phrase for error messages and docs."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.minimum is not None and self.maximum is not None:
+            return f"{self.minimum:g} to {self.maximum:g}" if self.maximum < 1e9 else f"{int(self.minimum)} to {int(self.maximum)}"
+        return self.doc
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One Triton model; `kind` ensemble or python."""
+
+    name: str
+    kind: Literal["ensemble", "python"]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    device: Literal["cpu", "gpu"] = "cpu"
+    doc: str = ""
+
+    def input(self, name: str) -> Port:
+        """The input called `name`; KeyError when there is none."""
+        return next((port for port in self.inputs if port.name == name), None) or _missing(self, name)
+
+    def output(self, name: str) -> Port:
+        """The output called `name`; KeyError when there is none."""
+        return next((port for port in self.outputs if port.name == name), None) or _missing(self, name)
+
+
+@dataclass(frozen=True, slots=True)
+class EnsembleStep:
+    """One step of `sdxl`; maps are the stage's tensor name -> the ensemble's tensor name."""
+
+    model: str
+    input_map: Mapping[str, str] = field(default_factory=dict)
+    output_map: Mapping[str, str] = field(default_factory=dict)
+
+
+def _missing(model: ModelSpec, name: str) -> Port:
+    raise KeyError(f"{model.name} has no tensor {name!r}")
+
+
+_REQUEST: Final = (
+    Port(name="prompt", datatype="TYPE_STRING", doc="what to draw, UTF-8; (word:1.3) weights a word"),
+    Port(
+        name="negative_prompt",
+        datatype="TYPE_STRING",
+        optional=True,
+        doc="what to avoid, UTF-8; absent is what diffusers does with None (zeros for SDXL), empty is the encoded empty prompt",
+    ),
+    Port(
+        name="seed",
+        datatype="TYPE_INT64",
+        optional=True,
+        minimum=0,
+        maximum=LARGEST_SEED,
+        doc="absent: the server picks one and reports it",
+    ),
+    Port(
+        name="width",
+        datatype="TYPE_INT32",
+        optional=True,
+        minimum=8,
+        maximum=4096,
+        doc="pixels, a built size; absent: the first built size",
+    ),
+    Port(
+        name="height",
+        datatype="TYPE_INT32",
+        optional=True,
+        minimum=8,
+        maximum=4096,
+        doc="pixels, a built size; absent: the first built size",
+    ),
+    Port(name="steps", datatype="TYPE_INT32", optional=True, minimum=1, maximum=150, doc="solver steps; absent: the deployment's default"),
+    Port(
+        name="guidance_scale",
+        datatype="TYPE_FP32",
+        optional=True,
+        minimum=1,
+        maximum=50,
+        doc="classifier-free guidance, 1 is off; absent: the deployment's default",
+    ),
+    Port(
+        name="scheduler",
+        datatype="TYPE_STRING",
+        optional=True,
+        choices=("euler", "euler_a", "ddim", "dpmpp_2m_karras", "unipc", "lcm"),
+        doc="solver; absent: the deployment's default",
+    ),
+    Port(name="num_images", datatype="TYPE_INT32", optional=True, default=1, minimum=1, maximum=16, doc="images of this request"),
+    Port(
+        name="output_format",
+        datatype="TYPE_STRING",
+        optional=True,
+        default="png",
+        choices=OUTPUT_FORMATS,
+        doc="encoding of the images returned",
+    ),
+    Port(name="images", datatype="TYPE_STRING", dims=(-1,), optional=True, doc="PNG, JPEG or WEBP bytes that controls refer to by index"),
+    Port(
+        name="controls",
+        datatype="TYPE_STRING",
+        optional=True,
+        doc='JSON list of {"type", "image": index or "pose": id, "weight": 1, "begin": 0, "end": 1, "preprocess": "none"}',
+    ),
+    Port(
+        name="loras",
+        datatype="TYPE_STRING",
+        optional=True,
+        doc='JSON list of {"id", "weight"}; absent or empty: the set fused at build time',
+    ),
+)
+
+_METADATA = Port(name="metadata", datatype="TYPE_STRING", doc="JSON: every request parameter with defaults filled in")
+_TIMINGS = Port(name="timings", datatype="TYPE_STRING", doc="JSON: seconds by stage")
+_OUTPUT_FORMAT = Port(name="output_format", datatype="TYPE_STRING", choices=OUTPUT_FORMATS, doc="encoding of the images returned")
+_IMAGE = Port(name="image", datatype="TYPE_STRING", dims=(-1,), doc="encoded images with their metadata inside")
+_PIXELS = Port(name="pixels", datatype="TYPE_UINT8", dims=(-1, -1, -1, 3), doc="[B, H, W, RGB]")
+
+_CONDITIONING: Final = (
+    Port(name="token_ids", datatype="TYPE_INT64", dims=(2, -1, -1, -1), doc="[encoder, R, k, 77]"),
+    Port(name="token_weights", datatype="TYPE_FP32", dims=(2, -1, -1, -1), doc="[encoder, R, k, 77], multiply the hidden states"),
+    Port(name="zero_negative", datatype="TYPE_BOOL", doc="the negative prompt was absent: its embeddings are zeros"),
+    Port(name="time_ids", datatype="TYPE_FP32", dims=(-1, -1), doc="[R, 6]: original size, crop, target size, each (height, width)"),
+    Port(name="guidance_scale", datatype="TYPE_FP32"),
+    Port(name="timesteps", datatype="TYPE_FP32", dims=(-1,), doc="[n]"),
+    Port(name="input_scale", datatype="TYPE_FP32", dims=(-1,), doc="[n]"),
+    Port(name="coefficients", datatype="TYPE_FP32", dims=(-1, HISTORY, SOLVER_ROWS), doc="[n, K, K+2]"),
+    Port(name="noise", datatype="TYPE_FP32", dims=(-1, -1, -1, -1, -1), doc="[m, B, 4, h, w]; m = 1 zero row when the solver draws none"),
+    Port(name="state", datatype="TYPE_FP32", dims=(HISTORY, -1, -1, -1, -1), doc="[K, B, 4, h, w]; row 0 is the latents"),
+    Port(name="controls", datatype="TYPE_STRING", doc='JSON list of {"control": id, "weight", "begin", "end"}, one a control map'),
+    Port(name="control_maps", datatype="TYPE_UINT8", dims=(-1, -1, -1, 3), doc="[c, H, W, RGB]; one black pixel when there are none"),
+)
+
+SDXL: Final = ModelSpec(
+    "sdxl", "ensemble", _REQUEST, (_IMAGE, _METADATA, _TIMINGS), doc="prompt in, encoded images out; unary, HTTP or gRPC"
+)
+PREPROCESS: Final = ModelSpec(
+    "preprocess",
+    "python",
+    _REQUEST,
+    (*_CONDITIONING, _OUTPUT_FORMAT, _METADATA, _TIMINGS),
+    doc="validates everything, tokenizes, makes noise, solver tables and control maps",
+)
+DIFFUSE: Final = ModelSpec(
+    "diffuse",
+    "python",
+    (
+        *_CONDITIONING,
+        Port(name="begin", datatype="TYPE_INT32", optional=True, default=0, doc="first step of this slice; absent: 0"),
+        Port(name="end", datatype="TYPE_INT32", optional=True, doc="step after the slice's last; absent: n"),
+        Port(name="timings", datatype="TYPE_STRING", optional=True, doc="JSON of the stages so far"),
+    ),
+    (_PIXELS, Port(name="state", datatype="TYPE_FP32", dims=(HISTORY, -1, -1, -1, -1), doc="[K, B, 4, h, w] after the slice"), _TIMINGS),
+    device="gpu",
+    doc="text encoders, ControlNets and UNet x steps; the VAE runs when `pixels` is asked for",
+)
+POSTPROCESS: Final = ModelSpec(
+    "postprocess",
+    "python",
+    (_PIXELS, _OUTPUT_FORMAT, _METADATA, Port(name="timings", datatype="TYPE_STRING", optional=True, doc="JSON of the stages so far")),
+    (_IMAGE, _METADATA, _TIMINGS),
+    doc="encodes the images with their metadata inside",
+)
+MODELS: Final = (SDXL, PREPROCESS, DIFFUSE, POSTPROCESS)
+
+
+def model_spec(name: str) -> ModelSpec:
+    """The model called `name`; KeyError when there is none."""
+    for spec in MODELS:
+        if spec.name == name:
+            return spec
+    raise KeyError(f"no model {name!r}; models: {', '.join(spec.name for spec in MODELS)}")
+
+
+def _ensemble_steps() -> tuple[EnsembleStep, ...]:
+    """Wires each stage's inputs to the request or to the latest earlier stage that makes a tensor of that name."""
+    latest = {port.name: port.name for port in SDXL.inputs}
+    results = {port.name for port in SDXL.outputs}
+    stages = (PREPROCESS, DIFFUSE, POSTPROCESS)
+    steps = []
+    for stage in stages:
+        inputs = {port.name: latest[port.name] for port in stage.inputs if port.name in latest}
+        wanted = {port.name for later in stages[stages.index(stage) + 1 :] for port in later.inputs}
+        if stage is stages[-1]:
+            outputs = {name: name for name in (port.name for port in stage.outputs) if name in results}
+        else:
+            outputs = {port.name: f"{stage.name}_{port.name}" for port in stage.outputs if port.name in wanted and _is_used(stage, port)}
+        latest |= outputs
+        steps.append(EnsembleStep(stage.name, inputs, outputs))
+    return tuple(steps)
+
+
+def _is_used(stage: ModelSpec, port: Port) -> bool:
+    # diffuse's final state feeds the next slice of `sdxl_stream`, never the ensemble.
+    return not (stage is DIFFUSE and port.name == "state")
+
+
+ENSEMBLE_STEPS: Final = _ensemble_steps()
+"""Order and wiring of `sdxl`; tensor names on the right are the ensemble's own."""

@@ -1,0 +1,367 @@
+"""The one table of every network's tensors; ONNX names, profiles and buffers derive from it.
+
+Axes (`B` and the like are names in `TensorSpec.axes`; `axis_sizes` gives their numbers):
+    B    images made together
+    N    rows of the UNet: 2B with guidance, in the order [negative; positive], B without
+    C    text chunks encoded together
+    T    context tokens: 77 x chunks of the prompt
+    H W  pixels;  h = H/8, w = W/8 latents;  h/2, w/2, h/4 .. halved, rounding up (strided 3x3 convolution, padding 1)
+Fixed sizes (channels, widths) come from `Architecture`, so SDXL and the miniature share this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, PositiveInt
+
+__all__ = [
+    "HISTORY",
+    "SOLVER_ROWS",
+    "STATIC_AXES_NETWORKS",
+    "Architecture",
+    "Axis",
+    "AxisRange",
+    "AxisSizes",
+    "DType",
+    "NetworkSpec",
+    "Precision",
+    "Profile",
+    "Residual",
+    "TensorSpec",
+    "architecture_from_configs",
+    "axis_sizes",
+    "controlnet_name",
+    "down_residual",
+    "down_residual_out",
+    "network_kind",
+    "network_spec",
+    "profiles",
+]
+
+HISTORY: Final = 4
+"""K: rows of the solver's state; row 0 is the latents x, the others its history."""
+SOLVER_ROWS: Final = HISTORY + 2
+"""Columns of a step's coefficients: the K state rows, eps, noise."""
+
+MID_RESIDUAL: Final = "mid_residual"
+MID_RESIDUAL_OUT: Final = "mid_residual_out"
+
+Axis = int | str
+AxisSizes = Mapping[str, int]
+DType = Literal["float32", "int64", "uint8", "compute"]
+"""`compute` is the network's precision: float32 or float16."""
+Precision = Literal["fp32", "fp16"]
+NetworkKind = Literal["text_encoder", "text_encoder_2", "unet", "controlnet", "vae_decoder", "vae_encoder"]
+_CONTROLNET_PREFIX = "controlnet."
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Residual(_Frozen):
+    """One ControlNet residual: [N, channels, h/scale, w/scale]."""
+
+    channels: PositiveInt
+    scale: PositiveInt
+
+
+class Architecture(_Frozen):
+    """The numbers that tell one SDXL-shaped pipeline from another."""
+
+    latent_channels: PositiveInt
+    vae_scale: PositiveInt
+    tokens: PositiveInt
+    text_width: PositiveInt
+    text_width_2: PositiveInt
+    pooled_width: PositiveInt
+    time_ids: PositiveInt
+    down_residuals: tuple[Residual, ...]
+    mid_residual: Residual
+
+    @property
+    def context_width(self) -> int:
+        """Both encoders' hidden states side by side."""
+        return self.text_width + self.text_width_2
+
+
+def architecture_from_configs(
+    unet: Mapping[str, Any], *, text_encoder: Mapping[str, Any], text_encoder_2: Mapping[str, Any], vae: Mapping[str, Any]
+) -> Architecture:
+    """Architecture of a diffusers SDXL pipeline from its `config.json` values.
+
+    Residuals: `conv_in`, then each down block's layers, then its downsampler (all blocks but the last), as
+    `diffusers.ControlNetModel.forward` collects them.
+    """
+    channels: Sequence[int] = tuple(unet["block_out_channels"])
+    layers = unet.get("layers_per_block", 2)
+    layers_of = [layers] * len(channels) if isinstance(layers, int) else list(layers)
+    residuals, scale = [Residual(channels=channels[0], scale=1)], 1
+    for index, (width, count) in enumerate(zip(channels, layers_of, strict=True)):
+        residuals += [Residual(channels=width, scale=scale)] * count
+        if index + 1 < len(channels):
+            scale *= 2
+            residuals.append(Residual(channels=width, scale=scale))
+    pooled = text_encoder_2["projection_dim"]
+    return Architecture(
+        latent_channels=vae["latent_channels"],
+        vae_scale=2 ** (len(vae["block_out_channels"]) - 1),
+        tokens=text_encoder["max_position_embeddings"],
+        text_width=text_encoder["hidden_size"],
+        text_width_2=text_encoder_2["hidden_size"],
+        pooled_width=pooled,
+        time_ids=(unet["projection_class_embeddings_input_dim"] - pooled) // unet["addition_time_embed_dim"],
+        down_residuals=tuple(residuals),
+        mid_residual=Residual(channels=channels[-1], scale=scale),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A named tensor: fixed sizes are integers, the others names of the legend above."""
+
+    name: str
+    axes: tuple[Axis, ...]
+    dtype: DType = "float32"
+
+    def shape(self, sizes: AxisSizes) -> tuple[int, ...]:
+        """Concrete shape; KeyError when `sizes` lacks one of the axes."""
+        return tuple(axis if isinstance(axis, int) else sizes[axis] for axis in self.axes)
+
+    def numpy_dtype(self, precision: Precision) -> str:
+        """Name of the numpy dtype at `precision`."""
+        if self.dtype != "compute":
+            return self.dtype
+        return "float16" if precision == "fp16" else "float32"
+
+    @property
+    def dynamic_axes(self) -> dict[int, str]:
+        """`torch.onnx.export(dynamic_axes={name: ...})`; `h/2` is spelt `h_2` there."""
+        return {index: axis.replace("/", "_") for index, axis in enumerate(self.axes) if isinstance(axis, str)}
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """Inputs and outputs of one network, in the order of its ONNX graph."""
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @property
+    def tensors(self) -> tuple[TensorSpec, ...]:
+        """Inputs, then outputs."""
+        return self.inputs + self.outputs
+
+    def tensor(self, name: str) -> TensorSpec:
+        """The tensor called `name`; KeyError when there is none."""
+        for spec in self.tensors:
+            if spec.name == name:
+                return spec
+        raise KeyError(f"{self.name} has no tensor {name!r}; it has {', '.join(spec.name for spec in self.tensors)}")
+
+    @property
+    def axis_names(self) -> tuple[str, ...]:
+        """Every named axis in order of appearance."""
+        return tuple(dict.fromkeys(axis for spec in self.tensors for axis in spec.axes if isinstance(axis, str)))
+
+
+def down_residual(index: int) -> str:
+    """Name of the down residual going in."""
+    return f"down_residual_{index}"
+
+
+def down_residual_out(index: int) -> str:
+    """Name of the down residual coming out of a ControlNet."""
+    return f"down_residual_{index}_out"
+
+
+def controlnet_name(control: str) -> str:
+    """Network name of the ControlNet with registry id `control`."""
+    return _CONTROLNET_PREFIX + control
+
+
+def network_kind(name: str) -> NetworkKind:
+    """Which specification `name` has: `controlnet.pose` is a `controlnet`."""
+    kind = "controlnet" if name.startswith(_CONTROLNET_PREFIX) else name
+    if kind not in _SPECS:
+        raise KeyError(f"unknown network {name!r}; known: {', '.join(_SPECS)}, controlnet.<id>")
+    return kind  # type: ignore[return-value]
+
+
+def network_spec(name: str, architecture: Architecture) -> NetworkSpec:
+    """The table's row for `name` (`text_encoder`, `text_encoder_2`, `unet`, `controlnet.<id>`, `vae_decoder`, `vae_encoder`)."""
+    inputs, outputs = _SPECS[network_kind(name)](architecture)
+    return NetworkSpec(name=name, inputs=inputs, outputs=outputs)
+
+
+_Tensors = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
+
+
+def _text_encoder(a: Architecture) -> _Tensors:
+    # hidden_states is the penultimate layer's output (SDXL reads that one; optimum calls it hidden_states.<layers - 1>).
+    return (
+        (TensorSpec("input_ids", ("C", a.tokens), "int64"),),
+        (TensorSpec("hidden_states", ("C", a.tokens, a.text_width), "compute"),),
+    )
+
+
+def _text_encoder_2(a: Architecture) -> _Tensors:
+    return (
+        (TensorSpec("input_ids", ("C", a.tokens), "int64"),),
+        (
+            TensorSpec("hidden_states", ("C", a.tokens, a.text_width_2), "compute"),
+            TensorSpec("text_embeds", ("C", a.pooled_width), "compute"),
+        ),
+    )
+
+
+def _conditioning(a: Architecture) -> tuple[TensorSpec, ...]:
+    return (
+        TensorSpec("state", (HISTORY, "B", a.latent_channels, "h", "w")),
+        TensorSpec("prompt_embeds", ("N", "T", a.context_width), "compute"),
+        TensorSpec("pooled_embeds", ("N", a.pooled_width), "compute"),
+        TensorSpec("time_ids", ("N", a.time_ids)),
+        TensorSpec("timestep", (1,)),
+        TensorSpec("input_scale", (1,)),
+    )
+
+
+def _residuals(a: Architecture, *, out: bool) -> tuple[TensorSpec, ...]:
+    def spec(name: str, residual: Residual) -> TensorSpec:
+        return TensorSpec(name, ("N", residual.channels, _scaled("h", residual.scale), _scaled("w", residual.scale)), "compute")
+
+    name = down_residual_out if out else down_residual
+    down = tuple(spec(name(index), residual) for index, residual in enumerate(a.down_residuals))
+    return (*down, spec(MID_RESIDUAL_OUT if out else MID_RESIDUAL, a.mid_residual))
+
+
+def _unet(a: Architecture) -> _Tensors:
+    latents = ("B", a.latent_channels, "h", "w")
+    step = (
+        TensorSpec("guidance_scale", (1,)),
+        TensorSpec("coefficients", (HISTORY, SOLVER_ROWS)),
+        TensorSpec("noise", latents),
+    )
+    return (*_conditioning(a), *step, *_residuals(a, out=False)), (TensorSpec("new_state", (HISTORY, *latents)),)
+
+
+def _controlnet(a: Architecture) -> _Tensors:
+    control = (TensorSpec("control_image", ("B", 3, "H", "W")), TensorSpec("conditioning_scale", (1,)))  # image in 0..1
+    return (*_conditioning(a), *control, *_residuals(a, out=False)), _residuals(a, out=True)
+
+
+def _vae_decoder(a: Architecture) -> _Tensors:
+    # latents already divided by the scaling factor; sample in -1..1
+    return (
+        (TensorSpec("latent_sample", ("B", a.latent_channels, "h", "w")),),
+        (TensorSpec("sample", ("B", 3, "H", "W"), "compute"),),
+    )
+
+
+def _vae_encoder(a: Architecture) -> _Tensors:
+    # mean and log variance, channels first half and second half; not yet multiplied by the scaling factor
+    return (
+        (TensorSpec("sample", ("B", 3, "H", "W")),),
+        (TensorSpec("latent_parameters", ("B", 2 * a.latent_channels, "h", "w"), "compute"),),
+    )
+
+
+_SPECS = {
+    "text_encoder": _text_encoder,
+    "text_encoder_2": _text_encoder_2,
+    "unet": _unet,
+    "controlnet": _controlnet,
+    "vae_decoder": _vae_decoder,
+    "vae_encoder": _vae_encoder,
+}
+STATIC_AXES_NETWORKS: Final = ("unet", "controlnet", "vae_decoder", "vae_encoder")
+"""Kinds whose profiles fix every axis (a range costs the UNet 38 % of its speed); the text encoders take a range of C."""
+
+
+def _scaled(axis: str, scale: int) -> str:
+    return axis if scale == 1 else f"{axis}/{scale}"
+
+
+def axis_sizes(
+    architecture: Architecture, *, width: int, height: int, images: int = 1, guidance: bool = True, chunks: int = 1
+) -> dict[str, int]:
+    """Every axis' size for one pass of `images` images of `width` x `height` pixels; `chunks` per prompt.
+
+    `C` is one pass over both prompts: 2 x chunks with guidance.
+    """
+    rows = 2 if guidance else 1
+    sizes = {"B": images, "N": rows * images, "C": rows * chunks, "T": architecture.tokens * chunks, "H": height, "W": width}
+    for name, pixels in (("h", height), ("w", width)):
+        latent = pixels // architecture.vae_scale
+        sizes[name] = latent
+        scale = 2
+        while scale <= architecture.mid_residual.scale:
+            latent = -(-latent // 2)
+            sizes[_scaled(name, scale)] = latent
+            scale *= 2
+    return sizes
+
+
+@dataclass(frozen=True, slots=True)
+class AxisRange:
+    """Sizes one axis may take in a profile; static when all three agree."""
+
+    minimum: int
+    optimum: int
+    maximum: int
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One optimization profile: a range for every named axis of the network."""
+
+    name: str
+    axes: Mapping[str, AxisRange]
+
+    def shapes(self, spec: TensorSpec) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """(minimum, optimum, maximum) shape of `spec`, as TensorRT's `set_shape` takes them."""
+        ranges = [AxisRange(axis, axis, axis) if isinstance(axis, int) else self.axes[axis] for axis in spec.axes]
+        return (
+            tuple(axis.minimum for axis in ranges),
+            tuple(axis.optimum for axis in ranges),
+            tuple(axis.maximum for axis in ranges),
+        )
+
+    def admits(self, sizes: AxisSizes) -> bool:
+        """Whether every axis of the profile has a size in range."""
+        return all(name in sizes and axis.minimum <= sizes[name] <= axis.maximum for name, axis in self.axes.items())
+
+
+def profiles(
+    network: NetworkSpec,
+    architecture: Architecture,
+    *,
+    sizes: Iterable[tuple[int, int]],
+    batches: Iterable[int],
+    guidance: Iterable[bool],
+    chunks: int,
+) -> tuple[Profile, ...]:
+    """Profiles of `network`: every (size x batch x guidance x chunk count), duplicates left out; a range of C for text encoders.
+
+    `sizes` are (width, height) pixels; `chunks` is the most chunks a prompt may have.
+    """
+    names = network.axis_names
+    if names == ("C",):
+        most = 2 * chunks
+        return (Profile(f"C1-{most}", {"C": AxisRange(1, min(2, most), most)}),)
+    found: dict[tuple[int, ...], Profile] = {}
+    modes, counts = tuple(guidance), tuple(batches)
+    for width, height in sizes:
+        for images in counts:
+            for mode in modes:
+                for count in range(1, chunks + 1):
+                    every = axis_sizes(architecture, width=width, height=height, images=images, guidance=mode, chunks=count)
+                    key = tuple(every[name] for name in names)
+                    label = f"{width}x{height}" + "".join(f"-{axis}{every[axis]}" for axis in ("B", "N", "T") if axis in names)
+                    axes = {name: AxisRange(every[name], every[name], every[name]) for name in names}
+                    found.setdefault(key, Profile(label, axes))
+    return tuple(found.values())
