@@ -1,0 +1,423 @@
+"""Every solver is one linear update, so one graph serves them all.
+
+Axes: `n` solver steps, `K` = 4 rows of state, `B` images, `h` = H/8, `w` = W/8.
+
+The state `S` is [K, B, 4, h, w]: `S[0]` is the latents x, the other rows are whatever history the solver keeps.
+One step of any solver is
+
+    model input = S[0] * input_scale[i]
+    eps         = model(model input, timesteps[i])
+    S'          = coefficients[i] @ [S[0], S[1], S[2], S[3], eps, noise]
+
+so the exported graph knows no solver: it takes a 4x6 matrix. A solver is written here as its paper writes it, on
+symbols: `X`, `H1`, `H2`, `H3`, `EPS` and `NOISE` are the unit vectors of that six-dimensional space, and an expression
+such as `(X - sigma * EPS) / alpha` *is* a row of the matrix. The rows are worked out in float64.
+
+The schedules are those of diffusers 0.36's schedulers built with `.from_config(...)` of SDXL's EulerDiscreteScheduler:
+what each test compares with, over whole trajectories.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intaglio.errors import ConfigError, InvalidRequest
+
+__all__ = ["SOLVERS", "STATE_ROWS", "SchedulerConfig", "SolverTable", "advance_state", "initial_state", "solver_table"]
+
+Row = NDArray[np.float64]
+"""One row of a coefficient matrix: [6], weights of S0, S1, S2, S3, eps, noise."""
+
+STATE_ROWS: Final = 4
+X, H1, H2, H3, EPS, NOISE = np.eye(STATE_ROWS + 2)
+NOTHING: Final[Row] = np.zeros(STATE_ROWS + 2)
+
+KARRAS_RHO: Final = 7.0
+"""Exponent of the noise levels of Karras et al., arXiv 2206.00364, equation 5."""
+LCM_ORIGINAL_STEPS: Final = 50
+LCM_TIMESTEP_SCALING: Final = 10.0
+LCM_SIGMA_DATA: Final = 0.5
+"""Luo et al., arXiv 2310.04378: the distillation schedule and the boundary condition c_skip, c_out."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerConfig:
+    """The part of diffusers' scheduler_config.json that the noise schedule depends on; the defaults are SDXL base's."""
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    timestep_spacing: str = "leading"
+    steps_offset: int = 1
+    set_alpha_to_one: bool = False
+    clip_sample: bool | None = False
+
+    @classmethod
+    def from_mapping(cls, config: Mapping[str, Any]) -> SchedulerConfig:
+        """Reads a scheduler_config.json as diffusers' `from_config` would.
+
+        Raises:
+            ConfigError: a key is missing, or asks for something these tables do not compute (v-prediction, other betas,
+                dynamic thresholds, ...); the message names the key, its value and what is supported.
+        """
+        for key, supported in _SUPPORTED.items():
+            value = config.get(key, supported)
+            if value != supported and not (value is None and supported is False):
+                raise ConfigError(f"scheduler config: {key}={value!r} is not supported; it must be {supported!r}")
+        missing = [key for key in _REQUIRED if config.get(key) is None]
+        if missing:
+            raise ConfigError(f"scheduler config: {', '.join(missing)} missing; it must have all of {', '.join(_REQUIRED)}")
+        if config["timestep_spacing"] not in _SPACINGS:
+            raise ConfigError(
+                f"scheduler config: timestep_spacing={config['timestep_spacing']!r}; it must be one of {', '.join(_SPACINGS)}"
+            )
+        return cls(
+            **{key: config[key] for key in _REQUIRED},
+            set_alpha_to_one=config.get("set_alpha_to_one", True),  # diffusers' default, not SDXL's
+            clip_sample=config.get("clip_sample"),
+        )
+
+
+_REQUIRED: Final = ("num_train_timesteps", "beta_start", "beta_end", "timestep_spacing", "steps_offset")
+_SPACINGS: Final = ("leading", "trailing")
+_SUPPORTED: Final[Mapping[str, Any]] = {
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "epsilon",
+    "interpolation_type": "linear",
+    "timestep_type": "discrete",
+    "final_sigmas_type": "zero",
+    "trained_betas": None,
+    "rescale_betas_zero_snr": False,
+    "thresholding": False,
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+    "use_flow_sigmas": False,
+    "sigma_min": None,
+    "sigma_max": None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SolverTable:
+    """What `diffuse` needs to run one solver from step `begin` to the end.
+
+    Attributes:
+        timesteps: [n] float32, what the model is told at each step.
+        input_scale: [n] float32, what x is multiplied with before the model sees it.
+        coefficients: [n, 4, 6] float32, rows are the new state, columns S0, S1, S2, S3, eps, noise.
+        init_scale: x = init_scale * standard normal noise starts a text-to-image trajectory (`init_noise_sigma`).
+        start_signal, start_noise: x = start_signal * image latents + start_noise * noise starts an image-to-image
+            trajectory at the first step of this table (`scheduler.add_noise`).
+        needs_noise: a fresh standard normal tensor is drawn every step (at LCM's last step diffusers draws none, and the table
+            does not use it); otherwise zeros will do.
+    """
+
+    timesteps: NDArray[np.float32]
+    input_scale: NDArray[np.float32]
+    coefficients: NDArray[np.float32]
+    init_scale: float
+    start_signal: float
+    start_noise: float
+    needs_noise: bool
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Schedule:
+    """Where a solver goes: model times and noise levels, highest first.
+
+    `timesteps` is [n]; `sigmas` [n + 1] are noise-to-signal ratios, the last one where the trajectory ends: 0, or what
+    DDIM's final alpha makes of it. `begin` is the first step taken.
+    """
+
+    timesteps: NDArray[np.float64]
+    sigmas: NDArray[np.float64]
+    begin: int
+
+    def alpha_sigma(self, i: int) -> tuple[float, float]:
+        """Variance-preserving signal and noise levels at step i: alpha^2 + sigma^2 = 1."""
+        alpha = 1 / math.sqrt(self.sigmas[i] ** 2 + 1)
+        return alpha, float(self.sigmas[i]) * alpha
+
+    def log_snr(self, i: int) -> float:
+        """Half the log signal-to-noise ratio, lambda in the DPM-Solver papers; infinite at the end."""
+        return -math.log(self.sigmas[i]) if self.sigmas[i] > 0 else math.inf
+
+
+def solver_table(
+    name: str, steps: int, *, scheduler_config: Mapping[str, Any] | SchedulerConfig | None = None, begin: int = 0
+) -> SolverTable:
+    """Coefficients of `steps` steps of solver `name`, from step `begin` on.
+
+    Args:
+        name: one of `SOLVERS`.
+        steps: steps of the whole schedule, before `begin` is cut off.
+        scheduler_config: the model's scheduler_config.json; SDXL base's where absent.
+        begin: the first step taken. Image-to-image with diffusers' `strength` starts at `steps - int(steps * strength)`.
+
+    Raises:
+        InvalidRequest: unknown solver, or a number of steps that the schedule does not have.
+        ConfigError: a scheduler config these tables do not cover.
+        ValueError: a beginning outside the schedule.
+    """
+    if name not in _SOLVERS:
+        raise InvalidRequest("scheduler", f"{name!r} is unknown", allowed=", ".join(SOLVERS))
+    config = scheduler_config or SchedulerConfig()
+    config = config if isinstance(config, SchedulerConfig) else SchedulerConfig.from_mapping(config)
+    solver = _SOLVERS[name]
+    _check_request(name, steps, begin, config)
+    schedule = solver.schedule(config, steps, begin)
+    indices = range(begin, steps)
+    start_alpha, start_sigma = schedule.alpha_sigma(begin)
+    scale = start_alpha if solver.sigma_space else 1.0  # x0 + sigma eps is 1 / alpha times alpha x0 + sigma eps
+    top = float(schedule.sigmas[0])
+    return SolverTable(
+        timesteps=schedule.timesteps[begin:].astype(np.float32),
+        input_scale=np.array([schedule.alpha_sigma(i)[0] if solver.sigma_space else 1.0 for i in indices], dtype=np.float32),
+        coefficients=np.array([_padded(solver.rows(schedule, i)) for i in indices], dtype=np.float32),
+        init_scale=(top if config.timestep_spacing == "trailing" else math.hypot(top, 1)) if solver.sigma_space else 1.0,
+        start_signal=start_alpha / scale,
+        start_noise=start_sigma / scale,
+        needs_noise=solver.needs_noise,
+    )
+
+
+def initial_state(latents: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[4, B, 4, h, w] state that starts a trajectory at latents [B, 4, h, w]; the history rows are never read before they are written."""
+    state = np.zeros((STATE_ROWS, *latents.shape), dtype=np.float32)
+    state[0] = latents
+    return state
+
+
+def advance_state(
+    coefficients: NDArray[np.float32], state: NDArray[np.float32], eps: NDArray[np.float32], noise: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """One step in numpy: coefficients [4, 6], state [4, B, 4, h, w], eps and noise [B, 4, h, w] (no noise: zeros) -> state."""
+    inputs = np.stack([*state, eps, np.zeros_like(eps) if noise is None else noise])
+    advanced: NDArray[np.float32] = np.tensordot(coefficients, inputs, axes=1)
+    return advanced
+
+
+# --- solvers: (schedule, step) -> rows of the new state --------------------------------------------------------------
+
+
+def _euler(schedule: _Schedule, i: int) -> tuple[Row, ...]:
+    """Euler's method on dx/dsigma = eps. Karras et al., arXiv 2206.00364."""
+    return (X + (schedule.sigmas[i + 1] - schedule.sigmas[i]) * EPS,)
+
+
+def _euler_ancestral(schedule: _Schedule, i: int) -> tuple[Row, ...]:
+    """Euler to a lower noise level, then fresh noise back up. k-diffusion, `sample_euler_ancestral` with eta 1."""
+    sigma, sigma_next = schedule.sigmas[i], schedule.sigmas[i + 1]
+    sigma_up = sigma_next * math.sqrt(max(sigma**2 - sigma_next**2, 0)) / sigma
+    sigma_down = sigma_next**2 / sigma
+    return (X + (sigma_down - sigma) * EPS + sigma_up * NOISE,)
+
+
+def _ddim(schedule: _Schedule, i: int) -> tuple[Row, ...]:
+    """Song et al., arXiv 2010.02502, equation 12 with eta 0."""
+    alpha_next, sigma_next = schedule.alpha_sigma(i + 1)
+    return (alpha_next * _denoised(schedule, i) + sigma_next * EPS,)
+
+
+def _dpmpp_2m(schedule: _Schedule, i: int) -> tuple[Row, ...]:
+    """DPM-Solver++ multistep of order 2, midpoint form. Lu et al., arXiv 2211.01095, algorithm 2.
+
+    First order on the first step (no history) and on the last (to sigma = 0, where the step in log-SNR is infinite).
+    History: S1 = the previous step's denoised latents.
+    """
+    denoised, previous = _denoised(schedule, i), H1
+    target = denoised
+    if i > schedule.begin and i + 1 < len(schedule.timesteps):
+        target = _extrapolated(schedule, i, denoised, previous)
+    return _exponential_step(schedule, i, X, target), denoised
+
+
+def _unipc(schedule: _Schedule, i: int) -> tuple[Row, ...]:
+    """UniPC of order 2 with B(h) = e^h - 1 ("bh2"), predicting x0. Zhao et al., arXiv 2302.04867.
+
+    Each step first corrects the x it was given with the eps just evaluated there, then predicts the next x.
+    History: S1 = the corrected x of the previous step, S2 and S3 = denoised latents one and two steps ago.
+    """
+    denoised = _denoised(schedule, i)
+    corrected = X if i == schedule.begin else _unipc_corrected(schedule, i, denoised)
+    target = denoised
+    if _unipc_order(schedule, i) == 2:
+        target = _extrapolated(schedule, i, denoised, H2)
+    return _exponential_step(schedule, i, corrected, target), corrected, denoised, H2
+
+
+def _unipc_corrected(schedule: _Schedule, i: int, denoised: Row) -> Row:
+    """x at step i again, now knowing the denoised latents there: UniC of the order the predictor used to come here."""
+    last_corrected, last_denoised, denoised_before = H1, H2, H3
+    change = denoised - last_denoised
+    if _unipc_order(schedule, i - 1) == 1:
+        return _exponential_step(schedule, i - 1, last_corrected, last_denoised + 0.5 * change)
+    h = schedule.log_snr(i) - schedule.log_snr(i - 1)
+    r = (schedule.log_snr(i - 2) - schedule.log_snr(i - 1)) / h
+    # [[1, 1], [r, 1]] @ [rho_before, rho_now] = b matches the Taylor terms of the exponential integral.
+    phi_2 = math.expm1(-h) / -h - 1
+    phi_3 = phi_2 / -h - 1 / 2
+    b_1, b_2 = phi_2 / math.expm1(-h), 2 * phi_3 / math.expm1(-h)
+    rho_before = (b_1 - b_2) / (1 - r)
+    rho_now = b_1 - rho_before
+    target = last_denoised + rho_before / r * (denoised_before - last_denoised) + rho_now * change
+    return _exponential_step(schedule, i - 1, last_corrected, target)
+
+
+def _unipc_order(schedule: _Schedule, i: int) -> int:
+    """Order of the predictor at step i: it warms up from 1, and ends with 1 because the last step goes to sigma = 0."""
+    return 1 if i in (schedule.begin, len(schedule.timesteps) - 1) else 2
+
+
+def _lcm(schedule: _Schedule, i: int) -> tuple[Row, ...]:
+    """Latent consistency: jump to the end, add noise again. Luo et al., arXiv 2310.04378."""
+    scaled = schedule.timesteps[i] * LCM_TIMESTEP_SCALING
+    c_skip = LCM_SIGMA_DATA**2 / (scaled**2 + LCM_SIGMA_DATA**2)
+    c_out = scaled / math.hypot(scaled, LCM_SIGMA_DATA)
+    alpha_next, sigma_next = schedule.alpha_sigma(i + 1)
+    return (alpha_next * (c_out * _denoised(schedule, i) + c_skip * X) + sigma_next * NOISE,)
+
+
+def _denoised(schedule: _Schedule, i: int) -> Row:
+    """The model's x0: x = alpha x0 + sigma eps, solved for x0."""
+    alpha, sigma = schedule.alpha_sigma(i)
+    denoised: Row = (X - sigma * EPS) / alpha
+    return denoised
+
+
+def _extrapolated(schedule: _Schedule, i: int, denoised: Row, previous: Row) -> Row:
+    """x0 halfway through step i in log-SNR, on the line through its last two values."""
+    h, h_before = schedule.log_snr(i + 1) - schedule.log_snr(i), schedule.log_snr(i) - schedule.log_snr(i - 1)
+    return denoised + 0.5 * h / h_before * (denoised - previous)
+
+
+def _exponential_step(schedule: _Schedule, i: int, x: Row, denoised: Row) -> Row:
+    """x at step i moved to step i + 1 along a constant x0: the exact solution of the diffusion ODE for that case."""
+    (_, sigma), (alpha_next, sigma_next) = schedule.alpha_sigma(i), schedule.alpha_sigma(i + 1)
+    shrink = math.exp(schedule.log_snr(i) - schedule.log_snr(i + 1))
+    return sigma_next / sigma * x + alpha_next * (1 - shrink) * denoised
+
+
+# --- schedules: (config, steps, begin) -> times and noise levels -----------------------------------------------------
+
+
+def _euler_schedule(config: SchedulerConfig, steps: int, begin: int) -> _Schedule:
+    """`steps` times over the training times; sigma 0 after the last."""
+    times = _spaced_times(config, steps, steps)
+    return _schedule_at(config, times, _training_sigmas(config)[times], begin)
+
+
+def _ddim_schedule(config: SchedulerConfig, steps: int, begin: int) -> _Schedule:
+    """As Euler's, but each step goes to the time `num_train_timesteps // steps` earlier, and past the first to alpha_0."""
+    times = _spaced_times(config, steps, steps)
+    sigmas = _training_sigmas(config)
+    after = times[-1] - config.num_train_timesteps // steps
+    end = float(sigmas[max(after, 0)]) if after >= 0 or not config.set_alpha_to_one else 0.0
+    return _Schedule(times.astype(np.float64), np.append(sigmas[times], end), begin)
+
+
+def _unipc_schedule(config: SchedulerConfig, steps: int, begin: int) -> _Schedule:
+    """Leading spacing as for one step more, so that the largest time is close to the last training time."""
+    times = _spaced_times(config, steps, steps + 1)
+    return _schedule_at(config, times, _training_sigmas(config)[times], begin)
+
+
+def _karras_schedule(config: SchedulerConfig, steps: int, begin: int) -> _Schedule:
+    """Noise levels of arXiv 2206.00364, equation 5, over the whole training range; times are the nearest training times."""
+    training = _training_sigmas(config)
+    first, last = float(training[-1]) ** (1 / KARRAS_RHO), float(training[0]) ** (1 / KARRAS_RHO)
+    sigmas = (first + np.linspace(0, 1, steps) * (last - first)) ** KARRAS_RHO
+    times = np.interp(np.log(sigmas), np.log(training), np.arange(len(training))).round()
+    return _schedule_at(config, times, sigmas, begin)
+
+
+def _lcm_schedule(config: SchedulerConfig, steps: int, begin: int) -> _Schedule:
+    """`steps` of the 50 times that consistency models are distilled on, evenly by index."""
+    distilled = np.arange(LCM_ORIGINAL_STEPS, 0, -1) * (config.num_train_timesteps // LCM_ORIGINAL_STEPS) - 1
+    times = distilled[np.floor(np.linspace(0, LCM_ORIGINAL_STEPS, steps, endpoint=False)).astype(np.int64)]
+    return _schedule_at(config, times, _training_sigmas(config)[times], begin)
+
+
+def _schedule_at(config: SchedulerConfig, times: NDArray[Any], sigmas: NDArray[Any], begin: int) -> _Schedule:
+    """Schedule with sigma 0 after the last step; the levels are float32 as diffusers keeps them."""
+    return _Schedule(times.astype(np.float64), np.append(sigmas, 0).astype(np.float32).astype(np.float64), begin)
+
+
+def _spaced_times(config: SchedulerConfig, steps: int, divisions: int) -> NDArray[np.int64]:
+    """`steps` integer training times, latest first. Lin et al., arXiv 2305.08891, table 2."""
+    if config.timestep_spacing == "trailing":
+        ends = np.round(config.num_train_timesteps - np.arange(steps) * (config.num_train_timesteps / steps))
+        trailing: NDArray[np.int64] = ends.astype(np.int64) - 1
+        return trailing
+    index = np.arange(divisions - 1, divisions - 1 - steps, -1, dtype=np.int64)
+    times: NDArray[np.int64] = index * (config.num_train_timesteps // divisions) + config.steps_offset
+    return times
+
+
+def _training_sigmas(config: SchedulerConfig) -> NDArray[np.float32]:
+    """[num_train_timesteps] noise-to-signal ratios of the scaled-linear betas, increasing.
+
+    Rounded to float32 where torch rounds: 1 - alpha_0 is 8.5e-4, so a float64 schedule would differ by 4e-5 at the last step.
+    """
+    start, end = np.float32(math.sqrt(config.beta_start)), np.float32(math.sqrt(config.beta_end))
+    stride = (end - start) / np.float32(config.num_train_timesteps - 1)
+    index = np.arange(config.num_train_timesteps, dtype=np.float32)
+    # torch.linspace counts from the nearer end.
+    roots = np.where(index < config.num_train_timesteps // 2, start + stride * index, end - stride * index[::-1])
+    alphas = np.float32(1) - roots * roots
+    products: NDArray[np.float32] = np.cumprod(alphas, dtype=np.float64).astype(np.float32)
+    sigmas: NDArray[np.float32] = np.sqrt((np.float32(1) - products) / products)
+    return sigmas
+
+
+def _padded(rows: tuple[Row, ...]) -> NDArray[np.float64]:
+    """[4, 6]: rows a solver does not use become zero."""
+    return np.array([*rows, *[NOTHING] * (STATE_ROWS - len(rows))])
+
+
+@dataclass(frozen=True, slots=True)
+class _Solver:
+    """A solver's algebra and its schedule.
+
+    `sigma_space`: x = x0 + sigma eps, scaled before the model sees it; otherwise x = alpha x0 + sigma eps.
+    """
+
+    rows: Callable[[_Schedule, int], tuple[Row, ...]]
+    schedule: Callable[[SchedulerConfig, int, int], _Schedule]
+    sigma_space: bool = False
+    needs_noise: bool = False
+
+
+_SOLVERS: Final[Mapping[str, _Solver]] = {
+    "euler": _Solver(_euler, _euler_schedule, sigma_space=True),
+    "euler_a": _Solver(_euler_ancestral, _euler_schedule, sigma_space=True, needs_noise=True),
+    "ddim": _Solver(_ddim, _ddim_schedule),
+    "dpmpp_2m_karras": _Solver(_dpmpp_2m, _karras_schedule),
+    "unipc": _Solver(_unipc, _unipc_schedule),
+    "lcm": _Solver(_lcm, _lcm_schedule, needs_noise=True),
+}
+SOLVERS: Final[tuple[str, ...]] = tuple(_SOLVERS)
+
+
+def _check_request(name: str, steps: int, begin: int, config: SchedulerConfig) -> None:
+    """Refuses what diffusers refuses, computes wrongly or clamps silently."""
+    most = LCM_ORIGINAL_STEPS if name == "lcm" else config.num_train_timesteps - 1 - config.steps_offset
+    if not 1 <= steps <= most:
+        raise InvalidRequest("steps", f"{steps} is out of range for {name}", allowed=f"1 to {most}")
+    if not 0 <= begin < steps:
+        raise ValueError(f"begin={begin} is out of range; with {steps} steps it must be 0 to {steps - 1}")
+    # Absent, diffusers clips x0 in DDIM and not in LCM; a clipped x0 is no linear update.
+    if (config.clip_sample is True and name == "lcm") or (config.clip_sample is not False and name == "ddim"):
+        raise ConfigError(f"scheduler config: clip_sample={config.clip_sample!r} clips with {name}; it must be false")
+    if name == "ddim" and config.timestep_spacing == "trailing" and config.num_train_timesteps % steps:
+        raise InvalidRequest("steps", f"{steps} with ddim on a trailing schedule", allowed=f"divisors of {config.num_train_timesteps}")
