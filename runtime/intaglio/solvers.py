@@ -28,15 +28,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intaglio.errors import ConfigError, InvalidRequest
+from intaglio.tensors import HISTORY, SOLVER_ROWS
 
-__all__ = ["SOLVERS", "STATE_ROWS", "SchedulerConfig", "SolverTable", "advance_state", "initial_state", "solver_table"]
+__all__ = ["SOLVERS", "SchedulerConfig", "SolverTable", "advance_state", "initial_state", "solver_table"]
 
 Row = NDArray[np.float64]
 """One row of a coefficient matrix: [6], weights of S0, S1, S2, S3, eps, noise."""
 
-STATE_ROWS: Final = 4
-X, H1, H2, H3, EPS, NOISE = np.eye(STATE_ROWS + 2)
-NOTHING: Final[Row] = np.zeros(STATE_ROWS + 2)
+X, H1, H2, H3, EPS, NOISE = np.eye(SOLVER_ROWS)
+NOTHING: Final[Row] = np.zeros(SOLVER_ROWS)
 
 KARRAS_RHO: Final = 7.0
 """Exponent of the noise levels of Karras et al., arXiv 2206.00364, equation 5."""
@@ -193,7 +193,7 @@ def solver_table(
 
 def initial_state(latents: NDArray[np.float32]) -> NDArray[np.float32]:
     """[4, B, 4, h, w] state that starts a trajectory at latents [B, 4, h, w]; the history rows are never read before they are written."""
-    state = np.zeros((STATE_ROWS, *latents.shape), dtype=np.float32)
+    state = np.zeros((HISTORY, *latents.shape), dtype=np.float32)
     state[0] = latents
     return state
 
@@ -382,7 +382,7 @@ def _training_sigmas(config: SchedulerConfig) -> NDArray[np.float32]:
 
 def _padded(rows: tuple[Row, ...]) -> NDArray[np.float64]:
     """[4, 6]: rows a solver does not use become zero."""
-    return np.array([*rows, *[NOTHING] * (STATE_ROWS - len(rows))])
+    return np.array([*rows, *[NOTHING] * (HISTORY - len(rows))])
 
 
 @dataclass(frozen=True, slots=True)
