@@ -159,7 +159,7 @@ class Defaults(_Strict):
     """Values of a request's absent inputs: a few-step LoRA wants other ones than plain SDXL."""
 
     steps: int = Field(default=30, ge=1, le=_MOST_STEPS)
-    guidance_scale: float = Field(default=5.0, ge=1, le=_MOST_GUIDANCE, allow_inf_nan=False)
+    guidance_scale: float = Field(default=5.0, ge=0, le=_MOST_GUIDANCE, allow_inf_nan=False)
     scheduler: Scheduler = "euler"
 
 

@@ -166,9 +166,9 @@ _REQUEST: Final = (
         name="guidance_scale",
         datatype="TYPE_FP32",
         optional=True,
-        minimum=1,
+        minimum=0,
         maximum=50,
-        doc="classifier-free guidance, 1 is off; absent: the deployment's default",
+        doc="classifier-free guidance, 1 and below is off; absent: the deployment's default",
     ),
     Port(
         name="scheduler",

@@ -1,0 +1,177 @@
+"""The one interface between the maths and what runs the networks.
+
+    Backend     one device and its one stream: arrays, copies, engines       OnnxRuntimeBackend | TensorRTBackend
+    Engine      one network, checked against the tensor table, refittable
+    Bound       an engine with its buffers: bound once, run many times, asynchronous on the backend's stream
+
+Nothing waits for the device but `download` and `synchronize`. One thread uses a backend at a time.
+"""
+
+# ruff: noqa: PLC0415  (a runtime is imported only when a build needs it)
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intaglio.errors import ConfigError, EngineMismatch
+from intaglio.tensors import AxisSizes, NetworkSpec, Precision
+
+if TYPE_CHECKING:
+    from intaglio.manifest import BuildManifest
+
+__all__ = ["Array", "Backend", "Bound", "DeviceArray", "Engine", "HostCall", "allocate_tensors", "check_tensors", "open_backend"]
+
+Array = NDArray[Any]
+
+
+class DeviceArray(Protocol):
+    """A contiguous array where the backend computes."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    def __getitem__(self, row: int) -> DeviceArray:
+        """View of one row of the first axis."""
+
+
+class Bound(Protocol):
+    """An engine with every input and output tied to a buffer."""
+
+    def run(self) -> None:
+        """Enqueue one pass; returns before the device has done it."""
+
+
+class Engine(Protocol):
+    """One network, ready to be bound."""
+
+    @property
+    def network(self) -> NetworkSpec: ...
+    @property
+    def precision(self) -> Precision: ...
+
+    def bind(self, sizes: AxisSizes, arrays: Mapping[str, DeviceArray]) -> Bound:
+        """Tie every tensor of the table to a buffer.
+
+        Raises:
+            EngineMismatch: no profile of the engine admits `sizes`.
+            ValueError: a buffer is missing, superfluous, or of another shape or type than the table says.
+        """
+
+    def refit(self, weights: Mapping[str, Array]) -> None:
+        """Replace the named weights (ONNX initializer names); all of them or, on an error, none."""
+
+    def close(self) -> None: ...
+
+
+class Backend(Protocol):
+    """A device: memory, one stream, engines."""
+
+    @property
+    def name(self) -> str: ...
+    def load(self, network: NetworkSpec, path: Path, *, precision: Precision) -> Engine:
+        """Open the engine file at `path`.
+
+        Raises:
+            EngineMismatch: not loadable here, or its tensors are not the table's.
+        """
+
+    def allocate(self, shape: tuple[int, ...], dtype: str) -> DeviceArray:
+        """A buffer of zeros."""
+
+    def upload(self, target: DeviceArray, source: Array) -> None:
+        """Host to device; `source` may be changed as soon as this returns."""
+
+    def copy(self, target: DeviceArray, source: DeviceArray) -> None: ...
+    def download(self, source: DeviceArray) -> Array:
+        """A host copy of `source` after everything enqueued before; waits."""
+
+    def synchronize(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def open_backend(manifest: BuildManifest) -> Backend:
+    """The backend that `manifest`'s engines were built for; its libraries are imported only now.
+
+    Raises:
+        MissingExtra, EngineMismatch: the library or the device is not here.
+    """
+    match manifest.runtime:
+        case "onnxruntime":
+            from intaglio.onnxruntime_engine import OnnxRuntimeBackend
+
+            return OnnxRuntimeBackend(threads=manifest.execution.threads, rebuild=manifest.rebuild)
+        case "tensorrt-rtx" | "tensorrt":
+            from intaglio.tensorrt_engine import TensorRTBackend
+
+            return TensorRTBackend(manifest.runtime, cuda_graph=manifest.execution.cuda_graph, rebuild=manifest.rebuild)
+    raise ConfigError(f"unknown runtime {manifest.runtime!r}")  # pragma: no cover - the manifest's type leaves no other
+
+
+def check_tensors(network: NetworkSpec, found: Mapping[str, tuple[str, tuple[Any, ...]]], *, precision: Precision, rebuild: str) -> None:
+    """Compare an engine's tensors (name -> (numpy dtype, shape, -1 or a name where dynamic)) with the table.
+
+    Raises:
+        EngineMismatch: names, types, ranks or fixed sizes differ.
+    """
+    expected = {spec.name: spec for spec in network.tensors}
+    if missing := [name for name in expected if name not in found]:
+        raise EngineMismatch(f"{network.name}: engine lacks {', '.join(missing)}", command=rebuild)
+    if extra := [name for name in found if name not in expected]:
+        raise EngineMismatch(f"{network.name}: engine has tensors the table does not know: {', '.join(extra)}", command=rebuild)
+    for name, (dtype, shape) in found.items():
+        spec = expected[name]
+        if dtype != spec.numpy_dtype(precision):
+            raise EngineMismatch(f"{network.name}.{name}: engine has {dtype}, table {spec.numpy_dtype(precision)}", command=rebuild)
+        fixed = [(axis, size) for axis, size in zip(spec.axes, shape, strict=False) if isinstance(axis, int) and isinstance(size, int)]
+        if len(shape) != len(spec.axes) or any(size not in (-1, axis) for axis, size in fixed):
+            raise EngineMismatch(f"{network.name}.{name}: engine has shape {list(shape)}, table {list(spec.axes)}", command=rebuild)
+
+
+def check_bindings(engine: Engine, sizes: AxisSizes, arrays: Mapping[str, DeviceArray]) -> None:
+    """Every tensor of the table has a buffer of its shape and type, and there are no others; ValueError otherwise."""
+    names = {spec.name for spec in engine.network.tensors}
+    if names != set(arrays):
+        raise ValueError(f"{engine.network.name}: buffers differ from the table: {', '.join(sorted(names ^ set(arrays)))}")
+    for spec in engine.network.tensors:
+        array, shape, dtype = arrays[spec.name], spec.shape(sizes), spec.numpy_dtype(engine.precision)
+        if array.shape != shape or array.dtype != np.dtype(dtype):
+            raise ValueError(
+                f"{engine.network.name}.{spec.name}: buffer is {array.dtype}{list(array.shape)}, table says {dtype}{list(shape)}"
+            )
+
+
+def allocate_tensors(backend: Backend, engine: Engine, sizes: AxisSizes) -> dict[str, DeviceArray]:
+    """A buffer for every input and output of `engine` at `sizes`."""
+    return {spec.name: backend.allocate(spec.shape(sizes), spec.numpy_dtype(engine.precision)) for spec in engine.network.tensors}
+
+
+class HostCall:
+    """An engine as a function of host arrays, for what runs once an image: text encoders and VAE.
+
+    Buffers are kept for the sizes used last, so a repeated call allocates nothing.
+    """
+
+    def __init__(self, backend: Backend, engine: Engine) -> None:
+        self._backend = backend
+        self._engine = engine
+        self._sizes: dict[str, int] | None = None
+        self._arrays: dict[str, DeviceArray] = {}
+        self._bound: Bound | None = None
+
+    def __call__(self, sizes: AxisSizes, **inputs: Array) -> dict[str, Array]:
+        """Outputs by name; `inputs` are cast to the table's types."""
+        network = self._engine.network
+        wanted = {axis: sizes[axis] for axis in network.axis_names}
+        if self._bound is None or wanted != self._sizes:
+            self._arrays = allocate_tensors(self._backend, self._engine, wanted)
+            self._bound, self._sizes = self._engine.bind(wanted, self._arrays), wanted
+        for spec in network.inputs:
+            self._backend.upload(self._arrays[spec.name], inputs[spec.name])
+        self._bound.run()
+        return {spec.name: self._backend.download(self._arrays[spec.name]) for spec in network.outputs}

@@ -1,0 +1,326 @@
+"""A request: checked tensors in, one frozen value out. Every rule about what a caller may ask for is here.
+
+`read_request` trusts nothing: types, shapes, UTF-8, ranges, JSON, registry ids, total cost. Each refusal is an
+`InvalidRequest` that names the field and what is allowed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from intaglio import __version__
+from intaglio.errors import InvalidRequest
+from intaglio.manifest import BuildManifest
+from intaglio.models import CONTROL_KEYS, REGISTRY_ID, SDXL, Port, numpy_type
+
+__all__ = ["ControlRequest", "LoraRequest", "Request", "read_request", "read_tensors", "request_metadata", "scalar", "string_tensor"]
+
+_JSON_BYTES: Final = 64 * 1024
+_GENERATOR_BITS: Final = 32
+"""Bits of a seed that torch's CPU generator uses."""
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ControlRequest(_Strict):
+    """One entry of `controls`: which control, from which image or pose, how strongly, when."""
+
+    type: str = Field(pattern=REGISTRY_ID)
+    """Id of a ControlNet, or the type that one of them has."""
+    image: Annotated[int, Field(ge=0)] | None = None
+    pose: Annotated[str, Field(pattern=REGISTRY_ID)] | None = None
+    weight: float = Field(default=1.0, ge=0, le=2, allow_inf_nan=False)
+    begin: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)
+    end: float = Field(default=1.0, ge=0, le=1, allow_inf_nan=False)
+    preprocess: Literal["none", "canny"] = "none"
+
+
+class LoraRequest(_Strict):
+    """One entry of `loras`."""
+
+    id: str = Field(pattern=REGISTRY_ID)
+    weight: float | None = Field(default=None, ge=-4, le=4, allow_inf_nan=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Everything a caller may set, defaults filled in."""
+
+    prompt: str
+    negative_prompt: str | None
+    seed: int
+    width: int
+    height: int
+    steps: int
+    guidance_scale: float
+    scheduler: str
+    num_images: int
+    output_format: str
+    images: tuple[bytes, ...]
+    controls: tuple[ControlRequest, ...]
+
+    @property
+    def guidance(self) -> bool:
+        """Whether the negative prompt takes part (diffusers: `guidance_scale > 1`)."""
+        return self.guidance_scale > 1
+
+
+def read_tensors(tensors: Tensors, ports: tuple[Port, ...]) -> dict[str, NDArray[Any]]:
+    """The tensors that are there, each with the type and shape of its port.
+
+    Raises:
+        InvalidRequest: unknown or missing tensor, wrong type, rank or size.
+    """
+    known = {port.name: port for port in ports}
+    for name in tensors:
+        if name not in known:
+            raise InvalidRequest(name, "unknown input", allowed=", ".join(known))
+    found = {}
+    for name, port in known.items():
+        if name not in tensors:
+            if not port.optional:
+                raise InvalidRequest(name, "missing", allowed=port.doc or "required")
+            continue
+        array = tensors[name]
+        expected = numpy_type(port.datatype)
+        if array.dtype != expected and not (port.datatype == "TYPE_STRING" and array.dtype.kind in "OS"):
+            raise InvalidRequest(name, f"type {array.dtype}", allowed=port.datatype.removeprefix("TYPE_"))
+        if array.ndim != len(port.dims) or any(want not in (-1, got) for want, got in zip(port.dims, array.shape, strict=True)):
+            raise InvalidRequest(name, f"shape {list(array.shape)}", allowed=f"{list(port.dims)}, -1 any size")
+        found[name] = array
+    return found
+
+
+def scalar(tensors: Tensors, port: Port, default: Any = None) -> Any:
+    """The one value of `port` (bytes for strings) in its range, or `default` where it is absent.
+
+    Raises:
+        InvalidRequest: not finite or out of range.
+    """
+    if port.name not in tensors:
+        return default
+    value = tensors[port.name].reshape(-1)[0]
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, int | float):
+        low, high = -math.inf if port.minimum is None else port.minimum, math.inf if port.maximum is None else port.maximum
+        if not (math.isfinite(value) and low <= value <= high):
+            raise InvalidRequest(port.name, f"{value} is out of range", allowed=port.allowed)
+    return value
+
+
+def read_request(tensors: Tensors, manifest: BuildManifest) -> Request:
+    """The checked request with the deployment's defaults.
+
+    Raises:
+        InvalidRequest: anything that the table, the limits or the build do not allow.
+    """
+    found = read_tensors(tensors, SDXL.inputs)
+    limits, defaults = manifest.limits, manifest.defaults
+    first_width, first_height = manifest.profiles.sizes[0]
+    seed = scalar(found, SDXL.input("seed"))
+    request = Request(
+        prompt=_text(found, "prompt", limits.prompt_bytes) or "",
+        negative_prompt=_text(found, "negative_prompt", limits.prompt_bytes),
+        seed=secrets.randbits(_GENERATOR_BITS) if seed is None else seed,
+        width=scalar(found, SDXL.input("width"), first_width),
+        height=scalar(found, SDXL.input("height"), first_height),
+        steps=scalar(found, SDXL.input("steps"), defaults.steps),
+        guidance_scale=_shortest(scalar(found, SDXL.input("guidance_scale"), defaults.guidance_scale)),
+        scheduler=_choice(found, "scheduler", defaults.scheduler),
+        num_images=scalar(found, SDXL.input("num_images"), 1),
+        output_format=_choice(found, "output_format", "png"),
+        images=_images(found, manifest),
+        controls=tuple(_json_list(found, "controls", ControlRequest)),
+    )
+    _check_size(request, manifest)
+    _check_limits(request, manifest)
+    _check_controls(request, manifest)
+    _check_loras(_json_list(found, "loras", LoraRequest), manifest)
+    return request
+
+
+def request_metadata(request: Request, manifest: BuildManifest) -> dict[str, Any]:
+    """Every request parameter under its input's name, and what made the image. Input images are named by digest."""
+    return {
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "seed": request.seed,
+        "width": request.width,
+        "height": request.height,
+        "steps": request.steps,
+        "guidance_scale": request.guidance_scale,
+        "scheduler": request.scheduler,
+        "num_images": request.num_images,
+        "output_format": request.output_format,
+        "images": [hashlib.sha256(data).hexdigest() for data in request.images],
+        "controls": [control.model_dump(exclude_none=True) for control in request.controls],
+        "loras": [{"id": lora.id, "weight": lora.weight} for lora in manifest.loras],
+        "model": {"base": manifest.base, "build": manifest.key, "precision": manifest.precision, "runtime": manifest.runtime},
+        "intaglio": __version__,
+    }
+
+
+def _text(found: Tensors, name: str, most: int) -> str | None:
+    if name not in found:
+        return None
+    data = _bytes(found[name].reshape(-1)[0])
+    if len(data) > most:
+        raise InvalidRequest(name, f"{len(data)} bytes", allowed=f"at most {most} bytes")
+    text = _decoded(name, data)
+    if name == "prompt" and not text.strip():
+        raise InvalidRequest(name, "empty", allowed=f"1 to {most} bytes of UTF-8")
+    return text
+
+
+def _decoded(name: str, data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(name, f"byte {error.start} is not UTF-8", allowed="UTF-8 text") from error
+
+
+def _bytes(value: Any) -> bytes:
+    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else bytes(value)
+
+
+def _choice(found: Tensors, name: str, default: str) -> str:
+    port = SDXL.input(name)
+    if name not in found:
+        return default
+    text = _decoded(name, _bytes(found[name].reshape(-1)[0])[:64])
+    if text not in port.choices:
+        raise InvalidRequest(name, f"{text!r} is unknown", allowed=port.allowed)
+    return text
+
+
+def _shortest(value: float) -> float:
+    """The float with the fewest digits that is the same float32: 7.1, not 7.099999904632568."""
+    return float(str(np.float32(value)))
+
+
+def _images(found: Tensors, manifest: BuildManifest) -> tuple[bytes, ...]:
+    if "images" not in found:
+        return ()
+    limits = manifest.limits
+    count = len(found["images"])
+    if count > limits.input_images:
+        raise InvalidRequest("images", f"{count} images", allowed=f"at most {limits.input_images}")
+    images = tuple(_bytes(value) for value in found["images"])
+    for index, data in enumerate(images):
+        if not 0 < len(data) <= limits.input_bytes:
+            raise InvalidRequest(f"images[{index}]", f"{len(data)} bytes", allowed=f"1 to {limits.input_bytes} bytes of PNG, JPEG or WEBP")
+    return images
+
+
+_Entry = TypeVar("_Entry", bound=_Strict)
+
+
+def _json_list(found: Tensors, name: str, entry: type[_Entry]) -> list[_Entry]:
+    if name not in found:
+        return []
+    data = _bytes(found[name].reshape(-1)[0])
+    if len(data) > _JSON_BYTES:
+        raise InvalidRequest(name, f"{len(data)} bytes", allowed=f"at most {_JSON_BYTES} bytes of JSON")
+    text = _decoded(name, data)
+    if not text.strip():
+        return []
+    keys = ", ".join(CONTROL_KEYS if entry is ControlRequest else LoraRequest.model_fields)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(name, f"not JSON: {error}", allowed=f"a JSON list of objects with {keys}") from error
+    try:
+        return TypeAdapter(list[entry]).validate_python(value)  # type: ignore[valid-type]
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = name + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+        raise InvalidRequest(where, first["msg"], allowed=f"a JSON list of objects with {keys}") from error
+
+
+def _check_size(request: Request, manifest: BuildManifest) -> None:
+    built = ", ".join(f"{width}x{height}" for width, height in manifest.profiles.sizes)
+    for name, value in (("width", request.width), ("height", request.height)):
+        if value % manifest.architecture.vae_scale:
+            raise InvalidRequest(
+                name, f"{value} is not a multiple of {manifest.architecture.vae_scale}", allowed=f"the built sizes {built}"
+            )
+    if (request.width, request.height) not in manifest.profiles.sizes:
+        name = "width" if request.width not in {width for width, _ in manifest.profiles.sizes} else "height"
+        raise InvalidRequest(name, f"{request.width}x{request.height} is not built", allowed=built)
+    if request.guidance not in manifest.profiles.guidance_modes:
+        allowed = "above 1" if True in manifest.profiles.guidance_modes else "0 to 1 (built without guidance)"
+        raise InvalidRequest("guidance_scale", f"{request.guidance_scale:g} is not built", allowed=allowed)
+
+
+def _check_limits(request: Request, manifest: BuildManifest) -> None:
+    limits = manifest.limits
+    for name, value, most in (
+        ("steps", request.steps, limits.steps),
+        ("num_images", request.num_images, limits.images),
+        ("controls", len(request.controls), limits.controls),
+    ):
+        if value > most:
+            raise InvalidRequest(name, f"{value} is out of range", allowed=f"{0 if name == 'controls' else 1} to {most}")
+    per_step = request.width * request.height * request.num_images * (1 + len(request.controls))
+    if per_step * request.steps > limits.cost:
+        raise InvalidRequest(
+            "steps",
+            f"{request.steps} steps of {per_step} pixels (width x height x images x (1 + controls)) cost too much",
+            allowed=f"1 to {limits.cost // per_step} with these, a product of {limits.cost}",
+        )
+
+
+def _check_controls(request: Request, manifest: BuildManifest) -> None:
+    for index, control in enumerate(request.controls):
+        field = f"controls[{index}]"
+        if control.type not in {*manifest.controlnets, *manifest.controlnets.values()}:
+            known = ", ".join(dict.fromkeys([*manifest.controlnets, *manifest.controlnets.values()]))
+            raise InvalidRequest(
+                f"{field}.type", f"{control.type!r} is unknown", allowed=known or "none: this deployment has no ControlNets"
+            )
+        if (control.image is None) == (control.pose is None):
+            raise InvalidRequest(field, "needs an image or a pose", allowed="exactly one of image (index into images) and pose (id)")
+        if control.image is not None and control.image >= len(request.images):
+            allowed = f"0 to {len(request.images) - 1}" if request.images else "no index: images is absent"
+            raise InvalidRequest(f"{field}.image", f"{control.image} is out of range", allowed=allowed)
+        if control.pose is not None and control.preprocess != "none":
+            raise InvalidRequest(f"{field}.preprocess", f"{control.preprocess!r} with a pose", allowed="none: a pose is drawn as a map")
+        if control.begin >= control.end:
+            raise InvalidRequest(f"{field}.begin", f"{control.begin:g} is not before end {control.end:g}", allowed="0 to 1, less than end")
+    used = {control.image for control in request.controls}
+    if unused := [index for index in range(len(request.images)) if index not in used]:
+        raise InvalidRequest(f"images[{unused[0]}]", "no control refers to it", allowed="images that controls refer to by index")
+
+
+def _check_loras(asked: list[LoraRequest], manifest: BuildManifest) -> None:
+    """For now the set is what was fused: an absent or empty list means that set."""
+    fused = {lora.id: lora.weight for lora in manifest.loras}
+    names = ", ".join(f"{name} at {weight:g}" for name, weight in fused.items()) or "none (no LoRA is fused)"
+    for index, lora in enumerate(asked):
+        if lora.id not in fused:
+            raise InvalidRequest(f"loras[{index}].id", f"{lora.id!r} is unknown", allowed=f"absent, or the fused set: {names}")
+        if lora.weight is not None and not math.isclose(lora.weight, fused[lora.id], abs_tol=1e-6):
+            raise InvalidRequest(f"loras[{index}].weight", f"{lora.weight:g}", allowed=f"absent, or as fused: {names}")
+    if asked and sorted(lora.id for lora in asked) != sorted(fused):
+        raise InvalidRequest("loras", "not the fused set", allowed=f"absent, or all of it once: {names}")
+
+
+def string_tensor(*values: str | bytes) -> NDArray[Any]:
+    """[n] object array of bytes, as Triton's Python backend wants strings."""
+    tensor = np.empty(len(values), np.object_)
+    tensor[:] = [value.encode() if isinstance(value, str) else value for value in values]
+    return tensor

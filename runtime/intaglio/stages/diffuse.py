@@ -1,0 +1,522 @@
+"""Conditioning and state -> state, and pixels when they are asked for: text encoders, ControlNets, UNet, VAE.
+
+`Diffuse.__call__` is a pure function of its tensors: a slice [begin, end) takes a state and gives a state, so slices compose
+to the whole run and nothing is kept between requests but buffers and a cache of text embeddings.
+
+Axes: B images of the request, in passes of P images; N = 2P rows with guidance ([negative x P; positive x P]), P without;
+R prompts, k chunks, T = 77 k, n steps, c controls, K = 4 solver rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intaglio.engine import Array, Backend, Bound, DeviceArray, Engine, HostCall, allocate_tensors, open_backend
+from intaglio.errors import EngineMismatch, InvalidRequest
+from intaglio.manifest import BuildManifest, check_files
+from intaglio.models import DIFFUSE
+from intaglio.request import Tensors, read_tensors, scalar, string_tensor
+from intaglio.tensors import AxisSizes, NetworkSpec, TensorSpec, axis_sizes, controlnet_name, network_spec
+
+__all__ = ["Diffuse", "EmbeddingCache", "active_controls", "image_passes", "pixels_from_sample"]
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """One prompt through both encoders: context [T, C], pooled [P]; float32, weights applied."""
+
+    context: Floats
+    pooled: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlan:
+    """One control of a request: which ControlNet, from which map, how strongly, in which part of the trajectory."""
+
+    control: str
+    map: Floats
+    """[3, H, W] in 0..1."""
+    weight: float
+    begin: float
+    end: float
+
+    def active(self, step: int, steps: int) -> bool:
+        """Whether it takes part in `step` of `steps` (diffusers' `control_guidance_start` and `_end`)."""
+        return self.weight != 0 and step / steps >= self.begin and (step + 1) / steps <= self.end
+
+
+class EmbeddingCache:
+    """The last `capacity` prompts' embeddings by digest of their tokens and weights, least recently used out first."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._entries: OrderedDict[str, Embeddings] = OrderedDict()
+        self.hits = 0
+
+    def get(self, key: str) -> Embeddings | None:
+        """The embeddings under `key`, which become the most recent ones."""
+        found = self._entries.get(key)
+        if found is not None:
+            self._entries.move_to_end(key)
+            self.hits += 1
+        return found
+
+    def put(self, key: str, value: Embeddings) -> None:
+        """Keep `value`; a capacity of 0 keeps nothing."""
+        self._entries[key] = value
+        self._entries.move_to_end(key)
+        while len(self._entries) > self._capacity:
+            self._entries.popitem(last=False)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning:
+    """A request's tensors, checked."""
+
+    token_ids: NDArray[np.int64]
+    token_weights: Floats
+    zero_negative: bool
+    time_ids: Floats
+    guidance_scale: float
+    timesteps: Floats
+    input_scale: Floats
+    coefficients: Floats
+    noise: Floats
+    state: Floats
+    controls: tuple[ControlPlan, ...]
+    begin: int
+    end: int
+    timings: dict[str, float]
+
+    @property
+    def guidance(self) -> bool:
+        """Whether both prompts take part."""
+        return self.token_ids.shape[1] == 2
+
+    @property
+    def steps(self) -> int:
+        """n, of the whole trajectory."""
+        return len(self.timesteps)
+
+
+ResidualSet = dict[str, DeviceArray]
+"""Residuals by the name that they have as an input."""
+
+
+@dataclass(slots=True)
+class Workspace:
+    """Buffers of one shape of pass and the engines bound to them; kept from request to request."""
+
+    sizes: AxisSizes
+    unet: dict[str, DeviceArray]
+    """Every tensor of the UNet; its residuals are the zero set, which nothing writes."""
+    residuals: list[ResidualSet]
+    """Set 0 is the zeros; a chain of ControlNets writes sets 1 and 2 in turn."""
+    controls: dict[tuple[str, int], dict[str, DeviceArray]] = field(default_factory=dict)
+    """Control image and scale by (ControlNet, place in the request)."""
+    bound: dict[tuple[str, int, int], Bound] = field(default_factory=dict)
+    """By (network, place in the request, residual set read)."""
+
+
+class Diffuse:
+    """The stage; entering it opens the backend and every engine, leaving gives the memory back."""
+
+    def __init__(self, manifest: BuildManifest, folder: Path, *, backend: Backend | None = None) -> None:
+        """`backend` replaces the manifest's own (tests)."""
+        self._manifest = manifest
+        self._folder = folder
+        self._given_backend = backend
+        self._cache = EmbeddingCache(manifest.execution.embedding_cache)
+        self._workspaces: OrderedDict[tuple[int, ...], Workspace] = OrderedDict()
+        self._engines: dict[str, Engine] = {}
+
+    def __enter__(self) -> Self:
+        """Raises EngineMismatch (a missing, damaged or foreign engine) and MissingExtra."""
+        manifest = self._manifest
+        needed = ["text_encoder", "text_encoder_2", "unet", "vae_decoder", *map(controlnet_name, manifest.controlnets)]
+        for name in needed:
+            if name not in manifest.networks:
+                raise EngineMismatch(f"{name}: not in the manifest", command=manifest.rebuild)
+            check_files(self._folder, manifest.networks[name].files, command=manifest.rebuild)
+        self._backend = self._given_backend or open_backend(manifest)
+        try:
+            for name in needed:
+                path = self._folder / manifest.networks[name].path
+                self._engines[name] = self._backend.load(network_spec(name, manifest.architecture), path, precision=manifest.precision)
+        except BaseException:
+            self._close()
+            raise
+        self._text_encoders = tuple(HostCall(self._backend, self._engines[name]) for name in ("text_encoder", "text_encoder_2"))
+        self._decoder = HostCall(self._backend, self._engines["vae_decoder"])
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        self._workspaces.clear()
+        for engine in self._engines.values():
+            engine.close()
+        self._engines.clear()
+        self._backend.close()
+
+    def __call__(self, tensors: Tensors, *, wanted: Sequence[str] = ("pixels", "state", "timings")) -> dict[str, Array]:
+        """The outputs of `models.DIFFUSE` named in `wanted`; the VAE runs only for `pixels`.
+
+        Raises:
+            InvalidRequest: tensors that do not fit each other or the build.
+        """
+        clock = Clock()
+        request = self._conditioning(tensors)
+        embeddings = self._encode(request)
+        clock.lap("text_encoders")
+        state = self._denoise(request, embeddings)
+        clock.lap("denoise")
+        outputs: dict[str, Array] = {"state": state}
+        if "pixels" in wanted:
+            outputs["pixels"] = self._decode(state[0])
+            clock.lap("vae")
+        outputs["timings"] = string_tensor(json.dumps(request.timings | clock.laps))
+        return {name: outputs[name] for name in wanted}
+
+    def warm_up(self) -> None:
+        """Run one step of the first built size in each guidance mode, so that the first request finds engines set up."""
+        width, height = self._manifest.profiles.sizes[0]
+        for guidance in self._manifest.profiles.guidance_modes:
+            self(_warm_up_tensors(self._manifest, width=width, height=height, guidance=guidance))
+
+    # --- request ----------------------------------------------------------------------------------------------------
+
+    def _conditioning(self, tensors: Tensors) -> Conditioning:
+        found = read_tensors(tensors, DIFFUSE.inputs)
+        steps = len(found["timesteps"])
+        begin = scalar(found, DIFFUSE.input("begin"), 0)
+        end = scalar(found, DIFFUSE.input("end"), steps)
+        if not 0 <= begin <= end <= steps:
+            raise InvalidRequest("begin", f"slice {begin} to {end}", allowed=f"0 <= begin <= end <= {steps}")
+        request = Conditioning(
+            token_ids=found["token_ids"],
+            token_weights=found["token_weights"],
+            zero_negative=bool(found["zero_negative"][0]),
+            time_ids=found["time_ids"],
+            guidance_scale=float(found["guidance_scale"][0]),
+            timesteps=found["timesteps"],
+            input_scale=found["input_scale"],
+            coefficients=found["coefficients"],
+            noise=found["noise"],
+            state=found["state"],
+            controls=tuple(self._control_plans(found)),
+            begin=begin,
+            end=end,
+            timings=json.loads(found["timings"][0]) if "timings" in found else {},
+        )
+        self._check(request)
+        return request
+
+    def _control_plans(self, found: Tensors) -> Iterator[ControlPlan]:
+        entries: list[dict[str, Any]] = json.loads(found["controls"][0])
+        maps = found["control_maps"]
+        if entries and len(entries) != len(maps):
+            raise InvalidRequest("control_maps", f"{len(maps)} maps for {len(entries)} controls", allowed="one map a control")
+        for entry, pixels in zip(entries, maps, strict=False):
+            if entry["control"] not in self._manifest.controlnets:
+                raise InvalidRequest("controls", f"{entry['control']!r} is unknown", allowed=", ".join(self._manifest.controlnets))
+            values = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32) / np.float32(255)
+            yield ControlPlan(entry["control"], values, float(entry["weight"]), float(entry["begin"]), float(entry["end"]))
+
+    def _check(self, request: Conditioning) -> None:
+        """Tensors agree with each other and with a built size; slices come from other processes, so nothing is assumed."""
+        images, channels, height, width = request.state.shape[1:]
+        scale, steps = self._manifest.architecture.vae_scale, request.steps
+        size = (width * scale, height * scale)
+        if size not in self._manifest.profiles.sizes:
+            raise InvalidRequest("state", f"{size[0]}x{size[1]} is not built", allowed=str(list(self._manifest.profiles.sizes)))
+        rows = request.token_ids.shape[1]
+        if rows not in (1, 2) or (rows == 2) not in self._manifest.profiles.guidance_modes:
+            raise InvalidRequest("token_ids", f"{rows} prompts", allowed="2 with guidance, 1 without, as built")
+        chunks = self._manifest.profiles.text_chunks
+        if not 1 <= request.token_ids.shape[2] <= chunks:
+            raise InvalidRequest("token_ids", f"{request.token_ids.shape[2]} chunks", allowed=f"1 to {chunks}")
+        expected = {
+            "token_ids": (2, rows, request.token_ids.shape[2], self._manifest.architecture.tokens),
+            "token_weights": request.token_ids.shape,
+            "time_ids": (rows, self._manifest.architecture.time_ids),
+            "input_scale": (steps,),
+            "coefficients": (steps, *request.coefficients.shape[1:]),
+            "noise": (steps if len(request.noise) == steps else 1, images, self._manifest.architecture.latent_channels, height, width),
+            "state": (len(request.state), images, self._manifest.architecture.latent_channels, height, width),
+        }
+        for name, shape in expected.items():
+            if getattr(request, name).shape != shape:
+                raise InvalidRequest(name, f"shape {list(getattr(request, name).shape)}", allowed=str(list(shape)))
+        if channels and any(plan.map.shape != (3, size[1], size[0]) for plan in request.controls):
+            raise InvalidRequest("control_maps", "wrong size", allowed=f"{size[0]}x{size[1]}")
+
+    # --- text -------------------------------------------------------------------------------------------------------
+
+    def _encode(self, request: Conditioning) -> list[Embeddings]:
+        """Embeddings of every prompt row; all that the cache lacks go through the encoders in one batch."""
+        rows = request.token_ids.shape[1]
+        if request.begin == request.end:
+            return []
+        keys = [_prompt_key(request, row) for row in range(rows)]
+        known = {key: found for key in keys if (found := self._cache.get(key)) is not None}
+        zeros = {0} if request.zero_negative and request.guidance else set()
+        missing = [row for row in range(rows) if keys[row] not in known and row not in zeros]
+        if missing:
+            for row, made in zip(missing, self._run_text_encoders(request, missing), strict=True):
+                known[keys[row]] = made
+                self._cache.put(keys[row], made)
+        return [_zeros_like(known[keys[-1]]) if row in zeros else known[keys[row]] for row in range(rows)]
+
+    def _run_text_encoders(self, request: Conditioning, rows: list[int]) -> list[Embeddings]:
+        chunks, tokens = request.token_ids.shape[2:]
+        sizes = {"C": len(rows) * chunks}
+        hidden, pooled = [], np.zeros(())
+        for encoder, run in enumerate(self._text_encoders):
+            outputs = run(sizes, input_ids=request.token_ids[encoder][rows].reshape(-1, tokens))
+            weights = request.token_weights[encoder][rows].reshape(-1, tokens, 1)
+            states = outputs["hidden_states"].astype(np.float32) * weights
+            hidden.append(states.reshape(len(rows), chunks * tokens, -1))
+            pooled = outputs.get("text_embeds", pooled)
+        context = np.concatenate(hidden, axis=-1)
+        firsts = pooled.astype(np.float32).reshape(len(rows), chunks, -1)[:, 0]  # a long prompt is pooled from its first chunk
+        return [Embeddings(context[row], firsts[row]) for row in range(len(rows))]
+
+    # --- denoising --------------------------------------------------------------------------------------------------
+
+    def _denoise(self, request: Conditioning, embeddings: list[Embeddings]) -> Floats:
+        """State after steps [begin, end), images in passes."""
+        if request.begin == request.end:
+            return request.state
+        parts = []
+        for images in image_passes(request.state.shape[1], self._manifest.profiles.batches):
+            workspace = self._workspace(request, images.stop - images.start)
+            self._fill(workspace, request, embeddings, images)
+            parts.append(self._run_steps(workspace, request, images))
+        return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+
+    def _workspace(self, request: Conditioning, images: int) -> Workspace:
+        scale = self._manifest.architecture.vae_scale
+        height, width = request.state.shape[3] * scale, request.state.shape[4] * scale
+        chunks = request.token_ids.shape[2]
+        key = (width, height, images, chunks, int(request.guidance))
+        if key in self._workspaces:
+            self._workspaces.move_to_end(key)
+            return self._workspaces[key]
+        # A residual set and its bindings are the bulk of a workspace: only the shape in use is kept.
+        self._backend.synchronize()
+        self._workspaces.clear()
+        sizes = axis_sizes(self._manifest.architecture, width=width, height=height, images=images, guidance=request.guidance, chunks=chunks)
+        unet = allocate_tensors(self._backend, self._engines["unet"], sizes)
+        zeros = {spec.name: unet[spec.name] for spec in _residual_inputs(self._engines["unet"].network)}
+        self._workspaces[key] = Workspace(sizes, unet, [zeros])
+        return self._workspaces[key]
+
+    def _fill(self, workspace: Workspace, request: Conditioning, embeddings: list[Embeddings], images: slice) -> None:
+        """Upload what stays the same for every step of a pass."""
+        count = images.stop - images.start
+        upload, unet = self._backend.upload, workspace.unet
+        upload(unet["state"], request.state[:, images])
+        upload(unet["prompt_embeds"], _rows([row.context for row in embeddings], count))
+        upload(unet["pooled_embeds"], _rows([row.pooled for row in embeddings], count))
+        upload(unet["time_ids"], np.repeat(request.time_ids, count, axis=0))
+        upload(unet["guidance_scale"], np.array([request.guidance_scale], np.float32))
+        for place, plan in enumerate(request.controls):
+            own = self._control_buffers(workspace, plan.control, place)
+            upload(own["control_image"], np.repeat(plan.map[None], count, axis=0))
+            upload(own["conditioning_scale"], np.array([plan.weight], np.float32))
+
+    def _control_buffers(self, workspace: Workspace, control: str, place: int) -> dict[str, DeviceArray]:
+        key = (control, place)
+        if key not in workspace.controls:
+            engine = self._engines[controlnet_name(control)]
+            specs = [engine.network.tensor(name) for name in ("control_image", "conditioning_scale")]
+            workspace.controls[key] = {
+                spec.name: self._backend.allocate(spec.shape(workspace.sizes), spec.numpy_dtype(engine.precision)) for spec in specs
+            }
+        return workspace.controls[key]
+
+    def _run_steps(self, workspace: Workspace, request: Conditioning, images: slice) -> Floats:
+        """The loop: small copies on the device and engine passes, nothing that waits for it."""
+        backend, unet = self._backend, workspace.unet
+        tables = self._upload_tables(request, images)
+        single_noise = len(request.noise) == 1
+        if single_noise:
+            backend.copy(unet["noise"], tables["noise"][0])
+        for step in range(request.begin, request.end):
+            row = step - request.begin
+            for name in ("timestep", "input_scale", "coefficients"):
+                backend.copy(unet[name], tables[name][row])
+            if not single_noise:
+                backend.copy(unet["noise"], tables["noise"][row])
+            residuals = self._run_controlnets(workspace, request, step)
+            self._bound_unet(workspace, residuals).run()
+            backend.copy(unet["state"], unet["new_state"])
+        state: Floats = backend.download(unet["state"])
+        return state
+
+    def _upload_tables(self, request: Conditioning, images: slice) -> dict[str, DeviceArray]:
+        """Per-step values of the slice, one upload each."""
+        steps = slice(request.begin, request.end)
+        noise = request.noise[:, images] if len(request.noise) == 1 else request.noise[steps, images]
+        values = {
+            "timestep": request.timesteps[steps, None],
+            "input_scale": request.input_scale[steps, None],
+            "coefficients": request.coefficients[steps],
+            "noise": noise,
+        }
+        tables = {}
+        for name, value in values.items():
+            tables[name] = self._backend.allocate(value.shape, "float32")
+            self._backend.upload(tables[name], value)
+        return tables
+
+    def _run_controlnets(self, workspace: Workspace, request: Conditioning, step: int) -> int:
+        """Chain the step's ControlNets; the residual set that holds their sum (0, the zeros, without any)."""
+        current = 0
+        for place in active_controls(request.controls, step, request.steps):
+            self._bound_control(workspace, request.controls[place].control, place, current).run()
+            current = _next_set(current)
+        return current
+
+    def _bound_control(self, workspace: Workspace, control: str, place: int, current: int) -> Bound:
+        name = controlnet_name(control)
+        key = (name, place, current)
+        if key not in workspace.bound:
+            engine = self._engines[name]
+            target = self._residual_set(workspace, _next_set(current))
+            source = workspace.residuals[current]
+            shared = {spec.name: workspace.unet[spec.name] for spec in engine.network.inputs if spec.name in workspace.unet}
+            outputs = {f"{residual}_out": array for residual, array in target.items()}
+            arrays = shared | self._control_buffers(workspace, control, place) | source | outputs
+            workspace.bound[key] = engine.bind(workspace.sizes, arrays)
+        return workspace.bound[key]
+
+    def _bound_unet(self, workspace: Workspace, current: int) -> Bound:
+        key = ("unet", 0, current)
+        if key not in workspace.bound:
+            workspace.bound[key] = self._engines["unet"].bind(workspace.sizes, workspace.unet | workspace.residuals[current])
+        return workspace.bound[key]
+
+    def _residual_set(self, workspace: Workspace, index: int) -> ResidualSet:
+        """Set `index`, made when first needed: without a second control there is no third set."""
+        engine = self._engines["unet"]
+        while len(workspace.residuals) <= index:
+            workspace.residuals.append(
+                {
+                    spec.name: self._backend.allocate(spec.shape(workspace.sizes), spec.numpy_dtype(engine.precision))
+                    for spec in _residual_inputs(engine.network)
+                }
+            )
+        return workspace.residuals[index]
+
+    # --- pixels -----------------------------------------------------------------------------------------------------
+
+    def _decode(self, latents: Floats) -> NDArray[np.uint8]:
+        """[B, H, W, 3] of latents [B, 4, h, w], in passes as the UNet's."""
+        manifest = self._manifest
+        scale = manifest.architecture.vae_scale
+        width, height = latents.shape[3] * scale, latents.shape[2] * scale
+        parts = []
+        for images in image_passes(len(latents), manifest.profiles.batches):
+            sizes = axis_sizes(manifest.architecture, width=width, height=height, images=images.stop - images.start)
+            outputs = self._decoder(sizes, latent_sample=latents[images] / np.float32(manifest.scaling_factor))
+            parts.append(pixels_from_sample(outputs["sample"]))
+        return np.concatenate(parts)
+
+
+class Clock:
+    """Seconds between laps, by name."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Give the time since the last lap to `name`."""
+        now = time.perf_counter()
+        self.laps[name], self._last = now - self._last, now
+
+
+def image_passes(images: int, batches: Sequence[int]) -> list[slice]:
+    """Slices of `images` images in passes of the largest of `batches` that fits (`batches` has 1)."""
+    passes, start = [], 0
+    while start < images:
+        count = max(batch for batch in batches if batch <= images - start)
+        passes.append(slice(start, start + count))
+        start += count
+    return passes
+
+
+def active_controls(plans: Sequence[ControlPlan], step: int, steps: int) -> list[int]:
+    """Places of the controls that take part in `step`."""
+    return [place for place, plan in enumerate(plans) if plan.active(step, steps)]
+
+
+def pixels_from_sample(sample: Array) -> NDArray[np.uint8]:
+    """[B, H, W, 3] uint8 of a decoder's sample [B, 3, H, W] in -1..1; diffusers' `VaeImageProcessor.postprocess` in numpy."""
+    values = sample.astype(np.float32) * np.float32(0.5) + np.float32(0.5)
+    values = np.nan_to_num(values, copy=False).clip(0, 1).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray((values * np.float32(255)).round().astype(np.uint8))
+
+
+def _next_set(current: int) -> int:
+    return 2 if current == 1 else 1
+
+
+def _residual_inputs(network: NetworkSpec) -> list[TensorSpec]:
+    return [spec for spec in network.inputs if spec.name.startswith(("down_residual_", "mid_residual"))]
+
+
+def _prompt_key(request: Conditioning, row: int) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(request.token_ids[:, row]).tobytes())
+    digest.update(np.ascontiguousarray(request.token_weights[:, row]).tobytes())
+    return digest.hexdigest()
+
+
+def _zeros_like(embeddings: Embeddings) -> Embeddings:
+    return Embeddings(np.zeros_like(embeddings.context), np.zeros_like(embeddings.pooled))
+
+
+def _rows(values: Sequence[Floats], images: int) -> Floats:
+    """[N, ...]: each prompt's value once an image, prompts one after another."""
+    return np.repeat(np.stack(values), images, axis=0)
+
+
+def _warm_up_tensors(manifest: BuildManifest, *, width: int, height: int, guidance: bool) -> Mapping[str, Array]:
+    rows, a = 2 if guidance else 1, manifest.architecture
+    sizes = axis_sizes(a, width=width, height=height, guidance=guidance)
+    ids = np.zeros((2, rows, 1, a.tokens), np.int64)
+    inputs = network_spec("unet", a)
+    latents = inputs.tensor("noise").shape(sizes)
+    return {
+        "token_ids": ids,
+        "token_weights": np.ones(ids.shape, np.float32),
+        "zero_negative": np.array([False]),
+        "time_ids": np.zeros((rows, a.time_ids), np.float32),
+        "guidance_scale": np.ones(1, np.float32),
+        "timesteps": np.ones(1, np.float32),
+        "input_scale": np.ones(1, np.float32),
+        "coefficients": np.zeros((1, *inputs.tensor("coefficients").shape(sizes)), np.float32),
+        "noise": np.zeros((1, *latents), np.float32),
+        "state": np.zeros(inputs.tensor("state").shape(sizes), np.float32),
+        "controls": string_tensor("[]"),
+        "control_maps": np.zeros((1, 1, 1, 3), np.uint8),
+    }

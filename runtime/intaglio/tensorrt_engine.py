@@ -1,0 +1,341 @@
+"""TensorRT on an NVIDIA card: `tensorrt_rtx` and `tensorrt` have one Python API, so one adapter serves both.
+
+One stream, one activation arena. Every execution context is made without activation memory of its own
+(`ExecutionContextAllocationStrategy.USER_MANAGED`) and borrows the arena: engines run one after another on the stream, so
+the card holds the largest activation, not their sum. Contexts are made one an optimization profile, when first bound.
+Not runnable without a card: exercised by the GPU tests only.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from intaglio.engine import Array, DeviceArray, check_bindings, check_tensors
+from intaglio.errors import EngineMismatch, IntaglioError, MissingExtra, Unavailable
+from intaglio.tensors import AxisSizes, NetworkSpec, Precision
+
+__all__ = ["CudaArray", "TensorRTBackend", "TensorRTBound", "TensorRTEngine"]
+
+log = logging.getLogger(__name__)
+
+_MODULES: Final = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
+_NUMPY_OF_TENSORRT: Final = {"FLOAT": "float32", "HALF": "float16", "INT64": "int64", "UINT8": "uint8"}
+
+
+class _Cuda:
+    """`cuda.bindings.runtime` with its status codes raised as errors."""
+
+    def __init__(self) -> None:
+        try:
+            self.runtime: Any = import_module("cuda.bindings.runtime")
+        except ImportError as error:
+            raise MissingExtra("cuda-python", extra="tensorrt") from error
+
+    def __call__(self, function: str, *arguments: Any) -> Any:
+        """The one result (or tuple) of `function`.
+
+        Raises:
+            Unavailable: the card is out of memory.
+            IntaglioError: any other status; the message is CUDA's.
+        """
+        status, *results = getattr(self.runtime, function)(*arguments)
+        if status != self.runtime.cudaError_t.cudaSuccess:
+            _, text = self.runtime.cudaGetErrorString(status)
+            message = f"{function}: {text.decode() if isinstance(text, bytes) else text}"
+            out_of_memory = status == self.runtime.cudaError_t.cudaErrorMemoryAllocation
+            raise Unavailable(message) if out_of_memory else IntaglioError(message)
+        return results[0] if len(results) == 1 else tuple(results)
+
+
+class CudaArray:
+    """Device memory; a view keeps its owner alive, the owner frees itself."""
+
+    def __init__(self, address: int, shape: tuple[int, ...], dtype: np.dtype[Any], *, owner: CudaArray | None, cuda: _Cuda) -> None:
+        self.address = address
+        self._shape = shape
+        self._dtype = dtype
+        self._owner = owner
+        self._cuda: _Cuda | None = cuda
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array."""
+        return int(np.prod(self._shape, dtype=np.int64)) * self._dtype.itemsize
+
+    def __getitem__(self, row: int) -> CudaArray:
+        if self._cuda is None or not 0 <= row < self._shape[0]:
+            raise IndexError(row)
+        stride = self.nbytes // self._shape[0]
+        return CudaArray(self.address + row * stride, self._shape[1:], self._dtype, owner=self._owner or self, cuda=self._cuda)
+
+    def free(self) -> None:
+        """Give the memory back; nothing enqueued may still use it."""
+        if self._owner is None and self._cuda is not None:
+            self._cuda.runtime.cudaFree(self.address)
+        self._cuda = None
+
+    def __del__(self) -> None:
+        self.free()
+
+
+def _device(array: DeviceArray) -> CudaArray:
+    if not isinstance(array, CudaArray):
+        raise TypeError(f"not an array of this backend: {type(array).__name__}")
+    return array
+
+
+class TensorRTBackend:
+    """One card, one stream, one activation arena."""
+
+    def __init__(self, runtime: Literal["tensorrt-rtx", "tensorrt"], *, cuda_graph: bool, rebuild: str) -> None:
+        self.name = runtime
+        self.rebuild = rebuild
+        self.cuda_graph = cuda_graph
+        self.cuda = _Cuda()
+        try:
+            self.trt: Any = import_module(_MODULES[runtime])
+        except ImportError as error:
+            raise MissingExtra(_MODULES[runtime], extra="tensorrt") from error
+        self.logger = _make_logger(self.trt)
+        self.trt_runtime = self.trt.Runtime(self.logger)
+        self.stream: Any = self.cuda("cudaStreamCreate")
+        self.arena: CudaArray | None = None
+
+    def load(self, network: NetworkSpec, path: Path, *, precision: Precision) -> TensorRTEngine:
+        return TensorRTEngine(network, path, precision=precision, backend=self)
+
+    def allocate(self, shape: tuple[int, ...], dtype: str) -> CudaArray:
+        kind = np.dtype(dtype)
+        size = max(int(np.prod(shape, dtype=np.int64)) * kind.itemsize, 1)
+        array = CudaArray(int(self.cuda("cudaMalloc", size)), shape, kind, owner=None, cuda=self.cuda)
+        self.cuda("cudaMemsetAsync", array.address, 0, size, self.stream)
+        return array
+
+    def upload(self, target: DeviceArray, source: Array) -> None:
+        # From pageable memory the driver stages the copy before it returns, so `source` is free to change.
+        device = _device(target)
+        host = np.ascontiguousarray(source.astype(device.dtype, casting="same_kind", copy=False))
+        if host.shape != device.shape:
+            raise ValueError(f"upload of {list(host.shape)} into {list(device.shape)}")
+        kind = self.cuda.runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self.cuda("cudaMemcpyAsync", device.address, host.ctypes.data, host.nbytes, kind, self.stream)
+
+    def copy(self, target: DeviceArray, source: DeviceArray) -> None:
+        to, of = _device(target), _device(source)
+        if (to.shape, to.dtype) != (of.shape, of.dtype):
+            raise ValueError(f"copy of {of.dtype}{list(of.shape)} into {to.dtype}{list(to.shape)}")
+        kind = self.cuda.runtime.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        self.cuda("cudaMemcpyAsync", to.address, of.address, of.nbytes, kind, self.stream)
+
+    def download(self, source: DeviceArray) -> Array:
+        device = _device(source)
+        host = np.empty(device.shape, device.dtype)
+        kind = self.cuda.runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self.cuda("cudaMemcpyAsync", host.ctypes.data, device.address, device.nbytes, kind, self.stream)
+        self.synchronize()
+        return host
+
+    def synchronize(self) -> None:
+        self.cuda("cudaStreamSynchronize", self.stream)
+
+    def close(self) -> None:
+        """Waits, then frees the arena and the stream; close the engines first."""
+        self.synchronize()
+        if self.arena is not None:
+            self.arena.free()
+            self.arena = None
+        self.cuda("cudaStreamDestroy", self.stream)
+
+    def reserve(self, size: int) -> CudaArray:
+        """The arena, grown to at least `size` bytes; contexts pick up its address before each pass."""
+        if self.arena is None or self.arena.nbytes < size:
+            self.synchronize()
+            if self.arena is not None:
+                self.arena.free()
+                self.arena = None
+            self.arena = self.allocate((size,), "uint8")
+            log.info("activation arena: %d MiB", size >> 20)
+        return self.arena
+
+
+class TensorRTEngine:
+    """One plan; a context a profile."""
+
+    def __init__(self, network: NetworkSpec, path: Path, *, precision: Precision, backend: TensorRTBackend) -> None:
+        self.network = network
+        self.precision = precision
+        self.backend = backend
+        self.plan: Any = backend.trt_runtime.deserialize_cuda_engine(path.read_bytes())
+        if self.plan is None:
+            version = getattr(backend.trt, "__version__", "unknown")
+            raise EngineMismatch(
+                f"{network.name}: {path.name} does not load with {backend.name} {version} on this card (made for another card or version?)",
+                command=backend.rebuild,
+            )
+        names = [self.plan.get_tensor_name(index) for index in range(self.plan.num_io_tensors)]
+        found = {name: (self._dtype(name), tuple(self.plan.get_tensor_shape(name))) for name in names}
+        check_tensors(network, found, precision=precision, rebuild=backend.rebuild)
+        self._contexts: dict[int, TensorRTContext] = {}
+
+    def _dtype(self, name: str) -> str:
+        kind: str = self.plan.get_tensor_dtype(name).name
+        return _NUMPY_OF_TENSORRT.get(kind, str(kind))
+
+    def bind(self, sizes: AxisSizes, arrays: Mapping[str, DeviceArray]) -> TensorRTBound:
+        check_bindings(self, sizes, arrays)
+        profile = self._profile(sizes)
+        if profile not in self._contexts:
+            self._contexts[profile] = TensorRTContext(self, profile)
+        return TensorRTBound(self._contexts[profile], {name: _device(array) for name, array in arrays.items()})
+
+    def _profile(self, sizes: AxisSizes) -> int:
+        """Index of the first optimization profile that admits every input's shape."""
+        for profile in range(self.plan.num_optimization_profiles):
+            if all(self._admits(profile, spec.name, spec.shape(sizes)) for spec in self.network.inputs):
+                return profile
+        wanted = ", ".join(f"{axis}={sizes[axis]}" for axis in self.network.axis_names)
+        raise EngineMismatch(f"{self.network.name}: no profile for {wanted}", command=self.backend.rebuild)
+
+    def _admits(self, profile: int, name: str, shape: tuple[int, ...]) -> bool:
+        low, _, high = self.plan.get_tensor_profile_shape(name, profile)
+        return len(low) == len(shape) and all(a <= size <= b for a, size, b in zip(low, shape, high, strict=True))
+
+    def refit(self, weights: Mapping[str, Array]) -> None:
+        """All named weights or none: values are set first, and refitting is refused while any is missing."""
+        refitter = self.backend.trt.Refitter(self.plan, self.backend.logger)
+        refittable = set(refitter.get_all_weights())
+        if unknown := sorted(set(weights) - refittable):
+            raise EngineMismatch(f"{self.network.name}: not refittable: {', '.join(unknown[:5])}", command=self.backend.rebuild)
+        kept = {name: np.ascontiguousarray(values) for name, values in weights.items()}  # the refitter keeps pointers only
+        self.backend.synchronize()
+        for name, values in kept.items():
+            if not refitter.set_named_weights(name, self.backend.trt.Weights(values)):
+                raise EngineMismatch(f"{self.network.name}.{name}: shape or type does not fit the engine", command=self.backend.rebuild)
+        if missing := refitter.get_missing_weights():
+            raise EngineMismatch(f"{self.network.name}: refit also needs {', '.join(missing[:5])}", command=self.backend.rebuild)
+        if not refitter.refit_cuda_engine():
+            raise IntaglioError(f"{self.network.name}: refit failed; see the log")
+        for context in self._contexts.values():
+            context.forget_graphs()
+
+    def close(self) -> None:
+        self.backend.synchronize()
+        self._contexts.clear()
+        self.plan = None
+
+
+class TensorRTContext:
+    """One profile's execution context, borrowing the arena."""
+
+    def __init__(self, engine: TensorRTEngine, profile: int) -> None:
+        backend = engine.backend
+        self.engine = engine
+        self.backend = backend
+        self.size = int(engine.plan.get_device_memory_size_for_profile_v2(profile))
+        strategy = backend.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        self.context: Any = engine.plan.create_execution_context(strategy)
+        if self.context is None:
+            raise Unavailable(f"{engine.network.name}: no execution context for profile {profile}; is the card's memory full?")
+        backend.reserve(self.size)
+        if profile and not self.context.set_optimization_profile_async(profile, backend.stream):
+            raise IntaglioError(f"{engine.network.name}: profile {profile} refused")
+        backend.synchronize()
+        self.bound: TensorRTBound | None = None
+        self.arena_address = 0
+        self.generation = 0
+
+    def use(self, bound: TensorRTBound) -> None:
+        """Point the context at the arena and at `bound`'s buffers, where it does not yet."""
+        arena = self.backend.reserve(self.size)
+        if arena.address != self.arena_address:
+            self.context.set_device_memory(arena.address, arena.nbytes)
+            self.arena_address = arena.address
+            self.forget_graphs()
+        if self.bound is not bound:
+            network = self.engine.network
+            for spec in network.inputs:
+                if not self.context.set_input_shape(spec.name, bound.arrays[spec.name].shape):
+                    raise IntaglioError(f"{network.name}.{spec.name}: shape {list(bound.arrays[spec.name].shape)} refused")
+            for name, array in bound.arrays.items():
+                if not self.context.set_tensor_address(name, array.address):
+                    raise IntaglioError(f"{network.name}.{name}: address refused")
+            self.bound = bound
+
+    def forget_graphs(self) -> None:
+        """Captured graphs hold addresses and weights of before: capture anew."""
+        self.generation += 1
+
+    def enqueue(self) -> None:
+        """One pass on the stream."""
+        if not self.context.execute_async_v3(int(self.backend.stream)):
+            raise IntaglioError(f"{self.engine.network.name}: enqueue failed; see the log")
+
+
+class TensorRTBound:
+    """Buffers of one context; with `cuda_graph`, the pass is captured at its second run and replayed from then on."""
+
+    def __init__(self, context: TensorRTContext, arrays: Mapping[str, CudaArray]) -> None:
+        self.arrays = arrays
+        self._context = context
+        self._graph: Any = None
+        self._generation = -1
+        self._runs = 0
+
+    def run(self) -> None:
+        context, backend = self._context, self._context.backend
+        context.use(self)
+        if self._generation != context.generation:
+            self._drop_graph()
+            self._generation = context.generation
+        if self._graph is not None:
+            backend.cuda("cudaGraphLaunch", self._graph, backend.stream)
+            return
+        # The first pass may still allocate and set up, which a capture must not contain.
+        if backend.cuda_graph and self._runs > 0:
+            self._graph = self._capture(context.enqueue)
+            backend.cuda("cudaGraphLaunch", self._graph, backend.stream)
+        else:
+            context.enqueue()
+        self._runs += 1
+
+    def _capture(self, enqueue: Callable[[], None]) -> Any:
+        cuda, stream = self._context.backend.cuda, self._context.backend.stream
+        cuda("cudaStreamBeginCapture", stream, cuda.runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
+        try:
+            enqueue()
+        finally:
+            graph = cuda("cudaStreamEndCapture", stream)
+        executable = cuda("cudaGraphInstantiate", graph, 0)
+        cuda("cudaGraphDestroy", graph)
+        return executable
+
+    def _drop_graph(self) -> None:
+        if self._graph is not None:
+            self._context.backend.synchronize()
+            self._context.backend.cuda("cudaGraphExecDestroy", self._graph)
+        self._graph, self._runs = None, 0
+
+
+def _make_logger(trt: Any) -> Any:
+    """A TensorRT logger that writes to Python's logging; its base class exists only once the module is imported."""
+    levels = {"INTERNAL_ERROR": logging.ERROR, "ERROR": logging.ERROR, "WARNING": logging.WARNING, "INFO": logging.DEBUG}
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def log(self, severity: Any, message: str) -> None:
+            log.log(levels.get(severity.name, logging.DEBUG), "%s", message)
+
+    return Logger()

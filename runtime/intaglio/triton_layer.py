@@ -1,0 +1,141 @@
+"""Triton's Python backend <-> the stages: tensors to arrays, errors to statuses, one bad request alone.
+
+A `model.py` is one import:  `from intaglio.triton_layer import DiffuseModel as TritonPythonModel`
+The build a model serves is, in this order: the environment's INTAGLIO_BUILD, the model configuration's parameter `build`
+(relative to the model's own folder). A parameter `build_key` must equal the build's key.
+"""
+
+# ruff: noqa: PLC0415  (a stage process imports its own stage only)
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from intaglio.engine import Array
+from intaglio.errors import Cancelled, ConfigError, EngineMismatch, IntaglioError, triton_code_of
+from intaglio.manifest import BuildManifest, read_manifest
+from intaglio.models import DIFFUSE, POSTPROCESS, PREPROCESS, ModelSpec
+
+__all__ = ["BUILD_KEY_PARAMETER", "BUILD_PARAMETER", "BUILD_VARIABLE", "DiffuseModel", "PostprocessModel", "PreprocessModel", "StageModel"]
+
+BUILD_VARIABLE: Final = "INTAGLIO_BUILD"
+BUILD_PARAMETER: Final = "build"
+BUILD_KEY_PARAMETER: Final = "build_key"
+
+Stage = Callable[[Mapping[str, Array], Sequence[str]], Mapping[str, Array]]
+"""(input tensors, names of the outputs asked for) -> outputs."""
+
+
+class StageModel:
+    """What Triton calls: `initialize`, `execute`, `finalize`."""
+
+    spec: ClassVar[ModelSpec]
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        """Open the stage; a failure is one line in Triton's log and the model stays unready."""
+        self._pb: Any = import_module("triton_python_backend_utils")
+        try:
+            manifest, folder = _open_build(args)
+            self._stage = self.open_stage(manifest, folder)
+        except IntaglioError as error:
+            raise self._pb.TritonModelException(f"{self.spec.name}: {error}") from error
+
+    def open_stage(self, manifest: BuildManifest, folder: Path) -> Stage:
+        """The function that answers one request."""
+        raise NotImplementedError
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """One response a request, in order; a request that fails fails alone."""
+        return [self._respond(request) for request in requests]
+
+    def _respond(self, request: Any) -> Any:
+        pb = self._pb
+        try:
+            if request.is_cancelled():
+                raise Cancelled("cancelled by the caller")
+            tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+            wanted = [port.name for port in self.spec.outputs if port.name in set(request.requested_output_names())]
+            outputs = self._stage(tensors, wanted)
+            return pb.InferenceResponse(output_tensors=[pb.Tensor(name, outputs[name]) for name in wanted])
+        except IntaglioError as error:
+            if triton_code_of(error) == "INTERNAL":
+                pb.Logger.log_error(f"{self.spec.name}: {traceback.format_exc()}")
+            return self._failure(str(error), error)
+        except Exception as error:
+            pb.Logger.log_error(f"{self.spec.name}: {traceback.format_exc()}")
+            return self._failure(f"{self.spec.name}: internal error ({type(error).__name__}); the server's log has the traceback", error)
+
+    def _failure(self, message: str, error: BaseException) -> Any:
+        pb = self._pb
+        return pb.InferenceResponse(output_tensors=[], error=pb.TritonError(message, getattr(pb.TritonError, triton_code_of(error))))
+
+    def finalize(self) -> None:
+        """Give back what `open_stage` took."""
+
+
+class PreprocessModel(StageModel):
+    """`preprocess`."""
+
+    spec = PREPROCESS
+
+    def open_stage(self, manifest: BuildManifest, folder: Path) -> Stage:
+        from intaglio.stages.preprocess import Preprocess
+
+        stage = Preprocess(manifest, folder).__enter__()
+        return lambda tensors, wanted: stage(tensors)
+
+
+class DiffuseModel(StageModel):
+    """`diffuse`: engines are open from `initialize` to `finalize`."""
+
+    spec = DIFFUSE
+
+    def open_stage(self, manifest: BuildManifest, folder: Path) -> Stage:
+        from intaglio.stages.diffuse import Diffuse
+
+        self._diffuse = Diffuse(manifest, folder).__enter__()
+        self._diffuse.warm_up()
+        return lambda tensors, wanted: self._diffuse(tensors, wanted=wanted)
+
+    def finalize(self) -> None:
+        self._diffuse.__exit__(None, None, None)
+
+
+class PostprocessModel(StageModel):
+    """`postprocess`."""
+
+    spec = POSTPROCESS
+
+    def open_stage(self, manifest: BuildManifest, folder: Path) -> Stage:
+        from intaglio.stages.postprocess import postprocess
+
+        return lambda tensors, wanted: postprocess(tensors)
+
+
+def _open_build(args: Mapping[str, str]) -> tuple[BuildManifest, Path]:
+    """The manifest and folder of the build this model serves.
+
+    Raises:
+        ConfigError: nothing says which build.
+        EngineMismatch: no build there, or another one than the repository was written for.
+    """
+    parameters = {name: value.get("string_value", "") for name, value in json.loads(args["model_config"]).get("parameters", {}).items()}
+    named = os.environ.get(BUILD_VARIABLE) or parameters.get(BUILD_PARAMETER)
+    if not named:
+        raise ConfigError(
+            f"which build? set {BUILD_VARIABLE}, or the parameter {BUILD_PARAMETER!r} in config.pbtxt, to a folder that `intaglio build` made"
+        )
+    folder = (Path(args["model_repository"]) / named).resolve()
+    manifest = read_manifest(folder)
+    key = parameters.get(BUILD_KEY_PARAMETER)
+    if key and key != manifest.key:
+        raise EngineMismatch(
+            f"the model repository was written for build {key[:12]}, {folder} holds {manifest.key[:12]}", command=manifest.rebuild
+        )
+    return manifest, folder
