@@ -129,7 +129,7 @@ def _open_build(args: Mapping[str, str]) -> tuple[BuildManifest, Path]:
     named = os.environ.get(BUILD_VARIABLE) or parameters.get(BUILD_PARAMETER)
     if not named:
         raise ConfigError(
-            f"which build? set {BUILD_VARIABLE}, or the parameter {BUILD_PARAMETER!r} in config.pbtxt, to a folder that `intaglio build` made"
+            f"which build? set {BUILD_VARIABLE}, or {BUILD_PARAMETER!r} in config.pbtxt, to a folder that `intaglio build` made"
         )
     folder = (Path(args["model_repository"]) / named).resolve()
     manifest = read_manifest(folder)

@@ -1,0 +1,284 @@
+"""A random-weight SDXL pipeline at a few thousand parameters, its build manifest, and a backend that runs its modules in torch."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from intaglio.config import Defaults, Execution, Limits, Profiles
+from intaglio.engine import Array, DeviceArray, check_bindings
+from intaglio.manifest import BuildManifest, NetworkFile, file_digest
+from intaglio.onnxruntime_engine import OnnxRuntimeBackend
+from intaglio.tensors import AxisSizes, NetworkSpec, Precision, architecture_from_configs, network_kind
+
+REPOSITORY = Path(__file__).parents[2]
+SCHEDULER: dict[str, Any] = {  # stabilityai/stable-diffusion-xl-base-1.0 scheduler/scheduler_config.json
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "interpolation_type": "linear",
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "sample_max_value": 1.0,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+    "use_karras_sigmas": False,
+}
+CONTROLS = {"pose": "pose", "edges": "canny"}
+SIZES = ((64, 96), (72, 64))  # 72: latents 9, 5, 3, so every halving rounds
+
+
+def _text_config(width: int, *, pad: int, act: str) -> transformers.CLIPTextConfig:
+    return transformers.CLIPTextConfig(
+        vocab_size=49408, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=77, hidden_act=act, projection_dim=width, bos_token_id=49406, eos_token_id=49407, pad_token_id=pad,
+    )  # fmt: skip
+
+
+@dataclass
+class Tiny:
+    """Everything a test of the stages needs."""
+
+    modules: dict[str, Any]
+    manifest: BuildManifest
+    folder: Path
+
+    @property
+    def backend(self) -> TorchBackend:
+        return TorchBackend(self.modules)
+
+    def pipeline(self, scheduler: Any, *, controls: tuple[str, ...] = ()) -> Any:
+        """diffusers' own pipeline over the same modules."""
+        parts = {name: self.modules[name] for name in ("vae", "text_encoder", "text_encoder_2", "unet", "tokenizer", "tokenizer_2")}
+        extra: dict[str, Any] = {"scheduler": scheduler, "force_zeros_for_empty_prompt": True, "add_watermarker": False}
+        if not controls:
+            pipeline = diffusers.StableDiffusionXLPipeline(**parts, **extra)
+        else:
+            nets = [self.modules[f"controlnet.{control}"] for control in controls]
+            pipeline = diffusers.StableDiffusionXLControlNetPipeline(**parts, controlnet=nets, **extra)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+
+class TorchBackend(OnnxRuntimeBackend):
+    """Host arrays as ONNX Runtime's backend has them; engines are torch modules."""
+
+    def __init__(self, modules: Mapping[str, Any]) -> None:
+        super().__init__(threads=1)
+        self.modules = modules
+        self.runs: list[str] = []
+
+    def load(self, network: NetworkSpec, path: Path, *, precision: Precision) -> Any:
+        return TorchEngine(network, self)
+
+
+@dataclass
+class TorchEngine:
+    network: NetworkSpec
+    backend: TorchBackend
+    precision: Precision = "fp32"
+
+    def bind(self, sizes: AxisSizes, arrays: Mapping[str, DeviceArray]) -> Any:
+        check_bindings(self, sizes, arrays)
+        return TorchBound(self, arrays)
+
+    def refit(self, weights: Mapping[str, Array]) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class TorchBound:
+    engine: TorchEngine
+    arrays: Mapping[str, Any]
+
+    @torch.no_grad()
+    def run(self) -> None:
+        network, modules = self.engine.network, self.engine.backend.modules
+        self.engine.backend.runs.append(network.name)
+        inputs = {spec.name: torch.from_numpy(self.arrays[spec.name].values) for spec in network.inputs}
+        outputs = RUN[network_kind(network.name)](modules.get(network.name, modules["vae"]), inputs)
+        for spec in network.outputs:
+            self.arrays[spec.name].values[...] = outputs[spec.name].numpy()
+
+
+def _run_text_encoder(module: Any, x: Mapping[str, Any]) -> dict[str, Any]:
+    out = module(x["input_ids"], output_hidden_states=True)
+    return {"hidden_states": out.hidden_states[-2]} | ({"text_embeds": out.text_embeds} if "text_embeds" in out else {})
+
+
+def _model_input(x: Mapping[str, Any]) -> Any:
+    latents = x["state"][0] * x["input_scale"]
+    return latents.repeat(len(x["prompt_embeds"]) // len(latents), 1, 1, 1)
+
+
+def _conditions(x: Mapping[str, Any]) -> dict[str, Any]:
+    return {"text_embeds": x["pooled_embeds"], "time_ids": x["time_ids"]}
+
+
+def _residuals(x: Mapping[str, Any]) -> tuple[list[Any], Any]:
+    down = sorted((name for name in x if name.startswith("down_residual_")), key=lambda name: int(name.rsplit("_", 1)[1]))
+    return [x[name] for name in down], x["mid_residual"]
+
+
+def _run_unet(module: Any, x: Mapping[str, Any]) -> dict[str, Any]:
+    down, mid = _residuals(x)
+    eps = module(
+        _model_input(x), x["timestep"][0], x["prompt_embeds"], added_cond_kwargs=_conditions(x), down_block_additional_residuals=down,
+        mid_block_additional_residual=mid, return_dict=False,
+    )[0]  # fmt: skip
+    count = x["state"].shape[1]
+    negative, positive = eps[:count], eps[-count:]
+    eps = negative + x["guidance_scale"] * (positive - negative)
+    stacked = torch.cat([x["state"], eps[None], x["noise"][None]])
+    return {"new_state": torch.tensordot(x["coefficients"], stacked, dims=1)}
+
+
+def _run_controlnet(module: Any, x: Mapping[str, Any]) -> dict[str, Any]:
+    down_in, mid_in = _residuals(x)
+    image = x["control_image"].repeat(len(x["prompt_embeds"]) // len(x["control_image"]), 1, 1, 1)
+    down, mid = module(
+        _model_input(x), x["timestep"][0], x["prompt_embeds"], image, conditioning_scale=x["conditioning_scale"],
+        added_cond_kwargs=_conditions(x), return_dict=False,
+    )  # fmt: skip
+    outputs = {f"down_residual_{index}_out": a + b for index, (a, b) in enumerate(zip(down, down_in, strict=True))}
+    return outputs | {"mid_residual_out": mid + mid_in}
+
+
+def _run_vae_decoder(module: Any, x: Mapping[str, Any]) -> dict[str, Any]:
+    return {"sample": module.decode(x["latent_sample"], return_dict=False)[0]}
+
+
+RUN: dict[str, Callable[[Any, Mapping[str, Any]], dict[str, Any]]] = {
+    "text_encoder": _run_text_encoder,
+    "text_encoder_2": _run_text_encoder,
+    "unet": _run_unet,
+    "controlnet": _run_controlnet,
+    "vae_decoder": _run_vae_decoder,
+}
+
+
+def _make_modules() -> dict[str, Any]:
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=8, block_out_channels=(8, 16, 16), layers_per_block=1, transformer_layers_per_block=1, attention_head_dim=2,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=24, use_linear_projection=True,
+        addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=16 + 6 * 8, norm_num_groups=4,
+    )  # fmt: skip
+    modules: dict[str, Any] = {
+        "text_encoder": transformers.CLIPTextModel(_text_config(8, pad=49407, act="quick_gelu")),
+        "text_encoder_2": transformers.CLIPTextModelWithProjection(_text_config(16, pad=0, act="gelu")),
+        "unet": unet,
+        "vae": diffusers.AutoencoderKL(
+            block_out_channels=(8, 8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+            latent_channels=4, norm_num_groups=4, layers_per_block=1, force_upcast=False, scaling_factor=0.13025,
+        ),
+        "tokenizer": transformers.CLIPTokenizer.from_pretrained(REPOSITORY / "miniature/model/tokenizer"),
+        "tokenizer_2": transformers.CLIPTokenizer.from_pretrained(REPOSITORY / "miniature/model/tokenizer_2"),
+    }  # fmt: skip
+    for control in CONTROLS:
+        net = diffusers.ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 4, 8, 8))
+        for parameter in net.parameters():  # its zero convolutions would hide mistakes
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.2)
+        modules[f"controlnet.{control}"] = net
+    for module in modules.values():
+        if isinstance(module, torch.nn.Module):
+            module.eval().requires_grad_(False)
+    return modules
+
+
+def _make_manifest(modules: Mapping[str, Any], folder: Path) -> BuildManifest:
+    digest = "0" * 64
+    names = ["text_encoder", "text_encoder_2", "unet", "vae_decoder", *(f"controlnet.{control}" for control in CONTROLS)]
+    networks = {}
+    for name in names:
+        (folder / f"{name}.onnx").write_text(name)
+        networks[name] = NetworkFile(path=f"{name}.onnx", key=digest, files={f"{name}.onnx": file_digest(folder / f"{name}.onnx")})
+    files = [path for part in ("tokenizer", "tokenizer_2", "poses") for path in sorted((folder / part).glob("*.*"))]
+    return BuildManifest(
+        key=digest,
+        config_digest=digest,
+        rebuild="intaglio build configs/tiny.yaml",
+        base="tiny",
+        architecture=architecture_from_configs(
+            modules["unet"].config,
+            text_encoder=modules["text_encoder"].config.to_dict(),
+            text_encoder_2=modules["text_encoder_2"].config.to_dict(),
+            vae=modules["vae"].config,
+        ),
+        scheduler=SCHEDULER,
+        scaling_factor=0.13025,
+        force_zeros_for_empty_prompt=True,
+        precision="fp32",
+        runtime="onnxruntime",
+        target="cpu",
+        versions={},
+        profiles=Profiles(sizes=SIZES, batch=2, text_chunks=2),
+        limits=Limits(steps=50, cost=64 * 96 * 50 * 4, prompt_bytes=2000, input_images=3, input_pixels=512 * 512, controls=2),
+        defaults=Defaults(steps=3, guidance_scale=5.0),
+        execution=Execution(threads=1, embedding_cache=4),
+        networks=networks,
+        controlnets=CONTROLS,
+        loras=(),
+        tokenizers=("tokenizer", "tokenizer_2"),
+        poses="poses",
+        files={path.relative_to(folder).as_posix(): file_digest(path) for path in files},
+    )
+
+
+POSE = {
+    "canvas_width": 256,
+    "canvas_height": 256,
+    "people": [{"pose_keypoints_2d": [value for index in range(18) for value in (60 + 8 * index, 40 + 10 * index, 1.0)]}],
+}
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """The tiny pipeline as built; tests may read `folder`, not change it."""
+    import json
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("tiny")
+    for part in ("tokenizer", "tokenizer_2"):
+        shutil.copytree(REPOSITORY / "miniature/model" / part, folder / part)
+    (folder / "poses").mkdir()
+    (folder / "poses" / "waving-01.json").write_text(json.dumps(POSE))
+    modules = _make_modules()
+    return Tiny(modules, _make_manifest(modules, folder), folder)
+
+
+@pytest.fixture(scope="session")
+def request_tensors() -> Callable[..., dict[str, Array]]:
+    """Keyword arguments -> the tensors a client would send."""
+    return _request_tensors
+
+
+def _request_tensors(**values: Any) -> dict[str, Array]:
+    from intaglio.models import SDXL, numpy_type
+
+    tensors: dict[str, Array] = {}
+    for name, value in values.items():
+        port = SDXL.input(name)
+        items = value if port.dims == (-1,) else [value]
+        tensors[name] = np.empty(len(items), numpy_type(port.datatype))
+        tensors[name][:] = [item.encode() if isinstance(item, str) else item for item in items]
+    return tensors
+
+
