@@ -1,0 +1,87 @@
+"""The frozen SDXL that is trained upon: loaded through diffusers' public classes, whatever its size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+
+from intaglio_train.errors import ConfigError
+
+__all__ = ["BaseModel", "load_base_model", "training_dtype"]
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """SDXL's parts, UNet and text encoders in `dtype`, the autoencoder in fp32 (SDXL's own overflows in fp16)."""
+
+    unet: Any
+    vae: Any
+    text_encoders: tuple[Any, Any]
+    tokenizers: tuple[Any, Any]
+    scheduler: Any
+    zero_empty_prompt: bool
+    """Whether the pipeline's own embedding of no prompt is zeros (`force_zeros_for_empty_prompt`) rather than that of ""."""
+    name: str
+    device: torch.device
+    dtype: torch.dtype
+
+    def pipeline(self) -> Any:
+        """The diffusers pipeline of these parts (no copies)."""
+        return StableDiffusionXLPipeline(  # type: ignore[no-untyped-call]
+            vae=self.vae,
+            text_encoder=self.text_encoders[0],
+            text_encoder_2=self.text_encoders[1],
+            tokenizer=self.tokenizers[0],
+            tokenizer_2=self.tokenizers[1],
+            unet=self.unet,
+            scheduler=self.scheduler,
+            force_zeros_for_empty_prompt=self.zero_empty_prompt,
+            add_watermarker=False,
+        )
+
+
+def training_dtype(mixed_precision: str) -> torch.dtype:
+    """Precision of frozen weights; trained ones are always fp32."""
+    return {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[mixed_precision]
+
+
+def load_base_model(name: str, *, variant: str | None, device: torch.device, dtype: torch.dtype) -> BaseModel:
+    """Load a diffusers folder, a hub id or a single file, frozen. Raises `ConfigError`."""
+    pipeline = _load_pipeline(name, variant)
+    parts = (pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2, pipeline.vae)
+    if any(part is None for part in parts) or pipeline.unet.config.addition_embed_type != "text_time":
+        raise ConfigError(f"model {name}: is not SDXL; it needs two text encoders, a UNet with text_time embedding and an autoencoder")
+    for part in parts:
+        part.requires_grad_(False).eval()
+        part.to(device=device, dtype=torch.float32 if part is pipeline.vae else dtype)
+    return BaseModel(
+        unet=pipeline.unet,
+        vae=pipeline.vae,
+        text_encoders=(pipeline.text_encoder, pipeline.text_encoder_2),
+        tokenizers=(pipeline.tokenizer, pipeline.tokenizer_2),
+        scheduler=pipeline.scheduler,
+        zero_empty_prompt=bool(pipeline.config.force_zeros_for_empty_prompt),
+        name=name,
+        device=device,
+        dtype=dtype,
+    )
+
+
+def _load_pipeline(name: str, variant: str | None) -> Any:
+    path = Path(name)
+    if path.is_dir() and not (path / "model_index.json").exists():
+        raise ConfigError(f"model {name}: has no model_index.json; give a diffusers SDXL folder, a .safetensors file or a hub id")
+    looks_local = path.is_absolute() or name.startswith(".") or path.suffix in (".safetensors", ".ckpt") or name.count("/") != 1
+    if looks_local and not path.exists():
+        raise ConfigError(f"model {name}: no such file or folder; give a diffusers SDXL folder, a .safetensors file or a hub id")
+    try:
+        if path.is_file():
+            return StableDiffusionXLPipeline.from_single_file(name, add_watermarker=False)
+        return StableDiffusionXLPipeline.from_pretrained(name, variant=variant, add_watermarker=False)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, KeyError, TypeError) as error:  # what diffusers raises for missing and foreign files
+        found = "cannot be loaded as SDXL" if path.exists() else "is no folder here and the hub does not give it"
+        raise ConfigError(f"model {name}: {found}: {str(error)[:200]}") from error

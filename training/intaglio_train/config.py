@@ -1,0 +1,221 @@
+"""Training configurations: one YAML file a run, strict and frozen.
+
+Relative paths are relative to the working directory, as on a command line. Every field below is read by the trainer; an unknown
+key is an error that names the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from intaglio_train.errors import ConfigError
+
+__all__ = [
+    "ControlNetConfig",
+    "DataConfig",
+    "LoraConfig",
+    "PriorConfig",
+    "SampleConfig",
+    "TrainingConfig",
+    "controlnet_config_from_yaml",
+    "lora_config_from_yaml",
+]
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+LATENT_SCALE = 8  # pixels a latent: SDXL's autoencoder has three downsamplings
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(_Strict):
+    """Where images and captions come from: exactly one of `folder` and `arrays`.
+
+    `folder` holds one of (looked for in this order)
+      - `images.npy` [N,H,W,3] uint8, `captions.json` (N strings or N lists of strings), `controls_<control>.npy` [N,H,W,3] uint8;
+      - `metadata.csv` or `metadata.jsonl` with columns `image`, `caption` and, for a ControlNet, `control` (paths in the folder);
+      - images, each with a `.txt` of the same name; control images of the same name in `control_<control>/` or `control/`.
+    `arrays` is an `.npz` with `images`, `captions` ([N] or [N,M] strings) and `controls_<control>` or `controls`.
+    A `.txt` of several lines, and a list of captions, hold alternatives: one is drawn each time the image is used.
+    """
+
+    folder: Path | None = None
+    arrays: Path | None = None
+    control: str | None = None
+    limit: Positive | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataConfig:
+        if (self.folder is None) == (self.arrays is None):
+            raise ValueError("give exactly one of data.folder and data.arrays")
+        return self
+
+    @property
+    def source(self) -> Path:
+        path = self.folder or self.arrays
+        assert path is not None  # _one_source
+        return path
+
+
+class SampleConfig(_Strict):
+    """Pictures made during training: a grid of all prompts every `every` steps, in `samples/step-N.png`."""
+
+    prompts: tuple[str, ...] = Field(min_length=1)
+    negative_prompt: str | None = None
+    every: Positive = 500
+    steps: Positive = 20
+    guidance_scale: float = 5.0
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class PriorConfig(_Strict):
+    """Class-prior preservation (DreamBooth, arXiv 2208.12242): every batch carries as many images of the plain class, weighted."""
+
+    data: DataConfig
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
+class TrainingConfig(_Strict):
+    """What both trainers share."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    model: str
+    data: DataConfig
+    output: Path
+    resolution: int | tuple[int, int] = 1024  # pixels; a pair is (width, height)
+    resize: bool = False
+    variant: str | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    steps: Positive
+    batch_size: Positive = 1
+    gradient_accumulation: Positive = 1
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    max_gradient_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    seed: Annotated[int, Field(ge=0)] = 0
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    min_snr_gamma: Annotated[float, Field(gt=0)] | None = 5.0
+    caption_dropout: Probability = 0.1
+    noise_offset: Annotated[float, Field(ge=0)] = 0.0
+
+    cache_latents: bool = False
+    cache_text: bool = False
+    cache_on: Literal["device", "host"] = "device"
+    loader_threads: Positive = 4
+
+    log_every: Positive = 10
+    checkpoint_every: Positive | None = None  # none: a tenth of the steps, at least 5
+    keep_checkpoints: Positive = 2
+    samples: SampleConfig | None = None
+    tensorboard: bool = False
+
+    @model_validator(mode="after")
+    def _resolution_fits_latents(self) -> TrainingConfig:
+        if any(side < LATENT_SCALE or side % LATENT_SCALE for side in self.size):
+            raise ValueError(f"resolution {self.resolution} must be a multiple of {LATENT_SCALE}")
+        return self
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.resolution if isinstance(self.resolution, tuple) else (self.resolution, self.resolution)
+
+    @property
+    def checkpoint_interval(self) -> int:
+        return self.checkpoint_every or max(5, self.steps // 10)
+
+
+class LoraConfig(TrainingConfig):
+    """A low-rank adapter of the UNet and, if asked, of both text encoders."""
+
+    rank: Positive = 16
+    alpha: Annotated[float, Field(gt=0)] | None = None  # none: as rank, a scale of 1
+    dropout: Probability = 0.0
+    targets: tuple[Literal["attention", "feed_forward", "conv"], ...] = Field(default=("attention",), min_length=1)
+    train_text_encoders: bool = False
+    text_learning_rate: Annotated[float, Field(gt=0)] | None = None  # none: as learning_rate
+    trigger_words: tuple[str, ...] = ()
+    format: Literal["diffusers", "kohya", "both"] = "diffusers"
+    prior: PriorConfig | None = None
+
+    @model_validator(mode="after")
+    def _trained_text_is_not_cached(self) -> LoraConfig:
+        if self.train_text_encoders and self.cache_text:
+            raise ValueError("cache_text keeps the text encoders' first output; it cannot be used with train_text_encoders")
+        return self
+
+    @property
+    def scale_alpha(self) -> float:
+        return float(self.rank) if self.alpha is None else self.alpha
+
+
+class ControlNetConfig(TrainingConfig):
+    """A ControlNet (arXiv 2302.05543) for one kind of control image."""
+
+    init: str = "unet"  # or a diffusers ControlNet: a folder or a hub id
+    conditioning_embedding_out_channels: tuple[Positive, ...] = (16, 32, 96, 256)
+    cache_controls: bool = False
+
+
+_Config = TypeVar("_Config", bound=TrainingConfig)
+
+
+def lora_config_from_yaml(path: Path, overrides: dict[str, Any] | None = None) -> LoraConfig:
+    """Read a LoRA's YAML; `overrides` replace its keys. Raises `ConfigError`."""
+    return _config_from_yaml(path, LoraConfig, overrides)
+
+
+def controlnet_config_from_yaml(path: Path, overrides: dict[str, Any] | None = None) -> ControlNetConfig:
+    """Read a ControlNet's YAML; `overrides` replace its keys. Raises `ConfigError`."""
+    return _config_from_yaml(path, ControlNetConfig, overrides)
+
+
+def _config_from_yaml(path: Path, kind: type[_Config], overrides: dict[str, Any] | None) -> _Config:
+    try:
+        keys = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a training YAML") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not YAML: {error}") from error
+    if not isinstance(keys, dict):
+        raise ConfigError(f"{path}: must hold keys and values, such as 'steps: 1000'")
+    try:
+        return kind.model_validate({**keys, **(overrides or {})})
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_first_problem(error, kind)}") from error
+
+
+def _first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
+    first, *rest = error.errors()
+    where = ".".join(str(part) for part in first["loc"])
+    more = f" (and {len(rest)} more)" if rest else ""
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(kind, first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        right = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(sorted(known))}"
+        return f"unknown key {where}; {right}{more}"
+    if first["type"] == "missing":
+        return f"key {where} is missing{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    return (f"{where} = {first['input']!r}: {message}" if where and first["type"] != "value_error" else message) + more
+
+
+def _fields_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    nested: dict[str, type[BaseModel]] = {"data": DataConfig, "samples": SampleConfig, "prior": PriorConfig}
+    for part in location:
+        kind = nested.get(str(part), kind)
+    return list(kind.model_fields)

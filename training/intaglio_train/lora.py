@@ -1,0 +1,171 @@
+"""Training of LoRAs: adapters in the UNet and, if asked, both text encoders; saved for diffusers, kohya and ComfyUI."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig as PeftConfig
+from peft import inject_adapter_in_model
+
+from intaglio_train.checkpoint import identity_of
+from intaglio_train.config import LoraConfig, SampleConfig
+from intaglio_train.data import Pixels
+from intaglio_train.loop import Outcome, ParameterGroup, Samples, Task, train
+from intaglio_train.lora_files import Adapter, Part, UnetLevels, diffusers_tensors, kohya_tensors, write_adapter
+from intaglio_train.loss import diffusion_loss
+from intaglio_train.progress import Reporter, SilentReporter
+from intaglio_train.samples import draw, grid_of
+from intaglio_train.session import Batches, Session, open_session
+
+__all__ = ["LoraResult", "train_lora"]
+
+ADAPTER = "intaglio"
+UNET_TARGETS = {
+    "attention": ("to_q", "to_k", "to_v", "to_out.0"),
+    "feed_forward": ("ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"),
+    "conv": ("conv1", "conv2", "conv_shortcut", "time_emb_proj", "downsamplers.0.conv", "upsamplers.0.conv"),
+}
+TEXT_TARGETS = {"attention": ("q_proj", "k_proj", "v_proj", "out_proj"), "feed_forward": ("fc1", "fc2"), "conv": ()}
+
+
+@dataclass(frozen=True)
+class LoraResult:
+    """What a run left behind; `files` is empty when it was interrupted."""
+
+    files: tuple[Path, ...]
+    losses: Path
+    outcome: Outcome
+
+
+def train_lora(config: LoraConfig, *, resume: bool = True, reporter: Reporter | None = None) -> LoraResult:
+    """Train a LoRA and write it to `config.output`.
+
+    A run that was stopped goes on from its newest checkpoint unless `resume` is false. Raises `DataError`, `ConfigError`,
+    `CheckpointError`; nothing is written before data and model have been found sound.
+    """
+    reporter = reporter or SilentReporter()
+    caches = frozenset(name for name, asked in (("latents", config.cache_latents), ("text", config.cache_text)) if asked)
+    prior = config.prior.data if config.prior else None
+    session = open_session(config, control=False, prior=prior, caches=caches, reporter=reporter)
+    groups = _add_adapters(session, config)
+    task = Task(
+        groups,
+        batches=session.batches,
+        loss=_LoraLoss(session, config),
+        samples=_samples(session, config.samples) if config.samples else None,
+        identity=identity_of(config, *(source.dataset.digest for source in session.sources)),
+    )
+    outcome = train(config, task, session.accelerator, reporter, resume=resume)
+    files = () if outcome.interrupted else _write(config, session, outcome)
+    return LoraResult(files, config.output / "losses.csv", outcome)
+
+
+def _add_adapters(session: Session, config: LoraConfig) -> list[ParameterGroup]:
+    """Put adapters into the model; their fp32 parameters."""
+
+    def adapt(part: Part, model: Any, table: dict[str, tuple[str, ...]]) -> dict[str, torch.nn.Parameter]:
+        targets = [name for target in config.targets for name in table[target]]
+        if not targets:
+            return {}
+        peft = PeftConfig(r=config.rank, lora_alpha=config.scale_alpha, lora_dropout=config.dropout, target_modules=targets)  # type: ignore[arg-type]
+        inject_adapter_in_model(peft, model, adapter_name=ADAPTER)
+        trained = {f"{part}.{name}": parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        for parameter in trained.values():
+            parameter.data = parameter.data.float()
+        model.train()
+        return trained
+
+    base = session.base
+    groups = [ParameterGroup(adapt("unet", base.unet, UNET_TARGETS), config.learning_rate)]
+    if config.gradient_checkpointing:
+        base.unet.enable_gradient_checkpointing()
+    if config.train_text_encoders:
+        text: dict[str, torch.nn.Parameter] = {}
+        parts: tuple[Part, Part] = ("text_encoder", "text_encoder_2")
+        for part, encoder in zip(parts, base.text_encoders, strict=True):
+            text |= adapt(part, encoder, TEXT_TARGETS)
+            if config.gradient_checkpointing:
+                encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if text:
+            groups.append(ParameterGroup(text, config.text_learning_rate or config.learning_rate))
+    return groups
+
+
+class _LoraLoss:
+    """Loss of one batch; a prior's half has its own weight."""
+
+    def __init__(self, session: Session, config: LoraConfig) -> None:
+        self._session = session
+        self._prior_weight = config.prior.weight if config.prior else 0.0
+        self._unet = torch.compile(session.base.unet) if config.compile else session.base.unet
+
+    def __call__(self, batches: Batches) -> torch.Tensor:
+        example = self._session.example(batches)
+        conditions = example.conditions
+        with self._session.accelerator.autocast():
+            predicted = self._unet(example.noisy, example.times, conditions.context, added_cond_kwargs=conditions.added, return_dict=False)[
+                0
+            ]
+        count = len(batches[0].indices)
+        loss = diffusion_loss(predicted[:count], example.target[:count], example.weights[:count])
+        if self._prior_weight:
+            loss = loss + self._prior_weight * diffusion_loss(predicted[count:], example.target[count:], example.weights[count:])
+        return loss
+
+
+def _samples(session: Session, wanted: SampleConfig) -> Samples:
+    def grid() -> Pixels:
+        return grid_of([draw(session.base, wanted, session.config.size, accelerator=session.accelerator)])
+
+    return Samples(wanted.every, grid)
+
+
+def _adapter(session: Session, config: LoraConfig) -> Adapter:
+    matrices = {}
+    parts: tuple[tuple[Part, Any], ...] = (
+        ("unet", session.base.unet),
+        ("text_encoder", session.base.text_encoders[0]),
+        ("text_encoder_2", session.base.text_encoders[1]),
+    )
+    for part, model in parts:
+        for name, module in model.named_modules():
+            if ADAPTER in getattr(module, "lora_A", {}):
+                matrices[part, name] = (module.lora_A[ADAPTER].weight, module.lora_B[ADAPTER].weight)
+    unet = session.base.unet.config
+    levels = UnetLevels(unet.layers_per_block, frozenset(level for level, kind in enumerate(unet.up_block_types) if "CrossAttn" in kind))
+    return Adapter(matrices, config.rank, config.scale_alpha, levels)
+
+
+def _write(config: LoraConfig, session: Session, outcome: Outcome) -> tuple[Path, ...]:
+    adapter = _adapter(session, config)
+    common = {
+        "ss_base_model_version": "sdxl_base_v1-0",
+        "ss_sd_model_name": Path(config.model).name if Path(config.model).exists() else config.model,
+        "ss_output_name": config.name,
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(config.rank),
+        "ss_steps": str(outcome.steps),
+        "ss_learning_rate": str(config.learning_rate),
+        "ss_seed": str(config.seed),
+        "ss_resolution": json.dumps(config.size),
+        "ss_num_train_images": str(len(session.sources[0].dataset)),
+        "ss_trained_alpha": str(config.scale_alpha),
+        "ss_trigger_words": ", ".join(config.trigger_words),
+        "modelspec.title": config.name,
+        "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
+        "modelspec.trigger_phrase": ", ".join(config.trigger_words),
+        "software": f"intaglio_train (diffusers {version('diffusers')}, peft {version('peft')})",
+    }
+    files = []
+    if config.format in ("diffusers", "both"):
+        metadata = {**common, "ss_network_alpha": str(config.rank)}
+        files.append(write_adapter(config.output / f"{config.name}.safetensors", diffusers_tensors(adapter), metadata))
+    if config.format in ("kohya", "both"):
+        metadata = {**common, "ss_network_alpha": str(config.scale_alpha)}
+        files.append(write_adapter(config.output / f"{config.name}_kohya.safetensors", kohya_tensors(adapter), metadata))
+    return tuple(files)

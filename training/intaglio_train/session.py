@@ -1,0 +1,133 @@
+"""From a configuration to what a step needs: data checked, model loaded, caches filled. In that order, so that bad data fails fast."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from intaglio_train.base_model import BaseModel, load_base_model, training_dtype
+from intaglio_train.batches import Batch, CaptionTable, Stream, caption_table
+from intaglio_train.conditioning import Conditioner, Conditions, cat_conditions, fill_caches
+from intaglio_train.config import DataConfig, TrainingConfig
+from intaglio_train.data import Dataset, open_dataset
+from intaglio_train.loop import make_accelerator, seed_everything
+from intaglio_train.loss import NoiseSchedule, add_noise, draw_noise, loss_weights, noise_schedule_of, target_of
+from intaglio_train.progress import Reporter
+
+__all__ = ["Example", "Session", "Source", "open_session"]
+
+Batches = tuple[Batch, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set ready to be drawn from."""
+
+    dataset: Dataset
+    stream: Stream
+    conditioner: Conditioner
+
+
+@dataclass(frozen=True)
+class Example:
+    """One batch as the networks see it, and what they should answer."""
+
+    conditions: Conditions
+    noisy: torch.Tensor  # [B,4,h,w]
+    times: torch.Tensor  # [B]
+    target: torch.Tensor  # [B,4,h,w] fp32
+    weights: torch.Tensor  # [B] fp32
+
+
+@dataclass(frozen=True)
+class Session:
+    """An open run; `sources` are the main data set and, for a LoRA with a prior, the prior's."""
+
+    config: TrainingConfig
+    accelerator: Any
+    base: BaseModel
+    schedule: NoiseSchedule
+    sources: tuple[Source, ...]
+
+    def batches(self, first: int) -> Generator[Batches]:
+        """One batch of every source at a time."""
+        streams = [source.stream.batches(first) for source in self.sources]
+        try:
+            while True:
+                yield tuple(next(stream) for stream in streams)
+        finally:
+            for stream in streams:
+                stream.close()
+
+    def example(self, batches: Batches) -> Example:
+        """Condition, noise and weigh a batch; those of several sources in one, one after the other."""
+        with self.accelerator.autocast():
+            parts = [source.conditioner(batch) for source, batch in zip(self.sources, batches, strict=True)]
+        conditions = parts[0]
+        for part in parts[1:]:
+            conditions = cat_conditions(conditions, part)
+        latents = conditions.latents
+        noise, times = draw_noise(latents, len(self.schedule.alphas), self.config.noise_offset)
+        return Example(
+            conditions,
+            add_noise(self.schedule, latents, noise, times).to(self.base.dtype),
+            times,
+            target_of(self.schedule, latents, noise, times),
+            loss_weights(self.schedule, times, self.config.min_snr_gamma),
+        )
+
+
+def open_session(config: TrainingConfig, *, control: bool, prior: DataConfig | None, caches: frozenset[str], reporter: Reporter) -> Session:
+    """Check the data, load the model, fill `caches`. Raises `DataError`, `ConfigError`."""
+    datasets = [
+        open_dataset(data, config.size, resize=config.resize, control=control, threads=config.loader_threads, watch=reporter.watch)
+        for data in (config.data, prior)
+        if data is not None
+    ]
+    accelerator = make_accelerator(config)
+    seed_everything(config.seed)
+    device = accelerator.device
+    base = load_base_model(config.model, variant=config.variant, device=device, dtype=training_dtype(config.mixed_precision))
+    schedule = noise_schedule_of(base.scheduler, device)
+    on = device if config.cache_on == "device" else torch.device("cpu")
+    sources = []
+    for salt, dataset in enumerate(datasets):
+        captions = caption_table(dataset.captions)
+        filled = fill_caches(base, dataset, captions, which=caches, on=on, watch=reporter.watch)
+        conditioner = Conditioner(base, dataset, captions, filled, config.size)
+        stream = _stream(
+            config, dataset, captions, salt, reads_images=filled.latents is None, reads_controls=control and filled.controls is None
+        )
+        sources.append(Source(dataset, stream, conditioner))
+    _set_aside(base, caches, sampling=config.samples is not None)
+    return Session(config, accelerator, base, schedule, tuple(sources))
+
+
+def _stream(
+    config: TrainingConfig, dataset: Dataset, captions: CaptionTable, salt: int, *, reads_images: bool, reads_controls: bool
+) -> Stream:
+    return Stream(
+        dataset,
+        captions,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        caption_dropout=config.caption_dropout,
+        salt=salt,
+        reads_images=reads_images,
+        reads_controls=reads_controls,
+        pinned=torch.cuda.is_available() and config.device != "cpu",
+    )
+
+
+def _set_aside(base: BaseModel, caches: frozenset[str], *, sampling: bool) -> None:
+    """Give back the memory of encoders that no step needs."""
+    if sampling:
+        return
+    if "latents" in caches:
+        base.vae.to("cpu")
+    if "text" in caches:
+        for encoder in base.text_encoders:
+            encoder.to("cpu")
