@@ -1,0 +1,1 @@
+"""Weights to engines: load, fuse LoRAs, export ONNX, compile, verify, write the model repository."""

@@ -1,0 +1,274 @@
+"""ONNX graphs of every network, as `intaglio.tensors` describes them.
+
+Axes are those of the table: `B` images, `N` rows (2B with guidance), `T` context tokens, `h` = H/8, `w` = W/8.
+Every graph is dynamic in every named axis, so ONNX Runtime runs any size from it and TensorRT fixes the sizes of each profile.
+Weights and activations have the network's precision; the solver's state, guidance and time embedding stay float32.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from intaglio.tensors import Architecture, NetworkSpec, Precision, axis_sizes, network_kind, network_spec
+
+__all__ = ["OPSET", "TORCH_DTYPES", "example_inputs", "export_network", "wrap_network"]
+
+OPSET: Final = 18
+TORCH_DTYPES: Final[Mapping[Precision, torch.dtype]] = {"fp32": torch.float32, "fp16": torch.float16}
+_LARGEST_PROTOBUF: Final = 2**31 - 2**20
+"""Bytes of weights above which a graph keeps them in a file of their own; protobuf stops at 2 GiB."""
+TRACED_LATENTS: Final = (10, 14)
+"""(h, w) of the example: halving twice rounds, which makes diffusers' upsamplers take their size from the skip tensor, as any size needs."""
+
+
+class UNetStep(nn.Module):
+    """One solver step: UNet, classifier-free guidance and the linear update of the state."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(  # noqa: PLR0913  (the tensor table's inputs, in its order)
+        self,
+        state: Tensor,
+        prompt_embeds: Tensor,
+        pooled_embeds: Tensor,
+        time_ids: Tensor,
+        timestep: Tensor,
+        input_scale: Tensor,
+        guidance_scale: Tensor,
+        coefficients: Tensor,
+        noise: Tensor,
+        *residuals: Tensor,
+    ) -> Tensor:
+        """[4, B, 4, h, w] state -> the next one. `coefficients` is [4, 6]; residuals are [N, c, h/s, w/s], the mid block's last."""
+        rows, images = prompt_embeds.shape[0], state.shape[1]
+        eps = self.unet(
+            _model_input(state, input_scale, rows).to(prompt_embeds.dtype),
+            timestep,
+            encoder_hidden_states=prompt_embeds,
+            added_cond_kwargs={"text_embeds": pooled_embeds, "time_ids": time_ids},
+            down_block_additional_residuals=residuals[:-1],
+            mid_block_additional_residual=residuals[-1],
+            return_dict=False,
+        )[0].float()
+        # Without guidance N = B and both are the same rows: their difference is 0, so one graph serves both modes.
+        negative, positive = eps[:images], eps[rows - images :]
+        eps = negative + guidance_scale * (positive - negative)
+        terms = torch.cat([state, eps.unsqueeze(0), noise.unsqueeze(0)]).unsqueeze(0)
+        # Products and a sum, not a matmul: TensorRT may run float32 matmuls in TF32, whose 10 bits are too few for the state.
+        return (coefficients[:, :, None, None, None, None] * terms).sum(1)
+
+
+class ControlNetStep(nn.Module):
+    """Residuals so far plus `conditioning_scale` times this ControlNet's own."""
+
+    def __init__(self, controlnet: nn.Module) -> None:
+        super().__init__()
+        self.controlnet = controlnet
+
+    def forward(  # noqa: PLR0913  (the tensor table's inputs, in its order)
+        self,
+        state: Tensor,
+        prompt_embeds: Tensor,
+        pooled_embeds: Tensor,
+        time_ids: Tensor,
+        timestep: Tensor,
+        input_scale: Tensor,
+        control_image: Tensor,
+        conditioning_scale: Tensor,
+        *residuals: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """`control_image` is [B, 3, H, W] in 0..1; residuals in and out are [N, c, h/s, w/s], the mid block's last."""
+        rows, dtype = prompt_embeds.shape[0], prompt_embeds.dtype
+        down, mid = self.controlnet(
+            _model_input(state, input_scale, rows).to(dtype),
+            timestep,
+            encoder_hidden_states=prompt_embeds,
+            controlnet_cond=_repeated(control_image, rows).to(dtype),
+            added_cond_kwargs={"text_embeds": pooled_embeds, "time_ids": time_ids},
+            return_dict=False,
+        )
+        scale = conditioning_scale.to(dtype)
+        return tuple(before + scale * own for before, own in zip(residuals, (*down, mid), strict=True))
+
+
+class TextEncoder(nn.Module):
+    """CLIP's penultimate hidden states and, of the encoder with a projection, the pooled embedding."""
+
+    def __init__(self, text_encoder: nn.Module) -> None:
+        super().__init__()
+        self.text_encoder = text_encoder
+        self.config = text_encoder.config
+
+    def forward(self, input_ids: Tensor) -> dict[str, Tensor]:
+        """[C, 77] token ids -> `hidden_states` [C, 77, width] and `text_embeds` [C, pooled width]."""
+        found = self.text_encoder(input_ids, output_hidden_states=True)
+        outputs = {"hidden_states": found.hidden_states[-2]}
+        if "text_embeds" in found:
+            outputs["text_embeds"] = found.text_embeds
+        return outputs
+
+
+class VaeDecoder(nn.Module):
+    """[B, 4, h, w] latents, already divided by the scaling factor -> [B, 3, H, W] in -1..1."""
+
+    def __init__(self, vae: nn.Module) -> None:
+        super().__init__()
+        self.vae = vae
+        self.config = vae.config
+
+    def forward(self, latent_sample: Tensor) -> dict[str, Tensor]:
+        latents = latent_sample.to(next(self.vae.parameters()).dtype)
+        return {"sample": self.vae.decode(latents, return_dict=False)[0]}  # type: ignore[operator]
+
+
+class VaeEncoder(nn.Module):
+    """[B, 3, H, W] in -1..1 -> [B, 8, h, w]: mean and log variance, before the scaling factor."""
+
+    def __init__(self, vae: nn.Module) -> None:
+        super().__init__()
+        self.vae = vae
+        self.config = vae.config
+
+    def forward(self, sample: Tensor) -> dict[str, Tensor]:
+        pixels = sample.to(next(self.vae.parameters()).dtype)
+        return {"latent_parameters": self.vae.encode(pixels, return_dict=False)[0].parameters}  # type: ignore[operator]
+
+
+_WRAPPERS: Final[Mapping[str, Callable[[nn.Module], nn.Module]]] = {
+    "text_encoder": TextEncoder,
+    "text_encoder_2": TextEncoder,
+    "unet": UNetStep,
+    "controlnet": ControlNetStep,
+    "vae_decoder": VaeDecoder,
+    "vae_encoder": VaeEncoder,
+}
+
+
+def _repeated(values: Tensor, rows: Tensor | int) -> Tensor:
+    """[B, ...] -> [N, ...]: twice with guidance, once without."""
+    return torch.cat([values, values])[:rows]
+
+
+def _model_input(state: Tensor, input_scale: Tensor, rows: Tensor | int) -> Tensor:
+    return _repeated(state[0] * input_scale, rows)
+
+
+def wrap_network(name: str, model: nn.Module) -> nn.Module:
+    """`model` (a diffusers or transformers network) with the inputs and outputs of the table's `name`."""
+    return _WRAPPERS[network_kind(name)](model).eval()
+
+
+def example_inputs(network: NetworkSpec, sizes: Mapping[str, int], *, precision: Precision, seed: int = 0) -> dict[str, Tensor]:
+    """Inputs of plausible size for every tensor of `network`, the same for the same seed.
+
+    Scalars take mid-trajectory values; token ids stay below CLIP's special tokens, but for the end token that pooling looks for.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    fixed = {"timestep": 500.0, "input_scale": 0.5, "guidance_scale": 5.0, "conditioning_scale": 0.75}
+    inputs = {}
+    for spec in network.inputs:
+        shape = spec.shape(sizes)
+        if spec.name == "input_ids":
+            tokens = torch.randint(0, 40000, shape, generator=generator)
+            tokens[:, 0], tokens[:, shape[1] // 2 :] = 49406, 49407
+            inputs[spec.name] = tokens
+        elif spec.name in fixed:
+            inputs[spec.name] = torch.full(shape, fixed[spec.name])
+        elif spec.name == "time_ids":
+            inputs[spec.name] = torch.tensor([1024.0, 1024.0, 0.0, 0.0, 1024.0, 1024.0]).expand(shape).contiguous()
+        elif spec.name == "control_image":
+            inputs[spec.name] = torch.rand(shape, generator=generator)
+        elif spec.name == "coefficients":
+            inputs[spec.name] = 0.5 * torch.randn(shape, generator=generator)
+        else:
+            scale = 0.1 if "residual" in spec.name else 1.0
+            dtype = TORCH_DTYPES[precision] if spec.dtype == "compute" else torch.float32
+            inputs[spec.name] = (scale * torch.randn(shape, generator=generator)).to(dtype)
+    return inputs
+
+
+def export_network(model: nn.Module, name: str, path: Path, *, architecture: Architecture, precision: Precision) -> None:
+    """Write the ONNX graph of `model` (its weights already in `precision`) as the table's network `name` to `path`.
+
+    Weights of 2 GiB and more go to `<path>.data` beside it.
+    """
+    network = network_spec(name, architecture)
+    wrapper = wrap_network(name, model)
+    h, w = TRACED_LATENTS
+    scale = architecture.vae_scale
+    sizes = axis_sizes(architecture, width=w * scale, height=h * scale, images=2)
+    inputs = example_inputs(network, sizes, precision=precision)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # tracing warns of every Python comparison in diffusers; verification judges the result
+        if network_kind(name) in ("unet", "controlnet"):
+            _export_steps(wrapper, network, inputs, path)
+        else:
+            _export_with_optimum(wrapper, network, inputs, path)
+    _gather_weights(path)
+
+
+def _export_steps(wrapper: nn.Module, network: NetworkSpec, inputs: Mapping[str, Tensor], path: Path) -> None:
+    torch.onnx.export(
+        wrapper,
+        tuple(inputs[spec.name] for spec in network.inputs),
+        str(path),
+        input_names=[spec.name for spec in network.inputs],
+        output_names=[spec.name for spec in network.outputs],
+        dynamic_axes=_dynamic_axes(network),
+        opset_version=OPSET,
+        do_constant_folding=True,
+        # The dynamo exporter specialises on the rounding of odd sizes; the tracer keeps it as arithmetic on shapes.
+        dynamo=False,
+    )
+
+
+def _dynamic_axes(network: NetworkSpec) -> dict[str, dict[int, str]]:
+    return {spec.name: spec.dynamic_axes for spec in network.tensors if spec.dynamic_axes}
+
+
+def _export_with_optimum(wrapper: nn.Module, network: NetworkSpec, inputs: Mapping[str, Tensor], path: Path) -> None:
+    """optimum's exporter with the table's names: it patches CLIP's attention mask, which the tracer cannot follow."""
+    from optimum.exporters.onnx.convert import export_pytorch
+    from optimum.exporters.onnx.model_configs import CLIPTextOnnxConfig, VaeDecoderOnnxConfig
+
+    axes = _dynamic_axes(network)
+    parent: Any = CLIPTextOnnxConfig if "input_ids" in inputs else VaeDecoderOnnxConfig
+
+    class TableConfig(parent):  # type: ignore[misc]
+        """The table's tensors in optimum's terms."""
+
+        @property
+        def inputs(self) -> dict[str, dict[int, str]]:
+            return {spec.name: axes[spec.name] for spec in network.inputs}
+
+        @property
+        def outputs(self) -> dict[str, dict[int, str]]:
+            return {spec.name: axes[spec.name] for spec in network.outputs}
+
+        def generate_dummy_inputs(self, **_: Any) -> dict[str, Tensor]:
+            return dict(inputs)
+
+    config = TableConfig(wrapper.config, task="feature-extraction")
+    export_pytorch(wrapper, config, opset=OPSET, output=path)
+
+
+def _gather_weights(path: Path) -> None:
+    """One file of weights beside a large graph, none beside a small one; whatever the exporter left is removed."""
+    before = {item for item in path.parent.iterdir() if item != path}
+    model = onnx.load(path)
+    if not before and model.ByteSize() < _LARGEST_PROTOBUF:
+        return
+    large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _LARGEST_PROTOBUF
+    path.unlink()
+    for item in before:
+        item.unlink()
+    onnx.save(model, path, save_as_external_data=large, all_tensors_to_one_file=True, location=f"{path.name}.data", size_threshold=1024)
