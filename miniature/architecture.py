@@ -69,6 +69,8 @@ SCHEDULER: dict[str, Any] = {
     "steps_offset": 1,
     "use_karras_sigmas": False,
 }
+# In SDXL's file too, for the schedulers a user may swap in: without them diffusers' DDIM clips its prediction.
+SCHEDULER_EXTRAS: dict[str, Any] = {"clip_sample": False, "set_alpha_to_one": False, "sample_max_value": 1.0, "skip_prk_steps": True}
 
 
 def text_config(which: int) -> CLIPTextConfig:

@@ -1,0 +1,381 @@
+"""Retrain the whole miniature from fixed seeds, in stages that can be run apart and resumed.
+
+    python -m miniature.train                       # everything
+    python -m miniature.train data autoencoder      # some stages
+
+`B` images; `h = w = 32` latents. Work files lie in build/miniature: arrays under data/, weights under train/. A stage whose output
+is there is not run again; `autoencoder` and `base` also continue from their last checkpoint.
+Autoencoder, text encoders and base UNet are trained here, on the miniature's world only; ControlNets and LoRAs by `intaglio train`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from miniature import architecture, dataset
+from miniature.labels import CLASS_COUNTS
+
+WORK = Path("build/miniature")
+MODEL = Path(__file__).parent / "model"
+STEPS = {"autoencoder": 9000, "base": 11000}
+BATCH = {"autoencoder": 64, "base": 320}
+COUNTS = {"base": 48000, "controls": 12000, "lessons": 768}
+CHECKPOINT_EVERY = 1500
+EMA_DECAY = 0.999
+KL_WEIGHT = 1e-6
+MIN_SNR_GAMMA = 5.0  # arXiv 2303.09556
+TEXT_TASK_WEIGHT = 0.1
+PRECISION = torch.bfloat16
+COMPILE = torch.cuda.is_available()  # fuses the norms and activations, which is most of the time in networks this small
+
+State = dict[str, Tensor]
+
+
+def device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def save_atomically(state: State, path: Path) -> None:
+    """Write safetensors under a temporary name, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".partial")
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary)
+    temporary.replace(path)
+
+
+class Averaged:
+    """Exponential moving average of a module's parameters, on the module's device."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.average = [p.detach().clone() for p in module.parameters()]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Fold the current parameters in; early steps weigh more."""
+        decay = min(EMA_DECAY, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.average, list(self.module.parameters()), 1 - decay)
+
+    @torch.no_grad()
+    def state(self) -> State:
+        """The averaged state dict."""
+        averaged = dict(zip((name for name, _ in self.module.named_parameters()), self.average, strict=True))
+        return {name: averaged.get(name, value).clone() for name, value in self.module.state_dict().items()}
+
+
+class Run:
+    """One training run: optimizer with warm-up and cosine decay, moving average, checkpoints, progress bar."""
+
+    def __init__(self, name: str, module: nn.Module, *, learning_rate: float, steps: int) -> None:
+        self.name, self.module, self.steps = name, module, steps
+        self.path = WORK / "train" / f"{name}.checkpoint"
+        self.average = Averaged(module)
+        fused = device().type == "cuda"
+        self.optimizer = torch.optim.AdamW(module.parameters(), learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=fused)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._share)
+        self.begin = 0
+        if self.path.exists():
+            saved = torch.load(self.path, map_location=device(), weights_only=True)
+            module.load_state_dict(saved["module"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.schedule.load_state_dict(saved["schedule"])
+            self.average.average = saved["average"]
+            self.begin = saved["step"]
+
+    def _share(self, step: int) -> float:
+        return float(min(1, (step + 1) / 300) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * min(step / self.steps, 1)))))
+
+    def _save(self, step: int) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        saved = {
+            "module": self.module.state_dict(), "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
+            "average": self.average.average, "step": step,
+        }  # fmt: skip
+        temporary = self.path.with_suffix(".partial")
+        torch.save(saved, temporary)
+        temporary.replace(self.path)
+
+    def train(self, loss_of_step: Callable[[torch.Generator], Tensor]) -> State:
+        """Step until done; returns the averaged weights. Step s draws from a generator seeded with s, so a resumed run repeats."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4f}"), TimeRemainingColumn())
+        generator = torch.Generator(device())
+        with Progress(*columns, refresh_per_second=0.5) as progress:
+            bar = progress.add_task(self.name, total=self.steps, completed=self.begin, loss=float("nan"))
+            for step in range(self.begin, self.steps):
+                generator.manual_seed(step)
+                loss = loss_of_step(generator)
+                self.optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+                self.optimizer.step()
+                self.schedule.step()
+                self.average.update(step)
+                if step % 50 == 0:
+                    progress.update(bar, completed=step + 1, loss=float(loss))
+                if (step + 1) % CHECKPOINT_EVERY == 0:
+                    self._save(step + 1)
+        return self.average.state()
+
+
+def make_data() -> None:
+    """Render every training set."""
+    data = WORK / "data"
+    dataset.write_arrays(data / "base", COUNTS["base"], labels=True)
+    dataset.write_arrays(data / "controls", COUNTS["controls"], controls=True)
+    dataset.write_lessons(data, COUNTS["lessons"])
+
+
+def base_images() -> Tensor:
+    """[N, H, W, 3] uint8 of the base set, on the device."""
+    return torch.from_numpy(np.load(WORK / "data" / "base" / "images.npy")).to(device())
+
+
+def pixels(images: Tensor) -> Tensor:
+    """[B, 3, H, W] of -1..1 from uint8 [B, H, W, 3]."""
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def train_autoencoder() -> None:
+    """AutoencoderKL on squared and absolute error with a whisper of KL; the last tenth of the data is held out for its scale."""
+    out = WORK / "train" / "autoencoder.safetensors"
+    torch.manual_seed(1)
+    model = architecture.make_autoencoder().to(device(), memory_format=torch.channels_last)
+    images = base_images()
+    if COMPILE:
+        model.encoder.compile()
+        model.decoder.compile()
+    run = Run("autoencoder", model, learning_rate=1.5e-3, steps=STEPS["autoencoder"])
+
+    def loss_of_step(generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(images), (BATCH["autoencoder"],), generator=generator, device=device())
+        x = pixels(images[rows]).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device().type, PRECISION):
+            posterior = model.encode(x).latent_dist
+            mean, log_variance = posterior.mean.float(), posterior.logvar.float()
+            noise = torch.randn(mean.shape, generator=generator, device=device())
+            decoded = model.decode((mean + torch.exp(0.5 * log_variance) * noise).to(PRECISION)).sample.float()
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+        return F.mse_loss(decoded, x) + 0.05 * F.l1_loss(decoded, x) + KL_WEIGHT * 4096 * divergence
+
+    state = run.train(loss_of_step)
+    model.load_state_dict(state)
+    latents = encode_all(model, images[-4096:])
+    scale = 1 / latents.float().std()
+    worst = reconstruction_psnr(model, images[-512:])
+    print(f"autoencoder: PSNR {worst:.2f} dB, scaling factor {float(scale):.5f}")
+    save_atomically(state | {"scaling_factor": scale.reshape(1).cpu()}, out)
+
+
+@torch.no_grad()
+def encode_all(model: Any, images: Tensor, batch: int = 256) -> Tensor:
+    """[N, 4, h, w] posterior means, unscaled, half precision."""
+    chunks = []
+    for start in range(0, len(images), batch):
+        with torch.autocast(device().type, PRECISION):
+            chunks.append(model.encode(pixels(images[start : start + batch])).latent_dist.mean.half())
+    return torch.cat(chunks)
+
+
+@torch.no_grad()
+def reconstruction_psnr(model: Any, images: Tensor) -> float:
+    """Mean over images of the PSNR in dB of 8-bit pictures."""
+    values = []
+    for start in range(0, len(images), 64):
+        x = pixels(images[start : start + 64])
+        y = model.decode(model.encode(x).latent_dist.mean).sample.clamp(-1, 1)
+        error = (255 / 2 * (x - y)).square().mean((1, 2, 3))
+        values.append(10 * torch.log10(255**2 / error))
+    return float(torch.cat(values).mean())
+
+
+def load_autoencoder() -> Any:
+    """The trained autoencoder, its scaling factor in the config."""
+    state = load_file(WORK / "train" / "autoencoder.safetensors")
+    scale = float(state.pop("scaling_factor"))
+    model = architecture.make_autoencoder()
+    model.load_state_dict(state)
+    model.register_to_config(scaling_factor=scale)
+    return model.to(device()).eval()
+
+
+def tokenize(captions: list[list[str]]) -> tuple[Tensor, Tensor]:
+    """Token ids [N, C, 77] of both tokenizers."""
+    from transformers import CLIPTokenizer
+
+    ids = []
+    for folder in ("tokenizer", "tokenizer_2"):
+        tokenizer = CLIPTokenizer.from_pretrained(str(MODEL / folder))
+        flat = [text for texts in captions for text in texts]
+        encoded = tokenizer(flat, padding="max_length", max_length=architecture.TOKENS, truncation=True, return_tensors="np")["input_ids"]
+        ids.append(torch.from_numpy(encoded.astype(np.int64)).reshape(len(captions), -1, architecture.TOKENS))
+    return ids[0], ids[1]
+
+
+class BaseModel(nn.Module):
+    """Both text encoders, the UNet, and the text encoders' own small task: name the scene's attributes.
+
+    The task stands in for CLIP's pre-training: it gives the token states and the pooled embedding their meaning early.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text_encoder, self.text_encoder_2 = architecture.make_text_encoders()
+        self.unet = architecture.make_unet()
+        width = architecture.TEXT_WIDTHS[0] + architecture.POOLED_WIDTH
+        self.heads = nn.ModuleList(nn.Linear(width, count) for count in CLASS_COUNTS)
+
+    def encode(self, ids: Tensor, ids_2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Context [B, 77, C], pooled [B, P], and the task's input [B, .] from token ids [B, 77]."""
+        first = self.text_encoder(ids, output_hidden_states=True)
+        second = self.text_encoder_2(ids_2, output_hidden_states=True)
+        context = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], -1)
+        end = ids.eq(architecture.END_TOKEN).int().argmax(-1)
+        summary = first.hidden_states[-2][torch.arange(len(ids), device=ids.device), end]
+        return context, second.text_embeds, torch.cat([summary, second.text_embeds], -1)
+
+
+def train_base() -> None:
+    """Text encoders and UNet together, epsilon prediction, min-SNR weights; 1 caption in 20 empty, 1 in 20 zeroed (force_zeros_for_empty_prompt)."""
+    out = WORK / "train" / "base.safetensors"
+    autoencoder = load_autoencoder()
+    scale = autoencoder.config.scaling_factor
+    latents = encode_all(autoencoder, base_images()).float().mul_(scale).half()
+    captions = json.loads((WORK / "data" / "base" / "captions.json").read_text())
+    labels = torch.from_numpy(np.load(WORK / "data" / "base" / "labels.npy")).to(device())
+    ids, ids_2 = (tensor.to(device()) for tensor in tokenize(captions))
+    empty, empty_2 = (tensor[0].to(device()) for tensor in tokenize([[""]]))
+    alphas = architecture.make_scheduler().alphas_cumprod.to(device())
+    snr = alphas / (1 - alphas)
+    weights = snr.clamp(max=MIN_SNR_GAMMA) / snr
+    time_ids = torch.tensor([[architecture.IMAGE_SIZE, architecture.IMAGE_SIZE, 0, 0, architecture.IMAGE_SIZE, architecture.IMAGE_SIZE]], device=device()).float()
+    torch.manual_seed(2)
+    model = BaseModel().to(device())
+    if COMPILE:
+        model.unet.compile()
+    batch = BATCH["base"]
+
+    def loss_of_step(generator: torch.Generator) -> Tensor:
+        def draw(high: int) -> Tensor:
+            return torch.randint(high, (batch,), generator=generator, device=device())
+
+        rows, which, chance = draw(len(latents)), draw(ids.shape[1]), draw(20)
+        clean = latents[rows].float()
+        noise = torch.randn(clean.shape, generator=generator, device=device())
+        t = draw(len(alphas))
+        noisy = alphas[t].sqrt().view(-1, 1, 1, 1) * clean + (1 - alphas[t]).sqrt().view(-1, 1, 1, 1) * noise
+        blank = (chance == 0)[:, None]
+        with torch.autocast(device().type, PRECISION):
+            context, pooled, summary = model.encode(torch.where(blank, empty, ids[rows, which]), torch.where(blank, empty_2, ids_2[rows, which]))
+            kept = (chance != 1).float()
+            added = {"text_embeds": pooled * kept[:, None], "time_ids": time_ids.expand(batch, -1)}
+            predicted = model.unet(noisy, t, context * kept[:, None, None], added_cond_kwargs=added).sample.float()
+            logits = [head(summary).float() for head in model.heads]
+        task = sum(F.cross_entropy(one, labels[rows, column]) for column, one in enumerate(logits))
+        error = (predicted - noise).square().mean((1, 2, 3))
+        return (error * weights[t]).mean() + TEXT_TASK_WEIGHT * task / len(logits)
+
+    state = Run("base", model, learning_rate=8e-4, steps=STEPS["base"]).train(loss_of_step)
+    save_atomically({name: tensor for name, tensor in state.items() if not name.startswith("heads.")}, out)
+
+
+def assemble() -> None:
+    """Write the diffusers folder, fp16 safetensors, from the trained parts."""
+    from diffusers import StableDiffusionXLPipeline
+    from transformers import CLIPTokenizer
+
+    state = load_file(WORK / "train" / "base.safetensors")
+    model = BaseModel()
+    model.load_state_dict(state, strict=False)
+    pipeline = StableDiffusionXLPipeline(
+        vae=load_autoencoder().cpu(), text_encoder=model.text_encoder, text_encoder_2=model.text_encoder_2, unet=model.unet,
+        tokenizer=CLIPTokenizer.from_pretrained(str(MODEL / "tokenizer")), tokenizer_2=CLIPTokenizer.from_pretrained(str(MODEL / "tokenizer_2")),
+        scheduler=architecture.make_scheduler(), force_zeros_for_empty_prompt=True, add_watermarker=False,
+    )  # fmt: skip
+    pipeline.to(torch.float16).save_pretrained(MODEL, safe_serialization=True)
+    path = MODEL / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | architecture.SCHEDULER_EXTRAS, indent=2, sort_keys=True) + "\n")
+
+
+def train_adapters(kind: str, names: tuple[str, ...]) -> None:
+    """`intaglio train KIND` for every name at once, one process each: alone, none of them fills a GPU."""
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    commands = {
+        name: [sys.executable, "-m", "intaglio_train", kind, f"configs/training/{'controlnet_' * (kind == 'controlnet')}{name}.yaml"] for name in names
+    }
+    logs = {name: (WORK / "train" / f"{kind}-{name}.log").open("w") for name in names}
+    running = {name: subprocess.Popen(command, stdout=logs[name], stderr=subprocess.STDOUT, env=environment) for name, command in commands.items()}
+    failed = [name for name, process in running.items() if process.wait() != 0]
+    for log in logs.values():
+        log.close()
+    if failed:
+        raise SystemExit(f"training failed: {', '.join(failed)}; see {WORK}/train/{kind}-NAME.log")
+
+
+def train_controlnets() -> None:
+    """All five ControlNets."""
+    train_adapters("controlnet", architecture.CONTROL_TYPES)
+
+
+def train_loras() -> None:
+    """All LoRAs."""
+    from miniature.styles import LESSONS
+
+    train_adapters("lora", tuple(LESSONS))
+
+
+STAGES: dict[str, tuple[Callable[[], None], Callable[[], Iterator[Path]]]] = {
+    "data": (make_data, lambda: (WORK / "data" / name / "captions.json" for name in ("base", "controls", "meadow"))),
+    "autoencoder": (train_autoencoder, lambda: iter((WORK / "train" / "autoencoder.safetensors",))),
+    "base": (train_base, lambda: iter((WORK / "train" / "base.safetensors",))),
+    "assemble": (assemble, lambda: iter((MODEL / "unet" / "diffusion_pytorch_model.safetensors",))),
+    "controlnets": (train_controlnets, lambda: (MODEL.parent / "controlnets" / name / "config.json" for name in architecture.CONTROL_TYPES)),
+    "loras": (train_loras, lambda: (MODEL.parent / "loras" / f"{name}.safetensors" for name in ("night", "pencil", "mara", "meadow"))),
+}
+
+
+def main() -> None:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"any of {', '.join(STAGES)}; all of them when none is named")
+    parser.add_argument("--steps", type=int, help="train this many steps instead (a trial)")
+    parser.add_argument("--eager", action="store_true", help="do without torch.compile")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.stages) - set(STAGES):
+        parser.error(f"unknown stage {', '.join(sorted(unknown))}: choose from {', '.join(STAGES)}")
+    if arguments.eager:
+        globals()["COMPILE"] = False
+    if arguments.steps:
+        STEPS.update(dict.fromkeys(STEPS, arguments.steps))
+    table = Table("stage", "seconds", "outcome")
+    for name in arguments.stages or STAGES:
+        work, outputs = STAGES[name]
+        if all(path.exists() for path in outputs()):
+            table.add_row(name, "0", "already there")
+            continue
+        start = time.monotonic()
+        work()
+        table.add_row(name, f"{time.monotonic() - start:.0f}", "done")
+    from rich.console import Console
+
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
