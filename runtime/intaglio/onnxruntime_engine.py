@@ -8,7 +8,7 @@ Buffers are numpy arrays that the session reads and writes in place through I/O 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +29,8 @@ _NUMPY_OF_ONNX: Final = {
     "tensor(int64)": "int64",
     "tensor(uint8)": "uint8",
 }
+_NUMPY_OF_ONNX_KIND: Final = {1: "float32", 2: "uint8", 6: "int32", 7: "int64", 10: "float16"}
+"""TensorProto.DataType."""
 
 
 class HostArray:
@@ -112,19 +114,33 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3
         # One session runs at a time: threads of the others that spin would take its cores.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        for name, values in overrides.items():
-            options.add_initializer(name, onnxruntime.OrtValue.ortvalue_from_numpy(values))
+        values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in overrides.items()}
+        for name, value in values.items():
+            options.add_initializer(name, value)
         try:
-            return onnxruntime.InferenceSession(self._path, options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(self._path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise EngineMismatch(f"{self.network.name}: {self._path.name} does not load: {error}", command=self._backend.rebuild) from error
+        self._initializers = values  # ONNX Runtime reads them for as long as the session lives
+        return session
 
     def bind(self, sizes: AxisSizes, arrays: Mapping[str, DeviceArray]) -> OnnxRuntimeBound:
         check_bindings(self, sizes, arrays)
         return OnnxRuntimeBound(self, arrays)
 
     def refit(self, weights: Mapping[str, Array]) -> None:
-        """Opens a second session with `weights` in place of the file's and changes over; later calls build on earlier ones."""
+        """Opens a second session with `weights` in place of the file's and changes over; later calls build on earlier ones.
+
+        ONNX Runtime itself ignores an unknown name and reads past a wrong shape, so both are checked here.
+        """
+        known = initializers(self._path)
+        for name, values in weights.items():
+            if known.get(name) != (values.dtype.name, values.shape):
+                wanted = "{}{}".format(known[name][0], list(known[name][1])) if name in known else "no such weight"
+                raise EngineMismatch(
+                    f"{self.network.name}.{name}: weight is {values.dtype}{list(values.shape)}, engine has {wanted}",
+                    command=self._backend.rebuild,
+                )
         overrides = self._overrides | {name: np.ascontiguousarray(values) for name, values in weights.items()}
         self.session, self._overrides = self._open(overrides), overrides
 
@@ -160,3 +176,64 @@ class OnnxRuntimeBound:
 
 def _numpy_name(onnx_type: str) -> str:
     return _NUMPY_OF_ONNX.get(onnx_type, onnx_type)
+
+
+def initializers(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """(numpy dtype, shape) of every weight of an ONNX file, without the onnx package.
+
+    Field numbers are those of onnx.proto3: ModelProto.graph 7, GraphProto.initializer 5, TensorProto.dims 1, data_type 2, name 8.
+    """
+    found = {}
+    data = memoryview(path.read_bytes())
+    for graph in (value for number, value in _fields(data) if number == 7 and isinstance(value, memoryview)):
+        for tensor in (value for number, value in _fields(graph) if number == 5 and isinstance(value, memoryview)):
+            name, kind, dims = "", 0, []
+            for number, value in _fields(tensor):
+                if number == 8 and isinstance(value, memoryview):
+                    name = bytes(value).decode()
+                elif number == 2 and isinstance(value, int):
+                    kind = value
+                elif number == 1:
+                    dims += [value] if isinstance(value, int) else list(_varints(value))
+            found[name] = (_NUMPY_OF_ONNX_KIND.get(kind, f"onnx type {kind}"), tuple(dims))
+    return found
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """(number, value) of a protobuf message's fields; values are integers or the bytes of what has a length or is fixed."""
+    position = 0
+    while position < len(message):
+        tag, position = _varint(message, position)
+        match tag & 7:
+            case 0:
+                value, position = _varint(message, position)
+                yield tag >> 3, value
+                continue
+            case 2:
+                size, position = _varint(message, position)
+            case 1:
+                size = 8
+            case 5:
+                size = 4
+            case wire:
+                raise ValueError(f"not a protobuf message: wire type {wire}")
+        yield tag >> 3, message[position : position + size]
+        position += size
+
+
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+
+
+def _varints(packed: memoryview) -> Iterator[int]:
+    position = 0
+    while position < len(packed):
+        value, position = _varint(packed, position)
+        yield value

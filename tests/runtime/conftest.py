@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import transformers
 from intaglio.config import Defaults, Execution, Limits, Profiles
 from intaglio.engine import Array, DeviceArray, check_bindings
 from intaglio.manifest import BuildManifest, NetworkFile, file_digest
+from intaglio.models import SDXL, numpy_type
 from intaglio.onnxruntime_engine import OnnxRuntimeBackend
 from intaglio.tensors import AxisSizes, NetworkSpec, Precision, architecture_from_configs, network_kind
 
@@ -252,8 +254,6 @@ POSE = {
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """The tiny pipeline as built; tests may read `folder`, not change it."""
-    import json
-
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("tiny")
     for part in ("tokenizer", "tokenizer_2"):
@@ -271,8 +271,6 @@ def request_tensors() -> Callable[..., dict[str, Array]]:
 
 
 def _request_tensors(**values: Any) -> dict[str, Array]:
-    from intaglio.models import SDXL, numpy_type
-
     tensors: dict[str, Array] = {}
     for name, value in values.items():
         port = SDXL.input(name)
@@ -280,5 +278,3 @@ def _request_tensors(**values: Any) -> dict[str, Array]:
         tensors[name] = np.empty(len(items), numpy_type(port.datatype))
         tensors[name][:] = [item.encode() if isinstance(item, str) else item for item in items]
     return tensors
-
-

@@ -87,7 +87,15 @@ def test_two_controls_with_windows_and_weights(tiny: Any, request_tensors: Any) 
         {"type": "canny", "image": 1, "weight": 1.0, "begin": 0.25},
     ]
     tensors = request_tensors(
-        prompt="a fox", negative_prompt="bad", seed=9, width=72, height=64, steps=5, images=images, controls=json.dumps(controls), num_images=2
+        prompt="a fox",
+        negative_prompt="bad",
+        seed=9,
+        width=72,
+        height=64,
+        steps=5,
+        images=images,
+        controls=json.dumps(controls),
+        num_images=2,
     )
     call = {
         "prompt": "a fox", "negative_prompt": "bad", "num_inference_steps": 5, "guidance_scale": 5.0, "width": 72, "height": 64,

@@ -1,0 +1,132 @@
+"""ONNX Runtime behind the engine interface, on hand-made graphs; what can be said of TensorRT without a card."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from intaglio.engine import HostCall, allocate_tensors, check_tensors
+from intaglio.errors import EngineMismatch, MissingExtra
+from intaglio.onnxruntime_engine import OnnxRuntimeBackend
+from intaglio.tensors import NetworkSpec, TensorSpec
+
+NETWORK = NetworkSpec(
+    "toy",
+    (TensorSpec("x", ("B", 3), "compute"), TensorSpec("scale", (1,))),
+    (TensorSpec("y", ("B", 3), "compute"),),
+)
+
+
+def write_toy(path: Path, *, dim: int = 3, extra: bool = False, kind: int = TensorProto.FLOAT) -> Path:
+    """y = x * scale + weight."""
+    value = helper.make_tensor_value_info
+    inputs = [value("x", kind, ["B", dim]), value("scale", TensorProto.FLOAT, [1])]
+    inputs += [value("unused", TensorProto.FLOAT, [1])] if extra else []
+    nodes = [helper.make_node("Mul", ["x", "scale"], ["m"]), helper.make_node("Add", ["m", "weight"], ["y"])]
+    weight = numpy_helper.from_array(np.full(dim, 10.0, np.float32), "weight")
+    graph = helper.make_graph(nodes, "toy", inputs, [value("y", kind, ["B", dim])], [weight])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+@pytest.fixture
+def backend() -> OnnxRuntimeBackend:
+    return OnnxRuntimeBackend(threads=1, rebuild="intaglio build configs/toy.yaml")
+
+
+def test_bound_buffers_are_read_and_written_in_place(backend: OnnxRuntimeBackend, tmp_path: Path) -> None:
+    engine = backend.load(NETWORK, write_toy(tmp_path / "toy.onnx"), precision="fp32")
+    arrays = allocate_tensors(backend, engine, {"B": 2})
+    bound = engine.bind({"B": 2}, arrays)
+    backend.upload(arrays["scale"], np.array([2.0], np.float32))
+    for value in (1.0, 3.0):
+        backend.upload(arrays["x"], np.full((2, 3), value, np.float32))
+        bound.run()
+        np.testing.assert_array_equal(backend.download(arrays["y"]), np.full((2, 3), 2 * value + 10))
+    backend.copy(arrays["x"], arrays["y"])
+    bound.run()
+    np.testing.assert_array_equal(backend.download(arrays["y"]), np.full((2, 3), 42.0))
+
+
+def test_rows_are_views(backend: OnnxRuntimeBackend) -> None:
+    table, row = backend.allocate((3, 2), "float32"), backend.allocate((2,), "float32")
+    backend.upload(table, np.arange(6, dtype=np.float32).reshape(3, 2))
+    backend.copy(row, table[1])
+    np.testing.assert_array_equal(backend.download(row), [2, 3])
+
+
+def test_refit_replaces_weights_and_keeps_earlier_ones_on_an_error(backend: OnnxRuntimeBackend, tmp_path: Path) -> None:
+    engine = backend.load(NETWORK, write_toy(tmp_path / "toy.onnx"), precision="fp32")
+    arrays = allocate_tensors(backend, engine, {"B": 1})
+    bound = engine.bind({"B": 1}, arrays)
+    bound.run()
+    engine.refit({"weight": np.array([1, 2, 3], np.float32)})
+    bound.run()
+    np.testing.assert_array_equal(backend.download(arrays["y"])[0], [1, 2, 3])
+    for bad, reason in (
+        ({"wait": np.ones(3, np.float32)}, r"toy\.wait: .* no such weight"),
+        ({"weight": np.ones(7, np.float32)}, r"float32\[7\], engine has float32\[3\]"),
+        ({"weight": np.ones(3, np.float16)}, "engine has float32"),
+    ):
+        with pytest.raises(EngineMismatch, match=reason):
+            engine.refit({"weight": np.zeros(3, np.float32), **bad})
+    bound.run()
+    np.testing.assert_array_equal(backend.download(arrays["y"])[0], [1, 2, 3])
+
+
+def test_host_call_casts_and_follows_sizes(backend: OnnxRuntimeBackend, tmp_path: Path) -> None:
+    call = HostCall(backend, backend.load(NETWORK, write_toy(tmp_path / "toy.onnx"), precision="fp32"))
+    for count in (1, 3, 1):
+        outputs = call({"B": count, "T": 77}, x=np.ones((count, 3), np.float64), scale=np.ones(1, np.float32))
+        np.testing.assert_array_equal(outputs["y"], np.full((count, 3), 11.0))
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: write_toy(path, extra=True), "unused"),
+        (lambda path: write_toy(path, dim=4), r"toy.x: engine has shape \['B', 4\], table \['B', 3\]"),
+        (lambda path: path.write_bytes(b"not onnx"), "toy.onnx does not load"),
+        (lambda path: path.write_bytes(write_toy(path).read_bytes()[:-30]), "toy.onnx does not load"),
+    ],
+    ids=["extra input", "other width", "no ONNX", "cut off"],
+)
+def test_foreign_engine_is_refused(backend: OnnxRuntimeBackend, tmp_path: Path, make: Any, reason: str) -> None:
+    make(tmp_path / "toy.onnx")
+    with pytest.raises(EngineMismatch, match=rf"{reason}.*rebuild with: intaglio build configs/toy.yaml"):
+        backend.load(NETWORK, tmp_path / "toy.onnx", precision="fp32")
+
+
+def test_precision_is_checked(backend: OnnxRuntimeBackend, tmp_path: Path) -> None:
+    with pytest.raises(EngineMismatch, match=r"toy.x: engine has float32, table float16"):
+        backend.load(NETWORK, write_toy(tmp_path / "toy.onnx"), precision="fp16")
+
+
+def test_wrong_buffers_are_refused(backend: OnnxRuntimeBackend, tmp_path: Path) -> None:
+    engine = backend.load(NETWORK, write_toy(tmp_path / "toy.onnx"), precision="fp32")
+    arrays = allocate_tensors(backend, engine, {"B": 2})
+    with pytest.raises(ValueError, match=r"toy.x: buffer is float32"):
+        engine.bind({"B": 3}, arrays)
+    with pytest.raises(ValueError, match="buffers differ from the table: y"):
+        engine.bind({"B": 2}, {name: array for name, array in arrays.items() if name != "y"})
+
+
+def test_check_tensors_accepts_dynamic_sizes() -> None:
+    found: dict[str, tuple[str, tuple[Any, ...]]] = {"x": ("float32", (-1, 3)), "scale": ("float32", (1,)), "y": ("float32", ("B", 3))}
+    check_tensors(NETWORK, found, precision="fp32", rebuild="")
+    with pytest.raises(EngineMismatch, match="engine lacks y"):
+        check_tensors(NETWORK, {name: value for name, value in found.items() if name != "y"}, precision="fp32", rebuild="")
+
+
+def test_tensorrt_absent_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    from intaglio.tensorrt_engine import TensorRTBackend  # noqa: PLC0415
+
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'intaglio\[tensorrt\]'"):
+        TensorRTBackend("tensorrt-rtx", cuda_graph=False, rebuild="")
