@@ -175,12 +175,12 @@ _Config = TypeVar("_Config", bound=TrainingConfig)
 
 
 def lora_config_from_yaml(path: Path, overrides: dict[str, Any] | None = None) -> LoraConfig:
-    """Read a LoRA's YAML; `overrides` replace its keys. Raises `ConfigError`."""
+    """Read a LoRA's YAML; `overrides` replace its keys (a path for `data` replaces data.folder). Raises `ConfigError`."""
     return _config_from_yaml(path, LoraConfig, overrides)
 
 
 def controlnet_config_from_yaml(path: Path, overrides: dict[str, Any] | None = None) -> ControlNetConfig:
-    """Read a ControlNet's YAML; `overrides` replace its keys. Raises `ConfigError`."""
+    """Read a ControlNet's YAML; `overrides` replace its keys (a path for `data` replaces data.folder). Raises `ConfigError`."""
     return _config_from_yaml(path, ControlNetConfig, overrides)
 
 
@@ -193,8 +193,12 @@ def _config_from_yaml(path: Path, kind: type[_Config], overrides: dict[str, Any]
         raise ConfigError(f"{path}: is not YAML: {error}") from error
     if not isinstance(keys, dict):
         raise ConfigError(f"{path}: must hold keys and values, such as 'steps: 1000'")
+    merged = {**keys, **(overrides or {})}
+    if isinstance(merged.get("data"), Path):  # another folder, read as the configured one
+        kept = keys["data"] if isinstance(keys.get("data"), dict) else {}
+        merged["data"] = {key: value for key, value in kept.items() if key != "arrays"} | {"folder": merged["data"]}
     try:
-        return kind.model_validate({**keys, **(overrides or {})})
+        return kind.model_validate(merged)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_first_problem(error, kind)}") from error
 

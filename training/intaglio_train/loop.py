@@ -84,6 +84,9 @@ def make_accelerator(config: TrainingConfig) -> Any:
     # WAR: accelerate keeps the first run's precision and device for the process (accelerate 1.x); two runs in one process may differ.
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=on_cpu)
+    if not on_cpu:  # one shape a run: let cuDNN choose its fastest kernels, and fp32 products use TF32
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
     if accelerator.num_processes > 1:
         raise ConfigError(f"{accelerator.num_processes} processes were launched; a run uses one process and one GPU")
     return accelerator
