@@ -136,7 +136,8 @@ class OnnxRuntimeEngine:
         known = initializers(self._path)
         for name, values in weights.items():
             if known.get(name) != (values.dtype.name, values.shape):
-                wanted = "{}{}".format(known[name][0], list(known[name][1])) if name in known else "no such weight"
+                dtype, shape = known.get(name, ("no such weight", ()))
+                wanted = f"{dtype}{list(shape)}" if name in known else dtype
                 raise EngineMismatch(
                     f"{self.network.name}.{name}: weight is {values.dtype}{list(values.shape)}, engine has {wanted}",
                     command=self._backend.rebuild,

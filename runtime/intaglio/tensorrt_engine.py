@@ -12,13 +12,17 @@ import logging
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
 from intaglio.engine import Array, DeviceArray, check_bindings, check_tensors
 from intaglio.errors import EngineMismatch, IntaglioError, MissingExtra, Unavailable
 from intaglio.tensors import AxisSizes, NetworkSpec, Precision
+
+if TYPE_CHECKING:
+    # Types of both modules, from the package tensorrt-stubs where it is installed.
+    import tensorrt as trt  # type: ignore[import-not-found,unused-ignore]
 
 __all__ = ["CudaArray", "TensorRTBackend", "TensorRTBound", "TensorRTEngine"]
 
@@ -106,12 +110,9 @@ class TensorRTBackend:
         self.rebuild = rebuild
         self.cuda_graph = cuda_graph
         self.cuda = _Cuda()
-        try:
-            self.trt: Any = import_module(_MODULES[runtime])
-        except ImportError as error:
-            raise MissingExtra(_MODULES[runtime], extra="tensorrt") from error
-        self.logger = _make_logger(self.trt)
-        self.trt_runtime = self.trt.Runtime(self.logger)
+        self.trt = _import_tensorrt(_MODULES[runtime])
+        self.logger: trt.ILogger = _make_logger(self.trt)
+        self.trt_runtime: trt.Runtime = self.trt.Runtime(self.logger)
         self.stream: Any = self.cuda("cudaStreamCreate")
         self.arena: CudaArray | None = None
 
@@ -179,13 +180,14 @@ class TensorRTEngine:
         self.network = network
         self.precision = precision
         self.backend = backend
-        self.plan: Any = backend.trt_runtime.deserialize_cuda_engine(path.read_bytes())
-        if self.plan is None:
+        plan: trt.ICudaEngine | None = backend.trt_runtime.deserialize_cuda_engine(path.read_bytes())
+        if plan is None:
             version = getattr(backend.trt, "__version__", "unknown")
             raise EngineMismatch(
                 f"{network.name}: {path.name} does not load with {backend.name} {version} on this card (made for another card or version?)",
                 command=backend.rebuild,
             )
+        self.plan = plan
         names = [self.plan.get_tensor_name(index) for index in range(self.plan.num_io_tensors)]
         found = {name: (self._dtype(name), tuple(self.plan.get_tensor_shape(name))) for name in names}
         check_tensors(network, found, precision=precision, rebuild=backend.rebuild)
@@ -216,7 +218,7 @@ class TensorRTEngine:
 
     def refit(self, weights: Mapping[str, Array]) -> None:
         """All named weights or none: values are set first, and refitting is refused while any is missing."""
-        refitter = self.backend.trt.Refitter(self.plan, self.backend.logger)
+        refitter: trt.Refitter = self.backend.trt.Refitter(self.plan, self.backend.logger)
         refittable = set(refitter.get_all_weights())
         if unknown := sorted(set(weights) - refittable):
             raise EngineMismatch(f"{self.network.name}: not refittable: {', '.join(unknown[:5])}", command=self.backend.rebuild)
@@ -235,7 +237,7 @@ class TensorRTEngine:
     def close(self) -> None:
         self.backend.synchronize()
         self._contexts.clear()
-        self.plan = None
+        del self.plan
 
 
 class TensorRTContext:
@@ -245,13 +247,15 @@ class TensorRTContext:
         backend = engine.backend
         self.engine = engine
         self.backend = backend
-        self.size = int(engine.plan.get_device_memory_size_for_profile_v2(profile))
+        # Of the largest profile: `set_device_memory` asks for no less, and the arena is the maximum over engines anyway.
+        self.size = int(engine.plan.device_memory_size_v2)
         strategy = backend.trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        self.context: Any = engine.plan.create_execution_context(strategy)
-        if self.context is None:
+        context: trt.IExecutionContext | None = engine.plan.create_execution_context(strategy)
+        if context is None:
             raise Unavailable(f"{engine.network.name}: no execution context for profile {profile}; is the card's memory full?")
+        self.context = context
         backend.reserve(self.size)
-        if profile and not self.context.set_optimization_profile_async(profile, backend.stream):
+        if not context.set_optimization_profile_async(profile, int(backend.stream)):
             raise IntaglioError(f"{engine.network.name}: profile {profile} refused")
         backend.synchronize()
         self.bound: TensorRTBound | None = None
@@ -330,11 +334,22 @@ class TensorRTBound:
         self._graph, self._runs = None, 0
 
 
-def _make_logger(trt: Any) -> Any:
+def _import_tensorrt(name: str) -> Any:
+    """The module; tensorrt-stubs alone leaves an importable `tensorrt` with nothing in it, which counts as absent."""
+    try:
+        module = import_module(name)
+    except ImportError as error:
+        raise MissingExtra(name, extra="tensorrt") from error
+    if not hasattr(module, "Runtime"):
+        raise MissingExtra(name, extra="tensorrt")
+    return module
+
+
+def _make_logger(module: Any) -> Any:
     """A TensorRT logger that writes to Python's logging; its base class exists only once the module is imported."""
     levels = {"INTERNAL_ERROR": logging.ERROR, "ERROR": logging.ERROR, "WARNING": logging.WARNING, "INFO": logging.DEBUG}
 
-    class Logger(trt.ILogger):  # type: ignore[misc]
+    class Logger(module.ILogger):  # type: ignore[misc]
         def log(self, severity: Any, message: str) -> None:
             log.log(levels.get(severity.name, logging.DEBUG), "%s", message)
 
