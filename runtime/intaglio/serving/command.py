@@ -1,0 +1,120 @@
+"""`intaglio serve CONFIG`."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.status import Status
+
+from intaglio.config import Deployment, load_deployment
+from intaglio.errors import IntaglioError
+from intaglio.serving.process import Endpoints, free_ports
+from intaglio.serving.server import Restarts, Server
+
+__all__ = ["app", "endpoints_from_options"]
+
+app = typer.Typer(name="serve", add_completion=False, help="Run Triton on a build until Ctrl-C.")
+
+_GIVEN_UP = 1
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Instead of the configuration's; 0 picks a free one.")]
+
+
+@app.command()
+def serve(
+    config: Annotated[Path, typer.Argument(help="Deployment YAML, built with `intaglio build`.", show_default=False)],
+    http_port: Port = None,
+    grpc_port: Port = None,
+    metrics_port: Port = None,
+    log: Annotated[Path | None, typer.Option(help="Triton's log; by default triton.log in the build folder.")] = None,
+    restarts: Annotated[int, typer.Option(min=0, help="Times a failed Triton is started again within ten minutes.")] = 5,
+) -> None:
+    """Run Triton on a build until Ctrl-C; a Triton that dies is started again.
+
+    Ends with 0 when told to stop, 1 when Triton keeps failing, 2 when it cannot start.
+    """
+    deployment = load_deployment(config)
+    endpoints = endpoints_from_options(deployment, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port)
+    console = Console(highlight=False, soft_wrap=True)
+    with StatusLine(console) as status:
+        server = Server(deployment, endpoints=endpoints, log=log, report=status.show)
+        with _stop_on_signals(server), server:
+            if not server.stopping:
+                status.show("ready")
+                console.print(
+                    f"grpc     {server.grpc_url}\nhttp     http://{server.http_url}\nmetrics  http://{server.metrics_url}/metrics"
+                )
+                console.print(f"log      {server.settings.log}\nCtrl-C stops it")
+                try:
+                    server.supervise(Restarts(most=restarts))
+                except IntaglioError as error:
+                    console.print(f"intaglio serve: {error}", style="red")
+                    raise typer.Exit(_GIVEN_UP) from error
+            status.show("stopping")
+    console.print("stopped")
+
+
+def endpoints_from_options(deployment: Deployment, *, http_port: int | None, grpc_port: int | None, metrics_port: int | None) -> Endpoints:
+    """The configuration's addresses with the given ports in their place; 0 becomes a free one."""
+    server = deployment.server
+    free = iter(free_ports(3, host=server.host))
+    given = ((http_port, server.http_port), (grpc_port, server.grpc_port), (metrics_port, server.metrics_port))
+    http, grpc, metrics = ((own if port is None else port) or next(free) for port, own in given)
+    return Endpoints(host=server.host, http_port=http, grpc_port=grpc, metrics_port=metrics)
+
+
+class StatusLine:
+    """One line that is rewritten on a terminal, and printed when it changes elsewhere (progress of a start is left out there)."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._status: Status | None = None
+
+    def __enter__(self) -> StatusLine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def show(self, text: str) -> None:
+        """Show `text`; "ready" ends the line."""
+        if not self._console.is_terminal:
+            if not text.startswith("starting"):
+                self._console.print(text)
+        elif text == "ready":
+            self._end()
+            self._console.print("ready", style="green")
+        elif self._status is None:
+            self._status = self._console.status(text)
+            self._status.start()
+        else:
+            self._status.update(text)
+
+    def _end(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+
+@contextlib.contextmanager
+def _stop_on_signals(server: Server) -> Iterator[None]:
+    """The first signal lets running requests finish, the second one does not."""
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if server.stopping:
+            server.kill()
+        server.request_stop()
+
+    before = [(number, signal.signal(number, handle)) for number in _SIGNALS]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)

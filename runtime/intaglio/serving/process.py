@@ -1,0 +1,292 @@
+"""One run of Triton: started in a process group of its own, asked whether it is ready, watched, stopped.
+
+Nothing here restarts anything; `server` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from intaglio.errors import ConfigError, Unavailable, single_line
+from intaglio.serving import launch
+from intaglio.serving.installation import TritonInstallation
+from intaglio.serving.workspace import Workspace
+
+__all__ = ["Endpoints", "TritonProcess", "TritonSettings", "check_ports", "free_ports", "gpu_present", "triton_arguments"]
+
+_RESTRICTED: Final = "model-repository,shared-memory,logging,trace"
+"""Protocols of an administrator; 2.51 cannot switch shared memory off otherwise."""
+_NEWER_OPTIONS: Final = {"--allow-client-shm": "false", "--grpc-max-response-pool-size": "64"}
+"""Given where `tritonserver --help` knows them."""
+_PING_MS: Final = 10_000
+"""Keepalive pings of waiting clients that are welcome; gRPC's default is one in five minutes."""
+_POLL_SECONDS: Final = 0.05
+_STUB_NAME: Final = "triton_python_backend_stub"
+_LOADED = re.compile(rb"successfully loaded '([^']+)'")
+_FAILED = re.compile(r"TritonModelException: (?P<raised>.+)|failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.+)")
+_LOG_LIMIT: Final = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoints:
+    """Where Triton listens."""
+
+    host: str = "127.0.0.1"
+    http_port: int = 8000
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Port by what it is for."""
+        return {"http": self.http_port, "grpc": self.grpc_port, "metrics": self.metrics_port}
+
+    @property
+    def reachable_host(self) -> str:
+        """The host as a client on this machine names it."""
+        return "127.0.0.1" if self.host in ("0.0.0.0", "") else self.host
+
+    def url(self, protocol: str) -> str:
+        """`host:port` of `http`, `grpc` or `metrics`."""
+        return f"{self.reachable_host}:{self.ports[protocol]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TritonSettings:
+    """What to serve, where, and how long to wait."""
+
+    repository: Path
+    endpoints: Endpoints
+    log: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Added to the server's environment."""
+    load_seconds: float = 900.0
+    """Longest a start may take: a TensorRT deployment reads gigabytes of plans."""
+    drain_seconds: int = 30
+    """Longest that running requests may take once the server is told to stop."""
+
+
+def free_ports(count: int = 3, *, host: str = "127.0.0.1") -> tuple[int, ...]:
+    """Ports that nobody listens on at this moment."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind((host, 0))
+        return tuple(one.getsockname()[1] for one in sockets)
+
+
+def check_ports(endpoints: Endpoints) -> None:
+    """Raises ConfigError where another process listens on one of the ports."""
+    for name, port in endpoints.ports.items():
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((endpoints.host, port))
+            except OSError as error:
+                raise ConfigError(
+                    f"{name} port {endpoints.host}:{port}: {error.strerror}; give a free one with --{name}-port (0 picks one)"
+                ) from error
+
+
+def gpu_present() -> bool:
+    """Whether an NVIDIA device node is here."""
+    return Path("/dev/nvidiactl").exists()
+
+
+def triton_arguments(settings: TritonSettings, *, shared_memory_prefix: str, backends: Path | None, options: str) -> list[str]:
+    """Command line after the binary: nothing is left to a default that could open or change something.
+
+    `options` is the text of `tritonserver --help`.
+    """
+    at, secret = settings.endpoints, secrets.token_hex(16)
+    arguments = {
+        "--model-repository": settings.repository,
+        "--model-control-mode": "none",
+        "--exit-on-error": "true",
+        "--strict-readiness": "true",
+        "--exit-timeout-secs": settings.drain_seconds,
+        "--http-address": at.host,
+        "--http-port": at.http_port,
+        "--http-restricted-api": f"{_RESTRICTED}:intaglio-admin={secret}",
+        "--grpc-address": at.host,
+        "--grpc-port": at.grpc_port,
+        "--grpc-restricted-protocol": f"{_RESTRICTED}:intaglio-admin={secret}",
+        "--grpc-http2-min-recv-ping-interval-without-data": _PING_MS,
+        "--metrics-address": at.host,
+        "--metrics-port": at.metrics_port,
+        "--allow-gpu-metrics": str(gpu_present()).lower(),
+        "--backend-config": f"python,shm-region-prefix-name={shared_memory_prefix}",
+    }
+    if backends is not None:
+        arguments["--backend-directory"] = backends
+    arguments |= {name: value for name, value in _NEWER_OPTIONS.items() if name in options}
+    return ["--disable-auto-complete-config", *(f"{name}={value}" for name, value in arguments.items())]
+
+
+class TritonProcess:
+    """A started server; `stop` must be called, whatever happened."""
+
+    def __init__(self, installation: TritonInstallation, settings: TritonSettings, workspace: Workspace) -> None:
+        self._settings = settings
+        self._workspace = workspace
+        self._stubs: dict[str, psutil.Process] = {}
+        arguments = triton_arguments(
+            settings,
+            shared_memory_prefix=workspace.shared_memory_prefix,
+            backends=installation.make_backend_folder(workspace.folder),
+            options=installation.options,
+        )
+        settings.log.parent.mkdir(parents=True, exist_ok=True)
+        if settings.log.exists() and settings.log.stat().st_size > _LOG_LIMIT:
+            settings.log.replace(settings.log.with_name(settings.log.name + ".1"))
+        with settings.log.open("ab") as log:
+            self._log_start = log.tell()
+            self._process: subprocess.Popen[bytes] = subprocess.Popen(
+                [sys.executable, "-I", launch.__file__, str(os.getpid()), os.fspath(installation.binary), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=installation.environment() | dict(settings.environment),
+                cwd=workspace.folder,
+                start_new_session=True,  # Ctrl-C is for us; Triton is told to stop
+            )
+
+    @property
+    def pid(self) -> int:
+        """Of `tritonserver`."""
+        return self._process.pid
+
+    @property
+    def stubs(self) -> dict[str, psutil.Process]:
+        """Model instance name -> its Python process, as they were when the server became ready."""
+        return dict(self._stubs)
+
+    def wait_ready(self, *, stopped: Callable[[], bool], report: Callable[[str], None]) -> bool:
+        """Wait until every model is loaded; False when `stopped()` became true first. `report` gets a line now and then.
+
+        Raises:
+            Unavailable: Triton ended, or was not ready in time; the message holds the reason that its log gives.
+        """
+        started = time.monotonic()
+        while not stopped():
+            if (code := self._process.poll()) is not None:
+                raise Unavailable(f"Triton did not start: {self.log_reason() or f'exit code {code}'}; log: {self._settings.log}")
+            if self._answers("v2/health/ready"):
+                self._stubs = _stubs_of(self.pid)
+                return True
+            seconds = time.monotonic() - started
+            if seconds > self._settings.load_seconds:
+                raise Unavailable(f"Triton was not ready after {self._settings.load_seconds:g} s; log: {self._settings.log}")
+            loaded = [name.decode() for name in dict.fromkeys(_LOADED.findall(self._log_bytes()))]
+            report(f"starting Triton, {seconds:.0f} s; loaded: {', '.join(loaded) or 'nothing yet'}")
+            time.sleep(_POLL_SECONDS)
+        return False
+
+    def failure(self) -> str | None:
+        """What died: the server itself or one of its model processes; None while all of them run."""
+        if (code := self._process.poll()) is not None:
+            return f"Triton ended ({_exit_text(code)})"
+        dead = [name for name, process in self._stubs.items() if not _is_alive(process)]
+        return f"the process of {', '.join(sorted(dead))} died" if dead else None
+
+    def is_live(self) -> bool:
+        """Whether the server answers its liveness probe within two seconds."""
+        return self._answers("v2/health/live", timeout=2.0)
+
+    def resident_bytes(self) -> dict[str, int]:
+        """Resident memory of the server (`tritonserver`) and of every model process."""
+        processes = {"tritonserver": psutil.Process(self.pid), **self._stubs}
+        return {name: process.memory_info().rss for name, process in processes.items() if _is_alive(process)}
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """End the whole process group: first politely unless `at_once`, then by force. Returns when nobody is left."""
+        group = {**self._stubs, **_stubs_of(self.pid)}
+        if self._process.poll() is None and not at_once and self.failure() is None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(self._settings.drain_seconds + 5)
+        self.kill()
+        self._process.wait()
+        for process in group.values():  # a stub's own group is Triton's, unless it left it
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and any(_is_alive(process) for process in group.values()):
+            time.sleep(_POLL_SECONDS)
+
+    def kill(self) -> None:
+        """SIGKILL to the whole group."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def log_reason(self) -> str | None:
+        """Why loading failed, from this run's part of the log."""
+        text = self._log_bytes().decode("utf-8", "replace")
+        found = list(_FAILED.finditer(text))
+        raised = [match["raised"] for match in found if match["raised"]]
+        if raised:
+            return single_line(raised[0])
+        if found:
+            return single_line(f"{found[0]['model']}: {found[0]['reason']}")
+        errors = [line for line in text.splitlines() if re.match(r"E\d{4} |error:", line)]
+        return single_line(errors[-1].partition("] ")[2] or errors[-1]) if errors else None
+
+    def _answers(self, path: str, *, timeout: float = 1.0) -> bool:
+        return _http_ok(f"http://{self._settings.endpoints.url('http')}/{path}", timeout=timeout)
+
+    def _log_bytes(self) -> bytes:
+        with self._settings.log.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read()
+
+
+def _http_ok(url: str, *, timeout: float) -> bool:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback never goes through a proxy
+    try:
+        with opener.open(url, timeout=timeout) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def _stubs_of(pid: int) -> dict[str, psutil.Process]:
+    """Model instance name -> Python process below `pid`."""
+    found: dict[str, psutil.Process] = {}
+    try:
+        children: Sequence[psutil.Process] = psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return found
+    for child in children:
+        with contextlib.suppress(psutil.Error):
+            command = child.cmdline()
+            if command and command[0].endswith(_STUB_NAME):
+                # stub model.py segment size growth parent-pid backend-folder offset INSTANCE runtime-folder
+                found[command[-2] if len(command) > 3 else str(child.pid)] = child
+    return found
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _exit_text(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

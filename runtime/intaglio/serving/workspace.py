@@ -1,0 +1,98 @@
+"""What one server owns outside its processes: a private folder, and its segments in /dev/shm.
+
+Both carry one name. The folder holds a lock that its owner keeps; a name whose lock is free belongs to an owner that was killed,
+and the next server to start takes its leavings away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Final, Self
+
+__all__ = ["SHARED_MEMORY", "Workspace"]
+
+SHARED_MEMORY: Final = Path("/dev/shm")
+_PREFIX: Final = "intaglio-serve-"
+_LOCK: Final = "owner.lock"
+_log = logging.getLogger(__name__)
+
+
+class Workspace:
+    """A folder and a shared-memory prefix of their own, from `create` to `remove`."""
+
+    def __init__(self, folder: Path, lock: IO[bytes]) -> None:
+        self.folder = folder
+        self._lock = lock
+
+    @classmethod
+    def create(cls) -> Self:
+        """A new one; what killed owners left behind is removed first."""
+        sweep()
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        lock = (folder / f"{_LOCK}.new").open("ab")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (folder / f"{_LOCK}.new").rename(folder / _LOCK)  # a lock that others can see is already held
+        return cls(folder, lock)
+
+    @property
+    def shared_memory_prefix(self) -> str:
+        """Every segment of this server's stubs starts with it."""
+        return f"{self.folder.name}_"
+
+    def segments(self) -> list[Path]:
+        """This server's shared-memory segments."""
+        return sorted(SHARED_MEMORY.glob(f"{self.shared_memory_prefix}*"))
+
+    def remove_segments(self) -> None:
+        """Only once no process of this server runs."""
+        _unlink(self.segments())
+
+    def remove(self) -> None:
+        """Give everything back."""
+        self.remove_segments()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.close()
+
+
+def sweep() -> list[str]:
+    """Remove the folders and segments of owners that no longer run; returns their names."""
+    swept = []
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            if folder.stat().st_uid != os.getuid() or not (folder / _LOCK).is_file():
+                continue
+            lock = _locked(folder / _LOCK)
+        except OSError:
+            continue  # its owner is just leaving
+        if lock is None:
+            continue
+        with lock:
+            _unlink(SHARED_MEMORY.glob(f"{folder.name}_*"))
+            shutil.rmtree(folder, ignore_errors=True)
+        _log.warning("removed what a killed server left: %s", folder.name)
+        swept.append(folder.name)
+    return swept
+
+
+def _locked(path: Path) -> IO[bytes] | None:
+    """`path` open and locked for as long as it is open; None where another process holds it."""
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def _unlink(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()

@@ -1,0 +1,90 @@
+"""Trivial models for the real Triton, and what must be gone once a server is."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from intaglio.errors import IntaglioError
+from intaglio.serving import Endpoints, TritonSettings, free_ports
+from intaglio.serving.installation import find_triton
+
+ECHO = """
+import os
+import sys
+import time
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request):
+        words = pb_utils.get_input_tensor_by_name(request, "words").as_numpy().tolist()
+        if words[0] == b"sleep":
+            time.sleep(float(words[1]))
+        said = np.array([b" ".join(words), sys.prefix.encode(), str(os.getpid()).encode()], dtype=object)
+        return pb_utils.InferenceResponse([pb_utils.Tensor("said", said)])
+"""
+CONFIG = """
+backend: "python"
+max_batch_size: 0
+input { name: "words" data_type: TYPE_STRING dims: [-1] }
+output { name: "said" data_type: TYPE_STRING dims: [-1] }
+instance_group { kind: KIND_CPU count: 1 }
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _needs_triton() -> None:
+    try:
+        find_triton().check()
+    except IntaglioError as error:
+        pytest.skip(f"no Triton here: {error}")
+
+
+@pytest.fixture(scope="session")
+def triton_settings(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TritonSettings]:
+    """Settings for a repository with the one model `echo` of the given source."""
+
+    def make(source: str = ECHO) -> TritonSettings:
+        folder = tmp_path_factory.mktemp("echo")
+        model = folder / "models" / "echo"
+        (model / "1").mkdir(parents=True)
+        (model / "config.pbtxt").write_text(CONFIG)
+        (model / "1" / "model.py").write_text(source)
+        http, grpc, metrics = free_ports(3)
+        return TritonSettings(
+            repository=folder / "models",
+            endpoints=Endpoints(http_port=http, grpc_port=grpc, metrics_port=metrics),
+            log=folder / "triton.log",
+            drain_seconds=3,
+        )
+
+    return make
+
+
+def leavings() -> set[str]:
+    """Folders, shared-memory segments and Triton processes of any server of ours on this machine."""
+    found = {str(path) for folder in (Path(tempfile.gettempdir()), Path("/dev/shm")) for path in folder.glob("intaglio-serve-*")}
+    for process in psutil.process_iter(["name", "cmdline", "status"]):
+        command = " ".join(process.info["cmdline"] or [])
+        if "intaglio-serve-" in command and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.add(f"{process.pid} {process.info['name']}")
+    return found
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """Fails the test that leaves anything of a server behind (what others run beside it is not looked at)."""
+    before = leavings()
+    yield
+    left = leavings() - before
+    assert not left, f"left behind: {sorted(left)}"
