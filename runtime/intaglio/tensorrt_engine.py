@@ -189,13 +189,17 @@ class TensorRTEngine:
             )
         self.plan = plan
         names = [self.plan.get_tensor_name(index) for index in range(self.plan.num_io_tensors)]
-        found = {name: (self._dtype(name), tuple(self.plan.get_tensor_shape(name))) for name in names}
+        found = {name: (self._dtype(name), self._shape(name)) for name in names}
         check_tensors(network, found, precision=precision, rebuild=backend.rebuild)
         self._contexts: dict[int, TensorRTContext] = {}
 
     def _dtype(self, name: str) -> str:
         kind: str = self.plan.get_tensor_dtype(name).name
         return _NUMPY_OF_TENSORRT.get(kind, str(kind))
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        dims = self.plan.get_tensor_shape(name)
+        return tuple(dims[axis] for axis in range(len(dims)))
 
     def bind(self, sizes: AxisSizes, arrays: Mapping[str, DeviceArray]) -> TensorRTBound:
         check_bindings(self, sizes, arrays)
@@ -214,7 +218,7 @@ class TensorRTEngine:
 
     def _admits(self, profile: int, name: str, shape: tuple[int, ...]) -> bool:
         low, _, high = self.plan.get_tensor_profile_shape(name, profile)
-        return len(low) == len(shape) and all(a <= size <= b for a, size, b in zip(low, shape, high, strict=True))
+        return len(low) == len(shape) and all(low[axis] <= size <= high[axis] for axis, size in enumerate(shape))
 
     def refit(self, weights: Mapping[str, Array]) -> None:
         """All named weights or none: values are set first, and refitting is refused while any is missing."""
