@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from intaglio.errors import IntaglioError
-from intaglio.serving import Endpoints, TritonSettings, free_ports
 from intaglio.serving.installation import find_triton
+from intaglio.serving.process import Endpoints, TritonSettings, free_ports
 
 ECHO = """
 import os

@@ -20,7 +20,8 @@ import pytest
 import tritonclient.grpc as triton
 
 from intaglio.errors import ConfigError, Unavailable
-from intaglio.serving import Restarts, TritonServer, TritonSettings
+from intaglio.serving.process import TritonSettings
+from intaglio.serving.server import Restarts, TritonServer
 from intaglio.serving.workspace import sweep
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -135,7 +136,8 @@ def test_a_killed_owner_takes_triton_along(triton_settings: Settings) -> None:
     script = textwrap.dedent(f"""
         import time
         from pathlib import PosixPath
-        from intaglio.serving import Endpoints, TritonServer, TritonSettings
+        from intaglio.serving.process import Endpoints, TritonSettings
+        from intaglio.serving.server import TritonServer
 
         with TritonServer({triton_settings()!r}) as server:
             print(server.process.pid, flush=True)

@@ -5,8 +5,3 @@ workspace      what one server owns outside its processes: a folder and its shar
 process        one run of Triton: arguments, readiness, signs of failure, stop
 server         a deployment served, and kept served
 """
-
-from intaglio.serving.process import Endpoints, TritonSettings, free_ports
-from intaglio.serving.server import Restarts, Server, TritonServer
-
-__all__ = ["Endpoints", "Restarts", "Server", "TritonServer", "TritonSettings", "free_ports"]

@@ -1,0 +1,147 @@
+"""The gRPC client: one call in, one typed result or one typed error out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, Unpack
+
+import numpy as np
+import tritonclient.grpc as triton
+from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException
+
+from intaglio.errors import InvalidRequest
+from intaglio.images import read_metadata
+from intaglio.models import SDXL, ModelSpec
+from intaglio_client.errors import ServerError, error_from_exception
+from intaglio_client.image import Image
+from intaglio_client.parameters import Parameters, parameters_from_metadata, tensors_from_parameters
+
+__all__ = ["DEFAULT_URL", "Client"]
+
+DEFAULT_URL: Final = "127.0.0.1:8001"
+_DEADLINE_SECONDS: Final = 300.0
+_KEEPALIVE: Final = triton.KeepAliveOptions(
+    keepalive_time_ms=30_000,  # `intaglio serve` welcomes a ping every 10 s; gRPC's own default is one in two hours
+    keepalive_timeout_ms=20_000,
+    keepalive_permit_without_calls=False,
+    http2_max_pings_without_data=0,
+)
+_WIRE_NAMES: Final = {
+    "TYPE_STRING": "BYTES",
+    "TYPE_FP32": "FP32",
+    "TYPE_INT32": "INT32",
+    "TYPE_INT64": "INT64",
+    "TYPE_BOOL": "BOOL",
+    "TYPE_UINT8": "UINT8",
+}
+_log = logging.getLogger(__name__)
+
+
+class Client:
+    """A connection to one server, opened by the first call; use one a thread (tritonclient's rule)."""
+
+    def __init__(self, url: str = DEFAULT_URL, *, deadline: float | None = _DEADLINE_SECONDS) -> None:
+        """`url` is host:port of gRPC; `deadline` the most seconds an answer may take, None for ever."""
+        self.url = url
+        self.deadline = deadline
+        self._connection: triton.InferenceServerClient | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; a later call opens another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def is_ready(self) -> bool:
+        """Whether the server answers and would take a request for `sdxl` now."""
+        try:
+            return bool(self._channel().is_model_ready(SDXL.name, client_timeout=5.0))
+        except InferenceServerException:
+            return False
+
+    def generate(self, prompt: str, **parameters: Unpack[Parameters]) -> Image:
+        """One image.
+
+        Raises:
+            InvalidRequest: names the field and what is allowed; nothing was sent, or the server refused it.
+            QueueFull, Unavailable: the same request may work later.
+            DeadlineExceeded, Cancelled, ServerError: see `intaglio.errors`.
+        """
+        if parameters.get("num_images") not in (None, 1):
+            raise InvalidRequest("num_images", f"{parameters.get('num_images')} from generate", allowed="1 here; generate_batch makes more")
+        return self.generate_batch(prompt, **parameters)[0]
+
+    def generate_batch(self, prompt: str, **parameters: Unpack[Parameters]) -> tuple[Image, ...]:
+        """`num_images` images of one request; raises what `generate` does."""
+        return self._images(tensors_from_parameters(prompt, parameters))
+
+    def repeat(self, image: bytes | Path, *, images: Sequence[bytes] = ()) -> Image:
+        """The image again, from the metadata inside it: bit for bit the same where the server runs the same build.
+
+        `images` are the control images of the original request, if it had any.
+
+        Raises:
+            InvalidRequest: no metadata inside, or a control image is missing; and what `generate` raises.
+        """
+        metadata = metadata_of(image)
+        prompt, parameters = parameters_from_metadata(metadata, images)
+        again = self.generate_batch(prompt, **parameters)[int(metadata.get("image_index", 0))]
+        if again.metadata.get("model") != metadata.get("model"):
+            _log.warning("the server runs another build than the one that made the original; the image may differ")
+        return again
+
+    def _images(self, tensors: dict[str, NDArray[Any]]) -> tuple[Image, ...]:
+        started = time.perf_counter()
+        outputs = self._infer(SDXL, tensors)
+        seconds = time.perf_counter() - started
+        try:
+            metadata: dict[str, Any] = json.loads(outputs["metadata"][0])
+            timings: dict[str, float] = json.loads(outputs["timings"][0])
+        except (ValueError, IndexError) as error:
+            raise ServerError(f"{self.url}: answered without readable metadata") from error
+        timings["request"] = seconds
+        return tuple(Image(bytes(data), {**metadata, "image_index": index}, timings) for index, data in enumerate(outputs["image"]))
+
+    def _infer(self, model: ModelSpec, tensors: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        inputs = []
+        for name, array in tensors.items():
+            tensor = triton.InferInput(name, list(array.shape), _WIRE_NAMES[model.input(name).datatype])
+            tensor.set_data_from_numpy(array)
+            inputs.append(tensor)
+        outputs = [triton.InferRequestedOutput(port.name) for port in model.outputs]
+        try:
+            result = self._channel().infer(model.name, inputs, outputs=outputs, client_timeout=self.deadline)
+        except InferenceServerException as error:
+            raise error_from_exception(error, url=self.url) from error
+        arrays = {port.name: result.as_numpy(port.name) for port in model.outputs}
+        if missing := [name for name, array in arrays.items() if array is None]:
+            raise ServerError(f"{self.url}: answered without {', '.join(missing)}")
+        return {name: np.asarray(array) for name, array in arrays.items()}
+
+    def _channel(self) -> triton.InferenceServerClient:
+        if self._connection is None:
+            self._connection = triton.InferenceServerClient(self.url, keepalive_options=_KEEPALIVE)
+        return self._connection
+
+
+def metadata_of(image: bytes | Path) -> dict[str, Any]:
+    """What an image says about how it was made; InvalidRequest where it says nothing."""
+    try:
+        metadata = read_metadata(image if isinstance(image, bytes) else image.read_bytes())
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InvalidRequest("like", f"cannot be read: {error}", allowed="an image that intaglio made") from error
+    if metadata is None:
+        raise InvalidRequest("like", "no intaglio metadata inside", allowed="an image that intaglio made, not re-saved by another program")
+    return metadata

@@ -1,0 +1,55 @@
+"""What gRPC and Triton say, as intaglio's own errors.
+
+INVALID_ARGUMENT, NOT_FOUND     InvalidRequest: field, problem and what is allowed, as the server named them
+UNAVAILABLE, RESOURCE_EXHAUSTED Unavailable; QueueFull where the queue was full
+CANCELLED                       Cancelled; DeadlineExceeded where the server says that time was up
+DEADLINE_EXCEEDED               DeadlineExceeded
+anything else                   ServerError
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from tritonclient.utils import InferenceServerException
+
+from intaglio.errors import Cancelled, DeadlineExceeded, IntaglioError, InvalidRequest, QueueFull, Unavailable
+
+__all__ = ["ServerError", "error_from_exception"]
+
+_ENSEMBLE: Final = re.compile(r"^in ensemble '[^']*', ")
+_FIELD: Final = re.compile(r"^(?P<field>[A-Za-z_][\w.\[\]]*): (?P<problem>.*?); allowed: (?P<allowed>.*)$")
+_TENSOR: Final = re.compile(r"(?:inference )?input '(?P<field>[^']+)'")
+_QUEUE: Final = "exceeds maximum queue size"
+_DEADLINE: Final = "deadline"
+
+
+class ServerError(IntaglioError):
+    """The server failed while it worked on a request that was in order; its log has the traceback."""
+
+
+def error_from_exception(error: InferenceServerException, *, url: str) -> IntaglioError:
+    """The error to raise `from` what tritonclient raised while it talked to `url`."""
+    status = (error.status() or "").removeprefix("StatusCode.")
+    message = _ENSEMBLE.sub("", error.message() or "")
+    match status:
+        case "INVALID_ARGUMENT" | "NOT_FOUND" | "UNIMPLEMENTED":
+            return _invalid_request(message)
+        case "DEADLINE_EXCEEDED":
+            return DeadlineExceeded(f"{url}: no answer within the deadline; allow more time, fewer steps or a smaller image")
+        case "CANCELLED":
+            return DeadlineExceeded(message) if _DEADLINE in message.lower() else Cancelled(message or "cancelled")
+        case "UNAVAILABLE" | "RESOURCE_EXHAUSTED":
+            if _QUEUE in message.lower():
+                return QueueFull(f"{url}: the server's queue is full; try again later")
+            return Unavailable(f"{url}: {message}; is the server running (intaglio serve)?")
+        case _:
+            return ServerError(f"{url}: {message or status}")
+
+
+def _invalid_request(message: str) -> InvalidRequest:
+    if named := _FIELD.match(message):
+        return InvalidRequest(named["field"], named["problem"], allowed=named["allowed"])
+    tensor = _TENSOR.search(message)
+    return InvalidRequest(tensor["field"] if tensor else "request", message, allowed="what intaglio.models.SDXL lists")

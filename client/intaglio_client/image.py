@@ -1,0 +1,48 @@
+"""One generated image: its encoded bytes, and what made it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+__all__ = ["Image"]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """PNG, JPEG or WEBP bytes with every request parameter inside."""
+
+    data: bytes = field(repr=False)
+    metadata: Mapping[str, Any]
+    """Request parameters by name with the server's defaults filled in, and `model`, `image_index`."""
+    timings: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by stage, of the whole request; `request` is what the client measured."""
+
+    @property
+    def seed(self) -> int:
+        """The seed used: the server's choice where none was given."""
+        return int(self.metadata["seed"])
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """[H, W, RGB]."""
+        return np.asarray(self.decode(), dtype=np.uint8)
+
+    def decode(self) -> PIL.Image.Image:
+        """As a Pillow image."""
+        with PIL.Image.open(io.BytesIO(self.data)) as image:
+            return image.convert("RGB")
+
+    def save(self, path: str | Path) -> Path:
+        """Write the bytes as they came; `path`'s suffix does not convert them."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(self.data)
+        return path

@@ -1,0 +1,210 @@
+"""`intaglio doctor`: what this machine has, what is missing, which command fixes it.
+
+Needs nothing but the base installation, and asks without importing what it asks about.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from intaglio.config import Deployment, load_deployment
+from intaglio.errors import IntaglioError, single_line
+
+__all__ = ["Finding", "app", "examine", "examine_config"]
+
+app = typer.Typer(name="doctor", add_completion=False, help="What this machine has, what is missing, what fixes it.")
+
+State = Literal["ok", "note", "missing"]
+_MARKS: Final = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
+_EXTRAS: Final = {
+    "client": ("tritonclient", "grpc", "google.protobuf"),
+    "serve": ("onnxruntime", "psutil", "cv2"),
+    "export": ("torch", "diffusers", "transformers", "onnx", "optimum", "safetensors"),
+}
+"""What the demo imports, by extra."""
+_TENSORRT: Final = ("tensorrt_rtx", "tensorrt")
+_PYTHONS: Final = ((3, 11), (3, 13))
+_SHM_MIB: Final = 256
+_DISK_GIB: Final = 2
+_MEMORY_GIB: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report; `missing` stops the demo, `note` does not."""
+
+    what: str
+    state: State
+    detail: str
+    fix: str = ""
+
+
+@app.command()
+def doctor(
+    config: Annotated[Path, typer.Argument(help="Deployment whose build and ports are looked at.")] = Path("configs/miniature.yaml"),
+) -> None:
+    """Say what this machine has, what is missing and which command fixes it; ends with 1 where the demo cannot run."""
+    findings = [*examine(), *examine_config(config)]
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for finding in findings:
+        table.add_row(_MARKS[finding.state], escape(finding.what), escape(finding.detail))
+        if finding.fix:
+            table.add_row("", "", f"[bold]→ {escape(finding.fix)}[/]")
+    console = Console(highlight=False)
+    console.print(table)
+    runs = not any(finding.state == "missing" for finding in findings)
+    console.print("the demo can run: make demo" if runs else "the demo cannot run yet")
+    raise typer.Exit(0 if runs else 1)
+
+
+def examine() -> Iterator[Finding]:
+    """The machine and what is installed."""
+    yield _python()
+    yield from _gpu()
+    for extra, modules in _EXTRAS.items():
+        yield _extra(extra, modules)
+    yield _triton()
+    yield from _room()
+
+
+def examine_config(path: Path) -> Iterator[Finding]:
+    """One deployment: its file, its build, its ports."""
+    try:
+        deployment = load_deployment(path)
+    except IntaglioError as error:
+        yield Finding("config", "missing", str(error))
+        return
+    yield Finding("config", "ok", str(path))
+    yield _build(deployment, path)
+    yield from _ports(deployment)
+
+
+def _python() -> Finding:
+    low, high = _PYTHONS
+    detail = f"Python {sys.version.split()[0]} at {sys.prefix}"
+    if low <= sys.version_info[:2] <= high:
+        return Finding("python", "ok", detail)
+    names = ".".join(map(str, low)), ".".join(map(str, high))
+    return Finding("python", "missing", detail, f"python{names[0]} -m venv .venv  (any of {names[0]} to {names[1]})")
+
+
+def _gpu() -> Iterator[Finding]:
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,compute_cap,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+    except FileNotFoundError:
+        yield Finding("gpu", "note", "none (no nvidia-smi): ONNX Runtime runs the miniature on the CPU")
+        return
+    except (subprocess.SubprocessError, OSError) as error:
+        yield Finding("gpu", "note", f"nvidia-smi fails: {single_line(str(error))}", "install the NVIDIA driver, or unset CUDA devices")
+        return
+    for line in done.stdout.strip().splitlines():
+        yield Finding("gpu", "ok", f"{line} (name, memory, compute capability, driver)")
+    found = [name for name in _TENSORRT if find_spec(name)]
+    if found:
+        yield Finding("tensorrt", "ok", ", ".join(f"{name} {_version_of(name)}" for name in found))
+    else:
+        yield Finding("tensorrt", "note", "not installed: the GPU stays unused", "pip install 'intaglio[tensorrt]'")
+
+
+def _extra(extra: str, modules: tuple[str, ...]) -> Finding:
+    missing = [name for name in modules if not _is_installed(name)]
+    if missing:
+        return Finding(f"extra {extra}", "missing", f"without {', '.join(missing)}", f"pip install 'intaglio[{extra}]'")
+    return Finding(f"extra {extra}", "ok", ", ".join(f"{name} {_version_of(name)}".strip() for name in modules))
+
+
+def _triton() -> Finding:
+    from intaglio.serving.installation import find_triton  # noqa: PLC0415  (a module that a broken installation may lack)
+
+    try:
+        found = find_triton()
+        found.check()
+    except IntaglioError as error:
+        what, _, fix = str(error).partition("; ")
+        return Finding("tritonserver", "missing", what, fix.removeprefix("run: "))
+    note = "" if found.origin == "PATH" else f", numpy {_version_of('numpy')}: for this machine's loopback, production uses an NGC image"
+    return Finding("tritonserver", "ok", f"{found.binary} (from {found.origin}{note})")
+
+
+def _room() -> Iterator[Finding]:
+    shm = shutil.disk_usage("/dev/shm").free // 2**20 if Path("/dev/shm").is_dir() else 0
+    fix = "docker run --shm-size=1g, or a memory-backed emptyDir at /dev/shm in Kubernetes"
+    yield Finding("/dev/shm", "ok" if shm >= _SHM_MIB else "missing", f"{shm} MiB free, {_SHM_MIB} needed", "" if shm >= _SHM_MIB else fix)
+    disk = shutil.disk_usage(Path.cwd()).free / 2**30
+    yield Finding(
+        "disk", "ok" if disk >= _DISK_GIB else "missing", f"{disk:.0f} GiB free", "" if disk >= _DISK_GIB else f"free {_DISK_GIB} GiB here"
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    state: State = "ok" if memory >= _MEMORY_GIB else "note"
+    yield Finding("memory", state, f"{memory:.0f} GiB, {len(os.sched_getaffinity(0))} CPU cores")
+
+
+def _build(deployment: Deployment, path: Path) -> Finding:
+    try:
+        from intaglio.serving.server import check_build  # noqa: PLC0415  (needs the serve extra)
+
+        manifest = check_build(deployment)
+    except ModuleNotFoundError as error:
+        return Finding("build", "note", f"not looked at without {error.name}")
+    except IntaglioError as error:
+        reason, _, command = str(error).partition("; rebuild with: ")
+        return Finding("build", "note", reason, command or f"intaglio build {path}")
+    networks = ", ".join(manifest.networks)
+    return Finding("build", "ok", f"{deployment.build_folder}: {manifest.runtime} {manifest.target}, {manifest.precision}: {networks}")
+
+
+def _ports(deployment: Deployment) -> Iterator[Finding]:
+    server = deployment.server
+    for name, port in (("http", server.http_port), ("grpc", server.grpc_port), ("metrics", server.metrics_port)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((server.host, port))
+            except OSError as error:
+                yield Finding(
+                    f"{name} port",
+                    "note",
+                    f"{server.host}:{port}: {error.strerror} (the demo takes free ones)",
+                    f"intaglio serve --{name}-port 0 ...",
+                )
+            else:
+                yield Finding(f"{name} port", "ok", f"{server.host}:{port} is free")
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+_DISTRIBUTIONS: Final[dict[str, str]] = {
+    "cv2": "opencv-python-headless",
+    "google.protobuf": "protobuf",
+    "grpc": "grpcio",
+    "optimum": "optimum",
+    "tensorrt_rtx": "tensorrt-rtx-cu12",
+}
+
+
+def _version_of(module: str) -> str:
+    try:
+        return version(_DISTRIBUTIONS.get(module, module))
+    except PackageNotFoundError:
+        return ""
