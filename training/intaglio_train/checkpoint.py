@@ -22,7 +22,7 @@ __all__ = ["Checkpoints", "Identity", "identity_of", "random_state", "restore_ra
 
 # These change what is written or how fast, not what is learnt; `steps` moves a cosine's end, which is what asking for more steps means.
 FREE_KEYS = frozenset(
-    {"steps", "output", "device", "compile", "cache_on", "cache_controls", "loader_threads", "log_every", "checkpoint_every"}
+    {"data", "steps", "output", "device", "compile", "cache_on", "cache_controls", "loader_threads", "log_every", "checkpoint_every"}
     | {"keep_checkpoints", "samples", "tensorboard", "trigger_words", "format"}
 )
 
@@ -32,7 +32,7 @@ Identity = dict[str, Any]
 def identity_of(config: TrainingConfig, *digests: str) -> Identity:
     """What must be the same for a run to be the same run."""
     keys = config.model_dump(mode="json")
-    return {**{key: value for key, value in keys.items() if key not in FREE_KEYS}, "contents of the data": list(digests)}
+    return {**{key: value for key, value in keys.items() if key not in FREE_KEYS}, "data set": list(digests)}
 
 
 def random_state() -> dict[str, Any]:
@@ -95,7 +95,7 @@ class Checkpoints:
         theirs = state["identity"]
         for key in sorted({*identity, *theirs}):
             if identity.get(key) != theirs.get(key):
-                change = "" if key.startswith("contents") else f" ({theirs.get(key)!r} then, {identity.get(key)!r} now)"
+                change = "" if key == "data set" else f" ({theirs.get(key)!r} then, {identity.get(key)!r} now)"
                 raise CheckpointError(f"{paths[-1]}: was made with another {key}{change}; train anew with --no-resume or another --output")
         return state
 

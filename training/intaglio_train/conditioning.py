@@ -60,8 +60,8 @@ def encode_tokens(base: BaseModel, tokens: torch.Tensor) -> tuple[torch.Tensor, 
 
 def encode_images(vae: Any, images: torch.Tensor) -> torch.Tensor:
     """Scaled latents [B,4,h,w] of images [B,H,W,3] uint8: the mean of the autoencoder's distribution, so that encoding is repeatable."""
-    pixels = images.permute(0, 3, 1, 2).to(vae.device, vae.dtype) / 127.5 - 1.0
-    latents = vae.encode(pixels).latent_dist.mode()
+    pixels = images.permute(0, 3, 1, 2).to(vae.device, vae.dtype).contiguous() / 127.5 - 1.0
+    latents = vae.encode(pixels).latent_dist.mode().contiguous()  # `randn_like` draws by layout
     mean, std = vae.config.latents_mean, vae.config.latents_std
     if mean is not None and std is not None:
         latents = (latents - latents.new_tensor(mean).view(1, -1, 1, 1)) / latents.new_tensor(std).view(1, -1, 1, 1)
@@ -90,7 +90,7 @@ def fill_caches(
         latents = torch.cat([encode_images(base.vae, torch.from_numpy(dataset.images(chunk))).to(on, dtype) for chunk in watched])
     if "controls" in which:
         watched = watch(chunks, "loading controls", len(chunks))
-        controls = torch.cat([torch.from_numpy(dataset.controls(chunk)).to(on).permute(0, 3, 1, 2) for chunk in watched])
+        controls = torch.cat([torch.from_numpy(dataset.controls(chunk)).to(on).permute(0, 3, 1, 2).contiguous() for chunk in watched])
     if "text" in which:
         tokens = tokenize(base, [*captions.texts, ""])
         starts = range(0, tokens.shape[1], 4 * ENCODING_BATCH)
@@ -154,7 +154,7 @@ class Conditioner:
             return self._rows(table, batch.indices if table.device.type == "cpu" else indices).float() / 255.0
         if batch.controls is None:
             return None
-        return batch.controls.to(self._device, non_blocking=True).permute(0, 3, 1, 2).float() / 255.0
+        return batch.controls.to(self._device, non_blocking=True).permute(0, 3, 1, 2).float().contiguous() / 255.0
 
     def _rows(self, table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """`table[rows]` on the device, gathered where the table is."""

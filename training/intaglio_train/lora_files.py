@@ -6,14 +6,16 @@ diffusers files carry no alpha that every reader honours, so there alpha / r is 
 
 from __future__ import annotations
 
+import json
 import re
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 __all__ = ["Adapter", "UnetLevels", "diffusers_tensors", "kohya_module_name", "kohya_tensors", "write_adapter"]
 
@@ -107,9 +109,17 @@ def _half(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def write_adapter(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> Path:
-    """Write under a temporary name, then rename."""
+    """Write under a temporary name, then rename. Equal content gives equal bytes, so that a build keyed by them is not redone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    save_file(tensors, str(partial), metadata={"format": "pt", **metadata})
+    partial.write_bytes(_with_sorted_header(save(tensors, metadata={"format": "pt", **metadata})))
     partial.replace(path)
     return path
+
+
+def _with_sorted_header(data: bytes) -> bytes:
+    """safetensors writes its metadata in a random order; offsets count from the header's end, so the header may be replaced."""
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return struct.pack("<Q", len(header)) + header + data[8 + length :]

@@ -1,0 +1,91 @@
+"""Conditioning against diffusers' pipeline; caches give what encoding gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from intaglio_train import ConfigError, LoraConfig
+from intaglio_train.base_model import load_base_model
+from intaglio_train.conditioning import Conditions, encode_tokens, tokenize
+from intaglio_train.progress import SilentReporter
+from intaglio_train.session import open_session
+
+Keys = Callable[..., dict[str, Any]]
+ALL = frozenset({"latents", "text", "controls"})
+
+
+def conditions(keys: Keys, arrays: Path, caches: frozenset[str], **changes: Any) -> Conditions:
+    config = LoraConfig.model_validate(
+        keys(data={"folder": str(arrays), "control": "pose"}, batch_size=4, caption_dropout=0.3, seed=1, **changes)
+    )
+    session = open_session(config, control=True, prior=None, caches=caches, reporter=SilentReporter())
+    source = session.sources[0]
+    batch = source.stream.batch(0)
+    assert (batch.images is None, batch.controls is None) == ("latents" in caches, "controls" in caches)
+    assert source.stream.captions.dropped in batch.captions
+    return source.conditioner(batch)
+
+
+@pytest.mark.parametrize("cache_on", ["device", "host"])
+def test_caches_hold_what_encoding_gives(keys: Keys, arrays: Path, cache_on: str) -> None:
+    fresh, cached = conditions(keys, arrays, frozenset()), conditions(keys, arrays, ALL, cache_on=cache_on)
+    for name in ("latents", "context", "pooled", "time_ids", "control"):
+        torch.testing.assert_close(getattr(cached, name), getattr(fresh, name), rtol=1e-4, atol=1e-5)
+    assert fresh.control is not None
+    assert 0 <= fresh.control.min() < 0.1
+    assert 0.9 < fresh.control.max() <= 1
+
+
+def test_text_embeddings_are_the_pipelines(model: Path) -> None:
+    base = load_base_model(str(model), variant=None, device=torch.device("cpu"), dtype=torch.float32)
+    texts = ["a thing", "another, much longer thing " * 30]
+    context, pooled = encode_tokens(base, tokenize(base, texts))
+    theirs, _, their_pooled, _ = base.pipeline().encode_prompt(texts, device="cpu", do_classifier_free_guidance=False)
+    torch.testing.assert_close(context, theirs)
+    torch.testing.assert_close(pooled, their_pooled)
+
+
+def test_a_dropped_caption_is_the_empty_one_where_the_model_has_no_zeros(keys: Keys, arrays: Path, model: Path, tmp_path: Path) -> None:
+    other = tmp_path / "model"
+    other.mkdir()
+    for part in model.iterdir():
+        (other / part.name).symlink_to(part)
+    (other / "model_index.json").unlink()
+    index = (model / "model_index.json").read_text()
+    assert '"force_zeros_for_empty_prompt": true' in index
+    (other / "model_index.json").write_text(index.replace('"force_zeros_for_empty_prompt": true', '"force_zeros_for_empty_prompt": false'))
+    for caches in (frozenset[str](), ALL):
+        zeros = conditions(keys, arrays, caches)
+        empty = conditions(keys, arrays, caches, model=str(other))
+        dropped = ~zeros.pooled.any(dim=1)
+        assert dropped.any()
+        base = load_base_model(str(model), variant=None, device=torch.device("cpu"), dtype=torch.float32)
+        context, _ = encode_tokens(base, tokenize(base, [""]))
+        torch.testing.assert_close(empty.context[dropped], context.expand(int(dropped.sum()), -1, -1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("/absent/model", "no such file or folder"),
+        ("absent.safetensors", "no such file or folder"),
+        ("someone/something", "is no folder here and the hub does not give it"),
+    ],
+)
+def test_a_model_that_is_not_there_is_named(name: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem) as error:
+        load_base_model(name, variant=None, device=torch.device("cpu"), dtype=torch.float32)
+    assert str(error.value).startswith(f"model {name}")
+
+
+def test_a_folder_that_is_no_sdxl_is_named(tmp_path: Path, model: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has no model_index\.json"):
+        load_base_model(str(tmp_path), variant=None, device=torch.device("cpu"), dtype=torch.float32)
+    (tmp_path / "model_index.json").write_text((model / "model_index.json").read_text())
+    with pytest.raises(ConfigError, match="cannot be loaded as SDXL"):
+        load_base_model(str(tmp_path), variant=None, device=torch.device("cpu"), dtype=torch.float32)

@@ -1,0 +1,85 @@
+"""Configurations: strict, with errors that say what would be right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from intaglio_train import ConfigError, LoraConfig, controlnet_config_from_yaml, lora_config_from_yaml
+
+Keys = Callable[..., dict[str, Any]]
+CONFIGS = Path(__file__).parents[2] / "configs" / "training"
+
+
+def write(path: Path, keys: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(keys))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"learning_rte": 1}, "unknown key learning_rte; did you mean learning_rate?"),
+        ({"data": {"folder": "x", "contrl": "pose"}}, "unknown key data.contrl; did you mean control?"),
+        ({"data": {}}, "exactly one of data.folder and data.arrays"),
+        ({"data": {"folder": "x", "arrays": "y"}}, "exactly one of data.folder and data.arrays"),
+        ({"resolution": 100}, "resolution 100 must be a multiple of 8"),
+        ({"steps": 0}, "steps = 0"),
+        ({"mixed_precision": "fp8"}, "mixed_precision = 'fp8'"),
+        ({"name": "../up"}, "name = '../up'"),
+        ({"cache_text": True, "train_text_encoders": True}, "cannot be used with train_text_encoders"),
+        ({"samples": {"prompts": []}}, "samples.prompts = []"),
+    ],
+)
+def test_a_wrong_key_gives_one_line_that_names_it(keys: Keys, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = write(tmp_path / "run.yaml", keys(**changes))
+    with pytest.raises(ConfigError) as error:
+        lora_config_from_yaml(path)
+    assert str(error.value).startswith(str(path))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_key_is_named(keys: Keys, tmp_path: Path) -> None:
+    without = {key: value for key, value in keys().items() if key != "steps"}
+    with pytest.raises(ConfigError, match="key steps is missing"):
+        lora_config_from_yaml(write(tmp_path / "run.yaml", without))
+
+
+@pytest.mark.parametrize("text", ["[1, 2", "- a list", ""])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"run\.yaml: (is not YAML|must hold keys)"):
+        lora_config_from_yaml(path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        lora_config_from_yaml(tmp_path / "absent.yaml")
+
+
+def test_overrides_replace_keys_and_are_checked(keys: Keys, tmp_path: Path) -> None:
+    path = write(tmp_path / "run.yaml", keys(data={"arrays": "a.npz", "control": "pose"}))
+    config = lora_config_from_yaml(path, {"steps": 7, "output": Path("elsewhere"), "data": Path("folder")})
+    assert (config.steps, config.output, config.data.folder, config.data.arrays) == (7, Path("elsewhere"), Path("folder"), None)
+    assert config.data.control == "pose"
+    with pytest.raises(ConfigError, match="steps = -1"):
+        lora_config_from_yaml(path, {"steps": -1})
+
+
+def test_defaults_follow_other_keys(keys: Keys) -> None:
+    config = LoraConfig.model_validate(keys(rank=6, steps=2000, resolution=[128, 64]))
+    assert (config.scale_alpha, config.checkpoint_interval, config.size) == (6.0, 200, (128, 64))
+    assert LoraConfig.model_validate(keys(steps=20)).checkpoint_interval == 5
+
+
+def test_the_committed_configurations_are_sound() -> None:
+    paths = sorted(CONFIGS.glob("*.yaml"))
+    assert len(paths) >= 9
+    for path in paths:
+        read = controlnet_config_from_yaml if path.name.startswith("controlnet_") else lora_config_from_yaml
+        config = read(path)
+        assert config.name == path.stem.removeprefix("controlnet_")
+        assert config.model == "miniature/model"

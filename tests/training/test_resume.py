@@ -1,0 +1,127 @@
+"""A run that is killed goes on as if it had not been; a run that is another's is refused."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from intaglio_train import CheckpointError, LoraConfig, train_lora
+from intaglio_train.checkpoint import Checkpoints, random_state, restore_random_state
+from intaglio_train.command import app
+from intaglio_train.progress import SilentReporter
+
+Keys = Callable[..., dict[str, Any]]
+TRAINING = Path(__file__).parents[2] / "training"
+DEADLINE = 120.0
+
+
+def start(config: Path, *arguments: str) -> subprocess.Popen[str]:
+    path = os.pathsep.join([str(TRAINING), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "intaglio_train", "lora", str(config), *arguments]
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for_step(process: subprocess.Popen[str], losses: Path, step: int) -> None:
+    end = time.monotonic() + DEADLINE
+    while time.monotonic() < end and process.poll() is None:
+        if losses.exists() and f"\n{step}," in losses.read_text():
+            return
+        time.sleep(0.01)
+    pytest.fail(f"step {step} was not reached: {process.communicate()[0]}")
+
+
+def test_a_run_killed_at_step_10_goes_on_with_the_same_curve(keys: Keys, tmp_path: Path) -> None:
+    changes = {"steps": 20, "dropout": 0.2, "gradient_accumulation": 2, "schedule": "cosine", "checkpoint_every": 4, "cache_latents": True}
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump(keys(cache_text=True, **changes)))
+    process = start(config)
+    wait_for_step(process, tmp_path / "out" / "losses.csv", 10)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=DEADLINE)
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out" / "tiny.safetensors").exists()
+
+    resumed = CliRunner().invoke(app, ["lora", str(config)])
+    assert resumed.exit_code == 0
+    assert re.search(r"resuming at step (8|12|16) of 20", resumed.stdout)
+    whole = train_lora(LoraConfig.model_validate(keys(output=str(tmp_path / "whole"), cache_text=True, **changes)))
+    for name in ("losses.csv", "tiny.safetensors"):
+        assert (tmp_path / "out" / name).read_bytes() == (whole.losses.parent / name).read_bytes()
+
+
+class InterruptingReporter(SilentReporter):
+    """Presses Ctrl-C at a step."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def step(self, step: int) -> None:
+        if step == self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupted_run_saves_its_step_and_goes_on(keys: Keys, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    stopped = train_lora(LoraConfig.model_validate(keys(steps=5)), reporter=InterruptingReporter(3))
+    assert (stopped.outcome.interrupted, stopped.outcome.steps, stopped.files) == (True, 3, ())
+    assert signal.getsignal(signal.SIGINT) is before
+    rest = train_lora(LoraConfig.model_validate(keys(steps=5)))
+    whole = train_lora(LoraConfig.model_validate(keys(steps=5, output=str(tmp_path / "whole"))))
+    assert rest.losses.read_bytes() == whole.losses.read_bytes()
+    assert rest.files[0].read_bytes() == whole.files[0].read_bytes()
+
+
+def test_the_newest_checkpoints_stay_and_no_partial_ones(keys: Keys, tmp_path: Path) -> None:
+    train_lora(LoraConfig.model_validate(keys(steps=5, checkpoint_every=1, keep_checkpoints=2)))
+    assert [path.name for path in sorted((tmp_path / "out" / "checkpoints").iterdir())] == ["step-00000004.pt", "step-00000005.pt"]
+
+
+def test_another_runs_checkpoint_is_refused_unless_told_to_begin_anew(keys: Keys, arrays: Path) -> None:
+    first = train_lora(LoraConfig.model_validate(keys()))
+    before = first.losses.read_bytes()
+    with pytest.raises(CheckpointError, match=r"another learning_rate \(0\.001 then, 0\.002 now\); train anew with --no-resume"):
+        train_lora(LoraConfig.model_validate(keys(learning_rate=0.002)))
+    with pytest.raises(CheckpointError, match="another data"):
+        train_lora(LoraConfig.model_validate(keys(data={"folder": str(arrays), "limit": 3})))
+    assert first.losses.read_bytes() == before
+    anew = train_lora(LoraConfig.model_validate(keys(learning_rate=0.002)), resume=False)
+    assert anew.losses.read_bytes() != before
+    assert len(anew.losses.read_text().splitlines()) == 3
+
+
+def test_a_finished_run_writes_its_files_again_and_trains_no_more(keys: Keys) -> None:
+    first = train_lora(LoraConfig.model_validate(keys()))
+    weights = first.files[0].read_bytes()
+    first.files[0].unlink()
+    again = train_lora(LoraConfig.model_validate(keys()))
+    assert again.files[0].read_bytes() == weights
+    assert again.losses.read_text().count("\n") == 3
+
+
+def test_a_damaged_checkpoint_is_named(keys: Keys, tmp_path: Path) -> None:
+    train_lora(LoraConfig.model_validate(keys()))
+    path = Checkpoints(tmp_path / "out" / "checkpoints", 1).paths()[-1]
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"step-00000002\.pt: damaged checkpoint"):
+        train_lora(LoraConfig.model_validate(keys()))
+
+
+def test_all_random_states_come_back() -> None:
+    state = random_state()
+    drawn = [(random.random(), np.random.rand(), torch.rand(1).item()) for _ in range(2) if restore_random_state(state) is None]
+    assert drawn[0] == drawn[1]
