@@ -80,6 +80,8 @@ class NetworkFile(_Frozen):
     key: _Digest
     files: dict[str, FileDigest]
     """Every file of the engine, `path` and external weights alike."""
+    verification: str = "not verified"
+    """How it compared with PyTorch, or why it was not compared."""
 
 
 class FusedLora(_Frozen):
