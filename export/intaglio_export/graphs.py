@@ -5,6 +5,8 @@ Every graph is dynamic in every named axis, so ONNX Runtime runs any size from i
 Weights and activations have the network's precision; the solver's state, guidance and time embedding stay float32.
 """
 
+# ruff: noqa: PLC0415  (optimum is slow to import and only some networks need it)
+
 from __future__ import annotations
 
 import warnings
@@ -25,7 +27,8 @@ TORCH_DTYPES: Final[Mapping[Precision, torch.dtype]] = {"fp32": torch.float32, "
 _LARGEST_PROTOBUF: Final = 2**31 - 2**20
 """Bytes of weights above which a graph keeps them in a file of their own; protobuf stops at 2 GiB."""
 TRACED_LATENTS: Final = (10, 14)
-"""(h, w) of the example: halving twice rounds, which makes diffusers' upsamplers take their size from the skip tensor, as any size needs."""
+"""(h, w) of the example. Halving twice rounds, which makes diffusers' upsamplers take their size from the skip tensor,
+as any size needs."""
 
 
 class UNetStep(nn.Module):
@@ -35,7 +38,7 @@ class UNetStep(nn.Module):
         super().__init__()
         self.unet = unet
 
-    def forward(  # noqa: PLR0913  (the tensor table's inputs, in its order)
+    def forward(  # noqa: PLR0913, PLR0917  (the tensor table's inputs, in its order)
         self,
         state: Tensor,
         prompt_embeds: Tensor,
@@ -74,7 +77,7 @@ class ControlNetStep(nn.Module):
         super().__init__()
         self.controlnet = controlnet
 
-    def forward(  # noqa: PLR0913  (the tensor table's inputs, in its order)
+    def forward(  # noqa: PLR0913, PLR0917  (the tensor table's inputs, in its order)
         self,
         state: Tensor,
         prompt_embeds: Tensor,
@@ -237,8 +240,8 @@ def _dynamic_axes(network: NetworkSpec) -> dict[str, dict[int, str]]:
 
 def _export_with_optimum(wrapper: nn.Module, network: NetworkSpec, inputs: Mapping[str, Tensor], path: Path) -> None:
     """optimum's exporter with the table's names: it patches CLIP's attention mask, which the tracer cannot follow."""
-    from optimum.exporters.onnx.convert import export_pytorch
-    from optimum.exporters.onnx.model_configs import CLIPTextOnnxConfig, VaeDecoderOnnxConfig
+    from optimum.exporters.onnx.convert import export_pytorch  # type: ignore[import-untyped]
+    from optimum.exporters.onnx.model_configs import CLIPTextOnnxConfig, VaeDecoderOnnxConfig  # type: ignore[import-untyped]
 
     axes = _dynamic_axes(network)
     parent: Any = CLIPTextOnnxConfig if "input_ids" in inputs else VaeDecoderOnnxConfig

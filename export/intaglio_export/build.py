@@ -1,0 +1,335 @@
+"""`intaglio build`: run the plan's stages, then put the deployment together.
+
+    build/.stages/<stage>/<key>/        every stage's result, shared by all deployments
+    build/<name>/manifest.json          what the serving processes read; written last
+    build/<name>/engines/<network>-<key>/  hard links into the store (copies across file systems)
+    build/<name>/tokenizers, poses, model_repository
+A deployment folder is self-contained: it may be moved or copied to another machine.
+"""
+
+# ruff: noqa: PLC0415  (torch is imported only when a stage must run)
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from pydantic import ValidationError
+
+from intaglio.config import Deployment, load_deployment
+from intaglio.errors import BuildError, ConfigError
+from intaglio.manifest import MANIFEST_NAME, BuildManifest, FileDigest, NetworkFile, content_key, read_manifest, read_record, write_manifest
+from intaglio.solvers import SchedulerConfig
+from intaglio_export.compile import ENGINE_FILES, Platform, resolve_platform
+from intaglio_export.plan import Plan
+from intaglio_export.repository import REPOSITORY, RepositoryOptions, repository_files, write_repository
+from intaglio_export.stages import Stage, StageOutcome, StageStore
+from intaglio_export.verify import NOT_VERIFIED
+
+__all__ = ["BuildOptions", "BuildResult", "Reporter", "build_deployment"]
+
+STORE: Final = ".stages"
+_TYPICAL_SECONDS: Final = {"fuse": 10.0, "onnx": 4.0, "engine": 4.0, "verify": 2.0}
+"""For the progress bar, until a stage has run once here."""
+_ASSEMBLE: Final = "repository"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """What the command line says beside the configuration."""
+
+    runtime: str | None = None
+    target: str | None = None
+    output: Path | None = None
+    """Folder of all builds instead of the configuration's `build`."""
+    refit: bool = False
+    force: bool = False
+
+    @property
+    def arguments(self) -> str:
+        """As typed, for the command that rebuilds."""
+        named = (("runtime", self.runtime), ("target", self.target), ("output", self.output))
+        return "".join(f" --{name} {value}" for name, value in named if value is not None) + (" --refit" if self.refit else "")
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """A finished build."""
+
+    folder: Path
+    manifest: BuildManifest
+    platform: Platform
+    outcomes: tuple[StageOutcome, ...]
+    messages: tuple[str, ...]
+    """What the user should know: fallbacks, engines that were not verified."""
+
+
+class Reporter(Protocol):
+    """Who watches a build."""
+
+    def planned(self, seconds: float) -> None:
+        """The work ahead, in expected seconds."""
+
+    def started(self, stage: str, reason: str) -> None: ...
+    def finished(self, outcome: StageOutcome, expected: float) -> None: ...
+    def waiting(self) -> None:
+        """Another build has the store."""
+
+
+def build_deployment(config: Path, options: BuildOptions, *, reporter: Reporter) -> BuildResult:
+    """Build what `config` describes; only what changed is done again.
+
+    Raises:
+        ConfigError, BuildError, MissingExtra: with what was wrong and what would be right.
+    """
+    asked = load_deployment(config)
+    deployment = _overridden(asked, options)
+    platform = resolve_platform(deployment)
+    store = StageStore(deployment.build / STORE)
+    with store.locked(waiting=reporter.waiting):
+        plan = Plan(deployment, platform, store, refit=options.refit)
+        SchedulerConfig.from_mapping(plan.base.scheduler)  # the solvers must know it: better said now than by the server
+        outcomes = _run_stages(plan, options, reporter)
+        folder = _deployment_folder(deployment, options)
+        manifest = _manifest(plan, asked, rebuild=f"intaglio build {_shown(config)}{options.arguments}")
+        outcome = _assemble(plan, manifest, folder, force=options.force)
+        reporter.finished(outcome, 0.0)
+        store.digests.save()
+    return BuildResult(folder, manifest, platform, (*outcomes, outcome), _messages(plan))
+
+
+def _overridden(deployment: Deployment, options: BuildOptions) -> Deployment:
+    """`deployment` with the command line's runtime, target and output, checked again."""
+    changes: dict[str, Any] = {}
+    if options.runtime is not None:
+        changes["runtime"] = options.runtime
+    if options.target is not None:
+        changes["target"] = options.target
+    if options.output is not None:
+        changes["build"] = options.output.resolve()
+    if options.runtime == "onnxruntime" and options.target is None:
+        changes["target"] = "cpu"
+    try:
+        return Deployment.model_validate({**deployment.model_dump(), **changes})
+    except ValidationError as error:
+        raise ConfigError("; ".join(str(item["msg"]) for item in error.errors())) from error
+
+
+def _deployment_folder(deployment: Deployment, options: BuildOptions) -> Path:
+    """`build/<name>`; ahead of time for a card named on the command line, `build/<name>-<target>`, so this machine's build stays."""
+    if options.target in (None, "auto", "cpu"):
+        return deployment.build_folder
+    return deployment.build / f"{deployment.name}-{options.target}"
+
+
+def _run_stages(plan: Plan, options: BuildOptions, reporter: Reporter) -> tuple[StageOutcome, ...]:
+    reasons = {stage.name: "forced" if options.force else plan.store.why(stage) for stage in plan.stages}
+    expected = {
+        stage.name: plan.store.expected_seconds(stage, otherwise=_TYPICAL_SECONDS[stage.name.partition("/")[0]])
+        for stage in plan.stages
+        if reasons[stage.name] is not None
+    }
+    reporter.planned(sum(expected.values()))
+    outcomes = []
+    with _quiet_libraries() if expected else contextlib.nullcontext():
+        for stage in plan.stages:
+            outcome = _run_stage(plan, stage, options, reporter, reasons[stage.name])
+            reporter.finished(outcome, expected.get(stage.name, 0.0))
+            outcomes.append(outcome)
+    return tuple(outcomes)
+
+
+def _run_stage(plan: Plan, stage: Stage, options: BuildOptions, reporter: Reporter, reason: str | None) -> StageOutcome:
+    if reason is not None:
+        reporter.started(stage.name, reason)
+    return plan.store.run(stage, force=options.force)
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """diffusers' and transformers' own progress bars and notes would tear ours."""
+    import warnings
+
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _manifest(plan: Plan, asked: Deployment, *, rebuild: str) -> BuildManifest:
+    deployment, platform = plan.deployment, plan.platform
+    networks = {name: _network_file(plan, name) for name in plan.networks}
+    files = {name: plan.store.digests.digest(path) for name, path in plan.support_files.items()}
+    values: dict[str, Any] = {
+        "config_digest": asked.digest,
+        "rebuild": rebuild,
+        "base": plan.base.label if plan.base.file else _shown_source(plan),
+        "architecture": plan.architecture,
+        "scheduler": plan.base.scheduler,
+        "scaling_factor": float(plan.components["vae"].config["scaling_factor"]),
+        "force_zeros_for_empty_prompt": bool(plan.base.model_index.get("force_zeros_for_empty_prompt", True)),
+        "precision": deployment.precision,
+        "runtime": platform.runtime,
+        "target": platform.target,
+        "versions": {name: version for stage in plan.stages for name, version in stage.versions.items()},
+        "profiles": deployment.profiles,
+        "limits": deployment.limits,
+        "defaults": deployment.defaults,
+        "execution": deployment.execution,
+        "networks": networks,
+        "controlnets": {control: source.type for control, source in deployment.controlnets.items()},
+        "loras": tuple(lora.record for lora in plan.loras),
+        "tokenizers": ("tokenizers/tokenizer", "tokenizers/tokenizer_2"),
+        "poses": None if deployment.poses is None else "poses",
+        "files": files,
+    }
+    draft = BuildManifest(key="0" * 64, **values)
+    identity = draft.model_dump(mode="json", exclude={"key", "rebuild", "base"})
+    identity["repository"] = repository_files(_repository_options(deployment, platform, ""))
+    return draft.model_copy(update={"key": content_key(identity)})
+
+
+def _shown_source(plan: Plan) -> str:
+    return _shown(Path(plan.base.label)) if Path(plan.base.label).is_absolute() else plan.base.label
+
+
+def _shown(path: Path) -> str:
+    absolute = path.resolve()
+    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(path)
+
+
+def _engine_folder(network: str, stage: Stage) -> str:
+    return f"engines/{network}-{stage.key[:12]}"
+
+
+def _network_file(plan: Plan, network: str) -> NetworkFile:
+    stage = plan.engine(network)
+    folder = _engine_folder(network, stage)
+    record = read_record(plan.store.path(stage))
+    if record is None:
+        raise BuildError(f"engine/{network}: its record disappeared while building; build again")
+    return NetworkFile(
+        path=f"{folder}/{ENGINE_FILES[plan.platform.runtime]}",
+        key=stage.key,
+        files={f"{folder}/{name}": digest for name, digest in record.files.items()},
+        verification=_verification(plan, network),
+    )
+
+
+def _verification(plan: Plan, network: str) -> str:
+    stage = plan.verify(network)
+    if stage is None:
+        return NOT_VERIFIED
+    record = read_record(plan.store.path(stage))
+    if record is None:
+        raise BuildError(f"verify/{network}: its record disappeared while building; build again")
+    return f"relative error {record.notes['relative_error']:.2g} against PyTorch, tolerance {plan.deployment.verify_tolerance:g}"
+
+
+def _repository_options(deployment: Deployment, platform: Platform, key: str) -> RepositoryOptions:
+    server = deployment.server
+    return RepositoryOptions(build_key=key, queue_size=server.queue_size, workers=server.workers, gpu=platform.runtime != "onnxruntime")
+
+
+def _assemble(plan: Plan, manifest: BuildManifest, folder: Path, *, force: bool) -> StageOutcome:
+    """Put the deployment folder together; its manifest changes last, so a reader sees the old build or the new one."""
+    started = time.perf_counter()
+    reason = "forced" if force else _assembly_reason(plan, manifest, folder)
+    if reason is None:
+        return StageOutcome(_ASSEMBLE, False, "unchanged", 0.0)
+    sources: dict[str, Path] = dict(plan.support_files)
+    for network, file in manifest.networks.items():
+        store = plan.store.path(plan.engine(network))
+        sources |= {name: store / Path(name).relative_to(Path(file.path).parent) for name in file.files}
+    options = _repository_options(plan.deployment, plan.platform, manifest.key)
+    try:
+        for name, source in sources.items():
+            _place(source, folder / name, linked=name.startswith("engines/"))
+        write_repository(folder / REPOSITORY, options)
+        write_manifest(folder, manifest)
+        _remove_unlisted(folder, {*sources})
+    except OSError as error:
+        full = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
+        raise BuildError(f"{folder}: {full}; the build that was there is still whole") from error
+    for name in sources:
+        plan.store.digests.digest_unchecked(folder / name)
+    return StageOutcome(_ASSEMBLE, True, reason, time.perf_counter() - started)
+
+
+def _assembly_reason(plan: Plan, manifest: BuildManifest, folder: Path) -> str | None:
+    """Why the deployment folder must be written; None when it is this build, whole."""
+    if not (folder / MANIFEST_NAME).is_file():
+        return "not built yet"
+    try:
+        there = read_manifest(folder)
+    except Exception as error:  # an unreadable manifest is simply written again
+        return f"manifest unreadable ({type(error).__name__})"
+    if there != manifest:
+        changed = [name for name in BuildManifest.model_fields if getattr(there, name) != getattr(manifest, name) and name != "key"]
+        return f"changed: {', '.join(changed) or 'model repository'}"
+    return _damage(plan, manifest, folder)
+
+
+def _damage(plan: Plan, manifest: BuildManifest, folder: Path) -> str | None:
+    """What is missing from the deployment folder or was changed in it; None when it is whole."""
+    expected: dict[str, FileDigest] = dict(manifest.files)
+    for network in manifest.networks.values():
+        expected |= network.files
+    for name, digest in expected.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if plan.store.digests.digest_unchecked(path) != digest:
+            return f"{name} was changed after it was built"
+    for name, text in repository_files(_repository_options(plan.deployment, plan.platform, manifest.key)).items():
+        path = folder / REPOSITORY / name
+        if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
+            return f"{REPOSITORY}/{name} differs"
+    return None
+
+
+def _place(source: Path, target: Path, *, linked: bool) -> None:
+    """`target` becomes the file `source`, at once; engines are linked, since they are large and never written again."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new = target.with_name(f"{target.name}.new")
+    new.unlink(missing_ok=True)
+    try:
+        if not linked:
+            raise OSError(errno.EXDEV, "copy")
+        os.link(source, new)
+    except OSError:
+        shutil.copyfile(source, new)
+    # A rename over a link of the same file does nothing, and would leave `new`.
+    target.unlink(missing_ok=True)
+    new.rename(target)
+
+
+def _remove_unlisted(folder: Path, wanted: set[str]) -> None:
+    """Engines, tokenizers and poses of builds before this one; what a server has open stays open to it."""
+    for part in ("engines", "tokenizers", "poses"):
+        for path in sorted((folder / part).rglob("*"), reverse=True):
+            if path.is_file() and str(path.relative_to(folder)) not in wanted:
+                path.unlink()
+            elif path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
+
+def _messages(plan: Plan) -> tuple[str, ...]:
+    found = []
+    if plan.base.passed_over:
+        found.append(f"base falls back to {plan.base.label}; not available: {'; '.join(plan.base.passed_over)}")
+    if plan.verify("unet") is None:
+        found.append(f"engines are {NOT_VERIFIED} ({plan.platform.target})")
+    return tuple(found)

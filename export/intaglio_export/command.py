@@ -1,0 +1,96 @@
+"""`intaglio build CONFIG`."""
+
+# ruff: noqa: PLC0415  (--help needs none of it)
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Self
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from intaglio_export.stages import StageOutcome
+
+__all__ = ["ConsoleReporter", "app"]
+
+app = typer.Typer(name="build", help="Compile a deployment: weights -> fused -> ONNX -> engines -> model repository.")
+
+
+class ConsoleReporter:
+    """A progress bar with the time left, and what is being done and why."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("looking for what changed", total=None)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def planned(self, seconds: float) -> None:
+        self._progress.update(self._task, total=max(seconds, 0.1))
+
+    def started(self, stage: str, reason: str) -> None:
+        self._progress.update(self._task, description=escape(f"{stage} ({reason})"))
+
+    def finished(self, outcome: StageOutcome, expected: float) -> None:
+        self._progress.advance(self._task, expected)
+
+    def waiting(self) -> None:
+        self._console.print("another build is at work in this folder; waiting for it to end")
+
+
+@app.command()
+def build(
+    config: Annotated[Path, typer.Argument(help="Deployment YAML, such as configs/miniature.yaml.", show_default=False)],
+    runtime: Annotated[str | None, typer.Option(help="onnxruntime, tensorrt-rtx or tensorrt instead of the configuration's.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Card to build for: sm86 (RTX 30), sm89 (RTX 40), sm120 (RTX 50); it need not be here.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of all builds instead of the configuration's `build`.")] = None,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Let a running server change the UNet's LoRAs: 9 % slower, needs the card here.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Do every stage again.")] = False,
+) -> None:
+    """Build a deployment; only what changed is done again.
+
+    With --target the build goes to <build>/<name>-<target>, beside the one for this machine.
+    """
+    from intaglio_export.build import BuildOptions, build_deployment
+
+    console = Console(highlight=False)
+    options = BuildOptions(runtime=runtime, target=target, output=output, refit=refit, force=force)
+    with ConsoleReporter(console) as reporter:
+        result = build_deployment(config, options, reporter=reporter)
+    table = Table("stage", "", "why", "seconds", box=None, padding=(0, 2))
+    for outcome in result.outcomes:
+        table.add_row(
+            outcome.name, "done" if outcome.done else "skipped", escape(outcome.reason), f"{outcome.seconds:.1f}" if outcome.done else ""
+        )
+    console.print(table)
+    for message in result.messages:
+        console.print(escape(message), style="yellow")
+    console.print(
+        f"{result.manifest.runtime} {result.manifest.target}, build {result.manifest.key[:12]}: {escape(str(result.folder))}",
+        soft_wrap=True,
+    )

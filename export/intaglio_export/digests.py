@@ -1,0 +1,100 @@
+"""sha256 of large files, remembered by path, size and modification time, and a look at safetensors headers.
+
+Hashing 14 GB of weights takes half a minute; a build with nothing changed must answer in seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from intaglio.errors import BuildError
+from intaglio.manifest import FileDigest, content_key, file_digest, write_json
+
+__all__ = ["DigestCache", "check_safetensors"]
+
+_LARGEST_HEADER = 100_000_000
+"""Bytes; the safetensors format's own limit."""
+
+
+class DigestCache:
+    """Digests by path; `save` keeps them for the next process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            self._known = {}
+        self._changed = False
+
+    def digest(self, path: Path) -> FileDigest:
+        """Digest of a file that a user gave; a safetensors file's header is checked the first time.
+
+        Raises:
+            BuildError: not readable, or not a whole safetensors file.
+        """
+        try:
+            if path.suffix == ".safetensors" and self._remembered(path) is None:
+                check_safetensors(path)
+            return self.digest_unchecked(path)
+        except OSError as error:
+            raise BuildError(f"{path}: {error.strerror or error}") from error
+
+    def digest_unchecked(self, path: Path) -> FileDigest:
+        """Digest of any file; OSError as it comes."""
+        remembered = self._remembered(path)
+        if remembered is not None:
+            return remembered
+        found = file_digest(path)
+        self.remember(path, found)
+        return found
+
+    def remember(self, path: Path, digest: FileDigest) -> None:
+        """Keep the digest of `path`, just read or just written."""
+        status = path.stat()
+        self._known[str(path.resolve())] = {"stamp": [status.st_size, status.st_mtime_ns], "sha256": digest.sha256}
+        self._changed = True
+
+    def _remembered(self, path: Path) -> FileDigest | None:
+        known = self._known.get(str(path.resolve()))
+        if known is None:
+            return None
+        status = path.stat()
+        if known["stamp"] != [status.st_size, status.st_mtime_ns]:
+            return None
+        return FileDigest(sha256=known["sha256"], size=status.st_size)
+
+    def combined(self, files: Iterable[Path], *, root: Path) -> str:
+        """One digest of several files and their names relative to `root`."""
+        return content_key({str(file.relative_to(root)): self.digest(file).sha256 for file in files})
+
+    def save(self) -> None:
+        """Write the cache, if anything is new in it."""
+        if self._changed:
+            write_json(self._path, self._known)
+            self._changed = False
+
+
+def check_safetensors(path: Path) -> None:
+    """Compare the file's size with what its header says.
+
+    Raises:
+        BuildError: not a safetensors file, or cut short.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 2 <= length <= min(_LARGEST_HEADER, size - 8):
+            raise BuildError(f"{path}: not a safetensors file ({size} bytes); weights are read from .safetensors only")
+        try:
+            header = json.loads(file.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BuildError(f"{path}: damaged safetensors header; fetch the file again") from error
+    if (expected := 8 + length + max(ends, default=0)) != size:
+        raise BuildError(f"{path}: {size} bytes, its header says {expected}; the file is damaged, fetch it again")

@@ -1,0 +1,120 @@
+"""LoRAs into weights: always from the pristine base, in float32, by diffusers' own loader.
+
+Every key of a LoRA file must belong to this model; one that does not is an error, since a LoRA half applied looks like a bad LoRA.
+"""
+
+# ruff: noqa: PLC0415  (torch is imported only when LoRAs are fused)
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from intaglio.errors import BuildError
+from intaglio.manifest import FusedLora, content_key
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["FUSABLE", "LoraChoice", "check_lora_keys", "fuse_loras", "lora_set_digest"]
+
+FUSABLE: Final = ("text_encoder", "text_encoder_2", "unet")
+"""Components that a LoRA may touch."""
+_KEY: Final = re.compile(
+    r"^(text_encoder_2|text_encoder|unet)\.(.+?)\.(lora_A|lora_B|lora\.up|lora\.down|lora_linear_layer\.up|lora_linear_layer\.down)\.weight$"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LoraChoice:
+    """One LoRA of the set, in the order of fusing."""
+
+    id: str
+    path: Path
+    weight: float
+    sha256: str
+
+    @property
+    def record(self) -> FusedLora:
+        """As the manifest keeps it."""
+        return FusedLora(id=self.id, weight=self.weight, sha256=self.sha256)
+
+
+def lora_set_digest(loras: Sequence[LoraChoice]) -> str:
+    """Digest of what is fused: content and weight of every LoRA; names do not matter."""
+    return content_key({"loras": sorted([lora.sha256, lora.weight] for lora in loras)})
+
+
+def fuse_loras(networks: Mapping[str, nn.Module], loras: Sequence[LoraChoice]) -> frozenset[str]:
+    """Add `loras` to `networks` (every one of `FUSABLE`, float32, pristine) in place; returns the components touched.
+
+    Raises:
+        BuildError: a file is not a LoRA for this model (unknown keys, other shapes) or makes weights that are not finite.
+    """
+    pipeline = _pipeline(networks)
+    touched: set[str] = set()
+    for lora in loras:
+        state, *_ = _read_lora(pipeline, lora)
+        touched |= check_lora_keys(lora.id, state, networks=networks)
+        try:
+            pipeline.load_lora_weights(str(lora.path), adapter_name=_adapter(lora.id))
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise BuildError(f"lora {lora.id}: {lora.path.name} does not fit this base: {error}") from error
+    try:
+        names = [_adapter(lora.id) for lora in loras]
+        components = sorted(touched)
+        pipeline.set_adapters(names, [lora.weight for lora in loras])
+        pipeline.fuse_lora(components=components, adapter_names=names, safe_fusing=True)
+    except (RuntimeError, ValueError) as error:
+        raise BuildError(f"loras {', '.join(lora.id for lora in loras)}: {error}") from error
+    pipeline.unload_lora_weights()
+    return frozenset(touched)
+
+
+def _adapter(lora: str) -> str:
+    return f"lora_{lora.replace('-', '_')}"  # peft makes module names of it: no dots, nothing that starts with a digit
+
+
+def _pipeline(networks: Mapping[str, nn.Module]) -> Any:
+    from diffusers import StableDiffusionXLPipeline
+
+    parts: dict[str, Any] = {"vae": None, "tokenizer": None, "tokenizer_2": None, "scheduler": None}
+    return StableDiffusionXLPipeline(**parts, **networks, add_watermarker=False)  # type: ignore[no-untyped-call]
+
+
+def _read_lora(pipeline: Any, lora: LoraChoice) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The file in diffusers' layout (kohya's is converted) and its alphas."""
+    try:
+        state, alphas, *_ = pipeline.lora_state_dict(str(lora.path), unet_config=pipeline.unet.config)
+    except Exception as error:  # converters raise whatever a foreign layout trips over
+        raise BuildError(f"lora {lora.id}: {lora.path.name} is not a LoRA for SDXL: {error}") from error
+    return state, alphas or {}
+
+
+def check_lora_keys(lora: str, state: Mapping[str, Tensor], *, networks: Mapping[str, nn.Module]) -> set[str]:
+    """Components that `state` (diffusers' layout) touches; every key must name a layer that the networks have.
+
+    Raises:
+        BuildError: no keys, or keys of another model, with the first three of them.
+    """
+    layers = {component: {name for name, _ in networks[component].named_modules()} for component in FUSABLE}
+    touched, unknown = set(), []
+    for key in state:
+        match = _KEY.match(key)
+        if match is not None and _layer(match[2]) in layers[match[1]]:
+            touched.add(match[1])
+        elif not key.endswith(".alpha"):
+            unknown.append(key)
+    if unknown or not touched:
+        examples = ", ".join(unknown[:3]) or "the file has no LoRA weights"
+        raise BuildError(f"lora {lora}: {len(unknown)} of {len(state)} keys do not belong to this base: {examples}")
+    return touched
+
+
+def _layer(name: str) -> str:
+    """Layer that a key adds to; attention processors of old files sit beside it (`attn1.processor.to_q_lora` -> `attn1.to_q`)."""
+    name = re.sub(r"\.processor\.(to_[qkv]|to_out)_lora$", r".\1", name)
+    return re.sub(r"\.to_out$", ".to_out.0", name) if name.endswith(".to_out") else name

@@ -1,0 +1,343 @@
+"""The stages of a deployment, with everything each depends on; made from files alone, without torch.
+
+    fuse -> onnx/<network> -> engine/<network> -> verify/<network>
+Keys follow from keys, so the whole plan is known before anything is done.
+"""
+
+# ruff: noqa: PLC0415  (torch is imported only by the stages that must run)
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+from intaglio.config import Deployment
+from intaglio.errors import BuildError, ConfigError
+from intaglio.manifest import content_key
+from intaglio.tensors import (
+    Architecture,
+    NetworkSpec,
+    Profile,
+    architecture_from_configs,
+    controlnet_name,
+    network_kind,
+    network_spec,
+    profiles,
+)
+from intaglio_export.compile import ENGINE_FILES, CompileJob, Platform, compile_network
+from intaglio_export.fuse import FUSABLE, LoraChoice
+from intaglio_export.stages import Stage, StageStore
+from intaglio_export.weights import TOKENIZERS, Base, Weights, find_base, find_model
+
+__all__ = ["ONNX_FILE", "Plan", "component_of"]
+
+ONNX_FILE: Final = "model.onnx"
+_VERIFICATION_FILE: Final = "verification.json"
+_TORCH_STACK: Final = ("torch", "diffusers", "transformers")
+
+
+def component_of(network: str) -> str:
+    """Which weights a network has: both VAE graphs come from `vae`."""
+    return "vae" if network in ("vae_decoder", "vae_encoder") else network
+
+
+@dataclass
+class Plan:
+    """Everything a build of `deployment` will do."""
+
+    deployment: Deployment
+    platform: Platform
+    store: StageStore
+    refit: bool = False
+    _networks: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def base(self) -> Base:
+        """The base that is available."""
+        return find_base(self.deployment.base)
+
+    @cached_property
+    def loras(self) -> tuple[LoraChoice, ...]:
+        """The LoRAs to fuse, hashed."""
+        sources = self.deployment.loras
+        for lora in self.deployment.fused:
+            if not sources[lora].path.is_file():
+                raise ConfigError(f"lora {lora}: {sources[lora].path}: no such file; train it or correct its path in the configuration")
+        return tuple(
+            LoraChoice(lora, sources[lora].path, weight, self.store.digests.digest(sources[lora].path).sha256)
+            for lora, weight in self.deployment.fused.items()
+        )
+
+    @cached_property
+    def components(self) -> dict[str, Weights]:
+        """Pristine weights by component."""
+        found = {name: self.base.weights(name) for name in (*FUSABLE, "vae")}
+        if self.deployment.vae is not None:
+            found["vae"] = find_model(self.deployment.vae, subfolder="vae")
+        for control, source in self.deployment.controlnets.items():
+            found[controlnet_name(control)] = find_model(source, subfolder="controlnet")
+        return found
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """Shapes, from the configurations of the base and of the VAE in use.
+
+        Raises:
+            ConfigError: the configurations are not SDXL's, or a ControlNet is made for another UNet.
+        """
+        configs = {name: weights.config for name, weights in self.components.items()}
+        try:
+            unet = configs["unet"]
+            if unet.get("addition_embed_type") != "text_time":
+                raise ConfigError(f"base {self.base.label}: not an SDXL UNet (addition_embed_type {unet.get('addition_embed_type')!r})")
+            architecture = architecture_from_configs(
+                unet, text_encoder=configs["text_encoder"], text_encoder_2=configs["text_encoder_2"], vae=configs["vae"]
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"base {self.base.label}: not an SDXL pipeline: {error!r}") from error
+        for name, config in configs.items():
+            if network_kind_or_none(name) == "controlnet":
+                wrong = [key for key in _SHARED_WITH_UNET if config.get(key) != unet.get(key)]
+                if wrong:
+                    raise ConfigError(
+                        f"{name}: made for another base: {wrong[0]} is {config.get(wrong[0])}, the base has {unet.get(wrong[0])}"
+                    )
+        return architecture
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Every network to build."""
+        controls = tuple(controlnet_name(control) for control in self.deployment.controlnets)
+        return ("text_encoder", "text_encoder_2", "unet", *controls, "vae_decoder", "vae_encoder")
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages in order."""
+        fuse = () if self.fuse is None else (self.fuse,)
+        each = [(self.onnx(name), self.engine(name), self.verify(name)) for name in self.networks]
+        return (*fuse, *(stage for stages in each for stage in stages if stage is not None))
+
+    @cached_property
+    def fuse(self) -> Stage | None:
+        """Fused weights; None when nothing is fused."""
+        if not self.loras:
+            return None
+        inputs = {
+            "base": {name: self._digest(name) for name in FUSABLE},
+            "loras": [[lora.sha256, lora.weight] for lora in self.loras],
+            "precision": self.deployment.precision,
+            "fuser": _source_digest("fuse.py"),
+        }
+        return Stage("fuse", inputs, _versions(*_TORCH_STACK, "peft"), self._make_fused)
+
+    @cached_property
+    def fused_components(self) -> frozenset[str]:
+        """Components that the LoRAs' key names point at."""
+        touched: set[str] = set()
+        for lora in self.loras:
+            touched |= {_component_of_key(key) for key in _safetensors_keys(lora.path)}
+        return frozenset(touched)
+
+    def _digest(self, component: str) -> str:
+        weights = self.components[component]
+        named = {path.name: self.store.digests.digest(path).sha256 for path in weights.files}
+        return content_key({"component": component.partition(".")[0], "files": named})
+
+    def weights_key(self, network: str) -> str:
+        """Identifies the weights that `network` is exported with."""
+        component = component_of(network)
+        if self.fuse is not None and component in self.fused_components:
+            return content_key({"fused": self.fuse.key, "component": component})
+        return self._digest(component)
+
+    def onnx(self, network: str) -> Stage:
+        """The ONNX graph of `network`; any size may be run from it."""
+        inputs = {
+            "weights": self.weights_key(network),
+            "kind": network_kind(network),
+            "architecture": self.architecture.model_dump(mode="json"),
+            "precision": self.deployment.precision,
+            "exporter": _source_digest("graphs.py"),
+        }
+        return Stage(
+            f"onnx/{network}", inputs, _versions(*_TORCH_STACK, "onnx", "optimum-onnx"), lambda work: self._make_onnx(network, work)
+        )
+
+    def engine(self, network: str) -> Stage:
+        """The engine of `network` for the platform; ONNX Runtime's runs any size, so sizes do not count there."""
+        inputs: dict[str, Any] = {
+            "onnx": self.onnx(network).key,
+            "runtime": self.platform.runtime,
+            "target": self.platform.target,
+            "compiler": _source_digest("compile.py"),
+        }
+        if self.platform.runtime != "onnxruntime":
+            inputs |= {"profiles": _profile_values(self.profiles(network)), "refit": self.refit and network == "unet"}
+        versions: dict[str, str] = {self.platform.runtime: self.platform.version}
+        return Stage(f"engine/{network}", inputs, versions, lambda work: self._make_engine(network, work))
+
+    def verify(self, network: str) -> Stage | None:
+        """The comparison with PyTorch; None where the engine cannot run."""
+        if self.platform.runtime != "onnxruntime" and not self.platform.on_gpu:
+            return None
+        inputs = {
+            "engine": self.engine(network).key,
+            "profiles": _profile_values(self.profiles(network)),
+            "tolerance": self.deployment.verify_tolerance,
+            "verifier": _source_digest("verify.py"),
+        }
+        return Stage(f"verify/{network}", inputs, _versions(*_TORCH_STACK), lambda work: self._make_verification(network, work))
+
+    def spec(self, network: str) -> NetworkSpec:
+        """The table's row."""
+        return network_spec(network, self.architecture)
+
+    def profiles(self, network: str) -> tuple[Profile, ...]:
+        """What the engine is compiled for and verified at."""
+        asked = self.deployment.profiles
+        return profiles(
+            self.spec(network),
+            self.architecture,
+            sizes=asked.sizes,
+            batches=asked.batches,
+            guidance=asked.guidance_modes,
+            chunks=asked.text_chunks,
+        )
+
+    def engine_file(self, network: str) -> Path:
+        """The file an engine backend opens."""
+        return self.store.path(self.engine(network)) / ENGINE_FILES[self.platform.runtime]
+
+    @property
+    def support_files(self) -> dict[str, Path]:
+        """Tokenizer and pose files by their path in the build."""
+        found: dict[str, Path] = {}
+        for tokenizer in TOKENIZERS:
+            found |= {
+                f"tokenizers/{tokenizer}/{path.name}": path for path in sorted((self.base.root / tokenizer).iterdir()) if path.is_file()
+            }
+        if self.deployment.poses is not None:
+            if not self.deployment.poses.is_dir():
+                raise ConfigError(f"poses: {self.deployment.poses}: no such folder")
+            found |= {f"poses/{path.name}": path for path in sorted(self.deployment.poses.glob("*.json"))}
+        return found
+
+    def _make_fused(self, work: Path) -> dict[str, Any]:
+        from intaglio_export.fuse import fuse_loras, lora_set_digest
+        from intaglio_export.graphs import TORCH_DTYPES
+
+        networks = {name: self._load(name) for name in FUSABLE}
+        touched = fuse_loras(networks, self.loras)
+        if touched != self.fused_components:
+            raise BuildError(f"fuse: touched {sorted(touched)}, the files' key names say {sorted(self.fused_components)}")
+        for name in sorted(touched):
+            networks[name].to(TORCH_DTYPES[self.deployment.precision]).save_pretrained(work / name, safe_serialization=True)  # type: ignore[operator]
+        return {"components": sorted(touched), "lora_set": lora_set_digest(self.loras)}
+
+    def _make_onnx(self, network: str, work: Path) -> dict[str, Any]:
+        import copy
+
+        from intaglio_export.graphs import TORCH_DTYPES, export_network
+
+        model = copy.deepcopy(self.network(network)).to(TORCH_DTYPES[self.deployment.precision])
+        export_network(model, network, work / ONNX_FILE, architecture=self.architecture, precision=self.deployment.precision)
+        return {}
+
+    def _make_engine(self, network: str, work: Path) -> dict[str, Any]:
+        job = CompileJob(
+            onnx=self.store.path(self.onnx(network)) / ONNX_FILE,
+            network=self.spec(network),
+            profiles=self.profiles(network),
+            precision=self.deployment.precision,
+            timing_cache=self.store.folder / "timing" / f"{self.platform.runtime}-{self.platform.version}-{self.platform.target}.cache",
+            refit=self.refit and network == "unet",
+        )
+        return compile_network(job, work, platform=self.platform)
+
+    def _make_verification(self, network: str, work: Path) -> dict[str, Any]:
+        from intaglio_export.verify import Check, open_verification_backend, verify_engine
+
+        check = Check(
+            network=self.spec(network),
+            engine=self.engine_file(network),
+            precision=self.deployment.precision,
+            profiles=self.profiles(network),
+            tolerance=self.deployment.verify_tolerance,
+        )
+        with open_verification_backend(self.platform, threads=self.deployment.execution.threads) as backend:
+            errors = verify_engine(check, self.network(network), backend=backend)
+        (work / _VERIFICATION_FILE).write_text(json.dumps(errors, indent=1), encoding="utf-8")
+        return {"relative_error": max(errors.values())}
+
+    def network(self, network: str) -> Any:
+        """The network in float32 with LoRAs fused; kept until `forget`."""
+        component = component_of(network)
+        if component not in self._networks:
+            fused = self.fuse is not None and component in self.fused_components
+            weights = Weights(self.store.path(self.fuse) / component) if fused and self.fuse is not None else self.components[component]
+            self._networks = {component: self._load(component, weights)}
+        return self._networks[component]
+
+    def _load(self, component: str, weights: Weights | None = None) -> Any:
+        from intaglio_export.weights import load_network
+
+        return load_network(component.partition(".")[0], weights or self.components[component], base=self.base)
+
+
+_SHARED_WITH_UNET: Final = (
+    "block_out_channels",
+    "down_block_types",
+    "layers_per_block",
+    "cross_attention_dim",
+    "transformer_layers_per_block",
+    "projection_class_embeddings_input_dim",
+)
+
+
+def network_kind_or_none(name: str) -> str | None:
+    """`network_kind`, None for components that are no network (`vae`)."""
+    try:
+        return network_kind(name)
+    except KeyError:
+        return None
+
+
+def _profile_values(found: tuple[Profile, ...]) -> dict[str, Any]:
+    return {profile.name: {name: [axis.minimum, axis.optimum, axis.maximum] for name, axis in profile.axes.items()} for profile in found}
+
+
+def _source_digest(name: str) -> str:
+    """Digest of a module of this package: whoever changes how a stage works need not remember to raise a number."""
+    return hashlib.sha256((Path(__file__).parent / name).read_bytes()).hexdigest()[:16]
+
+
+def _versions(*names: str) -> Mapping[str, str]:
+    return {name: metadata.version(name) for name in names}
+
+
+def _safetensors_keys(path: Path) -> list[str]:
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header: dict[str, Any] = json.loads(file.read(length))
+    return [key for key in header if key != "__metadata__"]
+
+
+def _component_of_key(key: str) -> str:
+    """Component a LoRA key points at, in diffusers' (`unet.`), kohya's (`lora_te1_`) or bare UNet names."""
+    for component, prefixes in _PREFIXES.items():
+        if key.startswith(prefixes):
+            return component
+    return "unet"
+
+
+_PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
+    "text_encoder_2": ("text_encoder_2.", "lora_te2_"),
+    "text_encoder": ("text_encoder.", "lora_te1_", "lora_te_"),
+}

@@ -1,0 +1,5 @@
+"""Triton's entry to `postprocess`: encodes the images with their metadata inside."""
+
+from intaglio.triton_layer import PostprocessModel as TritonPythonModel
+
+__all__ = ["TritonPythonModel"]
