@@ -1,0 +1,57 @@
+# make demo: the whole job once.  make help: the rest.
+# PYTHON, VENV and PIP_FLAGS may be given: a machine without a GPU saves 3 GB with PyTorch's CPU index in PIP_FLAGS.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do command -v $$name && break; done)
+VENV ?= .venv
+PIP_FLAGS ?=
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt
+# With an NVIDIA card the demo uses TensorRT.
+comma := ,
+DEMO_EXTRAS := client,serve,export$(if $(wildcard /dev/nvidiactl),$(comma)tensorrt)
+CONFIG ?= configs/miniature.yaml
+
+.PHONY: help demo serve test test-fast check clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed-demo ## Build the miniature, serve it, generate out/demo.png, stop; where the time went
+	@$(BIN)/intaglio demo $(CONFIG)
+
+serve: $(VENV)/.installed-demo ## Build CONFIG and serve it until Ctrl-C
+	@$(BIN)/intaglio build $(CONFIG)
+	@exec $(BIN)/intaglio serve $(CONFIG)
+
+test: $(VENV)/.installed-dev ## Every test, the slow ones too
+	@$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.installed-dev ## Tests that need no build and no minutes
+	@$(BIN)/python -m pytest -m "not slow"
+
+check: $(VENV)/.installed-dev ## Format, lint, types, fast tests
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(MAKE) --no-print-directory test-fast
+
+clean: ## Remove builds, outputs and caches; the virtual environment stays
+	rm -rf build out dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+# A stamp says what was installed from which pyproject.toml: nothing is installed twice.
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 here; install one, or make demo PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing intaglio[$(DEMO_EXTRAS)] (once)"
+	@$(PIP) --editable ".[$(DEMO_EXTRAS)]"
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing intaglio[dev] (once)"
+	@$(PIP) --editable ".[dev]"
+	@touch $@ $(VENV)/.installed-demo

@@ -1,0 +1,109 @@
+"""`intaglio demo`: the whole job once - build, serve, generate, stop - and a table of where the time went."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from intaglio.config import Deployment, load_deployment
+from intaglio.errors import BuildError
+from intaglio.serving.process import Endpoints, free_ports
+from intaglio.serving.server import Server
+from intaglio_client.client import Client
+from intaglio_client.image import Image
+from intaglio_client.parameters import Lora
+
+__all__ = ["app", "run_demo"]
+
+app = typer.Typer(name="demo", add_completion=False, help="Build, serve, generate, stop; and where the time went.")
+
+PROMPT: Final = "mara waving hello on a beach"
+POSE: Final = "waving-01"
+SEED: Final = 7
+_BUILD: Final = "import sys; from intaglio.cli import main; sys.exit(main(['build', *sys.argv[1:]]))"
+_STAGES: Final = {
+    "preprocess": "preprocess",
+    "text_encoders": "text encoders",
+    "denoise": "denoise",
+    "vae": "vae",
+    "postprocess": "postprocess",
+}
+
+
+@dataclass
+class Stopwatch:
+    """Seconds by step, in order; the steps of a step are named with leading spaces."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time what runs inside."""
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - started
+
+
+@app.command()
+def demo(
+    config: Annotated[Path, typer.Argument(help="Deployment YAML.")] = Path("configs/miniature.yaml"),
+    *,
+    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("out/demo.png"),
+    prompt: Annotated[str, typer.Option(help="What to draw.")] = PROMPT,
+    pose: Annotated[str, typer.Option(help="A pose of the library.")] = POSE,
+    seed: Annotated[int, typer.Option(help="Another seed, another picture.")] = SEED,
+) -> None:
+    """Build, serve on free ports, generate one image, stop; prints where the time went."""
+    console = Console(highlight=False, soft_wrap=True)
+    watch = Stopwatch()
+    deployment = load_deployment(config)
+    with watch.step("build"):
+        if subprocess.run([sys.executable, "-c", _BUILD, str(config)], check=False).returncode:
+            raise BuildError(f"intaglio build {config} failed; its reason is above")
+    image, memory = run_demo(deployment, watch, prompt=prompt, pose=pose, seed=seed)
+    image.save(out)
+    console.print(f"\n{prompt!r}, pose {pose}, LoRA {', '.join(deployment.fused) or 'none'}, seed {image.seed} → [bold]{out}[/]\n")
+    console.print(_time_table(watch, image))
+    console.print(f"\nserver memory: {sum(memory.values()) / 2**30:.2f} GiB resident", end=" ")
+    console.print(f"({', '.join(f'{name} {value / 2**20:.0f} MiB' for name, value in memory.items())})")
+
+
+def run_demo(deployment: Deployment, watch: Stopwatch, *, prompt: str, pose: str, seed: int) -> tuple[Image, dict[str, int]]:
+    """Serve a built deployment on free ports and generate one image; returns it and the resident bytes of every process."""
+    http, grpc, metrics = free_ports(3)
+    server = Server(deployment, endpoints=Endpoints(http_port=http, grpc_port=grpc, metrics_port=metrics))
+    with watch.step("start Triton"):
+        server.__enter__()
+    try:
+        with watch.step("generate"), Client(server.grpc_url) as client:
+            loras = [Lora(name) for name in deployment.fused]
+            image = client.generate(prompt, pose=pose, seed=seed, loras=loras)
+        memory = server.process.resident_bytes()
+    finally:
+        with watch.step("stop Triton"):
+            server.close()
+    return image, memory
+
+
+def _time_table(watch: Stopwatch, image: Image) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(justify="right")
+    for name, seconds in watch.seconds.items():
+        table.add_row(name, f"{seconds:.2f} s")
+        if name == "generate":
+            known = {label: image.timings[stage] for stage, label in _STAGES.items() if stage in image.timings}
+            for label, part in {**known, "Triton and gRPC": image.timings["request"] - sum(known.values())}.items():
+                table.add_row(f"  {label}", f"{part:.3f} s")
+    table.add_row("[bold]total[/]", f"[bold]{sum(watch.seconds.values()):.2f} s[/]")
+    return table

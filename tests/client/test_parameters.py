@@ -1,0 +1,118 @@
+"""What is sent equals the table, and what is wrong is refused before it is sent, by name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from intaglio.errors import InvalidRequest
+from intaglio.models import LARGEST_SEED, SDXL, numpy_type
+from intaglio.request import read_tensors
+from intaglio_client import Control, Lora, Parameters
+from intaglio_client.parameters import parameters_from_metadata, tensors_from_parameters
+
+EVERYTHING: dict[str, Any] = {
+    "negative_prompt": "fog",
+    "seed": 3,
+    "width": 256,
+    "height": 256,
+    "steps": 20,
+    "guidance_scale": 5.0,
+    "scheduler": "euler",
+    "num_images": 2,
+    "output_format": "webp",
+    "controls": [Control("canny", image=b"bytes", weight=0.5, preprocess="canny"), Control("depth", image=b"bytes")],
+    "loras": [Lora("mara"), Lora("night", 0.5)],
+    "pose": "waving-01",
+}
+
+
+def test_every_input_of_the_table_can_be_sent_and_the_server_takes_it() -> None:
+    tensors = tensors_from_parameters("a fox", Parameters(**EVERYTHING))
+    assert set(tensors) == {port.name for port in SDXL.inputs}
+    assert set(read_tensors(tensors, SDXL.inputs)) == set(tensors), "the runtime's own check of types and shapes"
+    assert all(tensors[port.name].dtype == numpy_type(port.datatype) for port in SDXL.inputs)
+
+
+def test_parameters_are_the_tables_inputs() -> None:
+    assert set(Parameters.__annotations__) == {port.name for port in SDXL.inputs} - {"prompt", "images"} | {"pose"}
+
+
+def test_what_is_not_given_is_not_sent() -> None:
+    assert set(tensors_from_parameters("a fox", {"seed": None, "loras": (), "controls": []})) == {"prompt"}
+    assert tensors_from_parameters("a fox", {"seed": 0})["seed"].tolist() == [0], "zero is a seed"
+    assert tensors_from_parameters("a fox", {"negative_prompt": ""})["negative_prompt"].tolist() == [b""], "empty is not absent"
+
+
+def test_controls_share_images_and_pose_is_a_control(tmp_path: Path) -> None:
+    file = tmp_path / "edges.png"
+    file.write_bytes(b"bytes")
+    controls = [Control("canny", image=b"bytes"), Control("depth", image=file), Control("depth", image=PIL.Image.new("RGB", (2, 2)))]
+    tensors = tensors_from_parameters("a fox", {"pose": "waving-01", "controls": controls})
+    entries = json.loads(tensors["controls"][0])
+    assert [entry.get("image") for entry in entries] == [None, 0, 0, 1]
+    assert (entries[0]["type"], entries[0]["pose"]) == ("pose", "waving-01")
+    assert tensors["images"][1].startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("field", "parameters"),
+    [
+        ("scheduler", {"scheduler": "dpm++"}),
+        ("steps", {"steps": 0}),
+        ("steps", {"steps": 1000}),
+        ("steps", {"steps": 20.0}),
+        ("steps", {"steps": True}),
+        ("guidance_scale", {"guidance_scale": float("nan")}),
+        ("guidance_scale", {"guidance_scale": float("inf")}),
+        ("seed", {"seed": -1}),
+        ("seed", {"seed": LARGEST_SEED + 1}),
+        ("width", {"width": 5000}),
+        ("num_images", {"num_images": 17}),
+        ("output_format", {"output_format": "gif"}),
+        ("negative_prompt", {"negative_prompt": 3}),
+        ("negative_prompt", {"negative_prompt": "\ud800"}),
+        ("colour", {"colour": "red"}),
+        ("controls[0]", {"controls": [Control("pose")]}),
+        ("controls[0]", {"controls": [Control("pose", image=b"x", pose="waving-01")]}),
+        ("controls[0].type", {"controls": [Control("../pose", pose="waving-01")]}),
+        ("controls[1].pose", {"pose": "waving-01", "controls": [Control("pose", pose="A B")]}),
+        ("controls[0].weight", {"controls": [Control("pose", pose="waving-01", weight=3)]}),
+        ("controls[0].image", {"controls": [Control("canny", image=Path("no/such/file.png"))]}),
+        ("loras[0].id", {"loras": [Lora("../mara")]}),
+        ("loras[1].weight", {"loras": [Lora("mara"), Lora("mara", float("nan"))]}),
+    ],
+)
+def test_what_is_wrong_is_named(field: str, parameters: Any) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        tensors_from_parameters("a fox", parameters)
+    assert refused.value.field == field
+    assert "\n" not in str(refused.value)
+    assert refused.value.allowed
+
+
+def test_metadata_gives_back_the_request() -> None:
+    sent = tensors_from_parameters("a fox", Parameters(**EVERYTHING))
+    metadata = {
+        **{key: EVERYTHING.get(key) for key in ("negative_prompt", "seed", "width", "height", "steps", "guidance_scale")},
+        **{key: EVERYTHING[key] for key in ("scheduler", "num_images", "output_format")},
+        "prompt": "a fox",
+        "images": [hashlib.sha256(b"bytes").hexdigest()],
+        "controls": json.loads(sent["controls"][0]),
+        "loras": [{"id": "mara", "weight": 1.0}],
+    }
+    prompt, parameters = parameters_from_metadata(metadata, [b"bytes"])
+    again = tensors_from_parameters(prompt, parameters)
+    assert set(again) == set(sent)
+    for name in set(sent) - {"loras"}:
+        np.testing.assert_array_equal(again[name], sent[name], err_msg=name)
+    with pytest.raises(InvalidRequest, match="images: 1 control image"):
+        parameters_from_metadata(metadata)
+    with pytest.raises(InvalidRequest, match="metadata"):
+        parameters_from_metadata({"prompt": "a fox"})
