@@ -175,7 +175,7 @@ def _manifest(plan: Plan, asked: Deployment, *, rebuild: str) -> BuildManifest:
     values: dict[str, Any] = {
         "config_digest": asked.digest,
         "rebuild": rebuild,
-        "base": plan.base.label if plan.base.file else _shown_source(plan),
+        "base": plan.base_label,
         "architecture": plan.architecture,
         "scheduler": plan.base.scheduler,
         "scaling_factor": float(plan.components["vae"].config["scaling_factor"]),
@@ -199,10 +199,6 @@ def _manifest(plan: Plan, asked: Deployment, *, rebuild: str) -> BuildManifest:
     identity = draft.model_dump(mode="json", exclude={"key", "rebuild", "base"})
     identity["repository"] = repository_files(_repository_options(deployment, platform, ""))
     return draft.model_copy(update={"key": content_key(identity)})
-
-
-def _shown_source(plan: Plan) -> str:
-    return _shown(Path(plan.base.label)) if Path(plan.base.label).is_absolute() else plan.base.label
 
 
 def _shown(path: Path) -> str:
@@ -278,6 +274,8 @@ def _assembly_reason(plan: Plan, manifest: BuildManifest, folder: Path) -> str |
         return f"manifest unreadable ({type(error).__name__})"
     if there != manifest:
         changed = [name for name in BuildManifest.model_fields if getattr(there, name) != getattr(manifest, name) and name != "key"]
+        if changed == ["rebuild"]:  # the same build asked for from another folder
+            return _damage(plan, there, folder)
         return f"changed: {', '.join(changed) or 'model repository'}"
     return _damage(plan, manifest, folder)
 

@@ -23,9 +23,7 @@ __all__ = ["FUSABLE", "LoraChoice", "check_lora_keys", "fuse_loras", "lora_set_d
 
 FUSABLE: Final = ("text_encoder", "text_encoder_2", "unet")
 """Components that a LoRA may touch."""
-_KEY: Final = re.compile(
-    r"^(text_encoder_2|text_encoder|unet)\.(.+?)\.(lora_A|lora_B|lora\.up|lora\.down|lora_linear_layer\.up|lora_linear_layer\.down)\.weight$"
-)
+_KEY: Final = re.compile(r"^(.+)\.(lora_A|lora_B|lora_magnitude_vector)(\.weight)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +56,8 @@ def fuse_loras(networks: Mapping[str, nn.Module], loras: Sequence[LoraChoice]) -
     touched: set[str] = set()
     for lora in loras:
         state, *_ = _read_lora(pipeline, lora)
-        touched |= check_lora_keys(lora.id, state, networks=networks)
         try:
+            touched |= check_lora_keys(lora.id, state, networks=networks)
             pipeline.load_lora_weights(str(lora.path), adapter_name=_adapter(lora.id))
         except (RuntimeError, ValueError, KeyError) as error:
             raise BuildError(f"lora {lora.id}: {lora.path.name} does not fit this base: {error}") from error
@@ -100,21 +98,36 @@ def check_lora_keys(lora: str, state: Mapping[str, Tensor], *, networks: Mapping
     Raises:
         BuildError: no keys, or keys of another model, with the first three of them.
     """
-    layers = {component: {name for name, _ in networks[component].named_modules()} for component in FUSABLE}
     touched, unknown = set(), []
-    for key in state:
-        match = _KEY.match(key)
-        if match is not None and _layer(match[2]) in layers[match[1]]:
-            touched.add(match[1])
-        elif not key.endswith(".alpha"):
-            unknown.append(key)
+    for component, part in _by_component(state).items():
+        layers = {name for name, _ in networks[component].named_modules()} if component else set()
+        for key in part:
+            match = _KEY.match(key)
+            if match is not None and match[1] in layers:
+                touched.add(component)
+            elif not key.endswith(".alpha"):
+                unknown.append(f"{component}.{key}" if component else key)
     if unknown or not touched:
         examples = ", ".join(unknown[:3]) or "the file has no LoRA weights"
         raise BuildError(f"lora {lora}: {len(unknown)} of {len(state)} keys do not belong to this base: {examples}")
     return touched
 
 
-def _layer(name: str) -> str:
-    """Layer that a key adds to; attention processors of old files sit beside it (`attn1.processor.to_q_lora` -> `attn1.to_q`)."""
-    name = re.sub(r"\.processor\.(to_[qkv]|to_out)_lora$", r".\1", name)
-    return re.sub(r"\.to_out$", ".to_out.0", name) if name.endswith(".to_out") else name
+def _by_component(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Keys in peft's names by component, by the converters that diffusers loads with; foreign keys under ""."""
+    from diffusers.utils.state_dict_utils import (
+        convert_state_dict_to_diffusers,
+        convert_state_dict_to_peft,
+        convert_unet_state_dict_to_peft,
+    )
+
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, values in state.items():
+        component, _, name = key.partition(".")
+        parts.setdefault(component if component in FUSABLE else "", {})[name if component in FUSABLE else key] = values
+    for component, part in parts.items():
+        if component == "unet":
+            parts[component] = convert_unet_state_dict_to_peft(part)  # type: ignore[no-untyped-call]
+        elif component and not any(".lora_A." in key for key in part):
+            parts[component] = convert_state_dict_to_peft(convert_state_dict_to_diffusers(part))  # type: ignore[no-untyped-call]
+    return parts

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -62,6 +63,12 @@ class Plan:
     def base(self) -> Base:
         """The base that is available."""
         return find_base(self.deployment.base)
+
+    @property
+    def base_label(self) -> str:
+        """The base's name for people: a path as seen from the YAML file, so that it is the same on every machine."""
+        label = Path(self.base.label)
+        return os.path.relpath(label, self.deployment.folder) if label.is_absolute() else self.base.label
 
     @cached_property
     def loras(self) -> tuple[LoraChoice, ...]:
