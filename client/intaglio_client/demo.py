@@ -30,7 +30,6 @@ app = typer.Typer(name="demo", add_completion=False, help="Build, serve, generat
 PROMPT: Final = "mara waving hello on a beach"
 POSE: Final = "waving-01"
 SEED: Final = 7
-_BUILD: Final = "import sys; from intaglio.cli import main; sys.exit(main(['build', *sys.argv[1:]]))"
 _STAGES: Final = {
     "preprocess": "preprocess",
     "text_encoders": "text encoders",
@@ -68,7 +67,7 @@ def demo(
     watch = Stopwatch()
     deployment = load_deployment(config)
     with watch.step("build"):
-        if subprocess.run([sys.executable, "-c", _BUILD, str(config)], check=False).returncode:
+        if subprocess.run([sys.executable, "-m", "intaglio", "build", str(config)], check=False).returncode:
             raise BuildError(f"intaglio build {config} failed; its reason is above")
     image, memory = run_demo(deployment, watch, prompt=prompt, pose=pose, seed=seed)
     image.save(out)

@@ -18,7 +18,7 @@ from intaglio.errors import Cancelled, DeadlineExceeded, IntaglioError, InvalidR
 
 __all__ = ["ServerError", "error_from_exception"]
 
-_ENSEMBLE: Final = re.compile(r"^in ensemble '[^']*', ")
+_PREFIX: Final = re.compile(r"^(in ensemble '[^']*', )?(\[request id: [^\]]*\] )?")
 _FIELD: Final = re.compile(r"^(?P<field>[A-Za-z_][\w.\[\]]*): (?P<problem>.*?); allowed: (?P<allowed>.*)$")
 _TENSOR: Final = re.compile(r"(?:inference )?input '(?P<field>[^']+)'")
 _QUEUE: Final = "exceeds maximum queue size"
@@ -32,7 +32,7 @@ class ServerError(IntaglioError):
 def error_from_exception(error: InferenceServerException, *, url: str) -> IntaglioError:
     """The error to raise `from` what tritonclient raised while it talked to `url`."""
     status = (error.status() or "").removeprefix("StatusCode.")
-    message = _ENSEMBLE.sub("", error.message() or "")
+    message = _PREFIX.sub("", error.message() or "")
     match status:
         case "INVALID_ARGUMENT" | "NOT_FOUND" | "UNIMPLEMENTED":
             return _invalid_request(message)

@@ -46,9 +46,9 @@ def test_the_field_comes_through() -> None:
 
 
 def test_tritons_own_refusal_names_the_tensor() -> None:
-    error = mapped("inference input 'steps' data-type is 'FP32', but model 'sdxl' expects 'INT32'", "INVALID_ARGUMENT")
+    error = mapped("[request id: <id_unknown>] inference input 'steps' data-type is 'FP32', but model 'sdxl' expects 'INT32'", "INVALID_ARGUMENT")
     assert isinstance(error, InvalidRequest)
-    assert error.field == "steps"
+    assert str(error).startswith("steps: inference input 'steps' data-type")
 
 
 def test_nobody_there() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,9 +12,15 @@ from pathlib import Path
 import psutil
 import pytest
 
+from intaglio.config import Deployment, load_deployment
 from intaglio.errors import IntaglioError
 from intaglio.serving.installation import find_triton
 from intaglio.serving.process import Endpoints, TritonSettings, free_ports
+from intaglio.serving.server import Server
+from intaglio_client import Client
+
+REPOSITORY = Path(__file__).parents[2]
+CONFIG_FILE = Path(os.environ.get("INTAGLIO_TEST_CONFIG", REPOSITORY / "configs" / "miniature.yaml"))
 
 ECHO = """
 import os
@@ -88,3 +97,26 @@ def nothing_left() -> Iterator[None]:
     yield
     left = leavings() - before
     assert not left, f"left behind: {sorted(left)}"
+
+
+@pytest.fixture(scope="session")
+def miniature() -> Deployment:
+    """The miniature's deployment, built: the folder that `make demo` uses, so nothing is built twice."""
+    deployment = load_deployment(CONFIG_FILE)
+    subprocess.run([sys.executable, "-m", "intaglio", "build", str(CONFIG_FILE)], check=True, timeout=400, stdout=subprocess.DEVNULL)
+    return deployment
+
+
+@pytest.fixture(scope="session")
+def server(miniature: Deployment) -> Iterator[Server]:
+    """The miniature served on free ports."""
+    http, grpc, metrics = free_ports(3)
+    with Server(miniature, endpoints=Endpoints(http_port=http, grpc_port=grpc, metrics_port=metrics)) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    """Our client of `server`."""
+    with Client(server.grpc_url, deadline=120) as connected:
+        yield connected
