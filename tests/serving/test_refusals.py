@@ -1,0 +1,108 @@
+"""Builds that must not be served: refused before or while loading, with the reason and the command that rebuilds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from intaglio.config import Deployment
+from intaglio.errors import IntaglioError
+from intaglio.manifest import read_manifest, write_manifest
+from intaglio.serving.process import Endpoints, free_ports
+from intaglio.serving.server import REPOSITORY, Server
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_left")]
+
+
+@pytest.fixture
+def copied(miniature: Deployment, tmp_path: Path) -> Deployment:
+    """The miniature's deployment with a build of its own to damage."""
+    shutil.copytree(miniature.build_folder, tmp_path / miniature.name, ignore=shutil.ignore_patterns("*.log"))
+    return miniature.model_copy(update={"build": tmp_path})
+
+
+def refusal(deployment: Deployment) -> str:
+    http, grpc, metrics = free_ports(3)
+    with (
+        pytest.raises(IntaglioError) as refused,
+        Server(deployment, endpoints=Endpoints(http_port=http, grpc_port=grpc, metrics_port=metrics)),
+    ):
+        pass
+    return str(refused.value)
+
+
+def engine_file(deployment: Deployment) -> Path:
+    return deployment.build_folder / read_manifest(deployment.build_folder).networks["unet"].path
+
+
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.unlink()  # it may be a hard link
+    path.write_bytes(data)
+
+
+def test_a_damaged_engine(copied: Deployment) -> None:
+    flip_a_byte(engine_file(copied))
+    message = refusal(copied)
+    assert engine_file(copied).name in message
+    assert "content changed" in message
+    assert "rebuild with: intaglio build" in message
+
+
+def test_a_damaged_tokenizer(copied: Deployment) -> None:
+    name = next(name for name in read_manifest(copied.build_folder).files if name.endswith("merges.txt"))
+    flip_a_byte(copied.build_folder / name)
+    message = refusal(copied)
+    assert name in message
+    assert "rebuild with: intaglio build" in message
+
+
+def test_a_missing_engine(copied: Deployment) -> None:
+    engine_file(copied).unlink()
+    message = refusal(copied)
+    assert "is missing" in message
+    assert "rebuild with: intaglio build" in message
+
+
+def test_a_truncated_engine(copied: Deployment) -> None:
+    path = engine_file(copied)
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data[:1000])
+    assert "has 1000 bytes, not" in refusal(copied)
+
+
+def test_no_build(copied: Deployment) -> None:
+    shutil.rmtree(copied.build_folder)
+    message = refusal(copied)
+    assert "No such file" in message
+    assert f"rebuild with: intaglio build {Path('configs', copied.name)}.yaml" in message or "intaglio build /" in message
+
+
+def test_no_model_repository(copied: Deployment) -> None:
+    shutil.rmtree(copied.build_folder / REPOSITORY)
+    assert f"{REPOSITORY} is missing; rebuild with: intaglio build" in refusal(copied)
+
+
+def test_a_build_of_another_configuration(copied: Deployment) -> None:
+    changed = copied.model_copy(update={"verify_tolerance": 0.5})
+    message = refusal(changed)
+    assert "another configuration" in message
+    assert "rebuild with: intaglio build" in message
+
+
+def test_a_repository_of_another_build(copied: Deployment) -> None:
+    manifest = read_manifest(copied.build_folder)
+    write_manifest(copied.build_folder, manifest.model_copy(update={"key": "f" * 64}))
+    message = refusal(copied)
+    assert "the model repository was written for build" in message
+    assert "rebuild with: intaglio build" in message
+
+
+def test_a_manifest_that_is_none(copied: Deployment) -> None:
+    (copied.build_folder / "manifest.json").write_text(json.dumps({"schema_version": 1}))
+    assert "made by another version" in refusal(copied)
