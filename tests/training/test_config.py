@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from intaglio_train import ConfigError, LoraConfig, controlnet_config_from_yaml, lora_config_from_yaml
+from intaglio_train import ConfigError, DataConfig, LoraConfig, controlnet_config_from_yaml, lora_config_from_yaml
+from intaglio_train.data import open_dataset
 
 Keys = Callable[..., dict[str, Any]]
 CONFIGS = Path(__file__).parents[2] / "configs" / "training"
@@ -83,3 +84,13 @@ def test_the_committed_configurations_are_sound() -> None:
         config = read(path)
         assert config.name == path.stem.removeprefix("controlnet_")
         assert config.model == "miniature/model"
+
+
+def test_the_committed_example_trains_as_it_stands() -> None:
+    """`intaglio train lora configs/training/night.yaml` needs nothing but the repository."""
+    config = lora_config_from_yaml(CONFIGS / "night.yaml")
+    assert config.data.folder is not None
+    root = CONFIGS.parents[1]
+    dataset = open_dataset(DataConfig(folder=root / config.data.folder), config.size)
+    assert len(dataset) == 16
+    assert all("in moonlight style" in caption for captions in dataset.captions for caption in captions)

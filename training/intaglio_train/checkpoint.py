@@ -22,7 +22,7 @@ __all__ = ["Checkpoints", "Identity", "identity_of", "random_state", "restore_ra
 
 # These change what is written or how fast, not what is learnt; `steps` moves a cosine's end, which is what asking for more steps means.
 FREE_KEYS = frozenset(
-    {"data", "steps", "output", "device", "compile", "cache_on", "cache_controls", "loader_threads", "log_every", "checkpoint_every"}
+    {"data", "steps", "output", "device", "cache_on", "cache_controls", "loader_threads", "log_every", "checkpoint_every"}
     | {"keep_checkpoints", "samples", "tensorboard", "trigger_words", "format"}
 )
 

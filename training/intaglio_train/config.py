@@ -105,7 +105,6 @@ class TrainingConfig(_Strict):
     seed: Annotated[int, Field(ge=0)] = 0
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     gradient_checkpointing: bool = False
-    compile: bool = False
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     min_snr_gamma: Annotated[float, Field(gt=0)] | None = 5.0

@@ -77,9 +77,7 @@ class _ControlNetLoss:
 
     def __init__(self, session: Session, controlnet: Any) -> None:
         self._session = session
-        compiled = session.config.compile
-        self._controlnet = torch.compile(controlnet) if compiled else controlnet
-        self._unet = torch.compile(session.base.unet) if compiled else session.base.unet
+        self._controlnet = controlnet
 
     def __call__(self, batches: Batches) -> torch.Tensor:
         example = self._session.example(batches)
@@ -93,7 +91,7 @@ class _ControlNetLoss:
                 added_cond_kwargs=conditions.added,
                 return_dict=False,
             )
-            predicted = self._unet(
+            predicted = self._session.base.unet(
                 example.noisy,
                 example.times,
                 conditions.context,

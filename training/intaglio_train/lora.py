@@ -102,15 +102,14 @@ class _LoraLoss:
     def __init__(self, session: Session, config: LoraConfig) -> None:
         self._session = session
         self._prior_weight = config.prior.weight if config.prior else 0.0
-        self._unet = torch.compile(session.base.unet) if config.compile else session.base.unet
 
     def __call__(self, batches: Batches) -> torch.Tensor:
         example = self._session.example(batches)
         conditions = example.conditions
         with self._session.accelerator.autocast():
-            predicted = self._unet(example.noisy, example.times, conditions.context, added_cond_kwargs=conditions.added, return_dict=False)[
-                0
-            ]
+            predicted = self._session.base.unet(
+                example.noisy, example.times, conditions.context, added_cond_kwargs=conditions.added, return_dict=False
+            )[0]
         count = len(batches[0].indices)
         loss = diffusion_loss(predicted[:count], example.target[:count], example.weights[:count])
         if self._prior_weight:
