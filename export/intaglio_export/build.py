@@ -274,8 +274,6 @@ def _assembly_reason(plan: Plan, manifest: BuildManifest, folder: Path) -> str |
         return f"manifest unreadable ({type(error).__name__})"
     if there != manifest:
         changed = [name for name in BuildManifest.model_fields if getattr(there, name) != getattr(manifest, name) and name != "key"]
-        if changed == ["rebuild"]:  # the same build asked for from another folder
-            return _damage(plan, there, folder)
         return f"changed: {', '.join(changed) or 'model repository'}"
     return _damage(plan, manifest, folder)
 

@@ -12,14 +12,18 @@ import pytest
 import torch
 import transformers
 import yaml
-from intaglio_train.lora_files import Adapter, UnetLevels, diffusers_tensors, kohya_tensors, write_adapter
 
 from intaglio_export.build import BuildOptions, BuildResult, build_deployment
 from intaglio_export.stages import StageOutcome
+from intaglio_train.lora_files import Adapter, UnetLevels, diffusers_tensors, kohya_tensors, write_adapter
 from miniature import architecture as miniature
 
 ROOT = Path(__file__).parents[2]
 SDXL_SCHEDULER_EXTRAS = {"clip_sample": False, "set_alpha_to_one": False, "sample_max_value": 1.0, "skip_prk_steps": True}
+
+
+# Barriers of several threads on cores that are shared with other work cost ten times what they save at this size.
+torch.set_num_threads(1)
 
 
 @dataclass
@@ -54,7 +58,10 @@ def _adapter(unet: Any, texts: tuple[Any, Any], *, seed: int, with_text: bool) -
     torch.manual_seed(seed)
     parts: list[tuple[Any, Any, Any]] = [("unet", unet, (".to_q", ".to_k", ".to_v", ".to_out.0"))]
     if with_text:
-        parts += [("text_encoder", texts[0], (".q_proj", ".k_proj", ".v_proj", ".out_proj", ".fc1", ".fc2")), ("text_encoder_2", texts[1], (".q_proj", ".k_proj", ".v_proj", ".out_proj"))]
+        parts += [
+            ("text_encoder", texts[0], (".q_proj", ".k_proj", ".v_proj", ".out_proj", ".fc1", ".fc2")),
+            ("text_encoder_2", texts[1], (".q_proj", ".k_proj", ".v_proj", ".out_proj")),
+        ]
     matrices = {}
     for part, network, ends in parts:
         for name, layer in network.named_modules():
@@ -71,7 +78,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     torch.manual_seed(0)
     texts, unet, vae = miniature.make_text_encoders(), miniature.make_unet(), miniature.make_autoencoder()
     tokenizers = [transformers.CLIPTokenizer.from_pretrained(ROOT / "miniature/model" / name) for name in ("tokenizer", "tokenizer_2")]
-    scheduler = diffusers.EulerDiscreteScheduler(**{key: value for key, value in miniature.SCHEDULER.items() if key not in SDXL_SCHEDULER_EXTRAS})
+    scheduler = diffusers.EulerDiscreteScheduler(
+        **{key: value for key, value in miniature.SCHEDULER.items() if key not in SDXL_SCHEDULER_EXTRAS}
+    )
     pipeline = diffusers.StableDiffusionXLPipeline(
         vae=vae, text_encoder=texts[0], text_encoder_2=texts[1], tokenizer=tokenizers[0], tokenizer_2=tokenizers[1],
         unet=unet, scheduler=scheduler, add_watermarker=False,
@@ -127,9 +136,10 @@ def write_config(path: Path, checkpoint: Checkpoint, **changes: Any) -> Path:
         "runtime": "onnxruntime",
         "verify_tolerance": 0.001,
         "build": "build",
+        "execution": {"threads": 1},
     }
     values |= changes
-    path.write_text(yaml.safe_dump({key: value for key, value in values.items() if value is not None}))
+    path.write_text(yaml.safe_dump({key: value for key, value in values.items() if value is not None}, sort_keys=False))
     return path
 
 

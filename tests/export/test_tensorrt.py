@@ -1,0 +1,101 @@
+"""TensorRT-RTX engines ahead of time, on a machine without a card: every network of the miniature for three generations of cards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from intaglio.errors import ConfigError
+from intaglio.manifest import check_files, read_record
+from intaglio_export.compile import CompileJob, Platform, compile_network, is_lora_target
+from intaglio_export.plan import Plan
+from intaglio_export.stages import StageStore
+
+from .conftest import Checkpoint, run_build, write_config
+
+pytest.importorskip("tensorrt_rtx", reason="pip install 'intaglio[tensorrt]'")
+PROFILES = {"sizes": [[64, 64]], "text_chunks": 1}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store for all targets: ONNX graphs are shared."""
+    return tmp_path_factory.mktemp("ahead-of-time")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("target", ["sm86", "sm89", "sm120"])
+def test_every_network_for_every_card(checkpoint: Checkpoint, folder: Path, target: str, precision: str) -> None:
+    controlnets = {"pose": {"folder": str(checkpoint.controlnet("pose")), "type": "pose"}}
+    config = write_config(
+        folder / f"rtx-{precision}.yaml",
+        checkpoint,
+        controlnets=controlnets,
+        profiles=PROFILES,
+        precision=precision,
+        runtime="auto",
+        fuse={},
+    )
+    result, _ = run_build(config, runtime="tensorrt-rtx", target=target)
+    assert result.folder.name == f"rtx-{precision}-{target}"
+    assert (result.manifest.runtime, result.manifest.target) == ("tensorrt-rtx", target)
+    assert any("not verified: no GPU" in message for message in result.messages)
+    for name, network in result.manifest.networks.items():
+        check_files(result.folder, network.files, command="")
+        assert network.verification.startswith("not verified: no GPU")
+        assert (result.folder / network.path).stat().st_size > 10_000, name
+
+
+def small_job(checkpoint: Checkpoint, folder: Path, *, refit: bool = False) -> tuple[Plan, CompileJob]:
+    """A text encoder to compile: the quickest network."""
+    from intaglio.config import load_deployment
+
+    platform = Platform("tensorrt-rtx", "sm89", "1", on_gpu=False)
+    plan = Plan(load_deployment(write_config(folder / "small.yaml", checkpoint, fuse={}, profiles=PROFILES)), platform, StageStore(folder))
+    plan.store.run(plan.onnx("text_encoder"))
+    onnx = plan.store.path(plan.onnx("text_encoder")) / "model.onnx"
+    spec, profiles = plan.spec("text_encoder"), plan.profiles("text_encoder")
+    return plan, CompileJob(onnx=onnx, network=spec, profiles=profiles, precision="fp32", timing_cache=folder / "t.cache", refit=refit)
+
+
+def test_one_network(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    plan, job = small_job(checkpoint, tmp_path)
+    notes = compile_network(job, tmp_path, platform=plan.platform)
+    assert notes["profiles"] == ["C1-2"]
+    assert (tmp_path / "engine.plan").stat().st_size == notes["plan_bytes"]
+
+
+def test_unknown_target_names_the_known(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    _, job = small_job(checkpoint, tmp_path)
+    with pytest.raises(ConfigError, match=r"target sm100: TensorRT-RTX 1 builds for .*sm86, sm89, sm120"):
+        compile_network(job, tmp_path, platform=Platform("tensorrt-rtx", "sm100", "1", on_gpu=False))
+
+
+def test_refit_needs_the_card(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    plan, job = small_job(checkpoint, tmp_path, refit=True)
+    with pytest.raises(ConfigError, match="refittable engines need the card"):
+        compile_network(job, tmp_path, platform=plan.platform)
+
+
+def test_each_profile_is_in_the_key(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    plan, _ = small_job(checkpoint, tmp_path)
+    more = Plan(
+        plan.deployment.model_copy(update={"profiles": plan.deployment.profiles.model_copy(update={"sizes": ((64, 64), (128, 64))})}),
+        plan.platform,
+        plan.store,
+    )
+    assert plan.engine("unet").key != more.engine("unet").key
+    assert plan.engine("text_encoder").key == more.engine("text_encoder").key
+    assert plan.onnx("unet").key == more.onnx("unet").key
+    assert read_record(plan.store.path(plan.onnx("text_encoder"))) is not None
+
+
+@pytest.mark.parametrize(("name", "expected"), [
+    ("unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.weight.T", True),
+    ("unet.down_blocks.1.attentions.0.transformer_blocks.0.norm1.weight", False),
+    ("unet.down_blocks.1.resnets.0.conv1.weight", False),
+])  # fmt: skip
+def test_only_lora_targets_are_refittable(name: str, expected: bool) -> None:
+    assert is_lora_target(name) is expected
