@@ -26,12 +26,19 @@ __all__ = ["DEFAULT_URL", "Client"]
 
 DEFAULT_URL: Final = "127.0.0.1:8001"
 _DEADLINE_SECONDS: Final = 300.0
-_KEEPALIVE: Final = triton.KeepAliveOptions(
-    keepalive_time_ms=30_000,  # `intaglio serve` welcomes a ping every 10 s; gRPC's own default is one in two hours
-    keepalive_timeout_ms=20_000,
-    keepalive_permit_without_calls=False,
-    http2_max_pings_without_data=0,
-)
+_LARGEST_MESSAGE: Final = 2**31 - 1
+_CHANNEL: Final = [
+    ("grpc.max_send_message_length", _LARGEST_MESSAGE),
+    ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
+    # A connection that died while an image is made is noticed; `intaglio serve` welcomes a ping every 10 s.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.http2.max_pings_without_data", 0),
+    # A server that was restarted is found again within seconds; gRPC's own default is up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 250),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+]
 _WIRE_NAMES: Final = {
     "TYPE_STRING": "BYTES",
     "TYPE_FP32": "FP32",
@@ -132,7 +139,7 @@ class Client:
 
     def _channel(self) -> triton.InferenceServerClient:
         if self._connection is None:
-            self._connection = triton.InferenceServerClient(self.url, keepalive_options=_KEEPALIVE)
+            self._connection = triton.InferenceServerClient(self.url, channel_args=_CHANNEL)
         return self._connection
 
 

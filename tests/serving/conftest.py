@@ -80,12 +80,24 @@ def triton_settings(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., T
     return make
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Servers that others run on this machine are not ours to sweep or to count."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("temporary")))
+        patch.setattr(tempfile, "tempdir", None)
+        yield
+
+
 def leavings() -> set[str]:
-    """Folders, shared-memory segments and Triton processes of any server of ours on this machine."""
-    found = {str(path) for folder in (Path(tempfile.gettempdir()), Path("/dev/shm")) for path in folder.glob("intaglio-serve-*")}
+    """Folders, shared-memory segments and Triton processes of this session's servers."""
+    ours = Path(tempfile.gettempdir())
+    found = {str(path) for path in ours.glob("intaglio-serve-*")}
+    others = {path.name for path in Path("/tmp").glob("intaglio-serve-*")}
+    found |= {str(path) for path in Path("/dev/shm").glob("intaglio-serve-*") if path.name.rpartition("_")[0] not in others}
     for process in psutil.process_iter(["name", "cmdline", "status"]):
         command = " ".join(process.info["cmdline"] or [])
-        if "intaglio-serve-" in command and process.info["status"] != psutil.STATUS_ZOMBIE:
+        if f"{ours}/intaglio-serve-" in command and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.add(f"{process.pid} {process.info['name']}")
     return found
 
