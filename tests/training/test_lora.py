@@ -144,7 +144,7 @@ OTHER_CURVE: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="module")
 def plain(model: Path, arrays: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Curve and weights of a three-step run with changed keys."""
+    """Curve and weights of a two-step run with changed keys."""
     known: dict[str, Any] = {}
 
     def run(changes: dict[str, Any]) -> tuple[list[float], dict[str, torch.Tensor]]:
@@ -166,7 +166,7 @@ def plain(model: Path, arrays: Path, tmp_path_factory: pytest.TempPathFactory) -
                 "device": "cpu",
                 "log_every": 1,
             }
-            config = LoraConfig.model_validate(shared | {"steps": 3, "batch_size": 2, "learning_rate": 1e-3} | more)
+            config = LoraConfig.model_validate(shared | {"steps": 2, "batch_size": 2, "learning_rate": 1e-3} | more)
             result = train_lora(config)
             known[repr(changes)] = losses(result.losses), load_file(str(result.files[0]))
         return known[repr(changes)]  # type: ignore[no-any-return]

@@ -46,7 +46,7 @@ def wait_for_step(process: subprocess.Popen[str], losses: Path, step: int) -> No
 
 
 def test_a_run_killed_at_step_10_goes_on_with_the_same_curve(keys: Keys, tmp_path: Path) -> None:
-    changes = {"steps": 20, "dropout": 0.2, "gradient_accumulation": 2, "schedule": "cosine", "checkpoint_every": 4, "cache_latents": True}
+    changes = {"steps": 14, "dropout": 0.2, "gradient_accumulation": 2, "schedule": "cosine", "checkpoint_every": 4, "cache_latents": True}
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump(keys(cache_text=True, **changes)))
     process = start(config)
@@ -58,7 +58,7 @@ def test_a_run_killed_at_step_10_goes_on_with_the_same_curve(keys: Keys, tmp_pat
 
     resumed = CliRunner().invoke(app, ["lora", str(config)])
     assert resumed.exit_code == 0
-    assert re.search(r"resuming at step (8|12|16) of 20", resumed.stdout)
+    assert re.search(r"resuming at step (8|12) of 14", resumed.stdout)
     whole = train_lora(LoraConfig.model_validate(keys(output=str(tmp_path / "whole"), cache_text=True, **changes)))
     for name in ("losses.csv", "tiny.safetensors"):
         assert (tmp_path / "out" / name).read_bytes() == (whole.losses.parent / name).read_bytes()
