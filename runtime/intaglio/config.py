@@ -253,7 +253,8 @@ class Deployment(_Strict):
     @property
     def digest(self) -> str:
         """sha256 of every value that a build holds; the same on every machine (paths as seen from the YAML file)."""
-        values = self.model_dump(exclude={"folder", "build", "server"})
+        places = {"host", "http_port", "grpc_port", "metrics_port"}  # queue_size and workers are in the build's model repository
+        values = self.model_dump(exclude={"folder": True, "build": True, "server": places})
         text = json.dumps(values, sort_keys=True, separators=(",", ":"), default=lambda path: os.path.relpath(path, self.folder))
         return hashlib.sha256(text.encode()).hexdigest()
 

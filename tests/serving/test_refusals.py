@@ -106,3 +106,11 @@ def test_a_repository_of_another_build(copied: Deployment) -> None:
 def test_a_manifest_that_is_none(copied: Deployment) -> None:
     (copied.build_folder / "manifest.json").write_text(json.dumps({"schema_version": 1}))
     assert "made by another version" in refusal(copied)
+
+
+@pytest.mark.parametrize("change", [{"queue_size": 1}, {"workers": 2}])
+def test_server_values_that_a_build_holds(copied: Deployment, change: dict[str, int]) -> None:
+    """Queue and instances are in the build's config.pbtxt: changing them is a change of the build, changing a port is not."""
+    assert "another configuration" in refusal(copied.model_copy(update={"server": copied.server.model_copy(update=change)}))
+    elsewhere = copied.server.model_copy(update={"grpc_port": 18123})
+    assert copied.model_copy(update={"server": elsewhere}).digest == copied.digest
