@@ -46,7 +46,8 @@ def test_the_field_comes_through() -> None:
 
 
 def test_tritons_own_refusal_names_the_tensor() -> None:
-    error = mapped("[request id: <id_unknown>] inference input 'steps' data-type is 'FP32', but model 'sdxl' expects 'INT32'", "INVALID_ARGUMENT")
+    message = "[request id: <id_unknown>] inference input 'steps' data-type is 'FP32', but model 'sdxl' expects 'INT32'"
+    error = mapped(message, "INVALID_ARGUMENT")
     assert isinstance(error, InvalidRequest)
     assert str(error).startswith("steps: inference input 'steps' data-type")
 
