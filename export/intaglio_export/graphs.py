@@ -9,6 +9,8 @@ Weights and activations have the network's precision; the solver's state, guidan
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -75,7 +77,10 @@ class ControlNetStep(nn.Module):
 
     def __init__(self, controlnet: nn.Module) -> None:
         super().__init__()
-        self.controlnet = controlnet
+        # The control image is embedded once an image, not once a row; the ControlNet proper (a shallow copy) gets the embedding.
+        self.embedding = controlnet.get_submodule("controlnet_cond_embedding")
+        self.controlnet = copy.copy(controlnet)
+        self.controlnet._modules = {**controlnet._modules, "controlnet_cond_embedding": nn.Identity()}
 
     def forward(  # noqa: PLR0913, PLR0917  (the tensor table's inputs, in its order)
         self,
@@ -95,7 +100,7 @@ class ControlNetStep(nn.Module):
             _model_input(state, input_scale, rows).to(dtype),
             timestep,
             encoder_hidden_states=prompt_embeds,
-            controlnet_cond=_repeated(control_image, rows).to(dtype),
+            controlnet_cond=_repeated(self.embedding(control_image.to(dtype)), rows),
             added_cond_kwargs={"text_embeds": pooled_embeds, "time_ids": time_ids},
             return_dict=False,
         )
@@ -216,7 +221,7 @@ def export_network(model: nn.Module, name: str, path: Path, *, architecture: Arc
             _export_steps(wrapper, network, inputs, path)
         else:
             _export_with_optimum(wrapper, network, inputs, path)
-    _gather_weights(path)
+    _finish(path, wrapper)
 
 
 def _export_steps(wrapper: nn.Module, network: NetworkSpec, inputs: Mapping[str, Tensor], path: Path) -> None:
@@ -264,14 +269,33 @@ def _export_with_optimum(wrapper: nn.Module, network: NetworkSpec, inputs: Mappi
     export_pytorch(wrapper, config, opset=OPSET, output=path)
 
 
-def _gather_weights(path: Path) -> None:
-    """One file of weights beside a large graph, none beside a small one; whatever the exporter left is removed."""
-    before = {item for item in path.parent.iterdir() if item != path}
+def _finish(path: Path, wrapper: nn.Module) -> None:
+    """Name the weights, and keep those of a large graph in one file beside it; whatever the exporter left is removed."""
+    left = {item for item in path.parent.iterdir() if item != path}
     model = onnx.load(path)
-    if not before and model.ByteSize() < _LARGEST_PROTOBUF:
-        return
+    _name_weights(model, wrapper)
     large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _LARGEST_PROTOBUF
     path.unlink()
-    for item in before:
+    for item in left:
         item.unlink()
     onnx.save(model, path, save_as_external_data=large, all_tensors_to_one_file=True, location=f"{path.name}.data", size_threshold=1024)
+
+
+def _name_weights(model: onnx.ModelProto, wrapper: nn.Module) -> None:
+    """Give the matrices that the exporter transposed and numbered the parameter's name with `.T`: a refit finds them by it."""
+    digests = {
+        hashlib.sha256(parameter.detach().t().contiguous().numpy().tobytes()).digest(): f"{name}.T"
+        for name, parameter in wrapper.named_parameters()
+        if parameter.ndim == 2
+    }
+    taken = {tensor.name for tensor in model.graph.initializer}
+    renamed = {}
+    for tensor in model.graph.initializer:
+        name = digests.get(hashlib.sha256(tensor.raw_data).digest()) if tensor.name.startswith("onnx::") else None
+        if name is not None and name not in taken:
+            taken.add(name)
+            renamed[tensor.name] = name
+            tensor.name = name
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = renamed.get(name, name)

@@ -126,7 +126,12 @@ class Plan:
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
-        """All stages in order."""
+        """All stages in order.
+
+        Raises:
+            ConfigError, BuildError: anything the deployment names is missing or damaged; said before any work is done.
+        """
+        self.support_files  # noqa: B018
         fuse = () if self.fuse is None else (self.fuse,)
         each = [(self.onnx(name), self.engine(name), self.verify(name)) for name in self.networks]
         return (*fuse, *(stage for stages in each for stage in stages if stage is not None))
@@ -222,7 +227,7 @@ class Plan:
         """The file an engine backend opens."""
         return self.store.path(self.engine(network)) / ENGINE_FILES[self.platform.runtime]
 
-    @property
+    @cached_property
     def support_files(self) -> dict[str, Path]:
         """Tokenizer and pose files by their path in the build."""
         found: dict[str, Path] = {}

@@ -70,6 +70,15 @@ def test_onnx_equals_the_table(built: tuple[Path, BuildResult]) -> None:
         OnnxRuntimeBackend(threads=1).load(spec, result.folder / network.path, precision="fp32")
 
 
+def test_lora_targets_keep_their_names(built: tuple[Path, BuildResult]) -> None:
+    """A refit replaces them by name in a running engine."""
+    store = built[1].folder.parent / ".stages/onnx/unet"
+    graph = onnx.load(next(store.glob("*/model.onnx"))).graph
+    names = [tensor.name for tensor in graph.initializer if compiling.is_lora_target(tensor.name)]
+    assert len([name for name in names if name.endswith("to_q.weight.T")]) == 2 * 11
+    assert not [tensor.name for tensor in graph.initializer if tensor.name.startswith("onnx::MatMul")]
+
+
 def test_second_build_does_nothing_in_three_seconds(copied: Path) -> None:
     run_build(copied)
     command = [sys.executable, "-X", "importtime", "-c", "from intaglio_export.command import app; app()", str(copied)]
@@ -228,11 +237,10 @@ def test_damaged_base_is_named(checkpoint: Checkpoint, tmp_path: Path, spoil: An
     ({"vae": {"folder": "nowhere"}}, "vae .*no such folder"),
 ])  # fmt: skip
 def test_bad_configurations(checkpoint: Checkpoint, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    config = write_config(tmp_path / "a.yaml", checkpoint, **changes)
     with pytest.raises(ConfigError, match=message):
-        deployment = load_deployment(write_config(tmp_path / "a.yaml", checkpoint, **changes))
-        plan = planning.Plan(deployment, compiling.resolve_platform(deployment), StageStore(tmp_path / "store"))
-        assert plan.stages
-        assert plan.support_files
+        run_build(config)
+    assert not (tmp_path / "build/.stages/onnx").exists()  # said before any work
 
 
 def test_controlnet_of_another_base(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -263,7 +271,7 @@ def test_tensorrt_without_a_card_needs_a_target(checkpoint: Checkpoint, tmp_path
 @pytest.mark.parametrize(("card", "packaged", "runtime", "target"), [
     (None, True, "onnxruntime", "cpu"), ("sm89", True, "tensorrt-rtx", "sm89"), ("sm89", False, "onnxruntime", "cpu"),
 ])  # fmt: skip
-def test_auto_takes_the_card_that_is_here(
+def test_auto_takes_the_card_that_is_here(  # noqa: PLR0913, PLR0917
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, card: str | None, packaged: bool, runtime: str, target: str
 ) -> None:
     monkeypatch.setattr(compiling, "gpu_capability", lambda: card)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from intaglio.config import load_deployment
 from intaglio.errors import ConfigError
 from intaglio.manifest import check_files, read_record
 from intaglio_export.compile import CompileJob, Platform, compile_network, is_lora_target
@@ -25,8 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("target", ["sm86", "sm89", "sm120"])
+@pytest.mark.parametrize(("target", "precision"), [("sm86", "fp32"), ("sm89", "fp32"), ("sm120", "fp32"), ("sm89", "fp16")])
 def test_every_network_for_every_card(checkpoint: Checkpoint, folder: Path, target: str, precision: str) -> None:
     controlnets = {"pose": {"folder": str(checkpoint.controlnet("pose")), "type": "pose"}}
     config = write_config(
@@ -50,8 +50,6 @@ def test_every_network_for_every_card(checkpoint: Checkpoint, folder: Path, targ
 
 def small_job(checkpoint: Checkpoint, folder: Path, *, refit: bool = False) -> tuple[Plan, CompileJob]:
     """A text encoder to compile: the quickest network."""
-    from intaglio.config import load_deployment
-
     platform = Platform("tensorrt-rtx", "sm89", "1", on_gpu=False)
     plan = Plan(load_deployment(write_config(folder / "small.yaml", checkpoint, fuse={}, profiles=PROFILES)), platform, StageStore(folder))
     plan.store.run(plan.onnx("text_encoder"))
