@@ -20,6 +20,7 @@ from intaglio.serving.server import Server
 from intaglio_client import Client
 
 REPOSITORY = Path(__file__).parents[2]
+# A GPU host runs these tests on another deployment of the same controls, poses and LoRA.
 CONFIG_FILE = Path(os.environ.get("INTAGLIO_TEST_CONFIG", REPOSITORY / "configs" / "miniature.yaml"))
 
 ECHO = """
