@@ -26,6 +26,7 @@ _HELP: Final[Mapping[str, str]] = {
     "serve": "run Triton on a build until Ctrl-C",
     "generate": "ask a server for images",
     "doctor": "what this machine has, what is missing, what fixes it",
+    "demo": "build, serve, generate, stop; where the time went",
     "train": "train a LoRA or a ControlNet",
     "bench": "measure a server",
 }
