@@ -2,7 +2,7 @@
 
     python -m miniature.dataset base OUT --count 48000
     python -m miniature.dataset controls OUT --count 12000
-    python -m miniature.dataset lessons OUT --count 768        # one folder a LoRA
+    python -m miniature.dataset lessons OUT --count 192        # one folder a LoRA
     python -m miniature.dataset examples                       # the few committed PNGs under miniature/examples/night
 """
 
@@ -116,7 +116,7 @@ def main() -> None:
     if arguments.what == "examples":
         write_examples(arguments.out or Path(__file__).parent / "examples" / "night")
     elif arguments.what == "lessons":
-        write_lessons(out, arguments.count or 768)
+        write_lessons(out, arguments.count or 192)
     else:
         write_arrays(out / arguments.what, arguments.count or 12000, controls=arguments.what == "controls")
 

@@ -30,14 +30,16 @@ from torch import Tensor, nn
 
 from miniature import architecture, dataset
 from miniature.labels import CLASS_COUNTS
+from miniature.styles import LESSONS
 
 WORK = Path("build/miniature")
 MODEL = Path(__file__).parent / "model"
-STEPS = {"autoencoder": 9000, "base": 11000}
+STEPS = {"autoencoder": 3400, "base": 6500, "refine": 6800}
+LEARNING_RATE = {"autoencoder": 1.5e-3, "base": 8e-4, "refine": 6e-4}
 BATCH = {"autoencoder": 64, "base": 320}
-COUNTS = {"base": 48000, "controls": 12000, "lessons": 768}
+COUNTS = {"base": 48000, "controls": 10000, "lessons": 192}
 CHECKPOINT_EVERY = 1500
-EMA_DECAY = 0.999
+EMA_DECAY = 0.9993
 KL_WEIGHT = 1e-6
 MIN_SNR_GAMMA = 5.0  # arXiv 2303.09556
 TEXT_TASK_WEIGHT = 0.1
@@ -83,12 +85,12 @@ class Averaged:
 class Run:
     """One training run: optimizer with warm-up and cosine decay, moving average, checkpoints, progress bar."""
 
-    def __init__(self, name: str, module: nn.Module, *, learning_rate: float, steps: int) -> None:
-        self.name, self.module, self.steps = name, module, steps
+    def __init__(self, name: str, module: nn.Module) -> None:
+        self.name, self.module, self.steps = name, module, STEPS[name]
         self.path = WORK / "train" / f"{name}.checkpoint"
         self.average = Averaged(module)
         fused = device().type == "cuda"
-        self.optimizer = torch.optim.AdamW(module.parameters(), learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=fused)
+        self.optimizer = torch.optim.AdamW(module.parameters(), LEARNING_RATE[name], betas=(0.9, 0.99), weight_decay=0.01, fused=fused)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._share)
         self.begin = 0
         if self.path.exists():
@@ -161,7 +163,7 @@ def train_autoencoder() -> None:
     if COMPILE:
         model.encoder.compile()
         model.decoder.compile()
-    run = Run("autoencoder", model, learning_rate=1.5e-3, steps=STEPS["autoencoder"])
+    run = Run("autoencoder", model)
 
     def loss_of_step(generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(images), (BATCH["autoencoder"],), generator=generator, device=device())
@@ -251,9 +253,35 @@ class BaseModel(nn.Module):
         return context, second.text_embeds, torch.cat([summary, second.text_embeds], -1)
 
 
-def train_base() -> None:
-    """Text encoders and UNet together, epsilon prediction, min-SNR weights; 1 caption in 20 empty, 1 in 20 zeroed (force_zeros_for_empty_prompt)."""
-    out = WORK / "train" / "base.safetensors"
+def canonical(state: State) -> State:
+    """transformers 5 dropped `text_model.` from the CLIP text models' names; released SDXL weights, and ours, have it."""
+    renamed = {}
+    for name, tensor in state.items():
+        part, _, rest = name.partition(".")
+        bare = part in ("text_encoder", "text_encoder_2") and rest.startswith(("embeddings.", "encoder.", "final_layer_norm."))
+        renamed[f"{part}.text_model.{rest}" if bare else name] = tensor
+    return renamed
+
+
+def load_base(name: str) -> BaseModel:
+    """The text encoders and UNet that stage `name` left."""
+    state = load_file(WORK / "train" / f"{name}.safetensors")
+    model = BaseModel()
+    for own in model.state_dict():
+        if own not in state and own.replace(".", ".text_model.", 1) in state:
+            state[own] = state.pop(own.replace(".", ".text_model.", 1))
+    wrong = model.load_state_dict(state, strict=False)
+    if wrong.unexpected_keys or any(not key.startswith("heads.") for key in wrong.missing_keys):
+        raise SystemExit(f"{name}.safetensors does not fit this architecture: {wrong}")
+    return model
+
+
+def train_base(name: str = "base", start: str | None = None) -> None:
+    """Text encoders and UNet together, epsilon prediction, min-SNR weights.
+
+    1 caption in 20 is empty and 1 in 20 has its embeddings zeroed (force_zeros_for_empty_prompt). `start` names the stage to go on from.
+    """
+    out = WORK / "train" / f"{name}.safetensors"
     autoencoder = load_autoencoder()
     scale = autoencoder.config.scaling_factor
     latents = encode_all(autoencoder, base_images()).float().mul_(scale).half()
@@ -266,7 +294,7 @@ def train_base() -> None:
     weights = snr.clamp(max=MIN_SNR_GAMMA) / snr
     time_ids = torch.tensor([[architecture.IMAGE_SIZE, architecture.IMAGE_SIZE, 0, 0, architecture.IMAGE_SIZE, architecture.IMAGE_SIZE]], device=device()).float()
     torch.manual_seed(2)
-    model = BaseModel().to(device())
+    model = (load_base(start) if start else BaseModel()).to(device())
     if COMPILE:
         model.unet.compile()
     batch = BATCH["base"]
@@ -291,8 +319,13 @@ def train_base() -> None:
         error = (predicted - noise).square().mean((1, 2, 3))
         return (error * weights[t]).mean() + TEXT_TASK_WEIGHT * task / len(logits)
 
-    state = Run("base", model, learning_rate=8e-4, steps=STEPS["base"]).train(loss_of_step)
-    save_atomically({name: tensor for name, tensor in state.items() if not name.startswith("heads.")}, out)
+    state = canonical(Run(name, model).train(loss_of_step))
+    save_atomically({key: tensor for key, tensor in state.items() if not key.startswith("heads.")}, out)
+
+
+def refine_base() -> None:
+    """A second cycle of the learning rate from where the first ended: limbs and faces settle here."""
+    train_base("refine", start="base")
 
 
 def assemble() -> None:
@@ -300,53 +333,59 @@ def assemble() -> None:
     from diffusers import StableDiffusionXLPipeline
     from transformers import CLIPTokenizer
 
-    state = load_file(WORK / "train" / "base.safetensors")
-    model = BaseModel()
-    model.load_state_dict(state, strict=False)
+    model = load_base("refine")
     pipeline = StableDiffusionXLPipeline(
         vae=load_autoencoder().cpu(), text_encoder=model.text_encoder, text_encoder_2=model.text_encoder_2, unet=model.unet,
         tokenizer=CLIPTokenizer.from_pretrained(str(MODEL / "tokenizer")), tokenizer_2=CLIPTokenizer.from_pretrained(str(MODEL / "tokenizer_2")),
         scheduler=architecture.make_scheduler(), force_zeros_for_empty_prompt=True, add_watermarker=False,
     )  # fmt: skip
     pipeline.to(torch.float16).save_pretrained(MODEL, safe_serialization=True)
+    for folder in ("text_encoder", "text_encoder_2"):
+        weights = MODEL / folder / "model.safetensors"
+        named = canonical({f"{folder}.{key}": tensor for key, tensor in load_file(weights).items()})
+        save_atomically({key.removeprefix(f"{folder}."): tensor for key, tensor in named.items()}, weights)
     path = MODEL / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | architecture.SCHEDULER_EXTRAS, indent=2, sort_keys=True) + "\n")
 
 
-def train_adapters(kind: str, names: tuple[str, ...]) -> None:
-    """`intaglio train KIND` for every name at once, one process each: alone, none of them fills a GPU."""
+def train_adapters(commands: dict[str, list[str]]) -> None:
+    """`intaglio train` for every name at once, one process each: alone, none of them fills a GPU."""
     environment = os.environ | {"OMP_NUM_THREADS": "2"}
-    commands = {
-        name: [sys.executable, "-m", "intaglio_train", kind, f"configs/training/{'controlnet_' * (kind == 'controlnet')}{name}.yaml"] for name in names
-    }
-    logs = {name: (WORK / "train" / f"{kind}-{name}.log").open("w") for name in names}
-    running = {name: subprocess.Popen(command, stdout=logs[name], stderr=subprocess.STDOUT, env=environment) for name, command in commands.items()}
+    running = {}
+    for name, command in commands.items():
+        with (WORK / "train" / f"{name}.log").open("w") as log:
+            running[name] = subprocess.Popen([sys.executable, "-m", "intaglio_train", *command], stdout=log, stderr=log, env=environment)
     failed = [name for name, process in running.items() if process.wait() != 0]
-    for log in logs.values():
-        log.close()
     if failed:
-        raise SystemExit(f"training failed: {', '.join(failed)}; see {WORK}/train/{kind}-NAME.log")
+        raise SystemExit(f"training failed: {', '.join(failed)}; see {WORK}/train/NAME.log")
 
 
-def train_controlnets() -> None:
-    """All five ControlNets."""
-    train_adapters("controlnet", architecture.CONTROL_TYPES)
+def train_controlnets_and_loras() -> None:
+    """All five ControlNets and all four LoRAs, side by side."""
+    commands = {
+        f"controlnet_{name}": ["controlnet", f"configs/training/controlnet_{name}.yaml", "--install", str(MODEL.parent / "controlnets")]
+        for name in architecture.CONTROL_TYPES
+    }
+    commands |= {
+        name: ["lora", f"configs/training/{name}.yaml", "--data", str(WORK / "data" / name), "--install", str(MODEL.parent / "loras")]
+        for name in LESSONS
+    }
+    train_adapters(commands)
 
 
-def train_loras() -> None:
-    """All LoRAs."""
-    from miniature.styles import LESSONS
-
-    train_adapters("lora", tuple(LESSONS))
+def adapter_files() -> Iterator[Path]:
+    """What `train_controlnets_and_loras` leaves."""
+    yield from (MODEL.parent / "controlnets" / name / "config.json" for name in architecture.CONTROL_TYPES)
+    yield from (MODEL.parent / "loras" / f"{name}.safetensors" for name in LESSONS)
 
 
 STAGES: dict[str, tuple[Callable[[], None], Callable[[], Iterator[Path]]]] = {
     "data": (make_data, lambda: (WORK / "data" / name / "captions.json" for name in ("base", "controls", "meadow"))),
     "autoencoder": (train_autoencoder, lambda: iter((WORK / "train" / "autoencoder.safetensors",))),
     "base": (train_base, lambda: iter((WORK / "train" / "base.safetensors",))),
+    "refine": (refine_base, lambda: iter((WORK / "train" / "refine.safetensors",))),
     "assemble": (assemble, lambda: iter((MODEL / "unet" / "diffusion_pytorch_model.safetensors",))),
-    "controlnets": (train_controlnets, lambda: (MODEL.parent / "controlnets" / name / "config.json" for name in architecture.CONTROL_TYPES)),
-    "loras": (train_loras, lambda: (MODEL.parent / "loras" / f"{name}.safetensors" for name in ("night", "pencil", "mara", "meadow"))),
+    "adapters": (train_controlnets_and_loras, adapter_files),
 }
 
 
@@ -355,6 +394,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"any of {', '.join(STAGES)}; all of them when none is named")
     parser.add_argument("--steps", type=int, help="train this many steps instead (a trial)")
+    parser.add_argument("--again", action="store_true", help="run the stages even where their output is there")
     parser.add_argument("--eager", action="store_true", help="do without torch.compile")
     arguments = parser.parse_args()
     if unknown := set(arguments.stages) - set(STAGES):
@@ -366,7 +406,7 @@ def main() -> None:
     table = Table("stage", "seconds", "outcome")
     for name in arguments.stages or STAGES:
         work, outputs = STAGES[name]
-        if all(path.exists() for path in outputs()):
+        if all(path.exists() for path in outputs()) and not arguments.again:
             table.add_row(name, "0", "already there")
             continue
         start = time.monotonic()

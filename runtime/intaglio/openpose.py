@@ -76,10 +76,10 @@ def read_pose(document: Any) -> Keypoints:
 
 
 def draw_pose(keypoints: Keypoints, *, width: int, height: int) -> NDArray[np.uint8]:
-    """[height, width, RGB] map of `keypoints` [people, 18, 3], black behind; strokes grow with the shorter side."""
+    """[height, width, RGB] map of `keypoints` [people, 18, 3], black behind; strokes grow with the shorter side above 512."""
     image = Image.new("RGB", (width * _OVERSAMPLE, height * _OVERSAMPLE))
     draw = ImageDraw.Draw(image)
-    radius = _STROKE * _OVERSAMPLE * max(min(width, height) / _STROKE_CANVAS, 0.25)
+    radius = _STROKE * _OVERSAMPLE * max(min(width, height) / _STROKE_CANVAS, 1.0)
     for person in keypoints:
         points = person[:, :2] * np.array(image.size)
         seen = person[:, 2] > 0
