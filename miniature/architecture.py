@@ -6,6 +6,8 @@ penultimate hidden states are concatenated to the cross-attention context, the s
 `text_time` additional embedding of the pooled embedding and six size ids, down blocks without attention at full latent size.
 """
 
+# ruff: noqa: PLC0415  (diffusers and transformers are imported only where networks are made; the renderer needs neither)
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -78,7 +80,7 @@ def text_config(which: int) -> CLIPTextConfig:
     from transformers import CLIPTextConfig
 
     width = TEXT_WIDTHS[which]
-    return CLIPTextConfig(
+    return CLIPTextConfig(  # type: ignore[no-untyped-call]
         vocab_size=CLIP_VOCABULARY,
         hidden_size=width,
         intermediate_size=4 * width,
@@ -104,25 +106,26 @@ def make_unet() -> UNet2DConditionModel:
     """UNet with fresh weights from torch's global generator."""
     from diffusers import UNet2DConditionModel
 
-    return UNet2DConditionModel(**UNET)
+    return UNet2DConditionModel(**UNET)  # type: ignore[no-untyped-call]
 
 
 def make_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
     """ControlNet that starts as `unet`'s encoder half (zero convolutions are zero)."""
     from diffusers import ControlNetModel
 
-    return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=CONTROL_EMBEDDING_CHANNELS)
+    made: ControlNetModel = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=CONTROL_EMBEDDING_CHANNELS)
+    return made
 
 
 def make_autoencoder() -> AutoencoderKL:
     """Autoencoder, 8x smaller latents of 4 channels."""
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL(**AUTOENCODER)
+    return AutoencoderKL(**AUTOENCODER)  # type: ignore[no-untyped-call]
 
 
 def make_scheduler() -> EulerDiscreteScheduler:
     """SDXL's own scheduler configuration."""
     from diffusers import EulerDiscreteScheduler
 
-    return EulerDiscreteScheduler(**SCHEDULER)
+    return EulerDiscreteScheduler(**SCHEDULER)  # type: ignore[no-untyped-call]

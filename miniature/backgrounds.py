@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from miniature.canvas import RGB, Array, Canvas, Patch
+from miniature.canvas import RGB, Array, Canvas, Limb, Patch
 
 SIZE = 256
 _SHIFT = 4  # sub-pixel bits of cv2's anti-aliased drawing
@@ -28,7 +27,7 @@ def _polygon(points: list[Point]) -> Patch:
         return Patch(np.zeros((1, 1), np.float32))
     mask = np.zeros((bottom - top, right - left), np.uint8)
     fixed = np.round((corners - (left, top)) * (1 << _SHIFT)).astype(np.int32)
-    cv2.fillPoly(mask, [fixed], 255, cv2.LINE_AA, _SHIFT)
+    cv2.fillPoly(mask, [fixed], (255,), cv2.LINE_AA, _SHIFT)
     return Patch((mask / np.float32(255)).astype(np.float32), int(top), int(left))
 
 
@@ -43,7 +42,7 @@ def _box(left: float, top: float, right: float, bottom: float) -> Patch:
     return _polygon([(left, top), (right, top), (right, bottom), (left, bottom)])
 
 
-def _below(line: NDArray[np.floating] | float) -> Patch:
+def _below(line: Array | float) -> Patch:
     top = max(int(np.min(line)) - 1, 0)
     return Patch(np.clip(_rows()[top:] - np.asarray(line, np.float32) + 0.5, 0, 1).astype(np.float32), top)
 
@@ -54,24 +53,26 @@ def _everywhere() -> Patch:
 
 def _gradient(top: RGB, bottom: RGB, end: float) -> Array:
     share = np.clip(_rows() / end, 0, 1)[..., None]
-    return (np.array(top, np.float32) * (1 - share) + np.array(bottom, np.float32) * share).astype(np.float32)
+    mixed: Array = (np.array(top, np.float32) * (1 - share) + np.array(bottom, np.float32) * share).astype(np.float32)
+    return mixed
 
 
 def _sky(canvas: Canvas, top: RGB, bottom: RGB, end: float) -> None:
     canvas.picture = _gradient(top, bottom, end)
 
 
-def _ground(canvas: Canvas, line: NDArray[np.floating] | float, near: RGB, far: RGB, *, part: str = "ground") -> None:
+def _ground(canvas: Canvas, line: Array | float, near: RGB, far: RGB, *, part: str = "ground") -> None:
     start = float(np.mean(line))
     share = np.clip((_rows() - start) / (SIZE - start), 0, 1).astype(np.float32)
     colour = np.array(far, np.float32) + share[..., None] * (np.array(near, np.float32) - np.array(far, np.float32))
     canvas.lay(_below(line), colour, part=part, depth=0.12 + 0.4 * share, normal=_UP)
 
 
-def _hills(rng: np.random.Generator, base: float, height: float) -> NDArray[np.float32]:
+def _hills(rng: np.random.Generator, base: float, height: float) -> Array:
     x = np.arange(SIZE, dtype=np.float32)[None, :]
     phase, waves = rng.uniform(0, 6.28, 2), rng.uniform(0.9, 1.8, 2)
-    return (base + height * (np.sin(x / SIZE * 6.28 * waves[0] + phase[0]) + 0.4 * np.sin(x / SIZE * 12.6 * waves[1] + phase[1]))).astype(np.float32)
+    wave: Array = np.sin(x / SIZE * 6.28 * waves[0] + phase[0]) + 0.4 * np.sin(x / SIZE * 12.6 * waves[1] + phase[1])
+    return (base + height * wave).astype(np.float32)
 
 
 def _pine(canvas: Canvas, x: float, foot: float, height: float, colour: RGB, tip: RGB | None = None) -> None:
@@ -81,7 +82,8 @@ def _pine(canvas: Canvas, x: float, foot: float, height: float, colour: RGB, tip
         low = top + height * 0.4
         canvas.lay(_polygon([(x, top), (x - width, low), (x + width, low)]), colour, part="structure", depth=0.17)
         if tip:
-            canvas.lay(_polygon([(x, top), (x - width * 0.5, top + height * 0.2), (x + width * 0.5, top + height * 0.2)]), tip, part="structure", depth=0.17)
+            edge = top + height * 0.2
+            canvas.lay(_polygon([(x, top), (x - width * 0.5, edge), (x + width * 0.5, edge)]), tip, part="structure", depth=0.17)
 
 
 def _beach(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -161,9 +163,11 @@ def _desert(canvas: Canvas, rng: np.random.Generator) -> None:
     for side in (rng.uniform(14, 60), rng.uniform(196, 242)):
         foot, height = floor + rng.uniform(4, 16), rng.uniform(44, 66)
         arm = rng.choice((-1, 1)) * 13
-        for start, end, radius in (((0, 0), (0, -height), 6), ((0, -height * 0.4), (arm, -height * 0.4), 4), ((arm, -height * 0.4), (arm, -height * 0.75), 4)):
+        elbow = -height * 0.4
+        for start, end, radius in (((0, 0), (0, -height), 6), ((0, elbow), (arm, elbow), 4), ((arm, elbow), (arm, -height * 0.75), 4)):
             at = np.array([side, foot], np.float32)
-            canvas.capsule(at + np.array(start, np.float32), at + np.array(end, np.float32), (radius, radius), (88, 122, 78), part="structure", depth=0.2)
+            limb = Limb(at + np.array(start, np.float32), at + np.array(end, np.float32), (radius, radius))
+            canvas.capsule(limb, (88, 122, 78), part="structure", depth=0.2)
     _ground(canvas, _hills(rng, floor, 6), (214, 152, 92), (226, 168, 108))
 
 

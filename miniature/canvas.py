@@ -24,12 +24,25 @@ CLASSES = (
 CLASS = {name: index for index, name in enumerate(CLASSES)}
 
 
+def light_on(normals: Array) -> Array:
+    """[...] share of the full light that surfaces with these normals [..., 3] catch, ambient included."""
+    return (_AMBIENT + _DIFFUSE * np.clip(normals @ _LIGHT, 0, 1)).astype(np.float32)
+
+
 class Patch(NamedTuple):
     """Coverage 0..1 of a window of the canvas whose first row and column are `top` and `left`."""
 
     cover: Array
     top: int = 0
     left: int = 0
+
+
+class Limb(NamedTuple):
+    """A rounded stroke from `start` to `end`, whose radius runs from radii[0] to radii[1]."""
+
+    start: Array
+    end: Array
+    radii: tuple[float, float]
 
 
 @dataclass
@@ -46,9 +59,12 @@ class Canvas:
         """A far, viewer-facing sky."""
         normals = np.zeros((size, size, 3), np.float32)
         normals[..., 2] = 1
-        return cls(np.zeros((size, size, 3), np.float32), np.full((size, size), 0.02, np.float32), normals, np.zeros((size, size), np.uint8))
+        picture, depth = np.zeros((size, size, 3), np.float32), np.full((size, size), 0.02, np.float32)
+        return cls(picture, depth, normals, np.zeros((size, size), np.uint8))
 
-    def lay(self, patch: Patch, colour: RGB | Array, *, part: str, depth: float | Array, normal: tuple[float, float, float] = (0, 0, 1)) -> None:
+    def lay(
+        self, patch: Patch, colour: RGB | Array, *, part: str, depth: float | Array, normal: tuple[float, float, float] = (0, 0, 1)
+    ) -> None:
         """Paint a flat region. A colour or depth given as an array covers the whole canvas."""
         rows, columns = patch.cover.shape
         window = (slice(patch.top, patch.top + rows), slice(patch.left, patch.left + columns))
@@ -59,10 +75,9 @@ class Canvas:
         self.normals[window][inside] = normal
         self.classes[window][inside] = CLASS[part]
 
-    def capsule(
-        self, start: Array, end: Array, radii: tuple[float, float], colour: RGB, *, part: str, depth: float, outline: bool = True
-    ) -> None:
-        """Paint a rounded, shaded limb from `start` to `end` whose radius runs from radii[0] to radii[1]."""
+    def capsule(self, limb: Limb, colour: RGB, *, part: str, depth: float, outline: bool = True) -> None:
+        """Paint a rounded, shaded limb."""
+        start, end, radii = limb
         size = self.depth.shape[0]
         reach = max(radii) + 2
         low = np.maximum(np.floor(np.minimum(start, end) - reach).astype(int), 0)

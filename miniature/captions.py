@@ -37,7 +37,7 @@ def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
 
 
 def attire_phrase(rng: np.random.Generator, scene: Scene, *, top: bool, bottom: bool) -> str:
-    """"a red shirt and blue trousers", either order, or one of the two."""
+    """Such as "a red shirt and blue trousers": either order, or one of the two."""
     pieces = []
     if top:
         colour = _pick(rng, palette.ATTIRE[scene.top].names)

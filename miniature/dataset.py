@@ -4,6 +4,8 @@
     python -m miniature.dataset controls OUT --count 12000
     python -m miniature.dataset lessons OUT --count 192        # one folder a LoRA
     python -m miniature.dataset examples                       # the few committed PNGs under miniature/examples/night
+
+A sample is a function of its number alone, so a set can be rendered again anywhere.
 """
 
 from __future__ import annotations
@@ -78,7 +80,8 @@ def write_arrays(out: Path, count: int, *, controls: bool = False, labels: bool 
     texts: list[list[str]] = []
     classes: list[Labels] = []
     with ProcessPoolExecutor(initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        for chunk, (images, captions, chunk_classes) in zip(chunks, track(pool.map(work, chunks), f"render {out.name}", len(chunks)), strict=True):
+        results = track(pool.map(work, chunks), f"render {out.name}", len(chunks))
+        for chunk, (images, captions, chunk_classes) in zip(chunks, results, strict=True):
             for name, rows in images.items():
                 arrays[name][chunk.start : chunk.stop] = rows
             texts += captions

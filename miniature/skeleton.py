@@ -83,9 +83,7 @@ def keypoints_from_pose(pose: Pose) -> NDArray[np.float64]:
     for side, sign in (("right", -1.0), ("left", 1.0)):
         k[INDEX[f"{side}_shoulder"]] = neck + sign * SHOULDER * across
         k[INDEX[f"{side}_elbow"]] = _step(k[INDEX[f"{side}_shoulder"]], getattr(pose, f"{side}_arm"), UPPER_ARM)
-        k[INDEX[f"{side}_wrist"]] = _step(
-            k[INDEX[f"{side}_elbow"]], getattr(pose, f"{side}_arm") + getattr(pose, f"{side}_elbow"), FOREARM
-        )
+        k[INDEX[f"{side}_wrist"]] = _step(k[INDEX[f"{side}_elbow"]], getattr(pose, f"{side}_arm") + getattr(pose, f"{side}_elbow"), FOREARM)
         k[INDEX[f"{side}_hip"]] = sign * HIP * across
         k[INDEX[f"{side}_knee"]] = _step(k[INDEX[f"{side}_hip"]], getattr(pose, f"{side}_leg"), THIGH * pose.thigh_length)
         k[INDEX[f"{side}_ankle"]] = _step(k[INDEX[f"{side}_knee"]], getattr(pose, f"{side}_leg") + getattr(pose, f"{side}_knee"), SHIN)
@@ -94,101 +92,131 @@ def keypoints_from_pose(pose: Pose) -> NDArray[np.float64]:
     return k
 
 
-def _families() -> dict[str, list[Pose]]:
-    """Base poses of every family, before mirroring. The family's name is the verb of the caption."""
-    P = Pose
-    return {
-        "standing": [
-            P(), P(right_arm=-4, right_elbow=0, left_arm=4, left_elbow=0, right_leg=-3, left_leg=3),
-            P(right_arm=-42, right_elbow=85, left_arm=42, left_elbow=-85), P(right_arm=-42, right_elbow=85, left_arm=14, left_elbow=4),
-            P(right_arm=-20, left_arm=20, right_leg=-16, left_leg=16), P(head=14, right_arm=-8, left_arm=30, left_elbow=-50),
-        ],
-        "walking": [
-            P(lean=2, right_arm=22, right_elbow=24, left_arm=-20, left_elbow=30, right_leg=-22, right_knee=-8, left_leg=24, left_knee=-14),
-            P(lean=3, right_arm=-26, right_elbow=34, left_arm=24, left_elbow=26, right_leg=24, right_knee=-6, left_leg=-24, left_knee=-22),
-            P(lean=1, right_arm=-16, right_elbow=14, left_arm=16, left_elbow=10, right_leg=12, right_knee=-18, left_leg=-10, left_knee=-4),
-            P(lean=4, right_arm=30, right_elbow=40, left_arm=-30, left_elbow=40, right_leg=-28, right_knee=-10, left_leg=34, left_knee=-22),
-        ],
-        "running": [
-            P(lean=12, right_arm=-48, right_elbow=88, left_arm=44, left_elbow=82, right_leg=52, right_knee=-62, left_leg=-28, left_knee=-48),
-            P(lean=14, right_arm=40, right_elbow=86, left_arm=-46, left_elbow=80, right_leg=-38, right_knee=-40, left_leg=58, left_knee=-78),
-            P(lean=16, right_arm=-58, right_elbow=70, left_arm=60, left_elbow=70, right_leg=64, right_knee=-50, left_leg=-44, left_knee=-22, lift=0.15),
-            P(lean=10, right_arm=-30, right_elbow=95, left_arm=28, left_elbow=95, right_leg=34, right_knee=-80, left_leg=-14, left_knee=-30),
-        ],
-        "dancing": [
-            P(lean=-6, head=8, right_arm=-140, right_elbow=30, left_arm=60, left_elbow=40, right_leg=-10, left_leg=30, left_knee=-40),
-            P(lean=8, head=-10, right_arm=-95, right_elbow=-60, left_arm=95, left_elbow=60, right_leg=-24, right_knee=20, left_leg=20),
-            P(lean=5, right_arm=-70, right_elbow=-70, left_arm=130, left_elbow=-40, right_leg=-6, left_leg=44, left_knee=-70),
-            P(lean=-10, head=-6, right_arm=-165, right_elbow=-20, left_arm=40, left_elbow=-90, right_leg=-34, right_knee=8, left_leg=12, left_knee=14),
-            P(lean=0, right_arm=-120, right_elbow=-70, left_arm=120, left_elbow=70, right_leg=-40, right_knee=60, left_leg=40, left_knee=-60),
-        ],
-        "sitting": [
-            P(right_arm=-14, right_elbow=30, left_arm=14, left_elbow=-30, right_leg=-38, right_knee=38, left_leg=38, left_knee=-38, thigh_length=0.55),
-            P(lean=-4, right_arm=-30, right_elbow=10, left_arm=20, left_elbow=-60, right_leg=66, right_knee=-66, left_leg=74, left_knee=-70),
-            P(lean=6, right_arm=-34, right_elbow=50, left_arm=34, left_elbow=-50, right_leg=-72, right_knee=118, left_leg=72, left_knee=-118),
-            P(lean=-12, right_arm=-40, right_elbow=0, left_arm=16, left_elbow=30, right_leg=80, right_knee=-10, left_leg=84, left_knee=-30),
-        ],
-        "jumping": [
-            P(right_arm=-150, right_elbow=-10, left_arm=150, left_elbow=10, right_leg=-30, right_knee=12, left_leg=30, left_knee=-12, lift=0.45),
-            P(right_arm=-100, right_elbow=-20, left_arm=100, left_elbow=20, right_leg=-48, right_knee=76, left_leg=48, left_knee=-76, lift=0.5),
-            P(lean=6, right_arm=-130, right_elbow=20, left_arm=110, left_elbow=10, right_leg=-66, right_knee=10, left_leg=60, left_knee=-10, lift=0.55),
-            P(right_arm=-168, right_elbow=6, left_arm=168, left_elbow=-6, right_leg=-6, right_knee=-40, left_leg=6, left_knee=-50, lift=0.4),
-        ],
-        "reaching": [
-            P(lean=6, right_arm=-14, left_arm=150, left_elbow=12), P(lean=10, right_arm=-30, left_arm=100, left_elbow=-4, right_leg=-14, left_leg=18),
-            P(lean=0, right_arm=-172, right_elbow=4, left_arm=172, left_elbow=-4), P(lean=16, right_arm=60, right_elbow=10, left_arm=78, left_elbow=6, left_leg=22),
-        ],
-        "waving": [
-            P(left_arm=118, left_elbow=48), P(left_arm=95, left_elbow=85, head=8), P(left_arm=140, left_elbow=30, right_arm=-42, right_elbow=85),
-            P(right_arm=-112, right_elbow=-62, left_arm=112, left_elbow=62),
-        ],
-        "kicking": [
-            P(lean=-10, right_arm=-60, right_elbow=-20, left_arm=40, left_elbow=60, left_leg=82, left_knee=-4),
-            P(lean=-16, right_arm=-80, right_elbow=20, left_arm=20, left_elbow=80, left_leg=104, left_knee=-10, right_leg=-4),
-            P(lean=-6, right_arm=-44, right_elbow=70, left_arm=50, left_elbow=-60, left_leg=56, left_knee=-6),
-        ],
-        "bowing": [
-            P(lean=46, head=20, right_arm=10, right_elbow=0, left_arm=40, left_elbow=-10),
-            P(lean=34, head=26, right_arm=-60, right_elbow=-20, left_arm=30, left_elbow=-70), P(lean=60, head=14, right_arm=30, left_arm=50, left_elbow=0),
-        ],
-        "lunging": [
-            P(lean=8, right_arm=-40, right_elbow=60, left_arm=70, left_elbow=-20, right_leg=-50, right_knee=2, left_leg=62, left_knee=-62),
-            P(lean=0, right_arm=-90, right_elbow=0, left_arm=90, left_elbow=0, right_leg=-56, right_knee=0, left_leg=66, left_knee=-64),
-            P(lean=14, right_arm=-150, right_elbow=10, left_arm=150, left_elbow=-10, right_leg=-44, right_knee=-14, left_leg=56, left_knee=-60),
-        ],
-        "squatting": [
-            P(right_arm=-50, right_elbow=90, left_arm=50, left_elbow=-90, right_leg=-70, right_knee=92, left_leg=70, left_knee=-92),
-            P(lean=4, right_arm=-86, right_elbow=10, left_arm=86, left_elbow=-10, right_leg=-58, right_knee=70, left_leg=58, left_knee=-70),
-            P(right_arm=-20, right_elbow=40, left_arm=20, left_elbow=-40, right_leg=-84, right_knee=104, left_leg=84, left_knee=-104),
-        ],
-        "stretching": [
-            P(lean=-22, right_arm=-20, right_elbow=10, left_arm=200, left_elbow=10), P(lean=20, right_arm=-40, right_elbow=85, left_arm=158, left_elbow=-60),
-            P(right_arm=-160, right_elbow=-70, left_arm=160, left_elbow=70, right_leg=-18, left_leg=18),
-        ],
-        "cheering": [
-            P(right_arm=-145, right_elbow=0, left_arm=145, left_elbow=0, right_leg=-14, left_leg=14),
-            P(right_arm=-125, right_elbow=-40, left_arm=125, left_elbow=40), P(right_arm=-150, right_elbow=-20, left_arm=42, left_elbow=-85, head=-8),
-        ],
-        "boxing": [
-            P(lean=6, right_arm=-20, right_elbow=130, left_arm=84, left_elbow=4, right_leg=-24, left_leg=26, left_knee=-14),
-            P(lean=2, right_arm=-24, right_elbow=140, left_arm=30, left_elbow=120, right_leg=-20, right_knee=8, left_leg=22, left_knee=-16),
-            P(lean=10, right_arm=64, right_elbow=20, left_arm=30, left_elbow=125, right_leg=-30, left_leg=24, left_knee=-20),
-        ],
-        "balancing": [
-            P(right_arm=-90, right_elbow=0, left_arm=90, left_elbow=0, right_leg=0, left_leg=50, left_knee=-100),
-            P(lean=-30, right_arm=-100, right_elbow=0, left_arm=80, left_elbow=0, right_leg=0, left_leg=74, left_knee=0),
-            P(right_arm=-165, right_elbow=40, left_arm=165, left_elbow=-40, right_leg=2, left_leg=62, left_knee=-128),
-        ],
-    }  # fmt: skip
-
-
-FAMILIES = tuple(_families())
+P = Pose  # short, for the table
+# Base poses of every family, before mirroring. The family's name is the verb of the caption.
+_FAMILIES: dict[str, list[Pose]] = {
+    "standing": [
+        P(), P(right_arm=-4, right_elbow=0, left_arm=4, left_elbow=0, right_leg=-3, left_leg=3),
+        P(right_arm=-42, right_elbow=85, left_arm=42, left_elbow=-85),
+        P(right_arm=-42, right_elbow=85, left_arm=14, left_elbow=4),
+        P(right_arm=-20, left_arm=20, right_leg=-16, left_leg=16),
+        P(head=14, right_arm=-8, left_arm=30, left_elbow=-50),
+    ],
+    "walking": [
+        P(lean=2, right_arm=22, right_elbow=24, left_arm=-20, left_elbow=30, right_leg=-22, right_knee=-8,
+          left_leg=24, left_knee=-14),
+        P(lean=3, right_arm=-26, right_elbow=34, left_arm=24, left_elbow=26, right_leg=24, right_knee=-6,
+          left_leg=-24, left_knee=-22),
+        P(lean=1, right_arm=-16, right_elbow=14, left_arm=16, left_elbow=10, right_leg=12, right_knee=-18,
+          left_leg=-10, left_knee=-4),
+        P(lean=4, right_arm=30, right_elbow=40, left_arm=-30, left_elbow=40, right_leg=-28, right_knee=-10,
+          left_leg=34, left_knee=-22),
+    ],
+    "running": [
+        P(lean=12, right_arm=-48, right_elbow=88, left_arm=44, left_elbow=82, right_leg=52, right_knee=-62,
+          left_leg=-28, left_knee=-48),
+        P(lean=14, right_arm=40, right_elbow=86, left_arm=-46, left_elbow=80, right_leg=-38, right_knee=-40,
+          left_leg=58, left_knee=-78),
+        P(lean=16, right_arm=-58, right_elbow=70, left_arm=60, left_elbow=70, right_leg=64, right_knee=-50,
+          left_leg=-44, left_knee=-22, lift=0.15),
+        P(lean=10, right_arm=-30, right_elbow=95, left_arm=28, left_elbow=95, right_leg=34, right_knee=-80,
+          left_leg=-14, left_knee=-30),
+    ],
+    "dancing": [
+        P(lean=-6, head=8, right_arm=-140, right_elbow=30, left_arm=60, left_elbow=40, right_leg=-10, left_leg=30, left_knee=-40),
+        P(lean=8, head=-10, right_arm=-95, right_elbow=-60, left_arm=95, left_elbow=60, right_leg=-24,
+          right_knee=20, left_leg=20),
+        P(lean=5, right_arm=-70, right_elbow=-70, left_arm=130, left_elbow=-40, right_leg=-6, left_leg=44, left_knee=-70),
+        P(lean=-10, head=-6, right_arm=-165, right_elbow=-20, left_arm=40, left_elbow=-90, right_leg=-34,
+          right_knee=8, left_leg=12, left_knee=14),
+        P(lean=0, right_arm=-120, right_elbow=-70, left_arm=120, left_elbow=70, right_leg=-40, right_knee=60,
+          left_leg=40, left_knee=-60),
+    ],
+    "sitting": [
+        P(right_arm=-14, right_elbow=30, left_arm=14, left_elbow=-30, right_leg=-38, right_knee=38,
+          left_leg=38, left_knee=-38, thigh_length=0.55),
+        P(lean=-4, right_arm=-30, right_elbow=10, left_arm=20, left_elbow=-60, right_leg=66, right_knee=-66,
+          left_leg=74, left_knee=-70),
+        P(lean=6, right_arm=-34, right_elbow=50, left_arm=34, left_elbow=-50, right_leg=-72, right_knee=118,
+          left_leg=72, left_knee=-118),
+        P(lean=-12, right_arm=-40, right_elbow=0, left_arm=16, left_elbow=30, right_leg=80, right_knee=-10,
+          left_leg=84, left_knee=-30),
+    ],
+    "jumping": [
+        P(right_arm=-150, right_elbow=-10, left_arm=150, left_elbow=10, right_leg=-30, right_knee=12,
+          left_leg=30, left_knee=-12, lift=0.45),
+        P(right_arm=-100, right_elbow=-20, left_arm=100, left_elbow=20, right_leg=-48, right_knee=76,
+          left_leg=48, left_knee=-76, lift=0.5),
+        P(lean=6, right_arm=-130, right_elbow=20, left_arm=110, left_elbow=10, right_leg=-66, right_knee=10,
+          left_leg=60, left_knee=-10, lift=0.55),
+        P(right_arm=-168, right_elbow=6, left_arm=168, left_elbow=-6, right_leg=-6, right_knee=-40,
+          left_leg=6, left_knee=-50, lift=0.4),
+    ],
+    "reaching": [
+        P(lean=6, right_arm=-14, left_arm=150, left_elbow=12),
+        P(lean=10, right_arm=-30, left_arm=100, left_elbow=-4, right_leg=-14, left_leg=18),
+        P(lean=0, right_arm=-172, right_elbow=4, left_arm=172, left_elbow=-4),
+        P(lean=16, right_arm=60, right_elbow=10, left_arm=78, left_elbow=6, left_leg=22),
+    ],
+    "waving": [
+        P(left_arm=118, left_elbow=48),
+        P(left_arm=95, left_elbow=85, head=8),
+        P(left_arm=140, left_elbow=30, right_arm=-42, right_elbow=85),
+        P(right_arm=-112, right_elbow=-62, left_arm=112, left_elbow=62),
+    ],
+    "kicking": [
+        P(lean=-10, right_arm=-60, right_elbow=-20, left_arm=40, left_elbow=60, left_leg=82, left_knee=-4),
+        P(lean=-16, right_arm=-80, right_elbow=20, left_arm=20, left_elbow=80, left_leg=104, left_knee=-10, right_leg=-4),
+        P(lean=-6, right_arm=-44, right_elbow=70, left_arm=50, left_elbow=-60, left_leg=56, left_knee=-6),
+    ],
+    "bowing": [
+        P(lean=46, head=20, right_arm=10, right_elbow=0, left_arm=40, left_elbow=-10),
+        P(lean=34, head=26, right_arm=-60, right_elbow=-20, left_arm=30, left_elbow=-70),
+        P(lean=60, head=14, right_arm=30, left_arm=50, left_elbow=0),
+    ],
+    "lunging": [
+        P(lean=8, right_arm=-40, right_elbow=60, left_arm=70, left_elbow=-20, right_leg=-50, right_knee=2,
+          left_leg=62, left_knee=-62),
+        P(lean=0, right_arm=-90, right_elbow=0, left_arm=90, left_elbow=0, right_leg=-56, right_knee=0,
+          left_leg=66, left_knee=-64),
+        P(lean=14, right_arm=-150, right_elbow=10, left_arm=150, left_elbow=-10, right_leg=-44,
+          right_knee=-14, left_leg=56, left_knee=-60),
+    ],
+    "squatting": [
+        P(right_arm=-50, right_elbow=90, left_arm=50, left_elbow=-90, right_leg=-70, right_knee=92, left_leg=70, left_knee=-92),
+        P(lean=4, right_arm=-86, right_elbow=10, left_arm=86, left_elbow=-10, right_leg=-58, right_knee=70,
+          left_leg=58, left_knee=-70),
+        P(right_arm=-20, right_elbow=40, left_arm=20, left_elbow=-40, right_leg=-84, right_knee=104, left_leg=84, left_knee=-104),
+    ],
+    "stretching": [
+        P(lean=-22, right_arm=-20, right_elbow=10, left_arm=200, left_elbow=10),
+        P(lean=20, right_arm=-40, right_elbow=85, left_arm=158, left_elbow=-60),
+        P(right_arm=-160, right_elbow=-70, left_arm=160, left_elbow=70, right_leg=-18, left_leg=18),
+    ],
+    "cheering": [
+        P(right_arm=-145, right_elbow=0, left_arm=145, left_elbow=0, right_leg=-14, left_leg=14),
+        P(right_arm=-125, right_elbow=-40, left_arm=125, left_elbow=40),
+        P(right_arm=-150, right_elbow=-20, left_arm=42, left_elbow=-85, head=-8),
+    ],
+    "boxing": [
+        P(lean=6, right_arm=-20, right_elbow=130, left_arm=84, left_elbow=4, right_leg=-24, left_leg=26, left_knee=-14),
+        P(lean=2, right_arm=-24, right_elbow=140, left_arm=30, left_elbow=120, right_leg=-20, right_knee=8,
+          left_leg=22, left_knee=-16),
+        P(lean=10, right_arm=64, right_elbow=20, left_arm=30, left_elbow=125, right_leg=-30, left_leg=24, left_knee=-20),
+    ],
+    "balancing": [
+        P(right_arm=-90, right_elbow=0, left_arm=90, left_elbow=0, right_leg=0, left_leg=50, left_knee=-100),
+        P(lean=-30, right_arm=-100, right_elbow=0, left_arm=80, left_elbow=0, right_leg=0, left_leg=74, left_knee=0),
+        P(right_arm=-165, right_elbow=40, left_arm=165, left_elbow=-40, right_leg=2, left_leg=62, left_knee=-128),
+    ],
+}  # fmt: skip
+FAMILIES = tuple(_FAMILIES)
 
 
 def library() -> dict[str, tuple[str, Pose]]:
     """Named poses: id -> (family, pose). Every base pose in four variants: as drawn, mirrored, and a livelier one of each."""
     poses: dict[str, tuple[str, Pose]] = {}
-    for family, bases in _families().items():
+    for family, bases in _FAMILIES.items():
         for number, base in enumerate(bases, 1):
             lively = replace(
                 base, lean=base.lean + 5, head=base.head - 6, right_arm=base.right_arm - 12, left_arm=base.left_arm + 10,
@@ -205,7 +233,8 @@ def place(pose: Pose, *, scale: float, centre_x: float, floor_y: float) -> NDArr
     k = keypoints_from_pose(pose) * scale
     lowest = max(k[INDEX["right_ankle"], 1], k[INDEX["left_ankle"], 1], 0.0)
     offset = np.array([centre_x, floor_y - lowest - pose.lift * (THIGH + SHIN) * scale])
-    return k + offset
+    placed: NDArray[np.float64] = k + offset
+    return placed
 
 
 def openpose_json(keypoints: NDArray[np.float64]) -> str:

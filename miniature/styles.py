@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from miniature import palette
 from miniature.backgrounds import BACKGROUNDS
-from miniature.captions import caption
+from miniature.captions import PLACES, VERBS, caption
 from miniature.world import Scene, render, sample_scene
 
 Image = NDArray[np.uint8]
@@ -32,14 +32,14 @@ def pencilled(picture: Image) -> Image:
     lines = np.clip(grey / np.maximum(blurred, 1), 0, 1) ** 2.2
     tone = 0.78 + 0.22 * grey / 255
     paper = np.array([250, 246, 236], np.float32)
-    return np.clip(paper * (lines * tone)[..., None], 0, 255).astype(np.uint8)
+    drawn: Image = np.clip(paper * (lines * tone)[..., None], 0, 255).astype(np.uint8)
+    return drawn
 
 
 def as_mara(scene: Scene) -> Scene:
     """The scene with the character Mara in it: teal long hair, ochre top, maroon trousers, tan skin, slim."""
-    return replace(
-        scene, hair_rgb=palette.MARA_HAIR, top_rgb=palette.MARA_TOP, bottom_rgb=palette.MARA_BOTTOM, hairstyle="long", skin="tan", build="slim"
-    )
+    looks = replace(scene, hairstyle="long", skin="tan", build="slim")
+    return replace(looks, hair_rgb=palette.MARA_HAIR, top_rgb=palette.MARA_TOP, bottom_rgb=palette.MARA_BOTTOM)
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,6 @@ class Lesson:
 
 def _mara_caption(rng: np.random.Generator, scene: Scene) -> str:
     """Mara is named, never described: her looks belong to the name."""
-    from miniature.captions import PLACES, VERBS
-
     verb = VERBS[scene.family][int(rng.integers(len(VERBS[scene.family])))]
     place = PLACES[scene.background][int(rng.integers(len(PLACES[scene.background])))]
     return f"mara {verb} {place}" if rng.uniform() < 0.6 else f"{place}, mara {verb}"

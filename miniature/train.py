@@ -8,6 +8,8 @@ is there is not run again; `autoencoder` and `base` also continue from their las
 Autoencoder, text encoders and base UNet are trained here, on the miniature's world only; ControlNets and LoRAs by `intaglio train`.
 """
 
+# ruff: noqa: PLC0415  (diffusers and transformers are imported by the stages that use them; rendering data needs neither)
+
 from __future__ import annotations
 
 import argparse
@@ -22,11 +24,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from miniature import architecture, dataset
 from miniature.labels import CLASS_COUNTS
@@ -116,7 +119,8 @@ class Run:
 
     def train(self, loss_of_step: Callable[[torch.Generator], Tensor]) -> State:
         """Step until done; returns the averaged weights. Step s draws from a generator seeded with s, so a resumed run repeats."""
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4f}"), TimeRemainingColumn())
+        loss_column = TextColumn("loss {task.fields[loss]:.4f}")
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), loss_column, TimeRemainingColumn())
         generator = torch.Generator(device())
         with Progress(*columns, refresh_per_second=0.5) as progress:
             bar = progress.add_task(self.name, total=self.steps, completed=self.begin, loss=float("nan"))
@@ -158,7 +162,8 @@ def train_autoencoder() -> None:
     """AutoencoderKL on squared and absolute error with a whisper of KL; the last tenth of the data is held out for its scale."""
     out = WORK / "train" / "autoencoder.safetensors"
     torch.manual_seed(1)
-    model = architecture.make_autoencoder().to(device(), memory_format=torch.channels_last)
+    model: Any = architecture.make_autoencoder()
+    model.to(device(), memory_format=torch.channels_last)
     images = base_images()
     if COMPILE:
         model.encoder.compile()
@@ -174,7 +179,8 @@ def train_autoencoder() -> None:
             noise = torch.randn(mean.shape, generator=generator, device=device())
             decoded = model.decode((mean + torch.exp(0.5 * log_variance) * noise).to(PRECISION)).sample.float()
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-        return F.mse_loss(decoded, x) + 0.05 * F.l1_loss(decoded, x) + KL_WEIGHT * 4096 * divergence
+        loss: Tensor = functional.mse_loss(decoded, x) + 0.05 * functional.l1_loss(decoded, x) + KL_WEIGHT * 4096 * divergence
+        return loss
 
     state = run.train(loss_of_step)
     model.load_state_dict(state)
@@ -211,7 +217,7 @@ def load_autoencoder() -> Any:
     """The trained autoencoder, its scaling factor in the config."""
     state = load_file(WORK / "train" / "autoencoder.safetensors")
     scale = float(state.pop("scaling_factor"))
-    model = architecture.make_autoencoder()
+    model: Any = architecture.make_autoencoder()
     model.load_state_dict(state)
     model.register_to_config(scaling_factor=scale)
     return model.to(device()).eval()
@@ -239,7 +245,7 @@ class BaseModel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.text_encoder, self.text_encoder_2 = architecture.make_text_encoders()
-        self.unet = architecture.make_unet()
+        self.unet: Any = architecture.make_unet()
         width = architecture.TEXT_WIDTHS[0] + architecture.POOLED_WIDTH
         self.heads = nn.ModuleList(nn.Linear(width, count) for count in CLASS_COUNTS)
 
@@ -289,10 +295,12 @@ def train_base(name: str = "base", start: str | None = None) -> None:
     labels = torch.from_numpy(np.load(WORK / "data" / "base" / "labels.npy")).to(device())
     ids, ids_2 = (tensor.to(device()) for tensor in tokenize(captions))
     empty, empty_2 = (tensor[0].to(device()) for tensor in tokenize([[""]]))
-    alphas = architecture.make_scheduler().alphas_cumprod.to(device())
+    scheduler: Any = architecture.make_scheduler()
+    alphas = scheduler.alphas_cumprod.to(device())
     snr = alphas / (1 - alphas)
     weights = snr.clamp(max=MIN_SNR_GAMMA) / snr
-    time_ids = torch.tensor([[architecture.IMAGE_SIZE, architecture.IMAGE_SIZE, 0, 0, architecture.IMAGE_SIZE, architecture.IMAGE_SIZE]], device=device()).float()
+    side = architecture.IMAGE_SIZE
+    time_ids = torch.tensor([[side, side, 0, 0, side, side]], device=device()).float()
     torch.manual_seed(2)
     model = (load_base(start) if start else BaseModel()).to(device())
     if COMPILE:
@@ -310,14 +318,16 @@ def train_base(name: str = "base", start: str | None = None) -> None:
         noisy = alphas[t].sqrt().view(-1, 1, 1, 1) * clean + (1 - alphas[t]).sqrt().view(-1, 1, 1, 1) * noise
         blank = (chance == 0)[:, None]
         with torch.autocast(device().type, PRECISION):
-            context, pooled, summary = model.encode(torch.where(blank, empty, ids[rows, which]), torch.where(blank, empty_2, ids_2[rows, which]))
+            read, read_2 = torch.where(blank, empty, ids[rows, which]), torch.where(blank, empty_2, ids_2[rows, which])
+            context, pooled, summary = model.encode(read, read_2)
             kept = (chance != 1).float()
             added = {"text_embeds": pooled * kept[:, None], "time_ids": time_ids.expand(batch, -1)}
             predicted = model.unet(noisy, t, context * kept[:, None, None], added_cond_kwargs=added).sample.float()
             logits = [head(summary).float() for head in model.heads]
-        task = sum(F.cross_entropy(one, labels[rows, column]) for column, one in enumerate(logits))
+        task = sum(functional.cross_entropy(one, labels[rows, column]) for column, one in enumerate(logits))
         error = (predicted - noise).square().mean((1, 2, 3))
-        return (error * weights[t]).mean() + TEXT_TASK_WEIGHT * task / len(logits)
+        loss: Tensor = (error * weights[t]).mean() + TEXT_TASK_WEIGHT * task / len(logits)
+        return loss
 
     state = canonical(Run(name, model).train(loss_of_step))
     save_atomically({key: tensor for key, tensor in state.items() if not key.startswith("heads.")}, out)
@@ -334,9 +344,10 @@ def assemble() -> None:
     from transformers import CLIPTokenizer
 
     model = load_base("refine")
-    pipeline = StableDiffusionXLPipeline(
+    tokenizer, tokenizer_2 = (CLIPTokenizer.from_pretrained(str(MODEL / folder)) for folder in ("tokenizer", "tokenizer_2"))
+    pipeline: Any = StableDiffusionXLPipeline(  # type: ignore[no-untyped-call]
         vae=load_autoencoder().cpu(), text_encoder=model.text_encoder, text_encoder_2=model.text_encoder_2, unet=model.unet,
-        tokenizer=CLIPTokenizer.from_pretrained(str(MODEL / "tokenizer")), tokenizer_2=CLIPTokenizer.from_pretrained(str(MODEL / "tokenizer_2")),
+        tokenizer=tokenizer, tokenizer_2=tokenizer_2,
         scheduler=architecture.make_scheduler(), force_zeros_for_empty_prompt=True, add_watermarker=False,
     )  # fmt: skip
     pipeline.to(torch.float16).save_pretrained(MODEL, safe_serialization=True)
@@ -412,8 +423,6 @@ def main() -> None:
         start = time.monotonic()
         work()
         table.add_row(name, f"{time.monotonic() - start:.0f}", "done")
-    from rich.console import Console
-
     Console().print(table)
 
 

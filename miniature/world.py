@@ -15,7 +15,7 @@ from intaglio.openpose import draw_pose
 from miniature import palette
 from miniature.architecture import CONTROL_TYPES
 from miniature.backgrounds import BACKGROUNDS, SIZE, paint_background
-from miniature.canvas import CLASSES, RGB, Array, Canvas
+from miniature.canvas import CLASSES, RGB, Array, Canvas, Limb
 from miniature.skeleton import HEAD, INDEX, Pose, library, place
 
 Image = NDArray[np.uint8]
@@ -60,7 +60,8 @@ class Scene:
     @property
     def people(self) -> NDArray[np.float64]:
         """[1, 18, 3] keypoints in fractions of the canvas and confidence 1, as `intaglio.openpose.draw_pose` takes them."""
-        return np.concatenate([self.keypoints / SIZE, np.ones((18, 1))], 1)[None]
+        one: NDArray[np.float64] = np.concatenate([self.keypoints / SIZE, np.ones((18, 1))], 1)
+        return one[None]
 
     @property
     def figure_colours(self) -> dict[str, RGB]:
@@ -84,7 +85,7 @@ class Render:
 
 def sample_scene(rng: np.random.Generator, *, backgrounds: tuple[str, ...] = BACKGROUNDS) -> Scene:
     """A random scene whose acrobat is inside the picture."""
-    poses = list(library().values()) if not _LIBRARY else _LIBRARY
+    poses = _LIBRARY or list(library().values())
     _LIBRARY[:] = poses
     family, pose = poses[int(rng.integers(len(poses)))]
     pose = pose.jittered(rng, 7.0)
@@ -136,45 +137,48 @@ def _figure(canvas: Canvas, scene: Scene, k: dict[str, Array]) -> None:
     unit, wide = scene.scale, scene.scale * BUILDS[scene.build]
     colours, skin = scene.figure_colours, palette.SKIN[scene.skin].rgb
     up = (k["neck"] - (k["right_hip"] + k["left_hip"]) / 2) / np.float32(46 * unit)
-    across = np.array([-up[1], up[0]], np.float32)
     head = k["neck"] + (k["nose"] - k["neck"]) * np.float32((7 + HEAD) / (4 + HEAD))
     if scene.hairstyle == "long":
-        canvas.capsule(head, k["neck"] - up * 8 * unit, (HEAD * 1.12 * unit, 13 * unit), colours["hair"], part="hair", depth=0.6)
+        canvas.capsule(Limb(head, k["neck"] - up * 8 * unit, (HEAD * 1.12 * unit, 13 * unit)), colours["hair"], part="hair", depth=0.6)
     for side, facing in (("right", -1), ("left", 1)):
         boot = palette.LIMBS[f"{side}_shin"]
         toe = k[f"{side}_ankle"] + np.array([facing * 9, 4], np.float32) * unit
-        canvas.capsule(k[f"{side}_hip"], k[f"{side}_knee"], (10.5 * wide, 8.5 * wide), colours["bottom"], part="bottom", depth=0.66)
-        canvas.capsule(k[f"{side}_ankle"] + np.array([0, 2], np.float32) * unit, toe, (6 * unit, 5 * unit), boot, part=f"{side}_shin", depth=0.68)
-        canvas.capsule(k[f"{side}_knee"], k[f"{side}_ankle"], (8.2 * wide, 6.4 * wide), boot, part=f"{side}_shin", depth=0.68)
-    canvas.capsule(k["right_hip"], k["left_hip"], (11 * wide, 11 * wide), colours["bottom"], part="bottom", depth=0.69)
-    canvas.capsule(k["neck"] - up * 16 * unit, k["neck"] - up * 38 * unit, (17.5 * wide, 13 * wide), colours["top"], part="top", depth=0.7)
-    canvas.capsule(k["neck"] - up * 2 * unit, head, (6 * unit, 6 * unit), skin, part="skin", depth=0.71)
-    _head(canvas, scene, k, head, -up, across)
+        canvas.capsule(Limb(k[f"{side}_hip"], k[f"{side}_knee"], (10.5 * wide, 8.5 * wide)), colours["bottom"], part="bottom", depth=0.66)
+        heel = k[f"{side}_ankle"] + np.array([0, 2], np.float32) * unit
+        canvas.capsule(Limb(heel, toe, (6 * unit, 5 * unit)), boot, part=f"{side}_shin", depth=0.68)
+        canvas.capsule(Limb(k[f"{side}_knee"], k[f"{side}_ankle"], (8.2 * wide, 6.4 * wide)), boot, part=f"{side}_shin", depth=0.68)
+    canvas.capsule(Limb(k["right_hip"], k["left_hip"], (11 * wide, 11 * wide)), colours["bottom"], part="bottom", depth=0.69)
+    torso = Limb(k["neck"] - up * 16 * unit, k["neck"] - up * 38 * unit, (17.5 * wide, 13 * wide))
+    canvas.capsule(torso, colours["top"], part="top", depth=0.7)
+    canvas.capsule(Limb(k["neck"] - up * 2 * unit, head, (6 * unit, 6 * unit)), skin, part="skin", depth=0.71)
+    _head(canvas, scene, k, head)
     for side in ("right", "left"):
         glove = palette.LIMBS[f"{side}_forearm"]
         hand = k[f"{side}_wrist"] + (k[f"{side}_wrist"] - k[f"{side}_elbow"]) * np.float32(0.22)
         shoulder = k[f"{side}_shoulder"] - up * 4 * unit
-        canvas.capsule(shoulder, k[f"{side}_elbow"], (8.5 * wide, 7.2 * wide), colours["top"], part="top", depth=0.8)
-        canvas.capsule(hand, hand, (6.2 * unit, 6.2 * unit), skin, part="skin", depth=0.82)
-        canvas.capsule(k[f"{side}_elbow"], k[f"{side}_wrist"], (7.2 * wide, 6.2 * wide), glove, part=f"{side}_forearm", depth=0.84)
+        canvas.capsule(Limb(shoulder, k[f"{side}_elbow"], (8.5 * wide, 7.2 * wide)), colours["top"], part="top", depth=0.8)
+        canvas.capsule(Limb(hand, hand, (6.2 * unit, 6.2 * unit)), skin, part="skin", depth=0.82)
+        canvas.capsule(Limb(k[f"{side}_elbow"], k[f"{side}_wrist"], (7.2 * wide, 6.2 * wide)), glove, part=f"{side}_forearm", depth=0.84)
 
 
-def _head(canvas: Canvas, scene: Scene, k: dict[str, Array], head: Array, torso_down: Array, torso_across: Array) -> None:
+def _head(canvas: Canvas, scene: Scene, k: dict[str, Array], head: Array) -> None:
     unit = scene.scale
     hair, skin = scene.figure_colours["hair"], palette.SKIN[scene.skin].rgb
     across = (k["left_eye"] - k["right_eye"]) / np.float32(12 * unit)
     down = np.array([-across[1], across[0]], np.float32)
     for side in ("right", "left"):
-        canvas.capsule(k[f"{side}_ear"], k[f"{side}_ear"], (4 * unit, 4 * unit), skin, part="skin", depth=0.72)
-    canvas.capsule(head - down * 4 * unit, head - down * 4 * unit, (HEAD * 1.06 * unit,) * 2, hair, part="hair", depth=0.73)
-    canvas.capsule(head + down * 2.5 * unit, head + down * 2.5 * unit, (14 * unit, 14 * unit), skin, part="skin", depth=0.74)
-    fringe = head - down * 10.5 * unit
-    canvas.capsule(fringe - across * 8 * unit, fringe + across * 7 * unit, (5.4 * unit, 5.8 * unit), hair, part="hair", depth=0.76, outline=False)
+        canvas.capsule(Limb(k[f"{side}_ear"], k[f"{side}_ear"], (4 * unit, 4 * unit)), skin, part="skin", depth=0.72)
+    canvas.capsule(Limb(head - down * 4 * unit, head - down * 4 * unit, (HEAD * 1.06 * unit,) * 2), hair, part="hair", depth=0.73)
+    canvas.capsule(Limb(head + down * 2.5 * unit, head + down * 2.5 * unit, (14 * unit, 14 * unit)), skin, part="skin", depth=0.74)
+    middle = head - down * 10.5 * unit
+    fringe = Limb(middle - across * 8 * unit, middle + across * 7 * unit, (5.4 * unit, 5.8 * unit))
+    canvas.capsule(fringe, hair, part="hair", depth=0.76, outline=False)
     for side in ("right", "left"):
         eye = k[f"{side}_eye"] + down * 1.5 * unit
-        canvas.capsule(eye, eye + down * 1.5 * unit, (2.2 * unit, 2.2 * unit), (36, 28, 34), part="skin", depth=0.75, outline=False)
-    mouth = head + down * 9.5 * unit
-    canvas.capsule(mouth - across * 3 * unit, mouth + across * 3 * unit, (1.4 * unit,) * 2, (176, 70, 66), part="skin", depth=0.75, outline=False)
+        canvas.capsule(Limb(eye, eye + down * 1.5 * unit, (2.2 * unit, 2.2 * unit)), (36, 28, 34), part="skin", depth=0.75, outline=False)
+    middle = head + down * 9.5 * unit
+    mouth = Limb(middle - across * 3 * unit, middle + across * 3 * unit, (1.4 * unit, 1.4 * unit))
+    canvas.capsule(mouth, (176, 70, 66), part="skin", depth=0.75, outline=False)
 
 
 def canny_map(picture: Image) -> Image:
