@@ -31,6 +31,13 @@ def test_a_limb_runs_between_its_joints_in_its_colour() -> None:
     assert not drawn[:200].any()
 
 
+@pytest.mark.parametrize(("side", "width"), [(256, 8), (512, 8), (1024, 16)])
+def test_strokes_keep_their_width_up_to_512_and_grow_above(side: int, width: int) -> None:
+    drawn = draw_pose(read_pose(document({2: (40, 50), 3: (160, 50)})), width=side, height=side)
+    rows = np.flatnonzero(drawn[:, side // 2].any(axis=-1))
+    assert abs(len(rows) - width) <= 1
+
+
 def test_unseen_keypoints_are_not_drawn_and_everybody_is() -> None:
     assert not draw_pose(read_pose(document({})), width=64, height=64).any()
     one = draw_pose(read_pose(document({0: (50, 50)})), width=64, height=64)
