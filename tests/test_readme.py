@@ -1,0 +1,60 @@
+"""What the READMEs name exists: files, commands, options."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from intaglio import doctor
+from intaglio.serving import command as serve
+from intaglio_client import command as generate
+from intaglio_client import demo
+from intaglio_export import command as build
+from intaglio_train import command as train
+
+ROOT = Path(__file__).parents[1]
+APPS = {"build": build.app, "serve": serve.app, "generate": generate.app, "demo": demo.app, "doctor": doctor.app, "train": train.app}
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FENCED = "".join(re.findall(r"^```\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
+COMMANDS = re.findall(r"^intaglio ([^#\n]+)", FENCED, re.MULTILINE) + re.findall(r"`intaglio ([a-z][^`]*)`", README)
+TRAINERS = ("lora", "controlnet")
+
+
+@cache
+def help_of(*words: str) -> str:
+    """`intaglio WORDS --help`, wide enough that nothing is cut."""
+    done = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(APPS[words[0]], [*words[1:], "--help"])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.mark.parametrize("page", ["README.md", "miniature/README.md", "docs/clients.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    missing = [link for link in re.findall(r"\]\(([^):]+)\)", text) if not (ROOT / page).parent.joinpath(link).exists()]
+    assert not missing
+
+
+def test_commands_and_their_options_exist() -> None:
+    assert {line.split()[0] for line in COMMANDS} == set(APPS)
+    for line in COMMANDS:
+        words = line.split()
+        named = words[:2] if words[0] == "train" and len(words) > 1 and words[1] in TRAINERS else words[:1]
+        for option in re.findall(r"--[a-z-]+", line):
+            assert option in help_of(*named), line
+
+
+def test_configurations_it_names_exist() -> None:
+    named = set(re.findall(r"configs/[\w./-]+\.yaml", README))
+    assert named
+    assert not [path for path in named if not (ROOT / path).exists()]
+
+
+def test_the_rooms_on_the_map_exist() -> None:
+    rooms = re.findall(r"^\| `(\w+)/`", README, re.MULTILINE)
+    assert set(rooms) >= {"runtime", "export", "client", "training"}
+    assert not [room for room in rooms if not (ROOT / room).is_dir()]
