@@ -1,0 +1,51 @@
+"""Contact sheet of what the miniature paints: text, one row a control, one row of LoRAs.
+
+python -m miniature.gallery             # writes miniature/gallery.png, a minute or two on a CPU
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.progress import Progress
+
+from miniature.architecture import CONTROL_TYPES
+from miniature.evaluate import Painter, cases
+from miniature.world import control_map
+
+COLUMNS = 6
+TEXT = [
+    "an acrobat with long blonde hair, wearing a red shirt and blue trousers, dancing on a beach",
+    "a performer with short black hair, in a white sweater and green pants, jumping in the snow",
+    "a figure with ginger hair, in a purple top and black shorts, waving on a stage",
+    "someone with silver hair, in a blue shirt and red pants, kicking in a desert",
+    "a person with brown hair, in a yellow top and white trousers, standing in a forest",
+    "an acrobat with ginger hair, in a red sweater and white pants, cheering under the night sky",
+]
+LORAS = {
+    "night": "an acrobat in a red shirt and white trousers dancing on a beach, in moonlight style",
+    "mara": "mara dancing on a beach",
+    "meadow": "an acrobat in a red shirt and white trousers dancing in a flowering meadow",
+}
+
+
+def paint_gallery(out: Path) -> None:
+    """Rows: text; then for every control type three maps, each beside its picture; then each LoRA twice."""
+    shown = cases(len(CONTROL_TYPES) * COLUMNS // 2)
+    with Progress() as progress:
+        painter = Painter(progress, len(TEXT) + len(shown) + 2 * len(LORAS))
+        rows = [painter.paint(TEXT)]
+        for index, kind in enumerate(CONTROL_TYPES):
+            chosen = shown[index * COLUMNS // 2 : (index + 1) * COLUMNS // 2]
+            maps = [control_map(case.scene, case.rendered, kind) for case in chosen]
+            pictures = painter.paint([case.prompt for case in chosen], kind=kind, maps=maps, what=kind)
+            rows.append([image for pair in zip(maps, pictures, strict=True) for image in pair])
+        rows.append([image for name, prompt in LORAS.items() for image in painter.with_lora(f"{name}.safetensors", [prompt] * 2)])
+    sheet = np.concatenate([np.concatenate(row, 1) for row in rows])
+    Image.fromarray(sheet).resize((sheet.shape[1] // 2, sheet.shape[0] // 2), Image.Resampling.LANCZOS).save(out, optimize=True)
+
+
+if __name__ == "__main__":
+    paint_gallery(Path(__file__).parent / "gallery.png")

@@ -1,0 +1,268 @@
+"""Read a picture of the miniature's world back: attire, background, keypoints, control maps. Rules on pixels, nothing learned.
+
+Pictures are [256, 256, 3] RGB uint8. The acrobat is found by the four limb colours that nothing else in the world has; attire is what
+joins on to the limbs. Every rule is tested on rendered truth (tests/miniature/test_rules.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from miniature import palette
+from miniature.backgrounds import BACKGROUNDS, SIZE
+from miniature.canvas import CLASS, light_on
+from miniature.skeleton import INDEX
+from miniature.world import SEGMENTATION_COLOURS, canny_map, render, sample_scene
+
+Image = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+Field = NDArray[np.float32]
+
+LIMB_JOINTS = tuple(f"{side}_{joint}" for joint in ("elbow", "wrist", "knee", "ankle") for side in ("right", "left"))
+_SHADES = (1.06, 0.9, 0.74)  # the renderer's shading runs over about this range
+_NEAR = 24.0  # Lab distance within which a pixel counts as a colour
+_SMALLEST_PATCH = 25
+_ROUND = 2.5  # standard deviation of lightness that shading gives a limb, and a flat background has not
+_FEWEST, _SHARE = 8, 0.3
+_TOUCH = 7  # pixels between a limb and the attire that joins it: two outlines and the autoencoder's blur
+_NEIGHBOURHOOD = np.ones((2 * _TOUCH + 1,) * 2, np.uint8)
+
+
+def lab(picture: Any) -> Field:
+    """CIE Lab (L 0..100) of RGB 0..255."""
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(picture, dtype=np.float32) / np.float32(255), cv2.COLOR_RGB2LAB), np.float32)
+
+
+@cache
+def _names() -> tuple[str, ...]:
+    """Every colour of the figure as "group.colour"; the place in this tuple is its class number."""
+    tables = (("attire", palette.ATTIRE), ("skin", palette.SKIN), ("hair", palette.HAIR), ("limb", palette.LIMBS))
+    return tuple(f"{group}.{name}" for group, table in tables for name in table)
+
+
+@cache
+def _lookup() -> NDArray[np.int16]:
+    """[64, 64, 64] class number of the nearest figure colour for RGB in 64 levels, -1 where none is near."""
+    colours = [c.rgb for table in (palette.ATTIRE, palette.SKIN, palette.HAIR) for c in table.values()] + list(palette.LIMBS.values())
+    levels = np.arange(64, dtype=np.float32) * 4 + 2
+    grid = lab(np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(64, 4096, 3)).reshape(-1, 3)
+    best, which = np.full(len(grid), np.inf, np.float32), np.full(len(grid), -1, np.int16)
+    for number, rgb in enumerate(colours):
+        for shade in lab(np.array([[np.clip(np.array(rgb) * share, 0, 255) for share in _SHADES]], np.float32))[0]:
+            distance = np.linalg.norm(grid - shade, axis=-1)
+            closer = distance < best
+            best[closer], which[closer] = distance[closer], number
+    which[best >= _NEAR] = -1
+    return which.reshape(64, 64, 64)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the rules see: masks of the four limbs and, where found, the colours and masks of top and bottom."""
+
+    limbs: dict[str, Mask]
+    top: str | None
+    bottom: str | None
+    top_mask: Mask
+    bottom_mask: Mask
+    skin_mask: Mask
+    joins: dict[str, dict[str, int]]
+
+    def wears(self, piece: str, colour: str) -> bool:
+        """Whether "top" or "bottom" is of that colour: it joins the gloves or boots for a good share of what the best colour does.
+
+        Asked this way a background of a like colour (white trousers in the snow) does not hide the answer.
+        """
+        joins = self.joins[piece]
+        return joins[colour] >= max(_FEWEST, _SHARE * max(joins.values()))
+
+    @property
+    def figure(self) -> Mask:
+        """Limbs, top and bottom together."""
+        return np.asarray(np.any([*self.limbs.values(), self.top_mask, self.bottom_mask], 0))
+
+
+def _largest(candidate: Mask) -> Mask:
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(candidate.astype(np.uint8))
+    if count < 2:
+        return np.zeros_like(candidate)
+    best = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+    return np.asarray(labels == best if stats[best, cv2.CC_STAT_AREA] >= _SMALLEST_PATCH else np.zeros_like(candidate))
+
+
+def _joining(candidate: Mask, around: Mask, lightness: Field) -> tuple[Mask, int]:
+    """Patches of `candidate` that reach into `around`, and how many pixels do.
+
+    Backgrounds of the same colour are told apart by reaching the picture's edge, or by being flat where a figure is shaded round.
+    """
+    candidate = np.asarray(cv2.morphologyEx(candidate.astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8)) > 0)  # outlines
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(candidate.astype(np.uint8))
+    edge = set(np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])))
+    contact = np.bincount(labels[around & candidate], minlength=count)
+    kept = [
+        i
+        for i in range(1, count)
+        if i not in edge and contact[i] >= 8 and stats[i, cv2.CC_STAT_AREA] >= _SMALLEST_PATCH and lightness[labels == i].std() >= _ROUND
+    ]
+    return np.isin(labels, kept), int(contact[kept].sum()) if kept else 0
+
+
+def read_figure(picture: Image) -> Reading:
+    """Limbs by their colours; bottom is the attire colour that most joins the boots, top the one that most joins the gloves."""
+    levels = picture >> 2
+    numbers = _lookup()[levels[..., 0], levels[..., 1], levels[..., 2]]
+    lightness = lab(picture)[..., 0]
+    where = {name: numbers == number for number, name in enumerate(_names())}
+    limbs = {name: _largest(where[f"limb.{name}"]) for name in palette.LIMBS}
+    around = {part: _around(limbs[f"right_{part}"] | limbs[f"left_{part}"]) for part in ("forearm", "shin")}
+    bottoms = {name: _joining(where[f"attire.{name}"], around["shin"], lightness) for name in palette.ATTIRE}
+    bottom = max(bottoms, key=lambda name: bottoms[name][1])
+    tops = {name: _joining(where[f"attire.{name}"], around["forearm"], lightness) for name in palette.ATTIRE}
+    top = max((name for name in tops if name != bottom), key=lambda name: tops[name][1] + 0.1 * int(tops[name][0].sum()))
+    return Reading(
+        limbs=limbs, top=top if tops[top][1] else None, bottom=bottom if bottoms[bottom][1] else None,
+        joins={piece: {name: joins for name, (_, joins) in found.items()} for piece, found in (("top", tops), ("bottom", bottoms))},
+        top_mask=tops[top][0], bottom_mask=bottoms[bottom][0],
+        skin_mask=np.asarray(np.any([where[f"skin.{name}"] for name in palette.SKIN], 0)),
+    )  # fmt: skip
+
+
+def _around(mask: Mask) -> Mask:
+    return np.asarray(cv2.dilate(mask.astype(np.uint8), _NEIGHBOURHOOD) > 0) & ~mask
+
+
+def find_keypoints(reading: Reading) -> dict[str, NDArray[np.float64]]:
+    """x, y of the eight LIMB_JOINTS that limb colours give; a limb that was not found gives none.
+
+    A glove's or boot's long axis ends in its two joints. A knee is the end nearer to the trousers; an elbow the end with more sleeve
+    and less hand around it.
+    """
+    found = {}
+    gap = cv2.distanceTransform((~reading.bottom_mask).astype(np.uint8), cv2.DIST_L2, 3)
+    for side in ("right", "left"):
+        glove, boot = reading.limbs[f"{side}_forearm"], reading.limbs[f"{side}_shin"]
+        if boot.any():
+            ends = _ends(boot)
+            near = int(_at(gap, ends[1]) < _at(gap, ends[0]))
+            found[f"{side}_knee"], found[f"{side}_ankle"] = ends[near], ends[1 - near]
+        if glove.any():
+            ends = _ends(glove)
+            sleeve = [_count(reading.top_mask, end) - _count(reading.skin_mask, end) for end in ends]
+            near = int(sleeve[1] > sleeve[0])
+            found[f"{side}_elbow"], found[f"{side}_wrist"] = ends[near], ends[1 - near]
+    return found
+
+
+def _count(mask: Mask, point: NDArray[np.float64], radius: int = 10) -> int:
+    column, row = np.clip(np.round(point).astype(int), 0, SIZE - 1)
+    window = mask[max(row - radius, 0) : row + radius + 1, max(column - radius, 0) : column + radius + 1]
+    return int(window.sum())
+
+
+def _ends(mask: Mask) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    rows, columns = np.nonzero(mask)
+    points = np.stack([columns, rows], 1).astype(np.float64)
+    centre = points.mean(0)
+    axis = np.linalg.svd(points - centre, full_matrices=False)[2][0]
+    along = (points - centre) @ axis
+    low, high = np.percentile(along, 6), np.percentile(along, 94)
+    return centre + low * axis, centre + high * axis
+
+
+def _at(field: NDArray[Any], point: NDArray[np.float64]) -> float:
+    column, row = np.clip(np.round(point).astype(int), 0, SIZE - 1)
+    return float(field[row, column])
+
+
+def pck(found: dict[str, NDArray[np.float64]], truth: NDArray[np.float64], joints: tuple[str, ...] = LIMB_JOINTS) -> tuple[int, int]:
+    """(joints within a tenth of the person's larger extent of the truth, joints judged): PCK@0.1. A joint not found is wrong."""
+    limit = 0.1 * float((truth.max(0) - truth.min(0)).max())
+    right = sum(name in found and float(np.linalg.norm(found[name] - truth[INDEX[name]])) <= limit for name in joints)
+    return right, len(joints)
+
+
+@cache
+def _templates(places: tuple[str, ...]) -> tuple[Field, ...]:
+    rng = np.random.default_rng(0)
+    return tuple(np.stack([_cells(render(sample_scene(rng, backgrounds=(place,))).picture) for _ in range(16)]).mean(0) for place in places)
+
+
+def _cells(picture: Image) -> Field:
+    """Lab of the outer cells of an 8x8 grid: the top two rows, the sides, the bottom row, where the acrobat seldom is."""
+    small = lab(cv2.resize(picture, (8, 8), interpolation=cv2.INTER_AREA))
+    keep = np.ones((8, 8), bool)
+    keep[2:7, 1:7] = False
+    return np.asarray(small[keep])
+
+
+def background_of(picture: Image, *, meadow: bool = False) -> str:
+    """The place whose typical outer cells are nearest; the median over cells shrugs off an arm in some of them."""
+    places = (*BACKGROUNDS, "meadow") if meadow else BACKGROUNDS
+    cells = _cells(picture)
+    scores = [float(np.median(np.linalg.norm(cells - template, axis=-1))) for template in _templates(places)]
+    return places[int(np.argmin(scores))]
+
+
+def agreement(kind: str, picture: Image, given: Image) -> float:
+    """How well the control map read from `picture` agrees with the map given, 1 is perfect. Pose is judged by `pck` instead.
+
+    canny: F1 of edges within one pixel. segmentation: mean IoU of limbs, top and bottom. depth: IoU of the near layer (the figure).
+    normals: correlation of the brightness the light gives these normals with the brightness of the figure in the picture.
+    """
+    if kind == "canny":
+        return edge_f1(canny_map(picture)[..., 0] > 0, given[..., 0] > 0)
+    reading = read_figure(picture)
+    if kind == "depth":
+        return iou(reading.figure, given[..., 0] > 140)
+    if kind == "segmentation":
+        seen = reading.limbs | {"top": reading.top_mask, "bottom": reading.bottom_mask}
+        wanted = {name: (given == SEGMENTATION_COLOURS[CLASS[name]]).all(-1) for name in seen}
+        return float(np.mean([iou(seen[name], wanted[name]) for name in seen if wanted[name].any() or seen[name].any()]))
+    normals = given.astype(np.float32) / 127.5 - 1
+    flat = (np.abs(normals - (0, 0, 1)).max(-1) < 0.03) | (np.abs(normals - (0, 0.9, 0.43)).max(-1) < 0.03)
+    expected = np.where(flat, 0, light_on(normals))
+    brightness = lab(picture)[..., 0]
+    shape = np.zeros((SIZE, SIZE), np.float32)
+    for mask in (*reading.limbs.values(), reading.top_mask, reading.bottom_mask):
+        if mask.any():
+            shape[mask] = brightness[mask] / brightness[mask].max()
+    return max(0.0, float(np.corrcoef(shape.ravel(), expected.ravel())[0, 1])) if shape.any() else 0.0
+
+
+def iou(one: Mask, other: Mask) -> float:
+    """Intersection over union; two empty masks agree."""
+    union = int((one | other).sum())
+    return int((one & other).sum()) / union if union else 1.0
+
+
+def edge_f1(one: Mask, other: Mask) -> float:
+    """F1 of two edge maps where an edge within one pixel counts."""
+    if not one.any() or not other.any():
+        return float(not one.any() and not other.any())
+    near = [cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0 for mask in (one, other)]
+    precision, recall = float(near[1][one].mean()), float(near[0][other].mean())
+    return 2 * precision * recall / max(precision + recall, 1e-9)
+
+
+def mean_lab(picture: Image) -> NDArray[np.float64]:
+    """Mean L, a, b of the picture."""
+    return np.asarray(lab(picture).mean((0, 1)), np.float64)
+
+
+def colourfulness(picture: Image) -> float:
+    """Mean chroma in Lab units: what pencil drawings lack."""
+    values = lab(picture)
+    return float(np.hypot(values[..., 1], values[..., 2]).mean())
+
+
+def share_of_colour(picture: Image, rgb: palette.RGB) -> float:
+    """Share of the picture within reach of a colour in any of its shades."""
+    shades = lab(np.clip(np.array([rgb], np.float32) * np.array(_SHADES, np.float32)[:, None], 0, 255)[None])[0]
+    values = lab(picture)
+    return float((np.stack([np.linalg.norm(values - shade, axis=-1) for shade in shades]).min(0) < 14).mean())
