@@ -372,16 +372,18 @@ def train_adapters(commands: dict[str, list[str]]) -> None:
 
 
 def train_controlnets_and_loras() -> None:
-    """All five ControlNets and all four LoRAs, side by side."""
-    commands = {
-        f"controlnet_{name}": ["controlnet", f"configs/training/controlnet_{name}.yaml", "--install", str(MODEL.parent / "controlnets")]
+    """The segmentation ControlNet and all LoRAs, side by side; then the four ControlNets that start from it."""
+    controls = {
+        name: ["controlnet", f"configs/training/controlnet_{name}.yaml", "--install", str(MODEL.parent / "controlnets")]
         for name in architecture.CONTROL_TYPES
     }
-    commands |= {
+    first = {"segmentation": controls.pop("segmentation")}
+    loras = {
         name: ["lora", f"configs/training/{name}.yaml", "--data", str(WORK / "data" / name), "--install", str(MODEL.parent / "loras")]
         for name in LESSONS
     }
-    train_adapters(commands)
+    train_adapters(first | loras)
+    train_adapters(controls)
 
 
 def adapter_files() -> Iterator[Path]:
