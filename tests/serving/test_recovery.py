@@ -51,8 +51,11 @@ class Serving:
         for child in psutil.Process(self.process.pid).children(recursive=True):
             if child.status() != psutil.STATUS_ZOMBIE:
                 command = child.cmdline()
-                stubs = [word for word in command if word.endswith(("_0_0",))]
-                found["tritonserver" if command[0].endswith("tritonserver") else stubs[0]] = child
+                stubs = [word for word in command if word.endswith("_0_0")]
+                if command and command[0].endswith("tritonserver"):
+                    found["tritonserver"] = child
+                elif stubs:  # neither: the launcher, on its way to becoming tritonserver
+                    found[stubs[0]] = child
         return found
 
 
