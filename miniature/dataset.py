@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -79,7 +80,9 @@ def write_arrays(out: Path, count: int, *, controls: bool = False, labels: bool 
     work = partial(_chunk_of_lesson, lesson) if lesson else partial(_chunk_of_scenes, controls)
     texts: list[list[str]] = []
     classes: list[Labels] = []
-    with ProcessPoolExecutor(initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    # Spawned: a process forked from one whose libraries have started threads (torch, OpenCV) can wait for ever on a lock they held.
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(mp_context=fresh, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         results = track(pool.map(work, chunks), f"render {out.name}", len(chunks))
         for chunk, (images, captions, chunk_classes) in zip(chunks, results, strict=True):
             for name, rows in images.items():
