@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Callable
+from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,67 +21,44 @@ from intaglio_train.progress import ConsoleReporter
 
 __all__ = ["app", "install_weights"]
 
-app = typer.Typer(name="train", no_args_is_help=True, help="Train LoRAs and ControlNets on SDXL.")
+app = typer.Typer(name="train", add_completion=False)
 
 INTERRUPTED = 130  # as a shell reports SIGINT
 BAD_INPUT = 2
 
-Config = Annotated[Path, typer.Argument(help="Training YAML; see configs/training/.", show_default=False)]
-Steps = Annotated[int | None, typer.Option(help="Train to this step instead of the configuration's.")]
-Output = Annotated[Path | None, typer.Option(help="Write here instead of to the configuration's folder.")]
-Data = Annotated[Path | None, typer.Option(help="Train on this folder instead of the configuration's.")]
-Install = Annotated[Path | None, typer.Option(help="Copy the finished weights into this folder too.")]
-Resume = Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from the newest checkpoint, or train anew.")]
+
+class Kind(StrEnum):
+    """What can be trained."""
+
+    LORA = "lora"
+    CONTROLNET = "controlnet"
 
 
-@app.command()
-def lora(
-    config: Config,
-    data: Data = None,
-    steps: Steps = None,
-    output: Output = None,
-    install: Install = None,
-    resume: Resume = True,
+@app.command(no_args_is_help=True)
+def train(  # noqa: PLR0913, PLR0917  (one option a parameter)
+    kind: Annotated[Kind, typer.Argument(help="A style, character or background; or one kind of control image.", show_default=False)],
+    config: Annotated[Path, typer.Argument(help="Training YAML; see configs/training/.", show_default=False)],
+    data: Annotated[Path | None, typer.Option(help="Train on this folder instead of the configuration's.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Train to this step instead of the configuration's.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write here instead of to the configuration's folder.")] = None,
+    install: Annotated[Path | None, typer.Option(help="Copy the finished weights into this folder too.")] = None,
+    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from the newest checkpoint, or train anew.")] = True,
 ) -> None:
-    """Train a LoRA: a style, a character, a background."""
+    """Train a LoRA or a ControlNet on SDXL.
 
-    def run(reporter: Any) -> tuple[Any, Path, tuple[Path, ...]]:
-        read = lora_config_from_yaml(config, _overrides(data=data, steps=steps, output=output))
-        result = intaglio_train.train_lora(read, resume=resume, reporter=reporter)
-        return result.outcome, result.losses, result.files
-
-    _train(run, install)
-
-
-@app.command()
-def controlnet(
-    config: Config,
-    data: Data = None,
-    steps: Steps = None,
-    output: Output = None,
-    install: Install = None,
-    resume: Resume = True,
-) -> None:
-    """Train a ControlNet for one kind of control image."""
-
-    def run(reporter: Any) -> tuple[Any, Path, tuple[Path, ...]]:
-        read = controlnet_config_from_yaml(config, _overrides(data=data, steps=steps, output=output))
-        result = intaglio_train.train_controlnet(read, resume=resume, reporter=reporter)
-        return result.outcome, result.losses, (result.folder,) if result.folder else ()
-
-    _train(run, install)
-
-
-def _overrides(**given: Any) -> dict[str, Any]:
-    return {key: value for key, value in given.items() if value is not None}
-
-
-def _train(run: Callable[[Any], tuple[Any, Path, tuple[Path, ...]]], install: Path | None) -> None:
-    """Show progress and the closing table; one line and exit code 2 for anything the user can put right."""
+    Ends with 0 when it is trained, 2 for anything the user can put right, 130 when it was interrupted.
+    """
     console = Console()
     _quiet_libraries()
+    overrides = {key: value for key, value in (("data", data), ("steps", steps), ("output", output)) if value is not None}
+    run: dict[str, Any] = {"resume": resume, "reporter": ConsoleReporter(console)}
     try:
-        outcome, losses, files = run(ConsoleReporter(console))
+        if kind is Kind.LORA:
+            lora = intaglio_train.train_lora(lora_config_from_yaml(config, overrides), **run)
+            outcome, losses, files = lora.outcome, lora.losses, lora.files
+        else:
+            controlnet = intaglio_train.train_controlnet(controlnet_config_from_yaml(config, overrides), **run)
+            outcome, losses, files = controlnet.outcome, controlnet.losses, (controlnet.folder,) if controlnet.folder else ()
     except TrainingError as error:
         Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(BAD_INPUT) from None
