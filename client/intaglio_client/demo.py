@@ -17,7 +17,7 @@ from rich.table import Table
 
 from intaglio.config import Deployment, load_deployment
 from intaglio.errors import BuildError
-from intaglio.serving.process import Endpoints, free_ports
+from intaglio.serving.process import Endpoints
 from intaglio.serving.server import Server
 from intaglio_client.client import Client
 from intaglio_client.image import Image
@@ -79,8 +79,7 @@ def demo(
 
 def run_demo(deployment: Deployment, watch: Stopwatch, *, prompt: str, pose: str, seed: int) -> tuple[Image, dict[str, int]]:
     """Serve a built deployment on free ports and generate one image; returns it and the resident bytes of every process."""
-    http, grpc, metrics = free_ports(3)
-    server = Server(deployment, endpoints=Endpoints(http_port=http, grpc_port=grpc, metrics_port=metrics))
+    server = Server(deployment, endpoints=Endpoints())
     with watch.step("start Triton"):
         server.__enter__()
     try:

@@ -174,12 +174,12 @@ class Execution(_Strict):
 
 
 class Server(_Strict):
-    """Where Triton listens and how much it queues."""
+    """Where Triton listens and how much it queues. A port of 0 is any free one, chosen when the server starts."""
 
     host: str = "127.0.0.1"
-    http_port: int = Field(default=8000, ge=1, le=65535)
-    grpc_port: int = Field(default=8001, ge=1, le=65535)
-    metrics_port: int = Field(default=8002, ge=1, le=65535)
+    http_port: int = Field(default=8000, ge=0, le=65535)
+    grpc_port: int = Field(default=8001, ge=0, le=65535)
+    metrics_port: int = Field(default=8002, ge=0, le=65535)
     queue_size: PositiveInt = 32
     """Requests waiting before new ones are answered UNAVAILABLE."""
     workers: int = Field(default=1, ge=1, le=64)
@@ -187,7 +187,8 @@ class Server(_Strict):
 
     @model_validator(mode="after")
     def _different_ports(self) -> Self:
-        if len({self.http_port, self.grpc_port, self.metrics_port}) != 3:
+        fixed = [port for port in (self.http_port, self.grpc_port, self.metrics_port) if port]
+        if len(set(fixed)) != len(fixed):
             raise ValueError("http_port, grpc_port and metrics_port must differ")
         return self
 

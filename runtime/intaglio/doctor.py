@@ -184,7 +184,7 @@ def _ports(deployment: Deployment) -> Iterator[Finding]:
                     f"intaglio serve --{name}-port 0 ...",
                 )
             else:
-                yield Finding(f"{name} port", "ok", f"{server.host}:{port} is free")
+                yield Finding(f"{name} port", "ok", f"{server.host}:{port} is free" if port else f"any free one of {server.host}")
 
 
 def _is_installed(module: str) -> bool:

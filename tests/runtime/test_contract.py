@@ -192,6 +192,10 @@ def test_impossible_configurations(tmp_path: Path, change: dict[str, Any], probl
     assert "tiny.yaml" in str(caught.value)
 
 
+def test_a_port_of_zero_is_any_free_one(tmp_path: Path) -> None:
+    assert load(tmp_path, server={"http_port": 0, "grpc_port": 0, "metrics_port": 0}).server.grpc_port == 0
+
+
 def test_unreadable_configurations(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         load_deployment(tmp_path / "absent.yaml")

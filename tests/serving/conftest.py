@@ -15,7 +15,7 @@ import pytest
 from intaglio.config import Deployment, load_deployment
 from intaglio.errors import IntaglioError
 from intaglio.serving.installation import find_triton
-from intaglio.serving.process import Endpoints, TritonSettings, free_ports
+from intaglio.serving.process import Endpoints, TritonSettings
 from intaglio.serving.server import Server
 from intaglio_client import Client
 
@@ -70,13 +70,7 @@ def triton_settings(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., T
         (model / "1").mkdir(parents=True)
         (model / "config.pbtxt").write_text(CONFIG)
         (model / "1" / "model.py").write_text(source)
-        http, grpc, metrics = free_ports(3)
-        return TritonSettings(
-            repository=folder / "models",
-            endpoints=Endpoints(http_port=http, grpc_port=grpc, metrics_port=metrics),
-            log=folder / "triton.log",
-            drain_seconds=3,
-        )
+        return TritonSettings(repository=folder / "models", endpoints=Endpoints(), log=folder / "triton.log", drain_seconds=3)
 
     return make
 
@@ -123,8 +117,7 @@ def miniature() -> Deployment:
 @pytest.fixture(scope="session")
 def server(miniature: Deployment) -> Iterator[Server]:
     """The miniature served on free ports."""
-    http, grpc, metrics = free_ports(3)
-    with Server(miniature, endpoints=Endpoints(http_port=http, grpc_port=grpc, metrics_port=metrics)) as running:
+    with Server(miniature, endpoints=Endpoints()) as running:
         yield running
 
 

@@ -58,6 +58,12 @@ def test_a_triton_on_the_path_comes_first(monkeypatch: pytest.MonkeyPatch) -> No
     assert (found.origin, found.stub, found.make_backend_folder(Path("/nowhere"))) == ("PATH", None, None)
 
 
+def test_a_port_of_zero_is_never_in_use(config: Path) -> None:
+    config.write_text(CONFIG % 0)
+    found = finding(examine_config(config), "http port")
+    assert (found.state, found.detail) == ("ok", "any free one of 127.0.0.1")
+
+
 def test_a_port_in_use_is_named(config: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         config.write_text(CONFIG % busy.getsockname()[1])

@@ -21,7 +21,7 @@ import pytest
 
 from intaglio.config import Deployment
 from intaglio.errors import IntaglioError
-from intaglio.serving.process import Endpoints, free_ports
+from intaglio.serving.process import Endpoints
 from intaglio.serving.server import Server
 from intaglio_client import Cancelled, Client, QueueFull, ServerError, Unavailable
 
@@ -34,8 +34,12 @@ class Serving:
     """A running `intaglio serve`."""
 
     process: subprocess.Popen[str]
-    url: str
     lines: list[str] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """Of gRPC, as it said."""
+        return next(line for line in self.lines if line.startswith("grpc")).split()[1]
 
     def read_until(self, text: str) -> None:
         assert self.process.stdout is not None
@@ -61,17 +65,15 @@ class Serving:
 
 @contextmanager
 def serving(deployment: Deployment, *options: str) -> Iterator[Serving]:
-    http, grpc, metrics = free_ports(3)
-    ports = [f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}"]
     config = deployment.folder / f"{deployment.name}.yaml"
     process = subprocess.Popen(
-        [sys.executable, "-m", "intaglio", "serve", str(config), *ports, *options],
+        [sys.executable, "-m", "intaglio", "serve", str(config), "--http-port=0", "--grpc-port=0", "--metrics-port=0", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     try:
-        yield Serving(process, f"127.0.0.1:{grpc}")
+        yield Serving(process)
     finally:
         process.kill()
         process.wait()
@@ -163,9 +165,7 @@ def test_a_full_queue_says_so(miniature: Deployment, tmp_path: Path) -> None:
     shutil.copytree(miniature.build_folder, tmp_path / miniature.name, ignore=shutil.ignore_patterns("*.log"))
     for config in (tmp_path / miniature.name / "model_repository").glob("*/config.pbtxt"):
         config.write_text(config.read_text().replace(f"max_queue_size: {miniature.server.queue_size}", "max_queue_size: 1"))
-    http, grpc, metrics = free_ports(3)
-    endpoints = Endpoints(http_port=http, grpc_port=grpc, metrics_port=metrics)
-    with Server(miniature.model_copy(update={"build": tmp_path}), endpoints=endpoints) as server:
+    with Server(miniature.model_copy(update={"build": tmp_path}), endpoints=Endpoints()) as server:
 
         def ask(seed: int) -> bool:
             with Client(server.grpc_url) as client:

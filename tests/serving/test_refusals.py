@@ -11,7 +11,7 @@ import pytest
 from intaglio.config import Deployment
 from intaglio.errors import IntaglioError
 from intaglio.manifest import read_manifest, write_manifest
-from intaglio.serving.process import Endpoints, free_ports
+from intaglio.serving.process import Endpoints
 from intaglio.serving.server import REPOSITORY, Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_left")]
@@ -25,11 +25,7 @@ def copied(miniature: Deployment, tmp_path: Path) -> Deployment:
 
 
 def refusal(deployment: Deployment) -> str:
-    http, grpc, metrics = free_ports(3)
-    with (
-        pytest.raises(IntaglioError) as refused,
-        Server(deployment, endpoints=Endpoints(http_port=http, grpc_port=grpc, metrics_port=metrics)),
-    ):
+    with pytest.raises(IntaglioError) as refused, Server(deployment, endpoints=Endpoints()):
         pass
     return str(refused.value)
 

@@ -13,12 +13,11 @@ import typer
 from rich.console import Console
 from rich.status import Status
 
-from intaglio.config import Deployment, load_deployment
+from intaglio.config import load_deployment
 from intaglio.errors import IntaglioError
-from intaglio.serving.process import Endpoints, free_ports
 from intaglio.serving.server import Restarts, Server
 
-__all__ = ["app", "endpoints_from_options"]
+__all__ = ["app"]
 
 app = typer.Typer(name="serve", add_completion=False, help="Run Triton on a build until Ctrl-C.")
 
@@ -41,10 +40,11 @@ def serve(
     Ends with 0 when told to stop, 1 when Triton keeps failing, 2 when it cannot start.
     """
     deployment = load_deployment(config)
-    endpoints = endpoints_from_options(deployment, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port)
+    given = {"http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port}
+    at = deployment.server.model_copy(update={name: port for name, port in given.items() if port is not None})
     console = Console(highlight=False, soft_wrap=True)
     with StatusLine(console) as status:
-        server = Server(deployment, endpoints=endpoints, log=log, report=status.show)
+        server = Server(deployment.model_copy(update={"server": at}), log=log, report=status.show)
         with _stop_on_signals(server), server:
             if not server.stopping:
                 status.show("ready")
@@ -59,15 +59,6 @@ def serve(
                     raise typer.Exit(_GIVEN_UP) from error
             status.show("stopping")
     console.print("stopped")
-
-
-def endpoints_from_options(deployment: Deployment, *, http_port: int | None, grpc_port: int | None, metrics_port: int | None) -> Endpoints:
-    """The configuration's addresses with the given ports in their place; 0 becomes a free one."""
-    server = deployment.server
-    free = iter(free_ports(3, host=server.host))
-    given = ((http_port, server.http_port), (grpc_port, server.grpc_port), (metrics_port, server.metrics_port))
-    http, grpc, metrics = ((own if port is None else port) or next(free) for port, own in given)
-    return Endpoints(host=server.host, http_port=http, grpc_port=grpc, metrics_port=metrics)
 
 
 class StatusLine:

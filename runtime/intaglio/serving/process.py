@@ -17,9 +17,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import psutil
 
@@ -28,7 +28,7 @@ from intaglio.serving import launch
 from intaglio.serving.installation import TritonInstallation
 from intaglio.serving.workspace import Workspace
 
-__all__ = ["Endpoints", "TritonProcess", "TritonSettings", "check_ports", "free_ports", "gpu_present", "triton_arguments"]
+__all__ = ["Endpoints", "TritonProcess", "TritonSettings", "check_ports", "gpu_present", "triton_arguments"]
 
 _RESTRICTED: Final = "model-repository,shared-memory,logging,trace"
 """Protocols of an administrator; 2.51 cannot switch shared memory off otherwise."""
@@ -45,12 +45,12 @@ _LOG_LIMIT: Final = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoints:
-    """Where Triton listens."""
+    """Where Triton listens; a port of 0 is any free one, which `chosen` picks."""
 
     host: str = "127.0.0.1"
-    http_port: int = 8000
-    grpc_port: int = 8001
-    metrics_port: int = 8002
+    http_port: int = 0
+    grpc_port: int = 0
+    metrics_port: int = 0
 
     @property
     def ports(self) -> dict[str, int]:
@@ -66,6 +66,14 @@ class Endpoints:
         """`host:port` of `http`, `grpc` or `metrics`."""
         return f"{self.reachable_host}:{self.ports[protocol]}"
 
+    def chosen(self) -> Self:
+        """With ports that nobody listens on at this moment in the place of zeros."""
+        with contextlib.ExitStack() as stack:
+            sockets = {f"{name}_port": stack.enter_context(socket.socket()) for name, port in self.ports.items() if not port}
+            for one in sockets.values():  # all are held until the last is bound, so they differ
+                one.bind((self.host, 0))
+            return replace(self, **{name: one.getsockname()[1] for name, one in sockets.items()})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TritonSettings:
@@ -80,15 +88,6 @@ class TritonSettings:
     """Longest a start may take: a TensorRT deployment reads gigabytes of plans."""
     drain_seconds: int = 30
     """Longest that running requests may take once the server is told to stop."""
-
-
-def free_ports(count: int = 3, *, host: str = "127.0.0.1") -> tuple[int, ...]:
-    """Ports that nobody listens on at this moment."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((host, 0))
-        return tuple(one.getsockname()[1] for one in sockets)
 
 
 def check_ports(endpoints: Endpoints) -> None:

@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -72,6 +72,7 @@ class TritonServer:
         self._installation = find_triton()
         self._installation.check()
         self.check()
+        self.settings = replace(self.settings, endpoints=self.settings.endpoints.chosen())
         check_ports(self.settings.endpoints)
         self._workspace = Workspace.create()
         try:
