@@ -130,7 +130,8 @@ def _missing(model: ModelSpec, name: str) -> Port:
 
 
 _REQUEST: Final = (
-    Port(name="prompt", datatype="TYPE_STRING", doc="what to draw, UTF-8; (word:1.3) weights a word"),
+    # Required, but not by Triton, which answers an ensemble's missing input with "unexpected deadlock": preprocess names it.
+    Port(name="prompt", datatype="TYPE_STRING", optional=True, doc="required: what to draw, UTF-8; (word:1.3) weights a word"),
     Port(
         name="negative_prompt",
         datatype="TYPE_STRING",

@@ -131,9 +131,12 @@ def read_request(tensors: Tensors, manifest: BuildManifest) -> Request:
     found = read_tensors(tensors, SDXL.inputs)
     limits, defaults = manifest.limits, manifest.defaults
     first_width, first_height = manifest.profiles.sizes[0]
+    prompt = _text(found, "prompt", limits.prompt_bytes)
+    if prompt is None:
+        raise InvalidRequest("prompt", "missing", allowed=SDXL.input("prompt").doc)
     seed = scalar(found, SDXL.input("seed"))
     request = Request(
-        prompt=_text(found, "prompt", limits.prompt_bytes) or "",
+        prompt=prompt,
         negative_prompt=_text(found, "negative_prompt", limits.prompt_bytes),
         seed=secrets.randbits(_GENERATOR_BITS) if seed is None else seed,
         width=scalar(found, SDXL.input("width"), first_width),

@@ -150,9 +150,11 @@ SIXTEEN_BIT = encoded(PIL.Image.fromarray(np.arange(64 * 64, dtype=np.uint16).re
 
 
 def infer(client: triton.InferenceServerClient, **values: Any) -> list[bytes]:
-    """Images for raw inputs: a value is bytes, a number, or an array sent as it is."""
+    """Images for raw inputs: a value is bytes, a number, an array sent as it is, or None for none."""
     inputs = []
     for name, value in values.items():
+        if value is None:
+            continue
         port: Port = SDXL.input(name)
         array = value if isinstance(value, np.ndarray) else np.array(value if isinstance(value, list) else [value])
         if port.datatype == "TYPE_STRING" and not isinstance(value, np.ndarray):
@@ -190,6 +192,8 @@ BAD: dict[str, tuple[str, dict[str, Any]]] = {
     "guidance NaN": ("guidance_scale", {"guidance_scale": float("nan")}),
     "guidance infinite": ("guidance_scale", {"guidance_scale": float("inf")}),
     "negative seed": ("seed", {"seed": -1}),
+    "no prompt": ("prompt", {"prompt": None}),
+    "nothing at all": ("prompt", dict.fromkeys(("prompt", "width", "height", "steps", "seed"))),
     "empty prompt": ("prompt", {"prompt": b""}),
     "prompt of 10 MB": ("prompt", {"prompt": b"x" * 10_000_000}),
     "prompt of too many chunks": ("prompt", {"prompt": b"cat " * 900}),
