@@ -22,22 +22,9 @@ from intaglio.models import SDXL, numpy_type
 from intaglio.onnxruntime_engine import OnnxRuntimeBackend
 from intaglio.tensors import AxisSizes, NetworkSpec, Precision, architecture_from_configs, network_kind
 
+from ..parity import SDXL_SCHEDULER
+
 REPOSITORY = Path(__file__).parents[2]
-SCHEDULER: dict[str, Any] = {  # stabilityai/stable-diffusion-xl-base-1.0 scheduler/scheduler_config.json
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "clip_sample": False,
-    "interpolation_type": "linear",
-    "num_train_timesteps": 1000,
-    "prediction_type": "epsilon",
-    "sample_max_value": 1.0,
-    "set_alpha_to_one": False,
-    "skip_prk_steps": True,
-    "steps_offset": 1,
-    "timestep_spacing": "leading",
-    "use_karras_sigmas": False,
-}
 CONTROLS = {"pose": "pose", "edges": "canny"}
 SIZES = ((64, 96), (72, 64))  # 72: latents 9, 5, 3, so every halving rounds
 
@@ -224,7 +211,7 @@ def _make_manifest(modules: Mapping[str, Any], folder: Path) -> BuildManifest:
             text_encoder_2=modules["text_encoder_2"].config.to_dict(),
             vae=modules["vae"].config,
         ),
-        scheduler=SCHEDULER,
+        scheduler=SDXL_SCHEDULER,
         scaling_factor=0.13025,
         force_zeros_for_empty_prompt=True,
         precision="fp32",

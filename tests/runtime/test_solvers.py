@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import diffusers
 import numpy as np
 import pytest
 import torch
@@ -13,40 +12,10 @@ from numpy.typing import NDArray
 from intaglio.errors import ConfigError, InvalidRequest
 from intaglio.solvers import SOLVERS, SchedulerConfig, SolverTable, advance_state, initial_state, solver_table
 
-SDXL_SCHEDULER: dict[str, Any] = {  # scheduler/scheduler_config.json of stabilityai/stable-diffusion-xl-base-1.0
-    "_class_name": "EulerDiscreteScheduler",
-    "_diffusers_version": "0.19.0.dev0",
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "clip_sample": False,
-    "interpolation_type": "linear",
-    "num_train_timesteps": 1000,
-    "prediction_type": "epsilon",
-    "sample_max_value": 1.0,
-    "set_alpha_to_one": False,
-    "skip_prk_steps": True,
-    "steps_offset": 1,
-    "timestep_spacing": "leading",
-    "trained_betas": None,
-    "use_karras_sigmas": False,
-}
+from ..parity import SDXL_SCHEDULER, scheduler_for
+
 SHAPE = (2, 4, 6, 5)
 STEPS = (1, 2, 3, 4, 8, 13, 20, 30, 50)
-
-
-def scheduler_for(name: str, config: dict[str, Any]) -> Any:
-    """diffusers' scheduler as a pipeline user swaps it in."""
-    base = diffusers.EulerDiscreteScheduler.from_config(config).config
-    made = {
-        "euler": lambda: diffusers.EulerDiscreteScheduler.from_config(base),
-        "euler_a": lambda: diffusers.EulerAncestralDiscreteScheduler.from_config(base),
-        "ddim": lambda: diffusers.DDIMScheduler.from_config(base),
-        "dpmpp_2m_karras": lambda: diffusers.DPMSolverMultistepScheduler.from_config(base, use_karras_sigmas=True),
-        "unipc": lambda: diffusers.UniPCMultistepScheduler.from_config(base),
-        "lcm": lambda: diffusers.LCMScheduler.from_config(base),
-    }
-    return made[name]()
 
 
 def fake_model(x: torch.Tensor, t: float) -> torch.Tensor:

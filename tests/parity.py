@@ -1,0 +1,52 @@
+"""What the rooms' parity tests share: diffusers' scheduler of each solver, and how far two pictures are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import diffusers
+import numpy as np
+from numpy.typing import NDArray
+
+SDXL_SCHEDULER: dict[str, Any] = {  # scheduler/scheduler_config.json of stabilityai/stable-diffusion-xl-base-1.0
+    "_class_name": "EulerDiscreteScheduler",
+    "_diffusers_version": "0.19.0.dev0",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "interpolation_type": "linear",
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "sample_max_value": 1.0,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+    "trained_betas": None,
+    "use_karras_sigmas": False,
+}
+_CLASSES: dict[str, Any] = {
+    "euler": diffusers.EulerDiscreteScheduler,
+    "euler_a": diffusers.EulerAncestralDiscreteScheduler,
+    "ddim": diffusers.DDIMScheduler,
+    "dpmpp_2m_karras": diffusers.DPMSolverMultistepScheduler,
+    "unipc": diffusers.UniPCMultistepScheduler,
+    "lcm": diffusers.LCMScheduler,
+}
+
+
+def scheduler_for(solver: str, config: Mapping[str, Any]) -> Any:
+    """diffusers' scheduler as a pipeline's user swaps it in; `config` is the pipeline's own `scheduler_config.json`."""
+    base = diffusers.EulerDiscreteScheduler.from_config(config).config
+    return _CLASSES[solver].from_config(base, **({"use_karras_sigmas": True} if solver == "dpmpp_2m_karras" else {}))
+
+
+def psnr(ours: NDArray[np.uint8], theirs: NDArray[Any]) -> float:
+    """dB between our pixels and diffusers' `output_type="np"` in 0..1, both [..., H, W, RGB]; infinite for equal ones."""
+    expected = (theirs * 255).round().astype(np.uint8)
+    assert ours.shape == expected.shape
+    assert min(ours.std(), expected.std()) > 3, "a flat picture would equal any flat one"
+    error = float(np.mean((ours.astype(float) - expected.astype(float)) ** 2))
+    return 10 * float(np.log10(255**2 / error)) if error else float("inf")
