@@ -1,0 +1,124 @@
+"""Pictures from the real server against diffusers' own pipelines: the same weights, prompt, seed, solver, control and LoRA."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+import yaml
+from PIL import Image, ImageDraw
+
+from intaglio.config import Deployment, load_deployment
+from intaglio.openpose import draw_pose, load_pose, pose_names
+from intaglio.serving.process import Endpoints
+from intaglio.serving.server import Server
+from intaglio.solvers import SOLVERS
+from intaglio_client import Client, Control
+
+from ..parity import psnr, scheduler_for
+
+pytestmark = pytest.mark.slow
+CASES = tuple(  # (LoRA, solver, control), each with a prompt of its own
+    (lora, solver, control)
+    for number, (lora, solver) in enumerate(product((True, False), SOLVERS))
+    for control in (None, ("pose", "canny")[number % 2])
+)
+PROMPTS = tuple(
+    f"mara {doing} {place}"
+    for place in ("on a beach", "in the snow", "in a forest", "in a city street")
+    for doing in ("waving hello", "dancing", "jumping", "sitting", "running", "bowing")
+)
+STEPS = 6
+Pipeline = Callable[..., Any]
+
+
+def source_of(deployment: Deployment) -> Path:
+    """The base's folder."""
+    folder = deployment.base[0].folder
+    assert folder is not None
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(miniature: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The miniature with no LoRA fused, built from the stages that the session's build has made already."""
+    folder = tmp_path_factory.mktemp("plain")
+    shutil.copytree(miniature.build / ".stages", folder / "build/.stages", copy_function=os.link, ignore=shutil.ignore_patterns(".lock"))
+    values = miniature.model_dump(mode="json", exclude={"name", "folder"}) | {"fuse": {}, "build": "build"}
+    (folder / "plain.yaml").write_text(yaml.safe_dump(values))
+    command = [sys.executable, "-m", "intaglio", "build", str(folder / "plain.yaml")]
+    subprocess.run(command, check=True, timeout=200, stdout=subprocess.DEVNULL)
+    with Server(load_deployment(folder / "plain.yaml"), endpoints=Endpoints()) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def pipeline(miniature: Deployment) -> Pipeline:
+    """(LoRA?, ControlNet or None) -> diffusers' pipeline on the deployment's weights."""
+
+    @cache
+    def base(lora: bool) -> Any:
+        made: Any = diffusers.StableDiffusionXLPipeline.from_pretrained(str(source_of(miniature)), add_watermarker=False)
+        for name, weight in miniature.fused.items() if lora else ():
+            made.load_lora_weights(str(miniature.loras[name].path))
+            made.fuse_lora(lora_scale=weight)
+        return made
+
+    @cache
+    def with_control(lora: bool, control: str | None) -> Any:
+        made = base(lora)
+        if control is not None:
+            net: Any = diffusers.ControlNetModel
+            controlnet = net.from_pretrained(str(miniature.controlnets[control].folder))
+            made = diffusers.StableDiffusionXLControlNetPipeline(**made.components, controlnet=controlnet, add_watermarker=False)
+        made.set_progress_bar_config(disable=True)
+        return made
+
+    return with_control
+
+
+def edges() -> Image.Image:
+    """A map for canny; of another size than the picture, so that both sides resize it."""
+    image = Image.new("RGB", (300, 220))
+    ImageDraw.Draw(image).ellipse((90, 40, 200, 180), outline="white", width=2)
+    return image
+
+
+@pytest.mark.parametrize("index", range(len(CASES)), ids=["-".join(map(str, case)) for case in CASES])
+def test_a_picture_equals_diffusers(
+    miniature: Deployment, server: Server, pipeline: Pipeline, index: int, request: pytest.FixtureRequest
+) -> None:
+    lora, solver, control = CASES[index]
+    width, height = miniature.profiles.sizes[1 + index % 2]
+    guidance, negative, seed = 1.0 if solver == "lcm" else 3.0 + index / 8, "blurry" if index % 3 else None, 2**31 + 97 * index
+    controls, conditions = [], {}
+    if control is not None:
+        assert miniature.poses is not None
+        pose = pose_names(miniature.poses)[7 * index]
+        controls = [Control("pose", pose=pose, weight=0.9) if control == "pose" else Control("canny", image=edges(), weight=0.9)]
+        drawn = Image.fromarray(draw_pose(load_pose(miniature.poses, pose), width=width, height=height))
+        conditions = {"image": drawn if control == "pose" else edges(), "controlnet_conditioning_scale": 0.9}
+    with Client((server if lora else request.getfixturevalue("plain")).grpc_url) as client:
+        ours = client.generate(
+            PROMPTS[index], negative_prompt=negative, seed=seed, width=width, height=height, steps=STEPS, guidance_scale=guidance,
+            scheduler=solver, controls=controls,
+        )  # fmt: skip
+    assert bool(ours.metadata["loras"]) == lora
+    painter = pipeline(lora, control)
+    painter.scheduler = scheduler_for(solver, json.loads((source_of(miniature) / "scheduler/scheduler_config.json").read_text()))
+    theirs = painter(
+        PROMPTS[index], negative_prompt=negative, num_inference_steps=STEPS, guidance_scale=guidance, width=width, height=height,
+        generator=torch.Generator("cpu").manual_seed(seed), output_type="np", **conditions,
+    ).images[0]  # fmt: skip
+    assert psnr(ours.pixels, theirs) >= 40
