@@ -23,14 +23,18 @@ from miniature.world import SEGMENTATION_COLOURS, canny_map, render, sample_scen
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Field = NDArray[np.float32]
+Joints = dict[str, NDArray[np.float64]]  # x, y in pixels by name
 
 LIMB_JOINTS = tuple(f"{side}_{joint}" for joint in ("elbow", "wrist", "knee", "ankle") for side in ("right", "left"))
 _SHADES = (1.06, 0.9, 0.74)  # the renderer's shading runs over about this range
 _NEAR = 24.0  # Lab distance within which a pixel counts as a colour
 _SMALLEST_PATCH = 25
 _ROUND = 2.5  # standard deviation of lightness that shading gives a limb, and a flat background has not
-_FEWEST, _SHARE = 8, 0.3
+_FEWEST, _SHARE = 8, 0.5
+_BEYOND = 8.4  # pixels past a boot's end, where the trousers are
+_TAPER = 4.0  # a forearm narrows by an eighth, sleeve and hand fill their windows
 _TOUCH = 7  # pixels between a limb and the attire that joins it: two outlines and the autoencoder's blur
+_ROWS, _COLUMNS = np.ogrid[:SIZE, :SIZE]
 _NEIGHBOURHOOD = np.ones((2 * _TOUCH + 1,) * 2, np.uint8)
 
 
@@ -64,23 +68,12 @@ def _lookup() -> NDArray[np.int16]:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the rules see: masks of the four limbs and, where found, the colours and masks of top and bottom."""
+    """What the rules see: masks of every colour, of the four limbs and, where found, of what most joins the gloves and the boots."""
 
+    colours: dict[str, Mask]
     limbs: dict[str, Mask]
-    top: str | None
-    bottom: str | None
     top_mask: Mask
     bottom_mask: Mask
-    skin_mask: Mask
-    joins: dict[str, dict[str, int]]
-
-    def wears(self, piece: str, colour: str) -> bool:
-        """Whether "top" or "bottom" is of that colour: it joins the gloves or boots for a good share of what the best colour does.
-
-        Asked this way a background of a like colour (white trousers in the snow) does not hide the answer.
-        """
-        joins = self.joins[piece]
-        return joins[colour] >= max(_FEWEST, _SHARE * max(joins.values()))
 
     @property
     def figure(self) -> Mask:
@@ -125,44 +118,84 @@ def read_figure(picture: Image) -> Reading:
     bottom = max(bottoms, key=lambda name: bottoms[name][1])
     tops = {name: _joining(where[f"attire.{name}"], around["forearm"], lightness) for name in palette.ATTIRE}
     top = max((name for name in tops if name != bottom), key=lambda name: tops[name][1] + 0.1 * int(tops[name][0].sum()))
-    return Reading(
-        limbs=limbs, top=top if tops[top][1] else None, bottom=bottom if bottoms[bottom][1] else None,
-        joins={piece: {name: joins for name, (_, joins) in found.items()} for piece, found in (("top", tops), ("bottom", bottoms))},
-        top_mask=tops[top][0], bottom_mask=bottoms[bottom][0],
-        skin_mask=np.asarray(np.any([where[f"skin.{name}"] for name in palette.SKIN], 0)),
-    )  # fmt: skip
+    return Reading(colours=where, limbs=limbs, top_mask=tops[top][0], bottom_mask=bottoms[bottom][0])
 
 
 def _around(mask: Mask) -> Mask:
     return np.asarray(cv2.dilate(mask.astype(np.uint8), _NEIGHBOURHOOD) > 0) & ~mask
 
 
-def find_keypoints(reading: Reading) -> dict[str, NDArray[np.float64]]:
+def find_keypoints(reading: Reading, *, top: str, bottom: str, skin: str) -> Joints:
     """x, y of the eight LIMB_JOINTS that limb colours give; a limb that was not found gives none.
 
-    A glove's or boot's long axis ends in its two joints. A knee is the end nearer to the trousers; an elbow the end with more sleeve
-    and less hand around it.
+    A glove's or boot's long axis ends in its two joints. Which is which is told by what was asked for: the knee is the end that runs on
+    into trousers of colour `bottom`; the elbow the end with more sleeve of colour `top` and less hand of colour `skin` around it, and the
+    wider one.
     """
     found = {}
-    gap = cv2.distanceTransform((~reading.bottom_mask).astype(np.uint8), cv2.DIST_L2, 3)
+    sleeve, trousers, hand = (reading.colours[name] for name in (f"attire.{top}", f"attire.{bottom}", f"skin.{skin}"))
     for side in ("right", "left"):
         glove, boot = reading.limbs[f"{side}_forearm"], reading.limbs[f"{side}_shin"]
         if boot.any():
             ends = _ends(boot)
-            near = int(_at(gap, ends[1]) < _at(gap, ends[0]))
+            beyond = (ends[1] - ends[0]) / max(float(np.linalg.norm(ends[1] - ends[0])), 1.0) * _BEYOND
+            near = int(_count(trousers & ~boot, ends[1] + beyond, 12) > _count(trousers & ~boot, ends[0] - beyond, 12))
             found[f"{side}_knee"], found[f"{side}_ankle"] = ends[near], ends[1 - near]
         if glove.any():
             ends = _ends(glove)
-            sleeve = [_count(reading.top_mask, end) - _count(reading.skin_mask, end) for end in ends]
-            near = int(sleeve[1] > sleeve[0])
+            sleeves, hands = ([_count(mask & ~glove, end, 10) for end in ends] for mask in (sleeve, hand))
+            near = int(_lead(sleeves, 20) - _lead(hands, 20) + _TAPER * _lead(_widths(glove, ends), 1) > 0)
             found[f"{side}_elbow"], found[f"{side}_wrist"] = ends[near], ends[1 - near]
     return found
 
 
-def _count(mask: Mask, point: NDArray[np.float64], radius: int = 10) -> int:
-    column, row = np.clip(np.round(point).astype(int), 0, SIZE - 1)
-    window = mask[max(row - radius, 0) : row + radius + 1, max(column - radius, 0) : column + radius + 1]
-    return int(window.sum())
+def wears(reading: Reading, joints: Joints, piece: str, colour: str) -> bool:
+    """Whether "top" or "bottom" is of that attire colour, given the joints found: it fills half as much as any other colour does of the
+    place where that piece must be.
+
+    The place of a top is around the elbows and the elbows' third of the body between elbows and knees; of a bottom likewise the knees'.
+    """
+    elbows, knees = (
+        [joints[f"{side}_{joint}"] for side in ("right", "left") if f"{side}_{joint}" in joints] for joint in ("elbow", "knee")
+    )
+    place = _disks(elbows if piece == "top" else knees, 10)
+    if elbows and knees:
+        down = np.mean(knees, 0) - np.mean(elbows, 0)
+        along = (_COLUMNS - np.mean(elbows, 0)[0]) * down[0] + (_ROWS - np.mean(elbows, 0)[1]) * down[1]
+        third = along < 0.35 * float(down @ down) if piece == "top" else along > 0.65 * float(down @ down)
+        place |= _hull([*elbows, *knees]) & third
+    place &= ~np.any(list(reading.limbs.values()), 0)
+    filled = {name: int((reading.colours[f"attire.{name}"] & place).sum()) for name in palette.ATTIRE}
+    return filled[colour] >= max(_FEWEST, _SHARE * max(filled.values()))
+
+
+def _disks(points: list[NDArray[np.float64]], radius: float) -> Mask:
+    disks = [(_COLUMNS - x) ** 2 + (_ROWS - y) ** 2 <= radius**2 for x, y in points]
+    return np.asarray(np.any(disks, 0) if disks else np.zeros((SIZE, SIZE), bool))
+
+
+def _hull(points: list[NDArray[np.float64]]) -> Mask:
+    filled = np.zeros((SIZE, SIZE), np.uint8)
+    cv2.fillConvexPoly(filled, cv2.convexHull(np.round(points).astype(np.int32)), 1)
+    return np.asarray(filled > 0)
+
+
+def _count(mask: Mask, point: NDArray[np.float64], radius: int) -> int:
+    """Pixels of the mask within `radius` of a point."""
+    return int((mask & _disks([point], radius)).sum())
+
+
+def _lead(counts: list[int], floor: int) -> float:
+    """How far the second is ahead, -1..1; small counts say little."""
+    return (counts[1] - counts[0]) / (sum(counts) + floor)
+
+
+def _widths(mask: Mask, ends: tuple[NDArray[np.float64], NDArray[np.float64]]) -> list[int]:
+    """Pixels of the mask in the third before each end."""
+    rows, columns = np.nonzero(mask)
+    span = ends[1] - ends[0]
+    along = (np.stack([columns, rows], 1) - ends[0]) @ span / max(float(span @ span), 1.0)
+    return [int(((along > low) & (along < low + 0.3)).sum()) for low in (0.05, 0.65)]
 
 
 def _ends(mask: Mask) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -175,12 +208,7 @@ def _ends(mask: Mask) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return centre + low * axis, centre + high * axis
 
 
-def _at(field: NDArray[Any], point: NDArray[np.float64]) -> float:
-    column, row = np.clip(np.round(point).astype(int), 0, SIZE - 1)
-    return float(field[row, column])
-
-
-def pck(found: dict[str, NDArray[np.float64]], truth: NDArray[np.float64], joints: tuple[str, ...] = LIMB_JOINTS) -> tuple[int, int]:
+def pck(found: Joints, truth: NDArray[np.float64], joints: tuple[str, ...] = LIMB_JOINTS) -> tuple[int, int]:
     """(joints within a tenth of the person's larger extent of the truth, joints judged): PCK@0.1. A joint not found is wrong."""
     limit = 0.1 * float((truth.max(0) - truth.min(0)).max())
     right = sum(name in found and float(np.linalg.norm(found[name] - truth[INDEX[name]])) <= limit for name in joints)
