@@ -2,7 +2,7 @@
 
     python -m miniature.dataset base OUT --count 48000
     python -m miniature.dataset controls OUT --count 12000
-    python -m miniature.dataset lessons OUT --count 192        # one folder a LoRA
+    python -m miniature.dataset lessons OUT --count 384        # one folder a LoRA
     python -m miniature.dataset examples                       # the few committed PNGs under miniature/examples/night
 
 A sample is a function of its number alone, so a set can be rendered again anywhere.
@@ -47,6 +47,11 @@ def held_out_scene(index: int) -> tuple[Scene, np.random.Generator]:
     return sample_scene(rng), rng
 
 
+def lesson_generator(index: int) -> np.random.Generator:
+    """Generator of sample number `index` of every LoRA's set: a branch of its own, which no scene's seed can meet."""
+    return np.random.default_rng(np.random.SeedSequence(index, spawn_key=(7,)))
+
+
 def _chunk_of_scenes(controls: bool, indices: range) -> tuple[Images, list[list[str]], list[Labels]]:
     kinds = CONTROL_TYPES if controls else ()
     arrays = {name: np.empty((len(indices), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8) for name in ("images", *kinds)}
@@ -63,7 +68,7 @@ def _chunk_of_scenes(controls: bool, indices: range) -> tuple[Images, list[list[
 
 
 def _chunk_of_lesson(name: str, indices: range) -> tuple[Images, list[list[str]], list[Labels]]:
-    samples = [LESSONS[name].sample(np.random.default_rng((7, index))) for index in indices]
+    samples = [LESSONS[name].sample(lesson_generator(index)) for index in indices]
     return {"images": np.stack([image for image, _ in samples])}, [[text] for _, text in samples], []
 
 
@@ -122,7 +127,7 @@ def main() -> None:
     if arguments.what == "examples":
         write_examples(arguments.out or Path(__file__).parent / "examples" / "night")
     elif arguments.what == "lessons":
-        write_lessons(out, arguments.count or 192)
+        write_lessons(out, arguments.count or 384)
     else:
         write_arrays(out / arguments.what, arguments.count or 12000, controls=arguments.what == "controls")
 

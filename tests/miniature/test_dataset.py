@@ -19,7 +19,7 @@ from miniature.styles import LESSONS
 from miniature.world import control_map, render
 
 COUNT = 3
-LESSON_COUNT = 192  # the default of `python -m miniature.dataset lessons`
+LESSON_COUNT = 2000
 
 
 @pytest.fixture(scope="module")
