@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -16,10 +15,11 @@ from intaglio_client import demo
 from intaglio_export import command as build
 from intaglio_train import command as train
 
-ROOT = Path(__file__).parents[1]
+from .pages import ROOT, blocks
+
 APPS = {"build": build.app, "serve": serve.app, "generate": generate.app, "demo": demo.app, "doctor": doctor.app, "train": train.app}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FENCED = "".join(re.findall(r"^```\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
+FENCED = "".join(text for language, text in blocks("README.md") if not language)
 COMMANDS = re.findall(r"^intaglio ([^#\n]+)", FENCED, re.MULTILINE) + re.findall(r"`intaglio ([a-z][^`]*)`", README)
 
 

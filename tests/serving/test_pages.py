@@ -1,41 +1,47 @@
-"""docs/clients.md is run as it is written; only the ports are those of the test's server."""
+"""What README and docs/clients.md show is run as it is written; only the ports are those of the test's server."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import PIL.Image
 import pytest
 
 from intaglio.images import read_metadata
 from intaglio.serving.server import Server
 
+from ..pages import blocks
+
 pytestmark = pytest.mark.slow
-PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
-BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def test_the_page_works_as_written(server: Server, tmp_path: Path) -> None:
-    blocks = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
-    assert [language for language, _ in blocks] == ["python", "bash", "bash", "bash", "bash"]
-    for language, text in blocks:
-        code = text.replace("localhost:8001", server.grpc_url).replace("localhost:8000", server.http_url)
-        command = [sys.executable, "-c", code] if language == "python" else ["bash", "-eu", "-o", "pipefail", "-c", code]
-        environment = {**os.environ, "no_proxy": "127.0.0.1,localhost"}
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
-    python, curl = tmp_path / "tritonclient.png", tmp_path / "curl.png"
-    pixels = [np.asarray(PIL.Image.open(path)) for path in (python, curl)]
-    assert pixels[0].shape == (256, 256, 3)
-    np.testing.assert_array_equal(*pixels, err_msg="the same request over gRPC and HTTP")
-    metadata = read_metadata(curl.read_bytes())
+def run_blocks(page: str, server: Server, folder: Path) -> list[str]:
+    """Run every Python and shell block of `page` in `folder`; their languages."""
+    languages = []
+    for language, text in blocks(page):
+        if language:
+            languages.append(language)
+            code = text.replace("localhost:8001", server.grpc_url).replace("localhost:8000", server.http_url)
+            command = [sys.executable, "-c", code] if language == "python" else ["bash", "-eu", "-o", "pipefail", "-c", code]
+            environment = {**os.environ, "no_proxy": "127.0.0.1,localhost"}
+            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
+            assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
+    return languages
+
+
+def test_readme_gets_one_picture_in_three_ways(server: Server, tmp_path: Path) -> None:
+    assert run_blocks("README.md", server, tmp_path) == ["python", "python", "bash"]
+    ours, tritonclient, curl = ((tmp_path / name).read_bytes() for name in ("client.png", "tritonclient.png", "curl.png"))
+    metadata = read_metadata(ours)
     assert metadata is not None
-    assert metadata["seed"] == 7
+    assert (metadata["seed"], metadata["controls"][0]["pose"]) == (7, "waving-01")
+    assert ours == tritonclient == curl
+
+
+def test_the_page_for_other_clients(server: Server, tmp_path: Path) -> None:
+    assert run_blocks("docs/clients.md", server, tmp_path) == ["bash"] * 3
     answered = json.loads((tmp_path / "metadata.json").read_text())
     assert {output["name"] for output in answered["outputs"]} == {"metadata", "timings"}
