@@ -108,47 +108,39 @@ class ControlNetStep(nn.Module):
         return tuple(before + scale * own for before, own in zip(residuals, (*down, mid), strict=True))
 
 
-class TextEncoder(nn.Module):
-    """CLIP's penultimate hidden states and, of the encoder with a projection, the pooled embedding."""
+class _Whole(nn.Module):
+    """A network as it is, with the configuration that optimum's exporter reads."""
 
-    def __init__(self, text_encoder: nn.Module) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
-        self.text_encoder = text_encoder
-        self.config = text_encoder.config
+        self.network = network
+        self.config = network.config
+
+
+class TextEncoder(_Whole):
+    """CLIP's penultimate hidden states and, of the encoder with a projection, the pooled embedding."""
 
     def forward(self, input_ids: Tensor) -> dict[str, Tensor]:
         """[C, 77] token ids -> `hidden_states` [C, 77, width] and `text_embeds` [C, pooled width]."""
-        found = self.text_encoder(input_ids, output_hidden_states=True)
+        found = self.network(input_ids, output_hidden_states=True)
         outputs = {"hidden_states": found.hidden_states[-2]}
         if "text_embeds" in found:
             outputs["text_embeds"] = found.text_embeds
         return outputs
 
 
-class VaeDecoder(nn.Module):
+class VaeDecoder(_Whole):
     """[B, 4, h, w] latents, already divided by the scaling factor -> [B, 3, H, W] in -1..1."""
 
-    def __init__(self, vae: nn.Module) -> None:
-        super().__init__()
-        self.vae = vae
-        self.config = vae.config
-
     def forward(self, latent_sample: Tensor) -> dict[str, Tensor]:
-        latents = latent_sample.to(next(self.vae.parameters()).dtype)
-        return {"sample": self.vae.decode(latents, return_dict=False)[0]}  # type: ignore[operator]
+        return {"sample": self.network.decode(latent_sample.to(self.network.dtype), return_dict=False)[0]}
 
 
-class VaeEncoder(nn.Module):
+class VaeEncoder(_Whole):
     """[B, 3, H, W] in -1..1 -> [B, 8, h, w]: mean and log variance, before the scaling factor."""
 
-    def __init__(self, vae: nn.Module) -> None:
-        super().__init__()
-        self.vae = vae
-        self.config = vae.config
-
     def forward(self, sample: Tensor) -> dict[str, Tensor]:
-        pixels = sample.to(next(self.vae.parameters()).dtype)
-        return {"latent_parameters": self.vae.encode(pixels, return_dict=False)[0].parameters}  # type: ignore[operator]
+        return {"latent_parameters": self.network.encode(sample.to(self.network.dtype), return_dict=False)[0].parameters}
 
 
 _WRAPPERS: Final[Mapping[str, Callable[[nn.Module], nn.Module]]] = {
