@@ -4,6 +4,7 @@
     python -m miniature.dataset controls OUT --count 12000
     python -m miniature.dataset lessons OUT --count 384        # one folder a LoRA
     python -m miniature.dataset examples                       # the few committed PNGs under miniature/examples/night
+    python -m miniature.dataset poses                          # the committed pose library, configs/poses
 
 A sample is a function of its number alone, so a set can be rendered again anywhere.
 """
@@ -25,6 +26,7 @@ from rich.progress import track
 from miniature.architecture import CONTROL_TYPES, IMAGE_SIZE
 from miniature.captions import caption
 from miniature.labels import labels_of
+from miniature.skeleton import write_library
 from miniature.styles import LESSONS
 from miniature.world import Scene, control_map, render, sample_scene
 
@@ -119,13 +121,15 @@ def write_examples(out: Path, count: int = 16) -> None:
 def main() -> None:
     """Command line of this module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("base", "controls", "lessons", "examples"))
+    parser.add_argument("what", choices=("base", "controls", "lessons", "examples", "poses"))
     parser.add_argument("out", type=Path, nargs="?", default=None)
     parser.add_argument("--count", type=int, default=None)
     arguments = parser.parse_args()
     out = arguments.out or Path("build/miniature/data")
     if arguments.what == "examples":
         write_examples(arguments.out or Path(__file__).parent / "examples" / "night")
+    elif arguments.what == "poses":
+        write_library(arguments.out or Path("configs/poses"))
     elif arguments.what == "lessons":
         write_lessons(out, arguments.count or 384)
     else:

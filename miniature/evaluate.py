@@ -14,7 +14,7 @@ import platform
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +65,13 @@ class Size:
     """How many pictures each part takes."""
 
     prompts: int
+    pose: int
     controls: int
     lora: int
     reconstructions: int
 
 
-FULL, QUICK = Size(200, 24, 12, 64), Size(24, 6, 4, 16)
+FULL, QUICK = Size(200, 100, 20, 8, 48), Size(24, 24, 6, 4, 16)
 
 
 @dataclass(frozen=True)
@@ -219,14 +220,14 @@ def reconstruction(painter: Painter, judged: list[Case]) -> float:
 
 def measure(size: Size, progress: Progress) -> dict[str, float]:
     """Every figure."""
-    painter = Painter(progress, 2 * size.prompts + 4 * size.controls + 7 * size.lora + 8)
+    painter = Painter(progress, size.prompts + size.pose + 4 * size.controls + 7 * size.lora + 8)
     judged = cases(max(size.prompts, size.reconstructions))
     asked = judged[: size.prompts]
     figures = {"autoencoder.psnr": reconstruction(painter, judged[: size.reconstructions])}
     plain = painter.paint([c.prompt for c in asked])
     figures |= judge_text(plain, asked) | {"pose.pck_without_control": mean_pck(plain, asked)}
     for kind in CONTROL_TYPES:
-        chosen = asked if kind == "pose" else asked[: size.controls]
+        chosen = asked[: size.pose if kind == "pose" else size.controls]
         maps = [control_map(c.scene, c.rendered, kind) for c in chosen]
         pictures = painter.paint([c.prompt for c in chosen], kind=kind, maps=maps, what=kind)
         figures |= {"pose.pck_with_control": mean_pck(pictures, chosen)} if kind == "pose" else judge_control(kind, pictures, maps)
@@ -257,7 +258,7 @@ def provenance(size: Size, seconds: float) -> dict[str, Any]:
         "transformers": transformers.__version__,
     }
     return {
-        "prompts": size.prompts, "steps": STEPS, "guidance_scale": GUIDANCE, "solver": "euler", "device": "cpu",
+        "pictures": asdict(size), "steps": STEPS, "guidance_scale": GUIDANCE, "solver": "euler", "device": "cpu",
         "cores": torch.get_num_threads(),
         "seconds": round(seconds, 1), "commit": commit, **versions,
     }  # fmt: skip
