@@ -27,8 +27,8 @@ __all__ = ["app", "run_demo"]
 
 app = typer.Typer(name="demo", add_completion=False, help="Build, serve, generate, stop; and where the time went.")
 
-PROMPT: Final = "mara waving hello on a beach"
-POSE: Final = "waving-01"
+PROMPT: Final = "mara in a yellow shirt and red trousers waving hello on a beach"
+POSE: Final = "waving-03-mirrored"
 SEED: Final = 7
 _STAGES: Final = {
     "preprocess": "preprocess",
