@@ -73,7 +73,7 @@ def _generate(client: Client, prompt: str | None, given: dict[str, Any], out: Pa
     else:
         before, parameters = parameters_from_metadata(metadata_of(like), [path.read_bytes() for path in images])
         if POSE in given:  # another pose takes the place of the original's
-            parameters["controls"] = [control for control in parameters["controls"] if control.pose is None]
+            parameters["controls"] = [control for control in parameters["controls"] or () if control.pose is None]
         changed: Parameters = {**parameters, **given}  # type: ignore[typeddict-item]
         made = client.generate_batch(before if prompt is None else prompt, **changed)
     for index, one in enumerate(made):

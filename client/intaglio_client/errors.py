@@ -1,7 +1,8 @@
 """What gRPC and Triton say, as intaglio's own errors.
 
-INVALID_ARGUMENT, NOT_FOUND     InvalidRequest: field, problem and what is allowed, as the server named them
+INVALID_ARGUMENT                InvalidRequest: field, problem and what is allowed, as the server named them
 UNAVAILABLE, RESOURCE_EXHAUSTED Unavailable; QueueFull where the queue was full
+NOT_FOUND, UNIMPLEMENTED        Unavailable: something else listens there
 CANCELLED                       Cancelled; DeadlineExceeded where the server says that time was up
 DEADLINE_EXCEEDED               DeadlineExceeded
 anything else                   ServerError
@@ -34,13 +35,13 @@ def error_from_exception(error: InferenceServerException, *, url: str) -> Intagl
     status = (error.status() or "").removeprefix("StatusCode.")
     message = _PREFIX.sub("", error.message() or "")
     match status:
-        case "INVALID_ARGUMENT" | "NOT_FOUND" | "UNIMPLEMENTED":
+        case "INVALID_ARGUMENT":
             return _invalid_request(message)
         case "DEADLINE_EXCEEDED":
             return DeadlineExceeded(f"{url}: no answer within the deadline; allow more time, fewer steps or a smaller image")
         case "CANCELLED":
             return DeadlineExceeded(message) if _DEADLINE in message.lower() else Cancelled(message or "cancelled")
-        case "UNAVAILABLE" | "RESOURCE_EXHAUSTED":
+        case "UNAVAILABLE" | "RESOURCE_EXHAUSTED" | "NOT_FOUND" | "UNIMPLEMENTED":
             if _QUEUE in message.lower():
                 return QueueFull(f"{url}: the server's queue is full; try again later")
             return Unavailable(f"{url}: {message}; is the server running (intaglio serve)?")

@@ -24,6 +24,8 @@ __all__ = ["POSE", "Control", "Lora", "Parameters", "parameters_from_metadata", 
 
 POSE: Final = "pose"
 """Type of the control that `pose=...` stands for."""
+_PNG_MODES: Final = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")
+"""Of Pillow's modes those that its PNG writer takes."""
 _LISTS: Final = ("images", "controls", "loras")
 _LORA_KEYS: Final = tuple(LoraRequest.model_fields)
 
@@ -70,8 +72,8 @@ class Parameters(TypedDict, total=False):
     output_format: OutputFormat | None
     pose: str | None
     """Short for `controls=[Control("pose", pose=...)]`."""
-    controls: Sequence[Control]
-    loras: Sequence[Lora]
+    controls: Sequence[Control] | None
+    loras: Sequence[Lora] | None
 
 
 def tensors_from_parameters(prompt: str, parameters: Parameters) -> dict[str, NDArray[Any]]:
@@ -81,7 +83,7 @@ def tensors_from_parameters(prompt: str, parameters: Parameters) -> dict[str, ND
         InvalidRequest: a value of the wrong type, out of the table's range or not one of its choices; an unknown parameter.
     """
     given: dict[str, Any] = {"prompt": prompt, **parameters}
-    pose, controls, loras = given.pop(POSE, None), tuple(given.pop("controls", ())), tuple(given.pop("loras", ()))
+    pose, controls, loras = given.pop(POSE, None), tuple(given.pop("controls", None) or ()), tuple(given.pop("loras", None) or ())
     if pose is not None:
         controls = (Control(POSE, pose=pose), *controls)
     scalars = {port.name: port for port in SDXL.inputs if port.name not in _LISTS}
@@ -184,7 +186,7 @@ def _encoded(image: Encoded, *, field: str) -> bytes:
         return image
     if isinstance(image, PIL.Image.Image):
         buffer = io.BytesIO()
-        image.save(buffer, "PNG", compress_level=1)
+        (image if image.mode in _PNG_MODES else image.convert("RGB")).save(buffer, "PNG", compress_level=1)
         return buffer.getvalue()
     try:
         return Path(image).read_bytes()

@@ -1,7 +1,7 @@
 """`intaglio NAME ...`: subcommands are entry points of the group `intaglio.commands`, imported only when they run.
 
-An entry is a typer app, or a callable that takes the arguments and returns an exit code. An IntaglioError becomes one line on
-stderr and exit code 2.
+An entry is a typer app, or a callable that takes the arguments and returns an exit code. An IntaglioError, and an OSError of a file
+that cannot be read or written, becomes one line on stderr and exit code 2.
 """
 
 from __future__ import annotations
@@ -64,6 +64,10 @@ def main(arguments: Sequence[str] | None = None, *, commands: Mapping[str, Entry
         errors.print(f"intaglio {name}: {escape(str(MissingExtra(missing, extra=_extra_of(found[name]))))}")
     except IntaglioError as error:
         errors.print(f"intaglio {name}: {escape(str(error))}")
+    except OSError as error:
+        if error.filename is None:
+            raise  # not about a file that the user named
+        errors.print(f"intaglio {name}: {escape(f'{error.filename}: {error.strerror}')}")
     return _FAILURE
 
 

@@ -19,7 +19,8 @@ def mapped(message: str, status: str) -> IntaglioError:
     ("status", "message", "kind"),
     [
         ("INVALID_ARGUMENT", "steps: 0 is out of range; allowed: 1 to 150", InvalidRequest),
-        ("NOT_FOUND", "Request for unknown model: 'sdxl' is not found", InvalidRequest),
+        ("NOT_FOUND", "Request for unknown model: 'sdxl' is not found", Unavailable),
+        ("UNIMPLEMENTED", "unknown service inference.GRPCInferenceService", Unavailable),
         ("UNAVAILABLE", "in ensemble 'sdxl', Exceeds maximum queue size", QueueFull),
         ("UNAVAILABLE", "failed to connect to all addresses", Unavailable),
         ("DEADLINE_EXCEEDED", "Deadline Exceeded", DeadlineExceeded),

@@ -12,6 +12,7 @@ import PIL.Image
 import pytest
 
 from intaglio.errors import InvalidRequest
+from intaglio.images import decode_image
 from intaglio.models import LARGEST_SEED, SDXL, numpy_type
 from intaglio.request import read_tensors
 from intaglio_client import Control, Lora, Parameters
@@ -46,6 +47,7 @@ def test_parameters_are_the_tables_inputs() -> None:
 
 def test_what_is_not_given_is_not_sent() -> None:
     assert set(tensors_from_parameters("a fox", {"seed": None, "loras": (), "controls": []})) == {"prompt"}
+    assert set(tensors_from_parameters("a fox", {"pose": None, "loras": None, "controls": None})) == {"prompt"}
     assert tensors_from_parameters("a fox", {"seed": 0})["seed"].tolist() == [0], "zero is a seed"
     assert tensors_from_parameters("a fox", {"negative_prompt": ""})["negative_prompt"].tolist() == [b""], "empty is not absent"
 
@@ -59,6 +61,12 @@ def test_controls_share_images_and_pose_is_a_control(tmp_path: Path) -> None:
     assert [entry.get("image") for entry in entries] == [None, 0, 0, 1]
     assert (entries[0]["type"], entries[0]["pose"]) == ("pose", "waving-01")
     assert tensors["images"][1].startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16", "CMYK", "YCbCr", "HSV", "F"])
+def test_pillow_images_of_every_mode_are_sent_as_png(mode: str) -> None:
+    tensors = tensors_from_parameters("a fox", {"controls": [Control("depth", image=PIL.Image.new(mode, (8, 8)))]})
+    assert decode_image(tensors["images"][0], field="images[0]", most_pixels=64).size == (8, 8)
 
 
 @pytest.mark.parametrize(

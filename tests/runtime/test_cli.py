@@ -16,7 +16,9 @@ from intaglio.errors import ConfigError
 app = typer.Typer()
 
 @app.command()
-def run(fail: bool = False, code: int = 0) -> None:
+def run(fail: bool = False, code: int = 0, read: str = "") -> None:
+    if read:
+        open(read)
     if fail:
         raise ConfigError("configs/x.yaml: [bold] no\\nsuch file")
     if code:
@@ -62,6 +64,8 @@ def test_commands_run_with_their_arguments(commands: dict[str, EntryPoint], caps
 def test_errors_are_one_line(commands: dict[str, EntryPoint], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", "--fail"], commands=commands) == 2
     assert capsys.readouterr().err == "intaglio build: configs/x.yaml: [bold] no such file\n"
+    assert main(["build", "--read", "no/such.png"], commands=commands) == 2
+    assert capsys.readouterr().err == "intaglio build: no/such.png: No such file or directory\n"
     assert main(["paint"], commands=commands) == 2
     assert "no command 'paint'; commands: absent, build" in capsys.readouterr().err
 
