@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ import pytest
 import tritonclient.grpc as triton
 
 from intaglio.errors import ConfigError, Unavailable
-from intaglio.serving.process import TritonSettings
+from intaglio.serving.process import Endpoints, TritonSettings
 from intaglio.serving.server import Restarts, TritonServer
 from intaglio.serving.workspace import sweep
 
@@ -81,6 +82,19 @@ def test_listens_on_loopback_only(echo: TritonServer) -> None:
 
 def test_a_port_in_use_is_named(echo: TritonServer) -> None:
     with pytest.raises(ConfigError, match=r"http port .* in use.*--http-port"), TritonServer(echo.settings):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "message"),
+    [
+        (Endpoints(http_port=18431, grpc_port=18431), "grpc port 18431 is another's too; give each its own"),
+        (Endpoints(host="192.0.2.1"), r"http port 192\.0\.2\.1:0: Cannot assign requested address"),
+        (Endpoints(host="no-such-host.invalid"), r"http port no-such-host\.invalid:0: .+"),
+    ],
+)
+def test_addresses_that_cannot_be_listened_on(triton_settings: Settings, endpoints: Endpoints, message: str) -> None:
+    with pytest.raises(ConfigError, match=message), TritonServer(replace(triton_settings(), endpoints=endpoints)):
         pass
 
 

@@ -19,7 +19,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 import psutil
 
@@ -28,7 +28,7 @@ from intaglio.serving import launch
 from intaglio.serving.installation import TritonInstallation
 from intaglio.serving.workspace import Workspace
 
-__all__ = ["Endpoints", "TritonProcess", "TritonSettings", "check_ports", "gpu_present", "triton_arguments"]
+__all__ = ["Endpoints", "TritonProcess", "TritonSettings", "choose_ports", "gpu_present", "triton_arguments"]
 
 _RESTRICTED: Final = "model-repository,shared-memory,logging,trace"
 """Protocols of an administrator; 2.51 cannot switch shared memory off otherwise."""
@@ -45,7 +45,7 @@ _LOG_LIMIT: Final = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoints:
-    """Where Triton listens; a port of 0 is any free one, which `chosen` picks."""
+    """Where Triton listens; a port of 0 is any free one, which `choose_ports` picks."""
 
     host: str = "127.0.0.1"
     http_port: int = 0
@@ -66,14 +66,6 @@ class Endpoints:
         """`host:port` of `http`, `grpc` or `metrics`."""
         return f"{self.reachable_host}:{self.ports[protocol]}"
 
-    def chosen(self) -> Self:
-        """With ports that nobody listens on at this moment in the place of zeros."""
-        with contextlib.ExitStack() as stack:
-            sockets = {f"{name}_port": stack.enter_context(socket.socket()) for name, port in self.ports.items() if not port}
-            for one in sockets.values():  # all are held until the last is bound, so they differ
-                one.bind((self.host, 0))
-            return replace(self, **{name: one.getsockname()[1] for name, one in sockets.items()})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TritonSettings:
@@ -90,17 +82,29 @@ class TritonSettings:
     """Longest that running requests may take once the server is told to stop."""
 
 
-def check_ports(endpoints: Endpoints) -> None:
-    """Raises ConfigError where another process listens on one of the ports."""
-    for name, port in endpoints.ports.items():
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def choose_ports(endpoints: Endpoints) -> Endpoints:
+    """`endpoints` with ports that nobody listens on at this moment in the place of zeros.
+
+    Raises:
+        ConfigError: another process listens on one of the ports, two are the same, or the host is not this machine's.
+    """
+    chosen: dict[str, int] = {}
+    with contextlib.ExitStack() as stack:
+        for name, port in endpoints.ports.items():
+            bound = stack.enter_context(socket.socket())  # held until the last is bound, so that free ones differ
+            if port:  # a server that ended just now is not in the way
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((endpoints.host, port))
+                bound.bind((endpoints.host, port))
             except OSError as error:
                 raise ConfigError(
                     f"{name} port {endpoints.host}:{port}: {error.strerror}; give a free one with --{name}-port (0 picks one)"
                 ) from error
+            found = bound.getsockname()[1]
+            if found in chosen.values():
+                raise ConfigError(f"{name} port {port} is another's too; give each its own (0 picks one)")
+            chosen[name] = found
+    return replace(endpoints, http_port=chosen["http"], grpc_port=chosen["grpc"], metrics_port=chosen["metrics"])
 
 
 def gpu_present() -> bool:

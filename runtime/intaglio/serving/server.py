@@ -22,7 +22,7 @@ from intaglio.config import Deployment
 from intaglio.errors import EngineMismatch, Unavailable
 from intaglio.manifest import BuildManifest, read_manifest
 from intaglio.serving.installation import TritonInstallation, find_triton
-from intaglio.serving.process import Endpoints, TritonProcess, TritonSettings, check_ports
+from intaglio.serving.process import Endpoints, TritonProcess, TritonSettings, choose_ports
 from intaglio.serving.workspace import Workspace
 from intaglio.triton_layer import BUILD_VARIABLE
 
@@ -72,8 +72,7 @@ class TritonServer:
         self._installation = find_triton()
         self._installation.check()
         self.check()
-        self.settings = replace(self.settings, endpoints=self.settings.endpoints.chosen())
-        check_ports(self.settings.endpoints)
+        self.settings = replace(self.settings, endpoints=choose_ports(self.settings.endpoints))
         self._workspace = Workspace.create()
         try:
             self._start()
