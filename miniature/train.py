@@ -37,11 +37,12 @@ from miniature.styles import LESSONS
 
 WORK = Path("build/miniature")
 MODEL = Path(__file__).parent / "model"
-STEPS = {"autoencoder": 3400, "base": 6500, "refine": 6800}
-LEARNING_RATE = {"autoencoder": 1.5e-3, "base": 8e-4, "refine": 6e-4}
-BATCH = {"autoencoder": 64, "base": 320}
+STEPS = {"autoencoder": 3400, "base": 6500, "refine": 6800, "decoder": 450}
+LEARNING_RATE = {"autoencoder": 1.5e-3, "base": 8e-4, "refine": 6e-4, "decoder": 1e-3}
+BATCH = {"autoencoder": 64, "base": 320, "decoder": 4}
 COUNTS = {"base": 48000, "controls": 10000, "lessons": 384}
-CHECKPOINT_EVERY = 1500
+DECODER_SAMPLES = 240  # of the world and of each lesson
+CHECKPOINT_EVERY = {"autoencoder": 1500, "base": 1500, "refine": 1500, "decoder": 100}
 EMA_DECAY = 0.9993
 KL_WEIGHT = 1e-6
 MIN_SNR_GAMMA = 5.0  # arXiv 2303.09556
@@ -55,6 +56,11 @@ State = dict[str, Tensor]
 def device() -> torch.device:
     """The GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def half_precision() -> torch.autocast:
+    """Autocast on the GPU; few CPUs gain from it."""
+    return torch.autocast(device().type, PRECISION, enabled=device().type == "cuda")
 
 
 def save_atomically(state: State, path: Path) -> None:
@@ -105,7 +111,7 @@ class Run:
             self.begin = saved["step"]
 
     def _share(self, step: int) -> float:
-        return float(min(1, (step + 1) / 300) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * min(step / self.steps, 1)))))
+        return float(min(1, (step + 1) / min(300, self.steps / 10)) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * min(step / self.steps, 1)))))
 
     def _save(self, step: int) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,8 +140,8 @@ class Run:
                 self.schedule.step()
                 self.average.update(step)
                 if step % 50 == 0:
-                    progress.update(bar, completed=step + 1, loss=float(loss))
-                if (step + 1) % CHECKPOINT_EVERY == 0:
+                    progress.update(bar, completed=step + 1, loss=loss.item())
+                if (step + 1) % CHECKPOINT_EVERY[self.name] == 0:
                     self._save(step + 1)
         return self.average.state()
 
@@ -145,6 +151,7 @@ def make_data() -> None:
     data = WORK / "data"
     dataset.write_arrays(data / "base", COUNTS["base"], labels=True)
     dataset.write_arrays(data / "controls", COUNTS["controls"], controls=True)
+    dataset.write_arrays(data / "world", DECODER_SAMPLES)
     dataset.write_lessons(data, COUNTS["lessons"])
 
 
@@ -173,7 +180,7 @@ def train_autoencoder() -> None:
     def loss_of_step(generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(images), (BATCH["autoencoder"],), generator=generator, device=device())
         x = pixels(images[rows]).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device().type, PRECISION):
+        with half_precision():
             posterior = model.encode(x).latent_dist
             mean, log_variance = posterior.mean.float(), posterior.logvar.float()
             noise = torch.randn(mean.shape, generator=generator, device=device())
@@ -196,7 +203,7 @@ def encode_all(model: Any, images: Tensor, batch: int = 256) -> Tensor:
     """[N, 4, h, w] posterior means, unscaled, half precision."""
     chunks = []
     for start in range(0, len(images), batch):
-        with torch.autocast(device().type, PRECISION):
+        with half_precision():
             chunks.append(model.encode(pixels(images[start : start + batch])).latent_dist.mean.half())
     return torch.cat(chunks)
 
@@ -213,9 +220,9 @@ def reconstruction_psnr(model: Any, images: Tensor) -> float:
     return float(torch.cat(values).mean())
 
 
-def load_autoencoder() -> Any:
-    """The trained autoencoder, its scaling factor in the config."""
-    state = load_file(WORK / "train" / "autoencoder.safetensors")
+def load_autoencoder(name: str = "autoencoder") -> Any:
+    """The autoencoder that stage `name` left, its scaling factor in the config."""
+    state = load_file(WORK / "train" / f"{name}.safetensors")
     scale = float(state.pop("scaling_factor"))
     model: Any = architecture.make_autoencoder()
     model.load_state_dict(state)
@@ -317,7 +324,7 @@ def train_base(name: str = "base", start: str | None = None) -> None:
         t = draw(len(alphas))
         noisy = alphas[t].sqrt().view(-1, 1, 1, 1) * clean + (1 - alphas[t]).sqrt().view(-1, 1, 1, 1) * noise
         blank = (chance == 0)[:, None]
-        with torch.autocast(device().type, PRECISION):
+        with half_precision():
             read, read_2 = torch.where(blank, empty, ids[rows, which]), torch.where(blank, empty_2, ids_2[rows, which])
             context, pooled, summary = model.encode(read, read_2)
             kept = (chance != 1).float()
@@ -338,6 +345,38 @@ def refine_base() -> None:
     train_base("refine", start="base")
 
 
+def train_decoder() -> None:
+    """The decoder alone, on what the LoRAs will paint beside the world's own pictures.
+
+    Until here it has seen eight places by day and paints everything as one of them. The encoder stays, so the base model's latents do.
+    """
+    model = load_autoencoder()
+    sets = {name: np.load(WORK / "data" / name / "images.npy")[:DECODER_SAMPLES] for name in ("world", *LESSONS)}
+    images = torch.from_numpy(np.concatenate(list(sets.values()))).to(device())
+    latents = encode_all(model, images, batch=32).float()
+    trained = nn.ModuleList([model.decoder, model.post_quant_conv])
+
+    def loss_of_step(generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(images), (BATCH["decoder"],), generator=generator, device=device())
+        world = torch.arange(len(rows), device=device()) % 2 == 0  # half of each batch is the world that must stay as it is
+        rows = torch.where(world, rows % len(sets["world"]), rows)
+        x = pixels(images[rows])
+        with half_precision():
+            decoded = model.decode(latents[rows]).sample.float()
+        loss: Tensor = functional.mse_loss(decoded, x) + 0.05 * functional.l1_loss(decoded, x)
+        return loss
+
+    averaged = Run("decoder", trained).train(loss_of_step)
+    trained.load_state_dict(averaged)
+    for name, rows in zip(sets, images.split([len(rows) for rows in sets.values()]), strict=True):
+        print(f"decoder: {name} {reconstruction_psnr(model, rows[-8:]):.2f} dB")
+    scale = torch.tensor([model.config.scaling_factor])
+    save_atomically(
+        {name: tensor.cpu() for name, tensor in model.state_dict().items()} | {"scaling_factor": scale},
+        WORK / "train" / "decoder.safetensors",
+    )
+
+
 def assemble() -> None:
     """Write the diffusers folder, fp16 safetensors, from the trained parts."""
     from diffusers import StableDiffusionXLPipeline
@@ -346,7 +385,7 @@ def assemble() -> None:
     model = load_base("refine")
     tokenizer, tokenizer_2 = (CLIPTokenizer.from_pretrained(str(MODEL / folder)) for folder in ("tokenizer", "tokenizer_2"))
     pipeline: Any = StableDiffusionXLPipeline(  # type: ignore[no-untyped-call]
-        vae=load_autoencoder().cpu(), text_encoder=model.text_encoder, text_encoder_2=model.text_encoder_2, unet=model.unet,
+        vae=load_autoencoder("decoder").cpu(), text_encoder=model.text_encoder, text_encoder_2=model.text_encoder_2, unet=model.unet,
         tokenizer=tokenizer, tokenizer_2=tokenizer_2,
         scheduler=architecture.make_scheduler(), force_zeros_for_empty_prompt=True, add_watermarker=False,
     )  # fmt: skip
@@ -397,6 +436,7 @@ STAGES: dict[str, tuple[Callable[[], None], Callable[[], Iterator[Path]]]] = {
     "autoencoder": (train_autoencoder, lambda: iter((WORK / "train" / "autoencoder.safetensors",))),
     "base": (train_base, lambda: iter((WORK / "train" / "base.safetensors",))),
     "refine": (refine_base, lambda: iter((WORK / "train" / "refine.safetensors",))),
+    "decoder": (train_decoder, lambda: iter((WORK / "train" / "decoder.safetensors",))),
     "assemble": (assemble, lambda: iter((MODEL / "unet" / "diffusion_pytorch_model.safetensors",))),
     "adapters": (train_controlnets_and_loras, adapter_files),
 }
