@@ -67,7 +67,7 @@ def save_atomically(state: State, path: Path) -> None:
     """Write safetensors under a temporary name, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".partial")
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary)
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary, metadata={"format": "pt"})
     temporary.replace(path)
 
 
@@ -378,18 +378,15 @@ def train_decoder() -> None:
 
 
 def assemble() -> None:
-    """Write the diffusers folder, fp16 safetensors, from the trained parts."""
-    from diffusers import StableDiffusionXLPipeline
-    from transformers import CLIPTokenizer
-
+    """Write the trained parts into the diffusers folder, fp16 safetensors; its tokenizers and model_index.json are there."""
     model = load_base("refine")
-    tokenizer, tokenizer_2 = (CLIPTokenizer.from_pretrained(str(MODEL / folder)) for folder in ("tokenizer", "tokenizer_2"))
-    pipeline: Any = StableDiffusionXLPipeline(  # type: ignore[no-untyped-call]
-        vae=load_autoencoder("decoder").cpu(), text_encoder=model.text_encoder, text_encoder_2=model.text_encoder_2, unet=model.unet,
-        tokenizer=tokenizer, tokenizer_2=tokenizer_2,
-        scheduler=architecture.make_scheduler(), force_zeros_for_empty_prompt=True, add_watermarker=False,
-    )  # fmt: skip
-    pipeline.to(torch.float16).save_pretrained(MODEL, safe_serialization=True)
+    parts: dict[str, Any] = {
+        "vae": load_autoencoder("decoder").cpu(), "text_encoder": model.text_encoder, "text_encoder_2": model.text_encoder_2,
+        "unet": model.unet,
+    }  # fmt: skip
+    for name, part in parts.items():
+        part.half().save_pretrained(MODEL / name, safe_serialization=True)
+    architecture.make_scheduler().save_pretrained(MODEL / "scheduler")
     for folder in ("text_encoder", "text_encoder_2"):
         weights = MODEL / folder / "model.safetensors"
         named = canonical({f"{folder}.{key}": tensor for key, tensor in load_file(weights).items()})
