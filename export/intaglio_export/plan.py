@@ -67,6 +67,8 @@ class Plan:
     @property
     def base_label(self) -> str:
         """The base's name for people: a path as seen from the YAML file, so that it is the same on every machine."""
+        if self.base.seeded is not None:
+            return self.base.label
         label = Path(self.base.label)
         return os.path.relpath(label, self.deployment.folder) if label.is_absolute() else self.base.label
 
@@ -159,6 +161,8 @@ class Plan:
 
     def _digest(self, component: str) -> str:
         weights = self.components[component]
+        if weights.seeded is not None:
+            return weights.seeded.key(component)
         named = {path.name: self.store.digests.digest(path).sha256 for path in weights.files}
         return content_key({"component": component.partition(".")[0], "files": named})
 
