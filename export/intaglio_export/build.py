@@ -25,7 +25,17 @@ from pydantic import ValidationError
 
 from intaglio.config import Deployment, load_deployment
 from intaglio.errors import BuildError, ConfigError
-from intaglio.manifest import MANIFEST_NAME, BuildManifest, FileDigest, NetworkFile, content_key, read_manifest, read_record, write_manifest
+from intaglio.manifest import (
+    MANIFEST_NAME,
+    RUNTIME_CACHE_NAME,
+    BuildManifest,
+    FileDigest,
+    NetworkFile,
+    content_key,
+    read_manifest,
+    read_record,
+    write_manifest,
+)
 from intaglio.solvers import SchedulerConfig
 from intaglio_export.compile import ENGINE_FILES, Platform, resolve_platform
 from intaglio_export.plan import Plan
@@ -249,18 +259,26 @@ def _assemble(plan: Plan, manifest: BuildManifest, folder: Path, *, force: bool)
     for network, file in manifest.networks.items():
         store = plan.store.path(plan.engine(network))
         sources |= {name: store / Path(name).relative_to(Path(file.path).parent) for name in file.files}
+        compiled = Path(file.path).with_name(RUNTIME_CACHE_NAME)
+        if (store / compiled.name).is_file() and not (folder / compiled).is_file():
+            sources[str(compiled)] = store / compiled.name  # what verification compiled for this card
     options = _repository_options(plan.deployment, plan.platform, manifest.key)
     try:
         for name, source in sources.items():
-            _place(source, folder / name, linked=name.startswith("engines/"))
+            _place(source, folder / name, linked=name.startswith("engines/") and not name.endswith(RUNTIME_CACHE_NAME))
         write_repository(folder / REPOSITORY, options)
         write_manifest(folder, manifest)
-        _remove_unlisted(folder, {*sources})
+        caches = {str(Path(file.path).with_name(RUNTIME_CACHE_NAME)) for file in manifest.networks.values()}
+        _remove_unlisted(folder, {*sources, *caches})
     except OSError as error:
         full = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
         raise BuildError(f"{folder}: {full}; the build that was there is still whole") from error
-    for name in sources:
-        plan.store.digests.digest_unchecked(folder / name)
+    known = {name: digest for network in manifest.networks.values() for name, digest in network.files.items()}
+    for name, source in sources.items():
+        if name in known and (folder / name).samefile(source):
+            plan.store.digests.remember(folder / name, known[name])  # a link: read and hashed already
+        else:
+            plan.store.digests.digest_unchecked(folder / name)
     return StageOutcome(_ASSEMBLE, True, reason, time.perf_counter() - started)
 
 

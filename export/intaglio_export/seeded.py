@@ -191,7 +191,7 @@ def tokenizer_root() -> Path:
 def make_network(component: str, seeded: Seeded, *, dtype: torch.dtype) -> nn.Module:
     """`component` with its weights in `dtype` on the CPU; nothing is ever held in a wider type."""
     import torch
-    from accelerate import init_empty_weights
+    from accelerate import init_empty_weights  # type: ignore[import-untyped]
     from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -200,9 +200,9 @@ def make_network(component: str, seeded: Seeded, *, dtype: torch.dtype) -> nn.Mo
     with init_empty_weights(include_buffers=False):
         match kind:
             case "text_encoder":
-                network = CLIPTextModel(CLIPTextConfig(**config))
+                network = CLIPTextModel(CLIPTextConfig(**config))  # type: ignore[no-untyped-call]
             case "text_encoder_2":
-                network = CLIPTextModelWithProjection(CLIPTextConfig(**config))
+                network = CLIPTextModelWithProjection(CLIPTextConfig(**config))  # type: ignore[no-untyped-call]
             case _:
                 classes: dict[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "controlnet": ControlNetModel}
                 network = classes[kind].from_config(config)

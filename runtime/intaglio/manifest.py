@@ -24,6 +24,7 @@ from intaglio.tensors import Architecture, Precision
 __all__ = [
     "MANIFEST_NAME",
     "RECORD_NAME",
+    "RUNTIME_CACHE_NAME",
     "BuildManifest",
     "FileDigest",
     "FusedLora",
@@ -42,6 +43,8 @@ __all__ = [
 
 MANIFEST_NAME = "manifest.json"
 RECORD_NAME = "record.json"
+RUNTIME_CACHE_NAME = "runtime.cache"
+"""Beside an engine: what its library compiled for this card when it was first run; may be missing, never identifies anything."""
 _Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from intaglio.engine import Array, Backend, Bound, DeviceArray, Engine, HostCall, allocate_tensors, open_backend
 from intaglio.errors import EngineMismatch, InvalidRequest
-from intaglio.manifest import BuildManifest, check_files
+from intaglio.file_checks import FileChecks
+from intaglio.manifest import BuildManifest
 from intaglio.models import DIFFUSE
 from intaglio.request import Tensors, read_tensors, scalar, string_tensor
 from intaglio.tensors import AxisSizes, NetworkSpec, TensorSpec, axis_sizes, controlnet_name, network_spec
@@ -153,12 +154,14 @@ class Diffuse:
         for name in needed:
             if name not in manifest.networks:
                 raise EngineMismatch(f"{name}: not in the manifest", command=manifest.rebuild)
-            check_files(self._folder, manifest.networks[name].files, command=manifest.rebuild)
         self._backend = self._given_backend or open_backend(manifest)
         try:
-            for name in needed:
-                path = self._folder / manifest.networks[name].path
-                self._engines[name] = self._backend.load(network_spec(name, manifest.architecture), path, precision=manifest.precision)
+            with FileChecks(self._folder, command=manifest.rebuild) as checks:
+                for name in needed:
+                    checks.start(manifest.networks[name].files)
+                for name in needed:
+                    path = self._folder / manifest.networks[name].path
+                    self._engines[name] = self._backend.load(network_spec(name, manifest.architecture), path, precision=manifest.precision)
         except BaseException:
             self._close()
             raise
@@ -196,7 +199,7 @@ class Diffuse:
         return {name: outputs[name] for name in wanted}
 
     def warm_up(self) -> None:
-        """Run one step of the first built size in each guidance mode, so that the first request finds engines set up."""
+        """Run one step of the first built size in each guidance mode with every control: the first request finds all set up."""
         width, height = self._manifest.profiles.sizes[0]
         for guidance in self._manifest.profiles.guidance_modes:
             self(_warm_up_tensors(self._manifest, width=width, height=height, guidance=guidance))
@@ -504,6 +507,7 @@ def _warm_up_tensors(manifest: BuildManifest, *, width: int, height: int, guidan
     rows, a = 2 if guidance else 1, manifest.architecture
     sizes = axis_sizes(a, width=width, height=height, guidance=guidance)
     ids = np.zeros((2, rows, 1, a.tokens), np.int64)
+    controls = [{"control": control, "weight": 1.0, "begin": 0.0, "end": 1.0} for control in manifest.controlnets]
     inputs = network_spec("unet", a)
     latents = inputs.tensor("noise").shape(sizes)
     return {
@@ -517,6 +521,6 @@ def _warm_up_tensors(manifest: BuildManifest, *, width: int, height: int, guidan
         "coefficients": np.zeros((1, *inputs.tensor("coefficients").shape(sizes)), np.float32),
         "noise": np.zeros((1, *latents), np.float32),
         "state": np.zeros(inputs.tensor("state").shape(sizes), np.float32),
-        "controls": string_tensor("[]"),
-        "control_maps": np.zeros((1, 1, 1, 3), np.uint8),
+        "controls": string_tensor(json.dumps(controls)),
+        "control_maps": np.zeros((len(controls), height, width, 3) if controls else (1, 1, 1, 3), np.uint8),
     }
