@@ -230,18 +230,22 @@ def _network_file(plan: Plan, network: str) -> NetworkFile:
         path=f"{folder}/{ENGINE_FILES[plan.platform.runtime]}",
         key=stage.key,
         files={f"{folder}/{name}": digest for name, digest in record.files.items()},
-        verification=_verification(plan, network),
+        **_verification(plan, network),
     )
 
 
-def _verification(plan: Plan, network: str) -> str:
+def _verification(plan: Plan, network: str) -> dict[str, Any]:
     stage = plan.verify(network)
     if stage is None:
-        return NOT_VERIFIED
+        return {"verification": NOT_VERIFIED}
     record = read_record(plan.store.path(stage))
     if record is None:
         raise BuildError(f"verify/{network}: its record disappeared while building; build again")
-    return f"relative error {record.notes['relative_error']:.2g} against PyTorch, tolerance {plan.deployment.verify_tolerance:g}"
+    error, tolerance = record.notes["relative_error"], plan.deployment.verify_tolerance
+    return {
+        "verification": f"relative error {error:.2g} against PyTorch, tolerance {tolerance:g}",
+        "activation_bytes": record.notes["activation_bytes"],
+    }
 
 
 def _repository_options(deployment: Deployment, platform: Platform, key: str) -> RepositoryOptions:

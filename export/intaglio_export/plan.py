@@ -292,9 +292,9 @@ class Plan:
         if self.platform.on_gpu:
             self._networks.clear()  # its place on the card is the engine's now
         with open_verification_backend(self.platform, threads=self.deployment.execution.threads) as backend:
-            errors = verify_engine(check, expected, backend=backend)
+            errors, activation_bytes = verify_engine(check, expected, backend=backend)
         (work / _VERIFICATION_FILE).write_text(json.dumps(errors, indent=1), encoding="utf-8")
-        return {"relative_error": max(errors.values())}
+        return {"relative_error": max(errors.values()), "activation_bytes": activation_bytes}
 
     def network(self, network: str) -> Any:
         """The network with LoRAs fused, in the deployment's precision, on the card it is for if that is here; one is kept at a time."""

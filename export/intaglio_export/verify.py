@@ -112,14 +112,15 @@ def _cure(check: Check) -> str:
     return "weights that are damaged, or made for another precision"
 
 
-def verify_engine(check: Check, expected: Mapping[str, Mapping[str, Array]], *, backend: Backend) -> dict[str, float]:
-    """Largest relative error by profile; `expected` is what `expected_outputs` gave.
+def verify_engine(check: Check, expected: Mapping[str, Mapping[str, Array]], *, backend: Backend) -> tuple[dict[str, float], int | None]:
+    """Largest relative error by profile, and the engine's activation memory; `expected` is what `expected_outputs` gave.
 
     Raises:
         BuildError: an error above the tolerance; such an engine must not be served.
     """
     engine = backend.load(check.network, check.engine, precision=check.precision)
     errors: dict[str, float] = {}
+    activation_bytes = engine.activation_bytes
     try:
         call = HostCall(backend, engine)
         for profile in checked_profiles(check.profiles):
@@ -136,7 +137,7 @@ def verify_engine(check: Check, expected: Mapping[str, Mapping[str, Array]], *, 
             f"{check.network.name}: the engine disagrees with PyTorch: relative error {errors[worst]:.2g} at {worst}, "
             f"tolerance {check.tolerance:g}; it is not put into the repository"
         )
-    return errors
+    return errors, activation_bytes
 
 
 def _named_outputs(outputs: Any, network: NetworkSpec) -> dict[str, Array]:

@@ -6,7 +6,7 @@ vae           optional source that replaces the base's VAE
 controlnets   id -> {path | hub, type}
 loras         id -> {path, weight}: what may be fused;  fuse: id -> weight, or null for the LoRA's own
 profiles      what is compiled: sizes, batch, guidance on/off, text chunks
-precision, runtime, target, verify_tolerance, execution, limits, defaults, poses, build, server
+precision, runtime, target, verify_tolerance, execution, limits, defaults, memory_limit_gib, poses, build, server
 """
 
 from __future__ import annotations
@@ -222,6 +222,8 @@ class Deployment(_Strict):
     execution: Execution = Execution()
     limits: Limits = Limits()
     defaults: Defaults = Defaults()
+    memory_limit_gib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Most memory the server may take where it computes; `serve` refuses a build that would take more."""
     poses: Path | None = None
     """Folder of NAME.json, OpenPose keypoints."""
     build: Path = Field(default=Path("../build"), validate_default=True)
@@ -264,7 +266,7 @@ class Deployment(_Strict):
     def digest(self) -> str:
         """sha256 of every value that a build holds; the same on every machine (paths as seen from the YAML file)."""
         places = {"host", "http_port", "grpc_port", "metrics_port"}  # queue_size and workers are in the build's model repository
-        values = self.model_dump(exclude={"folder": True, "build": True, "server": places})
+        values = self.model_dump(exclude={"folder": True, "build": True, "memory_limit_gib": True, "server": places})
         text = json.dumps(values, sort_keys=True, separators=(",", ":"), default=lambda path: os.path.relpath(path, self.folder))
         return hashlib.sha256(text.encode()).hexdigest()
 

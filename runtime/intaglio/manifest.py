@@ -85,6 +85,8 @@ class NetworkFile(_Frozen):
     """Every file of the engine, `path` and external weights alike."""
     verification: str = "not verified"
     """How it compared with PyTorch, or why it was not compared."""
+    activation_bytes: int | None = Field(default=None, ge=0)
+    """Activation memory of the largest profile as the engine reports it; None where it has not been opened on a card."""
 
 
 class FusedLora(_Frozen):

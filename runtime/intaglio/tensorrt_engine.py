@@ -246,6 +246,10 @@ class TensorRTEngine:
         configuration.set_runtime_cache(cache)
         return configuration, kept
 
+    @property
+    def activation_bytes(self) -> int:
+        return int(self.plan.device_memory_size_v2)
+
     def make_context(self) -> trt.IExecutionContext | None:
         """A new execution context; what it compiles is kept when the next pass is done."""
         context: trt.IExecutionContext | None = self.plan.create_execution_context(self._configuration)
@@ -313,7 +317,7 @@ class TensorRTContext:
         self.engine = engine
         self.backend = backend
         # Of the largest profile: `set_device_memory` asks for no less, and the arena is the maximum over engines anyway.
-        self.size = int(engine.plan.device_memory_size_v2)
+        self.size = engine.activation_bytes
         context = engine.make_context()
         if context is None:
             raise Unavailable(f"{engine.network.name}: no execution context for profile {profile}; is the card's memory full?")

@@ -18,9 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from intaglio.card import read_card_memory
 from intaglio.config import Deployment
 from intaglio.errors import EngineMismatch, Unavailable
 from intaglio.manifest import BuildManifest, read_manifest
+from intaglio.memory import GIB, check_memory
 from intaglio.serving.installation import TritonInstallation, find_triton
 from intaglio.serving.process import Endpoints, TritonProcess, TritonSettings, choose_ports
 from intaglio.serving.workspace import Workspace
@@ -212,8 +214,18 @@ class Server(TritonServer):
         super().__init__(settings, report=report)
 
     def check(self) -> None:
-        """Raises EngineMismatch with the command that rebuilds."""
-        check_build(self.deployment)
+        """Raises EngineMismatch with the command that rebuilds, ConfigError where the card's memory will not do."""
+        manifest = check_build(self.deployment)
+        self._before = read_card_memory()
+        self._prediction = check_memory(self.deployment, manifest)
+
+    @property
+    def memory_report(self) -> str:
+        """What the running server takes beside what was predicted."""
+        predicted, card = f"predicted {self._prediction.summary}", read_card_memory()
+        if self._prediction.place == "host" or card is None or self._before is None:
+            return f"{sum(self.process.resident_bytes().values()) / GIB:.2f} GiB of the host; {predicted}"
+        return f"{(card.used - self._before.used) / GIB:.2f} GiB of the card; {predicted}"
 
 
 def check_build(deployment: Deployment) -> BuildManifest:
