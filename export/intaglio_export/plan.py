@@ -290,7 +290,7 @@ class Plan:
         )
         expected = expected_outputs(check, self.network(network))
         if self.platform.on_gpu:
-            self._networks.clear()  # its place on the card is the engine's now
+            self._leave_card()
         with open_verification_backend(self.platform, threads=self.deployment.execution.threads) as backend:
             errors, activation_bytes = verify_engine(check, expected, backend=backend)
         (work / _VERIFICATION_FILE).write_text(json.dumps(errors, indent=1), encoding="utf-8")
@@ -311,6 +311,14 @@ class Plan:
             if self.platform.on_gpu and torch.cuda.is_available():
                 self._networks[component].to("cuda")
         return self._networks[component].to(dtype)
+
+    def _leave_card(self) -> None:
+        """The place of the network on the card is the engine's now."""
+        import torch
+
+        self._networks.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def _fitted(self, component: str, weights: Weights, dtype: Any) -> Any:
         """The network in `dtype`; a VAE that float16 does not hold is changed so that it does."""
