@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-__all__ = ["CardMemory", "PeakWatch", "read_card_memory"]
+__all__ = ["CardMemory", "PeakWatch", "card_description", "read_card_memory"]
 
 _EVERY_SECONDS: Final = 0.02
 
@@ -40,6 +40,20 @@ def read_card_memory() -> CardMemory | None:
     if nvml.nvmlDeviceGetMemoryInfo(device, ctypes.byref(memory)):
         return None
     return CardMemory(total=memory.total, used=memory.used, free=memory.free)
+
+
+def card_description() -> dict[str, str] | None:
+    """Name and driver of the first card; None without one."""
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return None
+    device, name, driver = ctypes.c_void_p(), ctypes.create_string_buffer(96), ctypes.create_string_buffer(80)
+    if nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(device)):
+        return None
+    if nvml.nvmlDeviceGetName(device, name, len(name)) or nvml.nvmlSystemGetDriverVersion(driver, len(driver)):
+        return None
+    return {"name": name.value.decode(), "driver": driver.value.decode()}
 
 
 class PeakWatch:
