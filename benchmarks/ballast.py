@@ -10,7 +10,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from importlib import import_module
+from typing import Any, Final
 
 import typer
 
@@ -42,7 +43,7 @@ def ballast(free_gib: float | None) -> Iterator[float | None]:
 
 def main(free_gib: float) -> None:
     """Hold the ballast."""
-    from cuda.bindings import runtime  # noqa: PLC0415  (the parent needs no CUDA)
+    runtime: Any = import_module("cuda.bindings.runtime")  # the parent needs no CUDA
 
     (status,) = runtime.cudaFree(0)  # the context is made now, and counts
     card = read_card_memory()

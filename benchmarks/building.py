@@ -26,6 +26,8 @@ class Journal:
         self._watch = watch
         self._started = time.perf_counter()
         self.stages: dict[str, float] = {}
+        self.resumed = False
+        """Whether an earlier build had done a part: then the time is not that of a build."""
 
     def planned(self, seconds: float) -> None:
         """Nothing is known of a first build."""
@@ -35,6 +37,7 @@ class Journal:
 
     def finished(self, outcome: StageOutcome, expected: float) -> None:
         self.stages[outcome.name] = round(outcome.seconds, 3)
+        self.resumed |= not outcome.done
         self.keep(complete=False)
 
     def waiting(self) -> None:
@@ -44,6 +47,7 @@ class Journal:
         """Write what is known so far."""
         values = {
             "complete": complete,
+            "resumed": self.resumed,
             "seconds": round(time.perf_counter() - self._started, 3),
             "stages": self.stages,
             "host_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,

@@ -54,7 +54,7 @@ class Meter:
                 output = function(*arguments, **named)
                 self.laps.setdefault(name, []).append(time.perf_counter() - started)
                 return output
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             begin.record()
             output = function(*arguments, **named)
             end.record()
@@ -84,12 +84,12 @@ def make_pipeline(case: Case, device: str) -> Any:
     parts["vae"].register_to_config(force_upcast=False)
     for name in ("tokenizer", "tokenizer_2"):
         parts[name] = transformers.CLIPTokenizer.from_pretrained(plan.base.root / name)
-    parts["scheduler"] = diffusers.EulerDiscreteScheduler.from_config(plan.base.scheduler)
+    parts["scheduler"] = diffusers.EulerDiscreteScheduler.from_config(plan.base.scheduler)  # type: ignore[no-untyped-call]
     if case.control is None:
-        pipeline: Any = diffusers.StableDiffusionXLPipeline(**parts, add_watermarker=False)
+        pipeline: Any = diffusers.StableDiffusionXLPipeline(**parts, add_watermarker=False)  # type: ignore[no-untyped-call]
     else:
         parts["controlnet"] = load(controlnet_name(case.control))
-        pipeline = diffusers.StableDiffusionXLControlNetPipeline(**parts, add_watermarker=False)
+        pipeline = diffusers.StableDiffusionXLControlNetPipeline(**parts, add_watermarker=False)  # type: ignore[no-untyped-call]
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

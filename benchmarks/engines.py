@@ -9,7 +9,7 @@ import io
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import typer
@@ -43,10 +43,11 @@ OPTIONS: Final[Mapping[str, Mapping[str, float]]] = {
 def parameters_of(case: Case, image: int, *, control_end: float = 1.0, **options: float) -> Parameters:
     """What a client would ask for."""
     controls = [] if case.control is None else [Control(case.control, image=case.control_image(), end=control_end)]
-    return Parameters(
+    asked: dict[str, Any] = dict(
         negative_prompt=case.negative_prompt, seed=case.seed_of(image), width=case.width, height=case.height, steps=case.steps,
-        guidance_scale=case.guidance_scale, scheduler="euler", controls=controls, **options,  # type: ignore[typeddict-item]
+        guidance_scale=case.guidance_scale, scheduler="euler", controls=controls, **options,
     )  # fmt: skip
+    return cast(Parameters, asked)
 
 
 def run_image(case: Case, image: int, stages: tuple[Preprocess, Diffuse], watch: Stopwatch, **options: float) -> bytes:

@@ -89,11 +89,11 @@ PUBLISHED: Final = (
 """fp16, one image: TensorRT by stabilityai and NVIDIA; the RTX 4080 by stable-fast. H100 is left out: at batch 1 its cores wait."""
 
 
-class _ByteCounter(TorchDispatchMode):
+class _ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of inputs and outputs of matrix operations, two for each value."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -114,9 +114,9 @@ def image_work(*, architecture: str, width: int, height: int, guidance: bool) ->
     """Work of one pass of each network that counts, for one image."""
     configs = {name: dict(config) for name, config in ARCHITECTURES[architecture].items()}
     with init_empty_weights():
-        unet: Any = UNet2DConditionModel.from_config(configs["unet"])
-        controlnet: Any = ControlNetModel.from_config(configs["controlnet"])
-        vae: Any = AutoencoderKL.from_config(configs["vae"])
+        unet: Any = UNet2DConditionModel.from_config(configs["unet"])  # type: ignore[no-untyped-call]
+        controlnet: Any = ControlNetModel.from_config(configs["controlnet"])  # type: ignore[no-untyped-call]
+        vae: Any = AutoencoderKL.from_config(configs["vae"])  # type: ignore[no-untyped-call]
     rows = 2 if guidance else 1
     pooled = configs["text_encoder_2"]["projection_dim"]
 

@@ -91,8 +91,9 @@ def _memory(results: Results) -> float:
 
 
 def _build(results: Results) -> float:
-    if not results["parts"]["build"]["complete"]:
-        raise KeyError("cut short")
+    build = results["parts"]["build"]
+    if not build["complete"] or build["resumed"]:
+        raise KeyError("cut short, or taken up again: not the time of a build")
     return (float(results["parts"]["build"]["seconds"]) + _seconds(results, "served", "first start to first image")) / 60
 
 
@@ -115,6 +116,7 @@ FIGURES: Final = (
     Figure("soak: growth of host memory", lambda r: r["parts"]["soak"]["host_slope_mib_per_100"], 8.0, 2.0, "MiB / 100"),
 )  # fmt: skip
 """Issue 4's table; `missed` and `not measured` fail."""
+_WIDTH: Final = 120
 _STYLES: Final = {"reached": "green", "required": "yellow", "missed": "red", "not measured": "red"}
 
 
@@ -220,7 +222,7 @@ def chart_of(results: Results) -> str:
 
 def main(results: Annotated[Path, typer.Argument(help="A file that benchmarks/side_by_side.py wrote.")]) -> None:
     """Print the table; 1 where a required figure is missed or missing."""
-    found, console = read_json(results), Console(highlight=False)
+    found, console = read_json(results), Console(highlight=False, width=_WIDTH)
     if found["stand_in"]:
         console.print(found["stand_in"], style="red")
     table = Table("figure", "required", "aim", "reached", "", box=None, padding=(0, 2))

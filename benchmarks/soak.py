@@ -44,7 +44,7 @@ class Job:
 
 def make_jobs(case: Case, *, steps: int) -> list[Job]:
     """Every size with and without control, with and without guidance."""
-    jobs = []
+    jobs: list[Job] = []
     for index, (width, height) in enumerate(case.deployment.profiles.sizes):
         for control in dict.fromkeys((case.control, None)):
             for scale in (case.guidance_scale, 1.0):

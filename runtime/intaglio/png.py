@@ -40,7 +40,7 @@ def png_from_pixels(pixels: NDArray[np.uint8], *, text: Mapping[str, str]) -> by
     bands = [(rows[start : start + _BAND_ROWS], start + _BAND_ROWS >= height) for start in starts]
     with ThreadPoolExecutor(min(_THREADS, len(os.sched_getaffinity(0)))) as pool:
         body = b"".join(pool.map(_deflate, bands))
-    data = _ZLIB_HEADER + body + struct.pack(">I", zlib.adler32(rows))
+    data = _ZLIB_HEADER + body + struct.pack(">I", zlib.adler32(rows.data))
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     notes = [_chunk(b"tEXt", name.encode("latin-1") + b"\0" + value.encode("latin-1")) for name, value in text.items()]
     return b"".join([_SIGNATURE, _chunk(b"IHDR", header), *notes, _chunk(b"IDAT", data), _chunk(b"IEND", b"")])
@@ -49,7 +49,7 @@ def png_from_pixels(pixels: NDArray[np.uint8], *, text: Mapping[str, str]) -> by
 def _deflate(band: tuple[NDArray[np.uint8], bool]) -> bytes:
     rows, last = band
     compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
-    return compressor.compress(rows) + compressor.flush(zlib.Z_FINISH if last else zlib.Z_FULL_FLUSH)
+    return compressor.compress(rows.data) + compressor.flush(zlib.Z_FINISH if last else zlib.Z_FULL_FLUSH)
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
