@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.case import Case, Stopwatch, spread
+from benchmarks.case import Case, Stopwatch, end_orderly_on_terminate, spread
 from benchmarks.engines import parameters_of
 from benchmarks.results import write_part
 from intaglio.card import PeakWatch
@@ -103,4 +103,5 @@ def _refusal(case: Case) -> str:
 
 
 if __name__ == "__main__":
+    end_orderly_on_terminate()
     typer.run(main)

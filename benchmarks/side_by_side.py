@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import IO, Annotated, Any, Final
 
 import numpy as np
 import typer
@@ -28,6 +28,7 @@ from intaglio.errors import ConfigError
 from intaglio.manifest import write_json
 
 ROOT: Final = Path(__file__).resolve().parents[1]
+_GRACE_SECONDS: Final = 15.0
 STAND_IN: Final = "for debugging: ONNX Runtime on a CPU, no card; none of this is a result"
 
 
@@ -60,12 +61,7 @@ def run_part(part: Part, case_file: Path, work: Path, *, seconds: float, extra: 
     command = [sys.executable, "-m", module, str(case_file), str(work), *options, *extra]
     log = work / f"{part.name}.log"
     with log.open("w", encoding="utf-8") as file, PeakWatch() as peak:
-        try:
-            code: int | None = subprocess.run(
-                command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, timeout=seconds, check=False
-            ).returncode
-        except subprocess.TimeoutExpired:
-            code = None
+        code = _run_for(command, seconds, file)
     values = read_part(work, part.name) or {}
     if code != 0:
         values["failed"] = (
@@ -75,6 +71,21 @@ def run_part(part: Part, case_file: Path, work: Path, *, seconds: float, extra: 
     values.setdefault("card_peak_mib", None if peak.taken is None else peak.taken >> 20)
     write_part(work, part.name, values)
     return values
+
+
+def _run_for(command: Sequence[str], seconds: float, log: IO[str]) -> int | None:
+    """Exit code; None where the time was up: the part is then asked to end, so that its server ends with it."""
+    process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        try:
+            process.wait(_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        return None
 
 
 def _last_lines(log: Path) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import typer
 from rich.progress import track
 
-from benchmarks.case import Case, Stopwatch
+from benchmarks.case import Case, Stopwatch, end_orderly_on_terminate
 from benchmarks.engines import parameters_of
 from benchmarks.results import write_part
 from benchmarks.served import open_server
@@ -108,4 +108,5 @@ def main(
 
 
 if __name__ == "__main__":
+    end_orderly_on_terminate()
     typer.run(main)

@@ -9,21 +9,19 @@ site=$(mktemp -d) wheels=$(mktemp -d)
 trap 'rm -rf "$site" "$wheels"' EXIT
 mkdir -p "$out"
 
+# Already there: torch, triton, cuda-bindings, onnx, onnxruntime, accelerate, safetensors, typer, rich, psutil, grpcio, protobuf and the like.
 requirements=(
-  tensorrt-rtx-cu12-libs==1.6.1.120 tensorrt-rtx-cu12-bindings==1.6.1.120 cuda-bindings==13.4.4 cuda-pathfinder==1.9.0
-  nvidia-pytriton==0.7.0 tritonclient==2.73.0 grpcio==1.85.1 protobuf==6.33.6 python-rapidjson==1.25 numpy==1.26.4
-  diffusers==0.36.0 transformers==4.57.6 huggingface_hub==0.36.2 tokenizers==0.22.2 optimum==2.1.0 optimum-onnx==0.1.0
-  importlib_metadata==10.2.0 zipp==4.1.2 requests==2.34.2 urllib3==2.8.0 charset-normalizer==3.5.2 idna==3.20 certifi regex
-  pydantic==2.14.3 pydantic_core==2.50.4 annotated_types==0.8.0 typing_inspection==0.4.5 typing_extensions==4.16.0
-  typer==0.29.2 rich==15.0.0 shellingham==1.5.4 markdown-it-py==4.3.0 mdurl==0.1.2 pygments==2.21.0 annotated-doc==0.0.7
-  PyYAML==6.0.3 psutil==7.2.2
+  tensorrt-rtx-cu12-libs==1.6.1.120 tensorrt-rtx-cu12-bindings==1.6.1.120 nvidia-pytriton==0.7.0 tritonclient==2.73.0 python-rapidjson==1.25
+  numpy==1.26.4 diffusers==0.36.0 transformers==4.57.6 huggingface_hub==0.36.2 tokenizers==0.22.2 optimum==2.1.0 optimum-onnx==0.1.0
+  importlib_metadata==10.2.0 pydantic==2.14.3 pydantic_core==2.50.4 annotated_types==0.8.0 typing_inspection==0.4.5
 )
 platforms=()
 for number in 39 38 35 34 31 28 27 17; do platforms+=(--platform "manylinux_2_${number}_x86_64"); done
 for requirement in "${requirements[@]}"; do
   "${PYTHON:-python3}" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --dest "$wheels" \
     --python-version 3.12 --implementation cp --abi cp312 --abi abi3 --abi none \
-    "${platforms[@]}" --platform manylinux2014_x86_64 --platform manylinux1_x86_64 --platform any "$requirement"
+    "${platforms[@]}" --platform manylinux2014_x86_64 --platform manylinux1_x86_64 --platform any "$requirement" 2> "$wheels/pip.log" \
+    || { cat "$wheels/pip.log" >&2; exit 1; }
   echo "have $requirement"
 done
 for wheel in "$wheels"/*.whl; do "${PYTHON:-python3}" -m zipfile -e "$wheel" "$site"; done
@@ -46,6 +44,6 @@ groups = {"console_scripts": project["scripts"], **project["entry-points"]}
 PYTHON
 
 rm -f "$out"/part.*
-tar cf - -C "$site" . | xz --x86 --lzma2=preset=6 --threads="${THREADS:-1}" | split -d -b "${part_mb}M" - "$out/part."
+tar cf - -C "$site" . | xz --x86 --lzma2=preset=1 --threads="${THREADS:-1}" | split -d -b "${part_mb}M" - "$out/part."
 git -C "$root" rev-parse HEAD > "$out/COMMIT"
 ls -l "$out"
