@@ -79,7 +79,7 @@ def measure_engines(manifest: BuildManifest, folder: Path, case: Case) -> dict[s
                 wanted = {axis: sizes[axis] for axis in engine.network.axis_names}
                 arrays = allocate_tensors(backend, engine, wanted)
                 _upload_noise(backend, arrays, [spec.name for spec in engine.network.inputs])
-                found[name if guidance else f"{name} without guidance"] = _time_passes(backend, engine.bind(wanted, arrays))
+                found[name if guidance else f"{name} without guidance"] = time_passes(backend, engine.bind(wanted, arrays))
             engine.close()
     finally:
         backend.close()
@@ -94,7 +94,8 @@ def _upload_noise(backend: Backend, arrays: Mapping[str, Any], inputs: list[str]
         backend.upload(array, values.astype(array.dtype))
 
 
-def _time_passes(backend: Backend, bound: Any) -> dict[str, float]:
+def time_passes(backend: Backend, bound: Any) -> dict[str, float]:
+    """Seconds of one pass of a bound engine, once everything about it is set up."""
     samples = []
     for sample in range(-1, _SAMPLES):
         started = time.perf_counter()

@@ -17,7 +17,7 @@ from benchmarks.results import write_part
 from intaglio.card import PeakWatch
 from intaglio.errors import ConfigError
 from intaglio.memory import GIB, check_memory, predict_memory
-from intaglio.serving.process import Endpoints, free_ports
+from intaglio.serving.process import Endpoints
 from intaglio.serving.server import Server, check_build
 from intaglio_client import Client
 from intaglio_client.image import Image
@@ -27,8 +27,7 @@ _DEADLINE = 300
 
 def open_server(case: Case) -> Server:
     """The case's build on free ports."""
-    http, grpc, metrics = free_ports(3)
-    return Server(case.deployment, endpoints=Endpoints(http_port=http, grpc_port=grpc, metrics_port=metrics))
+    return Server(case.deployment, endpoints=Endpoints())
 
 
 def ask(client: Client, case: Case, image: int) -> Image:

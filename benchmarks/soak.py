@@ -34,12 +34,13 @@ class Job:
 
     prompt: str
     parameters: Parameters
+    controlled: bool
 
     @property
     def name(self) -> str:
         """What tells it from the others."""
         shown = {name: value for name, value in self.parameters.items() if name in ("width", "height", "seed", "steps", "guidance_scale")}
-        return f"{shown} controls {len(self.parameters['controls'])}"
+        return f"{shown}, {'with' if self.controlled else 'without'} control"
 
 
 def make_jobs(case: Case, *, steps: int) -> list[Job]:
@@ -49,7 +50,7 @@ def make_jobs(case: Case, *, steps: int) -> list[Job]:
         for control in dict.fromkeys((case.control, None)):
             for scale in (case.guidance_scale, 1.0):
                 own = replace(case.at(width, height), control=control, guidance_scale=scale, steps=steps + index % 3)
-                jobs.append(Job(own.prompt_of(len(jobs)), parameters_of(own, len(jobs))))
+                jobs.append(Job(own.prompt_of(len(jobs)), parameters_of(own, len(jobs)), control is not None))
     return jobs
 
 

@@ -54,7 +54,7 @@ def test_a_soak_finds_every_image_as_it_was(case_file: Path, tmp_path: Path) -> 
 
 def test_over_budget_is_refused_before_anything_is_loaded(miniature: Deployment) -> None:
     with (
-        pytest.raises(ConfigError, match=r"miniature needs .* memory_limit_gib allows 0.01 GiB; what would help: no ControlNet"),
+        pytest.raises(ConfigError, match=r"miniature needs .* memory_limit_gib allows 0.01 GiB; what would help: precision: fp16 "),
         Server(miniature.model_copy(update={"memory_limit_gib": 0.01})),
     ):
         pass
