@@ -174,6 +174,10 @@ def markdown_of(results: Results) -> str:
     if options:
         lines += ["", "| option (changes the image) | whole image, s |", "|---|---|"]
         lines += [f"| {name} | {taken['median']:.3f} |" for name, taken in options.items()]
+    variants = results["parts"].get("variants", {}).get("variants", {})
+    if variants:
+        lines += ["", "| graph of the UNet, one profile | ms | relative error |", "|---|---|---|"]
+        lines += [f"| {name} | {1000 * one['pass']['median']:.2f} | {one['error']:.2g} |" for name, one in variants.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -51,6 +51,7 @@ PARTS: Final = (
     Part("eager", ("benchmarks.eager",), least_seconds=45),
     Part("compiled", ("benchmarks.eager", "--compile"), least_seconds=150),
     Part("soak", ("benchmarks.soak",), least_seconds=90),
+    Part("variants", ("benchmarks.variants",), least_seconds=150),
 )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Other graphs of the same UNet, each built for one profile and timed: what to export is decided by the card, not by taste.
 
-    python -m benchmarks.variants configs/sdxl-seeded.yaml WORK_FOLDER [--only sdpa,query]
+    python -m benchmarks.variants CASE.json WORK_FOLDER [--only sdpa,query]
 Every variant computes the same function; the relative error to the first one is printed beside its time.
 """
 
@@ -17,9 +17,9 @@ import typer
 from diffusers.models.attention_processor import AttnProcessor2_0
 from rich.console import Console
 
+from benchmarks.case import Case
 from benchmarks.engines import time_passes
 from benchmarks.results import write_part
-from intaglio.config import load_deployment
 from intaglio.engine import Array, allocate_tensors
 from intaglio_export.compile import ENGINE_FILES, CompileJob, compile_network, resolve_platform
 from intaglio_export.graphs import example_inputs, export_network
@@ -54,9 +54,9 @@ VARIANTS: Final[Mapping[str, Callable[[], Any]]] = {"sdpa": AttnProcessor2_0, "q
 """Attention processor by name; the first is what is exported."""
 
 
-def main(config: Path, work: Path, only: Annotated[str, typer.Option(help="Variants in a list with commas, or all.")] = "all") -> None:
+def main(case: Path, work: Path, only: Annotated[str, typer.Option(help="Variants in a list with commas, or all.")] = "all") -> None:
     """Build and time each variant for the first size with guidance."""
-    deployment, console = load_deployment(config), Console(highlight=False)
+    deployment, console = Case.read(case).deployment, Console(highlight=False)
     platform = resolve_platform(deployment)
     plan = Plan(deployment, platform, StageStore(deployment.build / ".stages"))
     profile = plan.profiles(_NETWORK)[0]

@@ -43,6 +43,7 @@ def good() -> dict[str, Any]:
                 "card_peak_mib": 12 * 1024,
                 "card_free_before_mib": int(15.5 * 1024),
             },
+            "variants": {"variants": {"sdpa": {"pass": taken(0.034), "error": 0.0}, "query": {"pass": taken(0.033), "error": 0.002}}},
             "soak": {
                 "images": 300, "different_from_first": [], "card_slope_mib_per_100": 0.0, "host_slope_mib_per_100": 0.1,
             },
@@ -139,6 +140,7 @@ def test_the_page_and_the_chart() -> None:
     assert "| unet | 47.00 | 34.00 | 30.00 |" in page
     assert "| controlnet | 23.00 | 17.00 | 15.00 |" in page
     assert "| guidance off after half | 1.100 |" in page
+    assert "| query | 33.00 | 0.002 |" in page
     chart = chart_of(good())
     assert chart.count("<rect") == 4
     assert 'width="400.0"' in chart, "the longest bar"
