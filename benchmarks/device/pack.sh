@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Here: what a GPU host without a package index lacks (Python 3.12, x86-64, PyTorch and transformers already there), in parts.
 #   benchmarks/device/pack.sh [FOLDER=bundle] [PART_MB=56]
-# writes FOLDER/part.00, part.01, ... (an xz tar of unpacked wheels, less what only other Pythons need) and FOLDER/COMMIT.
+# PRESET (6) and THREADS (1) are of xz. Writes FOLDER/part.00, part.01, ... (an xz tar of unpacked wheels, less what only other Pythons need) and FOLDER/COMMIT.
 set -euo pipefail
 out=${1:-bundle} part_mb=${2:-56}
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -44,6 +44,6 @@ groups = {"console_scripts": project["scripts"], **project["entry-points"]}
 PYTHON
 
 rm -f "$out"/part.*
-tar cf - -C "$site" . | xz --x86 --lzma2=preset=1 --threads="${THREADS:-1}" | split -d -b "${part_mb}M" - "$out/part."
+tar cf - -C "$site" . | xz --x86 --lzma2=preset="${PRESET:-6}" --threads="${THREADS:-1}" | split -d -b "${part_mb}M" - "$out/part."
 git -C "$root" rev-parse HEAD > "$out/COMMIT"
 ls -l "$out"
