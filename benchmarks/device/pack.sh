@@ -24,6 +24,8 @@ for requirement in "${requirements[@]}"; do
     || { cat "$wheels/pip.log" >&2; exit 1; }
   echo "have $requirement"
 done
+# The module itself is only published as a source package, of pure Python.
+"${PYTHON:-python3}" -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$wheels" tensorrt-rtx-cu12==1.6.1.120
 for wheel in "$wheels"/*.whl; do "${PYTHON:-python3}" -m zipfile -e "$wheel" "$site"; done
 
 # Of Triton only what Python 3.12 needs; of the others no tests and no sources of extensions.
