@@ -31,7 +31,7 @@ def help_of(command: str) -> str:
     return done.output
 
 
-@pytest.mark.parametrize("page", ["README.md", "miniature/README.md", "docs/clients.md"])
+@pytest.mark.parametrize("page", ["README.md", "miniature/README.md", "docs/clients.md", "docs/performance.md", "benchmarks/README.md"])
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     missing = [link for link in re.findall(r"\]\(([^):]+)\)", text) if not (ROOT / page).parent.joinpath(link).exists()]

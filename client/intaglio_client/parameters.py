@@ -67,6 +67,9 @@ class Parameters(TypedDict, total=False):
     height: int | None
     steps: int | None
     guidance_scale: float | None
+    guidance_begin: float | None
+    """Share of the steps before which guidance is off: faster, another image."""
+    guidance_end: float | None
     scheduler: Scheduler | None
     num_images: int | None
     output_format: OutputFormat | None

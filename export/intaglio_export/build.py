@@ -16,7 +16,8 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -25,7 +26,17 @@ from pydantic import ValidationError
 
 from intaglio.config import Deployment, load_deployment
 from intaglio.errors import BuildError, ConfigError
-from intaglio.manifest import MANIFEST_NAME, BuildManifest, FileDigest, NetworkFile, content_key, read_manifest, read_record, write_manifest
+from intaglio.manifest import (
+    MANIFEST_NAME,
+    RUNTIME_CACHE_NAME,
+    BuildManifest,
+    FileDigest,
+    NetworkFile,
+    content_key,
+    read_manifest,
+    read_record,
+    write_manifest,
+)
 from intaglio.solvers import SchedulerConfig
 from intaglio_export.compile import ENGINE_FILES, Platform, resolve_platform
 from intaglio_export.plan import Plan
@@ -39,6 +50,8 @@ STORE: Final = ".stages"
 _TYPICAL_SECONDS: Final = {"fuse": 10.0, "onnx": 4.0, "engine": 4.0, "verify": 2.0}
 """For the progress bar, until a stage has run once here."""
 _ASSEMBLE: Final = "repository"
+_COMPILERS: Final = 2
+"""Networks compiled at once: two of SDXL's keep the host below 24 GiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,19 +150,50 @@ def _run_stages(plan: Plan, options: BuildOptions, reporter: Reporter) -> tuple[
         if reasons[stage.name] is not None
     }
     reporter.planned(sum(expected.values()))
-    outcomes = []
+
+    def run(stage: Stage) -> StageOutcome:
+        if reasons[stage.name] is not None:
+            reporter.started(stage.name, str(reasons[stage.name]))
+        outcome = plan.store.run(stage, force=options.force)
+        reporter.finished(outcome, expected.get(stage.name, 0.0))
+        return outcome
+
     with _quiet_libraries() if expected else contextlib.nullcontext():
-        for stage in plan.stages:
-            outcome = _run_stage(plan, stage, options, reporter, reasons[stage.name])
-            reporter.finished(outcome, expected.get(stage.name, 0.0))
-            outcomes.append(outcome)
-    return tuple(outcomes)
+        if plan.platform.runtime == "onnxruntime":
+            return tuple(run(stage) for stage in plan.stages)
+        return _run_overlapped(plan.stages, run)
 
 
-def _run_stage(plan: Plan, stage: Stage, options: BuildOptions, reporter: Reporter, reason: str | None) -> StageOutcome:
-    if reason is not None:
-        reporter.started(stage.name, reason)
-    return plan.store.run(stage, force=options.force)
+def _run_overlapped(stages: Sequence[Stage], run: Callable[[Stage], StageOutcome]) -> tuple[StageOutcome, ...]:
+    """TensorRT compiles on one core for minutes a network: meanwhile the next network is exported, and another one compiled.
+
+    The largest go first. A failure is raised once the compilations that have begun are done.
+    """
+    done: dict[str, StageOutcome] = {}
+    compiling: dict[str, Future[StageOutcome]] = {}
+    with ThreadPoolExecutor(_COMPILERS) as pool:
+        try:
+            for stage in sorted(stages, key=_by_size):
+                kind, _, network = stage.name.partition("/")
+                if kind == "engine":
+                    compiling[network] = pool.submit(run, stage)
+                elif kind != "verify":  # those wait for the engines
+                    done[stage.name] = run(stage)
+            for future in compiling.values():
+                outcome = future.result()
+                done[outcome.name] = outcome
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return tuple(done.get(stage.name) or run(stage) for stage in stages)
+
+
+def _by_size(stage: Stage) -> int:
+    """Sorts the networks by how long they take; `fuse`, which all need, first."""
+    network = stage.name.partition("/")[2]
+    order = ("", "unet", "controlnet", "text_encoder_2")
+    kind = network.partition(".")[0]
+    return order.index(kind) if kind in order else len(order)
 
 
 @contextlib.contextmanager
@@ -220,18 +264,22 @@ def _network_file(plan: Plan, network: str) -> NetworkFile:
         path=f"{folder}/{ENGINE_FILES[plan.platform.runtime]}",
         key=stage.key,
         files={f"{folder}/{name}": digest for name, digest in record.files.items()},
-        verification=_verification(plan, network),
+        **_verification(plan, network),
     )
 
 
-def _verification(plan: Plan, network: str) -> str:
+def _verification(plan: Plan, network: str) -> dict[str, Any]:
     stage = plan.verify(network)
     if stage is None:
-        return NOT_VERIFIED
+        return {"verification": NOT_VERIFIED}
     record = read_record(plan.store.path(stage))
     if record is None:
         raise BuildError(f"verify/{network}: its record disappeared while building; build again")
-    return f"relative error {record.notes['relative_error']:.2g} against PyTorch, tolerance {plan.deployment.verify_tolerance:g}"
+    error, tolerance = record.notes["relative_error"], plan.deployment.verify_tolerance
+    return {
+        "verification": f"relative error {error:.2g} against PyTorch, tolerance {tolerance:g}",
+        "activation_bytes": record.notes["activation_bytes"],
+    }
 
 
 def _repository_options(deployment: Deployment, platform: Platform, key: str) -> RepositoryOptions:
@@ -249,18 +297,26 @@ def _assemble(plan: Plan, manifest: BuildManifest, folder: Path, *, force: bool)
     for network, file in manifest.networks.items():
         store = plan.store.path(plan.engine(network))
         sources |= {name: store / Path(name).relative_to(Path(file.path).parent) for name in file.files}
+        compiled = Path(file.path).with_name(RUNTIME_CACHE_NAME)
+        if (store / compiled.name).is_file() and not (folder / compiled).is_file():
+            sources[str(compiled)] = store / compiled.name  # what verification compiled for this card
     options = _repository_options(plan.deployment, plan.platform, manifest.key)
     try:
         for name, source in sources.items():
-            _place(source, folder / name, linked=name.startswith("engines/"))
+            _place(source, folder / name, linked=name.startswith("engines/") and not name.endswith(RUNTIME_CACHE_NAME))
         write_repository(folder / REPOSITORY, options)
         write_manifest(folder, manifest)
-        _remove_unlisted(folder, {*sources})
+        caches = {str(Path(file.path).with_name(RUNTIME_CACHE_NAME)) for file in manifest.networks.values()}
+        _remove_unlisted(folder, {*sources, *caches})
     except OSError as error:
         full = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
         raise BuildError(f"{folder}: {full}; the build that was there is still whole") from error
-    for name in sources:
-        plan.store.digests.digest_unchecked(folder / name)
+    known = {name: digest for network in manifest.networks.values() for name, digest in network.files.items()}
+    for name, source in sources.items():
+        if name in known and (folder / name).samefile(source):
+            plan.store.digests.remember(folder / name, known[name])  # a link: read and hashed already
+        else:
+            plan.store.digests.digest_unchecked(folder / name)
     return StageOutcome(_ASSEMBLE, True, reason, time.perf_counter() - started)
 
 

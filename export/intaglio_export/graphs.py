@@ -10,7 +10,6 @@ Weights and activations have the network's precision; the solver's state, guidan
 from __future__ import annotations
 
 import copy
-import hashlib
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,13 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from intaglio.tensors import Architecture, NetworkSpec, Precision, axis_sizes, network_kind, network_spec
+from intaglio_export.onnx_weights import LARGEST_PROTOBUF, attach_weights
+from intaglio_export.vae_range import real_range_latents
 
 __all__ = ["OPSET", "TORCH_DTYPES", "example_inputs", "export_network", "wrap_network"]
 
 OPSET: Final = 18
 TORCH_DTYPES: Final[Mapping[Precision, torch.dtype]] = {"fp32": torch.float32, "fp16": torch.float16}
-_LARGEST_PROTOBUF: Final = 2**31 - 2**20
-"""Bytes of weights above which a graph keeps them in a file of their own; protobuf stops at 2 GiB."""
 TRACED_LATENTS: Final = (10, 14)
 """(h, w) of the example. Halving twice rounds, which makes diffusers' upsamplers take their size from the skip tensor,
 as any size needs."""
@@ -185,6 +184,8 @@ def example_inputs(network: NetworkSpec, sizes: Mapping[str, int], *, precision:
             inputs[spec.name] = torch.full(shape, fixed[spec.name])
         elif spec.name == "time_ids":
             inputs[spec.name] = torch.tensor([1024.0, 1024.0, 0.0, 0.0, 1024.0, 1024.0]).expand(shape).contiguous()
+        elif spec.name == "latent_sample":
+            inputs[spec.name] = real_range_latents(shape, seed=seed)
         elif spec.name == "control_image":
             inputs[spec.name] = torch.rand(shape, generator=generator)
         elif spec.name == "coefficients":
@@ -197,7 +198,7 @@ def example_inputs(network: NetworkSpec, sizes: Mapping[str, int], *, precision:
 
 
 def export_network(model: nn.Module, name: str, path: Path, *, architecture: Architecture, precision: Precision) -> None:
-    """Write the ONNX graph of `model` (its weights already in `precision`) as the table's network `name` to `path`.
+    """Write the ONNX graph of `model` (its weights already in `precision`, on any device) as the table's network `name` to `path`.
 
     Weights of 2 GiB and more go to `<path>.data` beside it.
     """
@@ -206,14 +207,14 @@ def export_network(model: nn.Module, name: str, path: Path, *, architecture: Arc
     h, w = TRACED_LATENTS
     scale = architecture.vae_scale
     sizes = axis_sizes(architecture, width=w * scale, height=h * scale, images=2)
-    inputs = example_inputs(network, sizes, precision=precision)
+    device = next(model.parameters()).device
+    inputs = {name: value.to(device) for name, value in example_inputs(network, sizes, precision=precision).items()}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # tracing warns of every Python comparison in diffusers; verification judges the result
         if network_kind(name) in ("unet", "controlnet"):
             _export_steps(wrapper, network, inputs, path)
         else:
             _export_with_optimum(wrapper, network, inputs, path)
-    _finish(path, wrapper)
 
 
 def _export_steps(wrapper: nn.Module, network: NetworkSpec, inputs: Mapping[str, Tensor], path: Path) -> None:
@@ -225,10 +226,13 @@ def _export_steps(wrapper: nn.Module, network: NetworkSpec, inputs: Mapping[str,
         output_names=[spec.name for spec in network.outputs],
         dynamic_axes=_dynamic_axes(network),
         opset_version=OPSET,
-        do_constant_folding=True,
+        # Weights follow one by one: the tracer would hold SDXL's three times. It cannot fold what it has not, so that follows too.
+        export_params=False,
+        do_constant_folding=False,
         # The dynamo exporter specialises on the rounding of odd sizes; the tracer keeps it as arithmetic on shapes.
         dynamo=False,
     )
+    attach_weights(path, dict(wrapper.named_parameters()) | dict(wrapper.named_buffers()))
 
 
 def _dynamic_axes(network: NetworkSpec) -> dict[str, dict[int, str]]:
@@ -258,36 +262,16 @@ def _export_with_optimum(wrapper: nn.Module, network: NetworkSpec, inputs: Mappi
             return dict(inputs)
 
     config = TableConfig(wrapper.config, task="feature-extraction")
-    export_pytorch(wrapper, config, opset=OPSET, output=path)
+    export_pytorch(wrapper, config, opset=OPSET, output=path, device=str(next(wrapper.parameters()).device))
+    _gather_weights(path)
 
 
-def _finish(path: Path, wrapper: nn.Module) -> None:
-    """Name the weights, and keep those of a large graph in one file beside it; whatever the exporter left is removed."""
+def _gather_weights(path: Path) -> None:
+    """Keep the weights of a large graph in one file beside it; whatever the exporter left is removed."""
     left = {item for item in path.parent.iterdir() if item != path}
     model = onnx.load(path)
-    _name_weights(model, wrapper)
-    large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _LARGEST_PROTOBUF
+    large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST_PROTOBUF
     path.unlink()
     for item in left:
         item.unlink()
     onnx.save(model, path, save_as_external_data=large, all_tensors_to_one_file=True, location=f"{path.name}.data", size_threshold=1024)
-
-
-def _name_weights(model: onnx.ModelProto, wrapper: nn.Module) -> None:
-    """Give the matrices that the exporter transposed and numbered the parameter's name with `.T`: a refit finds them by it."""
-    digests = {
-        hashlib.sha256(parameter.detach().t().contiguous().numpy().tobytes()).digest(): f"{name}.T"
-        for name, parameter in wrapper.named_parameters()
-        if parameter.ndim == 2
-    }
-    taken = {tensor.name for tensor in model.graph.initializer}
-    renamed = {}
-    for tensor in model.graph.initializer:
-        name = digests.get(hashlib.sha256(tensor.raw_data).digest()) if tensor.name.startswith("onnx::") else None
-        if name is not None and name not in taken:
-            taken.add(name)
-            renamed[tensor.name] = name
-            tensor.name = name
-    for node in model.graph.node:
-        for index, name in enumerate(node.input):
-            node.input[index] = renamed.get(name, name)

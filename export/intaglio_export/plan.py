@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import struct
 from collections.abc import Mapping
@@ -39,6 +40,8 @@ from intaglio_export.weights import TOKENIZERS, Base, Weights, find_base, find_m
 
 __all__ = ["ONNX_FILE", "Plan", "component_of"]
 
+log = logging.getLogger(__name__)
+
 ONNX_FILE: Final = "model.onnx"
 _VERIFICATION_FILE: Final = "verification.json"
 _TORCH_STACK: Final = ("torch", "diffusers", "transformers")
@@ -67,6 +70,8 @@ class Plan:
     @property
     def base_label(self) -> str:
         """The base's name for people: a path as seen from the YAML file, so that it is the same on every machine."""
+        if self.base.seeded is not None:
+            return self.base.label
         label = Path(self.base.label)
         return os.path.relpath(label, self.deployment.folder) if label.is_absolute() else self.base.label
 
@@ -159,6 +164,8 @@ class Plan:
 
     def _digest(self, component: str) -> str:
         weights = self.components[component]
+        if weights.seeded is not None:
+            return weights.seeded.key(component)
         named = {path.name: self.store.digests.digest(path).sha256 for path in weights.files}
         return content_key({"component": component.partition(".")[0], "files": named})
 
@@ -176,7 +183,7 @@ class Plan:
             "kind": network_kind(network),
             "architecture": self.architecture.model_dump(mode="json"),
             "precision": self.deployment.precision,
-            "exporter": _source_digest("graphs.py"),
+            "exporter": _source_digest("graphs.py", "onnx_weights.py", "vae_range.py"),
         }
         return Stage(
             f"onnx/{network}", inputs, _versions(*_TORCH_STACK, "onnx", "optimum-onnx"), lambda work: self._make_onnx(network, work)
@@ -245,7 +252,7 @@ class Plan:
         from intaglio_export.fuse import fuse_loras, lora_set_digest
         from intaglio_export.graphs import TORCH_DTYPES
 
-        networks = {name: self._load(name) for name in FUSABLE}
+        networks = {name: self._load(name) for name in FUSABLE}  # float32: many small sums
         touched = fuse_loras(networks, self.loras)
         if touched != self.fused_components:
             raise BuildError(f"fuse: touched {sorted(touched)}, the files' key names say {sorted(self.fused_components)}")
@@ -254,11 +261,9 @@ class Plan:
         return {"components": sorted(touched), "lora_set": lora_set_digest(self.loras)}
 
     def _make_onnx(self, network: str, work: Path) -> dict[str, Any]:
-        import copy
+        from intaglio_export.graphs import export_network
 
-        from intaglio_export.graphs import TORCH_DTYPES, export_network
-
-        model = copy.deepcopy(self.network(network)).to(TORCH_DTYPES[self.deployment.precision])
+        model = self.network(network)
         export_network(model, network, work / ONNX_FILE, architecture=self.architecture, precision=self.deployment.precision)
         return {}
 
@@ -274,7 +279,7 @@ class Plan:
         return compile_network(job, work, platform=self.platform)
 
     def _make_verification(self, network: str, work: Path) -> dict[str, Any]:
-        from intaglio_export.verify import Check, open_verification_backend, verify_engine
+        from intaglio_export.verify import Check, expected_outputs, open_verification_backend, verify_engine
 
         check = Check(
             network=self.spec(network),
@@ -283,24 +288,56 @@ class Plan:
             profiles=self.profiles(network),
             tolerance=self.deployment.verify_tolerance,
         )
+        expected = expected_outputs(check, self.network(network))
+        if self.platform.on_gpu:
+            self._leave_card()
         with open_verification_backend(self.platform, threads=self.deployment.execution.threads) as backend:
-            errors = verify_engine(check, self.network(network), backend=backend)
+            errors, activation_bytes = verify_engine(check, expected, backend=backend)
         (work / _VERIFICATION_FILE).write_text(json.dumps(errors, indent=1), encoding="utf-8")
-        return {"relative_error": max(errors.values())}
+        return {"relative_error": max(errors.values()), "activation_bytes": activation_bytes}
 
     def network(self, network: str) -> Any:
-        """The network in float32 with LoRAs fused; kept until `forget`."""
-        component = component_of(network)
+        """The network with LoRAs fused, in the deployment's precision, on the card it is for if that is here; one is kept at a time."""
+        import torch
+
+        from intaglio_export.graphs import TORCH_DTYPES
+
+        component, dtype = component_of(network), TORCH_DTYPES[self.deployment.precision]
         if component not in self._networks:
+            self._networks.clear()
             fused = self.fuse is not None and component in self.fused_components
             weights = Weights(self.store.path(self.fuse) / component) if fused and self.fuse is not None else self.components[component]
-            self._networks = {component: self._load(component, weights)}
-        return self._networks[component]
+            self._networks[component] = self._fitted(component, weights, dtype)
+            if self.platform.on_gpu and torch.cuda.is_available():
+                self._networks[component].to("cuda")
+        return self._networks[component].to(dtype)
 
-    def _load(self, component: str, weights: Weights | None = None) -> Any:
+    def _leave_card(self) -> None:
+        """The place of the network on the card is the engine's now."""
+        import torch
+
+        self._networks.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _fitted(self, component: str, weights: Weights, dtype: Any) -> Any:
+        """The network in `dtype`; a VAE that float16 does not hold is changed so that it does."""
+        import torch
+
+        from intaglio_export.vae_range import fit_into_float16
+
+        if component != "vae" or dtype != torch.float16:
+            return self._load(component, weights, dtype=dtype)
+        vae = self._load(component, weights)
+        divisors = fit_into_float16(vae)
+        if max(divisors.values()) > 1:
+            log.info("vae: activations divided to stay inside float16: %s", divisors)
+        return vae.to(dtype)
+
+    def _load(self, component: str, weights: Weights | None = None, *, dtype: Any = None) -> Any:
         from intaglio_export.weights import load_network
 
-        return load_network(component.partition(".")[0], weights or self.components[component], base=self.base)
+        return load_network(component.partition(".")[0], weights or self.components[component], base=self.base, dtype=dtype)
 
 
 _SHARED_WITH_UNET: Final = (
@@ -325,9 +362,9 @@ def _profile_values(found: tuple[Profile, ...]) -> dict[str, Any]:
     return {profile.name: {name: [axis.minimum, axis.optimum, axis.maximum] for name, axis in profile.axes.items()} for profile in found}
 
 
-def _source_digest(name: str) -> str:
-    """Digest of a module of this package: whoever changes how a stage works need not remember to raise a number."""
-    return hashlib.sha256((Path(__file__).parent / name).read_bytes()).hexdigest()[:16]
+def _source_digest(*names: str) -> str:
+    """Digest of modules of this package: whoever changes how a stage works need not remember to raise a number."""
+    return hashlib.sha256(b"".join((Path(__file__).parent / name).read_bytes() for name in names)).hexdigest()[:16]
 
 
 def _versions(*names: str) -> Mapping[str, str]:

@@ -14,6 +14,7 @@ import logging
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ class StageStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._lock = threading.Lock()
         self.digests = DigestCache(folder / "digests.json")
 
     @contextlib.contextmanager
@@ -140,9 +142,10 @@ class StageStore:
         except OSError as error:
             full = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
             raise BuildError(f"{stage.name}: {full} ({self.folder}); nothing of this stage was kept") from error
-        for file, digest in files.items():
-            self.digests.remember(target / file, digest)
-        self.digests.save()
+        with self._lock:  # engines are compiled in threads
+            for file, digest in files.items():
+                self.digests.remember(target / file, digest)
+            self.digests.save()
         return StageOutcome(stage.name, True, reason, time.perf_counter() - started)
 
     def _seal(self, stage: Stage, work: Path, *, notes: dict[str, Any], seconds: float) -> dict[str, FileDigest]:

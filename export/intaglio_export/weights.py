@@ -1,4 +1,4 @@
-"""Where weights come from: a diffusers folder, one .safetensors file or a hub id; the first candidate that is there wins.
+"""Where weights come from: a diffusers folder, one .safetensors file, a hub id or a seed; the first candidate that is there wins.
 
 Finding is cheap and imports no torch: a build with nothing changed only needs paths. `load_network` reads the weights.
 Components are diffusers' subfolders (`unet`, `text_encoder`, `text_encoder_2`, `vae`); a single file holds all of them and
@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from intaglio.config import Source
 from intaglio.errors import BuildError, ConfigError
+from intaglio_export.seeded import Seeded, make_network, tokenizer_root
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 __all__ = ["COMPONENTS", "SDXL_HUB_ID", "TOKENIZERS", "Base", "Weights", "find_base", "find_model", "load_network", "read_json"]
@@ -36,19 +38,25 @@ _HUB_LEFT_OUT: Final = ("*.fp16.safetensors", "*lora*", "*openvino*", "*flax*", 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """One network's weights: `folder` holds config.json and the weights, unless a single `file` holds the latter."""
+    """One network's weights: `folder` holds config.json and the weights, unless a single `file` holds the latter.
+
+    With `seeded` there are no files: `folder` is only named after the component.
+    """
 
     folder: Path
     file: Path | None = None
+    seeded: Seeded | None = None
 
     @property
     def config(self) -> Mapping[str, Any]:
         """The network's config.json."""
-        return read_json(self.folder / "config.json")
+        return read_json(self.folder / "config.json") if self.seeded is None else self.seeded.config(self.folder.name)
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Everything that identifies the weights."""
+        """Every file that identifies the weights."""
+        if self.seeded is not None:
+            return ()
         own = (self.file,) if self.file is not None else tuple(_weight_files(self.folder))
         return (self.folder / "config.json", *own)
 
@@ -63,19 +71,22 @@ class Base:
     file: Path | None
     passed_over: tuple[str, ...]
     """Candidates before it, each with the reason."""
+    seeded: Seeded | None = None
 
     def weights(self, component: str) -> Weights:
         """Weights of one of `COMPONENTS`."""
-        return Weights(self.root / component, self.file)
+        return Weights(self.root / component, self.file, self.seeded)
 
     @property
     def scheduler(self) -> dict[str, Any]:
         """scheduler_config.json."""
-        return dict(read_json(self.root / _SCHEDULER))
+        return dict(read_json(self.root / _SCHEDULER)) if self.seeded is None else self.seeded.scheduler
 
     @property
     def model_index(self) -> Mapping[str, Any]:
         """model_index.json."""
+        if self.seeded is not None:
+            return {}  # SDXL's own says what is assumed where it says nothing
         return read_json(self.root / "model_index.json")
 
 
@@ -107,6 +118,8 @@ def find_base(candidates: Sequence[Source]) -> Base:
     """
     passed_over: list[str] = []
     for index, source in enumerate(candidates):
+        if (seeded := _seeded(source)) is not None:
+            return Base(str(source), tokenizer_root(), None, tuple(passed_over), seeded)
         try:
             if source.file is None:
                 base = Base(str(source), _source_folder(source), None, tuple(passed_over))
@@ -130,6 +143,8 @@ def find_model(source: Source, *, subfolder: str) -> Weights:
         ConfigError: not there.
         BuildError: there but incomplete.
     """
+    if (seeded := _seeded(source)) is not None:
+        return Weights(Path(subfolder), seeded=seeded)
     try:
         if source.file is not None:
             raise ConfigError(f"{source.file}: a {subfolder} is read from a diffusers folder or a hub id, not from a single file")
@@ -140,6 +155,10 @@ def find_model(source: Source, *, subfolder: str) -> Weights:
         folder = folder / subfolder
     _check_component(folder)
     return Weights(folder)
+
+
+def _seeded(source: Source) -> Seeded | None:
+    return None if source.architecture is None or source.seed is None else Seeded(source.architecture, source.seed)
 
 
 def _source_folder(source: Source) -> Path:
@@ -160,7 +179,7 @@ def _existing_file(path: Path) -> Path:
 def _config_root(candidates: Sequence[Source], index: int) -> Path:
     """Folder with configurations for the single file `candidates[index]`."""
     for source in (*candidates[index + 1 :], *candidates[:index], Source(hub=SDXL_HUB_ID)):
-        if source.file is None:
+        if source.file is None and source.architecture is None:
             try:
                 return _source_folder(source)
             except _AbsentError:
@@ -214,8 +233,8 @@ def _weight_files(folder: Path) -> list[Path]:
     return [file for file in files if ".fp16" not in file.name] or files
 
 
-def load_network(component: str, weights: Weights, *, base: Base | None = None) -> nn.Module:
-    """The network in float32 on the CPU; `component` is one of `COMPONENTS` or `controlnet`.
+def load_network(component: str, weights: Weights, *, base: Base | None = None, dtype: torch.dtype | None = None) -> nn.Module:
+    """The network in `dtype` (float32) on the CPU; `component` is one of `COMPONENTS` or `controlnet`.
 
     Raises:
         BuildError: the files do not fit the configuration.
@@ -224,6 +243,9 @@ def load_network(component: str, weights: Weights, *, base: Base | None = None) 
     from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionXLPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
+    dtype = dtype or torch.float32
+    if weights.seeded is not None:
+        return make_network(component, weights.seeded, dtype=dtype)
     classes: dict[str, Any] = {
         "text_encoder": CLIPTextModel,
         "text_encoder_2": CLIPTextModelWithProjection,
@@ -235,13 +257,13 @@ def load_network(component: str, weights: Weights, *, base: Base | None = None) 
         if weights.file is not None:
             root = weights.folder.parent if base is None else base.root
             pipeline: Any = StableDiffusionXLPipeline.from_single_file(  # type: ignore[no-untyped-call]
-                str(weights.file), config=str(root), local_files_only=True, torch_dtype=torch.float32
+                str(weights.file), config=str(root), local_files_only=True, torch_dtype=dtype
             )
             network: nn.Module = getattr(pipeline, component)
             return network.eval()
         variant = None if any(".fp16" not in file.name for file in _weight_files(weights.folder)) else "fp16"
         options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "variant": variant}
-        network = classes[component].from_pretrained(weights.folder, torch_dtype=torch.float32, **options)
+        network = classes[component].from_pretrained(weights.folder, torch_dtype=dtype, **options)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise BuildError(f"{weights.file or weights.folder}: does not load as {component}: {error}") from error
     return network.eval()

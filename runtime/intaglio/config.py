@@ -1,11 +1,12 @@
 """One deployment: `configs/NAME.yaml`, strict and frozen. Paths are relative to the YAML file.
 
-base          candidates in order of preference: {folder: ..}, {file: x.safetensors} or {hub: owner/name}
+base          candidates in order of preference: {folder: ..}, {file: x.safetensors}, {hub: owner/name}, or {architecture: ..}
+              for weights drawn from a seed (speed and memory at full size where the real ones cannot be had); one needs no list
 vae           optional source that replaces the base's VAE
 controlnets   id -> {path | hub, type}
 loras         id -> {path, weight}: what may be fused;  fuse: id -> weight, or null for the LoRA's own
 profiles      what is compiled: sizes, batch, guidance on/off, text chunks
-precision, runtime, target, verify_tolerance, execution, limits, defaults, poses, build, server
+precision, runtime, target, verify_tolerance, execution, limits, defaults, memory_limit_gib, poses, build, server
 """
 
 from __future__ import annotations
@@ -69,19 +70,24 @@ class _Strict(BaseModel):
 
 
 class Source(_Strict):
-    """Where weights come from: a diffusers folder, a single .safetensors file or a hub id; exactly one of them."""
+    """Where weights come from: a diffusers folder, a single .safetensors file, a hub id or a seed; exactly one of them."""
 
     folder: Path | None = None
     file: Path | None = None
     hub: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
     revision: str | None = None
+    architecture: Literal["sdxl-base-1.0", "sdxl-reduced"] | None = None
+    """Weights are drawn from `seed`; `sdxl-reduced` has the same blocks, few and narrow."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
 
     _paths = field_validator("folder", "file")(lambda path, info: None if path is None else _resolved(path, info))
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
-        if sum(value is not None for value in (self.folder, self.file, self.hub)) != 1:
-            raise ValueError("give exactly one of folder, file, hub")
+        if sum(value is not None for value in (self.folder, self.file, self.hub, self.architecture)) != 1:
+            raise ValueError("give exactly one of folder, file, hub, architecture")
+        if (self.seed is None) != (self.architecture is None):
+            raise ValueError("architecture and seed go together")
         if self.revision is not None and self.hub is None:
             raise ValueError("revision goes with hub only")
         if self.file is not None and self.file.suffix != ".safetensors":
@@ -89,6 +95,8 @@ class Source(_Strict):
         return self
 
     def __str__(self) -> str:
+        if self.architecture is not None:
+            return f"{self.architecture} with weights of seed {self.seed}"
         return str(self.folder or self.file or (f"hub:{self.hub}" + (f"@{self.revision}" if self.revision else "")))
 
 
@@ -214,12 +222,15 @@ class Deployment(_Strict):
     execution: Execution = Execution()
     limits: Limits = Limits()
     defaults: Defaults = Defaults()
+    memory_limit_gib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Most memory the server may take where it computes; `serve` refuses a build that would take more."""
     poses: Path | None = None
     """Folder of NAME.json, OpenPose keypoints."""
     build: Path = Field(default=Path("../build"), validate_default=True)
     """Folder that holds every build; this one goes to `build_folder`."""
     server: Server = Server()
 
+    _one_base = field_validator("base", mode="before")(lambda value: [value] if isinstance(value, dict) else value)
     _poses = field_validator("poses")(lambda path, info: None if path is None else _resolved(path, info))
     _build = field_validator("build", mode="after")(_resolved)
 
@@ -255,7 +266,7 @@ class Deployment(_Strict):
     def digest(self) -> str:
         """sha256 of every value that a build holds; the same on every machine (paths as seen from the YAML file)."""
         places = {"host", "http_port", "grpc_port", "metrics_port"}  # queue_size and workers are in the build's model repository
-        values = self.model_dump(exclude={"folder": True, "build": True, "server": places})
+        values = self.model_dump(exclude={"folder": True, "build": True, "memory_limit_gib": True, "server": places})
         text = json.dumps(values, sort_keys=True, separators=(",", ":"), default=lambda path: os.path.relpath(path, self.folder))
         return hashlib.sha256(text.encode()).hexdigest()
 

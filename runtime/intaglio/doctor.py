@@ -24,6 +24,7 @@ from rich.table import Table
 
 from intaglio.config import Deployment, load_deployment
 from intaglio.errors import IntaglioError, single_line
+from intaglio.manifest import read_manifest
 
 __all__ = ["Finding", "app", "examine", "examine_config"]
 
@@ -57,8 +58,13 @@ class Finding:
 @app.command()
 def doctor(
     config: Annotated[Path, typer.Argument(help="Deployment whose build and ports are looked at.")] = Path("configs/miniature.yaml"),
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Only the memory that the deployment will take; 1 where it does not fit.")
+    ] = False,
 ) -> None:
     """Say what this machine has, what is missing and which command fixes it; ends with 1 where the demo cannot run."""
+    if memory:
+        raise typer.Exit(_memory(config, Console(highlight=False, soft_wrap=True)))
     findings = [*examine(), *examine_config(config)]
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for finding in findings:
@@ -153,6 +159,36 @@ def _room() -> Iterator[Finding]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     state: State = "ok" if memory >= _MEMORY_GIB else "note"
     yield Finding("memory", state, f"{memory:.0f} GiB, {len(os.sched_getaffinity(0))} CPU cores")
+
+
+def _memory(path: Path, console: Console) -> int:
+    """Print the prediction; 1 where it does not fit."""
+    from intaglio.memory import check_memory, predict_memory, remedies  # noqa: PLC0415  (the other report does without)
+
+    deployment = load_deployment(path)
+    try:
+        manifest = read_manifest(deployment.build_folder)
+    except IntaglioError:
+        manifest = None
+    prediction = predict_memory(deployment, manifest)
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for _ in range(2):
+        table.add_column()
+    table.columns[1].justify = "right"
+    for part in prediction.parts:
+        table.add_row(part.name, f"{part.bytes / 2**20:.0f} MiB", part.source)
+    table.add_row(
+        f"[bold]{prediction.place}[/]", f"[bold]{prediction.bytes / 2**30:.2f} GiB[/]", "" if manifest else "not built: an estimate"
+    )
+    console.print(table)
+    for remedy in remedies(deployment, manifest):
+        console.print(f"{remedy.change}: {remedy.bytes / 2**30:.2f} GiB")
+    try:
+        check_memory(deployment, manifest)
+    except IntaglioError as error:
+        console.print(f"does not fit: {error}", style="red")
+        return 1
+    return 0
 
 
 def _build(deployment: Deployment, path: Path) -> Finding:

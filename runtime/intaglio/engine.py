@@ -54,6 +54,9 @@ class Engine(Protocol):
     def network(self) -> NetworkSpec: ...
     @property
     def precision(self) -> Precision: ...
+    @property
+    def activation_bytes(self) -> int | None:
+        """Activation memory of the largest profile; None where the library does not say."""
 
     def bind(self, sizes: AxisSizes, arrays: Mapping[str, DeviceArray]) -> Bound:
         """Tie every tensor of the table to a buffer.

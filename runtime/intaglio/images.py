@@ -12,10 +12,11 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from intaglio.errors import InvalidRequest
 from intaglio.models import METADATA_KEY
+from intaglio.png import png_from_pixels
 
 __all__ = ["decode_image", "encode_image", "read_metadata"]
 
@@ -68,13 +69,10 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
 
 def encode_image(pixels: Pixels, *, output_format: str, metadata: Mapping[str, Any]) -> bytes:
     """Encoded [H, W, 3] `pixels` with `metadata` as JSON inside: a PNG text chunk, or EXIF UserComment in JPEG and WEBP."""
-    image, buffer = Image.fromarray(pixels, "RGB"), io.BytesIO()
     text = json.dumps(metadata, sort_keys=True, ensure_ascii=True)
     if output_format == "png":
-        info = PngImagePlugin.PngInfo()
-        info.add_text(METADATA_KEY, text)
-        image.save(buffer, "PNG", pnginfo=info, compress_level=3)
-        return buffer.getvalue()
+        return png_from_pixels(pixels, text={METADATA_KEY: text})
+    image, buffer = Image.fromarray(pixels, "RGB"), io.BytesIO()
     exif = Image.Exif()
     exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _COMMENT_ENCODING + f"{METADATA_KEY} {text}".encode("ascii")
     if output_format == "jpeg":

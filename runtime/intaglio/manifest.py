@@ -24,6 +24,7 @@ from intaglio.tensors import Architecture, Precision
 __all__ = [
     "MANIFEST_NAME",
     "RECORD_NAME",
+    "RUNTIME_CACHE_NAME",
     "BuildManifest",
     "FileDigest",
     "FusedLora",
@@ -42,6 +43,8 @@ __all__ = [
 
 MANIFEST_NAME = "manifest.json"
 RECORD_NAME = "record.json"
+RUNTIME_CACHE_NAME = "runtime.cache"
+"""Beside an engine: what its library compiled for this card when it was first run; may be missing, never identifies anything."""
 _Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -82,6 +85,8 @@ class NetworkFile(_Frozen):
     """Every file of the engine, `path` and external weights alike."""
     verification: str = "not verified"
     """How it compared with PyTorch, or why it was not compared."""
+    activation_bytes: int | None = Field(default=None, ge=0)
+    """Activation memory of the largest profile as the engine reports it; None where it has not been opened on a card."""
 
 
 class FusedLora(_Frozen):

@@ -91,6 +91,8 @@ class OnnxRuntimeBackend:
 class OnnxRuntimeEngine:
     """One ONNX file in one session."""
 
+    activation_bytes = None
+
     def __init__(self, network: NetworkSpec, path: Path, *, precision: Precision, backend: OnnxRuntimeBackend) -> None:
         self.network = network
         self.precision = precision

@@ -67,6 +67,8 @@ class Request:
     height: int
     steps: int
     guidance_scale: float
+    guidance_begin: float
+    guidance_end: float
     scheduler: str
     num_images: int
     output_format: str
@@ -143,6 +145,8 @@ def read_request(tensors: Tensors, manifest: BuildManifest) -> Request:
         height=scalar(found, SDXL.input("height"), first_height),
         steps=scalar(found, SDXL.input("steps"), defaults.steps),
         guidance_scale=_shortest(scalar(found, SDXL.input("guidance_scale"), defaults.guidance_scale)),
+        guidance_begin=_shortest(scalar(found, SDXL.input("guidance_begin"), 0.0)),
+        guidance_end=_shortest(scalar(found, SDXL.input("guidance_end"), 1.0)),
         scheduler=_choice(found, "scheduler", defaults.scheduler),
         num_images=scalar(found, SDXL.input("num_images"), 1),
         output_format=_choice(found, "output_format", "png"),
@@ -166,6 +170,8 @@ def request_metadata(request: Request, manifest: BuildManifest) -> dict[str, Any
         "height": request.height,
         "steps": request.steps,
         "guidance_scale": request.guidance_scale,
+        "guidance_begin": request.guidance_begin,
+        "guidance_end": request.guidance_end,
         "scheduler": request.scheduler,
         "num_images": request.num_images,
         "output_format": request.output_format,
@@ -267,6 +273,12 @@ def _check_size(request: Request, manifest: BuildManifest) -> None:
     if request.guidance not in manifest.profiles.guidance_modes:
         allowed = "above 1" if True in manifest.profiles.guidance_modes else "0 to 1 (built without guidance)"
         raise InvalidRequest("guidance_scale", f"{request.guidance_scale:g} is not built", allowed=allowed)
+    if request.guidance_begin >= request.guidance_end:
+        raise InvalidRequest(
+            "guidance_begin", f"{request.guidance_begin:g} is not before end {request.guidance_end:g}", allowed="0 to 1, less than end"
+        )
+    if request.guidance and (request.guidance_begin, request.guidance_end) != (0, 1) and False not in manifest.profiles.guidance_modes:
+        raise InvalidRequest("guidance_begin", "a window needs steps without guidance", allowed="absent: built with guidance only")
 
 
 def _check_limits(request: Request, manifest: BuildManifest) -> None:

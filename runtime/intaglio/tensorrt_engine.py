@@ -9,6 +9,9 @@ Not runnable without a card: exercised by the GPU tests only.
 from __future__ import annotations
 
 import logging
+import mmap
+import os
+import tempfile
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +21,7 @@ import numpy as np
 
 from intaglio.engine import Array, DeviceArray, check_bindings, check_tensors
 from intaglio.errors import EngineMismatch, IntaglioError, MissingExtra, Unavailable
+from intaglio.manifest import RUNTIME_CACHE_NAME
 from intaglio.tensors import AxisSizes, NetworkSpec, Precision
 
 if TYPE_CHECKING:
@@ -115,6 +119,8 @@ class TensorRTBackend:
         self.trt_runtime: trt.Runtime = self.trt.Runtime(self.logger)
         self.stream: Any = self.cuda("cudaStreamCreate")
         self.arena: CudaArray | None = None
+        self.compiled: list[RuntimeCache] = []
+        """Caches with something new in them since they were written."""
 
     def load(self, network: NetworkSpec, path: Path, *, precision: Precision) -> TensorRTEngine:
         return TensorRTEngine(network, path, precision=precision, backend=self)
@@ -148,6 +154,8 @@ class TensorRTBackend:
         kind = self.cuda.runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self.cuda("cudaMemcpyAsync", host.ctypes.data, device.address, device.nbytes, kind, self.stream)
         self.synchronize()
+        while self.compiled:  # whoever downloads has waited anyway
+            self.compiled.pop().write()
         return host
 
     def synchronize(self) -> None:
@@ -173,6 +181,38 @@ class TensorRTBackend:
         return self.arena
 
 
+class RuntimeCache:
+    """What TensorRT-RTX compiled for this card, kept beside the engine: with it a restart compiles nothing."""
+
+    def __init__(self, cache: trt.IRuntimeCache, path: Path) -> None:
+        self._cache = cache
+        self._path = path
+        try:
+            known = path.read_bytes()
+        except OSError:
+            return
+        if not cache.deserialize(known):
+            log.info("%s: of another card, driver or version; it will be replaced", path)
+
+    def write(self) -> None:
+        """Put the file in place at once; where the folder is read-only the next start compiles again, and that is all."""
+        data = memoryview(self._cache.serialize())
+        try:
+            handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=self._path.name)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            Path(name).replace(self._path)
+        except OSError as error:
+            log.info("%s: not kept: %s", self._path, error.strerror or error)
+
+
+def _deserialize(runtime: trt.Runtime, path: Path) -> trt.ICudaEngine | None:
+    # Mapped, not read: a plan of SDXL's UNet is 5 GB, which the host need not hold beside the card.
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan:
+        engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(plan)
+        return engine
+
+
 class TensorRTEngine:
     """One plan; a context a profile."""
 
@@ -180,7 +220,7 @@ class TensorRTEngine:
         self.network = network
         self.precision = precision
         self.backend = backend
-        plan: trt.ICudaEngine | None = backend.trt_runtime.deserialize_cuda_engine(path.read_bytes())
+        plan = _deserialize(backend.trt_runtime, path)
         if plan is None:
             version = getattr(backend.trt, "__version__", "unknown")
             raise EngineMismatch(
@@ -192,6 +232,30 @@ class TensorRTEngine:
         found = {name: (self._dtype(name), self._shape(name)) for name in names}
         check_tensors(network, found, precision=precision, rebuild=backend.rebuild)
         self._contexts: dict[int, TensorRTContext] = {}
+        self._configuration, self._cache = self._runtime_configuration(path.with_name(RUNTIME_CACHE_NAME))
+
+    def _runtime_configuration(self, path: Path) -> tuple[Any, RuntimeCache | None]:
+        """How contexts are made: without activation memory of their own and, with TensorRT-RTX, from the runtime cache."""
+        strategy = self.backend.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        if self.backend.name != "tensorrt-rtx":
+            return strategy, None
+        configuration = self.plan.create_runtime_config()
+        configuration.set_execution_context_allocation_strategy(strategy)
+        cache = configuration.create_runtime_cache()
+        kept = RuntimeCache(cache, path)
+        configuration.set_runtime_cache(cache)
+        return configuration, kept
+
+    @property
+    def activation_bytes(self) -> int:
+        return int(self.plan.device_memory_size_v2)
+
+    def make_context(self) -> trt.IExecutionContext | None:
+        """A new execution context; what it compiles is kept when the next pass is done."""
+        context: trt.IExecutionContext | None = self.plan.create_execution_context(self._configuration)
+        if self._cache is not None and self._cache not in self.backend.compiled:
+            self.backend.compiled.append(self._cache)
+        return context
 
     def _dtype(self, name: str) -> str:
         kind: str = self.plan.get_tensor_dtype(name).name
@@ -241,6 +305,7 @@ class TensorRTEngine:
     def close(self) -> None:
         self.backend.synchronize()
         self._contexts.clear()
+        self._cache = self._configuration = None
         del self.plan
 
 
@@ -252,9 +317,8 @@ class TensorRTContext:
         self.engine = engine
         self.backend = backend
         # Of the largest profile: `set_device_memory` asks for no less, and the arena is the maximum over engines anyway.
-        self.size = int(engine.plan.device_memory_size_v2)
-        strategy = backend.trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        context: trt.IExecutionContext | None = engine.plan.create_execution_context(strategy)
+        self.size = engine.activation_bytes
+        context = engine.make_context()
         if context is None:
             raise Unavailable(f"{engine.network.name}: no execution context for profile {profile}; is the card's memory full?")
         self.context = context

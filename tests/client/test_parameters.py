@@ -25,6 +25,8 @@ EVERYTHING: dict[str, Any] = {
     "height": 256,
     "steps": 20,
     "guidance_scale": 5.0,
+    "guidance_begin": 0.1,
+    "guidance_end": 0.7,
     "scheduler": "euler",
     "num_images": 2,
     "output_format": "webp",
@@ -109,7 +111,7 @@ def test_metadata_gives_back_the_request() -> None:
     sent = tensors_from_parameters("a fox", Parameters(**EVERYTHING))
     metadata = {
         **{key: EVERYTHING.get(key) for key in ("negative_prompt", "seed", "width", "height", "steps", "guidance_scale")},
-        **{key: EVERYTHING[key] for key in ("scheduler", "num_images", "output_format")},
+        **{key: EVERYTHING[key] for key in ("guidance_begin", "guidance_end", "scheduler", "num_images", "output_format")},
         "prompt": "a fox",
         "images": [hashlib.sha256(b"bytes").hexdigest()],
         "controls": json.loads(sent["controls"][0]),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -166,3 +168,47 @@ def test_cache_drops_the_least_recently_used() -> None:
 def test_pixels() -> None:
     sample = np.array([-2.0, -1.0, 0.0, 1.0, 2.0, np.nan], np.float16).reshape(1, 1, 1, 6).repeat(3, axis=1)
     np.testing.assert_array_equal(pixels_from_sample(sample)[0, 0, :, 0], [0, 0, 128, 255, 255, 0])
+
+
+def test_outside_its_window_guidance_is_off(diffuse: Diffuse, backend: Any, preprocess: Preprocess, request_tensors: Any) -> None:
+    """Steps 0 and 4 of 5 alone, 1 to 3 with both prompts: as three runs of slices would be."""
+    request = {"prompt": "a fox", "negative_prompt": "bad", "seed": 1, "steps": 5, "scheduler": "dpmpp_2m_karras", "controls": CONTROLS}
+    keep = {"output_format", "metadata"}
+    window = preprocess(request_tensors(**request, guidance_begin=0.2, guidance_end=0.8))
+    windowed = diffuse({name: value for name, value in window.items() if name not in keep})
+    guided = {name: value for name, value in preprocess(request_tensors(**request)).items() if name not in keep}
+    plain = {name: value for name, value in preprocess(request_tensors(**request, guidance_scale=1.0)).items() if name not in keep}
+    state = guided["state"]
+    for tensors, begin, end in ((plain, 0, 1), (guided, 1, 4), (plain, 4, 5)):
+        state = diffuse(tensors | {"state": state, "begin": int_tensor(begin), "end": int_tensor(end)}, wanted=["state"])["state"]
+    np.testing.assert_array_equal(windowed["state"], state)
+    assert not np.array_equal(windowed["state"], diffuse(guided)["state"])
+
+
+def test_a_whole_window_is_no_window(diffuse: Diffuse, arrays: dict[str, Array]) -> None:
+    without = {name: value for name, value in arrays.items() if name != "guidance_window"}
+    np.testing.assert_array_equal(diffuse(arrays)["state"], diffuse(without)["state"])
+
+
+def test_a_window_needs_a_build_without_guidance(tiny: Any, arrays: dict[str, Array]) -> None:
+    profiles = tiny.manifest.profiles.model_copy(update={"guidance": ("on",)})
+    with (
+        Diffuse(tiny.manifest.model_copy(update={"profiles": profiles}), tiny.folder, backend=tiny.backend) as stage,
+        pytest.raises(InvalidRequest, match=r"guidance_window: \[0.0, 0.5\]; allowed: \[0, 1\]"),
+    ):
+        stage(arrays | {"guidance_window": np.array([0, 0.5], np.float32)})
+
+
+def test_pixels_of_half_precision_are_looked_up() -> None:
+    sample = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(1, 4, 128, 128)[:, :3]
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(pixels_from_sample(sample), pixels_from_sample(sample.astype(np.float32)))
+
+
+def test_a_changed_engine_is_refused(tiny: Any, tmp_path: Path) -> None:
+    """The files are hashed while the engines are opened: what was found is said all the same."""
+    folder = tmp_path / "build"
+    shutil.copytree(tiny.folder, folder)
+    (folder / "unet.onnx").write_text("xxxx")
+    with pytest.raises(EngineMismatch, match=r"unet.onnx: content changed since it was built"):
+        Diffuse(tiny.manifest, folder, backend=tiny.backend).__enter__()

@@ -56,6 +56,8 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
     ("steps 1000", {"steps": 1000}, "steps", "1 to 150"),
     ("steps above limit", {"steps": 51}, "steps", "1 to 50"),
     ("guidance NaN", {"guidance_scale": float("nan")}, "guidance_scale", "0 to 50"),
+    ("guidance window", {"guidance_begin": 0.5, "guidance_end": 0.5}, "guidance_begin", "less than end"),
+    ("guidance window outside", {"guidance_end": 1.5}, "guidance_end", "0 to 1"),
     ("guidance inf", {"guidance_scale": float("inf")}, "guidance_scale", "0 to 50"),
     ("seed negative", {"seed": -1}, "seed", "0 to 9223372036854775807"),
     ("empty prompt", {"prompt": ""}, "prompt", "1 to 2000 bytes"),

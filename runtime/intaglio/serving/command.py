@@ -51,7 +51,7 @@ def serve(
                 console.print(
                     f"grpc     {server.grpc_url}\nhttp     http://{server.http_url}\nmetrics  http://{server.metrics_url}/metrics"
                 )
-                console.print(f"log      {server.settings.log}\nCtrl-C stops it")
+                console.print(f"memory   {server.memory_report}\nlog      {server.settings.log}\nCtrl-C stops it")
                 try:
                     server.supervise(Restarts(most=restarts))
                 except IntaglioError as error:

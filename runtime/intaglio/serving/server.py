@@ -18,9 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from intaglio.card import CardMemory, read_card_memory
 from intaglio.config import Deployment
 from intaglio.errors import EngineMismatch, Unavailable
 from intaglio.manifest import BuildManifest, read_manifest
+from intaglio.memory import GIB, Prediction, check_memory
 from intaglio.serving.installation import TritonInstallation, find_triton
 from intaglio.serving.process import Endpoints, TritonProcess, TritonSettings, choose_ports
 from intaglio.serving.workspace import Workspace
@@ -206,14 +208,29 @@ class Server(TritonServer):
             host=server.host, http_port=server.http_port, grpc_port=server.grpc_port, metrics_port=server.metrics_port
         )
         self.deployment = deployment
+        self._before: CardMemory | None = None
+        self._prediction: Prediction | None = None
         settings = TritonSettings(
             repository=folder / REPOSITORY, endpoints=at, log=log or folder / LOG_NAME, environment={BUILD_VARIABLE: str(folder)}
         )
         super().__init__(settings, report=report)
 
     def check(self) -> None:
-        """Raises EngineMismatch with the command that rebuilds."""
-        check_build(self.deployment)
+        """Raises EngineMismatch with the command that rebuilds, ConfigError where the card's memory will not do."""
+        manifest = check_build(self.deployment)
+        if self._prediction is None:  # a restart takes what the server before it had, which the driver may still count
+            self._before = read_card_memory()
+            self._prediction = check_memory(self.deployment, manifest)
+
+    @property
+    def memory_report(self) -> str:
+        """What the running server takes beside what was predicted."""
+        if self._prediction is None:
+            raise Unavailable("Triton is not running; use the server in a `with` statement")
+        predicted, card = f"predicted {self._prediction.summary}", read_card_memory()
+        if self._prediction.place == "host" or card is None or self._before is None:
+            return f"{sum(self.process.resident_bytes().values()) / GIB:.2f} GiB of the host; {predicted}"
+        return f"{(card.used - self._before.used) / GIB:.2f} GiB of the card; {predicted}"
 
 
 def check_build(deployment: Deployment) -> BuildManifest:

@@ -9,12 +9,14 @@ R prompts, k chunks, T = 77 k, n steps, c controls, K = 4 solver rows.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 import json
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,7 +26,8 @@ from numpy.typing import NDArray
 
 from intaglio.engine import Array, Backend, Bound, DeviceArray, Engine, HostCall, allocate_tensors, open_backend
 from intaglio.errors import EngineMismatch, InvalidRequest
-from intaglio.manifest import BuildManifest, check_files
+from intaglio.file_checks import FileChecks
+from intaglio.manifest import BuildManifest
 from intaglio.models import DIFFUSE
 from intaglio.request import Tensors, read_tensors, scalar, string_tensor
 from intaglio.tensors import AxisSizes, NetworkSpec, TensorSpec, axis_sizes, controlnet_name, network_spec
@@ -55,7 +58,7 @@ class ControlPlan:
 
     def active(self, step: int, steps: int) -> bool:
         """Whether it takes part in `step` of `steps` (diffusers' `control_guidance_start` and `_end`)."""
-        return self.weight != 0 and step / steps >= self.begin and (step + 1) / steps <= self.end
+        return self.weight != 0 and _inside((self.begin, self.end), step, steps)
 
 
 class EmbeddingCache:
@@ -100,6 +103,7 @@ class Conditioning:
     noise: Floats
     state: Floats
     controls: tuple[ControlPlan, ...]
+    guidance_window: tuple[float, float]
     begin: int
     end: int
     timings: dict[str, float]
@@ -108,6 +112,10 @@ class Conditioning:
     def guidance(self) -> bool:
         """Whether both prompts take part."""
         return self.token_ids.shape[1] == 2
+
+    def guided(self, step: int) -> bool:
+        """Whether the negative prompt takes part in `step`."""
+        return _inside(self.guidance_window, step, self.steps)
 
     @property
     def steps(self) -> int:
@@ -153,12 +161,14 @@ class Diffuse:
         for name in needed:
             if name not in manifest.networks:
                 raise EngineMismatch(f"{name}: not in the manifest", command=manifest.rebuild)
-            check_files(self._folder, manifest.networks[name].files, command=manifest.rebuild)
         self._backend = self._given_backend or open_backend(manifest)
         try:
-            for name in needed:
-                path = self._folder / manifest.networks[name].path
-                self._engines[name] = self._backend.load(network_spec(name, manifest.architecture), path, precision=manifest.precision)
+            with FileChecks(self._folder, command=manifest.rebuild) as checks:
+                for name in needed:
+                    checks.start(manifest.networks[name].files)
+                for name in needed:
+                    path = self._folder / manifest.networks[name].path
+                    self._engines[name] = self._backend.load(network_spec(name, manifest.architecture), path, precision=manifest.precision)
         except BaseException:
             self._close()
             raise
@@ -196,7 +206,7 @@ class Diffuse:
         return {name: outputs[name] for name in wanted}
 
     def warm_up(self) -> None:
-        """Run one step of the first built size in each guidance mode, so that the first request finds engines set up."""
+        """Run one step of the first built size in each guidance mode with every control: the first request finds all set up."""
         width, height = self._manifest.profiles.sizes[0]
         for guidance in self._manifest.profiles.guidance_modes:
             self(_warm_up_tensors(self._manifest, width=width, height=height, guidance=guidance))
@@ -222,6 +232,7 @@ class Diffuse:
             noise=found["noise"],
             state=found["state"],
             controls=tuple(self._control_plans(found)),
+            guidance_window=_window(found),
             begin=begin,
             end=end,
             timings=json.loads(found["timings"][0]) if "timings" in found else {},
@@ -250,6 +261,8 @@ class Diffuse:
         rows = request.token_ids.shape[1]
         if rows not in (1, 2) or (rows == 2) not in self._manifest.profiles.guidance_modes:
             raise InvalidRequest("token_ids", f"{rows} prompts", allowed="2 with guidance, 1 without, as built")
+        if False not in self._manifest.profiles.guidance_modes and not all(map(request.guided, range(request.begin, request.end))):
+            raise InvalidRequest("guidance_window", str(list(request.guidance_window)), allowed="[0, 1]: built with guidance only")
         chunks = self._manifest.profiles.text_chunks
         if not 1 <= request.token_ids.shape[2] <= chunks:
             raise InvalidRequest("token_ids", f"{request.token_ids.shape[2]} chunks", allowed=f"1 to {chunks}")
@@ -307,9 +320,13 @@ class Diffuse:
             return request.state
         parts = []
         for images in image_passes(request.state.shape[1], self._manifest.profiles.batches):
-            workspace = self._workspace(request, images.stop - images.start)
-            self._fill(workspace, request, embeddings, images)
-            parts.append(self._run_steps(workspace, request, images))
+            state = request.state[:, images]
+            for piece in guidance_slices(request):
+                workspace = self._workspace(piece, images.stop - images.start)
+                self._fill(workspace, piece, embeddings[-piece.token_ids.shape[1] :], images)
+                self._backend.upload(workspace.unet["state"], state)
+                state = self._run_steps(workspace, piece, images)
+            parts.append(state)
         return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
 
     def _workspace(self, request: Conditioning, images: int) -> Workspace:
@@ -320,9 +337,10 @@ class Diffuse:
         if key in self._workspaces:
             self._workspaces.move_to_end(key)
             return self._workspaces[key]
-        # A residual set and its bindings are the bulk of a workspace: only the shape in use is kept.
+        # A residual set and its bindings are the bulk of a workspace: only the shape in use is kept, with guidance and without.
         self._backend.synchronize()
-        self._workspaces.clear()
+        for other in [other for other in self._workspaces if other[:-1] != key[:-1]]:
+            del self._workspaces[other]
         sizes = axis_sizes(self._manifest.architecture, width=width, height=height, images=images, guidance=request.guidance, chunks=chunks)
         unet = allocate_tensors(self._backend, self._engines["unet"], sizes)
         zeros = {spec.name: unet[spec.name] for spec in _residual_inputs(self._engines["unet"].network)}
@@ -333,7 +351,6 @@ class Diffuse:
         """Upload what stays the same for every step of a pass."""
         count = images.stop - images.start
         upload, unet = self._backend.upload, workspace.unet
-        upload(unet["state"], request.state[:, images])
         upload(unet["prompt_embeds"], _rows([row.context for row in embeddings], count))
         upload(unet["pooled_embeds"], _rows([row.pooled for row in embeddings], count))
         upload(unet["time_ids"], np.repeat(request.time_ids, count, axis=0))
@@ -465,16 +482,59 @@ def image_passes(images: int, batches: Sequence[int]) -> list[slice]:
     return passes
 
 
+def _window(found: Tensors) -> tuple[float, float]:
+    # The shortest decimal of a float32: 0.7 is meant, and 7 of 10 steps are inside it.
+    begin, end = (float(str(value)) for value in found.get("guidance_window", np.array([0, 1], np.float32)))
+    return begin, end
+
+
+def _inside(window: tuple[float, float], step: int, steps: int) -> bool:
+    begin, end = window
+    return step / steps >= begin and (step + 1) / steps <= end
+
+
 def active_controls(plans: Sequence[ControlPlan], step: int, steps: int) -> list[int]:
     """Places of the controls that take part in `step`."""
     return [place for place, plan in enumerate(plans) if plan.active(step, steps)]
 
 
+def guidance_slices(request: Conditioning) -> list[Conditioning]:
+    """`request` cut where guidance goes on or off; what is outside of its window has the positive prompt alone."""
+    if not request.guidance:
+        return [request]
+    found: list[Conditioning] = []
+    for guided, group in itertools.groupby(range(request.begin, request.end), request.guided):
+        steps = list(group)
+        piece = replace(request, begin=steps[0], end=steps[-1] + 1)
+        if not guided:
+            positive = {name: getattr(request, name)[:, -1:] for name in ("token_ids", "token_weights")}
+            piece = replace(piece, **positive, time_ids=request.time_ids[-1:])
+        found.append(piece)
+    return found
+
+
 def pixels_from_sample(sample: Array) -> NDArray[np.uint8]:
     """[B, H, W, 3] uint8 of a decoder's sample [B, 3, H, W] in -1..1; diffusers' `VaeImageProcessor.postprocess` in numpy."""
+    if sample.dtype != np.float16:
+        return np.ascontiguousarray(_uint8(sample).transpose(0, 2, 3, 1))
+    # Half precision has 65536 values: looking each up is several times as fast as computing it, and the same to the bit.
+    table, bits = _uint8_of_float16(), sample.view(np.uint16)
+    pixels = np.empty((len(bits), *bits.shape[2:], bits.shape[1]), np.uint8)
+    for channel in range(bits.shape[1]):
+        pixels[..., channel] = table.take(bits[:, channel])
+    return pixels
+
+
+@functools.cache
+def _uint8_of_float16() -> NDArray[np.uint8]:
+    with np.errstate(invalid="ignore"):
+        return _uint8(np.arange(2**16, dtype=np.uint16).view(np.float16))
+
+
+def _uint8(sample: Array) -> NDArray[np.uint8]:
     values = sample.astype(np.float32) * np.float32(0.5) + np.float32(0.5)
-    values = np.nan_to_num(values, copy=False).clip(0, 1).transpose(0, 2, 3, 1)
-    return np.ascontiguousarray((values * np.float32(255)).round().astype(np.uint8))
+    values = np.nan_to_num(values, copy=False).clip(0, 1)
+    return (values * np.float32(255)).round().astype(np.uint8)
 
 
 def _next_set(current: int) -> int:
@@ -504,6 +564,7 @@ def _warm_up_tensors(manifest: BuildManifest, *, width: int, height: int, guidan
     rows, a = 2 if guidance else 1, manifest.architecture
     sizes = axis_sizes(a, width=width, height=height, guidance=guidance)
     ids = np.zeros((2, rows, 1, a.tokens), np.int64)
+    controls = [{"control": control, "weight": 1.0, "begin": 0.0, "end": 1.0} for control in manifest.controlnets]
     inputs = network_spec("unet", a)
     latents = inputs.tensor("noise").shape(sizes)
     return {
@@ -517,6 +578,6 @@ def _warm_up_tensors(manifest: BuildManifest, *, width: int, height: int, guidan
         "coefficients": np.zeros((1, *inputs.tensor("coefficients").shape(sizes)), np.float32),
         "noise": np.zeros((1, *latents), np.float32),
         "state": np.zeros(inputs.tensor("state").shape(sizes), np.float32),
-        "controls": string_tensor("[]"),
-        "control_maps": np.zeros((1, 1, 1, 3), np.uint8),
+        "controls": string_tensor(json.dumps(controls)),
+        "control_maps": np.zeros((len(controls), height, width, 3) if controls else (1, 1, 1, 3), np.uint8),
     }

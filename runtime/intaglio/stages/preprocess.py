@@ -65,6 +65,7 @@ class Preprocess:
             **self._noise_tensors(request, table),
             **self._control_tensors(request),
             "guidance_scale": np.array([request.guidance_scale], np.float32),
+            "guidance_window": np.array([request.guidance_begin, request.guidance_end], np.float32),
             "timesteps": table.timesteps,
             "input_scale": table.input_scale,
             "coefficients": table.coefficients,

@@ -1,0 +1,1 @@
+"""Speed, memory and agreement of intaglio beside diffusers, measured in one run on one machine."""

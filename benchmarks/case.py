@@ -1,0 +1,141 @@
+"""What every contender is given, and how results are put into numbers.
+
+A contender is a process of its own: its memory is its own, its start is cold, and it ends when it is done.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from intaglio.config import Deployment, load_deployment
+from intaglio.errors import ConfigError
+
+__all__ = ["Case", "Stopwatch", "end_orderly_on_terminate", "load_case", "psnr", "spread"]
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One workload, the same for all: image i has prompt i and seed i, so that no cache of prompts helps anybody."""
+
+    config: str
+    width: int
+    height: int
+    steps: int = 30
+    guidance_scale: float = 5.0
+    images: int = 5
+    """Measured, after one that is not."""
+    control: str | None = None
+    """Id of the ControlNet on all steps; None for none."""
+    prompt: str = "a person waving on a beach in the evening sun, photograph"
+    negative_prompt: str = "blurry, low quality"
+    seed: int = 1000
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The case in a JSON file."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+    def write(self, path: Path) -> None:
+        """Keep it for the contenders' processes."""
+        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @property
+    def deployment(self) -> Deployment:
+        """The configuration that is measured."""
+        return load_deployment(Path(self.config))
+
+    def prompt_of(self, image: int) -> str:
+        """Prompt of image `image`."""
+        return f"{self.prompt}, take {image + 1}"
+
+    def seed_of(self, image: int) -> int:
+        """Seed of image `image`."""
+        return self.seed + image
+
+    def control_image(self) -> bytes:
+        """A smooth picture of the size asked for, as PNG."""
+        return _picture(self.width, self.height, self.seed)
+
+    def at(self, width: int, height: int) -> Case:
+        """The same at another size."""
+        return replace(self, width=width, height=height)
+
+
+@functools.cache
+def _picture(width: int, height: int, seed: int) -> bytes:
+    # Made once: what a client spends on its picture is not the server's time.
+    coarse = np.random.default_rng(seed).integers(0, 256, (height // 32, width // 32, 3), np.uint8)
+    picture, buffer = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def load_case(config: Path, *, steps: int, images: int) -> Case:
+    """The first size of a deployment with its first ControlNet.
+
+    Raises:
+        ConfigError: it fuses LoRAs, which diffusers beside it would not have.
+    """
+    deployment = load_deployment(config)
+    if deployment.fuse:
+        raise ConfigError(f"{config}: fuses {', '.join(deployment.fuse)}; a comparison wants the base alone: fuse: {{}}")
+    width, height = deployment.profiles.sizes[0]
+    control = next(iter(deployment.controlnets), None)
+    scale = deployment.defaults.guidance_scale
+    return Case(str(config.resolve()), width, height, steps=steps, images=images, control=control, guidance_scale=scale)
+
+
+def end_orderly_on_terminate() -> None:
+    """Turn SIGTERM into an exit that leaves `with` blocks as they should be left: a server must not outlive its part."""
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median and quartiles of seconds, and how many there were."""
+    if not values:
+        raise ValueError("nothing was measured")
+    low, middle, high = (values[0],) * 3 if len(values) == 1 else statistics.quantiles(values, n=4, method="inclusive")
+    return {"median": middle, "low": low, "high": high, "n": len(values)}
+
+
+def psnr(found: Pixels, expected: Pixels) -> float:
+    """Peak signal-to-noise ratio in dB of two pictures of 0..255; 100 where they are equal."""
+    if found.shape != expected.shape:
+        raise ValueError(f"pictures of {found.shape} and {expected.shape} cannot be compared")
+    error = float(np.mean((found.astype(np.float64) - expected.astype(np.float64)) ** 2))
+    return 100.0 if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+@dataclass
+class Stopwatch:
+    """Seconds by name, every lap kept."""
+
+    laps: dict[str, list[float]] = field(default_factory=dict)
+
+    @contextmanager
+    def lap(self, name: str) -> Iterator[None]:
+        """Time what runs inside."""
+        started = time.perf_counter()
+        yield
+        self.laps.setdefault(name, []).append(time.perf_counter() - started)
+
+    def spreads(self) -> dict[str, Any]:
+        """`spread` of every name."""
+        return {name: spread(values) for name, values in self.laps.items()}

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# On the GPU host: keep parts that came with this call; they outlive it, the working tree's copy may not.
+#   benchmarks/device/receive.sh bundle
+set -euo pipefail
+mkdir -p /tmp/bundle
+cp -v "$1"/part.* "$1"/COMMIT /tmp/bundle/

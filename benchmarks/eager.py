@@ -1,0 +1,136 @@
+"""diffusers on the same weights: eager, or with torch.compile for UNet, ControlNet and VAE decoder.
+
+    python -m benchmarks.eager CASE.json WORK_FOLDER [--compile]
+Float16 throughout on a card (the VAE too, as intaglio's), float32 on the CPU.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+import typer
+from PIL import Image
+
+from benchmarks.case import Case, Stopwatch
+from benchmarks.results import write_part
+from intaglio.tensors import controlnet_name
+from intaglio_export.compile import Platform
+from intaglio_export.plan import Plan
+from intaglio_export.stages import StageStore
+from intaglio_export.weights import load_network
+
+_STAGES = {
+    "unet": "unet",
+    "controlnet": "controlnet",
+    "vae_decoder": "vae.decoder",
+    "text_encoder": "text_encoder",
+    "text_encoder_2": "text_encoder_2",
+}
+_COMPILED = ("unet", "controlnet", "vae_decoder")
+
+
+class Meter:
+    """Seconds of every call of a module, by the device's own clock where it has one."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._pending: dict[str, list[tuple[Any, Any]]] = {}
+        self.laps: dict[str, list[float]] = {}
+
+    def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, timed."""
+
+        def timed(*arguments: Any, **named: Any) -> Any:
+            if self._device == "cpu":
+                started = time.perf_counter()
+                output = function(*arguments, **named)
+                self.laps.setdefault(name, []).append(time.perf_counter() - started)
+                return output
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            begin.record()
+            output = function(*arguments, **named)
+            end.record()
+            self._pending.setdefault(name, []).append((begin, end))
+            return output
+
+        return timed
+
+    def collect(self, *, keep: bool) -> None:
+        """Read the events of an image that is done; `keep` False throws them away."""
+        for name, events in self._pending.items():
+            self.laps.setdefault(name, []).extend(begin.elapsed_time(end) / 1000 for begin, end in events)
+        self._pending.clear()
+        if not keep:
+            self.laps.clear()
+
+
+def make_pipeline(case: Case, device: str) -> Any:
+    """diffusers' own pipeline of the case's base and ControlNet."""
+    deployment, dtype = case.deployment, torch.float32 if device == "cpu" else torch.float16
+    plan = Plan(deployment, Platform("onnxruntime", "cpu", "", on_gpu=False), StageStore(deployment.build / ".stages"))
+
+    def load(component: str) -> Any:
+        return load_network(component.partition(".")[0], plan.components[component], base=plan.base, dtype=dtype).to(device)
+
+    parts: dict[str, Any] = {name: load(name) for name in ("text_encoder", "text_encoder_2", "unet", "vae")}
+    parts["vae"].register_to_config(force_upcast=False)
+    for name in ("tokenizer", "tokenizer_2"):
+        parts[name] = transformers.CLIPTokenizer.from_pretrained(plan.base.root / name)
+    parts["scheduler"] = diffusers.EulerDiscreteScheduler.from_config(plan.base.scheduler)  # type: ignore[no-untyped-call]
+    if case.control is None:
+        pipeline: Any = diffusers.StableDiffusionXLPipeline(**parts, add_watermarker=False)  # type: ignore[no-untyped-call]
+    else:
+        parts["controlnet"] = load(controlnet_name(case.control))
+        pipeline = diffusers.StableDiffusionXLControlNetPipeline(**parts, add_watermarker=False)  # type: ignore[no-untyped-call]
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def meter_stages(pipeline: Any, meter: Meter, *, compiled: bool) -> None:
+    """Put the meter, and the compiler under it, around every network."""
+    for name, path in _STAGES.items():
+        module = pipeline
+        for part in path.split("."):
+            module = getattr(module, part, None)
+        if module is not None:
+            forward = torch.compile(module.forward) if compiled and name in _COMPILED else module.forward
+            module.forward = meter.wrap(name, forward)
+
+
+def main(case: Path, work: Path, *, compiled: Annotated[bool, typer.Option("--compile")] = False) -> None:
+    """Measure one variant of diffusers."""
+    told, device = Case.read(case), "cuda" if torch.cuda.is_available() else "cpu"
+    name, watch, meter = "compiled" if compiled else "eager", Stopwatch(), Meter(device)
+    (work / name).mkdir(parents=True, exist_ok=True)
+    if compiled:
+        # A context is measured here, not a kernel: an error is said, not worked around.
+        torch._dynamo.config.suppress_errors = False
+    with watch.lap("load"):
+        pipeline = make_pipeline(told, device)
+    meter_stages(pipeline, meter, compiled=compiled)
+    extra: dict[str, Any] = {}
+    if told.control is not None:
+        extra = {"image": Image.open(io.BytesIO(told.control_image())), "controlnet_conditioning_scale": 1.0}
+    for image in range(-1, told.images):  # the first one compiles, chooses kernels, fills caches
+        with watch.lap("first_image" if image < 0 else "end_to_end"):
+            made = pipeline(
+                prompt=told.prompt_of(max(image, 0)), negative_prompt=told.negative_prompt, num_inference_steps=told.steps,
+                guidance_scale=told.guidance_scale, width=told.width, height=told.height, output_type="pil",
+                generator=torch.Generator("cpu").manual_seed(told.seed_of(max(image, 0))), **extra,
+            ).images[0]  # fmt: skip
+        meter.collect(keep=image >= 0)
+        if image >= 0:
+            np.save(work / name / f"{image}.npy", np.asarray(made))
+        write_part(work, name, {"seconds": watch.spreads(), "stages": Stopwatch(meter.laps).spreads(), "dtype": str(pipeline.dtype)})
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,144 @@
+"""intaglio's engines in this process, without Triton: stages, whole images, and each engine by itself.
+
+python -m benchmarks.engines CASE.json WORK_FOLDER
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, cast
+
+import numpy as np
+import typer
+from PIL import Image
+
+from benchmarks.case import Case, Stopwatch, spread
+from benchmarks.results import write_part
+from intaglio.card import PeakWatch
+from intaglio.engine import Array, Backend, allocate_tensors, open_backend
+from intaglio.manifest import BuildManifest
+from intaglio.serving.server import check_build
+from intaglio.stages.diffuse import Diffuse
+from intaglio.stages.postprocess import postprocess
+from intaglio.stages.preprocess import Preprocess
+from intaglio.tensors import axis_sizes, controlnet_name, network_spec
+from intaglio_client import Control, Parameters
+from intaglio_client.parameters import tensors_from_parameters
+
+_SAMPLES: Final = 7
+_RUNS: Final = 5
+"""Passes a sample: enqueued together, waited for once."""
+OPTIONS: Final[Mapping[str, Mapping[str, float]]] = {
+    "guidance off after half": {"guidance_end": 0.5},
+    "guidance off before a tenth and after four fifths": {"guidance_begin": 0.1, "guidance_end": 0.8},
+    "control off after half": {"control_end": 0.5},
+    "control and guidance off after half": {"guidance_end": 0.5, "control_end": 0.5},
+}
+"""Options that change the image; each of these is measured on the case."""
+
+
+def parameters_of(case: Case, image: int, *, control_end: float = 1.0, **options: float) -> Parameters:
+    """What a client would ask for."""
+    controls = [] if case.control is None else [Control(case.control, image=case.control_image(), end=control_end)]
+    asked: dict[str, Any] = dict(
+        negative_prompt=case.negative_prompt, seed=case.seed_of(image), width=case.width, height=case.height, steps=case.steps,
+        guidance_scale=case.guidance_scale, scheduler="euler", controls=controls, **options,
+    )  # fmt: skip
+    return cast(Parameters, asked)
+
+
+def run_image(case: Case, image: int, stages: tuple[Preprocess, Diffuse], watch: Stopwatch, **options: float) -> bytes:
+    """One image through all three stages; PNG bytes."""
+    tensors = tensors_from_parameters(case.prompt_of(image), parameters_of(case, image, **options))
+    preprocess, diffuse = stages
+    with watch.lap("preprocess"):
+        arrays: dict[str, Array] = dict(preprocess(tensors))
+    extra = {name: arrays.pop(name) for name in ("output_format", "metadata")}
+    with watch.lap("diffuse"):
+        made = diffuse(arrays, wanted=("pixels", "timings"))
+    with watch.lap("postprocess"):
+        encoded = postprocess({"pixels": made["pixels"], "timings": made["timings"], **extra})
+    return bytes(encoded["image"][0])
+
+
+def measure_engines(manifest: BuildManifest, folder: Path, case: Case) -> dict[str, dict[str, float]]:
+    """Seconds of one pass of each engine by itself, on random inputs: what the device needs, nothing else."""
+    backend = open_backend(manifest)
+    names = ["text_encoder", "text_encoder_2", "unet", "vae_decoder", *([] if case.control is None else [controlnet_name(case.control)])]
+    found = {}
+    try:
+        for name in names:
+            engine = backend.load(
+                network_spec(name, manifest.architecture), folder / manifest.networks[name].path, precision=manifest.precision
+            )
+            for guidance in manifest.profiles.guidance_modes if name.startswith(("unet", "controlnet")) else (True,):
+                sizes = axis_sizes(manifest.architecture, width=case.width, height=case.height, guidance=guidance)
+                wanted = {axis: sizes[axis] for axis in engine.network.axis_names}
+                arrays = allocate_tensors(backend, engine, wanted)
+                _upload_noise(backend, arrays, [spec.name for spec in engine.network.inputs])
+                found[name if guidance else f"{name} without guidance"] = time_passes(backend, engine.bind(wanted, arrays))
+            engine.close()
+    finally:
+        backend.close()
+    return found
+
+
+def _upload_noise(backend: Backend, arrays: Mapping[str, Any], inputs: list[str]) -> None:
+    generator = np.random.default_rng(0)
+    for name in inputs:
+        array = arrays[name]
+        values = generator.integers(0, 40000, array.shape) if array.dtype.kind == "i" else 0.3 * generator.standard_normal(array.shape)
+        backend.upload(array, values.astype(array.dtype))
+
+
+def time_passes(backend: Backend, bound: Any) -> dict[str, float]:
+    """Seconds of one pass of a bound engine, once everything about it is set up."""
+    samples = []
+    for sample in range(-1, _SAMPLES):
+        started = time.perf_counter()
+        for _ in range(_RUNS):
+            bound.run()
+        backend.synchronize()
+        if sample >= 0:
+            samples.append((time.perf_counter() - started) / _RUNS)
+    return spread(samples)
+
+
+def main(case: Path, work: Path) -> None:
+    """Measure the engines in process."""
+    told, watch, name = Case.read(case), Stopwatch(), "engines"
+    manifest = check_build(told.deployment)
+    folder = told.deployment.build_folder
+    (work / name).mkdir(parents=True, exist_ok=True)
+    values: dict[str, Any] = {"dtype": manifest.precision, "runtime": manifest.runtime}
+    with PeakWatch() as peak:
+        with watch.lap("open"):
+            stages = (Preprocess(manifest, folder).__enter__(), Diffuse(manifest, folder).__enter__())
+            stages[1].warm_up()
+        try:
+            for image in range(-1, told.images):
+                with watch.lap("first_image" if image < 0 else "end_to_end"):
+                    data = run_image(told, max(image, 0), stages, watch)
+                if image >= 0:
+                    np.save(work / name / f"{image}.npy", np.asarray(Image.open(io.BytesIO(data))))
+            values |= {"seconds": watch.spreads(), "options": {}}
+            for option, settings in OPTIONS.items():
+                run_image(told, 0, stages, Stopwatch(), **settings)
+                own = Stopwatch()
+                for image in range(2):
+                    with own.lap(option):
+                        run_image(told, image, stages, Stopwatch(), **settings)
+                values["options"] |= own.spreads()
+                write_part(work, name, values)
+        finally:
+            stages[1].__exit__(None, None, None)
+    values["card_peak_mib"] = None if peak.taken is None else peak.taken >> 20
+    values["stages"] = measure_engines(manifest, folder, told)
+    write_part(work, name, values)
+
+
+if __name__ == "__main__":
+    typer.run(main)

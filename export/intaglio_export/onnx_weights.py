@@ -1,0 +1,149 @@
+"""Weights into a graph that was exported without them: one tensor at a time, so that memory holds the network once.
+
+The tracer's own export of SDXL's UNet holds the weights three times over (parameters, folded transposes, the file), 16 GB in float16.
+A graph exported without parameters has them as inputs; here each becomes an initializer under its parameter's name, as the graph
+uses it: `NAME.T` where it is transposed (what a refit looks for), `NAME.expanded` where axes are added. Constants are folded as the
+tracer would have folded them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
+from torch import Tensor
+
+__all__ = ["LARGEST_PROTOBUF", "attach_weights"]
+
+LARGEST_PROTOBUF: Final = 2**31 - 2**20
+"""Bytes of weights above which a graph keeps them in a file of their own; protobuf stops at 2 GiB."""
+_ALIGNMENT: Final = 4096
+"""Of every tensor in that file, so that it can be mapped."""
+_INLINE_BYTES: Final = 1024
+"""Tensors up to this size stay in the graph: shapes are read from them before the file is opened."""
+_FOLDED: Final = frozenset(
+    "Add Cast Concat Div Gather Identity Mul Reshape Shape Slice Sqrt Squeeze Sub Transpose Unsqueeze".split()  # noqa: SIM905
+)
+_SUFFIXES: Final = {"Transpose": ".T", "Unsqueeze": ".expanded"}
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """A parameter as the graph uses it."""
+
+    name: str
+    parameter: str
+    steps: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """What is done to it: (`Transpose`, permutation) or (`Unsqueeze`, axes)."""
+
+    def after(self, operation: str, numbers: tuple[int, ...]) -> _Weight:
+        suffix = _SUFFIXES[operation]
+        name = self.name if self.name.endswith(suffix) and operation == "Unsqueeze" else self.name + suffix
+        return _Weight(name, self.parameter, (*self.steps, (operation, numbers)))
+
+    def values(self, parameters: Mapping[str, Tensor]) -> Array:
+        values: Array = parameters[self.parameter].detach().cpu().numpy()
+        for operation, numbers in self.steps:
+            values = values.transpose(numbers) if operation == "Transpose" else np.expand_dims(values, numbers)
+        return np.ascontiguousarray(values)
+
+
+def attach_weights(path: Path, parameters: Mapping[str, Tensor], *, inline: int = LARGEST_PROTOBUF) -> None:
+    """Give the graph at `path` its weights; more than `inline` bytes of them go to `<path>.data` beside it.
+
+    Raises:
+        ValueError: the graph uses a parameter under two names that would be the same.
+    """
+    model = onnx.load(path, load_external_data=False)
+    weights = _fold(model.graph, parameters)
+    kept = [item for item in model.graph.input if item.name not in parameters]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    total = sum(parameters[weight.parameter].numel() * parameters[weight.parameter].element_size() for weight in weights)
+    if total <= inline:
+        model.graph.initializer.extend(numpy_helper.from_array(weight.values(parameters), weight.name) for weight in weights)
+    else:
+        with path.with_name(f"{path.name}.data").open("wb") as file:
+            model.graph.initializer.extend(_stream(weight, weight.values(parameters), file) for weight in weights)
+    onnx.save(model, path)
+
+
+def _stream(weight: _Weight, values: Array, file: BinaryIO) -> onnx.TensorProto:
+    if values.nbytes <= _INLINE_BYTES:
+        return numpy_helper.from_array(values, weight.name)
+    file.write(b"\0" * (-file.tell() % _ALIGNMENT))
+    tensor = onnx.TensorProto(
+        name=weight.name,
+        dims=values.shape,
+        data_type=onnx.helper.np_dtype_to_tensor_dtype(values.dtype),
+        data_location=onnx.TensorProto.EXTERNAL,
+    )
+    where = {"location": Path(file.name).name, "offset": file.tell(), "length": values.nbytes}
+    tensor.external_data.extend(onnx.StringStringEntryProto(key=key, value=str(value)) for key, value in where.items())
+    file.write(values.data.cast("B"))
+    return tensor
+
+
+def _fold(graph: onnx.GraphProto, parameters: Mapping[str, Tensor]) -> list[_Weight]:
+    """Take out of `graph` every node that only depends on constants and weights; the weights that are left, as they are used."""
+    weights = {item.name: _Weight(item.name, item.name) for item in graph.input if item.name in parameters}
+    constants: dict[str, Array] = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+        elif (weight := _folded_weight(node, weights, constants)) is not None:
+            weights[node.output[0]] = weight
+        elif node.op_type in _FOLDED and all(name in constants for name in node.input if name):
+            constants[node.output[0]] = _evaluate(node, constants)
+        else:
+            nodes.append(node)
+    used = {name for node in nodes for name in node.input}
+    names = {output: weight.name for output, weight in weights.items() if output in used}
+    for node in nodes:
+        for index, name in enumerate(node.input):
+            node.input[index] = names.get(name, name)
+    for field, items in ((graph.node, nodes), (graph.initializer, _tensors(constants, used)), (graph.value_info, ())):
+        _replace(field, items)
+    found: dict[str, _Weight] = {}
+    for output in names:
+        weight = weights[output]
+        if found.setdefault(weight.name, weight) != weight:
+            raise ValueError(f"{weight.name}: used in two ways under one name: {found[weight.name].steps} and {weight.steps}")
+    return list(found.values())
+
+
+def _replace(field: Any, items: Iterable[Any]) -> None:
+    kept = list(items)
+    del field[:]
+    field.extend(kept)
+
+
+def _tensors(constants: Mapping[str, Array], used: set[str]) -> list[onnx.TensorProto]:
+    return [numpy_helper.from_array(np.asarray(values), name) for name, values in constants.items() if name in used]
+
+
+def _folded_weight(node: onnx.NodeProto, weights: Mapping[str, _Weight], constants: Mapping[str, Array]) -> _Weight | None:
+    """The weight that `node` makes of another by moving its axes; None when it does anything else."""
+    weight = weights.get(node.input[0]) if node.input else None
+    if weight is None:
+        return None
+    if node.op_type == "Transpose":
+        return weight.after("Transpose", tuple(next(item.ints for item in node.attribute if item.name == "perm")))
+    if node.op_type == "Unsqueeze" and node.input[1] in constants:
+        return weight.after("Unsqueeze", tuple(int(axis) for axis in constants[node.input[1]].reshape(-1)))
+    return None
+
+
+def _evaluate(node: onnx.NodeProto, constants: Mapping[str, Array]) -> Array:
+    (values,) = ReferenceEvaluator(node).run(None, {name: constants[name] for name in node.input if name})
+    return np.asarray(values)

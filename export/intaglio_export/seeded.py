@@ -1,0 +1,256 @@
+"""SDXL without its weights: the architecture written out, weights drawn from a seed. For speed and memory, never for pictures.
+
+`base: {architecture: sdxl-base-1.0, seed: 0}`. Speed does not depend on what weights say, so engines made from these are timed as
+the real ones would be. Weights are the same on every machine and come at the speed of memory: one prime number of normal values is
+drawn once, and every parameter reads it on from a place that its name decides.
+
+Activations stay far inside float16 (65504). A matrix has torch's default gain, 1/sqrt(3 fan_in), so it shrinks what it is given;
+every branch begins with a normalisation; so a branch adds at most about 0.6 to a stream and a stream of SDXL's 70 blocks stays
+below about ten (`tests/export/test_seeded.py` measures it). The UNet moreover denoises: it passes its input, normalised, to its
+output, beside a smaller random part, so that a trajectory ends with latents of a real one's range and the VAE is given such ones.
+"""
+
+# ruff: noqa: PLC0415  (torch is imported only when weights are drawn)
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from intaglio.errors import BuildError
+from intaglio.manifest import content_key
+from intaglio.noise import TorchCpuGenerator
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+__all__ = ["ARCHITECTURES", "Seeded", "make_network", "tokenizer_root"]
+
+_UNET: Final[dict[str, Any]] = {  # stabilityai/stable-diffusion-xl-base-1.0 unet/config.json
+    "act_fn": "silu",
+    "addition_embed_type": "text_time",
+    "addition_embed_type_num_heads": 64,
+    "addition_time_embed_dim": 256,
+    "attention_head_dim": [5, 10, 20],  # the number of heads
+    "block_out_channels": [320, 640, 1280],
+    "cross_attention_dim": 2048,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "in_channels": 4,
+    "layers_per_block": 2,
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "norm_eps": 1e-05,
+    "norm_num_groups": 32,
+    "out_channels": 4,
+    "projection_class_embeddings_input_dim": 2816,
+    "sample_size": 128,
+    "transformer_layers_per_block": [1, 2, 10],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "use_linear_projection": True,
+}
+_VAE: Final[dict[str, Any]] = {  # vae/config.json
+    "act_fn": "silu",
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "force_upcast": True,
+    "in_channels": 3,
+    "latent_channels": 4,
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "out_channels": 3,
+    "sample_size": 1024,
+    "scaling_factor": 0.13025,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+}
+_TEXT: Final[dict[str, Any]] = {  # text_encoder/config.json: CLIP ViT-L
+    "attention_dropout": 0.0,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "hidden_act": "quick_gelu",
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "layer_norm_eps": 1e-05,
+    "max_position_embeddings": 77,
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "pad_token_id": 1,
+    "projection_dim": 768,
+    "vocab_size": 49408,
+}
+_TEXT_2: Final[dict[str, Any]] = _TEXT | {  # text_encoder_2/config.json: OpenCLIP ViT-bigG
+    "hidden_act": "gelu",
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_attention_heads": 20,
+    "num_hidden_layers": 32,
+    "projection_dim": 1280,
+}
+_CONTROLNET_ONLY: Final[dict[str, Any]] = {
+    "conditioning_embedding_out_channels": [16, 32, 96, 256],
+    "controlnet_conditioning_channel_order": "rgb",
+}
+_NOT_IN_CONTROLNET: Final = ("out_channels", "sample_size", "up_block_types", "mid_block_type")
+_SCHEDULER: Final[dict[str, Any]] = {  # scheduler/scheduler_config.json
+    "_class_name": "EulerDiscreteScheduler",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "interpolation_type": "linear",
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "sample_max_value": 1.0,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+    "use_karras_sigmas": False,
+}
+
+
+def _controlnet_of(unet: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in unet.items() if name not in _NOT_IN_CONTROLNET} | _CONTROLNET_ONLY
+
+
+def _components(unet: dict[str, Any], vae: dict[str, Any], *texts: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {"unet": unet, "vae": vae, "text_encoder": texts[0], "text_encoder_2": texts[1], "controlnet": _controlnet_of(unet)}
+
+
+_SMALL_TEXT: Final = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2, "num_hidden_layers": 3, "projection_dim": 64}
+ARCHITECTURES: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
+    "sdxl-base-1.0": _components(_UNET, _VAE, _TEXT, _TEXT_2),
+    # The same blocks, few and narrow: what debugs the full-size path on a small machine.
+    "sdxl-reduced": _components(
+        _UNET
+        | {
+            "addition_time_embed_dim": 32,
+            "attention_head_dim": [1, 2, 4],
+            "block_out_channels": [64, 128, 256],
+            "cross_attention_dim": 128,
+            "projection_class_embeddings_input_dim": 64 + 6 * 32,
+            "transformer_layers_per_block": [1, 1, 2],
+        },
+        _VAE | {"block_out_channels": [32, 32, 64, 64], "layers_per_block": 1},
+        _TEXT | _SMALL_TEXT,
+        _TEXT_2 | _SMALL_TEXT,
+    ),
+}
+"""Configurations by architecture and component."""
+
+_DRAWN: Final = 1_048_573
+"""Normal values drawn once: a prime, so that no row of a matrix reads the same values as another."""
+_RESIDUAL_GAIN: Final = 0.3
+"""Of a ControlNet's output convolutions, which training starts at zero, over a plain layer's."""
+_RANDOM_PART: Final = 0.15
+"""Of what the UNet predicts, over a plain layer's: with Euler it leaves latents of a standard deviation of about one."""
+_PASSED_ON: Final = 0.97
+"""Of the UNet's input: just below one, or the trajectory would end in zeros, whose normalisation is noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seeded:
+    """Weights of every component of one architecture."""
+
+    architecture: str
+    seed: int
+
+    def config(self, component: str) -> Mapping[str, Any]:
+        """config.json of `component`."""
+        return ARCHITECTURES[self.architecture][component.partition(".")[0]]
+
+    def key(self, component: str) -> str:
+        """Identifies the weights of `component`: whoever changes how they are drawn need not remember to raise a number."""
+        source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+        return content_key({"seeded": self.architecture, "seed": self.seed, "component": component.partition(".")[0], "source": source})
+
+    @property
+    def scheduler(self) -> dict[str, Any]:
+        """scheduler_config.json."""
+        return dict(_SCHEDULER)
+
+    def __str__(self) -> str:
+        return f"{self.architecture} with weights of seed {self.seed}"
+
+
+def tokenizer_root() -> Path:
+    """Folder with SDXL's two tokenizers; the miniature's are those.
+
+    Raises:
+        BuildError: intaglio runs outside its repository.
+    """
+    root = Path(__file__).parents[2] / "miniature" / "model"
+    if not (root / "tokenizer").is_dir():
+        raise BuildError(f"{root}: no tokenizers; base: {{architecture: ..}} takes them from the repository: run intaglio from a checkout")
+    return root
+
+
+def make_network(component: str, seeded: Seeded, *, dtype: torch.dtype) -> nn.Module:
+    """`component` with its weights in `dtype` on the CPU; nothing is ever held in a wider type."""
+    import torch
+    from accelerate import init_empty_weights  # type: ignore[import-untyped]
+    from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    kind, config = component.partition(".")[0], dict(seeded.config(component))
+    network: Any
+    with init_empty_weights(include_buffers=False):
+        match kind:
+            case "text_encoder":
+                network = CLIPTextModel(CLIPTextConfig(**config))  # type: ignore[no-untyped-call]
+            case "text_encoder_2":
+                network = CLIPTextModelWithProjection(CLIPTextConfig(**config))  # type: ignore[no-untyped-call]
+            case _:
+                classes: dict[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "controlnet": ControlNetModel}
+                network = classes[kind].from_config(config)
+    drawn = torch.from_numpy(TorchCpuGenerator(seeded.seed).randn((_DRAWN + 3,)))[:_DRAWN]  # 16 values are drawn at a time
+    for name, parameter in list(network.named_parameters()):
+        values = _values(f"{component}.{name}", parameter.shape, drawn).to(dtype)
+        owner, _, own = name.rpartition(".")
+        network.get_submodule(owner).register_parameter(own, torch.nn.Parameter(values, requires_grad=False))
+    if kind == "unet":
+        _pass_input_on(network)
+    for name, buffer in list(network.named_buffers()):
+        if buffer.is_floating_point():
+            network.get_submodule(name.rpartition(".")[0])._buffers[name.rpartition(".")[2]] = buffer.to(dtype)
+    made: nn.Module = network.eval()
+    return made
+
+
+def _values(name: str, shape: torch.Size, drawn: Tensor) -> Tensor:
+    """Values of the parameter `name`, read on from a place of its own; scaled as the module's docstring says."""
+    import torch
+
+    count, start = shape.numel(), int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % len(drawn)
+    values = torch.cat([drawn[start:], drawn.repeat((count + start) // len(drawn) + 1)])[:count].reshape(shape)
+    if len(shape) == 1:
+        return 1 + 0.05 * values if name.endswith(".weight") else 0.02 * values
+    if "_embedding.weight" in name:
+        return 0.02 * values
+    gain = _RESIDUAL_GAIN if ".controlnet_down_blocks." in name or ".controlnet_mid_block." in name else 1.0
+    return values * (gain / math.sqrt(3 * shape[1:].numel()))
+
+
+def _pass_input_on(unet: Any) -> None:
+    """Lead the latents, once as they are and once negated, past everything to the output: silu(x) - silu(-x) is x."""
+    import torch
+
+    latents, last, width = unet.config.in_channels, unet.up_blocks[-1].resnets[-1], unet.conv_in.out_channels
+    lanes = 2 * latents
+    middle = unet.conv_in.kernel_size[0] // 2
+    skip = last.conv_shortcut.in_channels - width  # where the skip connection begins in what the last block is given
+    with torch.no_grad():
+        for layer in (unet.conv_in, last.conv2, last.conv_shortcut):
+            layer.weight[:lanes] = 0
+            layer.bias[:lanes] = 0
+        unet.conv_norm_out.weight[:lanes], unet.conv_norm_out.bias[:lanes] = 1, 0
+        unet.conv_out.weight *= _RANDOM_PART
+        unet.conv_out.weight[:, :lanes] = 0
+        for channel in range(latents):
+            for lane, sign in ((channel, 1), (latents + channel, -1)):
+                unet.conv_in.weight[lane, channel, middle, middle] = sign
+                last.conv_shortcut.weight[lane, skip + lane, 0, 0] = 1
+                unet.conv_out.weight[channel, lane, middle, middle] = sign * _PASSED_ON

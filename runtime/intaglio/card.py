@@ -1,0 +1,92 @@
+"""What the driver says of the first card's memory: NVML through ctypes, so that asking takes none of it (a CUDA context takes 500 MiB)."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+__all__ = ["CardMemory", "PeakWatch", "card_description", "read_card_memory"]
+
+_EVERY_SECONDS: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class CardMemory:
+    """Bytes of the whole card, whoever uses them."""
+
+    total: int
+    used: int
+    free: int
+
+
+class _Memory(ctypes.Structure):
+    """nvmlMemory_t of nvml.h."""
+
+    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+
+
+def read_card_memory() -> CardMemory | None:
+    """Memory of the first card; None where there is no card or no driver."""
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return None
+    device, memory = ctypes.c_void_p(), _Memory()
+    if nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(device)):
+        return None
+    if nvml.nvmlDeviceGetMemoryInfo(device, ctypes.byref(memory)):
+        return None
+    return CardMemory(total=memory.total, used=memory.used, free=memory.free)
+
+
+def card_description() -> dict[str, str] | None:
+    """Name and driver of the first card; None without one."""
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return None
+    device, name, driver = ctypes.c_void_p(), ctypes.create_string_buffer(96), ctypes.create_string_buffer(80)
+    if nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(device)):
+        return None
+    if nvml.nvmlDeviceGetName(device, name, len(name)) or nvml.nvmlSystemGetDriverVersion(driver, len(driver)):
+        return None
+    return {"name": name.value.decode(), "driver": driver.value.decode()}
+
+
+class PeakWatch:
+    """The most memory of the card that was used at once while the `with` block ran, looked at fifty times a second."""
+
+    def __init__(self) -> None:
+        self.before: CardMemory | None = None
+        self.peak: int | None = None
+        """Bytes in use on the card at the worst moment; None without a card."""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    @property
+    def taken(self) -> int | None:
+        """Bytes more at the worst moment than when the block was entered."""
+        return None if self.peak is None or self.before is None else self.peak - self.before.used
+
+    def __enter__(self) -> Self:
+        self.before = read_card_memory()
+        if self.before is not None:
+            self.peak = self.before.used
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _watch(self) -> None:
+        while True:
+            now = read_card_memory()
+            if now is not None:
+                self.peak = max(self.peak or 0, now.used)
+            if self._stop.wait(_EVERY_SECONDS):
+                return

@@ -1,0 +1,150 @@
+"""The table that decides: what reaches it, what misses it, what was not measured."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from benchmarks.report import FIGURES, chart_of, engine_seconds, judge, main, markdown_of
+
+
+def taken(seconds: float) -> dict[str, float]:
+    return {"median": seconds, "low": seconds, "high": seconds, "n": 5}
+
+
+def good() -> dict[str, Any]:
+    """Everything just as required or better."""
+    stages = {"text_encoder": taken(0.001), "text_encoder_2": taken(0.004), "unet": taken(0.030), "vae_decoder": taken(0.025)}
+    return {
+        "schema": 1,
+        "stand_in": None,
+        "machine": {
+            "card": {"name": "Test Card", "driver": "1.2"}, "processor": "x", "cores": 4, "commit": "0123456789abcdef", "changed": False,
+            "versions": {"torch": "2"},
+        },
+        "case": {"width": 1024, "height": 1024, "steps": 30, "control": "pose"},
+        "parts": {
+            "build": {"complete": True, "resumed": False, "seconds": 200.0},
+            "eager": {"seconds": {"end_to_end": taken(2.4)}, "stages": {**stages, "unet": taken(0.047), "controlnet": taken(0.023)}},
+            "compiled": {"seconds": {"end_to_end": taken(1.7)}, "stages": {**stages, "unet": taken(0.034), "controlnet": taken(0.017)}},
+            "engines": {
+                "seconds": {"end_to_end": taken(1.4)}, "stages": {**stages, "controlnet.pose": taken(0.015)},
+                "options": {"guidance off after half": taken(1.1)},
+            },
+            "served": {
+                "seconds": {"end_to_end": taken(1.42), "first start to first image": taken(30.0), "restart to first image": taken(14.0)},
+                "card_peak_mib": 12 * 1024,
+                "card_free_before_mib": int(15.5 * 1024),
+            },
+            "variants": {"variants": {"sdpa": {"pass": taken(0.034), "error": 0.0}, "query": {"pass": taken(0.033), "error": 0.002}}},
+            "soak": {
+                "images": 300, "different_from_first": [], "card_slope_mib_per_100": 0.0, "host_slope_mib_per_100": 0.1,
+            },
+        },
+        "psnr": {"served": [41.0, 36.0], "engines": [41.0, 36.0]},
+    }  # fmt: skip
+
+
+def verdicts(results: dict[str, Any]) -> dict[str, str]:
+    return {figure.name: figure.verdict(results) for figure in FIGURES}
+
+
+def test_reached_and_required() -> None:
+    found = verdicts(good())
+    assert found["over gRPC against diffusers eager"] == "required"
+    assert found["time outside the engines"] == "required"
+    assert found["UNet CFG step against torch.compile's"] == "required"
+    assert found["build, from weights to the first image served"] == "required"
+    assert found["agreement with eager, worst image"] == "required"
+    assert found["soak: images"] == "reached"
+    assert judge(good())
+
+
+def test_the_engines_share_is_their_sum() -> None:
+    assert engine_seconds(good()) == pytest.approx(0.001 + 0.004 + 0.025 + 30 * (0.030 + 0.015))
+    without = good()
+    without["case"]["control"] = None
+    assert engine_seconds(without) == pytest.approx(0.030 + 30 * 0.030)
+
+
+def changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    results = copy.deepcopy(good())
+    change(results["parts"])
+    return results
+
+
+SLOW = taken(1.9)
+MISSES: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
+    "slower than compiled": ("against diffusers + torch.compile", lambda p: p["served"]["seconds"].update(end_to_end=SLOW)),
+    "gaps": ("time outside the engines", lambda p: p["served"]["seconds"].update(end_to_end=taken(1.6))),
+    "slow step": ("UNet CFG step against torch.compile's", lambda p: p["engines"]["stages"].update(unet=taken(0.035))),
+    "too much memory": ("card memory of the server, peak", lambda p: p["served"].update(card_peak_mib=13 * 1024 + 1)),
+    "long build": ("build, from weights to the first image served", lambda p: p["build"].update(seconds=340)),
+    "another image": ("soak: images unlike their first rendering", lambda p: p["soak"].update(different_from_first=["x"])),
+    "a leak": ("soak: growth of card memory", lambda p: p["soak"].update(card_slope_mib_per_100=20.0)),
+    "a short soak": ("soak: images", lambda p: p["soak"].update(images=299)),
+}
+
+
+@pytest.mark.parametrize("case", MISSES)
+def test_a_missed_figure_fails(case: str) -> None:
+    name, change = MISSES[case]
+    results = changed(change)
+    assert verdicts(results)[name] == "missed"
+    assert not judge(results)
+
+
+NOT_MEASURED: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
+    "no compiled": ("against diffusers + torch.compile", lambda p: p.pop("compiled")),
+    "without ballast": ("card memory of the server, peak", lambda p: p["served"].update(card_free_before_mib=140_000)),
+    "no card": ("card memory of the server, peak", lambda p: p["served"].update(card_free_before_mib=None)),
+    "build resumed": ("build, from weights to the first image served", lambda p: p["build"].update(resumed=True)),
+    "build cut short": ("build, from weights to the first image served", lambda p: p["build"].update(complete=False)),
+}
+
+
+@pytest.mark.parametrize("case", NOT_MEASURED)
+def test_what_was_not_measured_fails(case: str) -> None:
+    name, change = NOT_MEASURED[case]
+    results = changed(change)
+    assert verdicts(results)[name] == "not measured"
+    assert not judge(results)
+
+
+def test_nothing_without_a_card_is_a_result() -> None:
+    assert not judge(good() | {"stand_in": "for debugging"})
+
+
+@pytest.mark.parametrize(("change", "code"), [(lambda parts: None, 0), (lambda parts: parts.pop("soak"), 1)])
+def test_the_command_ends_as_judged(tmp_path: Path, change: Callable[[dict[str, Any]], object], code: int) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(changed(change)))
+    app = typer.Typer()
+    app.command()(main)
+    shown = CliRunner().invoke(app, [str(path)])
+    assert shown.exit_code == code
+    assert all(figure.name in shown.output for figure in FIGURES)
+
+
+def test_the_page_and_the_chart() -> None:
+    page = markdown_of(good())
+    for words in ("Test Card", "Driver 1.2", "0123456789ab", "| over gRPC against diffusers eager | >= 1.45 x | 2 x | 1.69 x |", "1.420"):
+        assert words in page
+    assert "| unet | 47.00 | 34.00 | 30.00 |" in page
+    assert "| controlnet | 23.00 | 17.00 | 15.00 |" in page
+    assert "| guidance off after half | 1.100 |" in page
+    assert "| query | 33.00 | 0.002 |" in page
+    chart = chart_of(good())
+    assert chart.count("<rect") == 4
+    assert 'width="400.0"' in chart, "the longest bar"
+    partial = good()
+    partial["parts"] = {"eager": partial["parts"]["eager"]}
+    assert chart_of(partial).count("<rect") == 1
+    assert "not measured" in markdown_of(partial)

@@ -1,0 +1,60 @@
+"""The benchmarks' own processes on the miniature: what they write is what the report reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import engines, served, soak
+from benchmarks.case import Case
+from benchmarks.results import read_part
+from intaglio.config import Deployment
+from intaglio.errors import ConfigError
+from intaglio.serving.server import Server
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def case_file(miniature: Deployment, tmp_path: Path) -> Path:
+    width, height = miniature.profiles.sizes[1]
+    path = tmp_path / "case.json"
+    Case(str(miniature.folder / f"{miniature.name}.yaml"), width, height, steps=2, images=1, control="pose").write(path)
+    return path
+
+
+def part(work: Path, name: str) -> dict[str, Any]:
+    found = read_part(work, name)
+    assert found is not None
+    return found
+
+
+def test_engines_and_served_make_the_same_image(case_file: Path, tmp_path: Path) -> None:
+    engines.main(case_file, tmp_path)
+    found = part(tmp_path, "engines")
+    assert {"text_encoder", "text_encoder_2", "unet", "unet without guidance", "controlnet.pose", "vae_decoder"} <= set(found["stages"])
+    assert set(found["options"]) == set(engines.OPTIONS)
+    served.main(case_file, tmp_path, each=1)
+    over_grpc = part(tmp_path, "served")
+    assert {"end_to_end", "first start to first image", "restart to first image", "denoise"} <= set(over_grpc["seconds"])
+    assert len(over_grpc["sizes"]) == 3
+    assert "memory_limit_gib allows" in over_grpc["refused"]
+    assert np.array_equal(np.load(tmp_path / "engines/0.npy"), np.load(tmp_path / "served/0.npy"))
+
+
+def test_a_soak_finds_every_image_as_it_was(case_file: Path, tmp_path: Path) -> None:
+    soak.main(case_file, tmp_path, images=16, steps=1, seconds=60)
+    found = part(tmp_path, "soak")
+    assert found["images"] > found["requests"] == 12
+    assert found["different_from_first"] == []
+
+
+def test_over_budget_is_refused_before_anything_is_loaded(miniature: Deployment) -> None:
+    with (
+        pytest.raises(ConfigError, match=r"miniature needs .* memory_limit_gib allows 0.01 GiB; what would help: precision: fp16 "),
+        Server(miniature.model_copy(update={"memory_limit_gib": 0.01})),
+    ):
+        pass
