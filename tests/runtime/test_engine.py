@@ -62,15 +62,17 @@ def test_rows_are_views(backend: OnnxRuntimeBackend) -> None:
 
 
 def test_refit_replaces_weights_and_keeps_earlier_ones_on_an_error(backend: OnnxRuntimeBackend, tmp_path: Path) -> None:
-    engine = backend.load(NETWORK, write_toy(tmp_path / "toy.onnx"), precision="fp32")
+    own = np.full(3, 10.0, np.float32)
+    engine = backend.load(NETWORK, write_toy(tmp_path / "toy.onnx"), precision="fp32", replaceable={"weight": own})
     arrays = allocate_tensors(backend, engine, {"B": 1})
     bound = engine.bind({"B": 1}, arrays)
     bound.run()
+    np.testing.assert_array_equal(backend.download(arrays["y"])[0], [10, 10, 10])
     engine.refit({"weight": np.array([1, 2, 3], np.float32)})
     bound.run()
     np.testing.assert_array_equal(backend.download(arrays["y"])[0], [1, 2, 3])
     for bad, reason in (
-        ({"wait": np.ones(3, np.float32)}, r"toy\.wait: .* no such weight"),
+        ({"wait": np.ones(3, np.float32)}, r"toy\.wait: .* no such replaceable weight"),
         ({"weight": np.ones(7, np.float32)}, r"float32\[7\], engine has float32\[3\]"),
         ({"weight": np.ones(3, np.float16)}, "engine has float32"),
     ):
@@ -78,6 +80,15 @@ def test_refit_replaces_weights_and_keeps_earlier_ones_on_an_error(backend: Onnx
             engine.refit({"weight": np.zeros(3, np.float32), **bad})
     bound.run()
     np.testing.assert_array_equal(backend.download(arrays["y"])[0], [1, 2, 3])
+    np.testing.assert_array_equal(own, [10, 10, 10])
+
+
+def test_replaceable_weights_are_checked_at_load(backend: OnnxRuntimeBackend, tmp_path: Path) -> None:
+    path = write_toy(tmp_path / "toy.onnx")
+    with pytest.raises(EngineMismatch, match=r"toy.weight: weight is float32\[2\], engine has float32\[3\]"):
+        backend.load(NETWORK, path, precision="fp32", replaceable={"weight": np.ones(2, np.float32)})
+    with pytest.raises(EngineMismatch, match="no such replaceable weight"):
+        backend.load(NETWORK, path, precision="fp32", replaceable={"bias": np.ones(3, np.float32)})
 
 
 def test_host_call_casts_and_follows_sizes(backend: OnnxRuntimeBackend, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,9 +25,12 @@ from numpy.typing import NDArray
 
 from intaglio.engine import Array, Backend, Bound, DeviceArray, Engine, HostCall, allocate_tensors, open_backend
 from intaglio.errors import EngineMismatch, InvalidRequest
+from intaglio.lora_switch import SWAPPED, LoraSwitch
 from intaglio.manifest import BuildManifest, check_files
 from intaglio.models import DIFFUSE
 from intaglio.request import Tensors, read_tensors, scalar, string_tensor
+from intaglio.served_loras import LORAS_FOLDER, LoraStore, ResolvedLora, set_from_json, set_text
+from intaglio.tensor_files import TensorFile, map_tensor_file
 from intaglio.tensors import AxisSizes, NetworkSpec, TensorSpec, axis_sizes, controlnet_name, network_spec
 
 __all__ = ["Diffuse", "EmbeddingCache", "active_controls", "image_passes", "pixels_from_sample"]
@@ -100,6 +104,7 @@ class Conditioning:
     noise: Floats
     state: Floats
     controls: tuple[ControlPlan, ...]
+    loras: tuple[ResolvedLora, ...]
     begin: int
     end: int
     timings: dict[str, float]
@@ -145,6 +150,8 @@ class Diffuse:
         self._cache = EmbeddingCache(manifest.execution.embedding_cache)
         self._workspaces: OrderedDict[tuple[int, ...], Workspace] = OrderedDict()
         self._engines: dict[str, Engine] = {}
+        self.loras: LoraSwitch | None = None
+        """Who puts LoRAs on; None where the set is fused."""
 
     def __enter__(self) -> Self:
         """Raises EngineMismatch (a missing, damaged or foreign engine) and MissingExtra."""
@@ -156,15 +163,37 @@ class Diffuse:
             check_files(self._folder, manifest.networks[name].files, command=manifest.rebuild)
         self._backend = self._given_backend or open_backend(manifest)
         try:
+            pristine = self._pristine()
             for name in needed:
-                path = self._folder / manifest.networks[name].path
-                self._engines[name] = self._backend.load(network_spec(name, manifest.architecture), path, precision=manifest.precision)
+                file, spec = pristine.get(name), network_spec(name, manifest.architecture)
+                path, values = self._folder / manifest.networks[name].path, _tensor_values(file)
+                self._engines[name] = self._backend.load(spec, path, precision=manifest.precision, replaceable=values)
+            self.loras = self._switch(pristine)
         except BaseException:
             self._close()
             raise
         self._text_encoders = tuple(HostCall(self._backend, self._engines[name]) for name in ("text_encoder", "text_encoder_2"))
         self._decoder = HostCall(self._backend, self._engines["vae_decoder"])
         return self
+
+    def _pristine(self) -> dict[str, TensorFile]:
+        """What LoRAs may change, by network; nothing where the set is fused."""
+        manifest = self._manifest
+        found: dict[str, TensorFile] = {}
+        for name in SWAPPED if manifest.swap != "off" else ():
+            named = manifest.networks[name].pristine
+            if named is None:
+                raise EngineMismatch(f"{name}: the manifest names no pristine weights", command=manifest.rebuild)
+            found[name] = map_tensor_file(self._folder / named)
+        return found
+
+    def _switch(self, pristine: dict[str, TensorFile]) -> LoraSwitch | None:
+        if self._manifest.swap == "off":
+            return None
+        engines = {name: self._engines[name] for name in SWAPPED}
+        files = {name: pristine[name] for name in SWAPPED}
+        threads = self._manifest.execution.threads or len(os.sched_getaffinity(0))
+        return LoraSwitch(engines, files, store=LoraStore(self._folder / LORAS_FOLDER), threads=threads)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._close()
@@ -181,9 +210,12 @@ class Diffuse:
 
         Raises:
             InvalidRequest: tensors that do not fit each other or the build.
+            SwapFailed: its LoRAs could not be put on; those before still are.
         """
         clock = Clock()
         request = self._conditioning(tensors)
+        if self._put_on(request.loras):
+            clock.lap("lora_swap")
         embeddings = self._encode(request)
         clock.lap("text_encoders")
         state = self._denoise(request, embeddings)
@@ -194,6 +226,14 @@ class Diffuse:
             clock.lap("vae")
         outputs["timings"] = string_tensor(json.dumps(request.timings | clock.laps))
         return {name: outputs[name] for name in wanted}
+
+    def _put_on(self, loras: tuple[ResolvedLora, ...]) -> bool:
+        """Make `loras` the resident set, as every image's first step; whether that took a swap."""
+        if self.loras is not None:
+            return self.loras.ensure(loras) > 0
+        if loras:
+            raise InvalidRequest("loras", set_text(loras), allowed="none: this build does not swap LoRAs")
+        return False
 
     def warm_up(self) -> None:
         """Run one step of the first built size in each guidance mode, so that the first request finds engines set up."""
@@ -222,6 +262,7 @@ class Diffuse:
             noise=found["noise"],
             state=found["state"],
             controls=tuple(self._control_plans(found)),
+            loras=_loras(found),
             begin=begin,
             end=end,
             timings=json.loads(found["timings"][0]) if "timings" in found else {},
@@ -275,7 +316,8 @@ class Diffuse:
         rows = request.token_ids.shape[1]
         if request.begin == request.end:
             return []
-        keys = [_prompt_key(request, row) for row in range(rows)]
+        encoders = "" if self.loras is None else self.loras.text_digest
+        keys = [encoders + _prompt_key(request, row) for row in range(rows)]
         known = {key: found for key in keys if (found := self._cache.get(key)) is not None}
         zeros = {0} if request.zero_negative and request.guidance else set()
         missing = [row for row in range(rows) if keys[row] not in known and row not in zeros]
@@ -491,6 +533,17 @@ def _prompt_key(request: Conditioning, row: int) -> str:
     return digest.hexdigest()
 
 
+def _loras(found: Tensors) -> tuple[ResolvedLora, ...]:
+    try:
+        return set_from_json(bytes(found["loras"][0]))
+    except ValueError as error:
+        raise InvalidRequest("loras", "not a resolved set", allowed="what preprocess makes of a request's loras") from error
+
+
+def _tensor_values(file: TensorFile | None) -> dict[str, Array]:
+    return {} if file is None else {name: file.read(name) for name in file.tensors}
+
+
 def _zeros_like(embeddings: Embeddings) -> Embeddings:
     return Embeddings(np.zeros_like(embeddings.context), np.zeros_like(embeddings.pooled))
 
@@ -519,4 +572,5 @@ def _warm_up_tensors(manifest: BuildManifest, *, width: int, height: int, guidan
         "state": np.zeros(inputs.tensor("state").shape(sizes), np.float32),
         "controls": string_tensor("[]"),
         "control_maps": np.zeros((1, 1, 1, 3), np.uint8),
+        "loras": string_tensor("[]"),
     }
