@@ -46,7 +46,7 @@ class Layer:
         """What the parts make up."""
         if "magnitude" in self.parts:
             return "DoRA"
-        if "down" in self.parts or "up" in self.parts:
+        if "down" in self.parts or "up" in self.parts or not self.parts:
             return "LoCon" if self.parts.get("down", np.empty(0)).ndim == 4 else "LoRA"
         return "LoHa" if any(part in self.parts for part in _HADA) else "LoKr"
 
@@ -164,7 +164,7 @@ def _update_shape(layer: Layer) -> tuple[int, ...]:
             return Layer(hollow).update().shape
         case _:
             down, up = hollow["down"].shape, hollow["up"].shape
-            inner = hollow["mid"].shape if "mid" in hollow else (up[1], down[0], *down[2:])
+            inner = hollow["mid"].shape if "mid" in hollow else (down[0], down[0], *down[2:])
             if up[1] != inner[0] or down[0] != inner[1] or any(size != 1 for size in up[2:]):
                 raise ValueError("ranks differ")
             return (up[0], down[1], *inner[2:])

@@ -115,7 +115,7 @@ def test_metadata_gives_back_the_request() -> None:
         "images": [hashlib.sha256(b"bytes").hexdigest()],
         "controls": json.loads(sent["controls"][0]),
         "loras": [{"id": "mara", "weight": 1.0}],
-        "trigger_words": True,
+        "trigger_words": False,
     }
     prompt, parameters = parameters_from_metadata(metadata, [b"bytes"])
     again = tensors_from_parameters(prompt, parameters)
