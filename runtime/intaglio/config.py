@@ -274,8 +274,10 @@ class Deployment(_Strict):
     def digest(self) -> str:
         """sha256 of every value that a build holds; the same on every machine (paths as seen from the YAML file)."""
         places = {"host", "http_port", "grpc_port", "metrics_port"}  # queue_size and workers are in the build's model repository
-        # Where LoRAs are swapped, which there are is no part of the build: they come and go while it is served.
-        values = self.model_dump(exclude={"folder": True, "build": True, "server": places, "loras": self.swap != "off"})
+        excluded: dict[str, Any] = {"folder": True, "build": True, "server": places}
+        if self.swap != "off":  # which LoRAs there are is no part of such a build: they come and go while it is served
+            excluded["loras"] = True
+        values = self.model_dump(exclude=excluded)
         text = json.dumps(values, sort_keys=True, separators=(",", ":"), default=lambda path: os.path.relpath(path, self.folder))
         return hashlib.sha256(text.encode()).hexdigest()
 

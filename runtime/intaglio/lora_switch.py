@@ -15,17 +15,19 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from intaglio.engine import Array, Engine
-from intaglio.errors import IntaglioError, LoraRefused, SwapFailed
+from intaglio.errors import EngineMismatch, IntaglioError, LoraRefused, SwapFailed
 from intaglio.lora_files import Component, LoraFile, layer_table, lora_file_from_bytes
+from intaglio.manifest import BuildManifest
 from intaglio.served_loras import LoraStore, ResolvedLora, set_digest, set_text
-from intaglio.tensor_files import TensorFile
+from intaglio.tensor_files import TensorFile, map_tensor_file
 
-__all__ = ["SWAPPED", "LoraSwitch", "OtherLayers", "SwapCounts", "Target", "other_layers", "swap_targets"]
+__all__ = ["SWAPPED", "LoraSwitch", "OtherLayers", "SwapCounts", "SwapLayers", "Target", "open_layers", "other_layers", "swap_targets"]
 
 log = logging.getLogger(__name__)
 
@@ -93,22 +95,60 @@ def swap_targets(pristine: TensorFile) -> dict[str, Target]:
     return targets
 
 
+class SwapLayers:
+    """Every layer of a build that a LoRA may name, and the weights behind them."""
+
+    def __init__(self, pristine: Mapping[Component, TensorFile]) -> None:
+        self.pristine = pristine
+        self.targets = {component: swap_targets(file) for component, file in pristine.items()}
+        self._others = {component: other_layers(file) for component, file in pristine.items()}
+        self._table = layer_table({component: self._shapes(component) for component in pristine})
+
+    def _shapes(self, component: Component) -> dict[str, tuple[int, ...]]:
+        stored, others = self.pristine[component].tensors, self._others[component]
+        own = {
+            module: stored[target.initializer].shape[::-1] if target.transposed else stored[target.initializer].shape
+            for module, target in self.targets[component].items()
+        }
+        return {f"{module}.weight": shape for module, shape in {**own, **others.unused, **others.frozen}.items()}
+
+    def read(self, lora: str, data: bytes) -> LoraFile:
+        """The LoRA in `data`.
+
+        Raises:
+            LoraRefused: as `lora_file_from_bytes` does, and where it changes layers that the build does not swap.
+        """
+        file = lora_file_from_bytes(lora, data, table=self._table)
+        if frozen := [f"{component}.{module}" for component, module in file.layers if module in self._others[component].frozen]:
+            raise LoraRefused(lora, f"changes {len(frozen)} layers that this build cannot swap, such as {frozen[0]}; build with swap: all")
+        return file
+
+
+def open_layers(manifest: BuildManifest, folder: Path) -> SwapLayers:
+    """The layers of the build in `folder`; EngineMismatch where it does not swap LoRAs."""
+    files: dict[Component, TensorFile] = {}
+    for name in SWAPPED:
+        named = manifest.networks[name].pristine
+        if manifest.swap == "off" or named is None:
+            raise EngineMismatch(f"{folder.name} does not swap LoRAs: set swap and registry in its configuration", command=manifest.rebuild)
+        try:
+            files[name] = map_tensor_file(folder / named)
+        except (OSError, ValueError) as error:
+            raise EngineMismatch(f"{named}: {error}", command=manifest.rebuild) from error
+    return SwapLayers(files)
+
+
 class LoraSwitch:
     """Keeps one set resident in `engines`; one thread uses it."""
 
-    def __init__(
-        self, engines: Mapping[Component, Engine], pristine: Mapping[Component, TensorFile], *, store: LoraStore, threads: int
-    ) -> None:
-        """`engines` hold the pristine weights now; `pristine` are their targets' by network."""
+    def __init__(self, engines: Mapping[Component, Engine], layers: SwapLayers, *, store: LoraStore, threads: int) -> None:
+        """`engines` hold the pristine weights now."""
         self._engines = engines
-        self._pristine = pristine
+        self._layers = layers
         self._store = store
         self._threads = threads
-        self._targets = {component: swap_targets(file) for component, file in pristine.items()}
-        self._others = {component: other_layers(file) for component, file in pristine.items()}
-        self._table = layer_table({component: self._shapes(component) for component in pristine})
         self._files: OrderedDict[str, LoraFile] = OrderedDict()
-        self._touched: dict[Component, set[str]] = {component: set() for component in pristine}
+        self._touched: dict[Component, set[str]] = {component: set() for component in engines}
         """Initializers that may differ from the pristine ones."""
         self.resident: tuple[ResolvedLora, ...] | None = ()
         """None while weights are being replaced, and after that has failed."""
@@ -116,14 +156,6 @@ class LoraSwitch:
         self.text_digest = set_digest(())
         """Of those that touch a text encoder: sets that differ in the UNet only encode prompts alike."""
         self.counts = SwapCounts()
-
-    def _shapes(self, component: Component) -> dict[str, tuple[int, ...]]:
-        stored, others = self._pristine[component].tensors, self._others[component]
-        own = {
-            module: stored[target.initializer].shape[::-1] if target.transposed else stored[target.initializer].shape
-            for module, target in self._targets[component].items()
-        }
-        return {f"{module}.weight": shape for module, shape in {**own, **others.unused, **others.frozen}.items()}
 
     def ensure(self, asked: tuple[ResolvedLora, ...]) -> float:
         """Make `asked` the resident set, in order of their ids; seconds it took, 0 where it already is.
@@ -160,7 +192,7 @@ class LoraSwitch:
             new = prepared.weights.get(component, {})
             dtype = self._engine_dtype(component)
             stale = self._touched[component] - set(new)
-            restored = {name: self._pristine[component].read(name).astype(dtype, copy=False) for name in stale}
+            restored = {name: self._layers.pristine[component].read(name).astype(dtype, copy=False) for name in stale}
             self._touched[component] |= set(new)
             if new or restored:
                 engine.refit({**restored, **new})
@@ -178,12 +210,7 @@ class LoraSwitch:
 
     def _file(self, lora: ResolvedLora) -> LoraFile:
         if lora.sha256 not in self._files:
-            file = lora_file_from_bytes(lora.id, self._store.load(lora), table=self._table)
-            if frozen := [f"{component}.{module}" for component, module in file.layers if module in self._others[component].frozen]:
-                raise LoraRefused(
-                    lora.id, f"changes {frozen[0]} and {len(frozen) - 1} more that this build cannot swap; build with swap: all"
-                )
-            self._files[lora.sha256] = file
+            self._files[lora.sha256] = self._layers.read(lora.id, self._store.load(lora))
         self._files.move_to_end(lora.sha256)
         while len(self._files) > _FILES_KEPT:
             self._files.popitem(last=False)
@@ -191,7 +218,7 @@ class LoraSwitch:
 
     def _weights(self, files: list[tuple[ResolvedLora, LoraFile]]) -> dict[Component, dict[str, Array]]:
         """The new values of every weight that the LoRAs touch."""
-        places = sorted({place for _, file in files for place in file.layers if place[1] in self._targets[place[0]]})
+        places = sorted({place for _, file in files for place in file.layers if place[1] in self._layers.targets[place[0]]})
 
         def value(place: tuple[Component, str]) -> Array:
             return self._value(place, [(lora, file) for lora, file in files if place in file.layers])
@@ -201,13 +228,13 @@ class LoraSwitch:
             values = list(pool.map(value, places))
         found: dict[Component, dict[str, Array]] = {}
         for (component, module), values_of_place in zip(places, values, strict=True):
-            found.setdefault(component, {})[self._targets[component][module].initializer] = values_of_place
+            found.setdefault(component, {})[self._layers.targets[component][module].initializer] = values_of_place
         return found
 
     def _value(self, place: tuple[Component, str], loras: list[tuple[ResolvedLora, LoraFile]]) -> Array:
         component, module = place
-        target = self._targets[component][module]
-        stored = self._pristine[component].read(target.initializer)
+        target = self._layers.targets[component][module]
+        stored = self._layers.pristine[component].read(target.initializer)
         values = stored.astype(np.float32)  # a copy: pristine weights are never written
         for lora, file in loras:
             layer = file.layers[place]

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from intaglio.engine import Array
 from intaglio.errors import IntaglioError, SwapFailed
-from intaglio.lora_switch import SWAPPED, LoraSwitch
+from intaglio.lora_switch import SWAPPED, LoraSwitch, SwapLayers
 from intaglio.served_loras import LoraStore, ResolvedLora, set_digest
 from intaglio.tensor_files import map_tensor_file
 from intaglio_export.fuse import FUSABLE
@@ -124,7 +124,7 @@ def open_world(files: Path, folder: Path, *, precision: str = "fp32") -> World:
     dtype = "float16" if precision == "fp16" else "float32"
     pristine = {component: {name: file.read(name).astype(dtype) for name in file.tensors} for component, file in pristine_files.items()}
     engines: Any = {component: PlainEngine(dict(values), precision) for component, values in pristine.items()}
-    return World(LoraSwitch(engines, pristine_files, store=store, threads=1), engines, pristine, store, digests)
+    return World(LoraSwitch(engines, SwapLayers(pristine_files), store=store, threads=1), engines, pristine, store, digests)
 
 
 @pytest.fixture
@@ -296,8 +296,7 @@ def refused_by_engine(world: World, *loras: ResolvedLora) -> str:
 
 def assert_equals_fresh(world: World, loras: tuple[ResolvedLora, ...]) -> None:
     """The weights are those of a switch that never had another set on."""
-    pristine_files = world.switch._pristine
     engines: Any = {component: PlainEngine(dict(values)) for component, values in world.pristine.items()}
-    LoraSwitch(engines, pristine_files, store=world.store, threads=1).ensure(loras)
+    LoraSwitch(engines, world.switch._layers, store=world.store, threads=1).ensure(loras)
     for component, engine in engines.items():
         assert all(np.array_equal(values, world.engines[component].weights[name]) for name, values in engine.weights.items())

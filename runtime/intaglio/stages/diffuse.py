@@ -25,12 +25,11 @@ from numpy.typing import NDArray
 
 from intaglio.engine import Array, Backend, Bound, DeviceArray, Engine, HostCall, allocate_tensors, open_backend
 from intaglio.errors import EngineMismatch, InvalidRequest
-from intaglio.lora_switch import SWAPPED, LoraSwitch
+from intaglio.lora_switch import SWAPPED, LoraSwitch, SwapLayers, open_layers
 from intaglio.manifest import BuildManifest, check_files
 from intaglio.models import DIFFUSE
 from intaglio.request import Tensors, read_tensors, scalar, string_tensor
 from intaglio.served_loras import LORAS_FOLDER, LoraStore, ResolvedLora, set_from_json, set_text
-from intaglio.tensor_files import TensorFile, map_tensor_file
 from intaglio.tensors import AxisSizes, NetworkSpec, TensorSpec, axis_sizes, controlnet_name, network_spec
 
 __all__ = ["Diffuse", "EmbeddingCache", "active_controls", "image_passes", "pixels_from_sample"]
@@ -163,12 +162,12 @@ class Diffuse:
             check_files(self._folder, manifest.networks[name].files, command=manifest.rebuild)
         self._backend = self._given_backend or open_backend(manifest)
         try:
-            pristine = self._pristine()
+            layers = None if manifest.swap == "off" else open_layers(manifest, self._folder)
             for name in needed:
-                file, spec = pristine.get(name), network_spec(name, manifest.architecture)
-                path, values = self._folder / manifest.networks[name].path, _tensor_values(file)
+                path, spec = self._folder / manifest.networks[name].path, network_spec(name, manifest.architecture)
+                values = _replaceable(layers, name)
                 self._engines[name] = self._backend.load(spec, path, precision=manifest.precision, replaceable=values)
-            self.loras = self._switch(pristine)
+            self.loras = None if layers is None else self._switch(layers)
         except BaseException:
             self._close()
             raise
@@ -176,24 +175,10 @@ class Diffuse:
         self._decoder = HostCall(self._backend, self._engines["vae_decoder"])
         return self
 
-    def _pristine(self) -> dict[str, TensorFile]:
-        """What LoRAs may change, by network; nothing where the set is fused."""
-        manifest = self._manifest
-        found: dict[str, TensorFile] = {}
-        for name in SWAPPED if manifest.swap != "off" else ():
-            named = manifest.networks[name].pristine
-            if named is None:
-                raise EngineMismatch(f"{name}: the manifest names no pristine weights", command=manifest.rebuild)
-            found[name] = map_tensor_file(self._folder / named)
-        return found
-
-    def _switch(self, pristine: dict[str, TensorFile]) -> LoraSwitch | None:
-        if self._manifest.swap == "off":
-            return None
+    def _switch(self, layers: SwapLayers) -> LoraSwitch:
         engines = {name: self._engines[name] for name in SWAPPED}
-        files = {name: pristine[name] for name in SWAPPED}
         threads = self._manifest.execution.threads or len(os.sched_getaffinity(0))
-        return LoraSwitch(engines, files, store=LoraStore(self._folder / LORAS_FOLDER), threads=threads)
+        return LoraSwitch(engines, layers, store=LoraStore(self._folder / LORAS_FOLDER), threads=threads)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._close()
@@ -540,8 +525,12 @@ def _loras(found: Tensors) -> tuple[ResolvedLora, ...]:
         raise InvalidRequest("loras", "not a resolved set", allowed="what preprocess makes of a request's loras") from error
 
 
-def _tensor_values(file: TensorFile | None) -> dict[str, Array]:
-    return {} if file is None else {name: file.read(name) for name in file.tensors}
+def _replaceable(layers: SwapLayers | None, network: str) -> dict[str, Array]:
+    """Pristine values of the weights of `network` that LoRAs may change."""
+    if layers is None or network not in SWAPPED:
+        return {}
+    file = layers.pristine[network]
+    return {name: file.read(name) for name in file.tensors}
 
 
 def _zeros_like(embeddings: Embeddings) -> Embeddings:
