@@ -39,7 +39,10 @@ def published(server: Server) -> Iterator[Any]:
     """The build's store, as it was again afterwards."""
     store, layers = store_of(server.deployment)
     before = store.current()
+    files = {path: path.read_bytes() for path in store.folder.glob("*.safetensors")}
     yield store, layers
+    for path, data in files.items():
+        path.write_bytes(data)
     store.write(before)
 
 
@@ -94,8 +97,8 @@ def publisher_of(server: Server, published: Any, folder: Path, *, keep: int = 3)
 
 def test_file_to_first_image(server: Server, client: Client, published: Any, tmp_path: Path) -> None:
     """A retrained file is served and shown within 15 s; as many versions as asked for are kept."""
-    publisher = publisher_of(server, published, tmp_path, keep=3)
-    for factor in (0.5, 0.6, 0.7, 0.8):
+    publisher = publisher_of(server, published, tmp_path, keep=2)
+    for factor in (0.5, 0.6):
         found = publisher.publish("night", changed_lora(tmp_path / "night.safetensors", factor))
         assert found is not None
         assert found.samples is not None
@@ -103,7 +106,7 @@ def test_file_to_first_image(server: Server, client: Client, published: Any, tmp
     assert publisher.publish("night", tmp_path / "night.safetensors") is None, "it is served already"
     store = published[0]
     versions = store.current().loras["night"].versions
-    assert len(versions) == 3
+    assert len(versions) == 2
     assert all(store.path(version).is_file() for version in versions)
     assert client.generate(PROMPT, **ASKED).metadata["model"]["loras"]["night"] == versions[-1]
 
@@ -117,7 +120,7 @@ def test_bad_files_leave_what_is_served(server: Server, client: Client, publishe
     changes: dict[str, Any] = {
         "cut short": lambda: bad.write_bytes((REPOSITORY / "miniature/loras/night.safetensors").read_bytes()[:-9]),
         "not finite": lambda: save_file(state | {first: np.full_like(state[first], np.nan)}, bad),
-        "keys name no layer": lambda: save_file({f"transformer_x.{name}": values for name, values in state.items()}, bad),
+        "keys name no layer": lambda: save_file({f"other.{name}": values for name, values in state.items()}, bad),
     }
     for reason, write in changes.items():
         write()
