@@ -11,13 +11,16 @@ from typer.testing import CliRunner
 from intaglio import doctor
 from intaglio.serving import command as serve
 from intaglio_client import command as generate
-from intaglio_client import demo
+from intaglio_client import demo, watch_command
 from intaglio_export import command as build
+from intaglio_export import loras_command as loras
 from intaglio_train import command as train
 
 from .pages import ROOT, blocks
 
-APPS = {"build": build.app, "serve": serve.app, "generate": generate.app, "demo": demo.app, "doctor": doctor.app, "train": train.app}
+APPS = {
+    "build": build.app, "serve": serve.app, "generate": generate.app, "demo": demo.app, "doctor": doctor.app, "train": train.app,
+    "loras": loras.app, "watch": watch_command.watch_app, "rollback": watch_command.rollback_app}  # fmt: skip
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCED = "".join(text for language, text in blocks("README.md") if not language)
 COMMANDS = re.findall(r"^intaglio ([^#\n]+)", FENCED, re.MULTILINE) + re.findall(r"`intaglio ([a-z][^`]*)`", README)
@@ -31,7 +34,7 @@ def help_of(command: str) -> str:
     return done.output
 
 
-@pytest.mark.parametrize("page", ["README.md", "miniature/README.md", "docs/clients.md"])
+@pytest.mark.parametrize("page", ["README.md", "miniature/README.md", "docs/clients.md", "docs/loras.md"])
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     missing = [link for link in re.findall(r"\]\(([^):]+)\)", text) if not (ROOT / page).parent.joinpath(link).exists()]

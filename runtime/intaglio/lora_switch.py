@@ -74,6 +74,8 @@ class SwapCounts:
     seconds: float = 0.0
     """Of all swaps."""
     last_seconds: float = 0.0
+    last_writing: float = 0.0
+    """Of `last_seconds`, what the engines took for the new weights; the rest was reading files and computing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +171,14 @@ class LoraSwitch:
         started = time.perf_counter()
         before = self.resident
         try:
-            self._replace(self._prepared(asked))
+            prepared = self._prepared(asked)
+            computed = time.perf_counter()
+            self._replace(prepared)
         except (IntaglioError, MemoryError) as error:
             self.counts.failures += 1
             raise SwapFailed(f"loras: {set_text(asked)} could not be put on: {error}; {self._after_failure(before)}") from error
-        seconds = time.perf_counter() - started
+        ended = time.perf_counter()
+        seconds, self.counts.last_writing = ended - started, ended - computed
         self.counts.swaps += 1
         self.counts.seconds += seconds
         self.counts.last_seconds = seconds
