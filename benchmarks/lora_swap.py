@@ -104,7 +104,8 @@ def measure_swaps(diffuse: Diffuse, loras: list[ResolvedLora], *, count: int) ->
     """Alternating sets, none between them or not; files are in memory after the first."""
     assert diffuse.loras is not None
     first, second = loras
-    switch, results = diffuse.loras, {}
+    switch = diffuse.loras
+    results: dict[str, Any] = {}
     started = time.perf_counter()
     switch.ensure((first, second))
     results["first_with_reading_the_files"] = round(time.perf_counter() - started, 5)

@@ -308,12 +308,12 @@ def load_deployment(path: Path) -> Deployment:
 
 
 def _with_registry(data: dict[str, Any], path: Path) -> dict[str, Any]:
-    """`data` with the registry's LoRAs among `loras`; those that the hub holds are left to `intaglio loras add`."""
+    """`data` with the registry's LoRAs among `loras`, where they can be fused; one that the hub holds can only be swapped in."""
     named, own = data.get("registry"), data.get("loras") or {}
     if not isinstance(named, str) or not isinstance(own, dict):
         return data
     entries = load_registry(path.parent / named).loras
     if both := sorted(set(entries) & set(own)):
         raise ConfigError(f"{path}: loras.{both[0]}: {named} has a LoRA of that id too")
-    found = {lora: {"path": str(entry.file), "weight": entry.weight} for lora, entry in entries.items()}
+    found = {lora: {"path": str(entry.file), "weight": entry.weight} for lora, entry in entries.items() if entry.file is not None}
     return {**data, "loras": {**own, **found}}

@@ -83,6 +83,24 @@ def test_refit_replaces_weights_and_keeps_earlier_ones_on_an_error(backend: Onnx
     np.testing.assert_array_equal(own, [10, 10, 10])
 
 
+def test_kernels_are_replaced_in_place_too(backend: OnnxRuntimeBackend, tmp_path: Path) -> None:
+    """ONNX Runtime rearranges kernels into blocks of channels where they are not replaceable."""
+    network = NetworkSpec("toy", (TensorSpec("x", (1, 16, 4, 4)),), (TensorSpec("y", (1, 16, 4, 4)),))
+    own = np.random.default_rng(0).standard_normal((16, 16, 3, 3)).astype(np.float32)
+    value = helper.make_tensor_value_info
+    nodes = [helper.make_node("Conv", ["x", "kernel"], ["y"], pads=[1, 1, 1, 1])]
+    ports = [value("x", TensorProto.FLOAT, [1, 16, 4, 4])], [value("y", TensorProto.FLOAT, [1, 16, 4, 4])]
+    graph = helper.make_graph(nodes, "toy", *ports, [numpy_helper.from_array(own, "kernel")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "toy.onnx")
+    call = HostCall(backend, backend.load(network, tmp_path / "toy.onnx", precision="fp32", replaceable={"kernel": own}))
+    x = np.ones((1, 16, 4, 4), np.float32)
+    before = call({}, x=x)["y"]
+    call._engine.refit({"kernel": 2 * own})
+    np.testing.assert_allclose(call({}, x=x)["y"], 2 * before, rtol=1e-5)
+    call._engine.refit({"kernel": own})
+    np.testing.assert_array_equal(call({}, x=x)["y"], before)
+
+
 def test_replaceable_weights_are_checked_at_load(backend: OnnxRuntimeBackend, tmp_path: Path) -> None:
     path = write_toy(tmp_path / "toy.onnx")
     with pytest.raises(EngineMismatch, match=r"toy.weight: weight is float32\[2\], engine has float32\[3\]"):

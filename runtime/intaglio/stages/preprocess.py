@@ -45,8 +45,10 @@ class Preprocess:
         self._tokenizers: tuple[PromptTokenizer, ...] = ()
 
     def __enter__(self) -> Self:
-        """Raises EngineMismatch on missing or changed files, ConfigError on a tokenizer that is none."""
+        """Raises EngineMismatch on missing or changed files, ConfigError on a tokenizer or a registry of LoRAs that is none."""
         check_files(self._folder, self._manifest.files, command=self._manifest.rebuild)
+        if self._loras is not None:
+            self._loras.current()
         self._tokenizers = tuple(PromptTokenizer.from_folder(self._folder / name) for name in self._manifest.tokenizers)
         return self
 
