@@ -75,7 +75,7 @@ class World:
     def module(self, component: Any, module: str) -> Array:
         """The weights of a module, as torch has them."""
         weights = self.engines[component].weights
-        stem = f"{'unet' if component == 'unet' else 'text_encoder'}.{module}.weight"
+        stem = f"{'unet' if component == 'unet' else 'network'}.{module}.weight"
         return weights[stem] if stem in weights else weights[f"{stem}.T"].T
 
 
@@ -96,7 +96,7 @@ def write_locon(path: Path, checkpoint: Checkpoint) -> None:
 
 def write_pristine_of(path: Path, component: str, network: Any, *, dtype: torch.dtype) -> None:
     """As a build does it: matrices of linear layers are transposed in the graph."""
-    wrapper = "unet" if component == "unet" else "text_encoder"
+    wrapper = "unet" if component == "unet" else "network"
     tensors = {}
     for name, values in network.named_parameters():
         if name.endswith(".weight") and values.ndim in (2, 4) and "embeddings." not in name:
