@@ -33,6 +33,7 @@ LORA: Final = "mara"
 SEED: Final = 7
 _STAGES: Final = {
     "preprocess": "preprocess",
+    "lora_swap": "LoRA swap",
     "text_encoders": "text encoders",
     "denoise": "denoise",
     "vae": "vae",

@@ -28,7 +28,7 @@ def run_blocks(page: str, server: Server, folder: Path) -> list[str]:
             languages.append(language)
             code = text.replace("localhost:8001", server.grpc_url).replace("localhost:8000", server.http_url)
             if language == "bash":
-                code = re.sub(r"^intaglio (generate)?", rf"{sys.executable} -m intaglio \\1", code, flags=re.MULTILINE)
+                code = re.sub(r"^intaglio ", f"{sys.executable} -m intaglio ", code, flags=re.MULTILINE)
                 code = code.replace("-m intaglio generate", f"-m intaglio generate --url {server.grpc_url}")
             command = [sys.executable, "-c", code] if language == "python" else ["bash", "-eu", "-o", "pipefail", "-c", code]
             environment = {**os.environ, "no_proxy": "127.0.0.1,localhost"}
