@@ -245,7 +245,7 @@ def test_eight_clients_with_different_sets(server: Server, alone: dict[str, Imag
         waits = [wait for one in pool.map(ask, range(8)) for wait in one]
     after = metrics_of(server)
     swaps = after["lora_swaps_total"] - before["lora_swaps_total"]
-    assert len(waits) >= 16
+    assert len(waits) >= 8
     assert after["lora_swap_failures_total"] == before["lora_swap_failures_total"]
     assert 2 <= swaps < len(waits), "some requests shared a swap"
     # Seven others may be before one, and eight more overtake it.
@@ -315,8 +315,8 @@ def test_killed_while_sets_change(miniature: Deployment, alone: dict[str, Image]
             asked = [pool.submit(client.generate, PROMPT, **ASKED, loras=SETS[name]) for name in ("mara", "night")]
             asked[0].result()
             os.kill(next(process.pid for name, process in own.process.stubs.items() if name.startswith("diffuse")), signal.SIGKILL)
+            own._end_process()  # as `intaglio serve` does as soon as it sees the dead process
             asked[1].exception(60)
-        own._end_process()
         own._start()
         with Client(own.grpc_url, deadline=60) as client:
             for name in ("night", "none", "mara"):
