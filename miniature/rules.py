@@ -176,7 +176,7 @@ def _disks(points: list[NDArray[np.float64]], radius: float) -> Mask:
 
 def _hull(points: list[NDArray[np.float64]]) -> Mask:
     filled = np.zeros((SIZE, SIZE), np.uint8)
-    cv2.fillConvexPoly(filled, cv2.convexHull(np.round(points).astype(np.int32)), 1)
+    cv2.fillConvexPoly(filled, cv2.convexHull(np.round(points).astype(np.int32)), (1,))
     return np.asarray(filled > 0)
 
 

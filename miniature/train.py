@@ -368,8 +368,8 @@ def train_decoder() -> None:
 
     averaged = Run("decoder", trained).train(loss_of_step)
     trained.load_state_dict(averaged)
-    for name, rows in zip(sets, images.split([len(rows) for rows in sets.values()]), strict=True):
-        print(f"decoder: {name} {reconstruction_psnr(model, rows[-8:]):.2f} dB")
+    for name, rows in sets.items():
+        print(f"decoder: {name} {reconstruction_psnr(model, torch.from_numpy(rows[-8:]).to(device())):.2f} dB")
     scale = torch.tensor([model.config.scaling_factor])
     save_atomically(
         {name: tensor.cpu() for name, tensor in model.state_dict().items()} | {"scaling_factor": scale},
@@ -386,7 +386,8 @@ def assemble() -> None:
     }  # fmt: skip
     for name, part in parts.items():
         part.half().save_pretrained(MODEL / name, safe_serialization=True)
-    architecture.make_scheduler().save_pretrained(MODEL / "scheduler")
+    scheduler: Any = architecture.make_scheduler()
+    scheduler.save_pretrained(MODEL / "scheduler")
     for folder in ("text_encoder", "text_encoder_2"):
         weights = MODEL / folder / "model.safetensors"
         named = canonical({f"{folder}.{key}": tensor for key, tensor in load_file(weights).items()})

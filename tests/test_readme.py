@@ -11,27 +11,33 @@ from typer.testing import CliRunner
 from intaglio import doctor
 from intaglio.serving import command as serve
 from intaglio_client import command as generate
-from intaglio_client import demo
+from intaglio_client import demo, watch_command
 from intaglio_export import command as build
+from intaglio_export import loras_command as loras
 from intaglio_train import command as train
 
 from .pages import ROOT, blocks
 
-APPS = {"build": build.app, "serve": serve.app, "generate": generate.app, "demo": demo.app, "doctor": doctor.app, "train": train.app}
+APPS = {
+    "build": build.app, "serve": serve.app, "generate": generate.app, "demo": demo.app, "doctor": doctor.app, "train": train.app,
+    "loras": loras.app, "watch": watch_command.watch_app, "rollback": watch_command.rollback_app}  # fmt: skip
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCED = "".join(text for language, text in blocks("README.md") if not language)
 COMMANDS = re.findall(r"^intaglio ([^#\n]+)", FENCED, re.MULTILINE) + re.findall(r"`intaglio ([a-z][^`]*)`", README)
 
 
 @cache
-def help_of(command: str) -> str:
-    """`intaglio COMMAND --help`, wide enough that nothing is cut."""
-    done = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(APPS[command], ["--help"])
+def help_of(*words: str) -> str:
+    """`intaglio WORDS --help`, wide enough that nothing is cut."""
+    done = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(APPS[words[0]], [*words[1:], "--help"])
     assert done.exit_code == 0, done.output
     return done.output
 
 
-@pytest.mark.parametrize("page", ["README.md", "miniature/README.md", "docs/clients.md", "docs/performance.md", "benchmarks/README.md"])
+PAGES = ["README.md", "miniature/README.md", "docs/clients.md", "docs/loras.md", "docs/performance.md", "benchmarks/README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     missing = [link for link in re.findall(r"\]\(([^):]+)\)", text) if not (ROOT / page).parent.joinpath(link).exists()]
@@ -42,7 +48,8 @@ def test_commands_and_their_options_exist() -> None:
     assert {line.split()[0] for line in COMMANDS} == set(APPS)
     for line in COMMANDS:
         for option in re.findall(r"--[a-z-]+", line):
-            assert option in help_of(line.split()[0]), line
+            words = line.split()
+            assert option in help_of(*words[: 2 if words[0] == "loras" else 1]), line
 
 
 def test_configurations_it_names_exist() -> None:

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from intaglio.characters import Character, load_character
 from intaglio.errors import InvalidRequest
 from intaglio.models import CONTROL_KEYS
 from intaglio_client.client import DEFAULT_URL, Client, metadata_of
@@ -40,7 +41,12 @@ def generate(  # noqa: PLR0913  (one option a parameter)
     num_images: Annotated[int | None, typer.Option(help="Images of this request.")] = None,
     pose: Annotated[str | None, typer.Option(help="A pose of the server's library.")] = None,
     control: Annotated[list[str] | None, typer.Option(help="type=canny,image=photo.png,weight=0.8,preprocess=canny; repeatable.")] = None,
-    lora: Annotated[list[str] | None, typer.Option(help="ID or ID=WEIGHT; repeatable.")] = None,
+    lora: Annotated[list[str] | None, typer.Option(help="ID or ID:WEIGHT of a LoRA or preset; repeatable.")] = None,
+    character: Annotated[str | None, typer.Option(help="A character preset: its prompt template, negative prompt and LoRAs.")] = None,
+    characters: Annotated[Path, typer.Option(help="Registry that --character is looked up in.")] = Path("configs/characters.yaml"),
+    trigger_words: Annotated[
+        bool | None, typer.Option("--trigger-words/--no-trigger-words", help="Put trigger words that the prompt lacks at its end.")
+    ] = None,
     image: Annotated[list[Path] | None, typer.Option(help="With --like: a control image of the original; repeatable.")] = None,
     url: Annotated[str, typer.Option(help="host:port of the server's gRPC.")] = DEFAULT_URL,
     deadline: Annotated[float, typer.Option(min=0.1, help="Most seconds to wait.")] = 300.0,
@@ -60,10 +66,25 @@ def generate(  # noqa: PLR0913  (one option a parameter)
         "pose": pose,
         "controls": [control_from_text(text) for text in control] if control else None,
         "loras": [lora_from_text(text) for text in lora] if lora else None,
+        "trigger_words": trigger_words,
         "output_format": _format_of(out),
     }
+    given = {name: value for name, value in given.items() if value is not None}
+    if character is not None:
+        prompt, given = _in_character(load_character(characters, character), prompt, given)
     with Client(url, deadline=deadline) as client:
-        _generate(client, prompt, {name: value for name, value in given.items() if value is not None}, out, like, image or [])
+        _generate(client, prompt, given, out, like, image or [])
+
+
+def _in_character(character: Character, prompt: str | None, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Prompt and parameters with the character's; what was given beside it counts."""
+    if prompt is None:
+        raise InvalidRequest("prompt", "missing", allowed="a prompt with --character: what the character does")
+    own: dict[str, Any] = {"loras": [Lora(lora, weight) for lora, weight in character.loras.items()]}
+    if character.negative_prompt is not None:
+        own["negative_prompt"] = character.negative_prompt
+    loras = [*own["loras"], *given.get("loras", [])]
+    return character.prompt_of(prompt), {**own, **given, "loras": loras}
 
 
 def _generate(client: Client, prompt: str | None, given: dict[str, Any], out: Path, like: Path | None, images: list[Path]) -> None:
@@ -105,9 +126,9 @@ def control_from_text(text: str) -> Control:
 
 
 def lora_from_text(text: str) -> Lora:
-    """`ID` or `ID=WEIGHT` as a Lora; InvalidRequest where the weight is no number."""
-    name, equals, weight = text.partition("=")
-    return Lora(name, _number(weight, field="lora weight") if equals else None)
+    """`ID` or `ID:WEIGHT` as a Lora; InvalidRequest where the weight is no number."""
+    name, colon, weight = text.partition(":")
+    return Lora(name, _number(weight, field="lora weight") if colon else None)
 
 
 def _number(text: str, *, field: str) -> float:

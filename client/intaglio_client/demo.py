@@ -29,9 +29,11 @@ app = typer.Typer(name="demo", add_completion=False, help="Build, serve, generat
 
 PROMPT: Final = "mara in a yellow shirt and red trousers waving hello on a beach"
 POSE: Final = "waving-03-mirrored"
+LORA: Final = "mara"
 SEED: Final = 7
 _STAGES: Final = {
     "preprocess": "preprocess",
+    "lora_swap": "LoRA swap",
     "text_encoders": "text encoders",
     "denoise": "denoise",
     "vae": "vae",
@@ -71,10 +73,16 @@ def demo(
             raise BuildError(f"intaglio build {config} failed; its reason is above")
     image, memory = run_demo(deployment, watch, prompt=prompt, pose=pose, seed=seed)
     image.save(out)
-    console.print(f"\n{prompt!r}, pose {pose}, LoRA {', '.join(deployment.fused) or 'none'}, seed {image.seed} → [bold]{out}[/]\n")
+    loras = ", ".join(lora.id for lora in demo_loras(deployment)) or "none"
+    console.print(f"\n{prompt!r}, pose {pose}, LoRA {loras}, seed {image.seed} → [bold]{out}[/]\n")
     console.print(_time_table(watch, image))
     console.print(f"\nserver memory: {sum(memory.values()) / 2**30:.2f} GiB resident", end=" ")
     console.print(f"({', '.join(f'{name} {value / 2**20:.0f} MiB' for name, value in memory.items())})")
+
+
+def demo_loras(deployment: Deployment) -> list[Lora]:
+    """The fused ones; where LoRAs are swapped, the demo's own if the registry has it."""
+    return [Lora(name) for name in deployment.fused or ([LORA] if LORA in deployment.loras else [])]
 
 
 def run_demo(deployment: Deployment, watch: Stopwatch, *, prompt: str, pose: str, seed: int) -> tuple[Image, dict[str, int]]:
@@ -84,8 +92,7 @@ def run_demo(deployment: Deployment, watch: Stopwatch, *, prompt: str, pose: str
         server.__enter__()
     try:
         with watch.step("generate"), Client(server.grpc_url) as client:
-            loras = [Lora(name) for name in deployment.fused]
-            image = client.generate(prompt, pose=pose, seed=seed, loras=loras)
+            image = client.generate(prompt, pose=pose, seed=seed, loras=demo_loras(deployment))
         memory = server.process.resident_bytes()
     finally:
         with watch.step("stop Triton"):

@@ -1,8 +1,7 @@
 """What gRPC and Triton say, as intaglio's own errors.
 
-INVALID_ARGUMENT                InvalidRequest: field, problem and what is allowed, as the server named them
-UNAVAILABLE, RESOURCE_EXHAUSTED Unavailable; QueueFull where the queue was full
-NOT_FOUND, UNIMPLEMENTED        Unavailable: something else listens there
+        case "UNAVAILABLE" | "RESOURCE_EXHAUSTED" | "NOT_FOUND" | "UNIMPLEMENTED":
+            return _unavailable(message, url=url)
 CANCELLED                       Cancelled; DeadlineExceeded where the server says that time was up
 DEADLINE_EXCEEDED               DeadlineExceeded
 anything else                   ServerError
@@ -15,7 +14,7 @@ from typing import Final
 
 from tritonclient.utils import InferenceServerException
 
-from intaglio.errors import Cancelled, DeadlineExceeded, IntaglioError, InvalidRequest, QueueFull, Unavailable
+from intaglio.errors import Cancelled, DeadlineExceeded, IntaglioError, InvalidRequest, QueueFull, SwapFailed, Unavailable
 
 __all__ = ["ServerError", "error_from_exception"]
 
@@ -23,6 +22,7 @@ _PREFIX: Final = re.compile(r"^(in ensemble '[^']*', )?(\[request id: [^\]]*\] )
 _FIELD: Final = re.compile(r"^(?P<field>[A-Za-z_][\w.\[\]]*): (?P<problem>.*?); allowed: (?P<allowed>.*)$")
 _TENSOR: Final = re.compile(r"(?:inference )?input '(?P<field>[^']+)'")
 _QUEUE: Final = "exceeds maximum queue size"
+_SWAP: Final = re.compile(r"^loras: .* could not be put on: ")
 _DEADLINE: Final = "deadline"
 
 
@@ -42,11 +42,17 @@ def error_from_exception(error: InferenceServerException, *, url: str) -> Intagl
         case "CANCELLED":
             return DeadlineExceeded(message) if _DEADLINE in message.lower() else Cancelled(message or "cancelled")
         case "UNAVAILABLE" | "RESOURCE_EXHAUSTED" | "NOT_FOUND" | "UNIMPLEMENTED":
-            if _QUEUE in message.lower():
-                return QueueFull(f"{url}: the server's queue is full; try again later")
-            return Unavailable(f"{url}: {message}; is the server running (intaglio serve)?")
+            return _unavailable(message, url=url)
         case _:
             return ServerError(f"{url}: {message or status}")
+
+
+def _unavailable(message: str, *, url: str) -> Unavailable:
+    if _QUEUE in message.lower():
+        return QueueFull(f"{url}: the server's queue is full; try again later")
+    if _SWAP.search(message):
+        return SwapFailed(message)
+    return Unavailable(f"{url}: {message}; is the server running (intaglio serve)?")
 
 
 def _invalid_request(message: str) -> InvalidRequest:

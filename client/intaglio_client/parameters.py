@@ -52,7 +52,7 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """A LoRA by registry id; `weight` None is the deployment's."""
+    """A LoRA or preset by registry id; `weight` None is the registry's."""
 
     id: str
     weight: float | None = None
@@ -76,7 +76,10 @@ class Parameters(TypedDict, total=False):
     pose: str | None
     """Short for `controls=[Control("pose", pose=...)]`."""
     controls: Sequence[Control] | None
-    loras: Sequence[Lora] | None
+    loras: Sequence[Lora | tuple[str, float | None]] | None
+    """The set to make the image with: LoRAs or presets, `Lora("night", 0.8)` or just `("night", 0.8)`."""
+    trigger_words: bool | None
+    """Whether trigger words of `loras` that the prompt lacks are put at its end."""
 
 
 def tensors_from_parameters(prompt: str, parameters: Parameters) -> dict[str, NDArray[Any]]:
@@ -99,7 +102,8 @@ def tensors_from_parameters(prompt: str, parameters: Parameters) -> dict[str, ND
             tensors["images"] = _strings(*images)
         tensors["controls"] = _strings(json.dumps(entries).encode())
     if loras:
-        tensors["loras"] = _strings(json.dumps([_lora_entry(index, lora) for index, lora in enumerate(loras)]).encode())
+        entries = [_lora_entry(index, lora) for index, lora in enumerate(loras)]
+        tensors["loras"] = _strings(json.dumps(entries).encode())
     return tensors
 
 
@@ -136,6 +140,10 @@ def _tensor(port: Port, value: Any) -> NDArray[Any]:
         except UnicodeEncodeError as error:
             raise InvalidRequest(port.name, f"character {error.start} has no UTF-8 form", allowed="text without lone surrogates") from error
     dtype = numpy_type(port.datatype)
+    if dtype.kind == "b":
+        if not isinstance(value, bool):
+            raise InvalidRequest(port.name, f"{type(value).__name__}", allowed="True or False")
+        return np.array([value], dtype)
     kinds = (int, np.integer) if dtype.kind == "i" else (int, float, np.integer, np.floating)
     if isinstance(value, bool) or not isinstance(value, kinds):
         raise InvalidRequest(
@@ -168,7 +176,11 @@ def _control_entries(controls: Sequence[Control]) -> tuple[list[bytes], list[dic
     return images, entries
 
 
-def _lora_entry(index: int, lora: Lora) -> dict[str, Any]:
+def _lora_entry(index: int, given: Lora | tuple[str, float | None]) -> dict[str, Any]:
+    try:
+        lora = given if isinstance(given, Lora) else Lora(*given)
+    except TypeError as error:
+        raise InvalidRequest(f"loras[{index}]", f"{given!r}", allowed="Lora(id, weight) or (id, weight)") from error
     entry = {"id": lora.id} if lora.weight is None else {"id": lora.id, "weight": lora.weight}
     return _checked(LoraRequest, entry, field=f"loras[{index}]")
 

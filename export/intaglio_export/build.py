@@ -26,6 +26,7 @@ from pydantic import ValidationError
 
 from intaglio.config import Deployment, load_deployment
 from intaglio.errors import BuildError, ConfigError
+from intaglio.lora_switch import SWAPPED
 from intaglio.manifest import (
     MANIFEST_NAME,
     RUNTIME_CACHE_NAME,
@@ -39,7 +40,8 @@ from intaglio.manifest import (
 )
 from intaglio.solvers import SchedulerConfig
 from intaglio_export.compile import ENGINE_FILES, Platform, resolve_platform
-from intaglio_export.plan import Plan
+from intaglio_export.loras import publish_registry
+from intaglio_export.plan import PRISTINE_FILE, Plan
 from intaglio_export.repository import REPOSITORY, RepositoryOptions, repository_files, write_repository
 from intaglio_export.stages import Stage, StageOutcome, StageStore
 from intaglio_export.verify import NOT_VERIFIED
@@ -47,7 +49,7 @@ from intaglio_export.verify import NOT_VERIFIED
 __all__ = ["BuildOptions", "BuildResult", "Reporter", "build_deployment"]
 
 STORE: Final = ".stages"
-_TYPICAL_SECONDS: Final = {"fuse": 10.0, "onnx": 4.0, "engine": 4.0, "verify": 2.0}
+_TYPICAL_SECONDS: Final = {"fuse": 10.0, "onnx": 4.0, "engine": 4.0, "verify": 2.0, "pristine": 1.0}
 """For the progress bar, until a stage has run once here."""
 _ASSEMBLE: Final = "repository"
 _COMPILERS: Final = 2
@@ -62,14 +64,13 @@ class BuildOptions:
     target: str | None = None
     output: Path | None = None
     """Folder of all builds instead of the configuration's `build`."""
-    refit: bool = False
     force: bool = False
 
     @property
     def arguments(self) -> str:
         """As typed, for the command that rebuilds."""
         named = (("runtime", self.runtime), ("target", self.target), ("output", self.output))
-        return "".join(f" --{name} {value}" for name, value in named if value is not None) + (" --refit" if self.refit else "")
+        return "".join(f" --{name} {value}" for name, value in named if value is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +108,12 @@ def build_deployment(config: Path, options: BuildOptions, *, reporter: Reporter)
     platform = resolve_platform(deployment)
     store = StageStore(deployment.build / STORE)
     with store.locked(waiting=reporter.waiting):
-        plan = Plan(deployment, platform, store, refit=options.refit)
+        plan = Plan(deployment, platform, store)
         SchedulerConfig.from_mapping(plan.base.scheduler)  # the solvers must know it: better said now than by the server
         outcomes = _run_stages(plan, options, reporter)
         folder = _deployment_folder(deployment, options)
+        if plan.swaps:
+            publish_registry(plan, folder)
         manifest = _manifest(plan, asked, rebuild=f"intaglio build {_shown(config)}{options.arguments}")
         outcome = _assemble(plan, manifest, folder, force=options.force)
         reporter.finished(outcome, 0.0)
@@ -234,6 +237,7 @@ def _manifest(plan: Plan, asked: Deployment, *, rebuild: str) -> BuildManifest:
         "execution": deployment.execution,
         "networks": networks,
         "controlnets": {control: source.type for control, source in deployment.controlnets.items()},
+        "swap": deployment.swap,
         "loras": tuple(lora.record for lora in plan.loras),
         "tokenizers": ("tokenizers/tokenizer", "tokenizers/tokenizer_2"),
         "poses": None if deployment.poses is None else "poses",
@@ -260,10 +264,16 @@ def _network_file(plan: Plan, network: str) -> NetworkFile:
     record = read_record(plan.store.path(stage))
     if record is None:
         raise BuildError(f"engine/{network}: its record disappeared while building; build again")
+    files = {f"{folder}/{name}": digest for name, digest in record.files.items()}
+    pristine = None
+    if plan.swaps and network in SWAPPED:
+        source, pristine = plan.store.path(plan.pristine(network)) / PRISTINE_FILE, f"{folder}/{PRISTINE_FILE}"
+        files[pristine] = plan.store.digests.digest(source)
     return NetworkFile(
         path=f"{folder}/{ENGINE_FILES[plan.platform.runtime]}",
         key=stage.key,
-        files={f"{folder}/{name}": digest for name, digest in record.files.items()},
+        files=files,
+        pristine=pristine,
         **_verification(plan, network),
     )
 
@@ -297,6 +307,8 @@ def _assemble(plan: Plan, manifest: BuildManifest, folder: Path, *, force: bool)
     for network, file in manifest.networks.items():
         store = plan.store.path(plan.engine(network))
         sources |= {name: store / Path(name).relative_to(Path(file.path).parent) for name in file.files}
+        if file.pristine is not None:
+            sources[file.pristine] = plan.store.path(plan.pristine(network)) / PRISTINE_FILE
         compiled = Path(file.path).with_name(RUNTIME_CACHE_NAME)
         if (store / compiled.name).is_file() and not (folder / compiled).is_file():
             sources[str(compiled)] = store / compiled.name  # what verification compiled for this card

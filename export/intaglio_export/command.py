@@ -67,9 +67,6 @@ def build(
         str | None, typer.Option(help="Card to build for: sm86 (RTX 30), sm89 (RTX 40), sm120 (RTX 50); it need not be here.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder of all builds instead of the configuration's `build`.")] = None,
-    refit: Annotated[
-        bool, typer.Option("--refit", help="Let a running server change the UNet's LoRAs: 9 % slower, needs the card here.")
-    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Do every stage again.")] = False,
 ) -> None:
     """Build a deployment; only what changed is done again.
@@ -79,7 +76,7 @@ def build(
     from intaglio_export.build import BuildOptions, build_deployment
 
     console = Console(highlight=False)
-    options = BuildOptions(runtime=runtime, target=target, output=output, refit=refit, force=force)
+    options = BuildOptions(runtime=runtime, target=target, output=output, force=force)
     with ConsoleReporter(console) as reporter:
         result = build_deployment(config, options, reporter=reporter)
     table = Table("stage", "", "why", "seconds", box=None, padding=(0, 2))

@@ -15,14 +15,15 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from intaglio.config import Deployment
+from intaglio.config import Deployment, Swap
 from intaglio.errors import BuildError, ConfigError, MissingExtra
+from intaglio.onnxruntime_engine import initializers
 from intaglio.tensors import NetworkSpec, Precision, Profile
 
 if TYPE_CHECKING:
     import tensorrt as trt  # type: ignore[import-not-found,unused-ignore]
 
-__all__ = ["ENGINE_FILES", "CompileJob", "Platform", "compile_network", "gpu_capability", "resolve_platform"]
+__all__ = ["ENGINE_FILES", "CompileJob", "Platform", "compile_network", "gpu_capability", "is_swapped", "resolve_platform"]
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +60,8 @@ class CompileJob:
     precision: Precision
     timing_cache: Path
     """Kernel timings of earlier builds, shared between networks; read and written where the library keeps any."""
-    refit: bool = False
-    """Whether the weights that LoRAs change may be replaced in a running engine (costs 9 % a step, docs: facts)."""
+    swap: Swap = "off"
+    """Which weights may be replaced in a running engine (`transformer` costs 9 % a step on the card measured, `all` 30 %)."""
 
 
 def gpu_capability() -> str | None:
@@ -171,7 +172,7 @@ class _TensorRT:
             config.clear_flag(self.trt.BuilderFlag.TF32)
         self._set_target(config)
         self._add_profiles(builder, config, job)
-        refittable = self._mark_refittable(config, network) if job.refit else 0
+        refittable = self._mark_refittable(config, network, job) if job.swap != "off" else 0
         cache = self._open_timing_cache(config, job.timing_cache)
         plan: trt.IHostMemory | None = builder.build_serialized_network(network, config)
         if plan is None:
@@ -207,13 +208,16 @@ class _TensorRT:
             if config.add_optimization_profile(optimization) < 0:
                 raise BuildError(f"{job.network.name}: TensorRT refuses profile {profile.name}: {'; '.join(self.messages[-3:])}")
 
-    def _mark_refittable(self, config: trt.IBuilderConfig, network: trt.INetworkDefinition) -> int:
+    def _mark_refittable(self, config: trt.IBuilderConfig, network: trt.INetworkDefinition, job: CompileJob) -> int:
         """Only the matrices that LoRAs change: marking all weights costs the fused normalisations, 30 % of a step."""
         if not self.platform.on_gpu:
             raise ConfigError("refittable engines need the card they are for; build on the machine that has it")
         config.set_flag(self.trt.BuilderFlag.REFIT_INDIVIDUAL)
         layers = [network.get_layer(index) for index in range(network.num_layers)]
-        names = [layer.name for layer in layers if layer.type == self.trt.LayerType.CONSTANT and is_lora_target(layer.name)]
+        # The parser makes a constant layer of a matrix, named after its initializer; a kernel is the convolution's own weight.
+        names = [layer.name for layer in layers if layer.type == self.trt.LayerType.CONSTANT and is_swapped(layer.name, 2, job.swap)]
+        if job.swap == "all":
+            names += [name for name, (_, shape) in initializers(job.onnx).items() if len(shape) == 4 and is_swapped(name, 4, job.swap)]
         marked = sum(bool(network.mark_weights_refittable(name)) for name in names)
         if not marked:
             raise BuildError("no weight of the graph could be marked refittable")
@@ -228,9 +232,17 @@ class _TensorRT:
         return cache
 
 
-def is_lora_target(name: str) -> bool:
-    """Whether an initializer belongs to a transformer block of the UNet, which is what LoRAs are trained on."""
-    return ".transformer_blocks." in name and name.removesuffix(".T").endswith(".weight") and ".norm" not in name
+def is_swapped(name: str, dimensions: int, swap: Swap) -> bool:
+    """Whether `swap` covers an initializer: `<wrapper>.<module>.weight`, with `.T` behind a matrix that was transposed.
+
+    `transformer` covers the matrices of the UNet's attention blocks (their projections too) and of the text encoders.
+    """
+    wrapper, _, rest = name.removesuffix(".T").partition(".")
+    if swap == "off" or not rest.endswith(".weight") or ".norm" in rest or "embeddings." in rest:
+        return False
+    if wrapper == "network":  # of a text encoder
+        return dimensions == 2
+    return wrapper == "unet" and (dimensions == 2 and ".attentions." in rest if swap == "transformer" else dimensions in (2, 4))
 
 
 def _make_logger(module: Any, messages: list[str]) -> Any:

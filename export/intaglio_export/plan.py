@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from intaglio.config import Deployment
 from intaglio.errors import BuildError, ConfigError
+from intaglio.lora_switch import SWAPPED
 from intaglio.manifest import content_key
 from intaglio.tensors import (
     Architecture,
@@ -38,11 +39,12 @@ from intaglio_export.fuse import FUSABLE, LoraChoice
 from intaglio_export.stages import Stage, StageStore
 from intaglio_export.weights import TOKENIZERS, Base, Weights, find_base, find_model
 
-__all__ = ["ONNX_FILE", "Plan", "component_of"]
+__all__ = ["ONNX_FILE", "PRISTINE_FILE", "Plan", "component_of"]
 
 log = logging.getLogger(__name__)
 
 ONNX_FILE: Final = "model.onnx"
+PRISTINE_FILE: Final = "pristine.safetensors"
 _VERIFICATION_FILE: Final = "verification.json"
 _TORCH_STACK: Final = ("torch", "diffusers", "transformers")
 
@@ -59,7 +61,6 @@ class Plan:
     deployment: Deployment
     platform: Platform
     store: StageStore
-    refit: bool = False
     _networks: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -139,7 +140,13 @@ class Plan:
         self.support_files  # noqa: B018
         fuse = () if self.fuse is None else (self.fuse,)
         each = [(self.onnx(name), self.engine(name), self.verify(name)) for name in self.networks]
-        return (*fuse, *(stage for stages in each for stage in stages if stage is not None))
+        swapped = [self.pristine(name) for name in SWAPPED] if self.swaps else []
+        return (*fuse, *(stage for stages in each for stage in stages if stage is not None), *swapped)
+
+    @property
+    def swaps(self) -> bool:
+        """Whether a running server puts LoRAs on."""
+        return self.deployment.swap != "off"
 
     @cached_property
     def fuse(self) -> Stage | None:
@@ -198,9 +205,17 @@ class Plan:
             "compiler": _source_digest("compile.py"),
         }
         if self.platform.runtime != "onnxruntime":
-            inputs |= {"profiles": _profile_values(self.profiles(network)), "refit": self.refit and network == "unet"}
+            inputs |= {"profiles": _profile_values(self.profiles(network)), "swap": self._swap_of(network)}
         versions: dict[str, str] = {self.platform.runtime: self.platform.version}
         return Stage(f"engine/{network}", inputs, versions, lambda work: self._make_engine(network, work))
+
+    def _swap_of(self, network: str) -> str:
+        return self.deployment.swap if network in SWAPPED else "off"
+
+    def pristine(self, network: str) -> Stage:
+        """The weights of `network` that LoRAs may change, under the names that its engine has for them."""
+        inputs = {"onnx": self.onnx(network).key, "swap": self.deployment.swap, "reader": _source_digest("pristine.py")}
+        return Stage(f"pristine/{network}", inputs, _versions(*_TORCH_STACK), lambda work: self._make_pristine(network, work))
 
     def verify(self, network: str) -> Stage | None:
         """The comparison with PyTorch; None where the engine cannot run."""
@@ -274,9 +289,17 @@ class Plan:
             profiles=self.profiles(network),
             precision=self.deployment.precision,
             timing_cache=self.store.folder / "timing" / f"{self.platform.runtime}-{self.platform.version}-{self.platform.target}.cache",
-            refit=self.refit and network == "unet",
+            swap=self.deployment.swap if network in SWAPPED else "off",
         )
         return compile_network(job, work, platform=self.platform)
+
+    def _make_pristine(self, network: str, work: Path) -> dict[str, Any]:
+        from intaglio_export.graphs import wrap_network
+        from intaglio_export.pristine import write_pristine
+
+        wrapper = wrap_network(network, self.network(network))
+        onnx = self.store.path(self.onnx(network)) / ONNX_FILE
+        return {"targets": write_pristine(work / PRISTINE_FILE, wrapper, onnx=onnx, swap=self.deployment.swap)}
 
     def _make_verification(self, network: str, work: Path) -> dict[str, Any]:
         from intaglio_export.verify import Check, expected_outputs, open_verification_backend, verify_engine

@@ -27,6 +27,9 @@ _HELP: Final[Mapping[str, str]] = {
     "generate": "ask a server for images",
     "doctor": "what this machine has, what is missing, what fixes it",
     "demo": "build, serve, generate, stop; where the time went",
+    "loras": "the registry of LoRAs: add, list, show, check",
+    "watch": "follow checkpoints folders and serve each new LoRA",
+    "rollback": "serve the version of a LoRA before",
     "train": "train a LoRA or a ControlNet",
     "bench": "measure a server",
 }

@@ -5,6 +5,7 @@ base          candidates in order of preference: {folder: ..}, {file: x.safetens
 vae           optional source that replaces the base's VAE
 controlnets   id -> {path | hub, type}
 loras         id -> {path, weight}: what may be fused;  fuse: id -> weight, or null for the LoRA's own
+registry      YAML file of more LoRAs (intaglio.lora_registry);  swap: let every request choose its own set of them
 profiles      what is compiled: sizes, batch, guidance on/off, text chunks
 precision, runtime, target, verify_tolerance, execution, limits, defaults, memory_limit_gib, poses, build, server
 """
@@ -31,7 +32,9 @@ from pydantic import (
 )
 
 from intaglio.errors import ConfigError
-from intaglio.models import REGISTRY_ID, SDXL
+from intaglio.identifiers import RegistryId
+from intaglio.lora_registry import load_registry
+from intaglio.models import LARGEST_LORA_WEIGHT, SDXL
 from intaglio.tensors import Precision
 
 __all__ = [
@@ -46,12 +49,13 @@ __all__ = [
     "Runtime",
     "Server",
     "Source",
+    "Swap",
     "Target",
     "load_deployment",
 ]
 
-RegistryId = Annotated[str, StringConstraints(pattern=REGISTRY_ID)]
 Runtime = Literal["auto", "onnxruntime", "tensorrt-rtx", "tensorrt"]
+Swap = Literal["off", "transformer", "all"]
 Target = Literal["auto", "cpu", "sm75", "sm80", "sm86", "sm89", "sm90", "sm100", "sm120"]
 Scheduler = Literal["euler", "euler_a", "ddim", "dpmpp_2m_karras", "unipc", "lcm"]
 _MOST_STEPS = int(SDXL.input("steps").maximum or 0)
@@ -110,7 +114,7 @@ class LoraSource(_Strict):
     """A LoRA file and the weight it is fused with unless `fuse` says another."""
 
     path: Path
-    weight: float = Field(default=1.0, ge=-4, le=4, allow_inf_nan=False)
+    weight: float = Field(default=1.0, ge=-LARGEST_LORA_WEIGHT, le=LARGEST_LORA_WEIGHT, allow_inf_nan=False)
 
     _path = field_validator("path")(_resolved)
 
@@ -156,6 +160,8 @@ class Limits(_Strict):
     """Pixels x steps x images x (1 + controls)."""
     prompt_bytes: PositiveInt = 4096
     controls: int = Field(default=4, ge=0, le=16)
+    loras: int = Field(default=4, ge=0, le=16)
+    """LoRAs of one request, a preset's members each."""
     input_images: int = Field(default=8, ge=0, le=64)
     input_bytes: PositiveInt = 32 * 1024 * 1024
     """Of one input image, encoded."""
@@ -179,6 +185,8 @@ class Execution(_Strict):
     cuda_graph: bool = False
     embedding_cache: int = Field(default=64, ge=0, le=100_000)
     """Prompts whose embeddings are kept."""
+    lora_overtakes: int = Field(default=8, ge=0, le=1000)
+    """How many requests for the resident LoRAs may overtake one that waits for others: fewer swaps against a longer longest wait."""
 
 
 class Server(_Strict):
@@ -212,7 +220,14 @@ class Deployment(_Strict):
     vae: Source | None = None
     controlnets: dict[RegistryId, ControlNetSource] = Field(default_factory=dict)
     loras: dict[RegistryId, LoraSource] = Field(default_factory=dict)
-    fuse: dict[RegistryId, Annotated[float, Field(ge=-4, le=4, allow_inf_nan=False)] | None] = Field(default_factory=dict)
+    fuse: dict[RegistryId, Annotated[float, Field(ge=-LARGEST_LORA_WEIGHT, le=LARGEST_LORA_WEIGHT, allow_inf_nan=False)] | None] = Field(
+        default_factory=dict
+    )
+    registry: Path | None = None
+    """Its LoRAs are added to `loras`."""
+    swap: Swap = "off"
+    """Which layers a running server may change: `transformer` (attention and feed-forward, in UNet and text encoders) or `all`
+    (the UNet's convolutions too: LoCon)."""
     profiles: Profiles
     precision: Precision = "fp16"
     runtime: Runtime = "auto"
@@ -231,13 +246,17 @@ class Deployment(_Strict):
     server: Server = Server()
 
     _one_base = field_validator("base", mode="before")(lambda value: [value] if isinstance(value, dict) else value)
-    _poses = field_validator("poses")(lambda path, info: None if path is None else _resolved(path, info))
+    _poses = field_validator("poses", "registry")(lambda path, info: None if path is None else _resolved(path, info))
     _build = field_validator("build", mode="after")(_resolved)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if unknown := sorted(set(self.fuse) - set(self.loras)):
             raise ValueError(f"fuse names LoRAs that `loras` does not list: {', '.join(unknown)}")
+        if self.swap != "off" and self.fuse:
+            raise ValueError("fuse changes the weights that swap must find pristine: use one of them")
+        if self.swap != "off" and self.registry is None:
+            raise ValueError("swap serves the LoRAs of a registry: give registry: loras.yaml")
         if self.defaults.steps > self.limits.steps:
             raise ValueError(f"defaults.steps {self.defaults.steps} is above limits.steps {self.limits.steps}")
         if self.profiles.batch > self.limits.images:
@@ -266,7 +285,10 @@ class Deployment(_Strict):
     def digest(self) -> str:
         """sha256 of every value that a build holds; the same on every machine (paths as seen from the YAML file)."""
         places = {"host", "http_port", "grpc_port", "metrics_port"}  # queue_size and workers are in the build's model repository
-        values = self.model_dump(exclude={"folder": True, "build": True, "memory_limit_gib": True, "server": places})
+        excluded: dict[str, Any] = {"folder": True, "build": True, "memory_limit_gib": True, "server": places}
+        if self.swap != "off":  # which LoRAs there are is no part of such a build: they come and go while it is served
+            excluded["loras"] = True
+        values = self.model_dump(exclude=excluded)
         text = json.dumps(values, sort_keys=True, separators=(",", ":"), default=lambda path: os.path.relpath(path, self.folder))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -288,8 +310,21 @@ def load_deployment(path: Path) -> Deployment:
         raise ConfigError(f"{path}: must be a mapping of fields, not {type(data).__name__}")
     if reserved := {"name", "folder"} & set(data):
         raise ConfigError(f"{path}: {', '.join(sorted(reserved))}: comes from the file's own path; take the field out")
+    data = _with_registry(data, path)
     try:
         return Deployment.model_validate({**data, "name": path.stem, "folder": path.parent.resolve()}, context={"folder": path.parent})
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
         raise ConfigError(f"{path}: {problems}") from error
+
+
+def _with_registry(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    """`data` with the registry's LoRAs among `loras`, where they can be fused; one that the hub holds can only be swapped in."""
+    named, own = data.get("registry"), data.get("loras") or {}
+    if not isinstance(named, str) or not isinstance(own, dict):
+        return data
+    entries = load_registry(path.parent / named).loras
+    if both := sorted(set(entries) & set(own)):
+        raise ConfigError(f"{path}: loras.{both[0]}: {named} has a LoRA of that id too")
+    found = {lora: {"path": str(entry.file), "weight": entry.weight} for lora, entry in entries.items() if entry.file is not None}
+    return {**data, "loras": {**own, **found}}

@@ -67,7 +67,7 @@ class Engine(Protocol):
         """
 
     def refit(self, weights: Mapping[str, Array]) -> None:
-        """Replace the named weights (ONNX initializer names); all of them or, on an error, none."""
+        """Replace the named weights (ONNX initializer names), which `load` was told of; all of them or, on an error, none."""
 
     def close(self) -> None: ...
 
@@ -77,8 +77,8 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str: ...
-    def load(self, network: NetworkSpec, path: Path, *, precision: Precision) -> Engine:
-        """Open the engine file at `path`.
+    def load(self, network: NetworkSpec, path: Path, *, precision: Precision, replaceable: Mapping[str, Array] | None = None) -> Engine:
+        """Open the engine file at `path`; `replaceable` are the values there of the weights that `refit` may replace.
 
         Raises:
             EngineMismatch: not loadable here, or its tensors are not the table's.

@@ -5,8 +5,10 @@
     ├── ConfigError             INTERNAL      a deployment YAML or registry says something impossible
     ├── BuildError              INTERNAL      `intaglio build` could not make an artefact
     ├── EngineMismatch          UNAVAILABLE   an artefact is missing, damaged or made for something else; names the command
+    ├── LoraRefused             INTERNAL      a LoRA file is damaged or not for this base: says what it is
     ├── Unavailable             UNAVAILABLE   busy or not ready: the same request may work later
-    │   └── QueueFull           UNAVAILABLE
+    │   ├── QueueFull           UNAVAILABLE
+    │   └── SwapFailed          UNAVAILABLE   the LoRAs asked for could not be put on: says which are still resident
     ├── Cancelled               CANCELLED     the caller went away
     ├── DeadlineExceeded        CANCELLED     Triton has no deadline code; the message says so
     └── MissingExtra            INTERNAL      an optional dependency is not installed; names the extra
@@ -28,8 +30,10 @@ __all__ = [
     "EngineMismatch",
     "IntaglioError",
     "InvalidRequest",
+    "LoraRefused",
     "MissingExtra",
     "QueueFull",
+    "SwapFailed",
     "TritonCode",
     "Unavailable",
     "single_line",
@@ -97,6 +101,19 @@ class Unavailable(IntaglioError):
 
 class QueueFull(Unavailable):
     """The server's queue is full."""
+
+
+class SwapFailed(Unavailable):
+    """A LoRA set could not be put on; what was resident before still is, or the message says that nothing is."""
+
+
+class LoraRefused(IntaglioError):
+    """A LoRA file cannot be used here; `reason` says what is wrong with it, or what it is instead."""
+
+    def __init__(self, lora: str, reason: str) -> None:
+        self.lora = lora
+        self.reason = reason
+        super().__init__(f"lora {lora}: {reason}")
 
 
 class Cancelled(IntaglioError):

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from intaglio.config import Defaults, Execution, Limits, Profiles, RegistryId
+from intaglio.config import Defaults, Execution, Limits, Profiles, RegistryId, Swap
 from intaglio.errors import EngineMismatch
 from intaglio.tensors import Architecture, Precision
 
@@ -82,7 +82,9 @@ class NetworkFile(_Frozen):
     """The file the engine opens (an ONNX model or a TensorRT plan), relative to the manifest."""
     key: _Digest
     files: dict[str, FileDigest]
-    """Every file of the engine, `path` and external weights alike."""
+    """Every file of the engine, `path` and external weights alike, and `pristine`."""
+    pristine: str | None = None
+    """Where LoRAs are swapped: the weights they may change, under the engine's names for them."""
     verification: str = "not verified"
     """How it compared with PyTorch, or why it was not compared."""
     activation_bytes: int | None = Field(default=None, ge=0)
@@ -90,7 +92,7 @@ class NetworkFile(_Frozen):
 
 
 class FusedLora(_Frozen):
-    """A LoRA inside the UNet's weights."""
+    """A LoRA inside the weights."""
 
     id: RegistryId
     weight: float
@@ -126,6 +128,8 @@ class BuildManifest(_Frozen):
     """By network name of `intaglio.tensors`: text_encoder, unet, controlnet.<id>, ..."""
     controlnets: dict[RegistryId, RegistryId]
     """Control id -> type of its control image."""
+    swap: Swap = "off"
+    """Whether requests choose their LoRAs from `loras/registry.json` beside the manifest."""
     loras: tuple[FusedLora, ...]
     tokenizers: tuple[str, str]
     """Folders of both tokenizers."""

@@ -26,6 +26,7 @@ __all__ = [
     "CONTROL_PREPROCESSORS",
     "DIFFUSE",
     "ENSEMBLE_STEPS",
+    "LARGEST_LORA_WEIGHT",
     "LARGEST_SEED",
     "METADATA_KEY",
     "MODELS",
@@ -47,6 +48,7 @@ REGISTRY_ID: Final = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 OUTPUT_FORMATS: Final = ("png", "jpeg", "webp")
 CONTROL_PREPROCESSORS: Final = ("none", "canny")
 CONTROL_KEYS: Final = ("type", "image", "pose", "weight", "begin", "end", "preprocess")
+LARGEST_LORA_WEIGHT: Final = 4.0
 LARGEST_SEED: Final = 2**63 - 1
 """Seeds are INT64; the generator uses the low 32 bits as torch's CPU generator does."""
 METADATA_KEY: Final = "intaglio"
@@ -216,7 +218,14 @@ _REQUEST: Final = (
         name="loras",
         datatype="TYPE_STRING",
         optional=True,
-        doc='JSON list of {"id", "weight"}; absent or empty: the set fused at build time',
+        doc='JSON list of {"id", "weight"}, ids of LoRAs or presets; absent or empty: none, or the set fused at build time',
+    ),
+    Port(
+        name="trigger_words",
+        datatype="TYPE_BOOL",
+        optional=True,
+        default=1,
+        doc="whether trigger words of `loras` that the prompt lacks are put at its end; absent: true",
     ),
 )
 
@@ -240,6 +249,9 @@ _CONDITIONING: Final = (
     Port(name="state", datatype="TYPE_FP32", dims=(HISTORY, -1, -1, -1, -1), doc="[K, B, 4, h, w]; row 0 is the latents"),
     Port(name="controls", datatype="TYPE_STRING", doc='JSON list of {"control": id, "weight", "begin", "end"}, one a control map'),
     Port(name="control_maps", datatype="TYPE_UINT8", dims=(-1, -1, -1, 3), doc="[c, H, W, RGB]; one black pixel when there are none"),
+    Port(
+        name="loras", datatype="TYPE_STRING", doc='JSON list of {"id", "sha256", "weight"}, sorted by id: the set to make the images with'
+    ),
 )
 
 SDXL: Final = ModelSpec(

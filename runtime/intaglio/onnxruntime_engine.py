@@ -66,8 +66,10 @@ class OnnxRuntimeBackend:
         self.threads = threads or len(os.sched_getaffinity(0))
         self.rebuild = rebuild
 
-    def load(self, network: NetworkSpec, path: Path, *, precision: Precision) -> OnnxRuntimeEngine:
-        return OnnxRuntimeEngine(network, path, precision=precision, backend=self)
+    def load(
+        self, network: NetworkSpec, path: Path, *, precision: Precision, replaceable: Mapping[str, Array] | None = None
+    ) -> OnnxRuntimeEngine:
+        return OnnxRuntimeEngine(network, path, precision=precision, backend=self, replaceable=replaceable)
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> HostArray:
         return HostArray(np.zeros(shape, dtype))
@@ -89,23 +91,42 @@ class OnnxRuntimeBackend:
 
 
 class OnnxRuntimeEngine:
-    """One ONNX file in one session."""
+    """One ONNX file in one session.
+
+    Replaceable weights live in arrays of ours that the session reads in place (`add_initializer` takes no copy), so a refit is a
+    copy of memory. For that the session may not keep rearranged copies of its own: packing is switched off (it costs this size of
+    network nothing measurable), and with a replaceable kernel the blocked layout of convolutions too.
+    """
 
     activation_bytes = None
 
-    def __init__(self, network: NetworkSpec, path: Path, *, precision: Precision, backend: OnnxRuntimeBackend) -> None:
+    def __init__(
+        self,
+        network: NetworkSpec,
+        path: Path,
+        *,
+        precision: Precision,
+        backend: OnnxRuntimeBackend,
+        replaceable: Mapping[str, Array] | None = None,
+    ) -> None:
         self.network = network
         self.precision = precision
         self._path = path
         self._backend = backend
-        self._overrides: dict[str, Array] = {}
-        self.session = self._open({})
+        dtype = "float16" if precision == "fp16" else "float32"
+        # Copies that nobody else writes to.
+        self._live = {name: np.array(values, dtype, order="C") for name, values in (replaceable or {}).items()}
+        if self._live:
+            known = initializers(path)
+            for name, values in self._live.items():
+                self._check_weight(name, values, known.get(name))
+        self.session = self._open()
         found = {
             item.name: (_numpy_name(item.type), tuple(item.shape)) for item in (*self.session.get_inputs(), *self.session.get_outputs())
         }
         check_tensors(network, found, precision=precision, rebuild=backend.rebuild)
 
-    def _open(self, overrides: Mapping[str, Array]) -> onnxruntime.InferenceSession:
+    def _open(self) -> onnxruntime.InferenceSession:
         try:
             import onnxruntime
         except ImportError as error:
@@ -116,65 +137,65 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3
         # One session runs at a time: threads of the others that spin would take its cores.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in overrides.items()}
-        for name, value in values.items():
+        if self._live:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+        if any(values.ndim == 4 for values in self._live.values()):
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        # ONNX Runtime reads them for as long as the session lives.
+        self._initializers = {name: onnxruntime.OrtValue.ortvalue_from_numpy(values) for name, values in self._live.items()}
+        for name, value in self._initializers.items():
             options.add_initializer(name, value)
         try:
-            session = onnxruntime.InferenceSession(self._path, options, providers=["CPUExecutionProvider"])
+            return onnxruntime.InferenceSession(self._path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise EngineMismatch(f"{self.network.name}: {self._path.name} does not load: {error}", command=self._backend.rebuild) from error
-        self._initializers = values  # ONNX Runtime reads them for as long as the session lives
-        return session
+
+    @property
+    def live(self) -> Mapping[str, Array]:
+        """The replaceable weights as they are now."""
+        return self._live
+
+    def _check_weight(self, name: str, values: Array, known: tuple[str, tuple[int, ...]] | None) -> None:
+        """ONNX Runtime itself ignores an unknown name and reads past a wrong shape."""
+        if known != (values.dtype.name, values.shape):
+            wanted = "no such replaceable weight" if known is None else f"{known[0]}{list(known[1])}"
+            raise EngineMismatch(
+                f"{self.network.name}.{name}: weight is {values.dtype}{list(values.shape)}, engine has {wanted}",
+                command=self._backend.rebuild,
+            )
 
     def bind(self, sizes: AxisSizes, arrays: Mapping[str, DeviceArray]) -> OnnxRuntimeBound:
         check_bindings(self, sizes, arrays)
         return OnnxRuntimeBound(self, arrays)
 
     def refit(self, weights: Mapping[str, Array]) -> None:
-        """Opens a second session with `weights` in place of the file's and changes over; later calls build on earlier ones.
-
-        ONNX Runtime itself ignores an unknown name and reads past a wrong shape, so both are checked here.
-        """
-        known = initializers(self._path)
         for name, values in weights.items():
-            if known.get(name) != (values.dtype.name, values.shape):
-                dtype, shape = known.get(name, ("no such weight", ()))
-                wanted = f"{dtype}{list(shape)}" if name in known else dtype
-                raise EngineMismatch(
-                    f"{self.network.name}.{name}: weight is {values.dtype}{list(values.shape)}, engine has {wanted}",
-                    command=self._backend.rebuild,
-                )
-        overrides = self._overrides | {name: np.ascontiguousarray(values) for name, values in weights.items()}
-        self.session, self._overrides = self._open(overrides), overrides
+            own = self._live.get(name)
+            self._check_weight(name, values, None if own is None else (own.dtype.name, own.shape))
+        for name, values in weights.items():
+            np.copyto(self._live[name], values)
 
     def close(self) -> None:
         del self.session
 
 
 class OnnxRuntimeBound:
-    """Buffers tied to a session; after a refit, to the new session."""
+    """Buffers tied to a session."""
 
     def __init__(self, engine: OnnxRuntimeEngine, arrays: Mapping[str, DeviceArray]) -> None:
-        self._engine = engine
-        self._arrays = {name: _values(array) for name, array in arrays.items()}
-        self._session: onnxruntime.InferenceSession | None = None
-        self._binding: Any = None
+        arrays_of = {name: _values(array) for name, array in arrays.items()}
+        self._session = engine.session
+        self._binding = engine.session.io_binding()
+        for spec in engine.network.inputs:
+            values = arrays_of[spec.name]
+            self._binding.bind_input(spec.name, "cpu", 0, values.dtype, values.shape, values.ctypes.data)
+        for spec in engine.network.outputs:
+            values = arrays_of[spec.name]
+            self._binding.bind_output(spec.name, "cpu", 0, values.dtype, values.shape, values.ctypes.data)
+        self._arrays = arrays_of  # the binding holds addresses only
 
     def run(self) -> None:
-        session = self._engine.session
-        if session is not self._session:
-            self._bind(session)
-        session.run_with_iobinding(self._binding)
-
-    def _bind(self, session: onnxruntime.InferenceSession) -> None:
-        binding = session.io_binding()
-        for spec in self._engine.network.inputs:
-            values = self._arrays[spec.name]
-            binding.bind_input(spec.name, "cpu", 0, values.dtype, values.shape, values.ctypes.data)
-        for spec in self._engine.network.outputs:
-            values = self._arrays[spec.name]
-            binding.bind_output(spec.name, "cpu", 0, values.dtype, values.shape, values.ctypes.data)
-        self._session, self._binding = session, binding
+        self._session.run_with_iobinding(self._binding)
 
 
 def _numpy_name(onnx_type: str) -> str:

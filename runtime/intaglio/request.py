@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,9 +22,20 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from intaglio import __version__
 from intaglio.errors import InvalidRequest
 from intaglio.manifest import BuildManifest
-from intaglio.models import CONTROL_KEYS, REGISTRY_ID, SDXL, Port, numpy_type
+from intaglio.models import CONTROL_KEYS, LARGEST_LORA_WEIGHT, REGISTRY_ID, SDXL, Port, numpy_type
+from intaglio.served_loras import ResolvedLora, ServedLoras
 
-__all__ = ["ControlRequest", "LoraRequest", "Request", "read_request", "read_tensors", "request_metadata", "scalar", "string_tensor"]
+__all__ = [
+    "ControlRequest",
+    "LoraRequest",
+    "Request",
+    "absent_trigger_words",
+    "read_request",
+    "read_tensors",
+    "request_metadata",
+    "scalar",
+    "string_tensor",
+]
 
 _JSON_BYTES: Final = 64 * 1024
 _GENERATOR_BITS: Final = 32
@@ -53,7 +65,7 @@ class LoraRequest(_Strict):
     """One entry of `loras`."""
 
     id: str = Field(pattern=REGISTRY_ID)
-    weight: float | None = Field(default=None, ge=-4, le=4, allow_inf_nan=False)
+    weight: float | None = Field(default=None, ge=-LARGEST_LORA_WEIGHT, le=LARGEST_LORA_WEIGHT, allow_inf_nan=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +86,16 @@ class Request:
     output_format: str
     images: tuple[bytes, ...]
     controls: tuple[ControlRequest, ...]
+    loras: tuple[ResolvedLora, ...]
+    """To put on, presets taken apart, sorted by id; empty where the set is fused."""
+    trigger_words: bool
+    added_words: tuple[str, ...]
+    """Trigger words that the prompt lacks."""
+
+    @property
+    def full_prompt(self) -> str:
+        """The prompt as it is encoded."""
+        return ", ".join((self.prompt, *self.added_words))
 
     @property
     def guidance(self) -> bool:
@@ -124,8 +146,8 @@ def scalar(tensors: Tensors, port: Port, default: Any = None) -> Any:
     return value
 
 
-def read_request(tensors: Tensors, manifest: BuildManifest) -> Request:
-    """The checked request with the deployment's defaults.
+def read_request(tensors: Tensors, manifest: BuildManifest, served: ServedLoras | None = None) -> Request:
+    """The checked request with the deployment's defaults; `served` are the LoRAs where requests choose their own.
 
     Raises:
         InvalidRequest: anything that the table, the limits or the build do not allow.
@@ -137,6 +159,9 @@ def read_request(tensors: Tensors, manifest: BuildManifest) -> Request:
     if prompt is None:
         raise InvalidRequest("prompt", "missing", allowed=SDXL.input("prompt").doc)
     seed = scalar(found, SDXL.input("seed"))
+    prompt = _text(found, "prompt", limits.prompt_bytes) or ""
+    loras = _resolved_loras(_json_list(found, "loras", LoraRequest), manifest, served)
+    trigger_words = bool(scalar(found, SDXL.input("trigger_words"), True))
     request = Request(
         prompt=prompt,
         negative_prompt=_text(found, "negative_prompt", limits.prompt_bytes),
@@ -152,16 +177,20 @@ def read_request(tensors: Tensors, manifest: BuildManifest) -> Request:
         output_format=_choice(found, "output_format", "png"),
         images=_images(found, manifest),
         controls=tuple(_json_list(found, "controls", ControlRequest)),
+        loras=loras,
+        trigger_words=trigger_words,
+        added_words=absent_trigger_words(prompt, loras, served) if trigger_words and served else (),
     )
     _check_size(request, manifest)
     _check_limits(request, manifest)
     _check_controls(request, manifest)
-    _check_loras(_json_list(found, "loras", LoraRequest), manifest)
     return request
 
 
 def request_metadata(request: Request, manifest: BuildManifest) -> dict[str, Any]:
     """Every request parameter under its input's name, and what made the image. Input images are named by digest."""
+    loras = [(lora.id, lora.weight, lora.sha256) for lora in manifest.loras]  # a build has fused ones or swaps them
+    loras += [(lora.id, lora.weight, lora.sha256) for lora in request.loras]
     return {
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,
@@ -177,8 +206,16 @@ def request_metadata(request: Request, manifest: BuildManifest) -> dict[str, Any
         "output_format": request.output_format,
         "images": [hashlib.sha256(data).hexdigest() for data in request.images],
         "controls": [control.model_dump(exclude_none=True) for control in request.controls],
-        "loras": [{"id": lora.id, "weight": lora.weight} for lora in manifest.loras],
-        "model": {"base": manifest.base, "build": manifest.key, "precision": manifest.precision, "runtime": manifest.runtime},
+        "loras": [{"id": lora, "weight": weight} for lora, weight, _ in loras],
+        "trigger_words": request.trigger_words,
+        "added_words": list(request.added_words),
+        "model": {
+            "base": manifest.base,
+            "build": manifest.key,
+            "precision": manifest.precision,
+            "runtime": manifest.runtime,
+            "loras": {lora: sha256 for lora, _, sha256 in loras},
+        },
         "intaglio": __version__,
     }
 
@@ -321,8 +358,49 @@ def _check_controls(request: Request, manifest: BuildManifest) -> None:
         raise InvalidRequest(f"images[{unused[0]}]", "no control refers to it", allowed="images that controls refer to by index")
 
 
-def _check_loras(asked: list[LoraRequest], manifest: BuildManifest) -> None:
-    """For now the set is what was fused: an absent or empty list means that set."""
+def _resolved_loras(asked: list[LoraRequest], manifest: BuildManifest, served: ServedLoras | None) -> tuple[ResolvedLora, ...]:
+    if served is None:
+        _check_fused(asked, manifest)
+        return ()
+    weights: dict[str, tuple[float, str]] = {}
+    for index, entry in enumerate(asked):
+        field = f"loras[{index}]"
+        for lora, weight in _members(entry, served, field=field).items():
+            if lora in weights:
+                raise InvalidRequest(f"{field}.id", f"{lora!r} is asked for twice", allowed="each LoRA once, presets taken apart")
+            weights[lora] = (_shortest(weight), field)
+    for lora, (weight, field) in weights.items():
+        low, high = served.loras[lora].bounds
+        if not low <= weight <= high:
+            raise InvalidRequest(f"{field}.weight", f"{lora} at {weight:g}", allowed=f"{low:g} to {high:g}, its bounds in the registry")
+    if len(weights) > manifest.limits.loras:
+        raise InvalidRequest("loras", f"{len(weights)} LoRAs", allowed=f"at most {manifest.limits.loras}")
+    # At weight 0 a LoRA changes nothing, and its file need not be touched.
+    return tuple(
+        ResolvedLora(id=lora, sha256=served.loras[lora].sha256, weight=weight) for lora, (weight, _) in sorted(weights.items()) if weight
+    )
+
+
+def _members(entry: LoraRequest, served: ServedLoras, *, field: str) -> dict[str, float]:
+    """LoRA -> weight of one entry: a preset's members are multiplied with the weight asked for."""
+    if entry.id in served.loras:
+        return {entry.id: served.loras[entry.id].weight if entry.weight is None else entry.weight}
+    if entry.id in served.presets:
+        factor = 1.0 if entry.weight is None else entry.weight
+        return {lora: factor * weight for lora, weight in served.presets[entry.id].items()}
+    known = ", ".join([*served.loras, *served.presets]) or "none (the registry is empty)"
+    raise InvalidRequest(f"{field}.id", f"{entry.id!r} is unknown", allowed=known)
+
+
+def absent_trigger_words(prompt: str, loras: tuple[ResolvedLora, ...], served: ServedLoras) -> tuple[str, ...]:
+    """Trigger words of `loras` that `prompt` does not have as whole words, in any case."""
+    text = " ".join(prompt.lower().split())
+    wanted = dict.fromkeys(word for lora in loras for word in served.loras[lora.id].trigger_words)
+    return tuple(word for word in wanted if not re.search(rf"(?<!\w){re.escape(' '.join(word.lower().split()))}(?!\w)", text))
+
+
+def _check_fused(asked: list[LoraRequest], manifest: BuildManifest) -> None:
+    """Without swapping the set is what was fused: an absent or empty list means that set."""
     fused = {lora.id: lora.weight for lora in manifest.loras}
     names = ", ".join(f"{name} at {weight:g}" for name, weight in fused.items()) or "none (no LoRA is fused)"
     for index, lora in enumerate(asked):

@@ -12,7 +12,7 @@ import logging
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -122,8 +122,13 @@ class TensorRTBackend:
         self.compiled: list[RuntimeCache] = []
         """Caches with something new in them since they were written."""
 
-    def load(self, network: NetworkSpec, path: Path, *, precision: Precision) -> TensorRTEngine:
-        return TensorRTEngine(network, path, precision=precision, backend=self)
+    def load(
+        self, network: NetworkSpec, path: Path, *, precision: Precision, replaceable: Mapping[str, Array] | None = None
+    ) -> TensorRTEngine:
+        engine = TensorRTEngine(network, path, precision=precision, backend=self)
+        if replaceable:
+            engine.check_refittable(replaceable)
+        return engine
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> CudaArray:
         kind = np.dtype(dtype)
@@ -284,12 +289,16 @@ class TensorRTEngine:
         low, _, high = self.plan.get_tensor_profile_shape(name, profile)
         return len(low) == len(shape) and all(low[axis] <= size <= high[axis] for axis, size in enumerate(shape))
 
+    def check_refittable(self, names: Iterable[str]) -> trt.Refitter:
+        """The plan's refitter; EngineMismatch where one of `names` cannot be replaced."""
+        refitter: trt.Refitter = self.backend.trt.Refitter(self.plan, self.backend.logger)
+        if unknown := sorted(set(names) - set(refitter.get_all_weights())):
+            raise EngineMismatch(f"{self.network.name}: not refittable: {', '.join(unknown[:5])}", command=self.backend.rebuild)
+        return refitter
+
     def refit(self, weights: Mapping[str, Array]) -> None:
         """All named weights or none: values are set first, and refitting is refused while any is missing."""
-        refitter: trt.Refitter = self.backend.trt.Refitter(self.plan, self.backend.logger)
-        refittable = set(refitter.get_all_weights())
-        if unknown := sorted(set(weights) - refittable):
-            raise EngineMismatch(f"{self.network.name}: not refittable: {', '.join(unknown[:5])}", command=self.backend.rebuild)
+        refitter = self.check_refittable(weights)
         kept = {name: np.ascontiguousarray(values) for name, values in weights.items()}  # the refitter keeps pointers only
         self.backend.synchronize()
         for name, values in kept.items():

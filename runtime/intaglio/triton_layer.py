@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -18,9 +20,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from intaglio.engine import Array
-from intaglio.errors import Cancelled, ConfigError, EngineMismatch, IntaglioError, triton_code_of
+from intaglio.errors import Cancelled, ConfigError, EngineMismatch, IntaglioError, QueueFull, triton_code_of
+from intaglio.lora_metrics import LoraMetrics
+from intaglio.lora_switch import LoraSwitch
 from intaglio.manifest import BuildManifest, read_manifest
 from intaglio.models import DIFFUSE, POSTPROCESS, PREPROCESS, ModelSpec
+from intaglio.served_loras import set_digest, set_from_json
+from intaglio.turnstile import Turnstile
 
 __all__ = ["BUILD_KEY_PARAMETER", "BUILD_PARAMETER", "BUILD_VARIABLE", "DiffuseModel", "PostprocessModel", "PreprocessModel", "StageModel"]
 
@@ -92,19 +98,74 @@ class PreprocessModel(StageModel):
 
 
 class DiffuseModel(StageModel):
-    """`diffuse`: engines are open from `initialize` to `finalize`."""
+    """`diffuse`: engines are open from `initialize` to `finalize`.
+
+    Where requests choose their LoRAs, `execute` only queues them and one thread answers, so that those who want the same set can
+    go together. (Triton hands a model without batching one request at a time, and waits for no answer before the next.)
+    """
 
     spec = DIFFUSE
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        super().initialize(args)
+        self._thread: threading.Thread | None = None
+        if self._diffuse.loras is not None:
+            policy = json.loads(args["model_config"]).get("dynamic_batching", {}).get("default_queue_policy", {})
+            self._turnstile: Turnstile[tuple[Any, Any]] = Turnstile(
+                overtakes=self._overtakes, capacity=int(policy.get("max_queue_size", 0))
+            )
+            self._thread = threading.Thread(target=self._serve, args=(self._diffuse.loras,), name="diffuse", daemon=True)
+            self._thread.start()
 
     def open_stage(self, manifest: BuildManifest, folder: Path) -> Stage:
         from intaglio.stages.diffuse import Diffuse
 
+        self._overtakes = manifest.execution.lora_overtakes
         self._diffuse = Diffuse(manifest, folder).__enter__()
         self._diffuse.warm_up()
         return lambda tensors, wanted: self._diffuse(tensors, wanted=wanted)
 
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        if self._thread is None:
+            return super().execute(requests)
+        for request in requests:
+            sender = request.get_response_sender()
+            if not self._turnstile.put((request, sender), _wanted_set(request)):
+                full = QueueFull("Exceeds maximum queue size")
+                self._send(sender, self._failure(str(full), full))
+        return [None] * len(requests)
+
+    def _serve(self, loras: LoraSwitch) -> None:
+        """The one thread that uses the engines."""
+        metrics = LoraMetrics(self._pb)
+        while (taken := self._turnstile.take(loras.digest)) is not None:
+            waited = time.monotonic() - taken.since
+            request, sender = taken.job
+            self._send(sender, self._respond(request))
+            metrics.report(loras, waited=waited)
+
+    def _send(self, sender: Any, response: Any) -> None:
+        try:
+            sender.send(response, flags=self._pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        except Exception:  # the backend's own error class; who asked has gone, the next request has not
+            self._pb.Logger.log_error(f"diffuse: {traceback.format_exc()}")
+
     def finalize(self) -> None:
+        if self._thread is not None:
+            self._turnstile.close()
+            self._thread.join()
         self._diffuse.__exit__(None, None, None)
+
+
+def _wanted_set(request: Any) -> str:
+    """Digest of the LoRAs that a request wants; "" where its tensor makes no sense, which the stage then says."""
+    for tensor in request.inputs():
+        if tensor.name() == "loras":
+            try:
+                return set_digest(set_from_json(bytes(tensor.as_numpy()[0])))
+            except (ValueError, IndexError):
+                return ""
+    return ""
 
 
 class PostprocessModel(StageModel):

@@ -31,9 +31,9 @@ def test_control_text() -> None:
 
 
 def test_lora_text() -> None:
-    assert (lora_from_text("mara").weight, lora_from_text("mara=0.5").weight) == (None, 0.5)
+    assert (lora_from_text("mara").weight, lora_from_text("mara:0.5").weight) == (None, 0.5)
     with pytest.raises(InvalidRequest):
-        lora_from_text("mara=much")
+        lora_from_text("mara:much")
 
 
 @pytest.mark.parametrize(

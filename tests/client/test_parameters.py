@@ -31,7 +31,8 @@ EVERYTHING: dict[str, Any] = {
     "num_images": 2,
     "output_format": "webp",
     "controls": [Control("canny", image=b"bytes", weight=0.5, preprocess="canny"), Control("depth", image=b"bytes")],
-    "loras": [Lora("mara"), Lora("night", 0.5)],
+    "loras": [Lora("mara"), ("night", 0.5)],
+    "trigger_words": False,
     "pose": "waving-01",
 }
 
@@ -116,6 +117,7 @@ def test_metadata_gives_back_the_request() -> None:
         "images": [hashlib.sha256(b"bytes").hexdigest()],
         "controls": json.loads(sent["controls"][0]),
         "loras": [{"id": "mara", "weight": 1.0}],
+        "trigger_words": False,
     }
     prompt, parameters = parameters_from_metadata(metadata, [b"bytes"])
     again = tensors_from_parameters(prompt, parameters)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from intaglio.config import load_deployment
+from intaglio.config import Swap, load_deployment
 from intaglio.errors import ConfigError
 from intaglio.manifest import check_files, read_record
-from intaglio_export.compile import CompileJob, Platform, compile_network, is_lora_target
+from intaglio_export.compile import CompileJob, Platform, compile_network, is_swapped
 from intaglio_export.plan import Plan
 from intaglio_export.stages import StageStore
 
@@ -51,14 +51,14 @@ def test_every_network_for_every_card(checkpoint: Checkpoint, folder: Path, targ
         assert (result.folder / network.path).stat().st_size > 10_000, name
 
 
-def small_job(checkpoint: Checkpoint, folder: Path, *, refit: bool = False) -> tuple[Plan, CompileJob]:
+def small_job(checkpoint: Checkpoint, folder: Path, *, swap: Swap = "off") -> tuple[Plan, CompileJob]:
     """A text encoder to compile: the quickest network."""
     platform = Platform("tensorrt-rtx", "sm89", "1", on_gpu=False)
     plan = Plan(load_deployment(write_config(folder / "small.yaml", checkpoint, fuse={}, profiles=PROFILES)), platform, StageStore(folder))
     plan.store.run(plan.onnx("text_encoder"))
     onnx = plan.store.path(plan.onnx("text_encoder")) / "model.onnx"
     spec, profiles = plan.spec("text_encoder"), plan.profiles("text_encoder")
-    return plan, CompileJob(onnx=onnx, network=spec, profiles=profiles, precision="fp32", timing_cache=folder / "t.cache", refit=refit)
+    return plan, CompileJob(onnx=onnx, network=spec, profiles=profiles, precision="fp32", timing_cache=folder / "t.cache", swap=swap)
 
 
 def test_one_network(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_unknown_target_names_the_known(checkpoint: Checkpoint, tmp_path: Path) 
 
 
 def test_refit_needs_the_card(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    plan, job = small_job(checkpoint, tmp_path, refit=True)
+    plan, job = small_job(checkpoint, tmp_path, swap="transformer")
     with pytest.raises(ConfigError, match="refittable engines need the card"):
         compile_network(job, tmp_path, platform=plan.platform)
 
@@ -93,10 +93,18 @@ def test_each_profile_is_in_the_key(checkpoint: Checkpoint, tmp_path: Path) -> N
     assert read_record(plan.store.path(plan.onnx("text_encoder"))) is not None
 
 
-@pytest.mark.parametrize(("name", "expected"), [
-    ("unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.weight.T", True),
-    ("unet.down_blocks.1.attentions.0.transformer_blocks.0.norm1.weight", False),
-    ("unet.down_blocks.1.resnets.0.conv1.weight", False),
+@pytest.mark.parametrize(("name", "dimensions", "transformer", "everything"), [
+    ("unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.weight.T", 2, True, True),
+    ("unet.down_blocks.1.attentions.0.proj_in.weight.T", 2, True, True),
+    ("unet.down_blocks.1.attentions.0.transformer_blocks.0.norm1.weight", 1, False, False),
+    ("unet.down_blocks.1.resnets.0.conv1.weight", 4, False, True),
+    ("unet.time_embedding.linear_1.weight", 2, False, True),
+    ("network.text_model.encoder.layers.0.mlp.fc1.weight.T", 2, True, True),
+    ("network.text_model.embeddings.token_embedding.weight", 2, False, False),
+    ("controlnet.conv_in.weight", 4, False, False),
+    ("onnx::Mul_4235", 3, False, False),
 ])  # fmt: skip
-def test_only_lora_targets_are_refittable(name: str, expected: bool) -> None:
-    assert is_lora_target(name) is expected
+def test_which_weights_a_running_server_may_change(name: str, dimensions: int, transformer: bool, everything: bool) -> None:
+    assert is_swapped(name, dimensions, "transformer") is transformer
+    assert is_swapped(name, dimensions, "all") is everything
+    assert not is_swapped(name, dimensions, "off")

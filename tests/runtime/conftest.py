@@ -69,7 +69,7 @@ class TorchBackend(OnnxRuntimeBackend):
         self.modules = modules
         self.runs: list[str] = []
 
-    def load(self, network: NetworkSpec, path: Path, *, precision: Precision) -> Any:
+    def load(self, network: NetworkSpec, path: Path, *, precision: Precision, replaceable: Mapping[str, Array] | None = None) -> Any:
         return TorchEngine(network, self)
 
 

@@ -62,15 +62,17 @@ def test_rows_are_views(backend: OnnxRuntimeBackend) -> None:
 
 
 def test_refit_replaces_weights_and_keeps_earlier_ones_on_an_error(backend: OnnxRuntimeBackend, tmp_path: Path) -> None:
-    engine = backend.load(NETWORK, write_toy(tmp_path / "toy.onnx"), precision="fp32")
+    own = np.full(3, 10.0, np.float32)
+    engine = backend.load(NETWORK, write_toy(tmp_path / "toy.onnx"), precision="fp32", replaceable={"weight": own})
     arrays = allocate_tensors(backend, engine, {"B": 1})
     bound = engine.bind({"B": 1}, arrays)
     bound.run()
+    np.testing.assert_array_equal(backend.download(arrays["y"])[0], [10, 10, 10])
     engine.refit({"weight": np.array([1, 2, 3], np.float32)})
     bound.run()
     np.testing.assert_array_equal(backend.download(arrays["y"])[0], [1, 2, 3])
     for bad, reason in (
-        ({"wait": np.ones(3, np.float32)}, r"toy\.wait: .* no such weight"),
+        ({"wait": np.ones(3, np.float32)}, r"toy\.wait: .* no such replaceable weight"),
         ({"weight": np.ones(7, np.float32)}, r"float32\[7\], engine has float32\[3\]"),
         ({"weight": np.ones(3, np.float16)}, "engine has float32"),
     ):
@@ -78,6 +80,33 @@ def test_refit_replaces_weights_and_keeps_earlier_ones_on_an_error(backend: Onnx
             engine.refit({"weight": np.zeros(3, np.float32), **bad})
     bound.run()
     np.testing.assert_array_equal(backend.download(arrays["y"])[0], [1, 2, 3])
+    np.testing.assert_array_equal(own, [10, 10, 10])
+
+
+def test_kernels_are_replaced_in_place_too(backend: OnnxRuntimeBackend, tmp_path: Path) -> None:
+    """ONNX Runtime rearranges kernels into blocks of channels where they are not replaceable."""
+    network = NetworkSpec("toy", (TensorSpec("x", (1, 16, 4, 4)),), (TensorSpec("y", (1, 16, 4, 4)),))
+    own = np.random.default_rng(0).standard_normal((16, 16, 3, 3)).astype(np.float32)
+    value = helper.make_tensor_value_info
+    nodes = [helper.make_node("Conv", ["x", "kernel"], ["y"], pads=[1, 1, 1, 1])]
+    ports = [value("x", TensorProto.FLOAT, [1, 16, 4, 4])], [value("y", TensorProto.FLOAT, [1, 16, 4, 4])]
+    graph = helper.make_graph(nodes, "toy", *ports, [numpy_helper.from_array(own, "kernel")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "toy.onnx")
+    call = HostCall(backend, backend.load(network, tmp_path / "toy.onnx", precision="fp32", replaceable={"kernel": own}))
+    x = np.ones((1, 16, 4, 4), np.float32)
+    before = call({}, x=x)["y"]
+    call._engine.refit({"kernel": 2 * own})
+    np.testing.assert_allclose(call({}, x=x)["y"], 2 * before, rtol=1e-5)
+    call._engine.refit({"kernel": own})
+    np.testing.assert_array_equal(call({}, x=x)["y"], before)
+
+
+def test_replaceable_weights_are_checked_at_load(backend: OnnxRuntimeBackend, tmp_path: Path) -> None:
+    path = write_toy(tmp_path / "toy.onnx")
+    with pytest.raises(EngineMismatch, match=r"toy.weight: weight is float32\[2\], engine has float32\[3\]"):
+        backend.load(NETWORK, path, precision="fp32", replaceable={"weight": np.ones(2, np.float32)})
+    with pytest.raises(EngineMismatch, match="no such replaceable weight"):
+        backend.load(NETWORK, path, precision="fp32", replaceable={"bias": np.ones(3, np.float32)})
 
 
 def test_host_call_casts_and_follows_sizes(backend: OnnxRuntimeBackend, tmp_path: Path) -> None:

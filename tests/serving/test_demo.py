@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from intaglio.config import Deployment
 from intaglio.images import read_metadata
-from intaglio_client.demo import POSE, PROMPT
+from intaglio_client.demo import LORA, POSE, PROMPT
 from miniature import palette, rules
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_left")]
@@ -51,7 +51,7 @@ def test_the_demo_draws_and_says_where_the_time_went(miniature: Deployment, tmp_
     assert metadata["controls"][0]["pose"] == POSE
     assert miniature.poses is not None
     check_picture(np.asarray(PIL.Image.open(out)), miniature.poses / f"{POSE}.json")
-    assert [lora["id"] for lora in metadata["loras"]] == list(miniature.fused)
+    assert [lora["id"] for lora in metadata["loras"]] == [LORA]
     for row in ("build", "start Triton", "denoise", "Triton and gRPC", "stop Triton", "total", "server memory"):
         assert row in done.stdout
 

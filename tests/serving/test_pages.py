@@ -1,9 +1,11 @@
-"""What README and docs/clients.md show is run as it is written; only the ports are those of the test's server."""
+"""What README and the pages of docs/ show is run as it is written; only the ports are those of the test's server."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from intaglio.images import read_metadata
 from intaglio.serving.server import Server
 
-from ..pages import blocks
+from ..pages import ROOT, blocks
 
 pytestmark = pytest.mark.slow
 
@@ -25,6 +27,9 @@ def run_blocks(page: str, server: Server, folder: Path) -> list[str]:
         if language:
             languages.append(language)
             code = text.replace("localhost:8001", server.grpc_url).replace("localhost:8000", server.http_url)
+            if language == "bash":
+                code = re.sub(r"^intaglio ", f"{sys.executable} -m intaglio ", code, flags=re.MULTILINE)
+                code = code.replace("-m intaglio generate", f"-m intaglio generate --url {server.grpc_url}")
             command = [sys.executable, "-c", code] if language == "python" else ["bash", "-eu", "-o", "pipefail", "-c", code]
             environment = {**os.environ, "no_proxy": "127.0.0.1,localhost"}
             done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
@@ -45,3 +50,14 @@ def test_the_page_for_other_clients(server: Server, tmp_path: Path) -> None:
     assert run_blocks("docs/clients.md", server, tmp_path) == ["bash"] * 3
     answered = json.loads((tmp_path / "metadata.json").read_text())
     assert {output["name"] for output in answered["outputs"]} == {"metadata", "timings"}
+
+
+def test_the_page_of_loras(server: Server, tmp_path: Path) -> None:
+    """In a copy of the configurations, since the page adds a LoRA."""
+    shutil.copytree(ROOT / "configs", tmp_path / "configs", ignore=shutil.ignore_patterns("poses"))
+    (tmp_path / "configs/poses").symlink_to(ROOT / "configs/poses")
+    (tmp_path / "miniature").symlink_to(ROOT / "miniature")
+    assert run_blocks("docs/loras.md", server, tmp_path) == ["bash"] * 3 + ["python"]
+    assert "moonlight" in (tmp_path / "configs/loras.yaml").read_text()
+    first, again, preset, python = ((tmp_path / f"{name}.png").read_bytes() for name in ("set", "again", "preset", "python"))
+    assert first == again == preset == python

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -16,12 +12,10 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-import yaml
 from PIL import Image, ImageDraw
 
-from intaglio.config import Deployment, load_deployment
+from intaglio.config import Deployment
 from intaglio.openpose import draw_pose, load_pose, pose_names
-from intaglio.serving.process import Endpoints
 from intaglio.serving.server import Server
 from intaglio.solvers import SOLVERS
 from intaglio_client import Client, Control
@@ -51,28 +45,15 @@ def source_of(deployment: Deployment) -> Path:
 
 
 @pytest.fixture(scope="module")
-def plain(miniature: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The miniature with no LoRA fused, built from the stages that the session's build has made already."""
-    folder = tmp_path_factory.mktemp("plain")
-    shutil.copytree(miniature.build / ".stages", folder / "build/.stages", copy_function=os.link, ignore=shutil.ignore_patterns(".lock"))
-    values = miniature.model_dump(mode="json", exclude={"name", "folder"}) | {"fuse": {}, "build": "build"}
-    (folder / "plain.yaml").write_text(yaml.safe_dump(values))
-    command = [sys.executable, "-m", "intaglio", "build", str(folder / "plain.yaml")]
-    subprocess.run(command, check=True, timeout=200, stdout=subprocess.DEVNULL)
-    with Server(load_deployment(folder / "plain.yaml"), endpoints=Endpoints()) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def pipeline(miniature: Deployment) -> Pipeline:
     """(LoRA?, ControlNet or None) -> diffusers' pipeline on the deployment's weights."""
 
     @cache
     def base(lora: bool) -> Any:
         made: Any = diffusers.StableDiffusionXLPipeline.from_pretrained(str(source_of(miniature)), add_watermarker=False)
-        for name, weight in miniature.fused.items() if lora else ():
-            made.load_lora_weights(str(miniature.loras[name].path))
-            made.fuse_lora(lora_scale=weight)
+        if lora:
+            made.load_lora_weights(str(miniature.loras["mara"].path))
+            made.fuse_lora()
         return made
 
     @cache
@@ -96,9 +77,7 @@ def edges() -> Image.Image:
 
 
 @pytest.mark.parametrize("index", range(len(CASES)), ids=["-".join(map(str, case)) for case in CASES])
-def test_a_picture_equals_diffusers(
-    miniature: Deployment, server: Server, pipeline: Pipeline, index: int, request: pytest.FixtureRequest
-) -> None:
+def test_a_picture_equals_diffusers(miniature: Deployment, server: Server, pipeline: Pipeline, index: int) -> None:
     lora, solver, control = CASES[index]
     width, height = miniature.profiles.sizes[1 + index % 2]
     guidance, negative, seed = 1.0 if solver == "lcm" else 3.0 + index / 8, "blurry" if index % 3 else None, 2**31 + 97 * index
@@ -109,10 +88,10 @@ def test_a_picture_equals_diffusers(
         controls = [Control("pose", pose=pose, weight=0.9) if control == "pose" else Control("canny", image=edges(), weight=0.9)]
         drawn = Image.fromarray(draw_pose(load_pose(miniature.poses, pose), width=width, height=height))
         conditions = {"image": drawn if control == "pose" else edges(), "controlnet_conditioning_scale": 0.9}
-    with Client((server if lora else request.getfixturevalue("plain")).grpc_url) as client:
+    with Client(server.grpc_url) as client:
         ours = client.generate(
             PROMPTS[index], negative_prompt=negative, seed=seed, width=width, height=height, steps=STEPS, guidance_scale=guidance,
-            scheduler=solver, controls=controls,
+            scheduler=solver, controls=controls, loras=[("mara", 1.0)] if lora else [],
         )  # fmt: skip
     assert bool(ours.metadata["loras"]) == lora
     painter = pipeline(lora, control)

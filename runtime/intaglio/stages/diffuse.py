@@ -13,6 +13,7 @@ import functools
 import hashlib
 import itertools
 import json
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,9 +28,11 @@ from numpy.typing import NDArray
 from intaglio.engine import Array, Backend, Bound, DeviceArray, Engine, HostCall, allocate_tensors, open_backend
 from intaglio.errors import EngineMismatch, InvalidRequest
 from intaglio.file_checks import FileChecks
+from intaglio.lora_switch import SWAPPED, LoraSwitch, SwapLayers, open_layers
 from intaglio.manifest import BuildManifest
 from intaglio.models import DIFFUSE
 from intaglio.request import Tensors, read_tensors, scalar, string_tensor
+from intaglio.served_loras import LORAS_FOLDER, LoraStore, ResolvedLora, set_from_json, set_text
 from intaglio.tensors import AxisSizes, NetworkSpec, TensorSpec, axis_sizes, controlnet_name, network_spec
 
 __all__ = ["Diffuse", "EmbeddingCache", "active_controls", "image_passes", "pixels_from_sample"]
@@ -104,6 +107,7 @@ class Conditioning:
     state: Floats
     controls: tuple[ControlPlan, ...]
     guidance_window: tuple[float, float]
+    loras: tuple[ResolvedLora, ...]
     begin: int
     end: int
     timings: dict[str, float]
@@ -153,6 +157,8 @@ class Diffuse:
         self._cache = EmbeddingCache(manifest.execution.embedding_cache)
         self._workspaces: OrderedDict[tuple[int, ...], Workspace] = OrderedDict()
         self._engines: dict[str, Engine] = {}
+        self.loras: LoraSwitch | None = None
+        """Who puts LoRAs on; None where the set is fused."""
 
     def __enter__(self) -> Self:
         """Raises EngineMismatch (a missing, damaged or foreign engine) and MissingExtra."""
@@ -166,15 +172,23 @@ class Diffuse:
             with FileChecks(self._folder, command=manifest.rebuild) as checks:
                 for name in needed:
                     checks.start(manifest.networks[name].files)
+                layers = None if manifest.swap == "off" else open_layers(manifest, self._folder)
                 for name in needed:
-                    path = self._folder / manifest.networks[name].path
-                    self._engines[name] = self._backend.load(network_spec(name, manifest.architecture), path, precision=manifest.precision)
+                    path, spec = self._folder / manifest.networks[name].path, network_spec(name, manifest.architecture)
+                    values = _replaceable(layers, name)
+                    self._engines[name] = self._backend.load(spec, path, precision=manifest.precision, replaceable=values)
+                self.loras = None if layers is None else self._switch(layers)
         except BaseException:
             self._close()
             raise
         self._text_encoders = tuple(HostCall(self._backend, self._engines[name]) for name in ("text_encoder", "text_encoder_2"))
         self._decoder = HostCall(self._backend, self._engines["vae_decoder"])
         return self
+
+    def _switch(self, layers: SwapLayers) -> LoraSwitch:
+        engines = {name: self._engines[name] for name in SWAPPED}
+        threads = self._manifest.execution.threads or len(os.sched_getaffinity(0))
+        return LoraSwitch(engines, layers, store=LoraStore(self._folder / LORAS_FOLDER), threads=threads)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._close()
@@ -191,9 +205,12 @@ class Diffuse:
 
         Raises:
             InvalidRequest: tensors that do not fit each other or the build.
+            SwapFailed: its LoRAs could not be put on; those before still are.
         """
         clock = Clock()
         request = self._conditioning(tensors)
+        if self._put_on(request.loras):
+            clock.lap("lora_swap")
         embeddings = self._encode(request)
         clock.lap("text_encoders")
         state = self._denoise(request, embeddings)
@@ -204,6 +221,14 @@ class Diffuse:
             clock.lap("vae")
         outputs["timings"] = string_tensor(json.dumps(request.timings | clock.laps))
         return {name: outputs[name] for name in wanted}
+
+    def _put_on(self, loras: tuple[ResolvedLora, ...]) -> bool:
+        """Make `loras` the resident set, as every image's first step; whether that took a swap."""
+        if self.loras is not None:
+            return self.loras.ensure(loras) > 0
+        if loras:
+            raise InvalidRequest("loras", set_text(loras), allowed="none: this build does not swap LoRAs")
+        return False
 
     def warm_up(self) -> None:
         """Run one step of the first built size in each guidance mode with every control: the first request finds all set up."""
@@ -233,6 +258,7 @@ class Diffuse:
             state=found["state"],
             controls=tuple(self._control_plans(found)),
             guidance_window=_window(found),
+            loras=_loras(found),
             begin=begin,
             end=end,
             timings=json.loads(found["timings"][0]) if "timings" in found else {},
@@ -288,7 +314,8 @@ class Diffuse:
         rows = request.token_ids.shape[1]
         if request.begin == request.end:
             return []
-        keys = [_prompt_key(request, row) for row in range(rows)]
+        encoders = "" if self.loras is None else self.loras.text_digest
+        keys = [encoders + _prompt_key(request, row) for row in range(rows)]
         known = {key: found for key in keys if (found := self._cache.get(key)) is not None}
         zeros = {0} if request.zero_negative and request.guidance else set()
         missing = [row for row in range(rows) if keys[row] not in known and row not in zeros]
@@ -551,6 +578,21 @@ def _prompt_key(request: Conditioning, row: int) -> str:
     return digest.hexdigest()
 
 
+def _loras(found: Tensors) -> tuple[ResolvedLora, ...]:
+    try:
+        return set_from_json(bytes(found["loras"][0]))
+    except ValueError as error:
+        raise InvalidRequest("loras", "not a resolved set", allowed="what preprocess makes of a request's loras") from error
+
+
+def _replaceable(layers: SwapLayers | None, network: str) -> dict[str, Array]:
+    """Pristine values of the weights of `network` that LoRAs may change."""
+    if layers is None or network not in SWAPPED:
+        return {}
+    file = layers.pristine[network]
+    return {name: file.read(name) for name in file.tensors}
+
+
 def _zeros_like(embeddings: Embeddings) -> Embeddings:
     return Embeddings(np.zeros_like(embeddings.context), np.zeros_like(embeddings.pooled))
 
@@ -580,4 +622,5 @@ def _warm_up_tensors(manifest: BuildManifest, *, width: int, height: int, guidan
         "state": np.zeros(inputs.tensor("state").shape(sizes), np.float32),
         "controls": string_tensor(json.dumps(controls)),
         "control_maps": np.zeros((len(controls), height, width, 3) if controls else (1, 1, 1, 3), np.uint8),
+        "loras": string_tensor("[]"),
     }

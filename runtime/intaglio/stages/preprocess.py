@@ -25,6 +25,7 @@ from intaglio.noise import TorchCpuGenerator
 from intaglio.openpose import draw_pose, load_pose
 from intaglio.prompt import PromptTokenizer, align_chunks, encode_prompt
 from intaglio.request import ControlRequest, Request, Tensors, read_request, request_metadata, string_tensor
+from intaglio.served_loras import LORAS_FOLDER, LoraStore
 from intaglio.solvers import SolverTable, initial_state, solver_table
 
 __all__ = ["Preprocess"]
@@ -40,11 +41,14 @@ class Preprocess:
         self._manifest = manifest
         self._folder = folder
         self._poses = None if manifest.poses is None else folder / manifest.poses
+        self._loras = None if manifest.swap == "off" else LoraStore(folder / LORAS_FOLDER)
         self._tokenizers: tuple[PromptTokenizer, ...] = ()
 
     def __enter__(self) -> Self:
-        """Raises EngineMismatch on missing or changed files, ConfigError on a tokenizer that is none."""
+        """Raises EngineMismatch on missing or changed files, ConfigError on a tokenizer or a registry of LoRAs that is none."""
         check_files(self._folder, self._manifest.files, command=self._manifest.rebuild)
+        if self._loras is not None:
+            self._loras.current()
         self._tokenizers = tuple(PromptTokenizer.from_folder(self._folder / name) for name in self._manifest.tokenizers)
         return self
 
@@ -58,7 +62,7 @@ class Preprocess:
             InvalidRequest: see `read_request`, `decode_image`, `encode_prompt`.
         """
         started = time.perf_counter()
-        request = read_request(tensors, self._manifest)
+        request = read_request(tensors, self._manifest, None if self._loras is None else self._loras.current())
         table = solver_table(request.scheduler, request.steps, scheduler_config=self._manifest.scheduler)
         outputs = {
             **self._prompt_tensors(request),
@@ -70,13 +74,14 @@ class Preprocess:
             "input_scale": table.input_scale,
             "coefficients": table.coefficients,
             "output_format": string_tensor(request.output_format),
+            "loras": string_tensor(json.dumps([lora.model_dump() for lora in request.loras])),
             "metadata": string_tensor(json.dumps(request_metadata(request, self._manifest))),
         }
         outputs["timings"] = string_tensor(json.dumps({"preprocess": time.perf_counter() - started}))
         return outputs
 
     def _prompt_tensors(self, request: Request) -> dict[str, Array]:
-        texts = [("prompt", request.prompt)]
+        texts = [("prompt", request.full_prompt)]
         if request.guidance:
             texts.insert(0, ("negative_prompt", request.negative_prompt or ""))
         most = self._manifest.profiles.text_chunks

@@ -1,0 +1,126 @@
+"""The user's LoRAs against the base: facts of their files, checks, and publishing them to a build."""
+
+# ruff: noqa: PLC0415  (torch and the hub's client are imported only where they are needed)
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from intaglio.config import Source
+from intaglio.errors import ConfigError, LoraRefused
+from intaglio.lora_files import Component, LayerTable, layer_table, lora_file_from_bytes
+from intaglio.lora_registry import LoraEntry, LoraRegistry, load_registry
+from intaglio.served_loras import LORAS_FOLDER, LoraStore, ServedLoras
+from intaglio.tensor_files import map_tensor_file
+from intaglio_export.weights import Base, find_base
+
+if TYPE_CHECKING:
+    from intaglio_export.plan import Plan
+
+__all__ = ["base_layers", "check_entry", "described", "lora_path", "publish_registry"]
+
+_COMPONENTS: tuple[Component, ...] = ("unet", "text_encoder", "text_encoder_2")
+
+
+def base_layers(sources: tuple[Source, ...]) -> LayerTable:
+    """Every layer of the available base that a LoRA may name, from its files' headers (of a single file: from its configurations)."""
+    base = find_base(sources)
+    return layer_table({component: _shapes(base, component) for component in _COMPONENTS})
+
+
+def _shapes(base: Base, component: Component) -> dict[str, tuple[int, ...]]:
+    if base.file is not None:
+        return _configured_shapes(base, component)
+    found: dict[str, tuple[int, ...]] = {}
+    for path in base.weights(component).files:
+        if path.suffix == ".safetensors":
+            found |= {name: tensor.shape for name, tensor in map_tensor_file(path).tensors.items()}
+    return found
+
+
+def _configured_shapes(base: Base, component: Component) -> dict[str, tuple[int, ...]]:
+    import torch
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    config = dict(base.weights(component).config)
+    classes: dict[str, Any] = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+    with torch.device("meta"):  # shapes without memory
+        if component == "unet":
+            network: torch.nn.Module = UNet2DConditionModel.from_config(config)  # type: ignore[no-untyped-call]
+        else:
+            network = classes[component](CLIPTextConfig.from_dict(config))
+    return {name: tuple(values.shape) for name, values in network.named_parameters()}
+
+
+def lora_path(lora: str, entry: LoraEntry) -> Path:
+    """The LoRA's file; one of the hub is fetched once.
+
+    Raises:
+        ConfigError: not there.
+    """
+    if entry.file is not None:
+        if not entry.file.is_file():
+            raise ConfigError(f"lora {lora}: {entry.file}: no such file; train it, or correct its path in the registry")
+        return entry.file
+    from huggingface_hub import hf_hub_download
+
+    owner, name, path = (entry.hub or "").split("/", 2)
+    try:
+        return Path(hf_hub_download(f"{owner}/{name}", path))
+    except Exception as error:  # httpx, requests, OSError and the hub's own errors share no base class
+        raise ConfigError(f"lora {lora}: {entry.hub} is not on the hub or not reachable ({type(error).__name__})") from error
+
+
+def described(lora: str, entry: LoraEntry, *, table: LayerTable) -> LoraEntry:
+    """`entry` with the facts of its file, all of whose keys were accounted for.
+
+    Raises:
+        LoraRefused: the file is damaged or not for this base. ConfigError: it is not there.
+    """
+    path = lora_path(lora, entry)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise LoraRefused(lora, f"{path}: {error.strerror or error}") from error
+    file = lora_file_from_bytes(lora, data, table=table)
+    facts = {
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "size": len(data),
+        "format": file.format,
+        "rank": file.ranks,
+        "targets": file.targets,
+    }
+    return entry.model_copy(update=facts)
+
+
+def check_entry(lora: str, entry: LoraEntry, *, table: LayerTable) -> LoraEntry:
+    """As `described`, and the file is the one that was added.
+
+    Raises:
+        LoraRefused: its content changed since.
+    """
+    found = described(lora, entry, table=table)
+    if entry.sha256 is not None and found.sha256 != entry.sha256:
+        raise LoraRefused(lora, f"its file changed since it was added: run intaglio loras add {lora} again if that was meant")
+    return found
+
+
+def publish_registry(plan: Plan, folder: Path) -> ServedLoras:
+    """Publish the deployment's registry to the build in `folder`; every file is checked against the base.
+
+    Raises:
+        ConfigError, LoraRefused: a LoRA is missing or not for this base. BuildError: no room.
+    """
+    path = plan.deployment.registry
+    registry = LoraRegistry() if path is None else load_registry(path)
+    store = LoraStore(folder / LORAS_FOLDER)
+    table = base_layers(plan.deployment.base)
+    digests = {}
+    for lora, entry in registry.loras.items():
+        digest, data = store.put(lora, lora_path(lora, entry))
+        lora_file_from_bytes(lora, data, table=table)
+        digests[lora] = digest
+    return store.publish_registry(registry, digests)

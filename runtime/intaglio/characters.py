@@ -1,0 +1,69 @@
+"""Character presets, `configs/characters.yaml`: id -> prompt template, negative prompt, LoRAs, reference images, threshold.
+
+Paths are relative to the YAML file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
+
+from intaglio.errors import ConfigError
+from intaglio.identifiers import RegistryId
+from intaglio.lora_registry import LoraWeight, validated_yaml
+
+__all__ = ["Character", "Characters", "load_character", "load_characters"]
+
+_PLACE: Final = "{prompt}"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Character(_Strict):
+    """One character."""
+
+    prompt: Annotated[str, StringConstraints(pattern=r"\{prompt\}")]
+    """Template; `{prompt}` is what the user asks for."""
+    negative_prompt: str | None = None
+    loras: dict[RegistryId, LoraWeight] = Field(default_factory=dict)
+    """LoRAs or presets of the server's registry."""
+    reference_images: tuple[Path, ...] = ()
+    """What the character looks like, for judging likeness."""
+    threshold: float = Field(default=0.6, ge=0, le=1)
+    """Least likeness to a reference image that counts as this character."""
+
+    @field_validator("reference_images")
+    @classmethod
+    def _there(cls, paths: tuple[Path, ...], info: ValidationInfo) -> tuple[Path, ...]:
+        folder = (info.context or {}).get("folder")
+        found = tuple(path if folder is None or path.is_absolute() else (Path(folder) / path).resolve() for path in paths)
+        if missing := [path for path in found if not path.is_file()]:
+            raise ValueError(f"{missing[0]}: no such file")
+        return found
+
+    def prompt_of(self, prompt: str) -> str:
+        """The template with `prompt` in its place; braces in `prompt` mean nothing."""
+        return self.prompt.replace(_PLACE, prompt)
+
+
+class Characters(_Strict):
+    """The whole file."""
+
+    characters: dict[RegistryId, Character]
+
+
+def load_characters(path: Path) -> dict[str, Character]:
+    """Read and check `path`; ConfigError names what is wrong with it."""
+    return dict(validated_yaml(Characters, path).characters)
+
+
+def load_character(path: Path, name: str) -> Character:
+    """The character `name` of the file at `path`; ConfigError where there is none."""
+    found = load_characters(path)
+    if name not in found:
+        raise ConfigError(f"{path}: no character {name!r}; characters: {', '.join(found) or 'none'}")
+    return found[name]

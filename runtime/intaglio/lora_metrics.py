@@ -1,0 +1,50 @@
+"""What `diffuse` tells Prometheus of its LoRAs, through Triton's metrics port."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from intaglio.lora_switch import LoraSwitch
+
+__all__ = ["LoraMetrics"]
+
+_GAUGES: Final = {
+    "lora_swap_seconds": "seconds that the last change of LoRAs took",
+    "lora_longest_wait_seconds": "longest that a request waited for its turn since the server started",
+}
+_COUNTERS: Final = {
+    "lora_swap_seconds_total": "seconds spent on changing LoRAs",
+    "lora_swaps_total": "changes of the resident LoRAs",
+    "lora_swap_failures_total": "sets that could not be put on",
+}
+
+
+class LoraMetrics:
+    """Reports a switch; `pb` is `triton_python_backend_utils`."""
+
+    def __init__(self, pb: Any) -> None:
+        family = pb.MetricFamily
+        self._resident_family = family(
+            name="lora_resident", description="weight of each LoRA that is on; 0 where it no longer is", kind=family.GAUGE
+        )
+        self._families = {name: family(name=name, description=text, kind=family.GAUGE) for name, text in _GAUGES.items()}
+        self._families |= {name: family(name=name, description=text, kind=family.COUNTER) for name, text in _COUNTERS.items()}
+        self._metrics = {name: made.Metric(labels={}) for name, made in self._families.items()}
+        self._resident: dict[str, Any] = {}
+        self._counted = dict.fromkeys(_COUNTERS, 0.0)
+        self._longest_wait = 0.0
+
+    def report(self, switch: LoraSwitch, *, waited: float) -> None:
+        """After a request that waited `waited` seconds for its turn."""
+        self._longest_wait = max(self._longest_wait, waited)
+        self._metrics["lora_longest_wait_seconds"].set(self._longest_wait)
+        self._metrics["lora_swap_seconds"].set(switch.counts.last_seconds)
+        counts = switch.counts
+        for name, value in zip(_COUNTERS, (counts.seconds, counts.swaps, counts.failures), strict=True):
+            self._metrics[name].increment(value - self._counted[name])
+            self._counted[name] = value
+        weights = {lora.id: lora.weight for lora in switch.resident or ()}
+        for lora in {*weights, *self._resident}:
+            if lora not in self._resident:
+                self._resident[lora] = self._resident_family.Metric(labels={"lora": lora})
+            self._resident[lora].set(weights.get(lora, 0.0))

@@ -1,0 +1,157 @@
+"""The LoRAs a user keeps: `configs/loras.yaml`, strict and frozen. Paths are relative to the YAML file.
+
+loras     id -> file or hub, kind, trigger words, default weight, bounds; the facts below `sha256` are filled in by `intaglio loras add`
+presets   id -> {lora id: weight}: a combination that is asked for like a LoRA
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, ValidationInfo, field_validator, model_validator
+
+from intaglio.errors import ConfigError
+from intaglio.identifiers import RegistryId
+from intaglio.models import LARGEST_LORA_WEIGHT
+
+__all__ = [
+    "KINDS",
+    "Kind",
+    "LoraEntry",
+    "LoraRegistry",
+    "LoraWeight",
+    "TriggerWord",
+    "check_presets",
+    "load_registry",
+    "validated_yaml",
+    "write_registry",
+]
+
+Kind = Literal["character", "style", "background", "pose"]
+KINDS: Final = ("character", "style", "background", "pose")
+LoraWeight = Annotated[float, Field(ge=-LARGEST_LORA_WEIGHT, le=LARGEST_LORA_WEIGHT, allow_inf_nan=False)]
+TriggerWord = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
+_HUB_FILE: Final = r"^[\w.-]+/[\w.-]+/[\w./-]+\.safetensors$"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LoraEntry(_Strict):
+    """One LoRA and what is known of its file."""
+
+    file: Path | None = None
+    hub: Annotated[str, StringConstraints(pattern=_HUB_FILE)] | None = None
+    """owner/name/path.safetensors"""
+    kind: Kind
+    trigger_words: tuple[TriggerWord, ...] = ()
+    weight: LoraWeight = 1.0
+    """Where a request names none."""
+    bounds: tuple[LoraWeight, LoraWeight] = (0.0, 1.5)
+    """Least and most weight a request may ask for."""
+    checkpoints: Path | None = None
+    """Folder that `intaglio watch` follows for newer files."""
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+    size: int | None = None
+    """Bytes."""
+    format: str | None = None
+    rank: tuple[int, ...] = ()
+    """Every rank in the file."""
+    targets: dict[str, int] = Field(default_factory=dict)
+    """Layers changed by component."""
+
+    @field_validator("file", "checkpoints")
+    @classmethod
+    def _resolved(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        folder = (info.context or {}).get("folder")
+        return path if path is None or folder is None or path.is_absolute() else Path(os.path.normpath(Path(folder).resolve() / path))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.file is None) == (self.hub is None):
+            raise ValueError("give exactly one of file, hub")
+        if self.file is not None and self.file.suffix != ".safetensors":
+            raise ValueError("file must be .safetensors (pickled files run code when loaded)")
+        if not self.bounds[0] <= self.weight <= self.bounds[1]:
+            raise ValueError(f"weight {self.weight:g} is outside bounds {self.bounds[0]:g} to {self.bounds[1]:g}")
+        return self
+
+
+class LoraRegistry(_Strict):
+    """The whole file."""
+
+    loras: dict[RegistryId, LoraEntry] = Field(default_factory=dict)
+    presets: dict[RegistryId, dict[RegistryId, LoraWeight]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _presets_name_loras(self) -> Self:
+        check_presets(self.presets, {lora: entry.bounds for lora, entry in self.loras.items()})
+        return self
+
+
+def check_presets(presets: dict[str, dict[str, float]], bounds: dict[str, tuple[float, float]]) -> None:
+    """Every preset names LoRAs that are there, at weights in their bounds; ValueError otherwise."""
+    for preset, members in presets.items():
+        if preset in bounds:
+            raise ValueError(f"preset {preset}: a LoRA has that id")
+        if not members:
+            raise ValueError(f"preset {preset}: names no LoRA")
+        for lora, weight in members.items():
+            if lora not in bounds:
+                raise ValueError(f"preset {preset}: no LoRA {lora}; LoRAs: {', '.join(bounds)}")
+            low, high = bounds[lora]
+            if not low <= weight <= high:
+                raise ValueError(f"preset {preset}: {lora} at {weight:g} is outside its bounds {low:g} to {high:g}")
+
+
+def load_registry(path: Path) -> LoraRegistry:
+    """Read and check `path`.
+
+    Raises:
+        ConfigError: a missing file, bad YAML, or a field that is unknown, missing or out of range.
+    """
+    return validated_yaml(LoraRegistry, path)
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def validated_yaml(kind: type[_Model], path: Path) -> _Model:
+    """The YAML file as `kind`, paths resolved against its folder; ConfigError names the field that is wrong."""
+    try:
+        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: must be a mapping of fields, not {type(data).__name__}")
+    try:
+        return kind.model_validate(data, context={"folder": path.parent})
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
+        raise ConfigError(f"{path}: {problems}") from error
+
+
+def write_registry(path: Path, registry: LoraRegistry) -> None:
+    """Write `path` at once; the comment lines at its top stay."""
+    head = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if not line.startswith("#"):
+                break
+            head.append(line)
+    values = registry.model_dump(mode="json", exclude_defaults=True)
+    for entry in values.get("loras", {}).values():
+        for name in ("file", "checkpoints"):
+            if name in entry:
+                entry[name] = os.path.relpath(entry[name], path.parent.resolve())
+    text = "\n".join([*head, yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.new")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,262 @@
+"""The LoRAs that a build serves, with their versions: what `intaglio build`, `watch` and `rollback` publish and the stages read.
+
+    build/<name>/loras/<sha256>.safetensors   every version's file: never written again, so a reader never sees another content
+    build/<name>/loras/registry.json          which version of each LoRA is current; replaced at once
+A running server looks at registry.json before each request; publishing needs no restart and cannot be seen half done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
+
+from intaglio.errors import BuildError, ConfigError, LoraRefused
+from intaglio.identifiers import RegistryId
+from intaglio.lora_registry import Kind, LoraRegistry, LoraWeight, TriggerWord, check_presets
+from intaglio.manifest import content_key, write_json
+
+__all__ = ["LORAS_FOLDER", "LoraStore", "ResolvedLora", "ServedLora", "ServedLoras", "set_digest", "set_from_json", "set_text"]
+
+LORAS_FOLDER: Final = "loras"
+_REGISTRY: Final = "registry.json"
+_LOCK: Final = ".lock"
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ResolvedLora(_Frozen):
+    """One LoRA of a request's set: which file, how strongly."""
+
+    id: RegistryId
+    sha256: Digest
+    weight: LoraWeight
+
+
+_SET: Final = TypeAdapter(tuple[ResolvedLora, ...])
+
+
+def set_from_json(text: bytes) -> tuple[ResolvedLora, ...]:
+    """The set that `preprocess` resolved; ValueError where it is none."""
+    return _SET.validate_json(text)
+
+
+def set_digest(loras: tuple[ResolvedLora, ...]) -> str:
+    """Digest of a set by content and weight; names and order do not matter."""
+    return content_key({"loras": sorted([lora.sha256, lora.weight] for lora in loras)})
+
+
+def set_text(loras: tuple[ResolvedLora, ...]) -> str:
+    """The set for people: `mara@1 + night@0.8`, or `no LoRA`."""
+    return " + ".join(f"{lora.id}@{lora.weight:g}" for lora in loras) or "no LoRA"
+
+
+class ServedLora(_Frozen):
+    """One LoRA as it is served."""
+
+    kind: Kind
+    trigger_words: tuple[TriggerWord, ...] = ()
+    weight: LoraWeight = 1.0
+    bounds: tuple[LoraWeight, LoraWeight]
+    versions: tuple[Digest, ...] = Field(min_length=1)
+    """Files, the current one last."""
+
+    @property
+    def sha256(self) -> str:
+        """The current version."""
+        return self.versions[-1]
+
+
+class ServedLoras(_Frozen):
+    """registry.json."""
+
+    schema_version: Literal[1] = 1
+    loras: dict[RegistryId, ServedLora] = Field(default_factory=dict)
+    presets: dict[RegistryId, dict[RegistryId, LoraWeight]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _presets_name_loras(self) -> Self:
+        check_presets(self.presets, {lora: entry.bounds for lora, entry in self.loras.items()})
+        return self
+
+
+class LoraStore:
+    """The folder of one build's LoRAs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._stamp: tuple[int, int, int] | None = None
+        self._read = ServedLoras()
+
+    def path(self, sha256: str) -> Path:
+        """Where a version's file is."""
+        return self.folder / f"{sha256}.safetensors"
+
+    def current(self) -> ServedLoras:
+        """What is published now; the file is read again only when it was replaced.
+
+        Raises:
+            ConfigError: registry.json is missing or damaged.
+        """
+        path = self.folder / _REGISTRY
+        try:
+            status = path.stat()
+            stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+            if stamp != self._stamp:
+                self._read, self._stamp = ServedLoras.model_validate_json(path.read_bytes()), stamp
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror or error}; intaglio build writes it") from error
+        except ValidationError as error:
+            raise ConfigError(f"{path}: damaged ({error.errors()[0]['msg']}); intaglio build writes it anew") from error
+        return self._read
+
+    def load(self, lora: ResolvedLora) -> bytes:
+        """The bytes of a version, which are those it was published with.
+
+        Raises:
+            LoraRefused: the file is missing or was changed.
+        """
+        try:
+            data = self.path(lora.sha256).read_bytes()
+        except OSError as error:
+            raise LoraRefused(
+                lora.id, f"{self.path(lora.sha256).name}: {error.strerror or error}; publish it again (intaglio build)"
+            ) from error
+        if hashlib.sha256(data).hexdigest() != lora.sha256:
+            raise LoraRefused(lora.id, "its file was changed after it was published; publish it again (intaglio build)")
+        return data
+
+    def put(self, lora: str, source: Path) -> tuple[str, bytes]:
+        """Copy `source` into the store; (sha256, bytes) of what was copied, whatever happens to `source` meanwhile.
+
+        Raises:
+            LoraRefused: `source` cannot be read.
+            BuildError: no room, or the folder cannot be written; nothing was changed.
+        """
+        try:
+            data = source.read_bytes()
+        except OSError as error:
+            raise LoraRefused(lora, f"{source}: {error.strerror or error}") from error
+        digest = hashlib.sha256(data).hexdigest()
+        if not self.path(digest).is_file() or self.path(digest).stat().st_size != len(data):
+            self._write(digest, data)
+        return digest, data
+
+    def _write(self, digest: str, data: bytes) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=self.folder, suffix=".tmp")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.chmod(name, 0o644)
+                os.replace(name, self.path(digest))
+            except BaseException:
+                Path(name).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            full = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
+            raise BuildError(f"{self.folder}: {full}; what was published before is still served") from error
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """One publisher at a time; readers need no lock."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / _LOCK).open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def write(self, served: ServedLoras) -> None:
+        """Publish `served`, then remove the files that neither it nor the one before names: requests on their way may want the latter.
+
+        Raises:
+            BuildError: it cannot be written; the one before is still published.
+        """
+        before = self._published()
+        try:
+            write_json(self.folder / _REGISTRY, served.model_dump(mode="json"))
+        except OSError as error:
+            full = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
+            raise BuildError(f"{self.folder}: {full}; what was published before is still served") from error
+        entries = (*served.loras.values(), *before.loras.values())
+        named = {self.path(digest).name for entry in entries for digest in entry.versions}
+        for path in self.folder.glob("*.safetensors"):
+            if path.name not in named:
+                path.unlink(missing_ok=True)
+
+    def publish_version(self, lora: str, digest: str, *, keep: int) -> ServedLoras:
+        """Make `digest` (already `put`) the current version of `lora`, keeping `keep` versions in all.
+
+        Raises:
+            ConfigError: no such LoRA; BuildError as `write` does.
+        """
+        with self.locked():
+            served = self.current()
+            entry = _entry(served, lora)
+            versions = (*(version for version in entry.versions if version != digest), digest)[-keep:]
+            return self._replace(served, lora, entry.model_copy(update={"versions": versions}))
+
+    def roll_back(self, lora: str) -> ServedLoras:
+        """Make the version before the current one of `lora` current again, and forget the current one.
+
+        Raises:
+            ConfigError: no such LoRA, or no earlier version; BuildError as `write` does.
+        """
+        with self.locked():
+            served = self.current()
+            entry = _entry(served, lora)
+            if len(entry.versions) < 2:
+                raise ConfigError(f"lora {lora}: no version before the current one ({entry.sha256[:12]}) is kept")
+            return self._replace(served, lora, entry.model_copy(update={"versions": entry.versions[:-1]}))
+
+    def _replace(self, served: ServedLoras, lora: str, entry: ServedLora) -> ServedLoras:
+        changed = served.model_copy(update={"loras": {**served.loras, lora: entry}})
+        self.write(changed)
+        return changed
+
+    def publish_registry(self, registry: LoraRegistry, digests: Mapping[str, str]) -> ServedLoras:
+        """Publish the user's registry; `digests` are its files, already `put`.
+
+        A LoRA whose file is one of the versions there keeps the version that is current: a build does not undo what
+        `intaglio watch` or `intaglio rollback` did.
+        """
+        with self.locked():
+            before = self._published()
+            loras = {}
+            for lora, entry in registry.loras.items():
+                earlier = before.loras[lora].versions if lora in before.loras else ()
+                kept = tuple(version for version in earlier if self.path(version).is_file())
+                versions = kept if digests[lora] in kept else (*kept, digests[lora])
+                loras[lora] = ServedLora(
+                    kind=entry.kind, trigger_words=entry.trigger_words, weight=entry.weight, bounds=entry.bounds, versions=versions
+                )
+            served = ServedLoras(loras=loras, presets=registry.presets)
+            if served != before or not (self.folder / _REGISTRY).is_file():
+                self.write(served)
+            return served
+
+    def _published(self) -> ServedLoras:
+        """What is published; nothing where registry.json is missing or damaged."""
+        try:
+            return self.current()
+        except ConfigError:
+            return ServedLoras()
+
+
+def _entry(served: ServedLoras, lora: str) -> ServedLora:
+    if lora not in served.loras:
+        raise ConfigError(f"lora {lora}: not served; served are {', '.join(served.loras) or 'none'}")
+    return served.loras[lora]

@@ -1,0 +1,74 @@
+"""Which waiting request is next where every request names the LoRAs it wants: fewest swaps, and nobody waits for ever.
+
+Requests for the resident set go first, in their order; but each of them overtakes those that came before it, and a request is
+overtaken at most `overtakes` times. So a request waits for at most those before it and `overtakes` more.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+__all__ = ["Turnstile", "Waiting", "next_index"]
+
+Job = TypeVar("Job")
+
+
+@dataclass(slots=True)
+class Waiting(Generic[Job]):
+    """A request in the queue."""
+
+    job: Job
+    key: str
+    """Digest of the set it wants."""
+    since: float = field(default_factory=time.monotonic)
+    overtaken: int = 0
+
+
+def next_index(waiting: Sequence[Waiting[Job]], resident: str, *, overtakes: int) -> int:
+    """Place of the request to serve next; `waiting` is in order of arrival and not empty."""
+    if waiting[0].overtaken >= overtakes:  # nobody was overtaken more often than who came first
+        return 0
+    return next((index for index, one in enumerate(waiting) if one.key == resident), 0)
+
+
+class Turnstile(Generic[Job]):
+    """The queue between those who bring requests and the one thread that serves them."""
+
+    def __init__(self, *, overtakes: int, capacity: int) -> None:
+        """`capacity` is the most that may wait, 0 any number."""
+        self._overtakes = overtakes
+        self._capacity = capacity
+        self._waiting: list[Waiting[Job]] = []
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def put(self, job: Job, key: str) -> bool:
+        """Queue `job`; False where the queue is full or closed."""
+        with self._changed:
+            if self._closed or (self._capacity and len(self._waiting) >= self._capacity):
+                return False
+            self._waiting.append(Waiting(job, key))
+            self._changed.notify()
+            return True
+
+    def take(self, resident: str) -> Waiting[Job] | None:
+        """The next request, waiting for one; None once the queue is closed and empty."""
+        with self._changed:
+            while not self._waiting:
+                if self._closed:
+                    return None
+                self._changed.wait()
+            index = next_index(self._waiting, resident, overtakes=self._overtakes)
+            for one in self._waiting[:index]:
+                one.overtaken += 1
+            return self._waiting.pop(index)
+
+    def close(self) -> None:
+        """Take no more; those that wait are still served."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

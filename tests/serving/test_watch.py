@@ -1,0 +1,199 @@
+"""After retraining: a new file is checked, served and shown without a restart, and taken back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import yaml
+from safetensors.numpy import load_file, save_file
+
+from intaglio.cli import main
+from intaglio.errors import ConfigError, LoraRefused
+from intaglio.serving.server import Server
+from intaglio_client import Client, SwapFailed
+from intaglio_client.watch import Follower, Publisher, Samples, follow, followed_folders, store_of
+
+from .conftest import CONFIG_FILE, REPOSITORY
+
+pytestmark = pytest.mark.slow
+ASKED: Any = {"width": 256, "height": 192, "steps": 2, "seed": 5, "loras": [("night", 1.0)]}
+PROMPT = "a person dancing on a beach"
+
+
+def picture(client: Client) -> Any:
+    return client.generate(PROMPT, **ASKED).pixels
+
+
+@pytest.fixture
+def published(server: Server) -> Iterator[Any]:
+    """The build's store, as it was again afterwards."""
+    store, layers = store_of(server.deployment)
+    before = store.current()
+    files = {path: path.read_bytes() for path in store.folder.glob("*.safetensors")}
+    yield store, layers
+    for path, data in files.items():
+        path.write_bytes(data)
+    store.write(before)
+
+
+def changed_lora(path: Path, factor: float) -> Path:
+    """night, with its effect multiplied: a retrained file."""
+    state = load_file(REPOSITORY / "miniature/loras/night.safetensors")
+    save_file({name: (values * factor if "lora_B" in name else values).astype(np.float16) for name, values in state.items()}, path)
+    return path
+
+
+def test_watch_serves_what_was_trained_and_rollback_takes_it_back(
+    server: Server, client: Client, published: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`intaglio train lora`, `intaglio watch`, `intaglio rollback`, as a user types them."""
+    before = picture(client)
+    training = yaml.safe_load((REPOSITORY / "configs/training/night.yaml").read_text())
+    training |= {
+        "model": str(REPOSITORY / "miniature/model"), "data": {"folder": str(REPOSITORY / "miniature/examples/night")},
+        "output": str(tmp_path / "trained"), "steps": 2, "batch_size": 2, "warmup_steps": 0, "device": "cpu", "samples": None,
+    }  # fmt: skip
+    config = tmp_path / "night.yaml"
+    config.write_text(yaml.safe_dump(training))
+    command = [sys.executable, "-m", "intaglio"]
+    watching = subprocess.Popen(
+        [
+            *command, "watch", str(CONFIG_FILE), "--lora", f"night={tmp_path / 'trained'}", "--url", server.grpc_url, "--interval", "0.1",
+            "--samples", str(tmp_path / "samples"), "--prompt", PROMPT, "--once",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "300"},
+    )  # fmt: skip
+    subprocess.run([*command, "train", "lora", str(config)], check=True, timeout=200, stdout=subprocess.DEVNULL)
+    said, _ = watching.communicate(timeout=100)
+    assert watching.returncode == 0
+    assert "served   night" in said
+    (sheet,) = (tmp_path / "samples").glob("night-*.png")
+    left, right = np.split(np.asarray(PIL.Image.open(sheet)), 2, axis=1)
+    assert (left != right).any(), "before and after"
+    trained = picture(client)
+    assert (trained != before).any()
+    assert main(["rollback", str(CONFIG_FILE), "night"]) == 0
+    assert "is served" in capsys.readouterr().out
+    assert np.array_equal(picture(client), before)
+    assert main(["rollback", str(CONFIG_FILE), "night"]) == 2, "there is no version before the first"
+
+
+def publisher_of(server: Server, published: Any, folder: Path, *, keep: int = 3) -> Publisher:
+    store, layers = published
+    return Publisher(store, layers, Samples(folder, PROMPT), server.grpc_url, keep)
+
+
+def test_file_to_first_image(server: Server, client: Client, published: Any, tmp_path: Path) -> None:
+    """A retrained file is served and shown within 15 s; as many versions as asked for are kept."""
+    publisher = publisher_of(server, published, tmp_path, keep=2)
+    for factor in (0.5, 0.6):
+        found = publisher.publish("night", changed_lora(tmp_path / "night.safetensors", factor))
+        assert found is not None
+        assert found.samples is not None
+        assert found.seconds < 15
+    assert publisher.publish("night", tmp_path / "night.safetensors") is None, "it is served already"
+    store = published[0]
+    versions = store.current().loras["night"].versions
+    assert len(versions) == 2
+    assert all(store.path(version).is_file() for version in versions)
+    assert client.generate(PROMPT, **ASKED).metadata["model"]["loras"]["night"] == versions[-1]
+
+
+def test_bad_files_leave_what_is_served(server: Server, client: Client, published: Any, tmp_path: Path) -> None:
+    before = picture(client)
+    publisher = publisher_of(server, published, tmp_path)
+    bad = tmp_path / "night.safetensors"
+    state = load_file(REPOSITORY / "miniature/loras/night.safetensors")
+    first = next(iter(state))
+    changes: dict[str, Any] = {
+        "cut short": lambda: bad.write_bytes((REPOSITORY / "miniature/loras/night.safetensors").read_bytes()[:-9]),
+        "not finite": lambda: save_file(state | {first: np.full_like(state[first], np.nan)}, bad),
+        "keys name no layer": lambda: save_file({f"other.{name}": values for name, values in state.items()}, bad),
+    }
+    for reason, write in changes.items():
+        write()
+        with pytest.raises(LoraRefused, match=reason):
+            publisher.publish("night", bad)
+    with pytest.raises(ConfigError, match="lora dusk: not served by this build"):
+        publisher.publish("dusk", bad)
+    assert np.array_equal(picture(client), before)
+
+
+def test_what_the_server_cannot_put_on_is_taken_back(server: Server, client: Client, published: Any, tmp_path: Path) -> None:
+    """A file that passes the check and breaks in the server: here, one that vanishes from the store at once."""
+    store, _ = published
+    before = store.current().loras["night"]
+    publisher = publisher_of(server, published, tmp_path)
+    publish = store.publish_version
+
+    def publish_and_lose(lora: str, digest: str, *, keep: int) -> Any:
+        done = publish(lora, digest, keep=keep)
+        store.path(digest).unlink()
+        return done
+
+    store.publish_version = publish_and_lose
+    with pytest.raises(SwapFailed, match="could not be put on"):
+        publisher.publish("night", changed_lora(tmp_path / "night.safetensors", 0.3))
+    assert store.current().loras["night"] == before
+    assert picture(client).any()
+
+
+def test_without_a_server_it_is_published(server: Server, published: Any, tmp_path: Path) -> None:
+    store, layers = published
+    publisher = Publisher(store, layers, Samples(tmp_path), "127.0.0.1:9", 3)
+    found = publisher.publish("night", changed_lora(tmp_path / "night.safetensors", 0.4))
+    assert found is not None
+    assert found.samples is None
+    assert store.current().loras["night"].sha256 == found.sha256
+
+
+def test_a_file_counts_once_it_is_whole(tmp_path: Path) -> None:
+    follower = Follower(tmp_path)
+    path = tmp_path / "a.safetensors"
+    assert follower.look() is None
+    path.write_bytes(b"1")
+    assert follower.look() is None, "somebody may still be writing"
+    path.write_bytes(b"12")
+    assert follower.look() is None
+    assert follower.look() == path
+    assert follower.look() is None, "once"
+    (tmp_path / "a_kohya.safetensors").write_bytes(b"the same in another layout")
+    (tmp_path / "b.partial").write_bytes(b"1")
+    assert [follower.look() for _ in range(3)] == [None] * 3
+    os.utime(path, ns=(time.time_ns(), time.time_ns()))
+    assert [follower.look() for _ in range(2)] == [None, path]
+
+
+def test_a_refused_file_does_not_end_the_watch(server: Server, published: Any, tmp_path: Path) -> None:
+    publisher = Publisher(*published, Samples(tmp_path), "127.0.0.1:9", 3)
+    refused: list[Exception] = []
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    (folder / "1.safetensors").write_bytes(b"nothing")
+    looks = follow(publisher, {"night": folder}, interval=0.0, refused=refused.append)
+    assert [next(looks) for _ in range(3)] == [None] * 3
+    assert len(refused) == 1
+    shutil.move(changed_lora(tmp_path / "new.safetensors", 0.2), folder / "2.safetensors")
+    found = [next(looks) for _ in range(3)]
+    assert [one.source.name for one in found if one is not None] == ["2.safetensors"]
+
+
+def test_folders_to_follow(server: Server, tmp_path: Path) -> None:
+    assert followed_folders(server.deployment, {})["night"] == REPOSITORY / "build/training/night"
+    assert followed_folders(server.deployment, {"night": tmp_path})["night"] == tmp_path
+    with pytest.raises(ConfigError, match="lora dusk: not in the registry"):
+        followed_folders(server.deployment, {"dusk": tmp_path})
+    with pytest.raises(ConfigError, match="nothing to follow"):
+        followed_folders(server.deployment.model_copy(update={"registry": None}), {})
