@@ -10,6 +10,7 @@ Weights and activations have the network's precision; the solver's state, guidan
 from __future__ import annotations
 
 import copy
+import hashlib
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -263,15 +264,36 @@ def _export_with_optimum(wrapper: nn.Module, network: NetworkSpec, inputs: Mappi
 
     config = TableConfig(wrapper.config, task="feature-extraction")
     export_pytorch(wrapper, config, opset=OPSET, output=path, device=str(next(wrapper.parameters()).device))
-    _gather_weights(path)
+    _gather_weights(path, wrapper)
 
 
-def _gather_weights(path: Path) -> None:
-    """Keep the weights of a large graph in one file beside it; whatever the exporter left is removed."""
+def _gather_weights(path: Path, wrapper: nn.Module) -> None:
+    """Name the weights, and keep those of a large graph in one file beside it; whatever the exporter left is removed."""
     left = {item for item in path.parent.iterdir() if item != path}
     model = onnx.load(path)
+    _name_weights(model, wrapper)
     large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST_PROTOBUF
     path.unlink()
     for item in left:
         item.unlink()
     onnx.save(model, path, save_as_external_data=large, all_tensors_to_one_file=True, location=f"{path.name}.data", size_threshold=1024)
+
+
+def _name_weights(model: onnx.ModelProto, wrapper: nn.Module) -> None:
+    """Give the matrices that optimum transposed and numbered the parameter's name with `.T`: LoRAs are put on by name."""
+    digests = {
+        hashlib.sha256(parameter.detach().cpu().t().contiguous().numpy().tobytes()).digest(): f"{name}.T"
+        for name, parameter in wrapper.named_parameters()
+        if parameter.ndim == 2
+    }
+    taken = {tensor.name for tensor in model.graph.initializer}
+    renamed = {}
+    for tensor in model.graph.initializer:
+        name = digests.get(hashlib.sha256(tensor.raw_data).digest()) if tensor.name.startswith("onnx::") else None
+        if name is not None and name not in taken:
+            taken.add(name)
+            renamed[tensor.name] = name
+            tensor.name = name
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = renamed.get(name, name)
