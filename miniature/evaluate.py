@@ -71,7 +71,7 @@ class Size:
     reconstructions: int
 
 
-FULL, QUICK = Size(200, 100, 20, 8, 48), Size(24, 24, 6, 4, 16)
+FULL, QUICK = Size(200, 60, 12, 6, 32), Size(24, 24, 6, 4, 16)
 
 
 @dataclass(frozen=True)
@@ -132,26 +132,25 @@ class Painter:
             self.base.unload_lora_weights()
 
 
-def keypoints_of(picture: NDArray[np.uint8], scene: Scene) -> rules.Joints:
-    """Keypoints that the rules find in a picture of which `scene` was asked."""
-    return rules.find_keypoints(rules.read_figure(picture), top=scene.top, bottom=scene.bottom, skin=scene.skin)
-
-
-def worn_right(picture: NDArray[np.uint8], scene: Scene, piece: str) -> bool:
-    """Whether the "top" or "bottom" in a picture has the colour that `scene` asked for."""
-    return rules.wears(rules.read_figure(picture), keypoints_of(picture, scene), piece, getattr(scene, piece))
+def read(picture: NDArray[np.uint8], scene: Scene) -> tuple[rules.Reading, rules.Joints]:
+    """What the rules see in a picture of which `scene` was asked."""
+    reading = rules.read_figure(picture)
+    return reading, rules.find_keypoints(reading, top=scene.top, bottom=scene.bottom, skin=scene.skin)
 
 
 def judge_text(pictures: Images, judged: list[Case]) -> dict[str, float]:
     """Shares of attire pieces and backgrounds that are as asked."""
-    worn = [worn_right(p, c.scene, piece) for p, c in zip(pictures, judged, strict=True) for piece in ("top", "bottom")]
+    worn = []
+    for picture, case in zip(pictures, judged, strict=True):
+        reading, joints = read(picture, case.scene)
+        worn += [rules.wears(reading, joints, piece, getattr(case.scene, piece)) for piece in ("top", "bottom")]
     placed = [rules.background_of(p) == c.scene.background for p, c in zip(pictures, judged, strict=True)]
     return {"text.attire_right": float(np.mean(worn)), "text.background_right": float(np.mean(placed))}
 
 
 def mean_pck(pictures: Images, judged: list[Case]) -> float:
     """PCK@0.1 over the eight joints that limb colours give."""
-    counts = [rules.pck(keypoints_of(p, c.scene), c.scene.keypoints) for p, c in zip(pictures, judged, strict=True)]
+    counts = [rules.pck(read(p, c.scene)[1], c.scene.keypoints) for p, c in zip(pictures, judged, strict=True)]
     right, every = np.sum(counts, 0)
     return float(right / every)
 
