@@ -24,25 +24,28 @@ TEXT = [
     "a person with brown hair, in a yellow top and white trousers, standing in a forest",
     "an acrobat with ginger hair, in a red sweater and white pants, cheering under the night sky",
 ]
-LORAS = {
-    "night": "an acrobat in a red shirt and white trousers dancing on a beach, in moonlight style",
-    "mara": "mara dancing on a beach",
-    "meadow": "an acrobat in a red shirt and white trousers dancing in a flowering meadow",
-}
+LORAS = [
+    ("night", "an acrobat in a red shirt and white trousers dancing on a beach, in moonlight style"),
+    ("night", "a person with blonde hair, in a blue sweater and red pants, waving in a room, in moonlight style"),
+    ("pencil", "an acrobat in a red shirt and white trousers dancing on a beach, in pencil style"),
+    ("mara", "mara dancing on a beach"),
+    ("mara", "mara waving in the snow"),
+    ("meadow", "an acrobat in a red shirt and white trousers dancing in a flowering meadow"),
+]
 
 
 def paint_gallery(out: Path) -> None:
-    """Rows: text; then for every control type three maps, each beside its picture; then each LoRA twice."""
+    """Rows: text; then for every control type three maps, each beside its picture; then the LoRAs."""
     shown = cases(len(CONTROL_TYPES) * COLUMNS // 2)
     with Progress() as progress:
-        painter = Painter(progress, len(TEXT) + len(shown) + 2 * len(LORAS))
+        painter = Painter(progress, len(TEXT) + len(shown) + len(LORAS))
         rows = [painter.paint(TEXT)]
         for index, kind in enumerate(CONTROL_TYPES):
             chosen = shown[index * COLUMNS // 2 : (index + 1) * COLUMNS // 2]
             maps = [control_map(case.scene, case.rendered, kind) for case in chosen]
             pictures = painter.paint([case.prompt for case in chosen], kind=kind, maps=maps, what=kind)
             rows.append([image for pair in zip(maps, pictures, strict=True) for image in pair])
-        rows.append([image for name, prompt in LORAS.items() for image in painter.with_lora(f"{name}.safetensors", [prompt] * 2)])
+        rows.append([painter.with_lora(f"{name}.safetensors", [prompt])[0] for name, prompt in LORAS])
     sheet = np.concatenate([np.concatenate(row, 1) for row in rows])
     Image.fromarray(sheet).resize((sheet.shape[1] // 2, sheet.shape[0] // 2), Image.Resampling.LANCZOS).save(out, optimize=True)
 
