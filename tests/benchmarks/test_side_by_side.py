@@ -28,11 +28,13 @@ def test_a_case_survives_its_file(tmp_path: Path) -> None:
     assert CASE.control_image() == CASE.control_image()
 
 
-def test_a_case_is_the_first_size_with_the_first_control() -> None:
+def test_a_case_is_the_first_size_with_the_first_control(tmp_path: Path) -> None:
     case = load_case(ROOT / "configs/sdxl-seeded.yaml", steps=7, images=1)
     assert (case.width, case.height, case.control, case.steps, case.guidance_scale) == (1024, 1024, "pose", 7, 5.0)
+    fused = tmp_path / "fused.yaml"
+    fused.write_text("base: [{folder: m}]\nloras: {mara: {path: m.safetensors}}\nfuse: {mara: null}\nprofiles: {sizes: [[256, 256]]}\n")
     with pytest.raises(ConfigError, match=r"fuses mara; .*fuse: \{\}"):
-        load_case(ROOT / "configs/miniature.yaml", steps=1, images=1)
+        load_case(fused, steps=1, images=1)
 
 
 def test_spread_and_agreement() -> None:
