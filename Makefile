@@ -1,4 +1,5 @@
 # make demo: the whole job once.  make help: the rest.
+# Bytecode is left to the first import: compiling every module of every package takes longer than the tests need.
 # PYTHON, VENV and PIP_FLAGS may be given: a machine without a GPU saves 3 GB with PyTorch's CPU index in PIP_FLAGS.
 
 .DEFAULT_GOAL := help
@@ -7,7 +8,7 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do comma
 VENV ?= .venv
 PIP_FLAGS ?=
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt
 # With an NVIDIA card the demo uses TensorRT.
 comma := ,
 DEMO_EXTRAS := client,serve,export$(if $(wildcard /dev/nvidiactl),$(comma)tensorrt)
