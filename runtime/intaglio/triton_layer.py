@@ -141,8 +141,9 @@ class DiffuseModel(StageModel):
         while (taken := self._turnstile.take(loras.digest)) is not None:
             waited = time.monotonic() - taken.since
             request, sender = taken.job
-            self._send(sender, self._respond(request))
-            metrics.report(loras, waited=waited)
+            response = self._respond(request)
+            metrics.report(loras, waited=waited)  # first, so that who has the answer reads figures that know of it
+            self._send(sender, response)
 
     def _send(self, sender: Any, response: Any) -> None:
         try:
