@@ -1,5 +1,5 @@
 # make demo: the whole job once.  make help: the rest.
-# Bytecode is left to the first import: compiling every module of every package takes longer than the tests need.
+# Bytecode is left to the first import: most of what is installed is never imported, and compiling it takes a minute.
 # PYTHON, VENV and PIP_FLAGS may be given: a machine without a GPU saves 3 GB with PyTorch's CPU index in PIP_FLAGS.
 
 .DEFAULT_GOAL := help
