@@ -2,7 +2,7 @@
 
     python -m miniature.dataset base OUT --count 48000
     python -m miniature.dataset controls OUT --count 12000
-    python -m miniature.dataset lessons OUT --count 384        # one folder a LoRA
+    python -m miniature.dataset lessons OUT --count 1500       # one folder a LoRA
     python -m miniature.dataset examples                       # the few committed PNGs under miniature/examples/night
     python -m miniature.dataset poses                          # the committed pose library, configs/poses
 
@@ -131,7 +131,7 @@ def main() -> None:
     elif arguments.what == "poses":
         write_library(arguments.out or Path("configs/poses"))
     elif arguments.what == "lessons":
-        write_lessons(out, arguments.count or 384)
+        write_lessons(out, arguments.count or 1500)
     else:
         write_arrays(out / arguments.what, arguments.count or 12000, controls=arguments.what == "controls")
 

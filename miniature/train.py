@@ -4,7 +4,7 @@
     python -m miniature.train data autoencoder      # some stages
 
 `B` images; `h = w = 32` latents. Work files lie in build/miniature: arrays under data/, weights under train/. A stage whose output
-is there is not run again; `autoencoder` and `base` also continue from their last checkpoint.
+is there, and not older than the stage before left its own, is not run again; the others continue from their last checkpoint.
 Autoencoder, text encoders and base UNet are trained here, on the miniature's world only; ControlNets and LoRAs by `intaglio train`.
 """
 
@@ -37,12 +37,13 @@ from miniature.styles import LESSONS
 
 WORK = Path("build/miniature")
 MODEL = Path(__file__).parent / "model"
-STEPS = {"autoencoder": 3400, "base": 6500, "refine": 6800, "decoder": 450}
-LEARNING_RATE = {"autoencoder": 1.5e-3, "base": 8e-4, "refine": 6e-4, "decoder": 1e-3}
-BATCH = {"autoencoder": 64, "base": 320, "decoder": 4}
-COUNTS = {"base": 48000, "controls": 10000, "lessons": 384}
-DECODER_SAMPLES = 240  # of the world and of each lesson
-CHECKPOINT_EVERY = {"autoencoder": 1500, "base": 1500, "refine": 1500, "decoder": 100}
+STEPS = {"autoencoder": 3600, "base": 6500, "refine": 6800}
+LEARNING_RATE = {"autoencoder": 1.5e-3, "base": 8e-4, "refine": 6e-4}
+BATCH = {"autoencoder": 64, "base": 320}
+COUNTS = {"base": 48000, "controls": 10000, "lessons": 1500}
+LESSONS_IN_BATCH, RECOLOURED_IN_BATCH = 16, 8  # of the autoencoder's 64
+CHECKPOINT_EVERY = {"autoencoder": 1500, "base": 1500, "refine": 1500}
+ADAPTER_OPTIONS: list[str] = []  # of `intaglio train`, for a trial
 EMA_DECAY = 0.9993
 KL_WEIGHT = 1e-6
 MIN_SNR_GAMMA = 5.0  # arXiv 2303.09556
@@ -151,13 +152,12 @@ def make_data() -> None:
     data = WORK / "data"
     dataset.write_arrays(data / "base", COUNTS["base"], labels=True)
     dataset.write_arrays(data / "controls", COUNTS["controls"], controls=True)
-    dataset.write_arrays(data / "world", DECODER_SAMPLES)
     dataset.write_lessons(data, COUNTS["lessons"])
 
 
-def base_images() -> Tensor:
-    """[N, H, W, 3] uint8 of the base set, on the device."""
-    return torch.from_numpy(np.load(WORK / "data" / "base" / "images.npy")).to(device())
+def rendered(name: str) -> Tensor:
+    """[N, H, W, 3] uint8 of one training set, on the device."""
+    return torch.from_numpy(np.load(WORK / "data" / name / "images.npy")).to(device())
 
 
 def pixels(images: Tensor) -> Tensor:
@@ -165,36 +165,53 @@ def pixels(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
+def recoloured(x: Tensor, generator: torch.Generator) -> Tensor:
+    """[B, 3, H, W] of -1..1 in other colours: each channel of each picture with a gain and an offset of its own."""
+    gain, offset = torch.rand((2, len(x), 3, 1, 1), generator=generator, device=x.device)
+    changed: Tensor = x * (0.4 + 0.8 * gain) + 0.8 * (offset - 0.5)
+    return changed.clamp(-1, 1)
+
+
 def train_autoencoder() -> None:
-    """AutoencoderKL on squared and absolute error with a whisper of KL; the last tenth of the data is held out for its scale."""
+    """AutoencoderKL on squared and absolute error with a whisper of KL.
+
+    A quarter of its pictures are of the LoRAs' lessons and an eighth are the world's in other colours: an autoencoder that knew only
+    eight places by day would paint a meadow as a desert, whatever the UNet had learned.
+    """
     out = WORK / "train" / "autoencoder.safetensors"
     torch.manual_seed(1)
     model: Any = architecture.make_autoencoder()
     model.to(device(), memory_format=torch.channels_last)
-    images = base_images()
+    world, lessons = rendered("base"), torch.cat([rendered(name) for name in LESSONS])
     if COMPILE:
         model.encoder.compile()
         model.decoder.compile()
     run = Run("autoencoder", model)
 
+    def draw(images: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        return pixels(images[torch.randint(len(images), (count,), generator=generator, device=device())])
+
     def loss_of_step(generator: torch.Generator) -> Tensor:
-        rows = torch.randint(len(images), (BATCH["autoencoder"],), generator=generator, device=device())
-        x = pixels(images[rows]).contiguous(memory_format=torch.channels_last)
+        plain = draw(world, BATCH["autoencoder"] - LESSONS_IN_BATCH, generator)
+        odd = recoloured(plain[:RECOLOURED_IN_BATCH], generator)
+        x = torch.cat([odd, plain[RECOLOURED_IN_BATCH:], draw(lessons, LESSONS_IN_BATCH, generator)])
+        x = x.contiguous(memory_format=torch.channels_last)
         with half_precision():
             posterior = model.encode(x).latent_dist
             mean, log_variance = posterior.mean.float(), posterior.logvar.float()
             noise = torch.randn(mean.shape, generator=generator, device=device())
-            decoded = model.decode((mean + torch.exp(0.5 * log_variance) * noise).to(PRECISION)).sample.float()
+            decoded = model.decode(mean + torch.exp(0.5 * log_variance) * noise).sample.float()
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         loss: Tensor = functional.mse_loss(decoded, x) + 0.05 * functional.l1_loss(decoded, x) + KL_WEIGHT * 4096 * divergence
         return loss
 
     state = run.train(loss_of_step)
     model.load_state_dict(state)
-    latents = encode_all(model, images[-4096:])
-    scale = 1 / latents.float().std()
-    worst = reconstruction_psnr(model, images[-512:])
-    print(f"autoencoder: PSNR {worst:.2f} dB, scaling factor {float(scale):.5f}")
+    scale = 1 / encode_all(model, world[-4096:]).float().std()
+    print(f"autoencoder: scaling factor {float(scale):.5f}, PSNR world {reconstruction_psnr(model, world[-512:]):.2f} dB", end="")
+    for name in LESSONS:
+        print(f", {name} {reconstruction_psnr(model, rendered(name)[-128:]):.2f} dB", end="")
+    print()
     save_atomically(state | {"scaling_factor": scale.reshape(1).cpu()}, out)
 
 
@@ -220,9 +237,9 @@ def reconstruction_psnr(model: Any, images: Tensor) -> float:
     return float(torch.cat(values).mean())
 
 
-def load_autoencoder(name: str = "autoencoder") -> Any:
-    """The autoencoder that stage `name` left, its scaling factor in the config."""
-    state = load_file(WORK / "train" / f"{name}.safetensors")
+def load_autoencoder() -> Any:
+    """The trained autoencoder, its scaling factor in the config."""
+    state = load_file(WORK / "train" / "autoencoder.safetensors")
     scale = float(state.pop("scaling_factor"))
     model: Any = architecture.make_autoencoder()
     model.load_state_dict(state)
@@ -297,7 +314,7 @@ def train_base(name: str = "base", start: str | None = None) -> None:
     out = WORK / "train" / f"{name}.safetensors"
     autoencoder = load_autoencoder()
     scale = autoencoder.config.scaling_factor
-    latents = encode_all(autoencoder, base_images()).float().mul_(scale).half()
+    latents = encode_all(autoencoder, rendered("base")).float().mul_(scale).half()
     captions = json.loads((WORK / "data" / "base" / "captions.json").read_text())
     labels = torch.from_numpy(np.load(WORK / "data" / "base" / "labels.npy")).to(device())
     ids, ids_2 = (tensor.to(device()) for tensor in tokenize(captions))
@@ -345,43 +362,11 @@ def refine_base() -> None:
     train_base("refine", start="base")
 
 
-def train_decoder() -> None:
-    """The decoder alone, on what the LoRAs will paint beside the world's own pictures.
-
-    Until here it has seen eight places by day and paints everything as one of them. The encoder stays, so the base model's latents do.
-    """
-    model = load_autoencoder()
-    sets = {name: np.load(WORK / "data" / name / "images.npy")[:DECODER_SAMPLES] for name in ("world", *LESSONS)}
-    images = torch.from_numpy(np.concatenate(list(sets.values()))).to(device())
-    latents = encode_all(model, images, batch=32).float()
-    trained = nn.ModuleList([model.decoder, model.post_quant_conv])
-
-    def loss_of_step(generator: torch.Generator) -> Tensor:
-        rows = torch.randint(len(images), (BATCH["decoder"],), generator=generator, device=device())
-        world = torch.arange(len(rows), device=device()) % 2 == 0  # half of each batch is the world that must stay as it is
-        rows = torch.where(world, rows % len(sets["world"]), rows)
-        x = pixels(images[rows])
-        with half_precision():
-            decoded = model.decode(latents[rows]).sample.float()
-        loss: Tensor = functional.mse_loss(decoded, x) + 0.05 * functional.l1_loss(decoded, x)
-        return loss
-
-    averaged = Run("decoder", trained).train(loss_of_step)
-    trained.load_state_dict(averaged)
-    for name, rows in sets.items():
-        print(f"decoder: {name} {reconstruction_psnr(model, torch.from_numpy(rows[-8:]).to(device())):.2f} dB")
-    scale = torch.tensor([model.config.scaling_factor])
-    save_atomically(
-        {name: tensor.cpu() for name, tensor in model.state_dict().items()} | {"scaling_factor": scale},
-        WORK / "train" / "decoder.safetensors",
-    )
-
-
 def assemble() -> None:
     """Write the trained parts into the diffusers folder, fp16 safetensors; its tokenizers and model_index.json are there."""
     model = load_base("refine")
     parts: dict[str, Any] = {
-        "vae": load_autoencoder("decoder").cpu(), "text_encoder": model.text_encoder, "text_encoder_2": model.text_encoder_2,
+        "vae": load_autoencoder().cpu(), "text_encoder": model.text_encoder, "text_encoder_2": model.text_encoder_2,
         "unet": model.unet,
     }  # fmt: skip
     for name, part in parts.items():
@@ -402,7 +387,9 @@ def train_adapters(commands: dict[str, list[str]]) -> None:
     running = {}
     for name, command in commands.items():
         with (WORK / "train" / f"{name}.log").open("w") as log:
-            running[name] = subprocess.Popen([sys.executable, "-m", "intaglio_train", *command], stdout=log, stderr=log, env=environment)
+            running[name] = subprocess.Popen(
+                [sys.executable, "-m", "intaglio_train", *command, *ADAPTER_OPTIONS], stdout=log, stderr=log, env=environment
+            )
     failed = [name for name, process in running.items() if process.wait() != 0]
     if failed:
         raise SystemExit(f"training failed: {', '.join(failed)}; see {WORK}/train/NAME.log")
@@ -434,10 +421,18 @@ STAGES: dict[str, tuple[Callable[[], None], Callable[[], Iterator[Path]]]] = {
     "autoencoder": (train_autoencoder, lambda: iter((WORK / "train" / "autoencoder.safetensors",))),
     "base": (train_base, lambda: iter((WORK / "train" / "base.safetensors",))),
     "refine": (refine_base, lambda: iter((WORK / "train" / "refine.safetensors",))),
-    "decoder": (train_decoder, lambda: iter((WORK / "train" / "decoder.safetensors",))),
     "assemble": (assemble, lambda: iter((MODEL / "unet" / "diffusion_pytorch_model.safetensors",))),
     "adapters": (train_controlnets_and_loras, adapter_files),
 }
+
+
+def is_done(name: str) -> bool:
+    """Whether a stage's outputs are all there and none is older than what the stage before left (the committed weights are, at first)."""
+    order = list(STAGES)
+    outputs = list(STAGES[name][1]())
+    inputs = STAGES[order[order.index(name) - 1]][1]() if name != order[0] else ()
+    newest = max((path.stat().st_mtime for path in inputs if path.exists()), default=0.0)
+    return all(path.exists() and path.stat().st_mtime >= newest for path in outputs)
 
 
 def main() -> None:
@@ -454,14 +449,14 @@ def main() -> None:
         globals()["COMPILE"] = False
     if arguments.steps:
         STEPS.update(dict.fromkeys(STEPS, arguments.steps))
+        ADAPTER_OPTIONS.extend(["--steps", str(arguments.steps)])
     table = Table("stage", "seconds", "outcome")
     for name in arguments.stages or STAGES:
-        work, outputs = STAGES[name]
-        if all(path.exists() for path in outputs()) and not arguments.again:
+        if is_done(name) and not arguments.again:
             table.add_row(name, "0", "already there")
             continue
         start = time.monotonic()
-        work()
+        STAGES[name][0]()
         table.add_row(name, f"{time.monotonic() - start:.0f}", "done")
     Console().print(table)
 
