@@ -98,6 +98,7 @@ class Painter:
     def __init__(self, progress: Progress, total: int) -> None:
         self.base: Any = _pipelines.StableDiffusionXLPipeline.from_pretrained(str(HERE / "model"), torch_dtype=torch.float32)
         self.base.set_progress_bar_config(disable=True)
+        self.base.unet.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
         self.progress, self.bar = progress, progress.add_task("paint", total=total)
 
     def paint(self, prompts: list[str], *, kind: str | None = None, maps: Images | None = None, what: str = "text") -> Images:
@@ -118,6 +119,7 @@ class Painter:
 
     def _with_control(self, kind: str) -> Any:
         controlnet = _pipelines.ControlNetModel.from_pretrained(str(HERE / "controlnets" / kind), torch_dtype=torch.float32)
+        controlnet.to(memory_format=torch.channels_last)
         pipeline = _pipelines.StableDiffusionXLControlNetPipeline(**self.base.components, controlnet=controlnet)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
