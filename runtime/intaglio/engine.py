@@ -67,10 +67,7 @@ class Engine(Protocol):
         """
 
     def refit(self, weights: Mapping[str, Array]) -> None:
-        """Replace the named weights (ONNX initializer names), which `load` was told of; all of them or, on an error, none.
-
-        A weight that is not named must have the value that `load` was told: a compiler may have joined it with one that is.
-        """
+        """Replace the named weights (ONNX initializer names), which `load` was told of; all of them or, on an error, none."""
 
     def close(self) -> None: ...
 

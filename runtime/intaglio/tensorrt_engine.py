@@ -126,7 +126,7 @@ class TensorRTBackend:
     def load(
         self, network: NetworkSpec, path: Path, *, precision: Precision, replaceable: Mapping[str, Array] | None = None
     ) -> TensorRTEngine:
-        engine = TensorRTEngine(network, path, precision=precision, backend=self, replaceable=replaceable)
+        engine = TensorRTEngine(network, path, precision=precision, backend=self)
         if replaceable:
             engine.check_refittable(replaceable)
         return engine
@@ -234,19 +234,10 @@ def _deserialize(runtime: trt.Runtime, path: Path) -> trt.ICudaEngine | None:
 class TensorRTEngine:
     """One plan; a context a profile."""
 
-    def __init__(
-        self,
-        network: NetworkSpec,
-        path: Path,
-        *,
-        precision: Precision,
-        backend: TensorRTBackend,
-        replaceable: Mapping[str, Array] | None = None,
-    ) -> None:
+    def __init__(self, network: NetworkSpec, path: Path, *, precision: Precision, backend: TensorRTBackend) -> None:
         self.network = network
         self.precision = precision
         self.backend = backend
-        self._replaceable = replaceable or {}
         plan = _deserialize(backend.trt_runtime, path)
         if plan is None:
             version = getattr(backend.trt, "__version__", "unknown")
@@ -329,26 +320,17 @@ class TensorRTEngine:
     def refit(self, weights: Mapping[str, Array]) -> None:
         """All named weights or none: values are set first, and refitting is refused while any is missing."""
         refitter = self.check_refittable(weights)
-        kept = self._give(refitter, weights)  # the refitter keeps pointers only
-        # What the compiler joined with them, such as keys and values with queries.
-        joined = {name: self._replaceable[name] for name in refitter.get_missing_weights() if name in self._replaceable}
-        kept |= self._give(refitter, joined)
+        kept = {name: np.ascontiguousarray(values) for name, values in weights.items()}  # the refitter keeps pointers only
+        self.backend.synchronize()
+        for name, values in kept.items():
+            if not refitter.set_named_weights(name, self.backend.trt.Weights(values)):
+                raise EngineMismatch(f"{self.network.name}.{name}: shape or type does not fit the engine", command=self.backend.rebuild)
         if missing := refitter.get_missing_weights():
             raise EngineMismatch(f"{self.network.name}: refit also needs {', '.join(missing[:5])}", command=self.backend.rebuild)
-        self.backend.synchronize()
         for context in self._contexts.values():
             context.forget_graphs()
         if not refitter.refit_cuda_engine():
             raise IntaglioError(f"{self.network.name}: refit failed; see the log")
-
-    def _give(self, refitter: trt.Refitter, weights: Mapping[str, Array]) -> dict[str, Array]:
-        """Set `weights`; the arrays that must live until the refit is done."""
-        dtype = "float16" if self.precision == "fp16" else "float32"
-        given = {name: np.ascontiguousarray(values, dtype) for name, values in weights.items()}
-        for name, values in given.items():
-            if not refitter.set_named_weights(name, self.backend.trt.Weights(values)):
-                raise EngineMismatch(f"{self.network.name}.{name}: shape or type does not fit the engine", command=self.backend.rebuild)
-        return given
 
     def close(self) -> None:
         """Give the plan's memory back, also where somebody still has a `Bound`."""

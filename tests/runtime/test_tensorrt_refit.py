@@ -37,10 +37,10 @@ class Refitter:
         return bool(self.plan.works)
 
 
-def engine(*, together: bool = False, works: bool = True, replaceable: dict[str, Any] | None = None) -> Any:
+def engine(*, together: bool = False, works: bool = True) -> Any:
     made: Any = object.__new__(TensorRTEngine)  # opening one needs a card
     trt = SimpleNamespace(Refitter=Refitter, Weights=lambda values: values)
-    made.network, made.precision, made._replaceable = NetworkSpec("unet", (), ()), "fp32", replaceable or {}
+    made.network = NetworkSpec("unet", (), ())
     made.backend = SimpleNamespace(trt=trt, logger=None, rebuild="intaglio build configs/x.yaml", synchronize=lambda: None)
     made.plan = SimpleNamespace(together=together, works=works, refitted=[])
     made._contexts = {0: SimpleNamespace(forgotten=0)}
@@ -73,14 +73,6 @@ def test_refused_before_anything_is_changed(weights: dict[str, Any], reason: str
         made.refit(weights)
     assert made.plan.refitted == []
     assert made._contexts[0].forgotten == 0
-
-
-def test_a_weight_that_the_compiler_joined_with_another_is_given_along() -> None:
-    made = engine(together=True, replaceable={"a": np.zeros(2, np.float16), "b": np.full(2, 3, np.float16)})
-    made.refit({"a": np.ones(2)})
-    (given,) = made.plan.refitted
-    assert {name: values.tolist() for name, values in given.items()} == {"a": [1, 1], "b": [3, 3]}
-    assert given["b"].dtype == np.float32
 
 
 def test_a_refit_that_fails_is_an_error() -> None:
