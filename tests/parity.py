@@ -9,24 +9,10 @@ import diffusers
 import numpy as np
 from numpy.typing import NDArray
 
-SDXL_SCHEDULER: dict[str, Any] = {  # scheduler/scheduler_config.json of stabilityai/stable-diffusion-xl-base-1.0
-    "_class_name": "EulerDiscreteScheduler",
-    "_diffusers_version": "0.19.0.dev0",
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "clip_sample": False,
-    "interpolation_type": "linear",
-    "num_train_timesteps": 1000,
-    "prediction_type": "epsilon",
-    "sample_max_value": 1.0,
-    "set_alpha_to_one": False,
-    "skip_prk_steps": True,
-    "steps_offset": 1,
-    "timestep_spacing": "leading",
-    "trained_betas": None,
-    "use_karras_sigmas": False,
-}
+from intaglio_export.seeded import SCHEDULER
+
+SDXL_SCHEDULER: dict[str, Any] = {**SCHEDULER, "_diffusers_version": "0.19.0.dev0", "trained_betas": None}
+"""As in the folder of stabilityai/stable-diffusion-xl-base-1.0."""
 _CLASSES: dict[str, Any] = {
     "euler": diffusers.EulerDiscreteScheduler,
     "euler_a": diffusers.EulerAncestralDiscreteScheduler,

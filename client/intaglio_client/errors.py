@@ -1,7 +1,8 @@
 """What gRPC and Triton say, as intaglio's own errors.
 
-        case "UNAVAILABLE" | "RESOURCE_EXHAUSTED" | "NOT_FOUND" | "UNIMPLEMENTED":
-            return _unavailable(message, url=url)
+INVALID_ARGUMENT                InvalidRequest: field, problem and what is allowed, as the server named them
+UNAVAILABLE, RESOURCE_EXHAUSTED Unavailable; QueueFull where the queue was full, SwapFailed where LoRAs could not be put on
+NOT_FOUND, UNIMPLEMENTED        Unavailable: no server of ours
 CANCELLED                       Cancelled; DeadlineExceeded where the server says that time was up
 DEADLINE_EXCEEDED               DeadlineExceeded
 anything else                   ServerError

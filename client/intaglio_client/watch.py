@@ -120,7 +120,7 @@ class Publisher:
 
         Raises:
             LoraRefused: the file is damaged or not for this base.
-            SwapFailed: the server could not put it on; the version before is served again.
+            SwapFailed, and whatever else the server answers: it could not draw with it; the version before is served again.
             BuildError: no room; ConfigError: no such LoRA. In every case what was served before still is.
         """
         started = time.perf_counter()
@@ -134,11 +134,11 @@ class Publisher:
         self.layers.read(lora, data)
         self.report(f"{lora}: drawing it as it was")
         before = self._draw(lora)
-        self.store.publish_version(lora, digest, keep=self.keep)
+        self.store.publish_version(lora, digest, keep=self.keep, data=data)
         self.report(f"{lora}: drawing it as it is")
         try:
             after = self._draw(lora) if before is not None else None
-        except SwapFailed:
+        except IntaglioError:
             self.store.roll_back(lora)
             raise
         shown = None if before is None or after is None else self._side_by_side(lora, digest, before, after)

@@ -213,15 +213,11 @@ class _TensorRT:
         if not self.platform.on_gpu:
             raise ConfigError("refittable engines need the card they are for; build on the machine that has it")
         config.set_flag(self.trt.BuilderFlag.REFIT_INDIVIDUAL)
-        layers = [network.get_layer(index) for index in range(network.num_layers)]
-        # The parser makes a constant layer of a matrix, named after its initializer; a kernel is the convolution's own weight.
-        names = [layer.name for layer in layers if layer.type == self.trt.LayerType.CONSTANT and is_swapped(layer.name, 2, job.swap)]
-        if job.swap == "all":
-            names += [name for name, (_, shape) in initializers(job.onnx).items() if len(shape) == 4 and is_swapped(name, 4, job.swap)]
-        marked = sum(bool(network.mark_weights_refittable(name)) for name in names)
-        if not marked:
-            raise BuildError("no weight of the graph could be marked refittable")
-        return marked
+        names = [name for name, (_, shape) in initializers(job.onnx).items() if is_swapped(name, len(shape), job.swap)]
+        refused = [name for name in names if not network.mark_weights_refittable(name)]
+        if refused or not names:
+            raise BuildError(f"{job.network.name}: TensorRT cannot mark {refused[0] if refused else 'any weight'} refittable")
+        return len(names)
 
     def _open_timing_cache(self, config: trt.IBuilderConfig, path: Path) -> trt.ITimingCache | None:
         # WAR: TensorRT-RTX 1.6 times kernels when a plan is first run, not here: its cache stays at a header of 172 bytes.
@@ -238,7 +234,7 @@ def is_swapped(name: str, dimensions: int, swap: Swap) -> bool:
     `transformer` covers the matrices of the UNet's attention blocks (their projections too) and of the text encoders.
     """
     wrapper, _, rest = name.removesuffix(".T").partition(".")
-    if swap == "off" or not rest.endswith(".weight") or ".norm" in rest or "embeddings." in rest:
+    if swap == "off" or not rest.endswith(".weight") or "embeddings." in rest:
         return False
     if wrapper == "network":  # of a text encoder
         return dimensions == 2

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["ARCHITECTURES", "Seeded", "make_network", "tokenizer_root"]
+__all__ = ["ARCHITECTURES", "SCHEDULER", "Seeded", "make_network", "tokenizer_root"]
 
 _UNET: Final[dict[str, Any]] = {  # stabilityai/stable-diffusion-xl-base-1.0 unet/config.json
     "act_fn": "silu",
@@ -94,7 +94,7 @@ _CONTROLNET_ONLY: Final[dict[str, Any]] = {
     "controlnet_conditioning_channel_order": "rgb",
 }
 _NOT_IN_CONTROLNET: Final = ("out_channels", "sample_size", "up_block_types", "mid_block_type")
-_SCHEDULER: Final[dict[str, Any]] = {  # scheduler/scheduler_config.json
+SCHEDULER: Final[Mapping[str, Any]] = {  # scheduler/scheduler_config.json
     "_class_name": "EulerDiscreteScheduler",
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
@@ -170,7 +170,7 @@ class Seeded:
     @property
     def scheduler(self) -> dict[str, Any]:
         """scheduler_config.json."""
-        return dict(_SCHEDULER)
+        return dict(SCHEDULER)
 
     def __str__(self) -> str:
         return f"{self.architecture} with weights of seed {self.seed}"

@@ -8,22 +8,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from intaglio.errors import ConfigError
 from intaglio.identifiers import RegistryId
-from intaglio.lora_registry import LoraWeight, validated_yaml
+from intaglio.lora_registry import LoraWeight
+from intaglio.yaml_files import Strict, read_yaml, validated
 
 __all__ = ["Character", "Characters", "load_character", "load_characters"]
 
 _PLACE: Final = "{prompt}"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Character(_Strict):
+class Character(Strict):
     """One character."""
 
     prompt: Annotated[str, StringConstraints(pattern=r"\{prompt\}")]
@@ -50,7 +47,7 @@ class Character(_Strict):
         return self.prompt.replace(_PLACE, prompt)
 
 
-class Characters(_Strict):
+class Characters(Strict):
     """The whole file."""
 
     characters: dict[RegistryId, Character]
@@ -58,7 +55,7 @@ class Characters(_Strict):
 
 def load_characters(path: Path) -> dict[str, Character]:
     """Read and check `path`; ConfigError names what is wrong with it."""
-    return dict(validated_yaml(Characters, path).characters)
+    return dict(validated(Characters, read_yaml(path), path).characters)
 
 
 def load_character(path: Path, name: str) -> Character:

@@ -18,24 +18,14 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveInt,
-    StringConstraints,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PositiveInt, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from intaglio.errors import ConfigError
 from intaglio.identifiers import RegistryId
-from intaglio.lora_registry import load_registry
-from intaglio.models import LARGEST_LORA_WEIGHT, SDXL
+from intaglio.lora_registry import LoraWeight, load_registry
+from intaglio.models import SDXL
 from intaglio.tensors import Precision
+from intaglio.yaml_files import Strict, read_yaml, validated
 
 __all__ = [
     "ControlNetSource",
@@ -69,11 +59,7 @@ def _resolved(path: Path, info: ValidationInfo) -> Path:
     return path if folder is None or path.is_absolute() else (Path(folder) / path).resolve()
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Source(_Strict):
+class Source(Strict):
     """Where weights come from: a diffusers folder, a single .safetensors file, a hub id or a seed; exactly one of them."""
 
     folder: Path | None = None
@@ -110,16 +96,16 @@ class ControlNetSource(Source):
     type: RegistryId
 
 
-class LoraSource(_Strict):
+class LoraSource(Strict):
     """A LoRA file and the weight it is fused with unless `fuse` says another."""
 
     path: Path
-    weight: float = Field(default=1.0, ge=-LARGEST_LORA_WEIGHT, le=LARGEST_LORA_WEIGHT, allow_inf_nan=False)
+    weight: LoraWeight = 1.0
 
     _path = field_validator("path")(_resolved)
 
 
-class Profiles(_Strict):
+class Profiles(Strict):
     """What the engines are compiled for."""
 
     sizes: tuple[tuple[PositiveInt, PositiveInt], ...] = Field(min_length=1)
@@ -151,7 +137,7 @@ class Profiles(_Strict):
         return tuple(sorted((mode == "on" for mode in set(self.guidance)), reverse=True))
 
 
-class Limits(_Strict):
+class Limits(Strict):
     """What one request may ask for."""
 
     steps: int = Field(default=_MOST_STEPS, ge=1, le=_MOST_STEPS)
@@ -169,7 +155,7 @@ class Limits(_Strict):
     """Of one input image, checked in its header before it is decoded."""
 
 
-class Defaults(_Strict):
+class Defaults(Strict):
     """Values of a request's absent inputs: a few-step LoRA wants other ones than plain SDXL."""
 
     steps: int = Field(default=30, ge=1, le=_MOST_STEPS)
@@ -177,11 +163,11 @@ class Defaults(_Strict):
     scheduler: Scheduler = "euler"
 
 
-class Execution(_Strict):
+class Execution(Strict):
     """How `diffuse` runs."""
 
     threads: int = Field(default=0, ge=0, le=256)
-    """CPU threads of ONNX Runtime; 0 leaves it to ONNX Runtime."""
+    """CPU threads of ONNX Runtime and of putting LoRAs on; 0: as many as the process may use."""
     cuda_graph: bool = False
     embedding_cache: int = Field(default=64, ge=0, le=100_000)
     """Prompts whose embeddings are kept."""
@@ -189,7 +175,7 @@ class Execution(_Strict):
     """How many requests for the resident LoRAs may overtake one that waits for others: fewer swaps against a longer longest wait."""
 
 
-class Server(_Strict):
+class Server(Strict):
     """Where Triton listens and how much it queues. A port of 0 is any free one, chosen when the server starts."""
 
     host: str = "127.0.0.1"
@@ -209,7 +195,7 @@ class Server(_Strict):
         return self
 
 
-class Deployment(_Strict):
+class Deployment(Strict):
     """A whole deployment; `load_deployment` reads one from its YAML file."""
 
     name: RegistryId
@@ -220,9 +206,7 @@ class Deployment(_Strict):
     vae: Source | None = None
     controlnets: dict[RegistryId, ControlNetSource] = Field(default_factory=dict)
     loras: dict[RegistryId, LoraSource] = Field(default_factory=dict)
-    fuse: dict[RegistryId, Annotated[float, Field(ge=-LARGEST_LORA_WEIGHT, le=LARGEST_LORA_WEIGHT, allow_inf_nan=False)] | None] = Field(
-        default_factory=dict
-    )
+    fuse: dict[RegistryId, LoraWeight | None] = Field(default_factory=dict)
     registry: Path | None = None
     """Its LoRAs are added to `loras`."""
     swap: Swap = "off"
@@ -300,22 +284,10 @@ def load_deployment(path: Path) -> Deployment:
         ConfigError: a missing file, bad YAML, or a field that is unknown, missing or out of range.
     """
     path = Path(path)
-    try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file; a deployment is a YAML file such as configs/miniature.yaml") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: must be a mapping of fields, not {type(data).__name__}")
+    data = read_yaml(path, hint="; a deployment is a YAML file such as configs/miniature.yaml")
     if reserved := {"name", "folder"} & set(data):
         raise ConfigError(f"{path}: {', '.join(sorted(reserved))}: comes from the file's own path; take the field out")
-    data = _with_registry(data, path)
-    try:
-        return Deployment.model_validate({**data, "name": path.stem, "folder": path.parent.resolve()}, context={"folder": path.parent})
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
-        raise ConfigError(f"{path}: {problems}") from error
+    return validated(Deployment, {**_with_registry(data, path), "name": path.stem, "folder": path.parent.resolve()}, path)
 
 
 def _with_registry(data: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Final, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
-from intaglio.errors import ConfigError
 from intaglio.identifiers import RegistryId
 from intaglio.models import LARGEST_LORA_WEIGHT
+from intaglio.yaml_files import Strict, read_yaml, validated
 
 __all__ = [
     "KINDS",
@@ -26,22 +26,17 @@ __all__ = [
     "TriggerWord",
     "check_presets",
     "load_registry",
-    "validated_yaml",
     "write_registry",
 ]
 
 Kind = Literal["character", "style", "background", "pose"]
-KINDS: Final = ("character", "style", "background", "pose")
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 LoraWeight = Annotated[float, Field(ge=-LARGEST_LORA_WEIGHT, le=LARGEST_LORA_WEIGHT, allow_inf_nan=False)]
 TriggerWord = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
 _HUB_FILE: Final = r"^[\w.-]+/[\w.-]+/[\w./-]+\.safetensors$"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class LoraEntry(_Strict):
+class LoraEntry(Strict):
     """One LoRA and what is known of its file."""
 
     file: Path | None = None
@@ -81,7 +76,7 @@ class LoraEntry(_Strict):
         return self
 
 
-class LoraRegistry(_Strict):
+class LoraRegistry(Strict):
     """The whole file."""
 
     loras: dict[RegistryId, LoraEntry] = Field(default_factory=dict)
@@ -114,27 +109,7 @@ def load_registry(path: Path) -> LoraRegistry:
     Raises:
         ConfigError: a missing file, bad YAML, or a field that is unknown, missing or out of range.
     """
-    return validated_yaml(LoraRegistry, path)
-
-
-_Model = TypeVar("_Model", bound=BaseModel)
-
-
-def validated_yaml(kind: type[_Model], path: Path) -> _Model:
-    """The YAML file as `kind`, paths resolved against its folder; ConfigError names the field that is wrong."""
-    try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: must be a mapping of fields, not {type(data).__name__}")
-    try:
-        return kind.model_validate(data, context={"folder": path.parent})
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
-        raise ConfigError(f"{path}: {problems}") from error
+    return validated(LoraRegistry, read_yaml(path), path)
 
 
 def write_registry(path: Path, registry: LoraRegistry) -> None:

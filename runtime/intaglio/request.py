@@ -159,7 +159,6 @@ def read_request(tensors: Tensors, manifest: BuildManifest, served: ServedLoras 
     if prompt is None:
         raise InvalidRequest("prompt", "missing", allowed=SDXL.input("prompt").doc)
     seed = scalar(found, SDXL.input("seed"))
-    prompt = _text(found, "prompt", limits.prompt_bytes) or ""
     loras = _resolved_loras(_json_list(found, "loras", LoraRequest), manifest, served)
     trigger_words = bool(scalar(found, SDXL.input("trigger_words"), True))
     request = Request(

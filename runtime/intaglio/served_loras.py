@@ -197,15 +197,20 @@ class LoraStore:
             if path.name not in named:
                 path.unlink(missing_ok=True)
 
-    def publish_version(self, lora: str, digest: str, *, keep: int) -> ServedLoras:
+    def publish_version(self, lora: str, digest: str, *, keep: int, data: bytes | None = None) -> ServedLoras:
         """Make `digest` (already `put`) the current version of `lora`, keeping `keep` versions in all.
 
+        Another publisher may have tidied its file away since: `data` is then written again.
+
         Raises:
-            ConfigError: no such LoRA; BuildError as `write` does.
+            ConfigError: no such LoRA; BuildError as `write` does, and where the file is gone.
         """
         with self.locked():
             served = self.current()
             entry = _entry(served, lora)
+            if data is not None and not self.path(digest).is_file():
+                self._write(digest, data)
+            self._check_there(lora, digest)
             versions = (*(version for version in entry.versions if version != digest), digest)[-keep:]
             return self._replace(served, lora, entry.model_copy(update={"versions": versions}))
 
@@ -237,6 +242,7 @@ class LoraStore:
             before = self._published()
             loras = {}
             for lora, entry in registry.loras.items():
+                self._check_there(lora, digests[lora])
                 earlier = before.loras[lora].versions if lora in before.loras else ()
                 kept = tuple(version for version in earlier if self.path(version).is_file())
                 versions = kept if digests[lora] in kept else (*kept, digests[lora])
@@ -247,6 +253,10 @@ class LoraStore:
             if served != before or not (self.folder / _REGISTRY).is_file():
                 self.write(served)
             return served
+
+    def _check_there(self, lora: str, digest: str) -> None:
+        if not self.path(digest).is_file():
+            raise BuildError(f"lora {lora}: {self.path(digest).name} went away while it was published; do it again")
 
     def _published(self) -> ServedLoras:
         """What is published; nothing where registry.json is missing or damaged."""

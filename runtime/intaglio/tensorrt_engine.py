@@ -12,6 +12,7 @@ import logging
 import mmap
 import os
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -159,12 +160,16 @@ class TensorRTBackend:
         kind = self.cuda.runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self.cuda("cudaMemcpyAsync", host.ctypes.data, device.address, device.nbytes, kind, self.stream)
         self.synchronize()
-        while self.compiled:  # whoever downloads has waited anyway
-            self.compiled.pop().write()
+        self.keep_compiled()  # whoever downloads has waited anyway
         return host
 
     def synchronize(self) -> None:
         self.cuda("cudaStreamSynchronize", self.stream)
+
+    def keep_compiled(self) -> None:
+        """Write the caches that have something new in them."""
+        while self.compiled:
+            self.compiled.pop().write()
 
     def close(self) -> None:
         """Waits, then frees the arena and the stream; close the engines first."""
@@ -201,12 +206,20 @@ class RuntimeCache:
 
     def write(self) -> None:
         """Put the file in place at once; where the folder is read-only the next start compiles again, and that is all."""
-        data = memoryview(self._cache.serialize())
+        data = self._cache.serialize()
+        if data is None:
+            log.info("%s: not kept: TensorRT-RTX gives no data", self._path)
+            return
         try:
             handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=self._path.name)
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            Path(name).replace(self._path)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(memoryview(data))
+                os.chmod(name, 0o644)  # whoever may read the engine may read this
+                Path(name).replace(self._path)
+            except BaseException:
+                Path(name).unlink(missing_ok=True)
+                raise
         except OSError as error:
             log.info("%s: not kept: %s", self._path, error.strerror or error)
 
@@ -240,12 +253,17 @@ class TensorRTEngine:
         self._configuration, self._cache = self._runtime_configuration(path.with_name(RUNTIME_CACHE_NAME))
 
     def _runtime_configuration(self, path: Path) -> tuple[Any, RuntimeCache | None]:
-        """How contexts are made: without activation memory of their own and, with TensorRT-RTX, from the runtime cache."""
+        """How contexts are made: without activation memory of their own and, with TensorRT-RTX, from the runtime cache.
+
+        TensorRT-RTX compiles kernels for a shape when it first sees it. By default it does so in the background and runs general ones
+        meanwhile: an image's bits would depend on when it was made, and a captured graph would keep the general ones for ever.
+        """
         strategy = self.backend.trt.ExecutionContextAllocationStrategy.USER_MANAGED
         if self.backend.name != "tensorrt-rtx":
             return strategy, None
         configuration = self.plan.create_runtime_config()
         configuration.set_execution_context_allocation_strategy(strategy)
+        configuration.dynamic_shapes_kernel_specialization_strategy = self.backend.trt.DynamicShapesKernelSpecializationStrategy.EAGER
         cache = configuration.create_runtime_cache()
         kept = RuntimeCache(cache, path)
         configuration.set_runtime_cache(cache)
@@ -256,11 +274,14 @@ class TensorRTEngine:
         return int(self.plan.device_memory_size_v2)
 
     def make_context(self) -> trt.IExecutionContext | None:
-        """A new execution context; what it compiles is kept when the next pass is done."""
+        """A new execution context."""
         context: trt.IExecutionContext | None = self.plan.create_execution_context(self._configuration)
+        return context
+
+    def expect_compilation(self) -> None:
+        """Keep what the next pass compiles once it is done."""
         if self._cache is not None and self._cache not in self.backend.compiled:
             self.backend.compiled.append(self._cache)
-        return context
 
     def _dtype(self, name: str) -> str:
         kind: str = self.plan.get_tensor_dtype(name).name
@@ -280,7 +301,7 @@ class TensorRTEngine:
     def _profile(self, sizes: AxisSizes) -> int:
         """Index of the first optimization profile that admits every input's shape."""
         for profile in range(self.plan.num_optimization_profiles):
-            if all(self._admits(profile, spec.name, spec.shape(sizes)) for spec in self.network.inputs):
+            if all(self._admits(profile, spec.name, spec.shape(sizes)) for spec in self.network.inputs if spec.dynamic_axes):
                 return profile
         wanted = ", ".join(f"{axis}={sizes[axis]}" for axis in self.network.axis_names)
         raise EngineMismatch(f"{self.network.name}: no profile for {wanted}", command=self.backend.rebuild)
@@ -306,15 +327,19 @@ class TensorRTEngine:
                 raise EngineMismatch(f"{self.network.name}.{name}: shape or type does not fit the engine", command=self.backend.rebuild)
         if missing := refitter.get_missing_weights():
             raise EngineMismatch(f"{self.network.name}: refit also needs {', '.join(missing[:5])}", command=self.backend.rebuild)
-        if not refitter.refit_cuda_engine():
-            raise IntaglioError(f"{self.network.name}: refit failed; see the log")
         for context in self._contexts.values():
             context.forget_graphs()
+        if not refitter.refit_cuda_engine():
+            raise IntaglioError(f"{self.network.name}: refit failed; see the log")
 
     def close(self) -> None:
+        """Give the plan's memory back, also where somebody still has a `Bound`."""
         self.backend.synchronize()
+        self.backend.keep_compiled()
+        for context in self._contexts.values():
+            context.close()
         self._contexts.clear()
-        self._cache = self._configuration = None
+        self._configuration = self._cache = None
         del self.plan
 
 
@@ -335,7 +360,11 @@ class TensorRTContext:
         if not context.set_optimization_profile_async(profile, int(backend.stream)):
             raise IntaglioError(f"{engine.network.name}: profile {profile} refused")
         backend.synchronize()
-        self.bound: TensorRTBound | None = None
+        # Weak: buffers of a size that is no longer used are freed with the last reference to what is bound to them.
+        self.bound: weakref.ref[TensorRTBound] | None = None
+        self.all_bound: weakref.WeakSet[TensorRTBound] = weakref.WeakSet()
+        self.shapes: set[tuple[tuple[int, ...], ...]] = set()
+        """Input shapes seen so far."""
         self.arena_address = 0
         self.generation = 0
 
@@ -346,15 +375,19 @@ class TensorRTContext:
             self.context.set_device_memory(arena.address, arena.nbytes)
             self.arena_address = arena.address
             self.forget_graphs()
-        if self.bound is not bound:
+        if self.bound is None or self.bound() is not bound:
             network = self.engine.network
+            shapes = tuple(bound.arrays[spec.name].shape for spec in network.inputs)
+            if shapes not in self.shapes:
+                self.shapes.add(shapes)
+                self.engine.expect_compilation()
             for spec in network.inputs:
                 if not self.context.set_input_shape(spec.name, bound.arrays[spec.name].shape):
                     raise IntaglioError(f"{network.name}.{spec.name}: shape {list(bound.arrays[spec.name].shape)} refused")
             for name, array in bound.arrays.items():
                 if not self.context.set_tensor_address(name, array.address):
                     raise IntaglioError(f"{network.name}.{name}: address refused")
-            self.bound = bound
+            self.bound = weakref.ref(bound)
 
     def forget_graphs(self) -> None:
         """Captured graphs hold addresses and weights of before: capture anew."""
@@ -365,9 +398,22 @@ class TensorRTContext:
         if not self.context.execute_async_v3(int(self.backend.stream)):
             raise IntaglioError(f"{self.engine.network.name}: enqueue failed; see the log")
 
+    def capturable(self) -> bool:
+        """Whether a pass may be captured into a CUDA graph; only TensorRT-RTX can say that it may not."""
+        return self.backend.name != "tensorrt-rtx" or bool(self.context.is_stream_capturable(int(self.backend.stream)))
+
+    def close(self) -> None:
+        """Give the context's memory back; nothing runs in it any more."""
+        for bound in self.all_bound:
+            bound.drop_graph()
+        del self.context
+
 
 class TensorRTBound:
-    """Buffers of one context; with `cuda_graph`, the pass is captured at its second run and replayed from then on."""
+    """Buffers of one context; with `cuda_graph`, the pass is captured at its second run and replayed from then on.
+
+    A graph saves 2 % of a pass, so a pass that cannot be captured is simply enqueued each time; the log says so.
+    """
 
     def __init__(self, context: TensorRTContext, arrays: Mapping[str, CudaArray]) -> None:
         self.arrays = arrays
@@ -375,25 +421,38 @@ class TensorRTBound:
         self._graph: Any = None
         self._generation = -1
         self._runs = 0
+        self._captures = context.backend.cuda_graph
+        context.all_bound.add(self)
 
     def run(self) -> None:
         context, backend = self._context, self._context.backend
         context.use(self)
         if self._generation != context.generation:
-            self._drop_graph()
+            self.drop_graph()
             self._generation = context.generation
         if self._graph is not None:
             backend.cuda("cudaGraphLaunch", self._graph, backend.stream)
             return
         # The first pass may still allocate and set up, which a capture must not contain.
-        if backend.cuda_graph and self._runs > 0:
-            self._graph = self._capture(context.enqueue)
+        if self._captures and self._runs > 0:
+            self._capture()
+        if self._graph is not None:
             backend.cuda("cudaGraphLaunch", self._graph, backend.stream)
         else:
             context.enqueue()
         self._runs += 1
 
-    def _capture(self, enqueue: Callable[[], None]) -> Any:
+    def _capture(self) -> None:
+        context = self._context
+        try:
+            if not context.capturable():
+                raise IntaglioError("TensorRT says that it cannot be captured")
+            self._graph = self._captured(context.enqueue)
+        except IntaglioError as error:
+            self._captures = False
+            log.warning("%s runs without a CUDA graph: %s", context.engine.network.name, error)
+
+    def _captured(self, enqueue: Callable[[], None]) -> Any:
         cuda, stream = self._context.backend.cuda, self._context.backend.stream
         cuda("cudaStreamBeginCapture", stream, cuda.runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
         try:
@@ -404,9 +463,12 @@ class TensorRTBound:
         cuda("cudaGraphDestroy", graph)
         return executable
 
-    def _drop_graph(self) -> None:
+    def __del__(self) -> None:
+        self.drop_graph()
+
+    def drop_graph(self) -> None:
+        """Capture anew; CUDA frees a graph that is still running when it is done."""
         if self._graph is not None:
-            self._context.backend.synchronize()
             self._context.backend.cuda("cudaGraphExecDestroy", self._graph)
         self._graph, self._runs = None, 0
 

@@ -9,11 +9,13 @@ The build a model serves is, in this order: the environment's INTAGLIO_BUILD, th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
 import time
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -38,7 +40,7 @@ Stage = Callable[[Mapping[str, Array], Sequence[str]], Mapping[str, Array]]
 """(input tensors, names of the outputs asked for) -> outputs."""
 
 
-class StageModel:
+class StageModel(ABC):
     """What Triton calls: `initialize`, `execute`, `finalize`."""
 
     spec: ClassVar[ModelSpec]
@@ -46,15 +48,17 @@ class StageModel:
     def initialize(self, args: Mapping[str, str]) -> None:
         """Open the stage; a failure is one line in Triton's log and the model stays unready."""
         self._pb: Any = import_module("triton_python_backend_utils")
+        self._opened = contextlib.ExitStack()
         try:
             manifest, folder = _open_build(args)
             self._stage = self.open_stage(manifest, folder)
         except IntaglioError as error:
+            self._opened.close()
             raise self._pb.TritonModelException(f"{self.spec.name}: {error}") from error
 
+    @abstractmethod
     def open_stage(self, manifest: BuildManifest, folder: Path) -> Stage:
-        """The function that answers one request."""
-        raise NotImplementedError
+        """The function that answers one request; what it takes is entered into `_opened`."""
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """One response a request, in order; a request that fails fails alone."""
@@ -83,6 +87,7 @@ class StageModel:
 
     def finalize(self) -> None:
         """Give back what `open_stage` took."""
+        self._opened.close()
 
 
 class PreprocessModel(StageModel):
@@ -93,7 +98,7 @@ class PreprocessModel(StageModel):
     def open_stage(self, manifest: BuildManifest, folder: Path) -> Stage:
         from intaglio.stages.preprocess import Preprocess
 
-        stage = Preprocess(manifest, folder).__enter__()
+        stage = self._opened.enter_context(Preprocess(manifest, folder))
         return lambda tensors, wanted: stage(tensors)
 
 
@@ -114,14 +119,15 @@ class DiffuseModel(StageModel):
             self._turnstile: Turnstile[tuple[Any, Any]] = Turnstile(
                 overtakes=self._overtakes, capacity=int(policy.get("max_queue_size", 0))
             )
-            self._thread = threading.Thread(target=self._serve, args=(self._diffuse.loras,), name="diffuse", daemon=True)
+            arguments = (self._diffuse.loras, LoraMetrics(self._pb))
+            self._thread = threading.Thread(target=self._serve, args=arguments, name="diffuse", daemon=True)
             self._thread.start()
 
     def open_stage(self, manifest: BuildManifest, folder: Path) -> Stage:
         from intaglio.stages.diffuse import Diffuse
 
         self._overtakes = manifest.execution.lora_overtakes
-        self._diffuse = Diffuse(manifest, folder).__enter__()
+        self._diffuse = self._opened.enter_context(Diffuse(manifest, folder))
         self._diffuse.warm_up()
         return lambda tensors, wanted: self._diffuse(tensors, wanted=wanted)
 
@@ -135,14 +141,16 @@ class DiffuseModel(StageModel):
                 self._send(sender, self._failure(str(full), full))
         return [None] * len(requests)
 
-    def _serve(self, loras: LoraSwitch) -> None:
-        """The one thread that uses the engines."""
-        metrics = LoraMetrics(self._pb)
+    def _serve(self, loras: LoraSwitch, metrics: LoraMetrics) -> None:
+        """The one thread that uses the engines; nothing may end it."""
         while (taken := self._turnstile.take(loras.digest)) is not None:
             waited = time.monotonic() - taken.since
             request, sender = taken.job
             response = self._respond(request)
-            metrics.report(loras, waited=waited)  # first, so that who has the answer reads figures that know of it
+            try:
+                metrics.report(loras, waited=waited)  # first, so that who has the answer reads figures that know of it
+            except Exception:  # the backend's own error class
+                self._pb.Logger.log_error(f"diffuse: {traceback.format_exc()}")
             self._send(sender, response)
 
     def _send(self, sender: Any, response: Any) -> None:
@@ -155,7 +163,7 @@ class DiffuseModel(StageModel):
         if self._thread is not None:
             self._turnstile.close()
             self._thread.join()
-        self._diffuse.__exit__(None, None, None)
+        super().finalize()
 
 
 def _wanted_set(request: Any) -> str:

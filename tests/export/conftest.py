@@ -19,7 +19,6 @@ from intaglio_train.lora_files import Adapter, UnetLevels, diffusers_tensors, ko
 from miniature import architecture as miniature
 
 ROOT = Path(__file__).parents[2]
-SDXL_SCHEDULER_EXTRAS = {"clip_sample": False, "set_alpha_to_one": False, "sample_max_value": 1.0, "skip_prk_steps": True}
 
 
 # Barriers of several threads on cores that are shared with other work cost ten times what they save at this size.
@@ -79,7 +78,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     texts, unet, vae = miniature.make_text_encoders(), miniature.make_unet(), miniature.make_autoencoder()
     tokenizers = [transformers.CLIPTokenizer.from_pretrained(ROOT / "miniature/model" / name) for name in ("tokenizer", "tokenizer_2")]
     scheduler = diffusers.EulerDiscreteScheduler(
-        **{key: value for key, value in miniature.SCHEDULER.items() if key not in SDXL_SCHEDULER_EXTRAS}
+        **{key: value for key, value in miniature.SCHEDULER.items() if key not in miniature.SCHEDULER_EXTRAS}
     )
     pipeline = diffusers.StableDiffusionXLPipeline(
         vae=vae, text_encoder=texts[0], text_encoder_2=texts[1], tokenizer=tokenizers[0], tokenizer_2=tokenizers[1],
@@ -88,7 +87,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     found = Checkpoint(folder)
     pipeline.save_pretrained(found.base)
     path = found.base / "scheduler/scheduler_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | SDXL_SCHEDULER_EXTRAS))
+    path.write_text(json.dumps(json.loads(path.read_text()) | miniature.SCHEDULER_EXTRAS))
     for seed, name in enumerate(("pose", "canny")):
         torch.manual_seed(seed)
         controlnet = miniature.make_controlnet(unet)

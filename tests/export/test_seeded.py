@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import diffusers
 import pytest
@@ -11,9 +11,11 @@ import torch
 import transformers
 from accelerate import init_empty_weights
 
-from intaglio.config import load_deployment
+from intaglio.config import Source, load_deployment
 from intaglio.errors import ConfigError
+from intaglio.lora_files import Component, layer_table
 from intaglio.memory import PARAMETERS
+from intaglio_export.loras import base_layers
 from intaglio_export.seeded import ARCHITECTURES, Seeded, make_network
 
 SEEDED = Seeded("sdxl-reduced", 0)
@@ -132,3 +134,12 @@ def test_a_base_needs_no_list(tmp_path: Path) -> None:
 def test_what_a_seeded_base_cannot_be(tmp_path: Path, base: str) -> None:
     with pytest.raises(ConfigError, match=r"base\.0.*(go together|exactly one)"):
         load_deployment(write(tmp_path, f"base: {base}"))
+
+
+def test_loras_are_checked_against_a_seeded_base() -> None:
+    table = base_layers((Source(architecture="sdxl-reduced", seed=0),))
+    for component in get_args(Component):
+        network = make_network(component, SEEDED, dtype=torch.float16)
+        shapes = {name: tuple(values.shape) for name, values in network.named_parameters()}
+        assert table[component] == layer_table({component: shapes})[component]
+        assert len(table[component]) > 10

@@ -9,8 +9,11 @@ import pytest
 from intaglio.config import Swap, load_deployment
 from intaglio.errors import ConfigError
 from intaglio.manifest import check_files, read_record
-from intaglio_export.compile import CompileJob, Platform, compile_network, is_swapped
+from intaglio.tensor_files import map_tensor_file
+from intaglio_export.compile import CompileJob, Platform, _TensorRT, compile_network, is_swapped
+from intaglio_export.graphs import wrap_network
 from intaglio_export.plan import Plan
+from intaglio_export.pristine import write_pristine
 from intaglio_export.stages import StageStore
 
 from .conftest import Checkpoint, run_build, write_config
@@ -80,6 +83,24 @@ def test_refit_needs_the_card(checkpoint: Checkpoint, tmp_path: Path) -> None:
         compile_network(job, tmp_path, platform=plan.platform)
 
 
+def test_the_weights_that_a_server_replaces_are_marked_and_no_others(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """What TensorRT's parser calls them is what the pristine file calls them."""
+    plan, job = small_job(checkpoint, tmp_path, swap="transformer")
+    pristine = tmp_path / "pristine.safetensors"
+    wrapper = wrap_network("text_encoder", plan.network("text_encoder"))
+    assert write_pristine(pristine, wrapper, onnx=job.onnx, swap="transformer") > 0
+    compiler = _TensorRT(Platform("tensorrt-rtx", "sm89", "1", on_gpu=True))
+    builder = compiler.trt.Builder(compiler.logger)
+    network = builder.create_network(1 << int(compiler.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = compiler.trt.OnnxParser(network, compiler.logger)
+    assert parser.parse_from_file(str(job.onnx))
+    marked = compiler._mark_refittable(builder.create_builder_config(), network, job)
+    named = set(map_tensor_file(pristine).tensors)
+    constants = {layer.name for layer in map(network.get_layer, range(network.num_layers))}
+    assert {name for name in constants if network.are_weights_marked_refittable(name)} == named
+    assert marked == len(named)
+
+
 def test_each_profile_is_in_the_key(checkpoint: Checkpoint, tmp_path: Path) -> None:
     plan, _ = small_job(checkpoint, tmp_path)
     more = Plan(
@@ -97,6 +118,7 @@ def test_each_profile_is_in_the_key(checkpoint: Checkpoint, tmp_path: Path) -> N
     ("unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.weight.T", 2, True, True),
     ("unet.down_blocks.1.attentions.0.proj_in.weight.T", 2, True, True),
     ("unet.down_blocks.1.attentions.0.transformer_blocks.0.norm1.weight", 1, False, False),
+    ("network.text_model.encoder.layers.0.layer_norm1.weight", 1, False, False),
     ("unet.down_blocks.1.resnets.0.conv1.weight", 4, False, True),
     ("unet.time_embedding.linear_1.weight", 2, False, True),
     ("network.text_model.encoder.layers.0.mlp.fc1.weight.T", 2, True, True),

@@ -83,9 +83,6 @@ class TorchEngine:
         check_bindings(self, sizes, arrays)
         return TorchBound(self, arrays)
 
-    def refit(self, weights: Mapping[str, Array]) -> None:
-        raise NotImplementedError
-
     def close(self) -> None:
         pass
 

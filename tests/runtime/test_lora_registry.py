@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from intaglio.characters import load_character, load_characters
 from intaglio.config import load_deployment
-from intaglio.errors import ConfigError, LoraRefused
+from intaglio.errors import BuildError, ConfigError, LoraRefused
 from intaglio.lora_registry import LoraEntry, LoraRegistry, load_registry, write_registry
 from intaglio.request import absent_trigger_words
 from intaglio.served_loras import LoraStore, ResolvedLora, ServedLora, ServedLoras, set_digest, set_text
@@ -146,9 +146,10 @@ def test_versions_are_kept_and_taken_back(store: LoraStore, tmp_path: Path) -> N
     known = registry(tmp_path)
     first = put(store, tmp_path, b"1")
     store.publish_registry(known, {"night": first})
-    others = [put(store, tmp_path, data) for data in (b"2", b"3", b"4")]
-    for digest in others:
-        store.publish_version("night", digest, keep=3)
+    others = []
+    for data in (b"2", b"3", b"4"):
+        others.append(put(store, tmp_path, data))
+        store.publish_version("night", others[-1], keep=3)
     assert store.current().loras["night"].versions == tuple(others)
     assert store.path(first).is_file(), "a request on its way may still want it"
     assert store.roll_back("night").loras["night"].sha256 == others[1]
@@ -159,6 +160,21 @@ def test_versions_are_kept_and_taken_back(store: LoraStore, tmp_path: Path) -> N
         store.roll_back("night")
     with pytest.raises(ConfigError, match="lora day: not served; served are night"):
         store.roll_back("day")
+
+
+def test_nothing_is_published_whose_file_is_gone(store: LoraStore, tmp_path: Path) -> None:
+    known = registry(tmp_path)
+    first = put(store, tmp_path, b"1")
+    store.publish_registry(known, {"night": first})
+    second = put(store, tmp_path, b"2")
+    store.write(store.current())  # another publisher tidies up
+    with pytest.raises(BuildError, match=f"lora night: {second}.safetensors went away"):
+        store.publish_version("night", second, keep=5)
+    with pytest.raises(BuildError, match="went away"):
+        store.publish_registry(known, {"night": second})
+    assert store.current().loras["night"].versions == (first,)
+    assert store.publish_version("night", second, keep=5, data=b"2").loras["night"].sha256 == second
+    assert store.path(second).read_bytes() == b"2"
 
 
 def test_a_build_does_not_undo_what_watch_did(store: LoraStore, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import pytest
 from intaglio.manifest import write_manifest
 from intaglio.models import ENSEMBLE_STEPS, MODELS, POSTPROCESS
 from intaglio.triton_layer import DiffuseModel, PostprocessModel, PreprocessModel, StageModel
+from intaglio.turnstile import Turnstile
 
 
 class TritonError(Exception):
@@ -165,3 +166,23 @@ def test_only_what_is_asked_for_is_answered(log: Log, build: Path, request_tenso
     (response,) = stage.execute([Request(request_tensors(prompt="a"), ["state", "noise"])])
     assert {tensor.tensor_name for tensor in response.output_tensors} == {"state", "noise"}
     assert response.output_tensors[0].values.dtype == np.float32
+
+
+def test_figures_that_cannot_be_reported_do_not_end_the_thread_that_answers(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Any = DiffuseModel()
+    model._pb = sys.modules["triton_python_backend_utils"]
+    model._turnstile = Turnstile(overtakes=1, capacity=0)
+    sent: list[str] = []
+    monkeypatch.setattr(model, "_respond", lambda request: f"answer to {request}")
+    monkeypatch.setattr(model, "_send", lambda sender, response: sent.append(response))
+    for request in ("one", "two"):
+        assert model._turnstile.put((request, None), "")
+    model._turnstile.close()
+
+    def report(loras: Any, *, waited: float) -> None:
+        raise RuntimeError("no metrics")
+
+    model._serve(SimpleNamespace(digest=""), SimpleNamespace(report=report))
+    assert sent == ["answer to one", "answer to two"]
+    assert all("no metrics" in line for line in log.lines)
+    assert len(log.lines) == 2

@@ -138,8 +138,8 @@ def test_what_the_server_cannot_put_on_is_taken_back(server: Server, client: Cli
     publisher = publisher_of(server, published, tmp_path)
     publish = store.publish_version
 
-    def publish_and_lose(lora: str, digest: str, *, keep: int) -> Any:
-        done = publish(lora, digest, keep=keep)
+    def publish_and_lose(lora: str, digest: str, **given: Any) -> Any:
+        done = publish(lora, digest, **given)
         store.path(digest).unlink()
         return done
 

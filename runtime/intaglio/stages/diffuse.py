@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ from intaglio.tensors import AxisSizes, NetworkSpec, TensorSpec, axis_sizes, con
 __all__ = ["Diffuse", "EmbeddingCache", "active_controls", "image_passes", "pixels_from_sample"]
 
 Floats = NDArray[np.float32]
+_TEXT_ENCODERS: Final = ("text_encoder", "text_encoder_2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +158,15 @@ class Diffuse:
         self._cache = EmbeddingCache(manifest.execution.embedding_cache)
         self._workspaces: OrderedDict[tuple[int, ...], Workspace] = OrderedDict()
         self._engines: dict[str, Engine] = {}
+        self._calls: dict[str, HostCall] = {}
+        """Networks that run once an image."""
         self.loras: LoraSwitch | None = None
         """Who puts LoRAs on; None where the set is fused."""
 
     def __enter__(self) -> Self:
         """Raises EngineMismatch (a missing, damaged or foreign engine) and MissingExtra."""
         manifest = self._manifest
-        needed = ["text_encoder", "text_encoder_2", "unet", "vae_decoder", *map(controlnet_name, manifest.controlnets)]
+        needed = [*_TEXT_ENCODERS, "unet", "vae_decoder", *map(controlnet_name, manifest.controlnets)]
         for name in needed:
             if name not in manifest.networks:
                 raise EngineMismatch(f"{name}: not in the manifest", command=manifest.rebuild)
@@ -181,8 +184,7 @@ class Diffuse:
         except BaseException:
             self._close()
             raise
-        self._text_encoders = tuple(HostCall(self._backend, self._engines[name]) for name in ("text_encoder", "text_encoder_2"))
-        self._decoder = HostCall(self._backend, self._engines["vae_decoder"])
+        self._calls = {name: HostCall(self._backend, self._engines[name]) for name in (*_TEXT_ENCODERS, "vae_decoder")}
         return self
 
     def _switch(self, layers: SwapLayers) -> LoraSwitch:
@@ -195,6 +197,7 @@ class Diffuse:
 
     def _close(self) -> None:
         self._workspaces.clear()
+        self._calls.clear()
         for engine in self._engines.values():
             engine.close()
         self._engines.clear()
@@ -232,6 +235,9 @@ class Diffuse:
 
     def warm_up(self) -> None:
         """Run one step of the first built size in each guidance mode with every control: the first request finds all set up."""
+        for rows in (2, 1):  # both prompts, and one where the other's embeddings are kept
+            for name in _TEXT_ENCODERS:
+                self._calls[name]({"C": rows}, input_ids=np.zeros((rows, self._manifest.architecture.tokens), np.int64))
         width, height = self._manifest.profiles.sizes[0]
         for guidance in self._manifest.profiles.guidance_modes:
             self(_warm_up_tensors(self._manifest, width=width, height=height, guidance=guidance))
@@ -329,8 +335,8 @@ class Diffuse:
         chunks, tokens = request.token_ids.shape[2:]
         sizes = {"C": len(rows) * chunks}
         hidden, pooled = [], np.zeros(())
-        for encoder, run in enumerate(self._text_encoders):
-            outputs = run(sizes, input_ids=request.token_ids[encoder][rows].reshape(-1, tokens))
+        for encoder, name in enumerate(_TEXT_ENCODERS):
+            outputs = self._calls[name](sizes, input_ids=request.token_ids[encoder][rows].reshape(-1, tokens))
             weights = request.token_weights[encoder][rows].reshape(-1, tokens, 1)
             states = outputs["hidden_states"].astype(np.float32) * weights
             hidden.append(states.reshape(len(rows), chunks * tokens, -1))
@@ -481,7 +487,7 @@ class Diffuse:
         parts = []
         for images in image_passes(len(latents), manifest.profiles.batches):
             sizes = axis_sizes(manifest.architecture, width=width, height=height, images=images.stop - images.start)
-            outputs = self._decoder(sizes, latent_sample=latents[images] / np.float32(manifest.scaling_factor))
+            outputs = self._calls["vae_decoder"](sizes, latent_sample=latents[images] / np.float32(manifest.scaling_factor))
             parts.append(pixels_from_sample(outputs["sample"]))
         return np.concatenate(parts)
 
