@@ -25,13 +25,13 @@ _COMPONENTS: tuple[Component, ...] = ("unet", "text_encoder", "text_encoder_2")
 
 
 def base_layers(sources: tuple[Source, ...]) -> LayerTable:
-    """Every layer of the available base that a LoRA may name, from its files' headers (of a single file: from its configurations)."""
+    """Every layer of the available base that a LoRA may name, from its files' headers (where there are none for each: from its configurations)."""
     base = find_base(sources)
     return layer_table({component: _shapes(base, component) for component in _COMPONENTS})
 
 
 def _shapes(base: Base, component: Component) -> dict[str, tuple[int, ...]]:
-    if base.file is not None:
+    if base.file is not None or base.seeded is not None:
         return _configured_shapes(base, component)
     found: dict[str, tuple[int, ...]] = {}
     for path in base.weights(component).files:
