@@ -25,7 +25,7 @@ _COMPONENTS: tuple[Component, ...] = ("unet", "text_encoder", "text_encoder_2")
 
 
 def base_layers(sources: tuple[Source, ...]) -> LayerTable:
-    """Every layer of the available base that a LoRA may name, from its files' headers (where there are none for each: from its configurations)."""
+    """Every layer of the available base that a LoRA may name, from its files' headers or else from its configurations."""
     base = find_base(sources)
     return layer_table({component: _shapes(base, component) for component in _COMPONENTS})
 

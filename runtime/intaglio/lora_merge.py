@@ -80,6 +80,12 @@ class LoraMerge:
         """Of weights."""
         return self._engine.network.tensor("weight").numpy_dtype(self._engine.precision)
 
+    def warm_up(self) -> None:
+        """Have everything set up that the first merge would wait for."""
+        ones = np.ones((1, 8), np.float32)
+        self.stage({"": Recipe(np.zeros((8, 8), self.dtype), (Term(ones, ones, strength=1.0, reach=1.0),))})
+        self.backend.synchronize()
+
     def admits(self, shape: tuple[int, ...], *, largest: float, terms: Sequence[Term]) -> bool:
         """Whether a weight of `shape` with values up to `largest` can take `terms` here: of a size built for, and sure to stay finite."""
         most = largest + sum(abs(term.strength) * term.reach for term in terms)

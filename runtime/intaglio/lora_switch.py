@@ -1,9 +1,9 @@
 """The LoRAs that are on: which set is resident in the engines, and how another takes its place.
 
 New weights are always computed from pristine ones, in float32, and cast once, where the engines are (`LoraMerge`) or on the host; what
-the set before touched and the new one does not gets its pristine bytes back. Everything that can fail for reasons of a file is done before anything is changed. While weights are
-being replaced nothing counts as resident, so that whatever breaks there can never serve a mixture: the next request finds no
-digest that equals its own, and rewrites all that was ever touched.
+the set before touched and the new one does not gets its pristine bytes back. Everything that can fail for reasons of a file is done
+before anything is changed. While weights are being replaced nothing counts as resident, so that whatever breaks there can never serve a
+mixture: the next request finds no digest that equals its own, and rewrites all that was ever touched.
 """
 
 from __future__ import annotations
@@ -181,6 +181,11 @@ class LoraSwitch:
         self.text_digest = set_digest(())
         """Of those that touch a text encoder: sets that differ in the UNet only encode prompts alike."""
         self.counts = SwapCounts()
+
+    def warm_up(self) -> None:
+        """Have everything set up that the first swap would wait for."""
+        if self._merge is not None:
+            self._merge.warm_up()
 
     def ensure(self, asked: tuple[ResolvedLora, ...]) -> float:
         """Make `asked` the resident set, in order of their ids; seconds it took, 0 where it already is.

@@ -304,7 +304,7 @@ _SPECS = {
     LORA_MERGE: _lora_merge,
 }
 STATIC_AXES_NETWORKS: Final = ("unet", "controlnet", "vae_decoder", "vae_encoder")
-"""Kinds whose profiles fix every axis (a range costs the UNet 38 % of its speed); text encoders take a range of C, the LoRA merge any matrix."""
+"""Kinds whose profiles fix every axis (a range costs the UNet 38 % of its speed); others take a range."""
 
 
 def _scaled(axis: str, scale: int) -> str:

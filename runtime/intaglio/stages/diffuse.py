@@ -241,6 +241,8 @@ class Diffuse:
         width, height = self._manifest.profiles.sizes[0]
         for guidance in self._manifest.profiles.guidance_modes:
             self(_warm_up_tensors(self._manifest, width=width, height=height, guidance=guidance))
+        if self.loras is not None:
+            self.loras.warm_up()
 
     # --- request ----------------------------------------------------------------------------------------------------
 
