@@ -21,8 +21,9 @@ from intaglio_export.stages import StageOutcome
 class Journal:
     """A reporter that prints a line a stage, and keeps what is known in the results."""
 
-    def __init__(self, work: Path, watch: PeakWatch) -> None:
+    def __init__(self, work: Path, watch: PeakWatch, *, part: str = "build") -> None:
         self._work = work
+        self._part = part
         self._watch = watch
         self._started = time.perf_counter()
         self.stages: dict[str, float] = {}
@@ -54,7 +55,7 @@ class Journal:
             "card_peak_mib": None if self._watch.taken is None else self._watch.taken >> 20,
             "card_free_before_mib": None if self._watch.before is None else self._watch.before.free >> 20,
         }
-        write_part(self._work, "build", values)
+        write_part(self._work, self._part, values)
 
 
 def main(case: Path, work: Path) -> None:

@@ -1,278 +1,132 @@
-"""What changing LoRAs costs: `python -m benchmarks.lora_swap CONFIG --fused CONFIG --out benchmarks/results/NAME.json`.
+"""What changing LoRAs costs: `python -m benchmarks.lora_swap configs/sdxl-seeded.yaml --out benchmarks/results/h200_lora.json`.
 
-    swap      seconds to put a set on: computing the weights, and the engines taking them
-    refit     seconds of the bare refit of 1, 10 and all weights: its fixed cost, and what each weight adds
-    step      seconds of a solver step, and its ratio to the same step of a build without swapping (--fused)
-    load      swaps under load through Triton: failures, images, the longest wait
-    retrain   seconds from a retrained file to its first image through the running server
-
-Sets are two random LoRAs over all attention and feed-forward layers of the build (`--rank`): speed does not depend on values.
-Build both deployments first. The weights that serve are computed from pristine ones each time, so the build is left as it was.
+    build     from nothing: three random LoRAs, and the build that swaps them
+    swap      seconds to put two on; that weights and images are those they should be; seconds of a step
+    refit     the engine's share: fixed, and a byte, from each kind of memory
+    served    through Triton: a retrained file to its first image; swaps under load
+    fused     the same base with the set fused: its step, its image
+    rebuild   a changed file to the first image of the build that fuses it
+    low_rank  the step with LoRAs beside the matrices instead of in them
+Everything is made in the work folder; the configuration gives the base, the first size and the precision. Every part is a process of its
+own and is written as soon as it is done: a run that is cut short, or given `--seconds`, is taken up again by the same command. Ends with
+1 where a part failed or a required figure was missed.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import platform
-import statistics
-import subprocess
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import Progress
-from safetensors.numpy import save
+from rich.table import Table
 
-from intaglio.config import Deployment, load_deployment
-from intaglio.errors import IntaglioError
-from intaglio.lora_switch import SwapLayers, open_layers
-from intaglio.manifest import BuildManifest, read_manifest, write_json
-from intaglio.models import SDXL, numpy_type
-from intaglio.served_loras import LORAS_FOLDER, LoraStore, ResolvedLora
-from intaglio.serving.process import Endpoints
-from intaglio.serving.server import Server
-from intaglio.stages.diffuse import Diffuse
-from intaglio.stages.preprocess import Preprocess
-from intaglio_client import Client
-from intaglio_client.watch import Publisher, Samples
+from benchmarks.lora_files import LoraCase
+from benchmarks.report import Figure
+from benchmarks.results import describe_machine, read_part
+from benchmarks.side_by_side import ROOT, STAND_IN, Part, run_part
+from intaglio.card import read_card_memory
+from intaglio.manifest import write_json
 
-PROMPT: Final = "a person dancing on a beach"
+__all__ = ["FIGURES", "PARTS", "gather"]
+
+PARTS: Final = (
+    Part("build", ("benchmarks.lora_parts", "build"), least_seconds=120),
+    Part("swap", ("benchmarks.lora_parts", "swap"), least_seconds=150),
+    Part("served", ("benchmarks.lora_served",), least_seconds=120),
+    Part("refit", ("benchmarks.lora_parts", "refit"), least_seconds=60),
+    Part("fused", ("benchmarks.lora_parts", "fused"), least_seconds=180),
+    Part("rebuild", ("benchmarks.lora_parts", "rebuild"), least_seconds=120),
+    Part("low_rank", ("benchmarks.low_rank",), least_seconds=150),
+)
 NOT_TRIED: Final = {
-    "two_engines": "one engine a LoRA set, both resident: twice the weights do not fit 16 GB",
-    "low_rank_inputs": "LoRA as engine inputs (x A B beside every matrix): not exported",
-    "weights_computed_on_the_card": "numpy computes them on the host",
+    "an engine for every set, all resident": "each would be another copy of the UNet's weights (see build: 4.8 GiB); two do not fit 16 GB",
+    "fewer, larger weights": "queries, keys and values in one matrix change the graph that everything else was verified with",
+    "A and B as inputs of the engine": "low_rank has them as weights of the graph: inputs cannot be faster in a step",
 }
-app = typer.Typer(add_completion=False)
+FIGURES: Final = (
+    Figure("a set of two LoRAs put on", lambda r: r["parts"]["swap"]["to_two"]["seconds"]["median"], 2.0, 0.5, "s"),
+    Figure("step against fused", lambda r: r["parts"]["swap"]["step"]["median"] / r["parts"]["fused"]["step"]["median"], 1.1, 1.0, "x"),
+    Figure("failed requests under load", lambda r: float(r["parts"]["served"]["load"]["failed"]), 0, 0, ""),
+    Figure("swaps under load", lambda r: float(r["parts"]["served"]["load"]["swaps"]), 50, 50, "", more_is_better=True),
+    Figure("images of another set", lambda r: float(r["parts"]["served"]["load"]["unlike_their_first"]), 0, 0, ""),
+    Figure("retrained file to first image, swapped", lambda r: r["parts"]["served"]["retrain"]["file_to_first_image_seconds"], 15, 5, "s"),
+    Figure("retrained file to first image, rebuilt", lambda r: r["parts"]["rebuild"]["file_to_first_image_seconds"] / 60, 4, 2, "min"),
+    Figure("none after random swaps unlike the base", lambda r: 1 - float(r["parts"]["swap"]["images"]["none_equals_base"]), 0, 0, ""),
+)  # fmt: skip
+"""Issue 5's table."""
+_STYLES: Final = {"reached": "green", "required": "yellow", "missed": "red", "not measured": "red"}
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """How much is measured."""
-
-    swaps: int
-    steps: int
-    load_seconds: float
-    clients: int
-
-
-def random_lora(layers: SwapLayers, *, rank: int, seed: int) -> bytes:
-    """A LoRA in diffusers' layout over every attention and feed-forward matrix of the UNet that the build swaps."""
-    rng = np.random.default_rng(seed)
-    tensors = {}
-    file = layers.pristine["unet"]
-    for module, target in layers.targets["unet"].items():
-        shape = file.tensors[target.initializer].shape
-        if len(shape) == 2 and ".transformer_blocks." in module:
-            outputs, inputs = shape[::-1] if target.transposed else shape
-            used = min(rank, outputs, inputs)
-            tensors[f"unet.{module}.lora_A.weight"] = (0.02 * rng.standard_normal((used, inputs), np.float32)).astype(np.float16)
-            tensors[f"unet.{module}.lora_B.weight"] = (0.02 * rng.standard_normal((outputs, used), np.float32)).astype(np.float16)
-    return save(tensors)
-
-
-@contextlib.contextmanager
-def random_sets(store: LoraStore, layers: SwapLayers, folder: Path, *, rank: int) -> Iterator[list[ResolvedLora]]:
-    """Two random LoRAs in the build's store, taken out again."""
-    made = []
-    for seed in range(2):
-        source = folder / f"random-{seed}.safetensors"
-        source.write_bytes(random_lora(layers, rank=rank, seed=seed))
-        digest, _ = store.put(f"random-{seed}", source)
-        source.unlink()
-        made.append(ResolvedLora(id=f"random-{seed}", sha256=digest, weight=1.0))
-    try:
-        yield made
-    finally:
-        for lora in made:
-            store.path(lora.sha256).unlink(missing_ok=True)
-
-
-def summary(seconds: list[float]) -> dict[str, float]:
-    """Median, least and most."""
-    return {"median": round(statistics.median(seconds), 5), "min": round(min(seconds), 5), "max": round(max(seconds), 5), "n": len(seconds)}
-
-
-def measure_swaps(diffuse: Diffuse, loras: list[ResolvedLora], *, count: int) -> dict[str, Any]:
-    """Alternating sets, none between them or not; files are in memory after the first."""
-    assert diffuse.loras is not None
-    first, second = loras
-    switch = diffuse.loras
-    results: dict[str, Any] = {}
-    started = time.perf_counter()
-    switch.ensure((first, second))
-    results["first_with_reading_the_files"] = round(time.perf_counter() - started, 5)
-    for name, one, other in (("to_two", (first, second), ()), ("one_to_other", (first,), (second,)), ("to_none", (), (first, second))):
-        whole, writing = [], []
-        for _ in range(count):
-            switch.ensure(other)
-            whole.append(switch.ensure(one))
-            writing.append(switch.counts.last_writing)
-        results[name] = {"seconds": summary(whole), "writing": summary(writing)}
-    switch.ensure(())
-    return results
-
-
-def measure_refit(diffuse: Diffuse, layers: SwapLayers, *, count: int) -> dict[str, Any]:
-    """The bare refit of pristine values into the UNet."""
-    engine, file = diffuse._engines["unet"], layers.pristine["unet"]
-    dtype = "float16" if engine.precision == "fp16" else "float32"
-    values = {name: np.ascontiguousarray(file.read(name).astype(dtype)) for name in file.tensors}
-    results = {}
-    for number in sorted({1, min(10, len(values)), len(values)}):
-        some = dict(list(values.items())[:number])
-        seconds = []
-        for _ in range(count):
-            started = time.perf_counter()
-            engine.refit(some)
-            seconds.append(time.perf_counter() - started)
-        results[str(number)] = {"bytes": sum(one.nbytes for one in some.values()), "seconds": summary(seconds)}
-    return results
-
-
-def measure_step(deployment: Deployment, manifest: BuildManifest, *, steps: int, diffuse: Diffuse) -> dict[str, float]:
-    """Seconds of a step with guidance at the first built size, from runs of two lengths: what is done once cancels out."""
-    seconds = []
-    with Preprocess(manifest, deployment.build_folder) as preprocess:
-        for _ in range(3):
-            laps = []
-            for count in (1, 1 + steps):
-                values: dict[str, Any] = {"prompt": PROMPT, "seed": 0, "steps": count}
-                tensors = {}
-                for name, value in values.items():
-                    tensors[name] = np.empty(1, numpy_type(SDXL.input(name).datatype))
-                    tensors[name][:] = value.encode() if isinstance(value, str) else value
-                arrays = {k: v for k, v in preprocess(tensors).items() if k not in ("metadata", "output_format")}
-                laps.append(json.loads(diffuse(arrays, wanted=("state", "timings"))["timings"][0])["denoise"])
-            seconds.append((laps[1] - laps[0]) / steps)
-    return summary(seconds)
-
-
-def measure_load(server: Server, sizes: Sizes) -> dict[str, Any]:
-    """Clients that each ask for another published set every time."""
-    store = LoraStore(server.deployment.build_folder / LORAS_FOLDER)
-    loras = list(store.current().loras)
-    until = time.monotonic() + sizes.load_seconds
-
-    def ask(number: int) -> tuple[list[float], list[str], int]:
-        seconds, errors, swaps, turn = [], [], 0, number
-        with Client(server.grpc_url) as client:
-            while time.monotonic() < until:
-                wanted = [(loras[turn % len(loras)], None)] if turn % (len(loras) + 1) else []
-                turn += 1
-                try:
-                    image = client.generate(PROMPT, seed=number, steps=4, loras=wanted)
-                except IntaglioError as error:
-                    errors.append(str(error))
-                    continue
-                seconds.append(image.timings["request"])
-                swaps += "lora_swap" in image.timings
-        return seconds, errors, swaps
-
-    with ThreadPoolExecutor(sizes.clients) as pool:
-        answers = list(pool.map(ask, range(sizes.clients)))
-    waits = [second for seconds, _, _ in answers for second in seconds]
-    errors = [error for _, some, _ in answers for error in some]
-    swaps = sum(swaps for _, _, swaps in answers)
-    return {"images": len(waits), "failed": len(errors), "errors": errors[:5], "swaps": swaps, "request_seconds": summary(waits)}
-
-
-def measure_retraining(server: Server, layers: SwapLayers, folder: Path, *, rank: int) -> dict[str, Any]:
-    """A retrained file of the first LoRA of the registry, published, drawn before and after, and taken back."""
-    store = LoraStore(server.deployment.build_folder / LORAS_FOLDER)
-    lora = next(iter(store.current().loras))
-    source = folder / "retrained.safetensors"
-    source.write_bytes(random_lora(layers, rank=rank, seed=9))
-    publisher = Publisher(store, layers, Samples(folder, PROMPT), server.grpc_url, keep=5)
-    try:
-        found = publisher.publish(lora, source)
-        store.roll_back(lora)
-    finally:
-        source.unlink()
-    assert found is not None
-    return {"file_to_first_image_seconds": round(found.seconds, 3), "images_drawn": 2}
-
-
-def environment() -> dict[str, Any]:
-    """The machine, the versions, the commit."""
-    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-    try:
-        gpu = subprocess.run(query, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        gpu = "none"
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "gpu": gpu,
-        "cpu": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
-        "commit": commit,
-    }
-
-
-@app.command()
-def main(
-    config: Annotated[Path, typer.Argument(help="Deployment with swap, built.")],
-    *,
-    fused: Annotated[Path | None, typer.Option(help="The same deployment without swap, built: what a step is compared with.")] = None,
-    out: Annotated[Path, typer.Option(help="JSON to write.")] = Path("benchmarks/results/lora_swap.json"),
-    rank: Annotated[int, typer.Option(help="Of the random LoRAs.")] = 64,
-    swaps: Annotated[int, typer.Option(help="Swaps of each kind.")] = 10,
-    load_seconds: Annotated[float, typer.Option(help="How long clients ask.")] = 60.0,
-) -> None:
-    """Measure, and write the JSON."""
-    sizes = Sizes(swaps=swaps, steps=10, load_seconds=load_seconds, clients=8)
-    deployment = load_deployment(config)
-    manifest = read_manifest(deployment.build_folder)
-    layers = open_layers(manifest, deployment.build_folder)
-    store = LoraStore(deployment.build_folder / LORAS_FOLDER)
-    console = Console(highlight=False)
+def gather(work: Path, case: LoraCase, machine: Mapping[str, Any]) -> dict[str, Any]:
+    """The results file."""
+    parts = {part.name: values for part in PARTS if (values := read_part(work, part.name)) is not None}
     results: dict[str, Any] = {
-        "environment": environment(),
-        "build": {"key": manifest.key, "runtime": manifest.runtime, "target": manifest.target, "precision": manifest.precision},
-        "versions": manifest.versions,
-        "rank": rank,
+        "schema": 1,
+        "stand_in": None if read_card_memory() is not None else STAND_IN,
+        "machine": dict(machine),
+        "case": asdict(case) | {"config": Path(case.config).name},
+        "parts": parts,
         "not_tried": NOT_TRIED,
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("opening the engines", total=6)
+    results["figures"] = {figure.name: {"value": figure.value(results), "verdict": figure.verdict(results)} for figure in FIGURES}
+    return results
 
-        def begin(what: str) -> None:
-            progress.update(task, description=what, advance=1)
 
-        with Diffuse(manifest, deployment.build_folder) as diffuse, random_sets(store, layers, out.parent, rank=rank) as loras:
-            diffuse.warm_up()
-            begin("swaps")
-            results["swap"] = measure_swaps(diffuse, loras, count=sizes.swaps)
-            begin("bare refits")
-            results["refit"] = measure_refit(diffuse, layers, count=sizes.swaps)
-            begin("steps")
-            results["step"] = {"swapping": measure_step(deployment, manifest, steps=sizes.steps, diffuse=diffuse)}
-        if fused is not None:
-            begin("steps of the other build")
-            other = load_deployment(fused)
-            other_manifest = read_manifest(other.build_folder)
-            with Diffuse(other_manifest, other.build_folder) as diffuse:
-                diffuse.warm_up()
-                results["step"]["fused"] = measure_step(other, other_manifest, steps=sizes.steps, diffuse=diffuse)
-            results["step"]["ratio"] = round(results["step"]["swapping"]["median"] / results["step"]["fused"]["median"], 4)
-        with Server(deployment, endpoints=Endpoints(http_port=0, grpc_port=0, metrics_port=0)) as server:
-            begin("load")
-            results["load"] = measure_load(server, sizes)
-            begin("retraining")
-            results["retrain"] = measure_retraining(server, layers, out.parent, rank=rank)
+def _show(console: Console, results: Mapping[str, Any]) -> bool:
+    """Print the table; whether every required figure was reached, on a card."""
+    table = Table("figure", "required", "aim", "reached", "", box=None, padding=(0, 2))
+    for figure in FIGURES:
+        value, verdict = figure.value(results), figure.verdict(results)
+        sign = ">=" if figure.more_is_better else "<="
+        shown = "" if value is None else f"{value:.3f} {figure.unit}"
+        table.add_row(figure.name, f"{sign} {figure.required:g}", f"{figure.aim:g}", shown, verdict, style=_STYLES[verdict])
+    console.print(results["stand_in"] or "", style="red")
+    console.print(table)
+    return results["stand_in"] is None and all(figure.verdict(results) in ("reached", "required") for figure in FIGURES)
+
+
+def main(  # noqa: PLR0913, PLR0917  (each is one option)
+    config: Path,
+    out: Annotated[Path, typer.Option(help="Results file to write; a second run adds to it.")],
+    work: Annotated[Path, typer.Option(help="LoRAs, builds and logs of the parts.")] = Path("build/lora-benchmark"),
+    parts: Annotated[str, typer.Option(help="Parts in a list with commas, or all.")] = "all",
+    again: Annotated[bool, typer.Option("--again", help="Also the parts that are done.")] = False,
+    rank: Annotated[int, typer.Option(help="Of the random LoRAs.")] = 64,
+    swaps: Annotated[int, typer.Option(help="Swaps of each kind.")] = 6,
+    load_seconds: Annotated[float, typer.Option(help="How long clients ask, at least.")] = 60.0,
+    load_swaps: Annotated[int, typer.Option(help="How many swaps that must bring.")] = 50,
+    seconds: Annotated[float, typer.Option(help="Time for everything; a part that does not fit waits for the next run.")] = 1e9,
+) -> None:
+    """Measure; ends with 1 where a part failed or a required figure was missed."""
+    ends, console = time.monotonic() + seconds, Console(highlight=False, soft_wrap=True)
+    work = work.resolve()
+    case = LoraCase(str(config.resolve()), rank=rank, swaps=swaps, load_seconds=load_seconds, load_swaps=load_swaps)
+    work.mkdir(parents=True, exist_ok=True)
+    case.write(work / "case.json")
+    machine, failed = describe_machine(ROOT), False
+    for part in PARTS:
+        left, there = ends - time.monotonic(), read_part(work, part.name)
+        if parts != "all" and part.name not in parts.split(","):
+            continue
+        if there is not None and "wall_seconds" in there and "failed" not in there and not again:
+            console.print(f"{part.name}: done before")
+            continue
+        if left < part.least_seconds:
+            console.print(f"{part.name}: {left:.0f} s left, not begun")
+            continue
+        console.print(f"{part.name}: begins, {left:.0f} s left")
+        values = run_part(Part(part.name, part.arguments[:1]), work / "case.json", work, seconds=left, extra=part.arguments[1:])
+        failed |= "failed" in values
+        console.print(f"{part.name}: {values.get('failed', 'done')}, {values['wall_seconds']:.0f} s", markup=False)
+        write_json(out, gather(work, case, machine))
+    results = gather(work, case, machine)
     write_json(out, results)
-    console.print_json(data={name: results[name] for name in ("swap", "refit", "step", "load", "retrain")})
-    console.print(f"written: {out}")
+    raise typer.Exit(0 if _show(console, results) and not failed else 1)
 
 
 if __name__ == "__main__":
-    app()
+    typer.run(main)

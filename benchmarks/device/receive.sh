@@ -3,4 +3,4 @@
 #   benchmarks/device/receive.sh bundle
 set -euo pipefail
 mkdir -p /tmp/bundle
-cp -v "$1"/part.* "$1"/COMMIT /tmp/bundle/
+for file in "$1"/part.* "$1"/*.whl "$1"/COMMIT; do [ ! -e "$file" ] || cp -v "$file" /tmp/bundle/; done

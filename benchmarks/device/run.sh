@@ -1,24 +1,11 @@
 #!/usr/bin/env bash
 # On the GPU host, once all parts are in /tmp/bundle: unpack (once), then measure for SECONDS; whatever is done comes back in $OUT.
 #   benchmarks/device/run.sh SECONDS NAME [side_by_side options]      e.g. run.sh 570 h200
-# The next call of the same command goes on with what is missing.
+# The next call of the same command goes on with what is missing. CUDA_VISIBLE_DEVICES says which card, where there are several.
 set -euo pipefail
 seconds=$1 name=$2; shift 2
 began=$(date +%s)
-root=$(cd "$(dirname "$0")/../.." && pwd)
-if [ ! -x /tmp/venv/bin/python ]; then
-  mkdir -p /tmp/site
-  cat /tmp/bundle/part.* | python3 -c 'import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode="r|xz").extractall("/tmp/site", filter="fully_trusted")'
-  # Triton's stub takes its packages from the environment whose bin is first on PATH. Ours come before the host's: numpy must be below 2.
-  there=$(python3 -c 'import site; print(site.getsitepackages()[0])')
-  python3 -m venv --without-pip /tmp/venv
-  own=$(/tmp/venv/bin/python -c 'import site; print(site.getsitepackages()[0])')
-  printf '%s\n' "$root" "$root/runtime" "$root/export" "$root/client" "$root/training" /tmp/site "$there" > "$own/rooms.pth"
-  chmod +x /tmp/site/pytriton/tritonserver/bin/tritonserver /tmp/site/pytriton/tritonserver/python_backend_stubs/3.12/*
-fi
-INTAGLIO_COMMIT=$(cat /tmp/bundle/COMMIT); export INTAGLIO_COMMIT PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
-export PATH=/tmp/venv/bin:$PATH
-cd "$root"
+. "$(dirname "$0")/setup.sh"
 python -c 'import numpy, torch, tensorrt_rtx, diffusers, transformers; print("numpy", numpy.__version__, "torch", torch.__version__, "TensorRT-RTX", tensorrt_rtx.__version__, torch.cuda.get_device_name(0))'
 python -m intaglio doctor --memory configs/sdxl-seeded.yaml || true
 left=$((seconds - ($(date +%s) - began) - 15))

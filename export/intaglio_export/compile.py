@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from intaglio.config import Deployment, Swap
 from intaglio.errors import BuildError, ConfigError, MissingExtra
 from intaglio.onnxruntime_engine import initializers
-from intaglio.tensors import NetworkSpec, Precision, Profile
+from intaglio.tensors import LORA_MERGE, NetworkSpec, Precision, Profile
 
 if TYPE_CHECKING:
     import tensorrt as trt  # type: ignore[import-not-found,unused-ignore]
@@ -168,7 +168,7 @@ class _TensorRT:
             first = parser.get_error(0).desc() if parser.num_errors else "no reason given"
             raise BuildError(f"{job.network.name}: TensorRT cannot parse the graph: {first}")
         config: trt.IBuilderConfig = builder.create_builder_config()
-        if job.precision == "fp32":
+        if job.precision == "fp32" or job.network.name == LORA_MERGE:  # its sums are float32 in any network
             config.clear_flag(self.trt.BuilderFlag.TF32)
         self._set_target(config)
         self._add_profiles(builder, config, job)

@@ -20,17 +20,18 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from intaglio.tensors import Architecture, NetworkSpec, Precision, axis_sizes, network_kind, network_spec
+from intaglio.tensors import LORA_MERGE, Architecture, NetworkSpec, Precision, axis_sizes, network_kind, network_spec
 from intaglio_export.onnx_weights import LARGEST_PROTOBUF, attach_weights
 from intaglio_export.vae_range import real_range_latents
 
-__all__ = ["OPSET", "TORCH_DTYPES", "example_inputs", "export_network", "wrap_network"]
+__all__ = ["OPSET", "TORCH_DTYPES", "LoraMerge", "example_inputs", "export_network", "wrap_network"]
 
 OPSET: Final = 18
 TORCH_DTYPES: Final[Mapping[Precision, torch.dtype]] = {"fp32": torch.float32, "fp16": torch.float16}
 TRACED_LATENTS: Final = (10, 14)
 """(h, w) of the example. Halving twice rounds, which makes diffusers' upsamplers take their size from the skip tensor,
 as any size needs."""
+TRACED_MATRIX: Final = {"i": 6, "o": 10, "r": 4}
 
 
 class UNetStep(nn.Module):
@@ -143,6 +144,19 @@ class VaeEncoder(_Whole):
         return {"latent_parameters": self.network.encode(sample.to(self.network.dtype), return_dict=False)[0].parameters}
 
 
+class LoraMerge(nn.Module):
+    """[i, o] weights with LoRAs added; the network that computes them where the engines are. It has no weights of its own."""
+
+    def __init__(self, network: nn.Module | None = None) -> None:
+        super().__init__()
+        # Says where it computes and in which precision, as other networks' weights do; no output depends on it.
+        self.place = nn.Parameter(torch.zeros(()) if network is None else next(network.parameters()).detach())
+
+    def forward(self, weight: Tensor, left: Tensor, right: Tensor, strengths: Tensor) -> Tensor:
+        """`left` is [r, i], `right` [r, o], both float32 as is the sum."""
+        return (weight.float() + (left * strengths[:, None]).t() @ right).to(weight.dtype)
+
+
 _WRAPPERS: Final[Mapping[str, Callable[[nn.Module], nn.Module]]] = {
     "text_encoder": TextEncoder,
     "text_encoder_2": TextEncoder,
@@ -150,6 +164,7 @@ _WRAPPERS: Final[Mapping[str, Callable[[nn.Module], nn.Module]]] = {
     "controlnet": ControlNetStep,
     "vae_decoder": VaeDecoder,
     "vae_encoder": VaeEncoder,
+    LORA_MERGE: LoraMerge,
 }
 
 
@@ -207,12 +222,12 @@ def export_network(model: nn.Module, name: str, path: Path, *, architecture: Arc
     wrapper = wrap_network(name, model)
     h, w = TRACED_LATENTS
     scale = architecture.vae_scale
-    sizes = axis_sizes(architecture, width=w * scale, height=h * scale, images=2)
+    sizes = TRACED_MATRIX | axis_sizes(architecture, width=w * scale, height=h * scale, images=2)
     device = next(model.parameters()).device
     inputs = {name: value.to(device) for name, value in example_inputs(network, sizes, precision=precision).items()}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # tracing warns of every Python comparison in diffusers; verification judges the result
-        if network_kind(name) in ("unet", "controlnet"):
+        if network_kind(name) in ("unet", "controlnet", LORA_MERGE):
             _export_steps(wrapper, network, inputs, path)
         else:
             _export_with_optimum(wrapper, network, inputs, path)

@@ -25,6 +25,7 @@ from intaglio.errors import BuildError, ConfigError
 from intaglio.lora_switch import SWAPPED
 from intaglio.manifest import content_key
 from intaglio.tensors import (
+    LORA_MERGE,
     Architecture,
     NetworkSpec,
     Profile,
@@ -128,7 +129,8 @@ class Plan:
     def networks(self) -> tuple[str, ...]:
         """Every network to build."""
         controls = tuple(controlnet_name(control) for control in self.deployment.controlnets)
-        return ("text_encoder", "text_encoder_2", "unet", *controls, "vae_decoder", "vae_encoder")
+        merge = (LORA_MERGE,) if self.swaps else ()
+        return ("text_encoder", "text_encoder_2", "unet", *controls, "vae_decoder", "vae_encoder", *merge)
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -179,6 +181,8 @@ class Plan:
     def weights_key(self, network: str) -> str:
         """Identifies the weights that `network` is exported with."""
         component = component_of(network)
+        if network == LORA_MERGE:
+            return content_key({"component": network})  # it has no weights
         if self.fuse is not None and component in self.fused_components:
             return content_key({"fused": self.fuse.key, "component": component})
         return self._digest(component)
@@ -323,9 +327,11 @@ class Plan:
         """The network with LoRAs fused, in the deployment's precision, on the card it is for if that is here; one is kept at a time."""
         import torch
 
-        from intaglio_export.graphs import TORCH_DTYPES
+        from intaglio_export.graphs import TORCH_DTYPES, LoraMerge
 
         component, dtype = component_of(network), TORCH_DTYPES[self.deployment.precision]
+        if network == LORA_MERGE:
+            return LoraMerge().to("cuda" if self.platform.on_gpu and torch.cuda.is_available() else "cpu", dtype)
         if component not in self._networks:
             self._networks.clear()
             fused = self.fuse is not None and component in self.fused_components

@@ -1,4 +1,7 @@
-"""What the driver says of the first card's memory: NVML through ctypes, so that asking takes none of it (a CUDA context takes 500 MiB)."""
+"""What the driver says of the memory of the card that CUDA uses here: NVML through ctypes, so that asking takes none of it (a CUDA
+context takes 500 MiB). NVML counts every card of the machine, CUDA those of CUDA_VISIBLE_DEVICES in an order of its own: the bus
+address names the same card to both.
+"""
 
 from __future__ import annotations
 
@@ -29,28 +32,38 @@ class _Memory(ctypes.Structure):
 
 
 def read_card_memory() -> CardMemory | None:
-    """Memory of the first card; None where there is no card or no driver."""
-    try:
-        nvml = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
+    """Memory of CUDA's first card; None where there is no card or no driver."""
+    opened = _open_card()
+    if opened is None:
         return None
-    device, memory = ctypes.c_void_p(), _Memory()
-    if nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(device)):
-        return None
+    (nvml, device), memory = opened, _Memory()
     if nvml.nvmlDeviceGetMemoryInfo(device, ctypes.byref(memory)):
         return None
     return CardMemory(total=memory.total, used=memory.used, free=memory.free)
 
 
-def card_description() -> dict[str, str] | None:
-    """Name and driver of the first card; None without one."""
+def _open_card() -> tuple[ctypes.CDLL, ctypes.c_void_p] | None:
+    """NVML and its handle of CUDA's first card."""
     try:
-        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+        nvml, cuda = ctypes.CDLL("libnvidia-ml.so.1"), ctypes.CDLL("libcuda.so.1")
     except OSError:
         return None
-    device, name, driver = ctypes.c_void_p(), ctypes.create_string_buffer(96), ctypes.create_string_buffer(80)
-    if nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(device)):
+    number, address, device = ctypes.c_int(), ctypes.create_string_buffer(32), ctypes.c_void_p()
+    # Neither makes a context.
+    if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(number), 0) or cuda.cuDeviceGetPCIBusId(address, len(address), number):
         return None
+    if nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByPciBusId_v2(address, ctypes.byref(device)):
+        return None
+    return nvml, device
+
+
+def card_description() -> dict[str, str] | None:
+    """Name and driver of CUDA's first card; None without one."""
+    opened = _open_card()
+    if opened is None:
+        return None
+    nvml, device = opened
+    name, driver = ctypes.create_string_buffer(96), ctypes.create_string_buffer(80)
     if nvml.nvmlDeviceGetName(device, name, len(name)) or nvml.nvmlSystemGetDriverVersion(driver, len(driver)):
         return None
     return {"name": name.value.decode(), "driver": driver.value.decode()}

@@ -11,7 +11,7 @@ Nothing waits for the device but `download` and `synchronize`. One thread uses a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,6 +38,9 @@ class DeviceArray(Protocol):
     def dtype(self) -> np.dtype[Any]: ...
     def __getitem__(self, row: int) -> DeviceArray:
         """View of one row of the first axis."""
+
+    def rows(self, begin: int, end: int) -> DeviceArray:
+        """View of rows [begin, end) of the first axis."""
 
 
 class Bound(Protocol):
@@ -66,8 +69,11 @@ class Engine(Protocol):
             ValueError: a buffer is missing, superfluous, or of another shape or type than the table says.
         """
 
-    def refit(self, weights: Mapping[str, Array]) -> None:
-        """Replace the named weights (ONNX initializer names), which `load` was told of; all of them or, on an error, none."""
+    def refit(self, weights: Mapping[str, Array | DeviceArray]) -> None:
+        """Replace the named weights (ONNX initializer names), which `load` was told of; all of them or, on an error, none.
+
+        Values may lie on the host or where the backend computes; they may be freed once this returns.
+        """
 
     def close(self) -> None: ...
 
@@ -87,8 +93,14 @@ class Backend(Protocol):
     def allocate(self, shape: tuple[int, ...], dtype: str) -> DeviceArray:
         """A buffer of zeros."""
 
+    def allocate_together(self, shapes: Sequence[tuple[int, ...]], dtype: str) -> list[DeviceArray]:
+        """Buffers that are taken and given back at once."""
+
+    def hold(self, values: Array) -> Array:
+        """A host copy of `values` in memory that is uploaded from fastest; nobody may write to it."""
+
     def upload(self, target: DeviceArray, source: Array) -> None:
-        """Host to device; `source` may be changed as soon as this returns."""
+        """Host to device; `source` may be changed as soon as this returns, unless it came from `hold`."""
 
     def copy(self, target: DeviceArray, source: DeviceArray) -> None: ...
     def download(self, source: DeviceArray) -> Array:

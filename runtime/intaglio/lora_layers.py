@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -72,6 +73,13 @@ class Layer:
         """(B [o, r], A [r, i]) of a plain LoRA of a matrix, which needs no array of the layer's size; None for all others."""
         plain = set(self.parts) == {"down", "up"} and self.parts["down"].ndim == 2
         return (self.parts["up"], self.parts["down"]) if plain else None
+
+    @cached_property
+    def reach(self) -> float:
+        """No value of B A is larger (Cauchy and Schwarz); of a plain LoRA of a matrix."""
+        up, down = self.parts["up"], self.parts["down"]
+        rows, columns = (np.einsum(spec, values, values) for spec, values in (("or,or->o", up), ("ri,ri->i", down)))
+        return math.sqrt(float(rows.max()) * float(columns.max()))
 
     def update(self) -> Floats:
         """What is added to the layer at strength 1, as [o, i] or [o, i, k, l] (LoHa and LoKr of kernels: [o, i k l])."""

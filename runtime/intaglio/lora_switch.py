@@ -1,9 +1,9 @@
 """The LoRAs that are on: which set is resident in the engines, and how another takes its place.
 
-New weights are always computed from pristine ones, in float32, and cast once; what the set before touched and the new one does not
-gets its pristine bytes back. Everything that can fail for reasons of a file is done before anything is changed. While weights are
-being replaced nothing counts as resident, so that whatever breaks there can never serve a mixture: the next request finds no
-digest that equals its own, and rewrites all that was ever touched.
+New weights are always computed from pristine ones, in float32, and cast once, where the engines are (`LoraMerge`) or on the host; what
+the set before touched and the new one does not gets its pristine bytes back. Everything that can fail for reasons of a file is done
+before anything is changed. While weights are being replaced nothing counts as resident, so that whatever breaks there can never serve a
+mixture: the next request finds no digest that equals its own, and rewrites all that was ever touched.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from intaglio.engine import Array, Engine
+from intaglio.engine import Array, DeviceArray, Engine
 from intaglio.errors import EngineMismatch, IntaglioError, LoraRefused, SwapFailed
 from intaglio.lora_files import Component, LoraFile, layer_table, lora_file_from_bytes
+from intaglio.lora_layers import Layer
+from intaglio.lora_merge import LoraMerge, Recipe, Term, groups, largest_value
 from intaglio.manifest import BuildManifest
 from intaglio.served_loras import LoraStore, ResolvedLora, set_digest, set_text
 from intaglio.tensor_files import TensorFile, map_tensor_file
@@ -75,7 +77,7 @@ class SwapCounts:
     """Of all swaps."""
     last_seconds: float = 0.0
     last_writing: float = 0.0
-    """Of `last_seconds`, what the engines took for the new weights; the rest was reading files and computing."""
+    """Of `last_seconds`, what the engines took for the new weights; the rest was reading files, computing and uploading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class _Prepared:
     loras: tuple[ResolvedLora, ...]
     digest: str
     text_digest: str
-    weights: Mapping[Component, Mapping[str, Array]]
+    weights: Mapping[Component, Mapping[str, Recipe]]
 
 
 def swap_targets(pristine: TensorFile) -> dict[str, Target]:
@@ -140,15 +142,36 @@ def open_layers(manifest: BuildManifest, folder: Path) -> SwapLayers:
     return SwapLayers(files)
 
 
+def _rank_first(file: LoraFile) -> LoraFile:
+    """`file` with B of plain LoRAs laid out as [r, o], which the merge uploads as it is."""
+
+    def layer(found: Layer) -> Layer:
+        return found if found.factors is None else replace(found, parts={**found.parts, "up": np.asfortranarray(found.parts["up"])})
+
+    return replace(file, layers={place: layer(found) for place, found in file.layers.items()})
+
+
 class LoraSwitch:
     """Keeps one set resident in `engines`; one thread uses it."""
 
-    def __init__(self, engines: Mapping[Component, Engine], layers: SwapLayers, *, store: LoraStore, threads: int) -> None:
-        """`engines` hold the pristine weights now."""
+    def __init__(
+        self,
+        engines: Mapping[Component, Engine],
+        layers: SwapLayers,
+        *,
+        store: LoraStore,
+        threads: int,
+        merge: LoraMerge | None = None,
+    ) -> None:
+        """`engines` hold the pristine weights now; without `merge` all is computed on the host."""
         self._engines = engines
         self._layers = layers
         self._store = store
         self._threads = threads
+        self._merge = merge
+        self._held = {} if merge is None else {component: self._hold(component, merge) for component in engines}
+        """Pristine weights where they are uploaded from fastest."""
+        self._largest = {} if merge is None else self._magnitudes()
         self._files: OrderedDict[str, LoraFile] = OrderedDict()
         self._touched: dict[Component, set[str]] = {component: set() for component in engines}
         """Initializers that may differ from the pristine ones."""
@@ -158,6 +181,11 @@ class LoraSwitch:
         self.text_digest = set_digest(())
         """Of those that touch a text encoder: sets that differ in the UNet only encode prompts alike."""
         self.counts = SwapCounts()
+
+    def warm_up(self) -> None:
+        """Have everything set up that the first swap would wait for."""
+        if self._merge is not None:
+            self._merge.warm_up()
 
     def ensure(self, asked: tuple[ResolvedLora, ...]) -> float:
         """Make `asked` the resident set, in order of their ids; seconds it took, 0 where it already is.
@@ -172,13 +200,11 @@ class LoraSwitch:
         before = self.resident
         try:
             prepared = self._prepared(asked)
-            computed = time.perf_counter()
-            self._replace(prepared)
+            writing = self._replace(prepared)
         except (IntaglioError, MemoryError) as error:
             self.counts.failures += 1
             raise SwapFailed(f"loras: {set_text(asked)} could not be put on: {error}; {self._after_failure(before)}") from error
-        ended = time.perf_counter()
-        seconds, self.counts.last_writing = ended - started, ended - computed
+        seconds, self.counts.last_writing = time.perf_counter() - started, writing
         self.counts.swaps += 1
         self.counts.seconds += seconds
         self.counts.last_seconds = seconds
@@ -191,18 +217,51 @@ class LoraSwitch:
         in_text = tuple(lora for lora, file in files if set(file.targets) != {"unet"})
         return _Prepared(asked, set_digest(asked), set_digest(in_text), self._weights(files))
 
-    def _replace(self, prepared: _Prepared) -> None:
-        self.resident = None
+    def _replace(self, prepared: _Prepared) -> float:
+        """Seconds that the engines took for the new weights."""
+        self.resident, seconds = None, 0.0
         for component, engine in self._engines.items():
             new = prepared.weights.get(component, {})
-            dtype = self._engine_dtype(component)
             stale = self._touched[component] - set(new)
-            restored = {name: self._layers.pristine[component].read(name).astype(dtype, copy=False) for name in stale}
+            restored = {name: Recipe(self._pristine(component, name)) for name in stale}
             self._touched[component] |= set(new)
             if new or restored:
-                engine.refit({**restored, **new})
+                seconds += self._refit(engine, {**restored, **new})
         self._touched = {component: set(prepared.weights.get(component, {})) for component in self._engines}
         self.resident, self.digest, self.text_digest = prepared.loras, prepared.digest, prepared.text_digest
+        return seconds
+
+    def _refit(self, engine: Engine, recipes: Mapping[str, Recipe]) -> float:
+        """Give `engine` the values of `recipes`, with a merge as many at once as it may stage; seconds of the engine's share."""
+        seconds = 0.0
+        sizes = {name: recipe.values.nbytes for name, recipe in recipes.items()}
+        for names in groups(sizes, sum(sizes.values()) if self._merge is None else self._merge.staging_bytes):
+            some = {name: recipes[name] for name in names}
+            if self._merge is None:
+                values: dict[str, Array | DeviceArray] = {name: recipe.values for name, recipe in some.items()}
+            else:
+                values = {**self._merge.stage(some)}
+                self._merge.backend.synchronize()
+            started = time.perf_counter()
+            engine.refit(values)
+            seconds += time.perf_counter() - started
+        return seconds
+
+    def _pristine(self, component: Component, name: str) -> Array:
+        """In the engine's type."""
+        if component in self._held:
+            return self._held[component][name]
+        return self._layers.pristine[component].read(name).astype(self._engine_dtype(component), copy=False)
+
+    def _hold(self, component: Component, merge: LoraMerge) -> dict[str, Array]:
+        file, dtype = self._layers.pristine[component], self._engine_dtype(component)
+        return {name: merge.backend.hold(file.read(name).astype(dtype, copy=False)) for name in file.tensors}
+
+    def _magnitudes(self) -> dict[tuple[Component, str], float]:
+        """Largest magnitude of each pristine weight."""
+        places = [(component, name) for component, weights in self._held.items() for name in weights]
+        with ThreadPoolExecutor(self._threads) as pool:
+            return dict(zip(places, pool.map(lambda place: largest_value(self._held[place[0]][place[1]]), places), strict=True))
 
     def _after_failure(self, before: tuple[ResolvedLora, ...] | None) -> str:
         """Put `before` back where weights were already being replaced; what is resident now, in words."""
@@ -215,26 +274,47 @@ class LoraSwitch:
 
     def _file(self, lora: ResolvedLora) -> LoraFile:
         if lora.sha256 not in self._files:
-            self._files[lora.sha256] = self._layers.read(lora.id, self._store.load(lora))
+            self._files[lora.sha256] = _rank_first(self._layers.read(lora.id, self._store.load(lora)))
         self._files.move_to_end(lora.sha256)
         while len(self._files) > _FILES_KEPT:
             self._files.popitem(last=False)
         return self._files[lora.sha256]
 
-    def _weights(self, files: list[tuple[ResolvedLora, LoraFile]]) -> dict[Component, dict[str, Array]]:
-        """The new values of every weight that the LoRAs touch."""
+    def _weights(self, files: list[tuple[ResolvedLora, LoraFile]]) -> dict[Component, dict[str, Recipe]]:
+        """The new values of every weight that the LoRAs touch, or how the merge makes them."""
         places = sorted({place for _, file in files for place in file.layers if place[1] in self._layers.targets[place[0]]})
 
-        def value(place: tuple[Component, str]) -> Array:
-            return self._value(place, [(lora, file) for lora, file in files if place in file.layers])
+        def recipe(place: tuple[Component, str]) -> Recipe:
+            touching = [(lora, file) for lora, file in files if place in file.layers]
+            return self._merged(place, touching) or Recipe(self._value(place, touching))
 
         # numpy gives up the interpreter's lock in the products and sums that this is made of.
         with ThreadPoolExecutor(self._threads) as pool:
-            values = list(pool.map(value, places))
-        found: dict[Component, dict[str, Array]] = {}
-        for (component, module), values_of_place in zip(places, values, strict=True):
-            found.setdefault(component, {})[self._layers.targets[component][module].initializer] = values_of_place
+            recipes = list(pool.map(recipe, places))
+        found: dict[Component, dict[str, Recipe]] = {}
+        for (component, module), made in zip(places, recipes, strict=True):
+            found.setdefault(component, {})[self._layers.targets[component][module].initializer] = made
         return found
+
+    def _merged(self, place: tuple[Component, str], loras: list[tuple[ResolvedLora, LoraFile]]) -> Recipe | None:
+        """How the merge makes a weight's new values; None where it cannot: other kinds of LoRA, kernels, values near infinity."""
+        component, module = place
+        target = self._layers.targets[component][module]
+        stored = self._layers.pristine[component].tensors[target.initializer]
+        if self._merge is None or (stored.dtype != "F16" and self._engine_dtype(component) == "float16"):
+            return None  # sums start from what is stored, not from its rounding
+        terms = []
+        for lora, file in loras:
+            layer = file.layers[place]
+            if layer.factors is None:
+                return None
+            up, down = layer.factors
+            left, right = (down, up.T) if target.transposed else (up.T, down)
+            terms.append(Term(left, right, lora.weight * layer.strength, layer.reach))
+        largest = self._largest[component, target.initializer]
+        if not self._merge.admits(stored.shape, largest=largest, terms=terms):
+            return None
+        return Recipe(self._pristine(component, target.initializer), tuple(terms))
 
     def _value(self, place: tuple[Component, str], loras: list[tuple[ResolvedLora, LoraFile]]) -> Array:
         component, module = place

@@ -117,7 +117,8 @@ def predict_memory(deployment: Deployment, manifest: BuildManifest | None) -> Pr
     contexts = (Part("contexts", _CONTEXTS, "measured, Triton and one process"),) if place == "card" else ()
     weights = tuple(_weights(deployment, manifest))
     margin = Part("margin", _MARGIN, "allowance")
-    return Prediction(place, (*contexts, *weights, _activations(deployment, manifest), _buffers(deployment, manifest), margin))
+    parts = (_activations(deployment, manifest), _buffers(deployment, manifest), *_staging(deployment, manifest))
+    return Prediction(place, (*contexts, *weights, *parts, margin))
 
 
 def _networks(deployment: Deployment) -> tuple[str, ...]:
@@ -139,10 +140,23 @@ def _weights(deployment: Deployment, manifest: BuildManifest | None) -> Iterator
         kind = network_kind(name)
         built = None if manifest is None else manifest.networks.get(name)
         if built is not None:
-            yield Part(f"weights {name}", sum(digest.size for digest in built.files.values()), "the engine's files")
+            size = sum(digest.size for file, digest in built.files.items() if file != built.pristine)
+            yield Part(f"weights {name}", size, "the engine's files")
             continue
         further = modes * sizes * len(deployment.profiles.batches) * deployment.profiles.text_chunks - 1 if kind == "unet" else 0
         yield Part(f"weights {name}", counts[kind] * _element(deployment) + further * _PROFILE, "estimate: parameters and profiles")
+
+
+def _staging(deployment: Deployment, manifest: BuildManifest | None) -> Iterator[Part]:
+    """New weights on their way while LoRAs are put on: of one network at a time."""
+    limit = deployment.execution.lora_staging_mib * MIB
+    if deployment.swap == "off" or not limit:
+        return
+    counts = PARAMETERS[deployment.base[0].architecture or "sdxl-base-1.0"]
+    most = counts["unet"] * _element(deployment)
+    if manifest is not None:
+        most = max((file.files[file.pristine].size for file in manifest.networks.values() if file.pristine is not None), default=0)
+    yield Part("staging", min(limit, most), "execution.lora_staging_mib, or the weights that LoRAs change")
 
 
 def _activations(deployment: Deployment, manifest: BuildManifest | None) -> Part:

@@ -8,7 +8,7 @@ Buffers are numpy arrays that the session reads and writes in place through I/O 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,6 +50,9 @@ class HostArray:
     def __getitem__(self, row: int) -> HostArray:
         return HostArray(self.values[row])
 
+    def rows(self, begin: int, end: int) -> HostArray:
+        return HostArray(self.values[begin:end])
+
 
 def _values(array: DeviceArray) -> Array:
     if not isinstance(array, HostArray):
@@ -73,6 +76,12 @@ class OnnxRuntimeBackend:
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> HostArray:
         return HostArray(np.zeros(shape, dtype))
+
+    def allocate_together(self, shapes: Sequence[tuple[int, ...]], dtype: str) -> list[DeviceArray]:
+        return [HostArray(np.empty(shape, dtype)) for shape in shapes]
+
+    def hold(self, values: Array) -> Array:
+        return values
 
     def upload(self, target: DeviceArray, source: Array) -> None:
         np.copyto(_values(target), source, casting="same_kind")
@@ -168,11 +177,12 @@ class OnnxRuntimeEngine:
         check_bindings(self, sizes, arrays)
         return OnnxRuntimeBound(self, arrays)
 
-    def refit(self, weights: Mapping[str, Array]) -> None:
-        for name, values in weights.items():
+    def refit(self, weights: Mapping[str, Array | DeviceArray]) -> None:
+        given = {name: values if isinstance(values, np.ndarray) else _values(values) for name, values in weights.items()}
+        for name, values in given.items():
             own = self._live.get(name)
             self._check_weight(name, values, None if own is None else (own.dtype.name, own.shape))
-        for name, values in weights.items():
+        for name, values in given.items():
             np.copyto(self._live[name], values)
 
     def close(self) -> None:

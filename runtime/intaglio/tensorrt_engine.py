@@ -8,12 +8,14 @@ Not runnable without a card: exercised by the GPU tests only.
 
 from __future__ import annotations
 
+import ctypes
+import itertools
 import logging
 import mmap
 import os
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -23,7 +25,7 @@ import numpy as np
 from intaglio.engine import Array, DeviceArray, check_bindings, check_tensors
 from intaglio.errors import EngineMismatch, IntaglioError, MissingExtra, Unavailable
 from intaglio.manifest import RUNTIME_CACHE_NAME
-from intaglio.tensors import AxisSizes, NetworkSpec, Precision
+from intaglio.tensors import LORA_MERGE, AxisSizes, NetworkSpec, Precision
 
 if TYPE_CHECKING:
     # Types of both modules, from the package tensorrt-stubs where it is installed.
@@ -35,6 +37,9 @@ log = logging.getLogger(__name__)
 
 _MODULES: Final = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
 _NUMPY_OF_TENSORRT: Final = {"FLOAT": "float32", "HALF": "float16", "INT64": "int64", "UINT8": "uint8"}
+_TENSORRT_OF_NUMPY: Final = {name: kind for kind, name in _NUMPY_OF_TENSORRT.items()}
+_ALIGNMENT: Final = 256
+"""Of buffers in one allocation, as cudaMalloc's own are."""
 
 
 class _Cuda:
@@ -91,6 +96,14 @@ class CudaArray:
         stride = self.nbytes // self._shape[0]
         return CudaArray(self.address + row * stride, self._shape[1:], self._dtype, owner=self._owner or self, cuda=self._cuda)
 
+    def rows(self, begin: int, end: int) -> CudaArray:
+        if self._cuda is None or not 0 <= begin <= end <= self._shape[0]:
+            raise IndexError(f"{begin}:{end}")
+        stride = self.nbytes // self._shape[0]
+        return CudaArray(
+            self.address + begin * stride, (end - begin, *self._shape[1:]), self._dtype, owner=self._owner or self, cuda=self._cuda
+        )
+
     def free(self) -> None:
         """Give the memory back; nothing enqueued may still use it."""
         if self._owner is None and self._cuda is not None:
@@ -120,6 +133,8 @@ class TensorRTBackend:
         self.trt_runtime: trt.Runtime = self.trt.Runtime(self.logger)
         self.stream: Any = self.cuda("cudaStreamCreate")
         self.arena: CudaArray | None = None
+        self._held: list[int] = []
+        """Addresses of pinned host memory."""
         self.compiled: list[RuntimeCache] = []
         """Caches with something new in them since they were written."""
 
@@ -137,6 +152,23 @@ class TensorRTBackend:
         array = CudaArray(int(self.cuda("cudaMalloc", size)), shape, kind, owner=None, cuda=self.cuda)
         self.cuda("cudaMemsetAsync", array.address, 0, size, self.stream)
         return array
+
+    def allocate_together(self, shapes: Sequence[tuple[int, ...]], dtype: str) -> list[DeviceArray]:
+        kind = np.dtype(dtype)
+        sizes = [-(-int(np.prod(shape, dtype=np.int64)) * kind.itemsize // _ALIGNMENT) * _ALIGNMENT for shape in shapes]
+        whole = max(sum(sizes), 1)
+        block = CudaArray(int(self.cuda("cudaMalloc", whole)), (whole,), np.dtype("uint8"), owner=None, cuda=self.cuda)
+        begins = itertools.accumulate(sizes, initial=block.address)
+        return [CudaArray(begin, shape, kind, owner=block, cuda=self.cuda) for begin, shape in zip(begins, shapes, strict=False)]
+
+    def hold(self, values: Array) -> Array:
+        size = max(values.nbytes, 1)
+        address = int(self.cuda("cudaHostAlloc", size, 0))
+        self._held.append(address)
+        flat = np.ctypeslib.as_array((ctypes.c_ubyte * size).from_address(address))[: values.nbytes]
+        held: Array = flat.view(values.dtype).reshape(values.shape)
+        np.copyto(held, values)
+        return held
 
     def upload(self, target: DeviceArray, source: Array) -> None:
         # From pageable memory the driver stages the copy before it returns, so `source` is free to change.
@@ -177,6 +209,8 @@ class TensorRTBackend:
         if self.arena is not None:
             self.arena.free()
             self.arena = None
+        while self._held:
+            self.cuda("cudaFreeHost", self._held.pop())
         self.cuda("cudaStreamDestroy", self.stream)
 
     def reserve(self, size: int) -> CudaArray:
@@ -250,6 +284,8 @@ class TensorRTEngine:
         found = {name: (self._dtype(name), self._shape(name)) for name in names}
         check_tensors(network, found, precision=precision, rebuild=backend.rebuild)
         self._contexts: dict[int, TensorRTContext] = {}
+        self._refitter: trt.Refitter | None = None
+        self._refittable: frozenset[str] = frozenset()
         self._configuration, self._cache = self._runtime_configuration(path.with_name(RUNTIME_CACHE_NAME))
 
     def _runtime_configuration(self, path: Path) -> tuple[Any, RuntimeCache | None]:
@@ -263,7 +299,10 @@ class TensorRTEngine:
             return strategy, None
         configuration = self.plan.create_runtime_config()
         configuration.set_execution_context_allocation_strategy(strategy)
-        configuration.dynamic_shapes_kernel_specialization_strategy = self.backend.trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        kinds = self.backend.trt.DynamicShapesKernelSpecializationStrategy
+        # The merge sees each shape once a set: kernels for a shape would be compiled while sets are put on.
+        strategy_of_shapes = kinds.NONE if self.network.name == LORA_MERGE else kinds.EAGER
+        configuration.dynamic_shapes_kernel_specialization_strategy = strategy_of_shapes
         cache = configuration.create_runtime_cache()
         kept = RuntimeCache(cache, path)
         configuration.set_runtime_cache(cache)
@@ -312,25 +351,45 @@ class TensorRTEngine:
 
     def check_refittable(self, names: Iterable[str]) -> trt.Refitter:
         """The plan's refitter; EngineMismatch where one of `names` cannot be replaced."""
-        refitter: trt.Refitter = self.backend.trt.Refitter(self.plan, self.backend.logger)
-        if unknown := sorted(set(names) - set(refitter.get_all_weights())):
+        if self._refitter is None:  # made once: what it prepares does not depend on the weights
+            refitter: trt.Refitter = self.backend.trt.Refitter(self.plan, self.backend.logger)
+            # Checks conversions and sparsity, of which a strongly typed network has none.
+            refitter.weights_validation = False
+            self._refitter, self._refittable = refitter, frozenset(refitter.get_all_weights())
+        if unknown := sorted(set(names) - self._refittable):
             raise EngineMismatch(f"{self.network.name}: not refittable: {', '.join(unknown[:5])}", command=self.backend.rebuild)
-        return refitter
+        return self._refitter
 
-    def refit(self, weights: Mapping[str, Array]) -> None:
+    def refit(self, weights: Mapping[str, Array | DeviceArray]) -> None:
         """All named weights or none: values are set first, and refitting is refused while any is missing."""
         refitter = self.check_refittable(weights)
-        kept = {name: np.ascontiguousarray(values) for name, values in weights.items()}  # the refitter keeps pointers only
+        # The refitter keeps pointers only.
+        kept = {name: np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values for name, values in weights.items()}
         self.backend.synchronize()
-        for name, values in kept.items():
-            if not refitter.set_named_weights(name, self.backend.trt.Weights(values)):
-                raise EngineMismatch(f"{self.network.name}.{name}: shape or type does not fit the engine", command=self.backend.rebuild)
-        if missing := refitter.get_missing_weights():
-            raise EngineMismatch(f"{self.network.name}: refit also needs {', '.join(missing[:5])}", command=self.backend.rebuild)
-        for context in self._contexts.values():
-            context.forget_graphs()
-        if not refitter.refit_cuda_engine():
-            raise IntaglioError(f"{self.network.name}: refit failed; see the log")
+        given = []
+        try:
+            for name, values in kept.items():
+                if not refitter.set_named_weights(name, *self._located(values)):
+                    raise EngineMismatch(f"{self.network.name}.{name}: shape or type does not fit the engine", command=self.backend.rebuild)
+                given.append(name)
+            if missing := refitter.get_missing_weights():
+                raise EngineMismatch(f"{self.network.name}: refit also needs {', '.join(missing[:5])}", command=self.backend.rebuild)
+            for context in self._contexts.values():
+                context.forget_graphs()
+            if not refitter.refit_cuda_engine():
+                raise IntaglioError(f"{self.network.name}: refit failed; see the log")
+        finally:
+            for name in given:
+                refitter.unset_named_weights(name)
+
+    def _located(self, values: Array | DeviceArray) -> tuple[trt.Weights, Any]:
+        """`values` as TensorRT takes them, and where they are."""
+        trt = self.backend.trt
+        if isinstance(values, np.ndarray):
+            return trt.Weights(values), trt.TensorLocation.HOST
+        device = _device(values)
+        kind = getattr(trt.DataType, _TENSORRT_OF_NUMPY[device.dtype.name])
+        return trt.Weights(kind, device.address, int(np.prod(device.shape, dtype=np.int64))), trt.TensorLocation.DEVICE
 
     def close(self) -> None:
         """Give the plan's memory back, also where somebody still has a `Bound`."""
@@ -338,6 +397,7 @@ class TensorRTEngine:
         self.backend.keep_compiled()
         for context in self._contexts.values():
             context.close()
+        self._refitter = None
         self._contexts.clear()
         self._configuration = self._cache = None
         del self.plan

@@ -5,6 +5,7 @@ Axes (`B` and the like are names in `TensorSpec.axes`; `axis_sizes` gives their 
     N    rows of the UNet: 2B with guidance, in the order [negative; positive], B without
     C    text chunks encoded together
     T    context tokens: 77 x chunks of the prompt
+    i o  sides of a matrix that LoRAs change, as its engine has it;  r  ranks of all its LoRAs together
     H W  pixels;  h = H/8, w = W/8 latents;  h/2, w/2, h/4 .. halved, rounding up (strided 3x3 convolution, padding 1)
 Fixed sizes (channels, widths) come from `Architecture`, so SDXL and the miniature share this table.
 """
@@ -19,6 +20,9 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 
 __all__ = [
     "HISTORY",
+    "LARGEST_RANK",
+    "LARGEST_SIDE",
+    "LORA_MERGE",
     "SOLVER_ROWS",
     "STATIC_AXES_NETWORKS",
     "Architecture",
@@ -46,6 +50,13 @@ HISTORY: Final = 4
 SOLVER_ROWS: Final = HISTORY + 2
 """Columns of a step's coefficients: the K state rows, eps, noise."""
 
+LORA_MERGE: Final = "lora_merge"
+"""The network that adds LoRAs to a matrix where the engines are."""
+LARGEST_SIDE: Final = 10240
+"""Of a matrix that it takes: the widest of SDXL's."""
+LARGEST_RANK: Final = 1024
+"""Of all LoRAs of a matrix together."""
+
 MID_RESIDUAL: Final = "mid_residual"
 MID_RESIDUAL_OUT: Final = "mid_residual_out"
 
@@ -54,7 +65,7 @@ AxisSizes = Mapping[str, int]
 DType = Literal["float32", "int64", "uint8", "compute"]
 """`compute` is the network's precision: float32 or float16."""
 Precision = Literal["fp32", "fp16"]
-NetworkKind = Literal["text_encoder", "text_encoder_2", "unet", "controlnet", "vae_decoder", "vae_encoder"]
+NetworkKind = Literal["text_encoder", "text_encoder_2", "unet", "controlnet", "vae_decoder", "vae_encoder", "lora_merge"]
 _CONTROLNET_PREFIX = "controlnet."
 
 
@@ -193,7 +204,7 @@ def network_kind(name: str) -> NetworkKind:
 
 
 def network_spec(name: str, architecture: Architecture) -> NetworkSpec:
-    """The table's row for `name` (`text_encoder`, `text_encoder_2`, `unet`, `controlnet.<id>`, `vae_decoder`, `vae_encoder`)."""
+    """The table's row for `name` (`text_encoder`, `text_encoder_2`, `unet`, `controlnet.<id>`, `vae_decoder`, ...)."""
     inputs, outputs = _SPECS[network_kind(name)](architecture)
     return NetworkSpec(name=name, inputs=inputs, outputs=outputs)
 
@@ -270,6 +281,19 @@ def _vae_encoder(a: Architecture) -> _Tensors:
     )
 
 
+def _lora_merge(_: Architecture) -> _Tensors:
+    # merged[i, o] = weight[i, o] + sum over r of strengths[r] left[r, i] right[r, o]; summed in float32, cast once
+    return (
+        (
+            TensorSpec("weight", ("i", "o"), "compute"),
+            TensorSpec("left", ("r", "i")),
+            TensorSpec("right", ("r", "o")),
+            TensorSpec("strengths", ("r",)),
+        ),
+        (TensorSpec("merged", ("i", "o"), "compute"),),
+    )
+
+
 _SPECS = {
     "text_encoder": _text_encoder,
     "text_encoder_2": _text_encoder_2,
@@ -277,9 +301,10 @@ _SPECS = {
     "controlnet": _controlnet,
     "vae_decoder": _vae_decoder,
     "vae_encoder": _vae_encoder,
+    LORA_MERGE: _lora_merge,
 }
 STATIC_AXES_NETWORKS: Final = ("unet", "controlnet", "vae_decoder", "vae_encoder")
-"""Kinds whose profiles fix every axis (a range costs the UNet 38 % of its speed); the text encoders take a range of C."""
+"""Kinds whose profiles fix every axis (a range costs the UNet 38 % of its speed); others take a range."""
 
 
 def _scaled(axis: str, scale: int) -> str:
@@ -353,6 +378,9 @@ def profiles(
     if names == ("C",):
         most = 2 * chunks
         return (Profile(f"C1-{most}", {"C": AxisRange(1, min(2, most), most)}),)
+    if names == ("i", "o", "r"):
+        side, rank = AxisRange(1, 1280, LARGEST_SIDE), AxisRange(1, 128, LARGEST_RANK)
+        return (Profile("matrices", {"i": side, "o": side, "r": rank}),)
     found: dict[tuple[int, ...], Profile] = {}
     modes, counts = tuple(guidance), tuple(batches)
     for width, height in sizes:

@@ -28,12 +28,13 @@ from numpy.typing import NDArray
 from intaglio.engine import Array, Backend, Bound, DeviceArray, Engine, HostCall, allocate_tensors, open_backend
 from intaglio.errors import EngineMismatch, InvalidRequest
 from intaglio.file_checks import FileChecks
+from intaglio.lora_merge import LoraMerge
 from intaglio.lora_switch import SWAPPED, LoraSwitch, SwapLayers, open_layers
 from intaglio.manifest import BuildManifest
 from intaglio.models import DIFFUSE
 from intaglio.request import Tensors, read_tensors, scalar, string_tensor
 from intaglio.served_loras import LORAS_FOLDER, LoraStore, ResolvedLora, set_from_json, set_text
-from intaglio.tensors import AxisSizes, NetworkSpec, TensorSpec, axis_sizes, controlnet_name, network_spec
+from intaglio.tensors import LORA_MERGE, AxisSizes, NetworkSpec, TensorSpec, axis_sizes, controlnet_name, network_spec
 
 __all__ = ["Diffuse", "EmbeddingCache", "active_controls", "image_passes", "pixels_from_sample"]
 
@@ -166,7 +167,8 @@ class Diffuse:
     def __enter__(self) -> Self:
         """Raises EngineMismatch (a missing, damaged or foreign engine) and MissingExtra."""
         manifest = self._manifest
-        needed = [*_TEXT_ENCODERS, "unet", "vae_decoder", *map(controlnet_name, manifest.controlnets)]
+        merges = [LORA_MERGE] if manifest.swap != "off" and manifest.execution.lora_staging_mib else []
+        needed = [*_TEXT_ENCODERS, "unet", "vae_decoder", *map(controlnet_name, manifest.controlnets), *merges]
         for name in needed:
             if name not in manifest.networks:
                 raise EngineMismatch(f"{name}: not in the manifest", command=manifest.rebuild)
@@ -189,8 +191,12 @@ class Diffuse:
 
     def _switch(self, layers: SwapLayers) -> LoraSwitch:
         engines = {name: self._engines[name] for name in SWAPPED}
-        threads = self._manifest.execution.threads or len(os.sched_getaffinity(0))
-        return LoraSwitch(engines, layers, store=LoraStore(self._folder / LORAS_FOLDER), threads=threads)
+        execution = self._manifest.execution
+        threads = execution.threads or len(os.sched_getaffinity(0))
+        merge = None
+        if LORA_MERGE in self._engines:
+            merge = LoraMerge(self._backend, self._engines[LORA_MERGE], staging_bytes=execution.lora_staging_mib << 20)
+        return LoraSwitch(engines, layers, store=LoraStore(self._folder / LORAS_FOLDER), threads=threads, merge=merge)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._close()
@@ -241,6 +247,8 @@ class Diffuse:
         width, height = self._manifest.profiles.sizes[0]
         for guidance in self._manifest.profiles.guidance_modes:
             self(_warm_up_tensors(self._manifest, width=width, height=height, guidance=guidance))
+        if self.loras is not None:
+            self.loras.warm_up()
 
     # --- request ----------------------------------------------------------------------------------------------------
 

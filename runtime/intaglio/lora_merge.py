@@ -1,0 +1,126 @@
+"""New values of matrices, computed where the engines are: a small network adds the LoRAs to pristine weights in float32 and casts once.
+
+    [i, o] weight + sum over r of strengths[r] left[r, i] right[r, o]      (the tensor table's `lora_merge`)
+Pristine weights lie in host memory that is uploaded from fastest; inputs have one buffer a shape, since passes follow one another on
+the backend's stream. What is staged is taken and given back at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intaglio.engine import Array, Backend, DeviceArray, Engine
+from intaglio.tensors import LARGEST_RANK, LARGEST_SIDE
+
+__all__ = ["LoraMerge", "Recipe", "Term", "groups", "largest_value"]
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """What one LoRA adds to a matrix [i, o]."""
+
+    left: Floats
+    """[r, i]."""
+    right: Floats
+    """[r, o]."""
+    strength: float
+    reach: float
+    """No value of what it adds at strength 1 is larger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A weight's next values: `values`, and what is added to them."""
+
+    values: Array
+    """From `Backend.hold`, or made for this once."""
+    terms: tuple[Term, ...] = ()
+
+
+def largest_value(values: Array) -> float:
+    """Largest magnitude in `values`; infinite where one is not finite."""
+    if values.dtype == np.float16:  # as integers, magnitudes have the same order; arithmetic in half precision is slow on a CPU
+        return float((values.view(np.uint16) & np.uint16(0x7FFF)).max(initial=0).view(np.float16))
+    found = float(np.abs(values).max(initial=0))
+    return found if np.isfinite(found) else float("inf")
+
+
+def groups(sizes: Mapping[str, int], limit: int) -> Iterator[list[str]]:
+    """Names in order, so many at once that their `sizes` stay within `limit`; one that is larger stands alone."""
+    taken: list[str] = []
+    filled = 0
+    for name, size in sizes.items():
+        if taken and filled + size > limit:
+            yield taken
+            taken, filled = [], 0
+        taken.append(name)
+        filled += size
+    if taken:
+        yield taken
+
+
+class LoraMerge:
+    """The network `lora_merge` in `engine`, with its buffers; one thread uses it."""
+
+    def __init__(self, backend: Backend, engine: Engine, *, staging_bytes: int) -> None:
+        """`staging_bytes` of new values are on their way at once."""
+        self.backend = backend
+        self.staging_bytes = staging_bytes
+        self._engine = engine
+        self._buffers: dict[tuple[str, tuple[int, ...]], DeviceArray] = {}
+
+    @property
+    def dtype(self) -> str:
+        """Of weights."""
+        return self._engine.network.tensor("weight").numpy_dtype(self._engine.precision)
+
+    def warm_up(self) -> None:
+        """Have everything set up that the first merge would wait for."""
+        ones = np.ones((1, 8), np.float32)
+        self.stage({"": Recipe(np.zeros((8, 8), self.dtype), (Term(ones, ones, strength=1.0, reach=1.0),))})
+        self.backend.synchronize()
+
+    def admits(self, shape: tuple[int, ...], *, largest: float, terms: Sequence[Term]) -> bool:
+        """Whether a weight of `shape` with values up to `largest` can take `terms` here: of a size built for, and sure to stay finite."""
+        most = largest + sum(abs(term.strength) * term.reach for term in terms)
+        rank = sum(len(term.left) for term in terms)
+        return len(shape) == 2 and max(shape) <= LARGEST_SIDE and 0 < rank <= LARGEST_RANK and most < 0.99 * float(np.finfo(self.dtype).max)
+
+    def stage(self, recipes: Mapping[str, Recipe]) -> dict[str, DeviceArray]:
+        """The new values where the engines are; enqueued, not waited for."""
+        staged = self.backend.allocate_together([recipe.values.shape for recipe in recipes.values()], self.dtype)
+        for target, recipe in zip(staged, recipes.values(), strict=True):
+            if recipe.terms:
+                self._merge(target, recipe)
+            else:
+                self.backend.upload(target, recipe.values)
+        return dict(zip(recipes, staged, strict=True))
+
+    def _merge(self, target: DeviceArray, recipe: Recipe) -> None:
+        upload, network = self.backend.upload, self._engine.network
+        rank = sum(len(term.left) for term in recipe.terms)
+        sizes = {"i": recipe.values.shape[0], "o": recipe.values.shape[1], "r": rank}
+        # Not into `target` itself: what was bound last is kept, and would keep all that is staged.
+        arrays = {spec.name: self._buffer(spec.name, spec.shape(sizes)) for spec in network.tensors}
+        upload(arrays["weight"], recipe.values)
+        upload(arrays["strengths"], np.concatenate([np.full(len(term.left), term.strength, np.float32) for term in recipe.terms]))
+        row = 0
+        for term in recipe.terms:
+            end = row + len(term.left)
+            upload(arrays["left"].rows(row, end), term.left)
+            upload(arrays["right"].rows(row, end), term.right)
+            row = end
+        self._engine.bind(sizes, arrays).run()
+        self.backend.copy(target, arrays["merged"])
+
+    def _buffer(self, name: str, shape: tuple[int, ...]) -> DeviceArray:
+        if (name, shape) not in self._buffers:
+            dtype = self._engine.network.tensor(name).numpy_dtype(self._engine.precision)
+            self._buffers[name, shape] = self.backend.allocate(shape, dtype)
+        return self._buffers[name, shape]
