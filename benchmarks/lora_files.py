@@ -48,6 +48,8 @@ class LoraCase:
     load_swaps: int = 50
     """The load goes on until so many swaps were made."""
     clients: int = 8
+    staging_mib: int | None = None
+    """`execution.lora_staging_mib`, where it is not to be the usual."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -98,7 +100,10 @@ def prepare(case: LoraCase, work: Path) -> None:
     registry = work / "configs" / "registry.yaml"
     registry.parent.mkdir(parents=True, exist_ok=True)
     _write_yaml(registry, {"loras": {name: {"file": str(lora_file(work, name)), "kind": "style"} for name in LORAS}})
-    _write_yaml(config_of(work, "swap"), _values(deployment, work) | {"registry": str(registry), "swap": "transformer"})
+    swap = _values(deployment, work) | {"registry": str(registry), "swap": "transformer"}
+    if case.staging_mib is not None:
+        swap["execution"]["lora_staging_mib"] = case.staging_mib
+    _write_yaml(config_of(work, "swap"), swap)
     fused = {name: {"path": str(lora_file(work, _CURRENT if name == LORAS[0] else name))} for name in LORAS[:2]}
     # diffusers fuses with peft, which not every GPU host has.
     fuse = {"loras": fused, "fuse": dict.fromkeys(fused)} if find_spec("peft") is not None else {}

@@ -99,12 +99,15 @@ def main(  # noqa: PLR0913, PLR0917  (each is one option)
     swaps: Annotated[int, typer.Option(help="Swaps of each kind.")] = 6,
     load_seconds: Annotated[float, typer.Option(help="How long clients ask, at least.")] = 60.0,
     load_swaps: Annotated[int, typer.Option(help="How many swaps that must bring.")] = 50,
+    staging_mib: Annotated[int | None, typer.Option(help="execution.lora_staging_mib; build again to change it.")] = None,
     seconds: Annotated[float, typer.Option(help="Time for everything; a part that does not fit waits for the next run.")] = 1e9,
 ) -> None:
     """Measure; ends with 1 where a part failed or a required figure was missed."""
     ends, console = time.monotonic() + seconds, Console(highlight=False, soft_wrap=True)
     work = work.resolve()
-    case = LoraCase(str(config.resolve()), rank=rank, swaps=swaps, load_seconds=load_seconds, load_swaps=load_swaps)
+    case = LoraCase(
+        str(config.resolve()), rank=rank, swaps=swaps, load_seconds=load_seconds, load_swaps=load_swaps, staging_mib=staging_mib
+    )
     work.mkdir(parents=True, exist_ok=True)
     case.write(work / "case.json")
     machine, failed = describe_machine(ROOT), False

@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy as np
 from intaglio.engine import Array, DeviceArray, Engine
 from intaglio.errors import EngineMismatch, IntaglioError, LoraRefused, SwapFailed
 from intaglio.lora_files import Component, LoraFile, layer_table, lora_file_from_bytes
-from intaglio.lora_layers import Layer
+from intaglio.lora_layers import Part
 from intaglio.lora_merge import LoraMerge, Recipe, Term, groups, largest_value
 from intaglio.manifest import BuildManifest
 from intaglio.served_loras import LoraStore, ResolvedLora, set_digest, set_text
@@ -142,13 +142,21 @@ def open_layers(manifest: BuildManifest, folder: Path) -> SwapLayers:
     return SwapLayers(files)
 
 
-def _rank_first(file: LoraFile) -> LoraFile:
-    """`file` with B of plain LoRAs laid out as [r, o], which the merge uploads as it is."""
-
-    def layer(found: Layer) -> Layer:
-        return found if found.factors is None else replace(found, parts={**found.parts, "up": np.asfortranarray(found.parts["up"])})
-
-    return replace(file, layers={place: layer(found) for place, found in file.layers.items()})
+def _rank_first(file: LoraFile, hold: Callable[[Array], Array] | None) -> LoraFile:
+    """`file` with B of plain LoRAs laid out as [r, o], and both factors where they are uploaded from fastest: the merge takes them as
+    they are.
+    """
+    plain = {place: layer.factors for place, layer in file.layers.items() if layer.factors is not None}
+    if hold is None or not plain:
+        return file
+    flat = hold(np.concatenate([part.reshape(-1) for up, down in plain.values() for part in (up.T, down)]))
+    layers, begin = dict(file.layers), 0
+    for place, (up, down) in plain.items():
+        middle, end = begin + up.size, begin + up.size + down.size
+        parts: dict[Part, Array] = {"up": flat[begin:middle].reshape(up.T.shape).T, "down": flat[middle:end].reshape(down.shape)}
+        layers[place] = replace(layers[place], parts=parts)
+        begin = end
+    return replace(file, layers=layers)
 
 
 class LoraSwitch:
@@ -274,7 +282,8 @@ class LoraSwitch:
 
     def _file(self, lora: ResolvedLora) -> LoraFile:
         if lora.sha256 not in self._files:
-            self._files[lora.sha256] = _rank_first(self._layers.read(lora.id, self._store.load(lora)))
+            hold = None if self._merge is None else self._merge.backend.hold
+            self._files[lora.sha256] = _rank_first(self._layers.read(lora.id, self._store.load(lora)), hold)
         self._files.move_to_end(lora.sha256)
         while len(self._files) > _FILES_KEPT:
             self._files.popitem(last=False)

@@ -32,6 +32,8 @@ _CONTEXTS: Final = 1163 * MIB
 _MARGIN: Final = 256 * MIB
 _PROFILE: Final = 44 * MIB
 """What every further profile adds to the UNet's plan, measured; the others' are smaller."""
+_SMALL_STAGING_MIB: Final = 512
+"""Recommended where memory is short: more turns, each with a refit's fixed cost."""
 _MEASURED_PIXELS: Final = 1024 * 1024
 _ACTIVATIONS: Final = {
     "unet": 287 * MIB,
@@ -231,6 +233,9 @@ def _alternatives(deployment: Deployment) -> Iterator[tuple[str, Deployment]]:
 
     if deployment.precision == "fp32":
         yield "precision: fp16", deployment.model_copy(update={"precision": "fp16"})
+    if deployment.swap != "off" and deployment.execution.lora_staging_mib > _SMALL_STAGING_MIB:
+        less = deployment.execution.model_copy(update={"lora_staging_mib": _SMALL_STAGING_MIB})
+        yield f"execution.lora_staging_mib: {_SMALL_STAGING_MIB}", deployment.model_copy(update={"execution": less})
     if profiles.batch > 1:
         yield "profiles.batch: 1", changed(batch=1)
     if len(profiles.sizes) > 1:

@@ -133,8 +133,6 @@ class TensorRTBackend:
         self.trt_runtime: trt.Runtime = self.trt.Runtime(self.logger)
         self.stream: Any = self.cuda("cudaStreamCreate")
         self.arena: CudaArray | None = None
-        self._held: list[int] = []
-        """Addresses of pinned host memory."""
         self.compiled: list[RuntimeCache] = []
         """Caches with something new in them since they were written."""
 
@@ -164,8 +162,10 @@ class TensorRTBackend:
     def hold(self, values: Array) -> Array:
         size = max(values.nbytes, 1)
         address = int(self.cuda("cudaHostAlloc", size, 0))
-        self._held.append(address)
-        flat = np.ctypeslib.as_array((ctypes.c_ubyte * size).from_address(address))[: values.nbytes]
+        pinned = (ctypes.c_ubyte * size).from_address(address)
+        # Freed with the last view of it; views of views have it as their base.
+        weakref.finalize(pinned, self.cuda.runtime.cudaFreeHost, address).atexit = False
+        flat = np.ctypeslib.as_array(pinned)[: values.nbytes]
         held: Array = flat.view(values.dtype).reshape(values.shape)
         np.copyto(held, values)
         return held
@@ -209,8 +209,6 @@ class TensorRTBackend:
         if self.arena is not None:
             self.arena.free()
             self.arena = None
-        while self._held:
-            self.cuda("cudaFreeHost", self._held.pop())
         self.cuda("cudaStreamDestroy", self.stream)
 
     def reserve(self, size: int) -> CudaArray:

@@ -62,6 +62,23 @@ def test_what_each_setting_costs(tmp_path: Path, changes: dict[str, Any], part: 
     assert size(deployment(tmp_path, **changes), part) == pytest.approx(factor * before, rel=1e-3)
 
 
+def test_staging_of_loras(tmp_path: Path, tiny: Tiny) -> None:
+    """New weights on their way: the whole UNet's at most, of a build what LoRAs may change, and never what an engine has as weights."""
+    (tmp_path / "loras.yaml").write_text("loras: {}")
+    swap: dict[str, Any] = {"swap": "transformer", "registry": "loras.yaml"}
+    assert "staging" not in {part.name for part in predict_memory(deployment(tmp_path), None).parts}
+    whole = deployment(tmp_path, **swap)
+    less = deployment(tmp_path, **swap, execution={"lora_staging_mib": 512})
+    none = deployment(tmp_path, **swap, execution={"lora_staging_mib": 0})
+    assert (size(whole, "staging"), size(less, "staging"), size(none, "staging")) == (4608 * 2**20, 512 * 2**20, 0)
+    assert "execution.lora_staging_mib: 512" in {remedy.change for remedy in remedies(whole, None)}
+    files = {"unet.plan": FileDigest(sha256="0" * 64, size=5 * GIB), "p": FileDigest(sha256="0" * 64, size=GIB)}
+    plan = NetworkFile(path="unet.plan", key="0" * 64, files=files, pristine="p")
+    manifest = tiny.manifest.model_copy(update={"networks": {"unet": plan}, "runtime": "tensorrt-rtx"})
+    parts = {part.name: part.bytes for part in predict_memory(whole, manifest).parts}
+    assert (parts["weights unet"], parts["staging"]) == (5 * GIB, GIB)
+
+
 def test_buffers_grow_with_size_and_controls(tmp_path: Path) -> None:
     plain, larger = deployment(tmp_path), deployment(tmp_path, profiles={"sizes": [[1536, 1024]], "text_chunks": 1})
     assert size(larger, "buffers") > 1.4 * size(plain, "buffers")

@@ -132,6 +132,18 @@ def psnr(a: Any, b: Any) -> float:
     return 100.0 if error == 0 else float(10 * np.log10(255**2 / error))
 
 
+@pytest.mark.parametrize("staging", [0, 1])
+def test_sets_are_the_same_wherever_they_are_computed(miniature: Deployment, staging: int) -> None:
+    """On the host, and in turns; not where the engines are and at once, as usual."""
+    swapping = read_manifest(miniature.build_folder)
+    swapping = swapping.model_copy(update={"profiles": swapping.profiles.model_copy(update={"sizes": (SIZE,)})})
+    other = swapping.model_copy(update={"execution": swapping.execution.model_copy(update={"lora_staging_mib": staging})})
+    asked = [("mara", 1.0), ("night", 0.9)]
+    with stages(swapping, miniature.build_folder) as make, stages(other, miniature.build_folder) as make_other:
+        assert psnr(make(asked), make_other(asked)) >= 60
+        assert np.array_equal(make([]), make_other([]))
+
+
 def test_a_sequence_of_sets_equals_fresh_builds_and_diffusers(miniature: Deployment, tmp_path: Path) -> None:
     """A, B, A+B, none, A."""
     a, b, both = [("mara", 1.0)], [("night", 0.9)], [("mara", 1.0), ("night", 0.9)]
