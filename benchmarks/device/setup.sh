@@ -12,7 +12,24 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
   there=$(python3 -c 'import site; print(site.getsitepackages()[0])')
   python3 -m venv --without-pip /tmp/venv
   own=$(/tmp/venv/bin/python -c 'import site; print(site.getsitepackages()[0])')
-  printf '%s\n' "$root" "$root/runtime" "$root/export" "$root/client" "$root/training" /tmp/site "$there" > "$own/rooms.pth"
+  # The host's SciPy, JAX and others are made for numpy 2; diffusers and transformers do without.
+  cat > "$own/hidden_packages.py" <<'PYTHON'
+import sys
+from importlib.machinery import PathFinder
+
+
+HIDDEN = {"scipy", "sklearn", "pandas", "jax", "jaxlib", "flax", "optax", "orbax", "numba", "cupy"}
+
+
+class Finder(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in HIDDEN else super().find_spec(name, path, target)
+
+
+sys.meta_path = [Finder if finder is PathFinder else finder for finder in sys.meta_path]
+PYTHON
+  printf '%s\n' "import hidden_packages" "$root" "$root/runtime" "$root/export" "$root/client" "$root/training" /tmp/site "$there" > "$own/rooms.pth"
   chmod +x /tmp/site/pytriton/tritonserver/bin/tritonserver /tmp/site/pytriton/tritonserver/python_backend_stubs/3.12/*
   touch /tmp/venv/.whole
 ) 9> /tmp/intaglio-setup.lock

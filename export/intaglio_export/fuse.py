@@ -58,7 +58,7 @@ def fuse_loras(networks: Mapping[str, nn.Module], loras: Sequence[LoraChoice]) -
         state, *_ = _read_lora(pipeline, lora)
         try:
             touched |= check_lora_keys(lora.id, state, networks=networks)
-            pipeline.load_lora_weights(str(lora.path), adapter_name=_adapter(lora.id))
+            pipeline.load_lora_weights(str(lora.path.parent), weight_name=lora.path.name, adapter_name=_adapter(lora.id))
         except (RuntimeError, ValueError, KeyError) as error:
             raise BuildError(f"lora {lora.id}: {lora.path.name} does not fit this base: {error}") from error
     try:
@@ -86,7 +86,7 @@ def _pipeline(networks: Mapping[str, nn.Module]) -> Any:
 def _read_lora(pipeline: Any, lora: LoraChoice) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The file in diffusers' layout (kohya's is converted) and its alphas."""
     try:
-        state, alphas, *_ = pipeline.lora_state_dict(str(lora.path), unet_config=pipeline.unet.config)
+        state, alphas, *_ = pipeline.lora_state_dict(str(lora.path.parent), weight_name=lora.path.name, unet_config=pipeline.unet.config)
     except Exception as error:  # converters raise whatever a foreign layout trips over
         raise BuildError(f"lora {lora.id}: {lora.path.name} is not a LoRA for SDXL: {error}") from error
     return state, alphas or {}
