@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     # Types of both modules, from the package tensorrt-stubs where it is installed.
     import tensorrt as trt  # type: ignore[import-not-found,unused-ignore]
 
-__all__ = ["CudaArray", "TensorRTBackend", "TensorRTBound", "TensorRTEngine"]
+__all__ = ["CudaArray", "TensorRTBackend", "TensorRTBound", "TensorRTEngine", "import_tensorrt"]
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ class TensorRTBackend:
         self.rebuild = rebuild
         self.cuda_graph = cuda_graph
         self.cuda = _Cuda()
-        self.trt = _import_tensorrt(_MODULES[runtime])
+        self.trt = import_tensorrt(runtime)
         self.logger: trt.ILogger = _make_logger(self.trt)
         self.trt_runtime: trt.Runtime = self.trt.Runtime(self.logger)
         self.stream: Any = self.cuda("cudaStreamCreate")
@@ -522,8 +522,9 @@ class TensorRTBound:
         self._graph, self._runs = None, 0
 
 
-def _import_tensorrt(name: str) -> Any:
-    """The module; tensorrt-stubs alone leaves an importable `tensorrt` with nothing in it, which counts as absent."""
+def import_tensorrt(runtime: Literal["tensorrt-rtx", "tensorrt"]) -> Any:
+    """The runtime's module, MissingExtra without it; tensorrt-stubs alone leaves an importable `tensorrt` with nothing in it."""
+    name = _MODULES[runtime]
     try:
         module = import_module(name)
     except ImportError as error:
