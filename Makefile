@@ -26,8 +26,8 @@ serve: $(VENV)/.installed-demo ## Build CONFIG and serve it until Ctrl-C
 	@$(BIN)/intaglio build $(CONFIG)
 	@exec $(BIN)/intaglio serve $(CONFIG)
 
-test: $(VENV)/.installed-dev ## Every test, the slow ones too
-	@$(BIN)/python -m pytest
+test: $(VENV)/.installed-dev ## Every test, the slow ones too, in two processes
+	@$(BIN)/python -m pytest -n 2
 
 test-fast: $(VENV)/.installed-dev ## Tests that need no build and no minutes
 	@$(BIN)/python -m pytest -m "not slow"

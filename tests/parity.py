@@ -30,8 +30,8 @@ def scheduler_for(solver: str, config: Mapping[str, Any]) -> Any:
 
 
 def psnr(ours: NDArray[np.uint8], theirs: NDArray[Any]) -> float:
-    """dB between our pixels and diffusers' `output_type="np"` in 0..1, both [..., H, W, RGB]; infinite for equal ones."""
-    expected = (theirs * 255).round().astype(np.uint8)
+    """dB between our pixels and others' bytes or diffusers' `output_type="np"` in 0..1, both [..., H, W, RGB]; infinite for equal ones."""
+    expected = theirs if theirs.dtype == np.uint8 else (theirs * 255).round().astype(np.uint8)
     assert ours.shape == expected.shape
     assert min(ours.std(), expected.std()) > 3, "a flat picture would equal any flat one"
     error = float(np.mean((ours.astype(float) - expected.astype(float)) ** 2))

@@ -39,6 +39,7 @@ from intaglio.manifest import (
     write_manifest,
 )
 from intaglio.solvers import SchedulerConfig
+from intaglio.whole_files import storage_problem
 from intaglio_export.compile import ENGINE_FILES, Platform, resolve_platform
 from intaglio_export.loras import publish_registry
 from intaglio_export.plan import PRISTINE_FILE, Plan
@@ -321,8 +322,7 @@ def _assemble(plan: Plan, manifest: BuildManifest, folder: Path, *, force: bool)
         caches = {str(Path(file.path).with_name(RUNTIME_CACHE_NAME)) for file in manifest.networks.values()}
         _remove_unlisted(folder, {*sources, *caches})
     except OSError as error:
-        full = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
-        raise BuildError(f"{folder}: {full}; the build that was there is still whole") from error
+        raise BuildError(f"{folder}: {storage_problem(error)}; the build that was there is still whole") from error
     known = {name: digest for network in manifest.networks.values() for name, digest in network.files.items()}
     for name, source in sources.items():
         if name in known and (folder / name).samefile(source):

@@ -11,13 +11,14 @@ from __future__ import annotations
 import ctypes
 import logging
 from dataclasses import dataclass
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from intaglio.config import Deployment, Swap
 from intaglio.errors import BuildError, ConfigError, MissingExtra
 from intaglio.onnxruntime_engine import initializers
+from intaglio.tensorrt_engine import import_tensorrt
 from intaglio.tensors import LORA_MERGE, NetworkSpec, Precision, Profile
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ log = logging.getLogger(__name__)
 RuntimeName = Literal["onnxruntime", "tensorrt-rtx", "tensorrt"]
 ENGINE_FILES: Final = {"onnxruntime": "engine.onnx", "tensorrt-rtx": "engine.plan", "tensorrt": "engine.plan"}
 _DISTRIBUTIONS: Final = {"onnxruntime": ("onnxruntime",), "tensorrt-rtx": ("tensorrt-rtx-cu12", "tensorrt-rtx"), "tensorrt": ("tensorrt",)}
-_MODULES: Final = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
 _STAND_IN: Final = {"sm90": "sm80"}
 """TensorRT-RTX has no Hopper target; the plan for SM80 runs there (measured on an H200)."""
 _INLINE_BYTES: Final = 2**31 - 2**20
@@ -124,7 +124,7 @@ def compile_network(job: CompileJob, folder: Path, *, platform: Platform) -> dic
     path = folder / ENGINE_FILES[platform.runtime]
     if platform.runtime == "onnxruntime":
         return _optimise_onnx(job, path)
-    return _TensorRT(platform).build(job, path)
+    return _TensorRT(platform, platform.runtime).build(job, path)
 
 
 def _optimise_onnx(job: CompileJob, path: Path) -> dict[str, Any]:
@@ -151,12 +151,9 @@ def _optimise_onnx(job: CompileJob, path: Path) -> dict[str, Any]:
 class _TensorRT:
     """The builder of `tensorrt_rtx` or `tensorrt`."""
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: Platform, runtime: Literal["tensorrt-rtx", "tensorrt"]) -> None:
         self.platform = platform
-        try:
-            self.trt: Any = import_module(_MODULES[platform.runtime])
-        except ImportError as error:
-            raise MissingExtra(_MODULES[platform.runtime], extra="tensorrt") from error
+        self.trt: Any = import_tensorrt(runtime)
         self.messages: list[str] = []
         self.logger: trt.ILogger = _make_logger(self.trt, self.messages)
 

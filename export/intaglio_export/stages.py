@@ -8,7 +8,6 @@ build removes. One build works in a store at a time; a second one waits.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import logging
 import os
@@ -23,6 +22,7 @@ from typing import Any, Final
 
 from intaglio.errors import BuildError
 from intaglio.manifest import RECORD_NAME, FileDigest, StageRecord, content_key, file_digest, read_record, stale_reason, write_record
+from intaglio.whole_files import storage_problem
 from intaglio_export.digests import DigestCache
 
 __all__ = ["Stage", "StageOutcome", "StageStore"]
@@ -140,8 +140,7 @@ class StageStore:
                     target.rename(Path(name) / "replaced")
                 work.rename(target)
         except OSError as error:
-            full = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
-            raise BuildError(f"{stage.name}: {full} ({self.folder}); nothing of this stage was kept") from error
+            raise BuildError(f"{stage.name}: {storage_problem(error)} ({self.folder}); nothing of this stage was kept") from error
         with self._lock:  # engines are compiled in threads
             for file, digest in files.items():
                 self.digests.remember(target / file, digest)

@@ -15,6 +15,7 @@ from pydantic import Field, StringConstraints, ValidationInfo, field_validator, 
 
 from intaglio.identifiers import RegistryId
 from intaglio.models import LARGEST_LORA_WEIGHT
+from intaglio.whole_files import write_whole
 from intaglio.yaml_files import Strict, read_yaml, validated
 
 __all__ = [
@@ -126,7 +127,4 @@ def write_registry(path: Path, registry: LoraRegistry) -> None:
             if name in entry:
                 entry[name] = os.path.relpath(entry[name], path.parent.resolve())
     text = "\n".join([*head, yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.new")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, text.encode())

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -20,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from intaglio.config import Defaults, Execution, Limits, Profiles, RegistryId, Swap
 from intaglio.errors import EngineMismatch
 from intaglio.tensors import Architecture, Precision
+from intaglio.whole_files import write_whole
 
 __all__ = [
     "MANIFEST_NAME",
@@ -156,19 +155,7 @@ def content_key(inputs: Mapping[str, Any]) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` so that a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1, sort_keys=True, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_whole(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
 def write_record(folder: Path, record: StageRecord) -> None:

@@ -8,11 +8,8 @@ A running server looks at registry.json before each request; publishing needs no
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -23,6 +20,7 @@ from intaglio.errors import BuildError, ConfigError, LoraRefused
 from intaglio.identifiers import RegistryId
 from intaglio.lora_registry import Kind, LoraRegistry, LoraWeight, TriggerWord, check_presets
 from intaglio.manifest import content_key, write_json
+from intaglio.whole_files import storage_problem, write_whole
 
 __all__ = ["LORAS_FOLDER", "LoraStore", "ResolvedLora", "ServedLora", "ServedLoras", "set_digest", "set_from_json", "set_text"]
 
@@ -155,21 +153,9 @@ class LoraStore:
 
     def _write(self, digest: str, data: bytes) -> None:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self.folder, suffix=".tmp")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.chmod(name, 0o644)
-                os.replace(name, self.path(digest))
-            except BaseException:
-                Path(name).unlink(missing_ok=True)
-                raise
+            write_whole(self.path(digest), data)
         except OSError as error:
-            full = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
-            raise BuildError(f"{self.folder}: {full}; what was published before is still served") from error
+            raise BuildError(f"{self.folder}: {storage_problem(error)}; what was published before is still served") from error
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -189,8 +175,7 @@ class LoraStore:
         try:
             write_json(self.folder / _REGISTRY, served.model_dump(mode="json"))
         except OSError as error:
-            full = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
-            raise BuildError(f"{self.folder}: {full}; what was published before is still served") from error
+            raise BuildError(f"{self.folder}: {storage_problem(error)}; what was published before is still served") from error
         entries = (*served.loras.values(), *before.loras.values())
         named = {self.path(digest).name for entry in entries for digest in entry.versions}
         for path in self.folder.glob("*.safetensors"):

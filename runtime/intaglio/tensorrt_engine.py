@@ -12,8 +12,6 @@ import ctypes
 import itertools
 import logging
 import mmap
-import os
-import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
@@ -26,12 +24,13 @@ from intaglio.engine import Array, DeviceArray, check_bindings, check_tensors
 from intaglio.errors import EngineMismatch, IntaglioError, MissingExtra, Unavailable
 from intaglio.manifest import RUNTIME_CACHE_NAME
 from intaglio.tensors import LORA_MERGE, AxisSizes, NetworkSpec, Precision
+from intaglio.whole_files import storage_problem, write_whole
 
 if TYPE_CHECKING:
     # Types of both modules, from the package tensorrt-stubs where it is installed.
     import tensorrt as trt  # type: ignore[import-not-found,unused-ignore]
 
-__all__ = ["CudaArray", "TensorRTBackend", "TensorRTBound", "TensorRTEngine"]
+__all__ = ["CudaArray", "TensorRTBackend", "TensorRTBound", "TensorRTEngine", "import_tensorrt"]
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +127,7 @@ class TensorRTBackend:
         self.rebuild = rebuild
         self.cuda_graph = cuda_graph
         self.cuda = _Cuda()
-        self.trt = _import_tensorrt(_MODULES[runtime])
+        self.trt = import_tensorrt(runtime)
         self.logger: trt.ILogger = _make_logger(self.trt)
         self.trt_runtime: trt.Runtime = self.trt.Runtime(self.logger)
         self.stream: Any = self.cuda("cudaStreamCreate")
@@ -243,17 +242,9 @@ class RuntimeCache:
             log.info("%s: not kept: TensorRT-RTX gives no data", self._path)
             return
         try:
-            handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=self._path.name)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(memoryview(data))
-                os.chmod(name, 0o644)  # whoever may read the engine may read this
-                Path(name).replace(self._path)
-            except BaseException:
-                Path(name).unlink(missing_ok=True)
-                raise
+            write_whole(self._path, memoryview(data))
         except OSError as error:
-            log.info("%s: not kept: %s", self._path, error.strerror or error)
+            log.info("%s: not kept: %s", self._path, storage_problem(error))
 
 
 def _deserialize(runtime: trt.Runtime, path: Path) -> trt.ICudaEngine | None:
@@ -531,8 +522,9 @@ class TensorRTBound:
         self._graph, self._runs = None, 0
 
 
-def _import_tensorrt(name: str) -> Any:
-    """The module; tensorrt-stubs alone leaves an importable `tensorrt` with nothing in it, which counts as absent."""
+def import_tensorrt(runtime: Literal["tensorrt-rtx", "tensorrt"]) -> Any:
+    """The runtime's module, MissingExtra without it; tensorrt-stubs alone leaves an importable `tensorrt` with nothing in it."""
+    name = _MODULES[runtime]
     try:
         module = import_module(name)
     except ImportError as error:

@@ -1,9 +1,10 @@
-"""TensorRT-RTX engines ahead of time, on a machine without a card: every network of the miniature for three generations of cards."""
+"""TensorRT-RTX engines ahead of time, on a machine without a card: every kind of network for three generations of cards."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import diffusers
 import pytest
 
 from intaglio.config import Swap, load_deployment
@@ -16,6 +17,8 @@ from intaglio_export.plan import Plan
 from intaglio_export.pristine import write_pristine
 from intaglio_export.stages import StageStore
 
+from ..parity import SDXL_SCHEDULER
+from ..tiny import make_modules
 from .conftest import Checkpoint, run_build, write_config
 
 pytest.importorskip("tensorrt_rtx", reason="pip install 'intaglio[tensorrt]'")
@@ -28,12 +31,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("ahead-of-time")
 
 
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A layer compiles in the same time whatever its width: this has the fewest."""
+    found, modules = Checkpoint(tmp_path_factory.mktemp("tiny")), make_modules()
+    parts = {name: module for name, module in modules.items() if not name.startswith("controlnet.")}
+    scheduler = diffusers.EulerDiscreteScheduler.from_config(SDXL_SCHEDULER)
+    diffusers.StableDiffusionXLPipeline(**parts, scheduler=scheduler, add_watermarker=False).save_pretrained(found.base)
+    modules["controlnet.pose"].save_pretrained(found.controlnet("pose"))
+    return found
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("target", "precision", "guidance"), [
-    ("sm86", "fp16", ["on"]), ("sm89", "fp32", ["on", "off"]), ("sm120", "fp16", ["on"]),
+@pytest.mark.parametrize(("model", "target", "precision", "guidance"), [
+    ("checkpoint", "sm86", "fp16", ["on"]), ("tiny", "sm89", "fp32", ["on", "off"]), ("tiny", "sm120", "fp16", ["on"]),
 ])  # fmt: skip
-def test_every_network_for_every_card(checkpoint: Checkpoint, folder: Path, target: str, precision: str, guidance: list[str]) -> None:
-    """A build of a network takes a time for each profile, so only one target has both guidance modes."""
+def test_every_network_for_every_card(
+    request: pytest.FixtureRequest, folder: Path, model: str, target: str, precision: str, guidance: list[str]
+) -> None:
+    """The miniature's networks for one card, the smallest of each kind for the others; a network is compiled anew for each profile."""
+    checkpoint: Checkpoint = request.getfixturevalue(model)
     controlnets = {"pose": {"folder": str(checkpoint.controlnet("pose")), "type": "pose"}}
     config = write_config(
         folder / f"rtx-{precision}.yaml",
@@ -89,7 +106,7 @@ def test_the_weights_that_a_server_replaces_are_marked_and_no_others(checkpoint:
     pristine = tmp_path / "pristine.safetensors"
     wrapper = wrap_network("text_encoder", plan.network("text_encoder"))
     assert write_pristine(pristine, wrapper, onnx=job.onnx, swap="transformer") > 0
-    compiler = _TensorRT(Platform("tensorrt-rtx", "sm89", "1", on_gpu=True))
+    compiler = _TensorRT(Platform("tensorrt-rtx", "sm89", "1", on_gpu=True), "tensorrt-rtx")
     builder = compiler.trt.Builder(compiler.logger)
     network = builder.create_network(1 << int(compiler.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = compiler.trt.OnnxParser(network, compiler.logger)

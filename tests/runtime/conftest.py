@@ -13,7 +13,6 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-import transformers
 
 from intaglio.config import Defaults, Execution, Limits, Profiles
 from intaglio.engine import Array, DeviceArray, check_bindings
@@ -23,17 +22,10 @@ from intaglio.onnxruntime_engine import OnnxRuntimeBackend
 from intaglio.tensors import AxisSizes, NetworkSpec, Precision, architecture_from_configs, network_kind
 
 from ..parity import SDXL_SCHEDULER
+from ..tiny import CONTROLS, make_modules
 
 REPOSITORY = Path(__file__).parents[2]
-CONTROLS = {"pose": "pose", "edges": "canny"}
 SIZES = ((64, 96), (72, 64))  # 72: latents 9, 5, 3, so every halving rounds
-
-
-def _text_config(width: int, *, pad: int, act: str) -> transformers.CLIPTextConfig:
-    return transformers.CLIPTextConfig(
-        vocab_size=49408, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=77, hidden_act=act, projection_dim=width, bos_token_id=49406, eos_token_id=49407, pad_token_id=pad,
-    )  # fmt: skip
 
 
 @dataclass
@@ -158,37 +150,6 @@ RUN: dict[str, Callable[[Any, Mapping[str, Any]], dict[str, Any]]] = {
 }
 
 
-def _make_modules() -> dict[str, Any]:
-    torch.manual_seed(0)
-    unet = diffusers.UNet2DConditionModel(
-        sample_size=8, block_out_channels=(8, 16, 16), layers_per_block=1, transformer_layers_per_block=1, attention_head_dim=2,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=24, use_linear_projection=True,
-        addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=16 + 6 * 8, norm_num_groups=4,
-    )  # fmt: skip
-    modules: dict[str, Any] = {
-        "text_encoder": transformers.CLIPTextModel(_text_config(8, pad=49407, act="quick_gelu")),
-        "text_encoder_2": transformers.CLIPTextModelWithProjection(_text_config(16, pad=0, act="gelu")),
-        "unet": unet,
-        "vae": diffusers.AutoencoderKL(
-            block_out_channels=(8, 8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-            latent_channels=4, norm_num_groups=4, layers_per_block=1, force_upcast=False, scaling_factor=0.13025,
-        ),
-        "tokenizer": transformers.CLIPTokenizer.from_pretrained(REPOSITORY / "miniature/model/tokenizer"),
-        "tokenizer_2": transformers.CLIPTokenizer.from_pretrained(REPOSITORY / "miniature/model/tokenizer_2"),
-    }  # fmt: skip
-    for control in CONTROLS:
-        net = diffusers.ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 4, 8, 8))
-        for parameter in net.parameters():  # its zero convolutions would hide mistakes
-            if not parameter.any():
-                torch.nn.init.normal_(parameter, std=0.2)
-        modules[f"controlnet.{control}"] = net
-    for module in modules.values():
-        if isinstance(module, torch.nn.Module):
-            module.eval().requires_grad_(False)
-    return modules
-
-
 def _make_manifest(modules: Mapping[str, Any], folder: Path) -> BuildManifest:
     digest = "0" * 64
     names = ["text_encoder", "text_encoder_2", "unet", "vae_decoder", *(f"controlnet.{control}" for control in CONTROLS)]
@@ -244,7 +205,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         shutil.copytree(REPOSITORY / "miniature/model" / part, folder / part)
     (folder / "poses").mkdir()
     (folder / "poses" / "waving-01.json").write_text(json.dumps(POSE))
-    modules = _make_modules()
+    modules = make_modules()
     return Tiny(modules, _make_manifest(modules, folder), folder)
 
 

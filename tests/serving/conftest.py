@@ -88,7 +88,9 @@ def leavings() -> set[str]:
     """Folders, shared-memory segments and Triton processes of this session's servers."""
     ours = Path(tempfile.gettempdir())
     found = {str(path) for path in ours.glob("intaglio-serve-*")}
-    folders = [path for place in (".", "pytest-of-*/*/*") for path in Path("/tmp").glob(f"{place}/intaglio-serve-*")]
+    folders = [
+        path for place in (".", "pytest-of-*/*/*", "pytest-of-*/*/popen-*/*") for path in Path("/tmp").glob(f"{place}/intaglio-serve-*")
+    ]
     others = {path.name for path in folders if path.resolve().parent != ours.resolve()}
     found |= {str(path) for path in Path("/dev/shm").glob("intaglio-serve-*") if path.name.rpartition("_")[0] not in others}
     for process in psutil.process_iter(["name", "cmdline", "status"]):

@@ -32,7 +32,9 @@ def part(work: Path, name: str) -> dict[str, Any]:
     return found
 
 
-def test_engines_and_served_make_the_same_image(case_file: Path, tmp_path: Path) -> None:
+def test_engines_and_served_make_the_same_image(case_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_SAMPLES", 1)
+    monkeypatch.setattr(engines, "_RUNS", 1)
     engines.main(case_file, tmp_path)
     found = part(tmp_path, "engines")
     assert {"text_encoder", "text_encoder_2", "unet", "unet without guidance", "controlnet.pose", "vae_decoder"} <= set(found["stages"])

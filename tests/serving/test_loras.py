@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import random
 import signal
@@ -26,16 +25,18 @@ from intaglio.config import Deployment, load_deployment
 from intaglio.errors import BuildError
 from intaglio.images import read_metadata
 from intaglio.manifest import read_manifest
-from intaglio.models import SDXL, numpy_type
 from intaglio.served_loras import LORAS_FOLDER, LoraStore
 from intaglio.serving.process import Endpoints
 from intaglio.serving.server import Server
 from intaglio.stages.diffuse import Diffuse
 from intaglio.stages.preprocess import Preprocess
-from intaglio_client import Client, Image, InvalidRequest, SwapFailed
+from intaglio_client import Client, Image, InvalidRequest, Parameters, SwapFailed
+from intaglio_client.parameters import tensors_from_parameters
 from intaglio_export.build import BuildOptions, BuildResult, build_deployment
 from intaglio_export.stages import StageOutcome
 from miniature.rules import mean_lab
+
+from ..parity import psnr
 
 pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).parents[2]
@@ -94,15 +95,8 @@ def stages(manifest: Any, folder: Path) -> Iterator[Any]:
     with Preprocess(manifest, folder) as preprocess, Diffuse(manifest, folder) as diffuse:
 
         def make(loras: list[tuple[str, float | None]]) -> Any:
-            values: dict[str, Any] = {
-                "prompt": PROMPT, "seed": 3, "steps": STEPS, "width": SIZE[0], "height": SIZE[1], "trigger_words": False,
-                "loras": json.dumps([{"id": lora, "weight": weight} for lora, weight in loras]),
-            }  # fmt: skip
-            tensors = {}
-            for name, value in values.items():
-                tensors[name] = np.empty(1, numpy_type(SDXL.input(name).datatype))
-                tensors[name][:] = value.encode() if isinstance(value, str) else value
-            arrays = preprocess(tensors)
+            asked: Parameters = {"seed": 3, "steps": STEPS, "width": SIZE[0], "height": SIZE[1], "trigger_words": False, "loras": loras}
+            arrays = preprocess(tensors_from_parameters(PROMPT, asked))
             arrays = {name: array for name, array in arrays.items() if name not in ("metadata", "output_format")}
             return diffuse(arrays)["pixels"][0]
 
@@ -119,17 +113,10 @@ def by_diffusers(loras: list[tuple[str, float]]) -> Any:
     if loras:
         pipeline.set_adapters([name for name, _ in loras], [weight for _, weight in loras])
         pipeline.fuse_lora(adapter_names=[name for name, _ in loras])
-    made = pipeline(
+    return pipeline(
         prompt=PROMPT, num_inference_steps=STEPS, guidance_scale=5.0, width=SIZE[0], height=SIZE[1],
         generator=torch.Generator("cpu").manual_seed(3), output_type="np",
     ).images[0]  # fmt: skip
-    return (made * 255).round().astype(np.uint8)
-
-
-def psnr(a: Any, b: Any) -> float:
-    assert min(a.std(), b.std()) > 3, "a flat image would equal any flat image"
-    error = float(np.mean((a.astype(float) - b.astype(float)) ** 2))
-    return 100.0 if error == 0 else float(10 * np.log10(255**2 / error))
 
 
 @pytest.mark.parametrize("staging", [0, 1])
