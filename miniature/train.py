@@ -37,12 +37,13 @@ from miniature.styles import LESSONS
 
 WORK = Path("build/miniature")
 MODEL = Path(__file__).parent / "model"
-STEPS = {"autoencoder": 3600, "base": 6500, "refine": 6800}
-LEARNING_RATE = {"autoencoder": 1.5e-3, "base": 8e-4, "refine": 6e-4}
-BATCH = {"autoencoder": 64, "base": 320}
+STEPS = {"autoencoder": 3400, "base": 6500, "refine": 6800, "decoder": 4500}
+LEARNING_RATE = {"autoencoder": 1.5e-3, "base": 8e-4, "refine": 6e-4, "decoder": 7e-4}
+BATCH = {"autoencoder": 64, "base": 320, "decoder": 64}
 COUNTS = {"base": 48000, "controls": 10000, "lessons": 1500}
-LESSONS_IN_BATCH, RECOLOURED_IN_BATCH = 16, 8  # of the autoencoder's 64
-CHECKPOINT_EVERY = {"autoencoder": 1500, "base": 1500, "refine": 1500}
+LESSONS_IN_BATCH, RECOLOURED_IN_BATCH = 16, 8  # of the decoder's 64
+LATENT_NOISE = 0.02  # standard deviation, unscaled latents: the decoder is given what the UNet makes, not what the encoder would
+CHECKPOINT_EVERY = {"autoencoder": 1500, "base": 1500, "refine": 1500, "decoder": 1500}
 ADAPTER_OPTIONS: list[str] = []  # of `intaglio train`, for a trial
 EMA_DECAY = 0.9993
 KL_WEIGHT = 1e-6
@@ -165,54 +166,43 @@ def pixels(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def recoloured(x: Tensor, generator: torch.Generator) -> Tensor:
-    """[B, 3, H, W] of -1..1 in other colours: each channel of each picture with a gain and an offset of its own."""
-    gain, offset = torch.rand((2, len(x), 3, 1, 1), generator=generator, device=x.device)
-    changed: Tensor = x * (0.4 + 0.8 * gain) + 0.8 * (offset - 0.5)
-    return changed.clamp(-1, 1)
+def draw(images: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """[count, 3, H, W] of -1..1, drawn from [N, H, W, 3] uint8."""
+    return pixels(images[torch.randint(len(images), (count,), generator=generator, device=device())])
+
+
+def reconstruction_error(decoded: Tensor, x: Tensor) -> Tensor:
+    """Squared error, and a little of the absolute."""
+    error: Tensor = functional.mse_loss(decoded, x) + 0.05 * functional.l1_loss(decoded, x)
+    return error
 
 
 def train_autoencoder() -> None:
-    """AutoencoderKL on squared and absolute error with a whisper of KL.
-
-    A quarter of its pictures are of the LoRAs' lessons and an eighth are the world's in other colours: an autoencoder that knew only
-    eight places by day would paint a meadow as a desert, whatever the UNet had learned.
-    """
-    out = WORK / "train" / "autoencoder.safetensors"
+    """AutoencoderKL on the world, with a whisper of KL; the last of the data say its scale."""
     torch.manual_seed(1)
     model: Any = architecture.make_autoencoder()
     model.to(device(), memory_format=torch.channels_last)
-    world, lessons = rendered("base"), torch.cat([rendered(name) for name in LESSONS])
+    world = rendered("base")
     if COMPILE:
         model.encoder.compile()
         model.decoder.compile()
     run = Run("autoencoder", model)
 
-    def draw(images: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        return pixels(images[torch.randint(len(images), (count,), generator=generator, device=device())])
-
     def loss_of_step(generator: torch.Generator) -> Tensor:
-        plain = draw(world, BATCH["autoencoder"] - LESSONS_IN_BATCH, generator)
-        odd = recoloured(plain[:RECOLOURED_IN_BATCH], generator)
-        x = torch.cat([odd, plain[RECOLOURED_IN_BATCH:], draw(lessons, LESSONS_IN_BATCH, generator)])
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = draw(world, BATCH["autoencoder"], generator).contiguous(memory_format=torch.channels_last)
         with half_precision():
             posterior = model.encode(x).latent_dist
             mean, log_variance = posterior.mean.float(), posterior.logvar.float()
             noise = torch.randn(mean.shape, generator=generator, device=device())
             decoded = model.decode(mean + torch.exp(0.5 * log_variance) * noise).sample.float()
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-        loss: Tensor = functional.mse_loss(decoded, x) + 0.05 * functional.l1_loss(decoded, x) + KL_WEIGHT * 4096 * divergence
+        loss: Tensor = reconstruction_error(decoded, x) + KL_WEIGHT * 4096 * divergence
         return loss
 
-    state = run.train(loss_of_step)
-    model.load_state_dict(state)
-    scale = 1 / encode_all(model, world[-4096:]).float().std()
-    print(f"autoencoder: scaling factor {float(scale):.5f}, PSNR world {reconstruction_psnr(model, world[-512:]):.2f} dB", end="")
-    for name in LESSONS:
-        print(f", {name} {reconstruction_psnr(model, rendered(name)[-128:]):.2f} dB", end="")
-    print()
-    save_atomically(state | {"scaling_factor": scale.reshape(1).cpu()}, out)
+    model.load_state_dict(run.train(loss_of_step))
+    scale = float(1 / encode_all(model, world[-4096:]).float().std())
+    print(f"autoencoder: scaling factor {scale:.5f}, PSNR world {reconstruction_psnr(model, world[-512:]):.2f} dB")
+    save_autoencoder(model, scale, "autoencoder")
 
 
 @torch.no_grad()
@@ -237,9 +227,15 @@ def reconstruction_psnr(model: Any, images: Tensor) -> float:
     return float(torch.cat(values).mean())
 
 
-def load_autoencoder() -> Any:
-    """The trained autoencoder, its scaling factor in the config."""
-    state = load_file(WORK / "train" / "autoencoder.safetensors")
+def save_autoencoder(model: Any, scale: float, name: str) -> None:
+    """Weights and scaling factor, as stage `name` leaves them."""
+    state = {key: tensor.cpu() for key, tensor in model.state_dict().items()}
+    save_atomically(state | {"scaling_factor": torch.tensor([scale])}, WORK / "train" / f"{name}.safetensors")
+
+
+def load_autoencoder(name: str = "autoencoder") -> Any:
+    """The autoencoder that stage `name` left, its scaling factor in the config."""
+    state = load_file(WORK / "train" / f"{name}.safetensors")
     scale = float(state.pop("scaling_factor"))
     model: Any = architecture.make_autoencoder()
     model.load_state_dict(state)
@@ -362,11 +358,50 @@ def refine_base() -> None:
     train_base("refine", start="base")
 
 
+def recoloured(x: Tensor, generator: torch.Generator) -> Tensor:
+    """[B, 3, H, W] of -1..1 in other colours: each channel of each picture with a gain and an offset of its own."""
+    gain, offset = torch.rand((2, len(x), 3, 1, 1), generator=generator, device=x.device)
+    changed: Tensor = x * (0.4 + 0.8 * gain) + 0.8 * (offset - 0.5)
+    return changed.clamp(-1, 1)
+
+
+def train_decoder() -> None:
+    """The decoder alone, on what the LoRAs will paint beside the world's own pictures, and on the world in other colours.
+
+    Until here it has seen eight places by day and would paint a meadow as a desert, whatever the UNet had learned. The encoder stays,
+    so the base model's latents do.
+    """
+    model = load_autoencoder()
+    model.to(memory_format=torch.channels_last)
+    world, lessons = rendered("base"), torch.cat([rendered(name) for name in LESSONS])
+    trained = nn.ModuleList([model.decoder, model.post_quant_conv])
+    if COMPILE:
+        model.encoder.compile()
+        model.decoder.compile()
+
+    def loss_of_step(generator: torch.Generator) -> Tensor:
+        plain = draw(world, BATCH["decoder"] - LESSONS_IN_BATCH, generator)
+        odd = recoloured(plain[:RECOLOURED_IN_BATCH], generator)
+        x = torch.cat([odd, plain[RECOLOURED_IN_BATCH:], draw(lessons, LESSONS_IN_BATCH, generator)])
+        x = x.contiguous(memory_format=torch.channels_last)
+        with half_precision():
+            with torch.no_grad():
+                latents = model.encode(x).latent_dist.mean
+            noise = torch.randn(latents.shape, generator=generator, device=device())
+            decoded = model.decode(latents + LATENT_NOISE * noise).sample.float()
+        return reconstruction_error(decoded, x)
+
+    trained.load_state_dict(Run("decoder", trained).train(loss_of_step))
+    for name, images in {"world": world, **{name: rendered(name) for name in LESSONS}}.items():
+        print(f"decoder: {name} {reconstruction_psnr(model, images[-128:]):.2f} dB")
+    save_autoencoder(model, model.config.scaling_factor, "decoder")
+
+
 def assemble() -> None:
     """Write the trained parts into the diffusers folder, fp16 safetensors; its tokenizers and model_index.json are there."""
     model = load_base("refine")
     parts: dict[str, Any] = {
-        "vae": load_autoencoder().cpu(), "text_encoder": model.text_encoder, "text_encoder_2": model.text_encoder_2,
+        "vae": load_autoencoder("decoder").cpu(), "text_encoder": model.text_encoder, "text_encoder_2": model.text_encoder_2,
         "unet": model.unet,
     }  # fmt: skip
     for name, part in parts.items():
@@ -421,6 +456,7 @@ STAGES: dict[str, tuple[Callable[[], None], Callable[[], Iterator[Path]]]] = {
     "autoencoder": (train_autoencoder, lambda: iter((WORK / "train" / "autoencoder.safetensors",))),
     "base": (train_base, lambda: iter((WORK / "train" / "base.safetensors",))),
     "refine": (refine_base, lambda: iter((WORK / "train" / "refine.safetensors",))),
+    "decoder": (train_decoder, lambda: iter((WORK / "train" / "decoder.safetensors",))),
     "assemble": (assemble, lambda: iter((MODEL / "unet" / "diffusion_pytorch_model.safetensors",))),
     "adapters": (train_controlnets_and_loras, adapter_files),
 }

@@ -13,12 +13,14 @@ from safetensors.torch import load_file
 from miniature import train
 from miniature.styles import LESSONS
 
+Weights = dict[str, torch.Tensor]
+
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A work folder with a few noisy pictures a set."""
     monkeypatch.setattr(train, "WORK", tmp_path)
-    monkeypatch.setattr(train, "BATCH", train.BATCH | {"autoencoder": 4})
+    monkeypatch.setattr(train, "BATCH", train.BATCH | {"autoencoder": 4, "decoder": 4})
     monkeypatch.setattr(train, "LESSONS_IN_BATCH", 1)
     monkeypatch.setattr(train, "RECOLOURED_IN_BATCH", 1)
     rng = np.random.default_rng(0)
@@ -28,17 +30,25 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def trained(work: Path, monkeypatch: pytest.MonkeyPatch, *, steps: int, every: int = 100) -> dict[str, torch.Tensor]:
-    monkeypatch.setattr(train, "STEPS", train.STEPS | {"autoencoder": steps})
-    monkeypatch.setattr(train, "CHECKPOINT_EVERY", train.CHECKPOINT_EVERY | {"autoencoder": every})
-    train.train_autoencoder()
-    return load_file(work / "train" / "autoencoder.safetensors")
+def trained(work: Path, monkeypatch: pytest.MonkeyPatch, *, steps: int, every: int = 100, stage: str = "autoencoder") -> Weights:
+    monkeypatch.setattr(train, "STEPS", train.STEPS | {stage: steps})
+    monkeypatch.setattr(train, "CHECKPOINT_EVERY", train.CHECKPOINT_EVERY | {stage: every})
+    train.STAGES[stage][0]()
+    return load_file(work / "train" / f"{stage}.safetensors")
 
 
 def test_the_scale_makes_the_worlds_latents_of_unit_spread(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scale = float(trained(work, monkeypatch, steps=2)["scaling_factor"])
     latents = train.encode_all(train.load_autoencoder(), train.rendered("base"))
     assert float(latents.float().std()) * scale == pytest.approx(1, abs=0.01)
+
+
+def test_the_decoder_goes_on_and_the_encoder_stays(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = trained(work, monkeypatch, steps=2)
+    after = trained(work, monkeypatch, steps=2, stage="decoder")
+    assert after.keys() == before.keys()
+    changed = {name.partition(".")[0] for name in after if not torch.equal(after[name], before[name])}
+    assert changed == {"decoder", "post_quant_conv"}
 
 
 def test_other_colours_keep_the_range_and_the_drawing() -> None:
