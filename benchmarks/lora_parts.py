@@ -200,14 +200,20 @@ def _staging(switch: LoraSwitch, merge: LoraMerge, pair: Set) -> dict[str, Any]:
     found: dict[str, Any] = {}
     usual = merge.staging_bytes
     for mib in (usual >> 20, 2048, 1024):
-        merge.staging_bytes = mib << 20
         whole, writing = [], []
-        for _ in range(2):
-            switch.ensure(())
-            whole.append(switch.ensure(pair))
-            writing.append(switch.counts.last_writing)
-        found[f"{mib} MiB"] = {"seconds": spread(whole), "writing": spread(writing)}
-    merge.staging_bytes = usual
+        try:
+            for _ in range(2):
+                merge.staging_bytes = usual
+                switch.ensure(())
+                merge.staging_bytes = mib << 20
+                whole.append(switch.ensure(pair))
+                writing.append(switch.counts.last_writing)
+        except IntaglioError as error:  # an alternative that is refused is a finding; the part goes on
+            found[f"{mib} MiB"] = {"refused": str(error)}
+        else:
+            found[f"{mib} MiB"] = {"seconds": spread(whole), "writing": spread(writing)}
+        finally:
+            merge.staging_bytes = usual
     return found
 
 
