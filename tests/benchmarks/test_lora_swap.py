@@ -110,6 +110,10 @@ def test_a_stand_in_reaches_nothing() -> None:
     assert not judge(read_json(RESULTS) | {"stand_in": "no card"})
 
 
+def test_weights_are_measured_with_what_is_joined_with_them() -> None:
+    assert lora_parts._whole(["c", "a"], [frozenset("ab"), frozenset("xy")]) == ["c", "a", "b"]
+
+
 def test_an_alternative_that_is_refused_does_not_end_the_part() -> None:
     merge: Any = SimpleNamespace(staging_bytes=4608 << 20)
 

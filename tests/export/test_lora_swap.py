@@ -43,6 +43,7 @@ class PlainEngine:
     weights: dict[str, Array]
     precision: str = "fp32"
     failures: int = 0
+    error: type[Exception] = IntaglioError
     refits: list[set[str]] = field(default_factory=list)
     groups: tuple[frozenset[str], ...] = ()
     """What a compiler joined: given whole or refused."""
@@ -61,7 +62,7 @@ class PlainEngine:
             self.failures -= 1
             for name, values in given.items():  # whatever it left there must not be served
                 self.weights[name] = np.full_like(values, 7)
-            raise IntaglioError("refit failed; see the log")
+            raise self.error("refit failed; see the log")
         for name, values in given.items():
             self.weights[name] = values.copy()
 
@@ -379,6 +380,15 @@ def test_values_that_are_not_finite(world: World, files: Path, tmp_path: Path) -
     assert "not finite" in refused(world, published(world, (tmp_path / "nan.safetensors").read_bytes()), world.lora("character"))
 
 
+@pytest.mark.parametrize(
+    ("prefix", "reason"), [("other.", "keys name no layer"), ("lora_unet_double_blocks_0_img_attn_qkv.", "a Flux LoRA")]
+)
+def test_unknown_keys_and_another_base(world: World, files: Path, tmp_path: Path, prefix: str, reason: str) -> None:
+    state = {f"{prefix}{name}": values for name, values in load_file(files / "style.safetensors").items()}
+    save_file(state, tmp_path / "foreign.safetensors")
+    assert reason in refused(world, world.lora("character"), published(world, (tmp_path / "foreign.safetensors").read_bytes()))
+
+
 def test_weights_that_overflow_half_precision(files: Path, tmp_path: Path) -> None:
     world = open_world(files, tmp_path, precision="fp16")
     state = {name: 2000 * values.float() for name, values in load_file(files / "style.safetensors").items()}
@@ -397,6 +407,20 @@ def test_a_refit_that_fails_on_the_way(world: World, component: Any) -> None:
     assert "refit failed" in message
     assert "still resident: style@1" in message
     assert_equals_fresh(world, (world.lora("style"),))
+
+
+@pytest.mark.parametrize("component", SWAPPED)
+def test_what_breaks_in_the_middle_never_leaves_a_mixture(world: World, component: Any) -> None:
+    """An error that nobody foresaw, such as one of the driver: whatever is asked next is written anew."""
+    world.switch.ensure((world.lora("style"),))
+    world.engines[component].failures, world.engines[component].error = 1, RuntimeError
+    with pytest.raises(RuntimeError):
+        world.switch.ensure((world.lora("character"),))
+    assert world.switch.resident is None
+    assert world.switch.ensure((world.lora("style"),)) > 0, "it was resident before, and is not any more"
+    assert_equals_fresh(world, (world.lora("style"),))
+    world.switch.ensure(())
+    assert world.is_pristine()
 
 
 def test_a_refit_that_keeps_failing_serves_nothing_until_one_succeeds(world: World) -> None:
