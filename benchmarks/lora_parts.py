@@ -144,7 +144,9 @@ def _host_switch(diffuse: Diffuse, deployment: Deployment, manifest: BuildManife
     assert diffuse.loras is not None
     diffuse.loras.ensure(())
     store, threads = LoraStore(deployment.build_folder / LORAS_FOLDER), manifest.execution.threads or len(os.sched_getaffinity(0))
-    return LoraSwitch(diffuse.loras._engines, diffuse.loras._layers, store=store, threads=threads)
+    host = LoraSwitch(diffuse.loras._engines, diffuse.loras._layers, store=store, threads=threads)
+    host.warm_up()
+    return host
 
 
 def _time_swaps(switch: LoraSwitch, drawing: Drawing, before: Set, after: Set, *, count: int) -> dict[str, Any]:
@@ -200,14 +202,20 @@ def _staging(switch: LoraSwitch, merge: LoraMerge, pair: Set) -> dict[str, Any]:
     found: dict[str, Any] = {}
     usual = merge.staging_bytes
     for mib in (usual >> 20, 2048, 1024):
-        merge.staging_bytes = mib << 20
         whole, writing = [], []
-        for _ in range(2):
-            switch.ensure(())
-            whole.append(switch.ensure(pair))
-            writing.append(switch.counts.last_writing)
-        found[f"{mib} MiB"] = {"seconds": spread(whole), "writing": spread(writing)}
-    merge.staging_bytes = usual
+        try:
+            for _ in range(2):
+                merge.staging_bytes = usual
+                switch.ensure(())
+                merge.staging_bytes = mib << 20
+                whole.append(switch.ensure(pair))
+                writing.append(switch.counts.last_writing)
+        except IntaglioError as error:  # an alternative that is refused is a finding; the part goes on
+            found[f"{mib} MiB"] = {"refused": str(error)}
+        else:
+            found[f"{mib} MiB"] = {"seconds": spread(whole), "writing": spread(writing)}
+        finally:
+            merge.staging_bytes = usual
     return found
 
 
@@ -220,9 +228,12 @@ def refit(case: LoraCase, work: Path) -> None:
         dtype = "float16" if engine.precision == "fp16" else "float32"
         pageable = {name: np.array(file.read(name), dtype) for name in file.tensors}
         names, count = list(pageable), max(case.swaps // 2, 2)
+        started = time.perf_counter()
+        joined = engine.joined({name: array.size for name, array in pageable.items()})
+        values["joined"] = {"seconds": time.perf_counter() - started, "groups": sorted(map(len, joined), reverse=True)}
         held = {name: backend.hold(array) for name, array in pageable.items()}
         for number in sorted({1, min(10, len(names)), len(names) // 2, len(names)}):
-            some = names[:number]
+            some = _whole(names[:number], joined)
             device = backend.allocate_together([pageable[name].shape for name in some], dtype)
             for target, name in zip(device, some, strict=True):
                 backend.upload(target, held[name])
@@ -237,10 +248,10 @@ def refit(case: LoraCase, work: Path) -> None:
                     found[location] = spread([_timed(partial(engine.refit, given)) for _ in range(count)])
                 except IntaglioError as error:  # an engine may ask for weights that it has put together with these
                     found[location] = {"refused": str(error)}
-            values["counts"][str(number)] = found
+            values["counts"][str(len(some))] = found
             write_part(work, "refit", values)
             if number == len(names) and manifest.runtime != "onnxruntime":
-                values["taken_apart"] = _take_apart(engine, where["device"])
+                values["taken_apart"] = _take_apart(engine, where["device"], few=_whole(names[:10], joined))
                 write_part(work, "refit", values)
 
 
@@ -250,11 +261,17 @@ def _timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _take_apart(engine: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+def _whole(names: Sequence[str], joined: Sequence[frozenset[str]]) -> list[str]:
+    """`names`, and what is joined with them."""
+    group_of = {name: sorted(group) for group in joined for name in group}
+    return list(dict.fromkeys(one for name in names for one in group_of.get(name, [name])))
+
+
+def _take_apart(engine: Any, given: Mapping[str, Any], *, few: Sequence[str]) -> dict[str, Any]:
     """Seconds of each call of a refit, for a refitter made for it and for one that is kept; with and without validation; asynchronous."""
     backend, found = engine.backend, {}
     kept: Any = None
-    for name in ("made for it, validating", "made for it", "kept", "kept again", "kept, asynchronous", "kept, ten of all"):
+    for name in ("made for it, validating", "made for it", "kept", "kept again", "kept, asynchronous", "kept, few of all"):
         marks = [("", time.perf_counter())]
 
         def mark(label: str, marks: list[tuple[str, float]] = marks) -> None:
@@ -266,7 +283,7 @@ def _take_apart(engine: Any, given: Mapping[str, Any]) -> dict[str, Any]:
             kept.get_all_weights()
             mark("list")
         kept.weights_validation = name.endswith("validating")
-        some = dict(list(given.items())[:10]) if name.endswith("ten of all") else given
+        some = {weight: given[weight] for weight in few} if name.endswith("few of all") else given
         for weight, values in some.items():
             kept.set_named_weights(weight, *engine._located(values))
         mark("set")

@@ -9,29 +9,28 @@
     low_rank  the step with LoRAs beside the matrices instead of in them
 Everything is made in the work folder; the configuration gives the base, the first size and the precision. Every part is a process of its
 own and is written as soon as it is done: a run that is cut short, or given `--seconds`, is taken up again by the same command. Ends with
-1 where a part failed or a required figure was missed.
+1 where a part failed or a required figure was missed; `benchmarks.lora_report` prints the table of a file again.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.lora_files import LoraCase
-from benchmarks.report import Figure
+from benchmarks.lora_report import FIGURES, markdown_of, show
 from benchmarks.results import describe_machine, read_part
 from benchmarks.side_by_side import ROOT, STAND_IN, Part, run_part
 from intaglio.card import read_card_memory
 from intaglio.manifest import write_json
 
-__all__ = ["FIGURES", "PARTS", "gather"]
+__all__ = ["PARTS", "gather", "write_results"]
 
 PARTS: Final = (
     Part("build", ("benchmarks.lora_parts", "build"), least_seconds=120),
@@ -46,27 +45,17 @@ NOT_TRIED: Final = {
     "an engine for every set, all resident": "each would be another copy of the UNet's weights (see build: 4.8 GiB); two do not fit 16 GB",
     "fewer, larger weights": "queries, keys and values in one matrix change the graph that everything else was verified with",
     "A and B as inputs of the engine": "low_rank has them as weights of the graph: inputs cannot be faster in a step",
+    "two engines": "a LoRA over all layers refits both; whether a refit's fixed part shrinks with its engine is unknown",
 }
-FIGURES: Final = (
-    Figure("a set of two LoRAs put on", lambda r: r["parts"]["swap"]["to_two"]["seconds"]["median"], 2.0, 0.5, "s"),
-    Figure("step against fused", lambda r: r["parts"]["swap"]["step"]["median"] / r["parts"]["fused"]["step"]["median"], 1.1, 1.0, "x"),
-    Figure("failed requests under load", lambda r: float(r["parts"]["served"]["load"]["failed"]), 0, 0, ""),
-    Figure("swaps under load", lambda r: float(r["parts"]["served"]["load"]["swaps"]), 50, 50, "", more_is_better=True),
-    Figure("images of another set", lambda r: float(r["parts"]["served"]["load"]["unlike_their_first"]), 0, 0, ""),
-    Figure("retrained file to first image, swapped", lambda r: r["parts"]["served"]["retrain"]["file_to_first_image_seconds"], 15, 5, "s"),
-    Figure("retrained file to first image, rebuilt", lambda r: r["parts"]["rebuild"]["file_to_first_image_seconds"] / 60, 4, 2, "min"),
-    Figure("none after random swaps unlike the base", lambda r: 1 - float(r["parts"]["swap"]["images"]["none_equals_base"]), 0, 0, ""),
-)  # fmt: skip
-"""Issue 5's table."""
-_STYLES: Final = {"reached": "green", "required": "yellow", "missed": "red", "not measured": "red"}
 
 
-def gather(work: Path, case: LoraCase, machine: Mapping[str, Any]) -> dict[str, Any]:
+def gather(work: Path, case: LoraCase, machine: Mapping[str, Any], *, notes: Sequence[str] = ()) -> dict[str, Any]:
     """The results file."""
     parts = {part.name: values for part in PARTS if (values := read_part(work, part.name)) is not None}
     results: dict[str, Any] = {
         "schema": 1,
         "stand_in": None if read_card_memory() is not None else STAND_IN,
+        "notes": list(notes),
         "machine": dict(machine),
         "case": asdict(case) | {"config": Path(case.config).name},
         "parts": parts,
@@ -76,17 +65,10 @@ def gather(work: Path, case: LoraCase, machine: Mapping[str, Any]) -> dict[str, 
     return results
 
 
-def _show(console: Console, results: Mapping[str, Any]) -> bool:
-    """Print the table; whether every required figure was reached, on a card."""
-    table = Table("figure", "required", "aim", "reached", "", box=None, padding=(0, 2))
-    for figure in FIGURES:
-        value, verdict = figure.value(results), figure.verdict(results)
-        sign = ">=" if figure.more_is_better else "<="
-        shown = "" if value is None else f"{value:.3f} {figure.unit}"
-        table.add_row(figure.name, f"{sign} {figure.required:g}", f"{figure.aim:g}", shown, verdict, style=_STYLES[verdict])
-    console.print(results["stand_in"] or "", style="red")
-    console.print(table)
-    return results["stand_in"] is None and all(figure.verdict(results) in ("reached", "required") for figure in FIGURES)
+def write_results(out: Path, results: Mapping[str, Any]) -> None:
+    """The file, and its page beside it."""
+    write_json(out, dict(results))
+    out.with_suffix(".md").write_text(markdown_of(results), encoding="utf-8")
 
 
 def main(  # noqa: PLR0913, PLR0917  (each is one option)
@@ -100,6 +82,7 @@ def main(  # noqa: PLR0913, PLR0917  (each is one option)
     load_seconds: Annotated[float, typer.Option(help="How long clients ask, at least.")] = 60.0,
     load_swaps: Annotated[int, typer.Option(help="How many swaps that must bring.")] = 50,
     staging_mib: Annotated[int | None, typer.Option(help="execution.lora_staging_mib; build again to change it.")] = None,
+    note: Annotated[list[str] | None, typer.Option(help="What a reader must know of this run, such as who shared the machine.")] = None,
     seconds: Annotated[float, typer.Option(help="Time for everything; a part that does not fit waits for the next run.")] = 1e9,
 ) -> None:
     """Measure; ends with 1 where a part failed or a required figure was missed."""
@@ -125,10 +108,10 @@ def main(  # noqa: PLR0913, PLR0917  (each is one option)
         values = run_part(Part(part.name, part.arguments[:1]), work / "case.json", work, seconds=left, extra=part.arguments[1:])
         failed |= "failed" in values
         console.print(f"{part.name}: {values.get('failed', 'done')}, {values['wall_seconds']:.0f} s", markup=False)
-        write_json(out, gather(work, case, machine))
-    results = gather(work, case, machine)
-    write_json(out, results)
-    raise typer.Exit(0 if _show(console, results) and not failed else 1)
+        write_results(out, gather(work, case, machine, notes=note or ()))
+    results = gather(work, case, machine, notes=note or ())
+    write_results(out, results)
+    raise typer.Exit(0 if show(console, results) and not failed else 1)
 
 
 if __name__ == "__main__":

@@ -172,8 +172,8 @@ class Execution(Strict):
     embedding_cache: int = Field(default=64, ge=0, le=100_000)
     """Prompts whose embeddings are kept."""
     lora_staging_mib: int = Field(default=4608, ge=0)
-    """Memory that new weights may take while LoRAs are put on, where the networks run: with less they go in several turns, with 0 they
-    are computed on the host."""
+    """Memory that new weights may take while LoRAs are put on, where the networks run: with less they go in several turns (what TensorRT
+    has joined goes at once all the same), with 0 they are computed on the host."""
     lora_overtakes: int = Field(default=8, ge=0, le=1000)
     """How many requests for the resident LoRAs may overtake one that waits for others: fewer swaps against a longer longest wait."""
 

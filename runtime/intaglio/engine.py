@@ -73,6 +73,12 @@ class Engine(Protocol):
         """Replace the named weights (ONNX initializer names), which `load` was told of; all of them or, on an error, none.
 
         Values may lie on the host or where the backend computes; they may be freed once this returns.
+        Those that `joined` names together are given together.
+        """
+
+    def joined(self, sizes: Mapping[str, int]) -> Sequence[frozenset[str]]:
+        """Groups of weights that `refit` takes only whole, because the compiler has put them into one; `sizes` are the numbers of
+        values of every weight that `load` was told of.
         """
 
     def close(self) -> None: ...

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -183,6 +184,8 @@ class LoraSwitch:
         self._files: OrderedDict[str, LoraFile] = OrderedDict()
         self._touched: dict[Component, set[str]] = {component: set() for component in engines}
         """Initializers that may differ from the pristine ones."""
+        self._groups: dict[Component, Mapping[str, tuple[str, ...]]] = {}
+        """By initializer, those that its engine takes only together with it; asked when first needed."""
         self.resident: tuple[ResolvedLora, ...] | None = ()
         """None while weights are being replaced, and after that has failed."""
         self.digest = set_digest(())
@@ -192,6 +195,8 @@ class LoraSwitch:
 
     def warm_up(self) -> None:
         """Have everything set up that the first swap would wait for."""
+        for component in self._engines:
+            self._joined(component)
         if self._merge is not None:
             self._merge.warm_up()
 
@@ -228,23 +233,43 @@ class LoraSwitch:
     def _replace(self, prepared: _Prepared) -> float:
         """Seconds that the engines took for the new weights."""
         self.resident, seconds = None, 0.0
-        for component, engine in self._engines.items():
+        for component in self._engines:
             new = prepared.weights.get(component, {})
-            stale = self._touched[component] - set(new)
-            restored = {name: Recipe(self._pristine(component, name)) for name in stale}
-            self._touched[component] |= set(new)
-            if new or restored:
-                seconds += self._refit(engine, {**restored, **new})
+            changed = self._touched[component] | set(new)
+            if changed:
+                joined = self._joined(component)
+                changed = changed.union(*(joined[name] for name in changed if name in joined))
+                # Whatever the set does not touch is pristine after this, also what is only written because it is joined.
+                restored = {name: Recipe(self._pristine(component, name)) for name in sorted(changed - set(new))}
+                self._touched[component] = changed
+                seconds += self._refit(component, {**restored, **new})
         self._touched = {component: set(prepared.weights.get(component, {})) for component in self._engines}
         self.resident, self.digest, self.text_digest = prepared.loras, prepared.digest, prepared.text_digest
         return seconds
 
-    def _refit(self, engine: Engine, recipes: Mapping[str, Recipe]) -> float:
-        """Give `engine` the values of `recipes`, with a merge as many at once as it may stage; seconds of the engine's share."""
-        seconds = 0.0
-        sizes = {name: recipe.values.nbytes for name, recipe in recipes.items()}
-        for names in groups(sizes, sum(sizes.values()) if self._merge is None else self._merge.staging_bytes):
-            some = {name: recipes[name] for name in names}
+    def _joined(self, component: Component) -> Mapping[str, tuple[str, ...]]:
+        if component not in self._groups:
+            started = time.perf_counter()
+            stored = self._layers.pristine[component].tensors
+            found = self._engines[component].joined({name: math.prod(tensor.shape) for name, tensor in stored.items()})
+            self._groups[component] = {name: tuple(sorted(group)) for group in found for name in group}
+            sizes = sorted(map(len, found), reverse=True)
+            log.info(
+                "%s: %d groups of joined weights, largest %s (%.2f s)", component, len(found), sizes[:1], time.perf_counter() - started
+            )
+        return self._groups[component]
+
+    def _refit(self, component: Component, recipes: Mapping[str, Recipe]) -> float:
+        """Give an engine the values of `recipes`, with a merge as many at once as it may stage, but what is joined at once; seconds of
+        the engine's share.
+        """
+        engine, joined, seconds = self._engines[component], self._joined(component), 0.0
+        units: dict[str, list[str]] = {}
+        for name in recipes:
+            units.setdefault(joined[name][0] if name in joined else name, []).append(name)
+        sizes = {first: sum(recipes[name].values.nbytes for name in names) for first, names in units.items()}
+        for turn in groups(sizes, sum(sizes.values()) if self._merge is None else self._merge.staging_bytes):
+            some = {name: recipes[name] for first in turn for name in units[first]}
             if self._merge is None:
                 values: dict[str, Array | DeviceArray] = {name: recipe.values for name, recipe in some.items()}
             else:

@@ -32,8 +32,10 @@ _CONTEXTS: Final = 1163 * MIB
 _MARGIN: Final = 256 * MIB
 _PROFILE: Final = 44 * MIB
 """What every further profile adds to the UNet's plan, measured; the others' are smaller."""
-_SMALL_STAGING_MIB: Final = 512
+_SMALL_STAGING_MIB: Final = 768
 """Recommended where memory is short: more turns, each with a refit's fixed cost."""
+_JOINED_VALUES: Final = 2 * 2048 * (60 * 1280 + 10 * 640)
+"""Keys and values of every cross-attention of SDXL's UNet: TensorRT joins them, as all read the same text, and takes them at once."""
 _MEASURED_PIXELS: Final = 1024 * 1024
 _ACTIVATIONS: Final = {
     "unet": 287 * MIB,
@@ -158,7 +160,8 @@ def _staging(deployment: Deployment, manifest: BuildManifest | None) -> Iterator
     most = counts["unet"] * _element(deployment)
     if manifest is not None:
         most = max((file.files[file.pristine].size for file in manifest.networks.values() if file.pristine is not None), default=0)
-    yield Part("staging", min(limit, most), "execution.lora_staging_mib, or the weights that LoRAs change")
+    least = 0 if manifest is not None and manifest.runtime == "onnxruntime" else _JOINED_VALUES * _element(deployment)
+    yield Part("staging", min(max(limit, least), most), "execution.lora_staging_mib, or the weights that LoRAs change")
 
 
 def _activations(deployment: Deployment, manifest: BuildManifest | None) -> Part:

@@ -185,6 +185,9 @@ class OnnxRuntimeEngine:
         for name, values in given.items():
             np.copyto(self._live[name], values)
 
+    def joined(self, sizes: Mapping[str, int]) -> Sequence[frozenset[str]]:
+        return ()
+
     def close(self) -> None:
         del self.session
 

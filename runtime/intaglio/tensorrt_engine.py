@@ -371,6 +371,40 @@ class TensorRTEngine:
             for name in given:
                 refitter.unset_named_weights(name)
 
+    def joined(self, sizes: Mapping[str, int]) -> Sequence[frozenset[str]]:
+        """Asked of a refitter that is given one weight after another and never refits; EngineMismatch where the build did not keep one."""
+        self.check_refittable(sizes)
+        refitter = self.backend.trt.Refitter(self.plan, self.backend.logger)
+        any_values = np.empty(max(sizes.values(), default=0), "float16" if self.precision == "fp16" else "float32")
+        group_of: dict[str, frozenset[str]] = {}
+        for name in sizes:
+            if name not in group_of:
+                found = self._needed_with(name, refitter, {one: any_values[:size] for one, size in sizes.items()})
+                group = found.union(*(group_of[one] for one in found if one in group_of))
+                group_of |= dict.fromkeys(group, group)
+        return [group for group in dict.fromkeys(group_of.values()) if len(group) > 1]
+
+    def _needed_with(self, name: str, refitter: trt.Refitter, values: Mapping[str, Array]) -> frozenset[str]:
+        """`name` and all that must be given with it, as `refitter` says, which holds nothing before and after."""
+        given: list[str] = []
+        wanted = {name}
+        try:
+            while wanted:
+                for one in sorted(wanted):
+                    if one not in values:
+                        message = f"{self.network.name}: {name} is joined with {one}, whose values the build did not keep"
+                        raise EngineMismatch(message, command=self.backend.rebuild)
+                    if not refitter.set_named_weights(one, *self._located(values[one])):
+                        raise EngineMismatch(
+                            f"{self.network.name}.{one}: size or type does not fit the engine", command=self.backend.rebuild
+                        )
+                    given.append(one)
+                wanted = set(refitter.get_missing_weights()) - set(given)
+        finally:
+            for one in given:
+                refitter.unset_named_weights(one)
+        return frozenset(given)
+
     def _located(self, values: Array | DeviceArray) -> tuple[trt.Weights, Any]:
         """`values` as TensorRT takes them, and where they are."""
         trt = self.backend.trt

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import typer
 
-from benchmarks import lora_files
+from benchmarks import lora_files, lora_parts
 from benchmarks.lora_files import LORAS, RETRAINED, LoraCase, config_of, lora_file, prepare, use_in_fused
-from benchmarks.lora_swap import FIGURES, PARTS, gather
-from benchmarks.results import write_part
+from benchmarks.lora_report import FIGURES, judge, main, markdown_of
+from benchmarks.lora_swap import PARTS, gather
+from benchmarks.results import read_json, write_part
 from intaglio.config import load_deployment
+from intaglio.errors import SwapFailed
 from intaglio.lora_files import LayerTable, lora_file_from_bytes
 
+RESULTS = Path(__file__).parents[2] / "benchmarks/results/h200_lora.json"
 TABLE: LayerTable = {
     "unet": {
         "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q": (96, 64),
@@ -68,3 +75,55 @@ def test_figures_are_read_from_the_parts(tmp_path: Path) -> None:
     assert list(verdicts.values()) == ["required", "required", "reached", "reached", "missed", "missed", "not measured", "reached"]
     assert len(verdicts) == len(FIGURES)
     assert set(results["parts"]) < {part.name for part in PARTS}
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "verdict"),
+    [
+        ("swap", {"to_two": {"seconds": {"median": 2.1}}}, "missed"),
+        ("fused", {"step": {"median": 0.03}}, "missed"),
+        ("rebuild", {"file_to_first_image_seconds": 241}, "missed"),
+        ("served", {"load": {}}, "not measured"),
+        ("swap", {"images": {"none_equals_base": False}}, "missed"),
+    ],
+)
+def test_the_committed_figures_hold_and_worse_ones_do_not(part: str, change: dict[str, Any], verdict: str) -> None:
+    results = read_json(RESULTS)
+    assert judge(results)
+    assert RESULTS.with_suffix(".md").read_text(encoding="utf-8") == markdown_of(results)
+    assert results["figures"] == {figure.name: {"value": figure.value(results), "verdict": figure.verdict(results)} for figure in FIGURES}
+    results["parts"][part] |= change
+    assert verdict in {figure.verdict(results) for figure in FIGURES}
+    assert not judge(results)
+
+
+def test_the_report_says_what_did_not_end_well(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as ended:
+        main(RESULTS)
+    shown = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert ended.value.exit_code == 0
+    assert "not finished: swap: exit 1" in shown
+    assert "rank 0 only" in shown
+
+
+def test_a_stand_in_reaches_nothing() -> None:
+    assert not judge(read_json(RESULTS) | {"stand_in": "no card"})
+
+
+def test_weights_are_measured_with_what_is_joined_with_them() -> None:
+    assert lora_parts._whole(["c", "a"], [frozenset("ab"), frozenset("xy")]) == ["c", "a", "b"]
+
+
+def test_an_alternative_that_is_refused_does_not_end_the_part() -> None:
+    merge: Any = SimpleNamespace(staging_bytes=4608 << 20)
+
+    def ensure(loras: tuple[Any, ...]) -> float:
+        if merge.staging_bytes < 2048 << 20:
+            raise SwapFailed("refit also needs others")
+        return 0.5 + len(loras)
+
+    switch: Any = SimpleNamespace(ensure=ensure, counts=SimpleNamespace(last_writing=0.25))
+    found = lora_parts._staging(switch, merge, (object(),))  # type: ignore[arg-type]
+    assert found["2048 MiB"]["seconds"]["median"] == 1.5
+    assert found["1024 MiB"] == {"refused": "refit also needs others"}
+    assert merge.staging_bytes == 4608 << 20

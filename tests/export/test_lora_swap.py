@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from intaglio.engine import Array
-from intaglio.errors import IntaglioError, SwapFailed
+from intaglio.errors import EngineMismatch, IntaglioError, SwapFailed
 from intaglio.lora_merge import LoraMerge
 from intaglio.lora_switch import SWAPPED, LoraSwitch, SwapLayers
 from intaglio.onnxruntime_engine import HostArray
@@ -28,6 +28,7 @@ from intaglio_export.fuse import FUSABLE
 from intaglio_export.weights import Weights, load_network
 from intaglio_train.lora_files import Adapter, UnetLevels, kohya_tensors, write_adapter
 
+from ..refitting import Plan, refittable_engine
 from .conftest import Checkpoint
 from .test_lora_merge import open_merge
 
@@ -42,15 +43,26 @@ class PlainEngine:
     weights: dict[str, Array]
     precision: str = "fp32"
     failures: int = 0
+    error: type[Exception] = IntaglioError
     refits: list[set[str]] = field(default_factory=list)
+    groups: tuple[frozenset[str], ...] = ()
+    """What a compiler joined: given whole or refused."""
+
+    def joined(self, sizes: Mapping[str, int]) -> tuple[frozenset[str], ...]:
+        assert sizes == {name: values.size for name, values in self.weights.items()}
+        return self.groups
 
     def refit(self, weights: Mapping[str, Any]) -> None:
         given = {name: values.values if isinstance(values, HostArray) else values for name, values in weights.items()}
         assert all(values.dtype == self.weights[name].dtype and values.shape == self.weights[name].shape for name, values in given.items())
         self.refits.append(set(weights))
+        if missing := {name for group in self.groups if group & set(weights) for name in group - set(weights)}:
+            raise EngineMismatch(f"refit also needs {', '.join(sorted(missing)[:5])}", command="intaglio build x.yaml")
         if self.failures:
             self.failures -= 1
-            raise IntaglioError("refit failed; see the log")
+            for name, values in given.items():  # whatever it left there must not be served
+                self.weights[name] = np.full_like(values, 7)
+            raise self.error("refit failed; see the log")
         for name, values in given.items():
             self.weights[name] = values.copy()
 
@@ -223,6 +235,104 @@ def test_text_digest_follows_the_text_encoders_only(world: World) -> None:
     assert world.switch.text_digest == set_digest((world.lora("character"),))
 
 
+# --- engines that joined weights: what belongs together is written together ---------------------------------------------
+
+PARTS = ("q_proj", "to_q", "attn2.to_k")
+"""A LoRA of the queries, and of cross-attention's keys without its values."""
+
+
+def joined_weights(names: Iterable[str]) -> tuple[frozenset[str], ...]:
+    """As TensorRT-RTX joins them in an engine of SDXL: queries, keys and values of one input; keys and values of every
+    cross-attention, as all read the same text.
+    """
+    groups: dict[str, set[str]] = {}
+    for name in names:
+        block, _, layer = name.removesuffix(".T").removesuffix(".weight").rpartition(".")
+        if layer in ("to_k", "to_v") and block.endswith("attn2"):
+            groups.setdefault("text", set()).add(name)
+        elif layer in ("to_q", "to_k", "to_v", "q_proj", "k_proj", "v_proj") and not block.endswith("attn2"):
+            groups.setdefault(block, set()).add(name)
+    return tuple(map(frozenset, groups.values()))
+
+
+@pytest.fixture
+def joining(world: World) -> World:
+    for engine in world.engines.values():
+        engine.groups = joined_weights(engine.weights)
+    assert {len(group) for group in world.engines["unet"].groups} > {3}
+    return world
+
+
+def some_layers(world: World, files: Path, folder: Path) -> ResolvedLora:
+    """The character's LoRA, but only of `PARTS`."""
+    state = {name: values for name, values in load_file(files / "character.safetensors").items() if any(part in name for part in PARTS)}
+    save_file(state, folder / "some.safetensors")
+    return published(world, (folder / "some.safetensors").read_bytes())
+
+
+def test_a_lora_of_some_of_the_joined_weights(joining: World, files: Path, tmp_path: Path) -> None:
+    """The others get the values that they have in the asked set: pristine ones, or another LoRA's."""
+    world, some = joining, some_layers(joining, files, tmp_path)
+    sets = [(some,), (world.lora("style", 0.5),), (some, world.lora("style", -1.0)), (some,), (world.lora("locon"), some), (some,)]
+    for loras in sets:
+        world.switch.ensure(loras)
+        assert_equals_fresh(world, loras)
+    world.engines["text_encoder"].refits.clear()
+    world.switch.ensure(())
+    assert world.is_pristine()
+    assert set().union(*world.engines["text_encoder"].refits) == set().union(*world.engines["text_encoder"].groups)
+    assert world.switch.counts.failures == 0
+
+
+def test_turns_do_not_cut_through_what_is_joined(joining: World, files: Path, tmp_path: Path) -> None:
+    world, merge = joining, joining.switch._merge
+    some = some_layers(world, files, tmp_path)
+    world.switch.ensure((world.lora("style"), some))
+    weights, refits = world.engines["unet"].weights, world.engines["unet"].refits
+    if merge is not None:
+        text = sum(weights[name].nbytes for name in max(world.engines["unet"].groups, key=len))
+        assert text > merge.staging_bytes, "the test is about a group that is larger than a turn"
+        assert len(refits) > 2
+        assert all(sum(weights[name].nbytes for name in turn) <= max(text, merge.staging_bytes) for turn in refits)
+    assert sum(map(len, refits)) == len(set().union(*refits)), "nothing is written twice"
+    assert_equals_fresh(world, (world.lora("style"), some))
+
+
+def test_a_refit_that_fails_amid_what_is_joined(joining: World, files: Path, tmp_path: Path) -> None:
+    """Weights that were only written along are repaired with the rest."""
+    world, some = joining, some_layers(joining, files, tmp_path)
+    world.engines["unet"].failures = 3
+    assert "nothing is resident" in refused_by_engine(world, some)
+    refused_by_engine(world, some)
+    world.switch.ensure(())
+    assert world.is_pristine()
+
+
+def test_through_the_engine_of_tensorrt(files: Path, tmp_path: Path) -> None:
+    """Its own code over a refitter that joins weights: partial sets go on, and off again to the bit."""
+    world = open_world(files, tmp_path)
+    some = some_layers(world, files, tmp_path)
+    plans = {
+        component: Plan({name: values.copy() for name, values in weights.items()}, joined_weights(weights))
+        for component, weights in world.pristine.items()
+    }
+    engines: Any = {component: refittable_engine(plan) for component, plan in plans.items()}
+    switch = LoraSwitch(engines, world.switch._layers, store=world.store, threads=1)
+    switch.warm_up()
+    for loras in ((some,), (world.lora("locon", 0.5), some), (world.lora("style"),), (some,)):
+        switch.ensure(loras)
+        world.switch.ensure(loras)
+        for component, plan in plans.items():
+            for name, values in plan.weights.items():
+                np.testing.assert_array_equal(values, world.engines[component].weights[name])
+    switch.ensure(())
+    assert all(
+        np.array_equal(values, world.pristine[component][name])
+        for component, plan in plans.items()
+        for name, values in plan.weights.items()
+    )
+
+
 # --- faults: the set before serves on, and no mixture ever does ---------------------------------------------------------
 
 
@@ -270,6 +380,15 @@ def test_values_that_are_not_finite(world: World, files: Path, tmp_path: Path) -
     assert "not finite" in refused(world, published(world, (tmp_path / "nan.safetensors").read_bytes()), world.lora("character"))
 
 
+@pytest.mark.parametrize(
+    ("prefix", "reason"), [("other.", "keys name no layer"), ("lora_unet_double_blocks_0_img_attn_qkv.", "a Flux LoRA")]
+)
+def test_unknown_keys_and_another_base(world: World, files: Path, tmp_path: Path, prefix: str, reason: str) -> None:
+    state = {f"{prefix}{name}": values for name, values in load_file(files / "style.safetensors").items()}
+    save_file(state, tmp_path / "foreign.safetensors")
+    assert reason in refused(world, world.lora("character"), published(world, (tmp_path / "foreign.safetensors").read_bytes()))
+
+
 def test_weights_that_overflow_half_precision(files: Path, tmp_path: Path) -> None:
     world = open_world(files, tmp_path, precision="fp16")
     state = {name: 2000 * values.float() for name, values in load_file(files / "style.safetensors").items()}
@@ -288,6 +407,20 @@ def test_a_refit_that_fails_on_the_way(world: World, component: Any) -> None:
     assert "refit failed" in message
     assert "still resident: style@1" in message
     assert_equals_fresh(world, (world.lora("style"),))
+
+
+@pytest.mark.parametrize("component", SWAPPED)
+def test_what_breaks_in_the_middle_never_leaves_a_mixture(world: World, component: Any) -> None:
+    """An error that nobody foresaw, such as one of the driver: whatever is asked next is written anew."""
+    world.switch.ensure((world.lora("style"),))
+    world.engines[component].failures, world.engines[component].error = 1, RuntimeError
+    with pytest.raises(RuntimeError):
+        world.switch.ensure((world.lora("character"),))
+    assert world.switch.resident is None
+    assert world.switch.ensure((world.lora("style"),)) > 0, "it was resident before, and is not any more"
+    assert_equals_fresh(world, (world.lora("style"),))
+    world.switch.ensure(())
+    assert world.is_pristine()
 
 
 def test_a_refit_that_keeps_failing_serves_nothing_until_one_succeeds(world: World) -> None:
@@ -311,6 +444,6 @@ def refused_by_engine(world: World, *loras: ResolvedLora) -> str:
 def assert_equals_fresh(world: World, loras: tuple[ResolvedLora, ...]) -> None:
     """The weights are those of a switch that never had another set on."""
     engines: Any = {component: PlainEngine(dict(values)) for component, values in world.pristine.items()}
-    LoraSwitch(engines, world.switch._layers, store=world.store, threads=1).ensure(loras)
+    LoraSwitch(engines, world.switch._layers, store=world.store, threads=1, merge=world.switch._merge).ensure(loras)
     for component, engine in engines.items():
         assert all(np.array_equal(values, world.engines[component].weights[name]) for name, values in engine.weights.items())

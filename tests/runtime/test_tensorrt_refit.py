@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,56 +9,18 @@ import numpy as np
 import pytest
 
 from intaglio.errors import EngineMismatch, IntaglioError
-from intaglio.tensorrt_engine import CudaArray, TensorRTEngine
-from intaglio.tensors import NetworkSpec
+from intaglio.tensorrt_engine import CudaArray
+
+from ..refitting import Plan, refittable_engine
 
 
-@dataclass
-class Refitter:
-    """`tensorrt.Refitter` with two refittable weights, which must be given together."""
-
-    plan: Any
-    logger: Any
-    given: dict[str, Any] = field(default_factory=dict)
-    weights_validation: bool = True
-
-    def get_all_weights(self) -> list[str]:
-        return ["a", "b"]
-
-    def set_named_weights(self, name: str, weights: Any, location: str) -> bool:
-        fits = bool(weights.size == 2)
-        if fits:
-            self.given[name] = weights
-            self.plan.located.append((name, location))
-        return fits
-
-    def unset_named_weights(self, name: str) -> bool:
-        return self.given.pop(name, None) is not None
-
-    def get_missing_weights(self) -> list[str]:
-        return [] if not self.plan.together else [name for name in ("a", "b") if name not in self.given]
-
-    def refit_cuda_engine(self) -> bool:
-        self.plan.refitted.append(dict(self.given))
-        return bool(self.plan.works)
+def engine(*, groups: tuple[frozenset[str], ...] = (), works: bool = True) -> Any:
+    """With two refittable weights."""
+    return refittable_engine(Plan({"a": np.zeros(2, np.float32), "b": np.zeros(2, np.float32)}, groups, works))
 
 
-def engine(*, together: bool = False, works: bool = True) -> Any:
-    made: Any = object.__new__(TensorRTEngine)  # opening one needs a card
-    trt = SimpleNamespace(
-        Refitter=Refitter,
-        Weights=lambda *given: given[0] if len(given) == 1 else SimpleNamespace(kind=given[0], address=given[1], size=given[2]),
-        DataType=SimpleNamespace(HALF="half"),
-        TensorLocation=SimpleNamespace(HOST="host", DEVICE="device"),
-    )
-    made.network = NetworkSpec("unet", (), ())
-    made.backend = SimpleNamespace(trt=trt, logger=None, rebuild="intaglio build configs/x.yaml", synchronize=lambda: None)
-    made.plan = SimpleNamespace(together=together, works=works, refitted=[], located=[])
-    made._refitter = None
-    made._contexts = {0: SimpleNamespace(forgotten=0)}
-    context = made._contexts[0]
-    context.forget_graphs = lambda: setattr(context, "forgotten", context.forgotten + 1)
-    return made
+def two() -> Any:
+    return np.zeros(2, np.float32)
 
 
 def test_named_weights_are_set_and_captured_graphs_forgotten() -> None:
@@ -75,13 +36,13 @@ def test_named_weights_are_set_and_captured_graphs_forgotten() -> None:
 @pytest.mark.parametrize(
     ("weights", "reason"),
     [
-        ({"c": np.zeros(2)}, "unet: not refittable: c"),
-        ({"a": np.zeros(3), "b": np.zeros(2)}, "unet.a: shape or type does not fit"),
-        ({"a": np.zeros(2)}, "refit also needs b"),
+        ({"c": two()}, "unet: not refittable: c"),
+        ({"a": np.zeros(3, np.float32), "b": two()}, "unet.a: shape or type does not fit"),
+        ({"a": two()}, "refit also needs b"),
     ],
 )
 def test_refused_before_anything_is_changed(weights: dict[str, Any], reason: str) -> None:
-    made = engine(together=True)
+    made = engine(groups=(frozenset("ab"),))
     with pytest.raises(EngineMismatch, match=rf"{reason}.*rebuild with: intaglio build configs/x.yaml"):
         made.refit(weights)
     assert made.plan.refitted == []
@@ -98,24 +59,71 @@ def test_values_on_the_card_are_given_by_address() -> None:
 
 def test_one_refitter_keeps_nothing_of_the_refit_before() -> None:
     made = engine()
-    made.refit({"a": np.zeros(2)})
+    made.refit({"a": two()})
     first = made._refitter
-    made.refit({"b": np.zeros(2)})
+    made.refit({"b": two()})
     assert made._refitter is first
     assert not first.weights_validation
     assert [sorted(given) for given in made.plan.refitted] == [["a"], ["b"]]
     with pytest.raises(EngineMismatch, match="does not fit"):
-        made.refit({"a": np.zeros(2), "b": np.zeros(3)})
+        made.refit({"a": two(), "b": np.zeros(3, np.float32)})
     assert first.given == {}
 
 
 def test_a_refit_that_fails_is_an_error() -> None:
     made = engine(works=False)
     with pytest.raises(IntaglioError, match="unet: refit failed"):
-        made.refit({"a": np.zeros(2)})
+        made.refit({"a": two()})
 
 
 def test_a_plan_without_the_weights_is_refused_at_load() -> None:
     engine().check_refittable(["a", "b"])
     with pytest.raises(EngineMismatch, match="not refittable: c"):
         engine().check_refittable(["a", "c"])
+
+
+# --- what the compiler joined ------------------------------------------------------------------------------------------
+
+QUERIES = frozenset({"0.attn1.to_q", "0.attn1.to_k", "0.attn1.to_v"})
+TEXT = frozenset(f"{block}.attn2.{name}" for block in (0, 1) for name in ("to_k", "to_v"))
+"""One text is read by every block's cross-attention."""
+ALONE = ("0.attn2.to_q", "0.attn1.to_out.0", "proj_in")
+
+
+def unet(groups: tuple[frozenset[str], ...] = (QUERIES, TEXT)) -> Any:
+    names = sorted({*QUERIES, *TEXT, *ALONE})
+    return refittable_engine(Plan({name: np.full(3 + index, index, np.float32) for index, name in enumerate(names)}, groups))
+
+
+def sizes(made: Any) -> dict[str, int]:
+    return {name: values.size for name, values in made.plan.weights.items()}
+
+
+def test_it_says_what_must_be_given_together() -> None:
+    made = unet()
+    assert set(made.joined(sizes(made))) == {QUERIES, TEXT}
+    assert made.plan.refitted == [], "nothing is refitted to find out"
+    assert made._refitter.given == {}
+    for name in ALONE:
+        made.refit({name: made.plan.weights[name]})
+    with pytest.raises(EngineMismatch, match=r"refit also needs 0\.attn1\.to_k, 0\.attn1\.to_v; "):
+        made.refit({"0.attn1.to_q": made.plan.weights["0.attn1.to_q"]})
+    for group in (QUERIES, TEXT):
+        made.refit({name: made.plan.weights[name] for name in group})
+    assert engine().joined({"a": 2, "b": 2}) == []
+
+
+def test_groups_that_need_each_other_are_one() -> None:
+    one, other = frozenset({"0.attn1.to_q", "proj_in"}), frozenset({"proj_in", "0.attn1.to_v"})
+    made = unet((one, other))
+    assert made.joined(sizes(made)) == [one | other]
+
+
+def test_joined_with_what_the_build_did_not_keep() -> None:
+    made = unet()
+    known = sizes(made)
+    del known["1.attn2.to_v"]
+    with pytest.raises(EngineMismatch, match=r"is joined with 1\.attn2\.to_v, whose values the build did not keep; rebuild with"):
+        made.joined(known)
+    with pytest.raises(EngineMismatch, match=r"unet\.proj_in: size or type does not fit"):
+        made.joined(sizes(made) | {"proj_in": 1})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -111,6 +112,34 @@ def test_file_to_first_image(server: Server, client: Client, published: Any, tmp
     assert client.generate(PROMPT, **ASKED).metadata["model"]["loras"]["night"] == versions[-1]
 
 
+def of_full_size() -> dict[str, Any]:
+    """Of one layer of SDXL itself, whose cross-attention reads wider text than the miniature's."""
+    stem = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
+    return {f"{stem}.lora_A.weight": np.ones((4, 2048), np.float16), f"{stem}.lora_B.weight": np.ones((640, 4), np.float16)}
+
+
+def test_a_file_that_is_replaced_while_it_is_read(server: Server, client: Client, published: Any, tmp_path: Path) -> None:
+    """What was read is checked, published and served; what came after is another version, refused or not."""
+    store, layers = published
+    source = changed_lora(tmp_path / "night.safetensors", 0.7)
+    first = source.read_bytes()
+
+    class Replacing:
+        def read(self, lora: str, data: bytes) -> Any:
+            source.write_bytes(b"the next checkpoint, half written")
+            return layers.read(lora, data)
+
+    replacing: Any = Replacing()
+    found = Publisher(store, replacing, Samples(tmp_path, PROMPT), server.grpc_url, 3).publish("night", source)
+    assert found is not None
+    assert found.sha256 == hashlib.sha256(first).hexdigest()
+    assert store.path(found.sha256).read_bytes() == first
+    after = picture(client)
+    with pytest.raises(LoraRefused):
+        publisher_of(server, published, tmp_path).publish("night", source)
+    assert np.array_equal(picture(client), after)
+
+
 def test_bad_files_leave_what_is_served(server: Server, client: Client, published: Any, tmp_path: Path) -> None:
     before = picture(client)
     publisher = publisher_of(server, published, tmp_path)
@@ -121,6 +150,8 @@ def test_bad_files_leave_what_is_served(server: Server, client: Client, publishe
         "cut short": lambda: bad.write_bytes((REPOSITORY / "miniature/loras/night.safetensors").read_bytes()[:-9]),
         "not finite": lambda: save_file(state | {first: np.full_like(state[first], np.nan)}, bad),
         "keys name no layer": lambda: save_file({f"other.{name}": values for name, values in state.items()}, bad),
+        "it is a Flux LoRA": lambda: save_file({f"lora_unet_double_blocks_0_{name}": values for name, values in state.items()}, bad),
+        "full-size SDXL": lambda: save_file(of_full_size(), bad),
     }
     for reason, write in changes.items():
         write()
