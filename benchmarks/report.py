@@ -149,6 +149,8 @@ def markdown_of(results: Results) -> str:
     lines = [f"# {card['name']}, {case['width']}x{case['height']}, {case['steps']} Euler steps", ""]
     if results["stand_in"]:
         lines += [f"**{results['stand_in']}**", ""]
+    if results.get("note"):
+        lines += [results["note"], ""]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     changed = ", with changes" if machine["changed"] else ""
     lines += [

@@ -105,12 +105,13 @@ def agreement(work: Path, case: Case) -> dict[str, list[float]]:
     return found
 
 
-def gather(work: Path, case: Case, machine: Mapping[str, Any]) -> dict[str, Any]:
-    """The results file."""
+def gather(work: Path, case: Case, machine: Mapping[str, Any], *, note: str = "") -> dict[str, Any]:
+    """The results file; `note` is what a reader must know beside the figures."""
     parts = {part.name: values for part in PARTS if (values := read_part(work, part.name)) is not None}
     return {
         "schema": 1,
         "stand_in": None if read_card_memory() is not None else STAND_IN,
+        "note": note,
         "machine": dict(machine),
         "case": asdict(case) | {"config": Path(case.config).name},
         "parts": parts,
@@ -151,6 +152,7 @@ def main(  # noqa: PLR0913, PLR0917  (each is one option)
     soak: Annotated[int, typer.Option(help="Images of the soak.")] = 300,
     free_gib: Annotated[float, typer.Option(help="What a ballast leaves free for build and server; 0 for no ballast.")] = 15.5,
     seconds: Annotated[float, typer.Option(help="Time for everything; a part that does not fit waits for the next run.")] = 1e9,
+    note: Annotated[str, typer.Option(help="What else the machine did meanwhile; goes into the results.")] = "",
 ) -> None:
     """Measure; ends with 1 where a part failed."""
     ends, console = time.monotonic() + seconds, Console(highlight=False, soft_wrap=True)
@@ -173,8 +175,8 @@ def main(  # noqa: PLR0913, PLR0917  (each is one option)
             values = run_part(part, case_file, work, seconds=left, extra=_extra(part, each=each, soak=soak, left=left))
         failed |= "failed" in values
         console.print(f"{part.name}: {values.get('failed', 'done')}, {values['wall_seconds']:.0f} s", markup=False)
-        write_results(out, gather(work, case, machine))
-    write_results(out, gather(work, case, machine))
+        write_results(out, gather(work, case, machine, note=note))
+    write_results(out, gather(work, case, machine, note=note))
     raise typer.Exit(1 if failed else 0)
 
 

@@ -8,6 +8,9 @@ torch draws normals in two ways, and both share one MT19937 stream of 32-bit wor
 * fewer than 16: float64 Box-Muller one pair at a time from two 64-bit draws; the second normal of a pair is kept for
   the next small draw, whatever large draws come between.
 
+float32 only. A pipeline in half precision asks torch for half-precision normals: torch 2.13 gives these rounded, torch 2.11 others, made
+of 11 bits a word, so there it starts from another picture of the same seed unless it is given `latents` drawn in float32.
+
 Source: pytorch, aten/src/ATen/native/cpu/DistributionTemplates.h (`normal_fill`) and
 aten/src/ATen/core/DistributionsHelper.h (`normal_distribution`).
 """

@@ -1,8 +1,8 @@
 """PNG of 8-bit RGB pixels in threads: at SDXL's size one core takes a tenth of the time of making the image to encode it.
 
 Rows are filtered by `Up` (each byte less the one above: PNG specification, section 9.2), then compressed in bands as pigz does it:
-every band but the last ends in a full flush, so their deflate streams join into one. Bands depend on the picture's height alone, so
-a picture has the same bytes whatever the machine.
+every band but the last ends in a full flush, so their deflate streams join into one. Each band is filtered, compressed and summed in a
+thread and is a chunk of its own. Bands depend on the picture's height alone, so a picture has the same bytes whatever the machine.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import struct
 import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,34 +23,57 @@ __all__ = ["png_from_pixels"]
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _UP: Final = 2
 _LEVEL: Final = 1
-"""Higher levels take several times as long for a few per cent."""
+_STRATEGY: Final = zlib.Z_RLE
+"""Made for filtered rows: half the time of level 1's own search on noisy pictures, a twentieth more bytes on drawings."""
 _BAND_ROWS: Final = 64
 _ZLIB_HEADER: Final = b"\x78\x01"
-_THREADS: Final = 8
+_THREADS: Final = 16
+_ADLER_BASE: Final = 65521
 
 
 def png_from_pixels(pixels: NDArray[np.uint8], *, text: Mapping[str, str]) -> bytes:
     """[H, W, 3] `pixels` as a PNG file with `text` in tEXt chunks (Latin-1)."""
     height, width, _ = pixels.shape
-    rows = np.empty((height, 1 + 3 * width), np.uint8)
-    flat = pixels.reshape(height, 3 * width)
-    rows[:, 0] = _UP
-    rows[0, 1:] = flat[0]
-    np.subtract(flat[1:], flat[:-1], out=rows[1:, 1:])
-    starts = range(0, height, _BAND_ROWS)
-    bands = [(rows[start : start + _BAND_ROWS], start + _BAND_ROWS >= height) for start in starts]
+    rows = np.ascontiguousarray(pixels).reshape(height, 3 * width)
     with ThreadPoolExecutor(min(_THREADS, len(os.sched_getaffinity(0)))) as pool:
-        body = b"".join(pool.map(_deflate, bands))
-    data = _ZLIB_HEADER + body + struct.pack(">I", zlib.adler32(rows.data))
+        bands = list(pool.map(lambda start: _Band.of(rows, start), range(0, height, _BAND_ROWS)))
+    total = 1
+    for band in bands:
+        total = _joined_adler32(total, band.adler32, band.size)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     notes = [_chunk(b"tEXt", name.encode("latin-1") + b"\0" + value.encode("latin-1")) for name, value in text.items()]
-    return b"".join([_SIGNATURE, _chunk(b"IHDR", header), *notes, _chunk(b"IDAT", data), _chunk(b"IEND", b"")])
+    ends = [_chunk(b"IDAT", struct.pack(">I", total)), _chunk(b"IEND", b"")]
+    return b"".join([_SIGNATURE, _chunk(b"IHDR", header), *notes, *(band.chunk for band in bands), *ends])
 
 
-def _deflate(band: tuple[NDArray[np.uint8], bool]) -> bytes:
-    rows, last = band
-    compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
-    return compressor.compress(rows.data) + compressor.flush(zlib.Z_FINISH if last else zlib.Z_FULL_FLUSH)
+@dataclass(frozen=True, slots=True)
+class _Band:
+    """Some rows, compressed."""
+
+    chunk: bytes
+    adler32: int
+    size: int
+    """Bytes before they were compressed."""
+
+    @classmethod
+    def of(cls, rows: NDArray[np.uint8], start: int) -> Self:
+        """The band from row `start` of all `rows` [H, 3 W]."""
+        own = rows[start : start + _BAND_ROWS]
+        filtered = np.empty((len(own), 1 + own.shape[1]), np.uint8)
+        filtered[:, 0] = _UP
+        np.subtract(own[0], rows[start - 1] if start else 0, out=filtered[0, 1:])
+        np.subtract(own[1:], own[:-1], out=filtered[1:, 1:])
+        compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, _STRATEGY)
+        ending = zlib.Z_FINISH if start + _BAND_ROWS >= len(rows) else zlib.Z_FULL_FLUSH
+        data = compressor.compress(filtered.data) + compressor.flush(ending)
+        return cls(_chunk(b"IDAT", data if start else _ZLIB_HEADER + data), zlib.adler32(filtered.data), filtered.nbytes)
+
+
+def _joined_adler32(first: int, second: int, size: int) -> int:
+    """Adler-32 of two pieces from theirs; `size` is the second's (zlib, adler32.c, `adler32_combine`)."""
+    low = (first & 0xFFFF) + (second & 0xFFFF) - 1
+    high = (first >> 16) + (second >> 16) + size * ((first & 0xFFFF) - 1)
+    return (high % _ADLER_BASE) << 16 | low % _ADLER_BASE
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

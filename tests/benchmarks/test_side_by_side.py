@@ -80,13 +80,14 @@ def test_a_part_cut_off_keeps_what_it_wrote(tmp_path: Path, monkeypatch: pytest.
 
 def test_results_hold_what_was_done(tmp_path: Path) -> None:
     write_part(tmp_path, "eager", {"seconds": {"end_to_end": spread([1.0])}, "stages": {}})
-    results = gather(tmp_path, CASE, describe_machine(ROOT))
+    results = gather(tmp_path, CASE, describe_machine(ROOT), note="Two other runs beside it.")
     assert list(results["parts"]) == ["eager"]
     assert results["case"]["config"] == "sdxl-seeded.yaml"
     assert {"versions", "commit", "card", "processor"} <= set(results["machine"])
     write_results(tmp_path / "r.json", results)
     assert json.loads((tmp_path / "r.json").read_text()) == results
     assert (tmp_path / "r.md").read_text().startswith("# ")
+    assert "\nTwo other runs beside it.\n" in (tmp_path / "r.md").read_text()
     assert (tmp_path / "r.svg").read_text().startswith("<svg")
 
 

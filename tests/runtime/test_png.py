@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -19,6 +21,18 @@ def test_a_picture_comes_back(height: int, width: int) -> None:
         assert (image.format, image.mode, image.info["note"]) == ("PNG", "RGB", "a b")
         image.load()
         np.testing.assert_array_equal(np.asarray(image), pixels)
+
+
+def test_every_checksum_is_right() -> None:
+    data = png_from_pixels(np.random.default_rng(1).integers(0, 256, (150, 9, 3), np.uint8), text={"a": "b"})
+    body, place = b"", 8
+    while place < len(data):
+        (length,) = struct.unpack_from(">I", data, place)
+        kind, values = data[place + 4 : place + 8], data[place + 8 : place + 8 + length]
+        assert struct.unpack_from(">I", data, place + 8 + length) == (zlib.crc32(kind + values),)
+        body += values if kind == b"IDAT" else b""
+        place += 12 + length
+    assert len(zlib.decompress(body)) == 150 * (1 + 9 * 3)  # which checks the sum that the bands' sums were joined into
 
 
 def test_the_bytes_do_not_depend_on_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,64 @@
+"""The benchmark's diffusers beside the benchmark's engines: the same case must give the same picture."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from benchmarks.case import Case, Stopwatch, load_case, psnr
+from benchmarks.eager import first_noise, make_image, make_pipeline
+from benchmarks.engines import run_image
+from intaglio.noise import diffusers_noise
+from intaglio.serving.server import check_build
+from intaglio.stages.diffuse import Diffuse
+from intaglio.stages.preprocess import Preprocess
+from intaglio_export.build import BuildOptions, build_deployment
+from intaglio_export.command import ConsoleReporter
+
+CONFIG = """
+base: {architecture: sdxl-reduced, seed: 0}
+controlnets: {pose: {architecture: sdxl-reduced, seed: 1, type: pose}}
+profiles: {sizes: [[64, 64]], batch: 1, guidance: ["on"], text_chunks: 1}
+precision: fp32
+runtime: onnxruntime
+defaults: {steps: 6, guidance_scale: 5.0, scheduler: euler}
+"""
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    config = tmp_path_factory.mktemp("eager") / "reduced.yaml"
+    config.write_text(CONFIG + f"build: {config.parent / 'build'}\n")
+    with ConsoleReporter(Console(quiet=True)) as reporter:
+        build_deployment(config, BuildOptions(), reporter=reporter)
+    return load_case(config, steps=6, images=1)
+
+
+def test_eager_and_engines_make_the_same_picture(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = case.deployment
+    manifest, folder = check_build(deployment), deployment.build_folder
+    with Preprocess(manifest, folder) as preprocess, Diffuse(manifest, folder) as diffuse:
+        png = run_image(case, 0, (preprocess, diffuse), Stopwatch())
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the pipeline drew its own noise: what that is depends on torch's version and the pipeline's precision")
+
+    monkeypatch.setattr(diffusers.pipelines.controlnet.pipeline_controlnet_sd_xl, "randn_tensor", refuse)
+    theirs = np.asarray(make_image(make_pipeline(case, "cpu"), case, 0))
+    ours = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    assert ours.std() > 3
+    assert psnr(ours, theirs) > 60
+
+
+def test_a_pipeline_in_half_precision_is_given_the_noise_that_the_engines_start_from(case: Case) -> None:
+    expected = diffusers_noise(case.seed_of(3), (1, 4, 8, 8))
+    found = first_noise(case, 3, torch.float16)
+    assert found.dtype == torch.float16
+    np.testing.assert_allclose(found.float().numpy(), expected, rtol=1e-3, atol=1e-3)
