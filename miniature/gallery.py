@@ -38,12 +38,13 @@ def paint_gallery(out: Path) -> None:
     """Rows: text; then for every control type three maps, each beside its picture; then the LoRAs."""
     shown = cases(len(CONTROL_TYPES) * COLUMNS // 2)
     with Progress() as progress:
-        painter = Painter(progress, len(TEXT) + len(shown) + len(LORAS))
+        bar = progress.add_task("paint", total=len(TEXT) + len(shown) + len(LORAS))
+        painter = Painter(lambda pictures: progress.update(bar, advance=pictures))
         rows = [painter.paint(TEXT)]
         for index, kind in enumerate(CONTROL_TYPES):
             chosen = shown[index * COLUMNS // 2 : (index + 1) * COLUMNS // 2]
             maps = [control_map(case.scene, case.rendered, kind) for case in chosen]
-            pictures = painter.paint([case.prompt for case in chosen], kind=kind, maps=maps, what=kind)
+            pictures = painter.paint([case.prompt for case in chosen], kind=kind, maps=maps)
             rows.append([image for pair in zip(maps, pictures, strict=True) for image in pair])
         rows.append([painter.with_lora(f"{name}.safetensors", [prompt])[0] for name, prompt in LORAS])
     sheet = np.concatenate([np.concatenate(row, 1) for row in rows])
