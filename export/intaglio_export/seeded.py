@@ -239,18 +239,21 @@ def _pass_input_on(unet: Any) -> None:
     import torch
 
     latents, last, width = unet.config.in_channels, unet.up_blocks[-1].resnets[-1], unet.conv_in.out_channels
-    lanes = 2 * latents
+    lanes, group = 2 * latents, width // unet.config.norm_num_groups
+    whole = -(-lanes // group) * group  # no other channel shares a group with them, or the normalisation would depend on that one
     middle = unet.conv_in.kernel_size[0] // 2
     skip = last.conv_shortcut.in_channels - width  # where the skip connection begins in what the last block is given
     with torch.no_grad():
         for layer in (unet.conv_in, last.conv2, last.conv_shortcut):
-            layer.weight[:lanes] = 0
-            layer.bias[:lanes] = 0
-        unet.conv_norm_out.weight[:lanes], unet.conv_norm_out.bias[:lanes] = 1, 0
+            layer.weight[:whole] = 0
+            layer.bias[:whole] = 0
+        unet.conv_norm_out.weight[:whole], unet.conv_norm_out.bias[:whole] = 1, 0
         unet.conv_out.weight *= _RANDOM_PART
-        unet.conv_out.weight[:, :lanes] = 0
+        unet.conv_out.weight[:, :whole] = 0
         for channel in range(latents):
             for lane, sign in ((channel, 1), (latents + channel, -1)):
+                first = lane // group * group
+                filled = (min(first + group, lanes) - first) / group  # zeros beside the lanes lower what the normalisation divides by
                 unet.conv_in.weight[lane, channel, middle, middle] = sign
                 last.conv_shortcut.weight[lane, skip + lane, 0, 0] = 1
-                unet.conv_out.weight[channel, lane, middle, middle] = sign * _PASSED_ON
+                unet.conv_out.weight[channel, lane, middle, middle] = sign * _PASSED_ON * math.sqrt(filled)
