@@ -208,7 +208,7 @@ def make_network(component: str, seeded: Seeded, *, dtype: torch.dtype) -> nn.Mo
                 network = classes[kind].from_config(config)
     drawn = torch.from_numpy(TorchCpuGenerator(seeded.seed).randn((_DRAWN + 3,)))[:_DRAWN]  # 16 values are drawn at a time
     for name, parameter in list(network.named_parameters()):
-        values = _values(f"{component}.{name}", parameter.shape, drawn).to(dtype)
+        values = _values(f"{component}.{name}", parameter.shape, drawn, dtype)
         owner, _, own = name.rpartition(".")
         network.get_submodule(owner).register_parameter(own, torch.nn.Parameter(values, requires_grad=False))
     if kind == "unet":
@@ -220,12 +220,18 @@ def make_network(component: str, seeded: Seeded, *, dtype: torch.dtype) -> nn.Mo
     return made
 
 
-def _values(name: str, shape: torch.Size, drawn: Tensor) -> Tensor:
-    """Values of the parameter `name`, read on from a place of its own; scaled as the module's docstring says."""
-    import torch
+def _values(name: str, shape: torch.Size, drawn: Tensor, dtype: torch.dtype) -> Tensor:
+    """Values of the parameter `name`, read on from a place of its own; scaled as the module's docstring says.
 
+    Scaled and rounded before they are repeated: one pass over memory instead of five for a network of gigabytes.
+    """
     count, start = shape.numel(), int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % len(drawn)
-    values = torch.cat([drawn[start:], drawn.repeat((count + start) // len(drawn) + 1)])[:count].reshape(shape)
+    read = drawn[start : start + count] if start + count <= len(drawn) else drawn.roll(-start)[:count]
+    values = _scaled(name, shape, read).to(dtype)
+    return values.repeat(-(-count // len(values)))[:count].reshape(shape)
+
+
+def _scaled(name: str, shape: torch.Size, values: Tensor) -> Tensor:
     if len(shape) == 1:
         return 1 + 0.05 * values if name.endswith(".weight") else 0.02 * values
     if "_embedding.weight" in name:
