@@ -288,7 +288,8 @@ class Diffuse:
         for entry, pixels in zip(entries, maps, strict=False):
             if entry["control"] not in self._manifest.controlnets:
                 raise InvalidRequest("controls", f"{entry['control']!r} is unknown", allowed=", ".join(self._manifest.controlnets))
-            values = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32) / np.float32(255)
+            values = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
+            values /= np.float32(255)
             yield ControlPlan(entry["control"], values, float(entry["weight"]), float(entry["begin"]), float(entry["end"]))
 
     def _check(self, request: Conditioning) -> None:
@@ -398,7 +399,7 @@ class Diffuse:
         upload(unet["guidance_scale"], np.array([request.guidance_scale], np.float32))
         for place, plan in enumerate(request.controls):
             own = self._control_buffers(workspace, plan.control, place)
-            upload(own["control_image"], np.repeat(plan.map[None], count, axis=0))
+            upload(own["control_image"], plan.map[None] if count == 1 else np.repeat(plan.map[None], count, axis=0))
             upload(own["conditioning_scale"], np.array([plan.weight], np.float32))
 
     def _control_buffers(self, workspace: Workspace, control: str, place: int) -> dict[str, DeviceArray]:
