@@ -6,8 +6,11 @@ python -m benchmarks.building CASE.json WORK_FOLDER
 from __future__ import annotations
 
 import resource
+import threading
 import time
 from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
 
 import typer
 
@@ -17,14 +20,39 @@ from intaglio.card import PeakWatch
 from intaglio_export.build import BuildOptions, build_deployment
 from intaglio_export.stages import StageOutcome
 
+_EVERY: Final = 0.25
+
+
+class HostWatch:
+    """Most memory of its own that this process held: not the pages of mapped files, which `ru_maxrss` counts and anybody may have back."""
+
+    def __init__(self) -> None:
+        self.kib = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="host memory", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_EVERY):
+            fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
+            self.kib = max(self.kib, int(fields["RssAnon"].split()[0]))
+
 
 class Journal:
     """A reporter that prints a line a stage, and keeps what is known in the results."""
 
-    def __init__(self, work: Path, watch: PeakWatch, *, part: str = "build") -> None:
+    def __init__(self, work: Path, watch: PeakWatch, host: HostWatch, *, part: str = "build") -> None:
         self._work = work
         self._part = part
         self._watch = watch
+        self._host = host
         self._started = time.perf_counter()
         self.stages: dict[str, float] = {}
         self.resumed = False
@@ -52,6 +80,7 @@ class Journal:
             "seconds": round(time.perf_counter() - self._started, 3),
             "stages": self.stages,
             "host_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+            "host_peak_own_mib": self._host.kib >> 10,
             "card_peak_mib": None if self._watch.taken is None else self._watch.taken >> 20,
             "card_free_before_mib": None if self._watch.before is None else self._watch.before.free >> 20,
         }
@@ -60,8 +89,8 @@ class Journal:
 
 def main(case: Path, work: Path) -> None:
     """Build the case's deployment."""
-    with PeakWatch() as watch:
-        journal = Journal(work, watch)
+    with PeakWatch() as watch, HostWatch() as host:
+        journal = Journal(work, watch, host)
         build_deployment(Path(Case.read(case).config), BuildOptions(), reporter=journal)
         journal.keep(complete=True)
 

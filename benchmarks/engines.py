@@ -90,7 +90,8 @@ def _upload_noise(backend: Backend, arrays: Mapping[str, Any], inputs: list[str]
     generator = np.random.default_rng(0)
     for name in inputs:
         array = arrays[name]
-        values = generator.integers(0, 40000, array.shape) if array.dtype.kind == "i" else 0.3 * generator.standard_normal(array.shape)
+        whole = {"i": 40000, "u": 256}.get(array.dtype.kind)
+        values = 0.3 * generator.standard_normal(array.shape) if whole is None else generator.integers(0, whole, array.shape)
         backend.upload(array, values.astype(array.dtype))
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import typer
 from safetensors.numpy import load_file, save_file
 
-from benchmarks.building import Journal
+from benchmarks.building import HostWatch, Journal
 from benchmarks.case import psnr, spread
 from benchmarks.lora_files import LORAS, RETRAINED, LoraCase, config_of, prepare, use_in_fused
 from benchmarks.results import read_part, write_part
@@ -100,8 +100,8 @@ def build(case: LoraCase, work: Path) -> None:
 
 
 def _build(work: Path, name: str, part: str) -> None:
-    with PeakWatch() as watch:
-        journal = Journal(work, watch, part=part)
+    with PeakWatch() as watch, HostWatch() as host:
+        journal = Journal(work, watch, host, part=part)
         build_deployment(config_of(work, name), BuildOptions(), reporter=journal)
         journal.keep(complete=True)
 

@@ -35,4 +35,6 @@ PYTHON
 ) 9> /tmp/intaglio-setup.lock
 INTAGLIO_COMMIT=${INTAGLIO_COMMIT:-$(cat /tmp/bundle/COMMIT)}
 export INTAGLIO_COMMIT PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 PATH=/tmp/venv/bin:$PATH
+# torch takes a thread a core whoever else is at work: 64 threads in each of four jobs leave all of them waiting.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-8}
 cd "$root"

@@ -95,13 +95,14 @@ class ControlNetStep(nn.Module):
         conditioning_scale: Tensor,
         *residuals: Tensor,
     ) -> tuple[Tensor, ...]:
-        """`control_image` is [B, 3, H, W] in 0..1; residuals in and out are [N, c, h/s, w/s], the mid block's last."""
+        """`control_image` is [B, H, W, RGB] of bytes; residuals in and out are [N, c, h/s, w/s], the mid block's last."""
         rows, dtype = prompt_embeds.shape[0], prompt_embeds.dtype
+        image = control_image.float().permute(0, 3, 1, 2) / 255  # cast first: TensorRT does nothing else with bytes
         down, mid = self.controlnet(
             _model_input(state, input_scale, rows).to(dtype),
             timestep,
             encoder_hidden_states=prompt_embeds,
-            controlnet_cond=_repeated(self.embedding(control_image.to(dtype)), rows),
+            controlnet_cond=_repeated(self.embedding(image.to(dtype)), rows),
             added_cond_kwargs={"text_embeds": pooled_embeds, "time_ids": time_ids},
             return_dict=False,
         )
@@ -203,7 +204,7 @@ def example_inputs(network: NetworkSpec, sizes: Mapping[str, int], *, precision:
         elif spec.name == "latent_sample":
             inputs[spec.name] = real_range_latents(shape, seed=seed)
         elif spec.name == "control_image":
-            inputs[spec.name] = torch.rand(shape, generator=generator)
+            inputs[spec.name] = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
         elif spec.name == "coefficients":
             inputs[spec.name] = 0.5 * torch.randn(shape, generator=generator)
         else:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 from benchmarks import side_by_side
 from benchmarks.ballast import ballast
+from benchmarks.building import HostWatch
 from benchmarks.case import Case, load_case, psnr, spread
 from benchmarks.results import describe_machine, read_part, write_part
 from benchmarks.side_by_side import PARTS, Part, _wanted, agreement, gather, run_part, write_results
@@ -97,6 +100,14 @@ def test_parts_are_known() -> None:
     with pytest.raises(ConfigError, match=r"parts: x is unknown; parts are build, served"):
         _wanted("x")
     assert all((ROOT / f"{part.arguments[0].replace('.', '/')}.py").is_file() for part in PARTS)
+
+
+def test_a_build_says_what_memory_was_its_own() -> None:
+    with HostWatch() as host:
+        taken = np.ones(100 << 17)  # 100 MiB
+        time.sleep(0.6)
+        del taken
+    assert 100 << 10 < host.kib <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def test_ballast_without_a_card_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from intaglio.onnxruntime_engine import OnnxRuntimeBackend
 from intaglio.tensors import network_spec
 from intaglio_export import compile as compiling
 from intaglio_export import plan as planning
-from intaglio_export.build import BuildResult
-from intaglio_export.stages import Stage, StageStore
+from intaglio_export.build import BuildResult, _run_overlapped
+from intaglio_export.stages import Stage, StageOutcome, StageStore
 
 from .conftest import ROOT, Checkpoint, run_build, write_config
 
@@ -284,3 +285,36 @@ def test_missing_package_names_the_extra(checkpoint: Checkpoint, tmp_path: Path,
     monkeypatch.setattr(compiling, "_version", lambda name: None)
     with pytest.raises(MissingExtra, match=r"intaglio\[tensorrt\]"):
         compiling.resolve_platform(load_deployment(write_config(tmp_path / "a.yaml", checkpoint, runtime="tensorrt", target="sm89")))
+
+
+def overlapped(run: Callable[[Stage], StageOutcome]) -> tuple[StageOutcome, ...]:
+    kinds, networks = ("onnx", "engine", "verify"), ("text_encoder", "unet", "controlnet.pose")
+    return _run_overlapped([Stage(f"{kind}/{network}", {}, {}, lambda _: {}) for network in networks for kind in kinds], run)
+
+
+def test_one_network_is_compiled_at_a_time_while_the_one_before_is_verified() -> None:
+    verifying, compiling = threading.Event(), threading.Semaphore(1)
+
+    def run(stage: Stage) -> StageOutcome:
+        if stage.name.startswith("engine/"):
+            assert compiling.acquire(blocking=False), "two at once take 30 GiB of the host with SDXL's"
+            if stage.name == "engine/controlnet.pose":
+                assert verifying.wait(10), "the UNet waits for what has nothing to do with it"
+            compiling.release()
+        elif stage.name == "verify/unet":
+            verifying.set()
+        return StageOutcome(stage.name, True, "test", 0.0)
+
+    assert [outcome.name for outcome in overlapped(run)] == [
+        f"{kind}/{network}" for network in ("text_encoder", "unet", "controlnet.pose") for kind in ("onnx", "engine", "verify")
+    ]
+
+
+def test_an_engine_that_disagrees_ends_the_build() -> None:
+    def run(stage: Stage) -> StageOutcome:
+        if stage.name == "verify/unet":
+            raise BuildError("disagrees")
+        return StageOutcome(stage.name, True, "test", 0.0)
+
+    with pytest.raises(BuildError, match="disagrees"):
+        overlapped(run)

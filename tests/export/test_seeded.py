@@ -106,17 +106,33 @@ def test_activations_stay_far_inside_float16() -> None:
         assert largest_activation(make_network(component, SEEDED, dtype=torch.float32), run) < 100, component
 
 
-def test_a_trajectory_ends_with_latents_of_a_real_range() -> None:
-    unet = make_network("unet", SEEDED, dtype=torch.float32)
+def wide_architecture() -> dict[str, Any]:
+    """The reduced one with the first level of the full-size one, whose groups of ten channels are no multiple of the lanes passed on."""
+    unet = {**ARCHITECTURES["sdxl-reduced"]["unet"], "block_out_channels": [320, 128, 256]}
+    return {"unet": {**unet, "transformer_layers_per_block": [1, 1, 1]}}
+
+
+@pytest.mark.parametrize("architecture", ["sdxl-reduced", "wide"])
+def test_a_trajectory_ends_with_latents_of_a_real_range_and_small_errors_stay_small(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ARCHITECTURES, "wide", wide_architecture())  # type: ignore[arg-type]
+    unet = make_network("unet", Seeded(architecture, 0), dtype=torch.float32)
     scheduler = diffusers.EulerDiscreteScheduler.from_config(SEEDED.scheduler)
     scheduler.set_timesteps(30)
-    latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0)) * scheduler.init_noise_sigma
+    generator = torch.Generator().manual_seed(0)
+    latents = (torch.randn(1, 4, 16, 16, generator=generator) * scheduler.init_noise_sigma).repeat(2, 1, 1, 1)
     assert latents.std() > 10
     with torch.no_grad():
         for step, timestep in enumerate(scheduler.timesteps):
-            predicted = unet(**unet_inputs(latents, float(scheduler.sigmas[step])) | {"timestep": timestep})[0]
+            inputs = unet_inputs(latents, float(scheduler.sigmas[step]))
+            same = {"encoder_hidden_states": inputs["encoder_hidden_states"][:1].repeat(2, 1, 1)}
+            pooled = {key: value[:1].repeat(2, 1) for key, value in inputs["added_cond_kwargs"].items()}
+            predicted = unet(**inputs | same | {"added_cond_kwargs": pooled, "timestep": timestep})[0]
+            predicted[1] += 0.01 * torch.randn(predicted[1].shape, generator=generator)  # as if another implementation made the second
             latents = scheduler.step(predicted, timestep, latents).prev_sample
-    assert 0.3 < latents.std() < 2
+    assert 0.3 < latents[0].std() < 2
+    assert (latents[1] - latents[0]).norm() < 0.1 * latents[0].norm()
 
 
 def write(folder: Path, text: str) -> Path:

@@ -128,7 +128,7 @@ def _run_unet(module: Any, x: Mapping[str, Any]) -> dict[str, Any]:
 
 def _run_controlnet(module: Any, x: Mapping[str, Any]) -> dict[str, Any]:
     down_in, mid_in = _residuals(x)
-    image = x["control_image"].repeat(len(x["prompt_embeds"]) // len(x["control_image"]), 1, 1, 1)
+    image = (x["control_image"].float().permute(0, 3, 1, 2) / 255).repeat(len(x["prompt_embeds"]) // len(x["control_image"]), 1, 1, 1)
     down, mid = module(
         _model_input(x), x["timestep"][0], x["prompt_embeds"], image, conditioning_scale=x["conditioning_scale"],
         added_cond_kwargs=_conditions(x), return_dict=False,

@@ -55,8 +55,8 @@ class ControlPlan:
     """One control of a request: which ControlNet, from which map, how strongly, in which part of the trajectory."""
 
     control: str
-    map: Floats
-    """[3, H, W] in 0..1."""
+    map: NDArray[np.uint8]
+    """[H, W, RGB]."""
     weight: float
     begin: float
     end: float
@@ -288,8 +288,7 @@ class Diffuse:
         for entry, pixels in zip(entries, maps, strict=False):
             if entry["control"] not in self._manifest.controlnets:
                 raise InvalidRequest("controls", f"{entry['control']!r} is unknown", allowed=", ".join(self._manifest.controlnets))
-            values = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32) / np.float32(255)
-            yield ControlPlan(entry["control"], values, float(entry["weight"]), float(entry["begin"]), float(entry["end"]))
+            yield ControlPlan(entry["control"], pixels, float(entry["weight"]), float(entry["begin"]), float(entry["end"]))
 
     def _check(self, request: Conditioning) -> None:
         """Tensors agree with each other and with a built size; slices come from other processes, so nothing is assumed."""
@@ -318,7 +317,7 @@ class Diffuse:
         for name, shape in expected.items():
             if getattr(request, name).shape != shape:
                 raise InvalidRequest(name, f"shape {list(getattr(request, name).shape)}", allowed=str(list(shape)))
-        if channels and any(plan.map.shape != (3, size[1], size[0]) for plan in request.controls):
+        if channels and any(plan.map.shape != (size[1], size[0], 3) for plan in request.controls):
             raise InvalidRequest("control_maps", "wrong size", allowed=f"{size[0]}x{size[1]}")
 
     # --- text -------------------------------------------------------------------------------------------------------
