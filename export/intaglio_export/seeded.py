@@ -146,9 +146,11 @@ _DRAWN: Final = 1_048_573
 _RESIDUAL_GAIN: Final = 0.3
 """Of a ControlNet's output convolutions, which training starts at zero, over a plain layer's."""
 _RANDOM_PART: Final = 0.15
-"""Of what the UNet predicts, over a plain layer's: with Euler it leaves latents of a standard deviation of about one."""
-_PASSED_ON: Final = 0.97
-"""Of the UNet's input: just below one, or the trajectory would end in zeros, whose normalisation is noise."""
+"""Of what the UNet predicts, over a plain layer's: with Euler it leaves latents of a standard deviation of 0.5 to 0.9."""
+_PASSED_ON: Final = 0.94
+"""Of the UNet's input: below one, or the trajectory would end in zeros, whose normalisation is noise.
+
+An error of 1 % in every pass becomes 4.4 % of the last latents with 0.94, 8.9 % with 0.97 (reduced, with a first level of 320 channels)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,10 +227,15 @@ def _values(name: str, shape: torch.Size, drawn: Tensor, dtype: torch.dtype) -> 
 
     Scaled and rounded before they are repeated: one pass over memory instead of five for a network of gigabytes.
     """
+    import torch
+
     count, start = shape.numel(), int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % len(drawn)
     read = drawn[start : start + count] if start + count <= len(drawn) else drawn.roll(-start)[:count]
     values = _scaled(name, shape, read).to(dtype)
-    return values.repeat(-(-count // len(values)))[:count].reshape(shape)
+    whole = torch.empty(count, dtype=dtype)
+    for begin in range(0, count, len(values)):
+        whole[begin : begin + len(values)] = values[: count - begin]
+    return whole.reshape(shape)
 
 
 def _scaled(name: str, shape: torch.Size, values: Tensor) -> Tensor:
