@@ -26,7 +26,7 @@ from rich.console import Console
 from benchmarks.lora_files import LoraCase
 from benchmarks.lora_report import FIGURES, markdown_of, show
 from benchmarks.results import describe_machine, read_part
-from benchmarks.side_by_side import ROOT, STAND_IN, Part, run_part
+from benchmarks.side_by_side import ROOT, STAND_IN, Part, due_parts, run_part, wanted_parts
 from intaglio.card import read_card_memory
 from intaglio.manifest import write_json
 
@@ -94,16 +94,7 @@ def main(  # noqa: PLR0913, PLR0917  (each is one option)
     work.mkdir(parents=True, exist_ok=True)
     case.write(work / "case.json")
     machine, failed = describe_machine(ROOT), False
-    for part in PARTS:
-        left, there = ends - time.monotonic(), read_part(work, part.name)
-        if parts != "all" and part.name not in parts.split(","):
-            continue
-        if there is not None and "wall_seconds" in there and "failed" not in there and not again:
-            console.print(f"{part.name}: done before")
-            continue
-        if left < part.least_seconds:
-            console.print(f"{part.name}: {left:.0f} s left, not begun")
-            continue
+    for part, left in due_parts(wanted_parts(PARTS, parts), work, ends=ends, again=again, console=console):
         console.print(f"{part.name}: begins, {left:.0f} s left")
         values = run_part(Part(part.name, part.arguments[:1]), work / "case.json", work, seconds=left, extra=part.arguments[1:])
         failed |= "failed" in values

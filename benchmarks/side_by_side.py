@@ -10,7 +10,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Annotated, Any, Final
@@ -126,12 +126,28 @@ def write_results(out: Path, results: Mapping[str, Any]) -> None:
     out.with_suffix(".svg").write_text(chart_of(results), encoding="utf-8")
 
 
-def _wanted(parts: str) -> list[Part]:
-    names = [part.name for part in PARTS]
-    asked = names if parts == "all" else parts.split(",")
-    if unknown := sorted(set(asked) - set(names)):
-        raise ConfigError(f"parts: {', '.join(unknown)} is unknown; parts are {', '.join(names)}")
-    return [part for part in PARTS if part.name in asked]
+def wanted_parts(table: Sequence[Part], names: str) -> list[Part]:
+    """The parts of `table` that `names` lists with commas, in the table's order; "all" for all."""
+    known = [part.name for part in table]
+    asked = known if names == "all" else names.split(",")
+    if unknown := sorted(set(asked) - set(known)):
+        raise ConfigError(f"parts: {', '.join(unknown)} is unknown; parts are {', '.join(known)}")
+    return [part for part in table if part.name in asked]
+
+
+def due_parts(parts: Sequence[Part], work: Path, *, ends: float, again: bool, console: Console) -> Iterator[tuple[Part, float]]:
+    """Those that are not done and for which there is time until `ends` (monotonic), each with the seconds left; says why not others.
+
+    A part that its run did not live to see end has no `wall_seconds` yet.
+    """
+    for part in parts:
+        left, there = ends - time.monotonic(), read_part(work, part.name) or {}
+        if "wall_seconds" in there and "failed" not in there and not again:
+            console.print(f"{part.name}: done before")
+        elif left < part.least_seconds:
+            console.print(f"{part.name}: {left:.0f} s left, not begun")
+        else:
+            yield part, left
 
 
 def _extra(part: Part, *, each: int, soak: int, left: float) -> list[str]:
@@ -162,14 +178,7 @@ def main(  # noqa: PLR0913, PLR0917  (each is one option)
     case.write(case_file)
     machine = describe_machine(ROOT)
     failed = False
-    for part in _wanted(parts):
-        left, there = ends - time.monotonic(), read_part(work, part.name)
-        if there is not None and "failed" not in there and not again:
-            console.print(f"{part.name}: done before")
-            continue
-        if left < part.least_seconds:
-            console.print(f"{part.name}: {left:.0f} s left, not begun")
-            continue
+    for part, left in due_parts(wanted_parts(PARTS, parts), work, ends=ends, again=again, console=console):
         with ballast(free_gib if part.ballast and free_gib else None) as free:
             console.print(f"{part.name}: begins, {left:.0f} s left" + ("" if free is None else f", {free:.2f} GiB of the card free"))
             values = run_part(part, case_file, work, seconds=left, extra=_extra(part, each=each, soak=soak, left=left))

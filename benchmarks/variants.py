@@ -6,7 +6,6 @@ Every variant computes the same function; the relative error to the first one is
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -18,16 +17,10 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from rich.console import Console
 
 from benchmarks.case import Case
-from benchmarks.engines import time_passes
+from benchmarks.graphs import Workbench
 from benchmarks.results import write_part
-from intaglio.engine import Array, allocate_tensors
-from intaglio_export.compile import ENGINE_FILES, CompileJob, compile_network, resolve_platform
-from intaglio_export.graphs import example_inputs, export_network
-from intaglio_export.plan import ONNX_FILE, Plan
-from intaglio_export.stages import StageStore
-from intaglio_export.verify import open_verification_backend, relative_error
-
-_NETWORK: Final = "unet"
+from intaglio.engine import Array
+from intaglio_export.verify import relative_error
 
 
 class QueryScaled:
@@ -56,40 +49,20 @@ VARIANTS: Final[Mapping[str, Callable[[], Any]]] = {"sdpa": AttnProcessor2_0, "q
 
 def main(case: Path, work: Path, only: Annotated[str, typer.Option(help="Variants in a list with commas, or all.")] = "all") -> None:
     """Build and time each variant for the first size with guidance."""
-    deployment, console = Case.read(case).deployment, Console(highlight=False)
-    platform = resolve_platform(deployment)
-    plan = Plan(deployment, platform, StageStore(deployment.build / ".stages"))
-    profile = plan.profiles(_NETWORK)[0]
+    bench, console = Workbench(Case.read(case).deployment), Console(highlight=False)
     found: dict[str, Any] = {}
     first: Array | None = None
     for name in VARIANTS if only == "all" else only.split(","):
-        folder = work / "variants" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        started = time.perf_counter()
-        network = plan.network(_NETWORK)
+        network = bench.network()
         network.set_attn_processor(VARIANTS[name]())
-        export_network(network, _NETWORK, folder / ONNX_FILE, architecture=plan.architecture, precision=deployment.precision)
-        exported = time.perf_counter() - started
-        job = CompileJob(
-            onnx=folder / ONNX_FILE, network=plan.spec(_NETWORK), profiles=(profile,), precision=deployment.precision,
-            timing_cache=folder / "timing.cache",
-        )  # fmt: skip
-        compile_network(job, folder, platform=platform)
-        built = time.perf_counter() - started - exported
-        with open_verification_backend(platform, threads=deployment.execution.threads) as backend:
-            engine = backend.load(job.network, folder / ENGINE_FILES[platform.runtime], precision=deployment.precision)
-            sizes = {axis: size.optimum for axis, size in profile.axes.items()}
-            arrays = allocate_tensors(backend, engine, sizes)
-            for tensor, values in example_inputs(job.network, sizes, precision=deployment.precision, seed=1).items():
-                backend.upload(arrays[tensor], values.numpy())
-            taken = time_passes(backend, engine.bind(sizes, arrays))
-            output = backend.download(arrays[job.network.outputs[0].name])
-            engine.close()
-        first = output if first is None else first
-        found[name] = {"pass": taken, "export_seconds": exported, "build_seconds": built, "error": relative_error(output, first)}
-        write_part(work, "variants", {"profile": profile.name, "runtime": platform.runtime, "variants": found})
-        console.print(f"{name}: {1000 * taken['median']:.2f} ms, built in {built:.0f} s, relative error {found[name]['error']:.2g}")
-        if not np.isfinite(output).all():
+        timed = bench.build_and_time(network, work / "variants" / name)
+        first = timed.output if first is None else first
+        error = relative_error(timed.output, first)
+        found[name] = {"pass": timed.passes, "export_seconds": timed.export_seconds, "build_seconds": timed.build_seconds, "error": error}
+        write_part(work, "variants", {"profile": bench.profile.name, "runtime": bench.platform.runtime, "variants": found})
+        milliseconds = 1000 * timed.passes["median"]
+        console.print(f"{name}: {milliseconds:.2f} ms, built in {timed.build_seconds:.0f} s, relative error {error:.2g}")
+        if not np.isfinite(timed.output).all():
             raise ValueError(f"{name}: values that are not finite")
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from benchmarks import side_by_side
 from benchmarks.ballast import ballast
 from benchmarks.building import HostWatch
 from benchmarks.case import Case, load_case, psnr, spread
 from benchmarks.results import describe_machine, read_part, write_part
-from benchmarks.side_by_side import PARTS, Part, _wanted, agreement, gather, run_part, write_results
+from benchmarks.side_by_side import PARTS, Part, agreement, due_parts, gather, run_part, wanted_parts, write_results
 from benchmarks.soak import make_jobs, slope, summarise
 from intaglio.errors import ConfigError
 
@@ -95,10 +96,10 @@ def test_results_hold_what_was_done(tmp_path: Path) -> None:
 
 
 def test_parts_are_known() -> None:
-    assert _wanted("all") == list(PARTS)
-    assert [part.name for part in _wanted("soak,build")] == ["build", "soak"]
+    assert wanted_parts(PARTS, "all") == list(PARTS)
+    assert [part.name for part in wanted_parts(PARTS, "soak,build")] == ["build", "soak"]
     with pytest.raises(ConfigError, match=r"parts: x is unknown; parts are build, served"):
-        _wanted("x")
+        wanted_parts(PARTS, "x")
     assert all((ROOT / f"{part.arguments[0].replace('.', '/')}.py").is_file() for part in PARTS)
 
 
@@ -133,3 +134,18 @@ def test_soak_requests_differ_and_memory_is_judged_once_settled() -> None:
     assert found["host_slope_mib_per_100"] == pytest.approx(0.0, abs=1e-9)
     assert found["card_slope_mib_per_100"] is None
     assert (found["images"], found["different_from_first"]) == (8, ["a"])
+
+
+def test_only_what_ended_well_counts_as_done(tmp_path: Path) -> None:
+    parts = [Part(name, (), least_seconds=10) for name in ("done", "failed", "killed", "new")]
+    write_part(tmp_path, "done", {"wall_seconds": 1.0})
+    write_part(tmp_path, "failed", {"wall_seconds": 1.0, "failed": "exit 1"})
+    write_part(tmp_path, "killed", {"seconds": {}})
+
+    def due(seconds: float, *, again: bool = False) -> list[str]:
+        ends = time.monotonic() + seconds
+        return [part.name for part, _ in due_parts(parts, tmp_path, ends=ends, again=again, console=Console(quiet=True))]
+
+    assert due(60) == ["failed", "killed", "new"]
+    assert due(60, again=True) == ["done", "failed", "killed", "new"]
+    assert due(5) == []

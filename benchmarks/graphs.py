@@ -1,0 +1,69 @@
+"""Another graph of the UNet, built for one profile and timed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.engines import time_passes
+from intaglio.config import Deployment
+from intaglio.engine import Array, allocate_tensors
+from intaglio_export.compile import ENGINE_FILES, CompileJob, compile_network, resolve_platform
+from intaglio_export.graphs import example_inputs, export_network
+from intaglio_export.plan import ONNX_FILE, Plan
+from intaglio_export.stages import StageStore
+from intaglio_export.verify import open_verification_backend
+
+NETWORK: Final = "unet"
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A graph built and run."""
+
+    passes: dict[str, float]
+    """Seconds of one pass."""
+    output: Array
+    export_seconds: float
+    build_seconds: float
+
+
+class Workbench:
+    """A deployment's UNet, as often as it is wanted, and its first profile."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.platform = resolve_platform(deployment)
+        self.deployment = deployment
+        plan = self._plan()
+        self.architecture, self.spec, self.profile = plan.architecture, plan.spec(NETWORK), plan.profiles(NETWORK)[0]
+
+    def _plan(self) -> Plan:
+        return Plan(self.deployment, self.platform, StageStore(self.deployment.build / ".stages"))
+
+    def network(self) -> Any:
+        """A UNet that nobody has changed yet: a plan keeps its own."""
+        return self._plan().network(NETWORK)
+
+    def build_and_time(self, network: Any, folder: Path) -> Timed:
+        """Export `network` into `folder`, compile it there and run it on fixed inputs."""
+        folder.mkdir(parents=True, exist_ok=True)
+        started, precision, spec = time.perf_counter(), self.deployment.precision, self.spec
+        export_network(network, NETWORK, folder / ONNX_FILE, architecture=self.architecture, precision=precision)
+        exported = time.perf_counter()
+        job = CompileJob(
+            onnx=folder / ONNX_FILE, network=spec, profiles=(self.profile,), precision=precision, timing_cache=folder / "timing.cache"
+        )
+        compile_network(job, folder, platform=self.platform)
+        built = time.perf_counter()
+        with open_verification_backend(self.platform, threads=self.deployment.execution.threads) as backend:
+            engine = backend.load(spec, folder / ENGINE_FILES[self.platform.runtime], precision=precision)
+            sizes = {axis: size.optimum for axis, size in self.profile.axes.items()}
+            arrays = allocate_tensors(backend, engine, sizes)
+            for tensor, values in example_inputs(spec, sizes, precision=precision, seed=1).items():
+                backend.upload(arrays[tensor], values.numpy())
+            passes = time_passes(backend, engine.bind(sizes, arrays))
+            output = backend.download(arrays[spec.outputs[0].name])
+            engine.close()
+        return Timed(passes, output, exported - started, built - exported)
