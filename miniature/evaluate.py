@@ -1,6 +1,6 @@
 """Measure the miniature against ground truth, on the CPU: text, controls, LoRAs, autoencoder. Prints one JSON.
 
-    python -m miniature.evaluate --json miniature/evaluation.json      # 200 held-out prompts, 8 minutes on 2 quiet cores
+    python -m miniature.evaluate --json miniature/evaluation.json      # 200 held-out prompts, 9 minutes on 2 cores
     python -m miniature.evaluate --quick --json out/miniature.json     # a third of it, 6 minutes
 
 Exit code 0 only when every threshold holds. Pictures: 20 Euler steps, CFG 4, seed i for prompt i.
