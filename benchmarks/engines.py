@@ -24,7 +24,7 @@ from intaglio.serving.server import check_build
 from intaglio.stages.diffuse import Diffuse
 from intaglio.stages.postprocess import postprocess
 from intaglio.stages.preprocess import Preprocess
-from intaglio.tensors import axis_sizes, controlnet_name, network_spec
+from intaglio.tensors import axis_sizes, context_name, controlnet_name, network_spec
 from intaglio_client import Control, Parameters
 from intaglio_client.parameters import tensors_from_parameters
 
@@ -67,7 +67,8 @@ def run_image(case: Case, image: int, stages: tuple[Preprocess, Diffuse], watch:
 def measure_engines(manifest: BuildManifest, folder: Path, case: Case) -> dict[str, dict[str, float]]:
     """Seconds of one pass of each engine by itself, on random inputs: what the device needs, nothing else."""
     backend = open_backend(manifest)
-    names = ["text_encoder", "text_encoder_2", "unet", "vae_decoder", *([] if case.control is None else [controlnet_name(case.control)])]
+    steps = ["unet", *([] if case.control is None else [controlnet_name(case.control)])]
+    names = ["text_encoder", "text_encoder_2", *steps, *map(context_name, steps), "vae_decoder"]
     found = {}
     try:
         for name in names:

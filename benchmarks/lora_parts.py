@@ -32,13 +32,14 @@ from intaglio.config import Deployment, load_deployment
 from intaglio.engine import Array
 from intaglio.errors import IntaglioError
 from intaglio.lora_merge import LoraMerge
-from intaglio.lora_switch import LoraSwitch, open_layers
+from intaglio.lora_switch import LoraSwitch, network_of_weight, open_layers
 from intaglio.manifest import BuildManifest, read_manifest
 from intaglio.models import SDXL, numpy_type
 from intaglio.request import string_tensor
 from intaglio.served_loras import LORAS_FOLDER, LoraStore, ResolvedLora
 from intaglio.stages.diffuse import Diffuse
 from intaglio.stages.preprocess import Preprocess
+from intaglio.tensors import context_name
 from intaglio_export.build import BuildOptions, build_deployment
 
 PROMPT: Final = "a person dancing on a beach"
@@ -220,13 +221,17 @@ def _staging(switch: LoraSwitch, merge: LoraMerge, pair: Set) -> dict[str, Any]:
 
 
 def refit(case: LoraCase, work: Path) -> None:
-    """The bare refit of pristine values into the UNet."""
+    """The bare refit of pristine values into the UNet, and of all of them into its context."""
     values: dict[str, Any] = {"counts": {}}
     with opened(work, "swap") as (deployment, manifest, drawing):
         engine, backend = drawing.diffuse._engines["unet"], drawing.diffuse._backend
         file = open_layers(manifest, deployment.build_folder).pristine["unet"]
         dtype = "float16" if engine.precision == "fp16" else "float32"
-        pageable = {name: np.array(file.read(name), dtype) for name in file.tensors}
+        every = {name: np.array(file.read(name), dtype) for name in file.tensors}
+        context = {name: values for name, values in every.items() if network_of_weight("unet", name) != "unet"}
+        pageable = {name: values for name, values in every.items() if name not in context}
+        of_context = drawing.diffuse._engines[context_name("unet")]
+        values["context"] = spread([_timed(partial(of_context.refit, context)) for _ in range(max(case.swaps // 2, 2))])
         names, count = list(pageable), max(case.swaps // 2, 2)
         started = time.perf_counter()
         joined = engine.joined({name: array.size for name, array in pageable.items()})

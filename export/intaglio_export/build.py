@@ -42,7 +42,7 @@ from intaglio.solvers import SchedulerConfig
 from intaglio.whole_files import storage_problem
 from intaglio_export.compile import ENGINE_FILES, Platform, resolve_platform
 from intaglio_export.loras import publish_registry
-from intaglio_export.plan import PRISTINE_FILE, Plan
+from intaglio_export.plan import PRISTINE_FILE, Plan, component_of
 from intaglio_export.repository import REPOSITORY, RepositoryOptions, repository_files, write_repository
 from intaglio_export.stages import Stage, StageOutcome, StageStore
 from intaglio_export.verify import NOT_VERIFIED
@@ -197,9 +197,9 @@ def _run_overlapped(stages: Sequence[Stage], run: Callable[[Stage], StageOutcome
 
 def _by_size(stage: Stage) -> int:
     """Sorts the networks by how long they take; `fuse`, which all need, first."""
-    network = stage.name.partition("/")[2]
+    component = component_of(stage.name.partition("/")[2])
     order = ("", "unet", "controlnet", "text_encoder_2")
-    kind = network.partition(".")[0]
+    kind = component.partition(".")[0]
     return order.index(kind) if kind in order else len(order)
 
 
@@ -270,8 +270,8 @@ def _network_file(plan: Plan, network: str) -> NetworkFile:
         raise BuildError(f"engine/{network}: its record disappeared while building; build again")
     files = {f"{folder}/{name}": digest for name, digest in record.files.items()}
     pristine = None
-    if plan.swaps and network in SWAPPED:
-        source, pristine = plan.store.path(plan.pristine(network)) / PRISTINE_FILE, f"{folder}/{PRISTINE_FILE}"
+    if plan.swaps and (source := _pristine_file(plan, network)) is not None:
+        pristine = f"{folder}/{PRISTINE_FILE}"
         files[pristine] = plan.store.digests.digest(source)
     return NetworkFile(
         path=f"{folder}/{ENGINE_FILES[plan.platform.runtime]}",
@@ -280,6 +280,12 @@ def _network_file(plan: Plan, network: str) -> NetworkFile:
         pristine=pristine,
         **_verification(plan, network),
     )
+
+
+def _pristine_file(plan: Plan, network: str) -> Path | None:
+    """What LoRAs change of the component `network`, in the store; None for a network that is none of these."""
+    component = next((one for one in SWAPPED if one == network), None)
+    return None if component is None else plan.store.path(plan.pristine(component)) / PRISTINE_FILE
 
 
 def _verification(plan: Plan, network: str) -> dict[str, Any]:
@@ -311,8 +317,8 @@ def _assemble(plan: Plan, manifest: BuildManifest, folder: Path, *, force: bool)
     for network, file in manifest.networks.items():
         store = plan.store.path(plan.engine(network))
         sources |= {name: store / Path(name).relative_to(Path(file.path).parent) for name in file.files}
-        if file.pristine is not None:
-            sources[file.pristine] = plan.store.path(plan.pristine(network)) / PRISTINE_FILE
+        if file.pristine is not None and (store_file := _pristine_file(plan, network)) is not None:
+            sources[file.pristine] = store_file
         compiled = Path(file.path).with_name(RUNTIME_CACHE_NAME)
         if (store / compiled.name).is_file() and not (folder / compiled).is_file():
             sources[str(compiled)] = store / compiled.name  # what verification compiled for this card

@@ -9,10 +9,11 @@ Weights and activations have the network's precision; the solver's state, guidan
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,17 +35,83 @@ as any size needs."""
 TRACED_MATRIX: Final = {"i": 6, "o": 10, "r": 4}
 
 
+def cross_attentions(network: nn.Module) -> list[nn.Module]:
+    """The layers of a UNet or a ControlNet that attend to the prompt, in the order in which a pass comes to them."""
+    blocks = [network.get_submodule(name) for name in ("down_blocks", "mid_block", "up_blocks") if hasattr(network, name)]
+    return [layer for block in blocks for name, layer in block.named_modules() if name.endswith(".attn2")]
+
+
+def _keys_and_values(layer: Any, prompt: Tensor) -> tuple[Tensor, Tensor]:
+    """[N, heads, T, width] each, of the prompt's embeddings [N, T, C]; the keys with attention's scale in them."""
+    keys, values = (project(prompt).unflatten(-1, (layer.heads, -1)).transpose(1, 2) for project in (layer.to_k, layer.to_v))
+    return keys * layer.scale, values
+
+
+class _GivenContext:
+    """A processor of diffusers' attention to which keys and values are given: they do not change from step to step."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        self._keys = keys
+        self._values = values
+
+    def __call__(self, layer: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any) -> Tensor:
+        """[N, tokens, C] -> [N, tokens, C]."""
+        queries = layer.to_q(hidden_states).unflatten(-1, (layer.heads, -1)).transpose(1, 2)
+        mixed = (queries @ self._keys.transpose(2, 3)).softmax(-1) @ self._values
+        return layer.to_out[0](mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def _attending(layers: Sequence[Any], context: Sequence[Tensor]) -> Iterator[None]:
+    """`layers` attend to `context` (keys and values of each in turn) inside; the network is as it was afterwards."""
+    before = [layer.processor for layer in layers]
+    try:
+        for layer, keys, values in zip(layers, context[::2], context[1::2], strict=True):
+            layer.processor = _GivenContext(keys, values)
+        yield
+    finally:
+        for layer, processor in zip(layers, before, strict=True):
+            layer.processor = processor
+
+
+class UNetContext(nn.Module):
+    """The keys and values of the UNet's cross-attentions."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, prompt_embeds: Tensor) -> tuple[Tensor, ...]:
+        """[N, T, C] -> keys and values of each layer in turn."""
+        return tuple(values for layer in cross_attentions(self.unet) for values in _keys_and_values(layer, prompt_embeds))
+
+
+class ControlNetContext(nn.Module):
+    """The embedding of the control image; the keys and values of the ControlNet's cross-attentions."""
+
+    def __init__(self, controlnet: nn.Module) -> None:
+        super().__init__()
+        self.controlnet = controlnet
+
+    def forward(self, prompt_embeds: Tensor, control_image: Tensor) -> tuple[Tensor, ...]:
+        """`control_image` is [B, H, W, RGB] of bytes; its embedding [B, h, w, c]."""
+        image = control_image.float().permute(0, 3, 1, 2) / 255  # cast first: TensorRT does nothing else with bytes
+        embedding = self.controlnet.get_submodule("controlnet_cond_embedding")(image.to(prompt_embeds.dtype))
+        context = (values for layer in cross_attentions(self.controlnet) for values in _keys_and_values(layer, prompt_embeds))
+        return embedding.permute(0, 2, 3, 1), *context
+
+
 class UNetStep(nn.Module):
     """One solver step: UNet, classifier-free guidance and the linear update of the state."""
 
     def __init__(self, unet: nn.Module) -> None:
         super().__init__()
         self.unet = unet
+        self._layers = cross_attentions(unet)
 
     def forward(  # noqa: PLR0913, PLR0917  (the tensor table's inputs, in its order)
         self,
         state: Tensor,
-        prompt_embeds: Tensor,
         pooled_embeds: Tensor,
         time_ids: Tensor,
         timestep: Tensor,
@@ -52,19 +119,23 @@ class UNetStep(nn.Module):
         guidance_scale: Tensor,
         coefficients: Tensor,
         noise: Tensor,
-        *residuals: Tensor,
+        *rest: Tensor,
     ) -> Tensor:
-        """[4, B, 4, h, w] state -> the next one. `coefficients` is [4, 6]; residuals are [N, c, h/s, w/s], the mid block's last."""
-        rows, images = prompt_embeds.shape[0], state.shape[1]
-        eps = self.unet(
-            _model_input(state, input_scale, rows).to(prompt_embeds.dtype),
-            timestep,
-            encoder_hidden_states=prompt_embeds,
-            added_cond_kwargs={"text_embeds": pooled_embeds, "time_ids": time_ids},
-            down_block_additional_residuals=residuals[:-1],
-            mid_block_additional_residual=residuals[-1],
-            return_dict=False,
-        )[0].float()
+        """[4, B, 4, h, w] state -> the next one. `coefficients` is [4, 6]; `rest` are the residuals [N, h/s, w/s, c], the mid block's
+        last, then keys and values.
+        """
+        rows, images = pooled_embeds.shape[0], state.shape[1]
+        (*down, mid), context = _residuals_and_context(rest, self._layers)
+        with _attending(self._layers, context):
+            eps = self.unet(
+                _model_input(state, input_scale, rows).to(pooled_embeds.dtype),
+                timestep,
+                encoder_hidden_states=None,
+                added_cond_kwargs={"text_embeds": pooled_embeds, "time_ids": time_ids},
+                down_block_additional_residuals=tuple(down),
+                mid_block_additional_residual=mid,
+                return_dict=False,
+            )[0].float()
         # Without guidance N = B and both are the same rows: their difference is 0, so one graph serves both modes.
         negative, positive = eps[:images], eps[rows - images :]
         eps = negative + guidance_scale * (positive - negative)
@@ -78,36 +149,43 @@ class ControlNetStep(nn.Module):
 
     def __init__(self, controlnet: nn.Module) -> None:
         super().__init__()
-        # The control image is embedded once an image, not once a row; the ControlNet proper (a shallow copy) gets the embedding.
-        self.embedding = controlnet.get_submodule("controlnet_cond_embedding")
+        # The ControlNet proper (a shallow copy) is given the embedding of the control image.
         self.controlnet = copy.copy(controlnet)
         self.controlnet._modules = {**controlnet._modules, "controlnet_cond_embedding": nn.Identity()}
+        self._layers = cross_attentions(controlnet)
 
     def forward(  # noqa: PLR0913, PLR0917  (the tensor table's inputs, in its order)
         self,
         state: Tensor,
-        prompt_embeds: Tensor,
         pooled_embeds: Tensor,
         time_ids: Tensor,
         timestep: Tensor,
         input_scale: Tensor,
-        control_image: Tensor,
+        control_embedding: Tensor,
         conditioning_scale: Tensor,
-        *residuals: Tensor,
+        *rest: Tensor,
     ) -> tuple[Tensor, ...]:
-        """`control_image` is [B, H, W, RGB] of bytes; residuals in and out are [N, c, h/s, w/s], the mid block's last."""
-        rows, dtype = prompt_embeds.shape[0], prompt_embeds.dtype
-        image = control_image.float().permute(0, 3, 1, 2) / 255  # cast first: TensorRT does nothing else with bytes
-        down, mid = self.controlnet(
-            _model_input(state, input_scale, rows).to(dtype),
-            timestep,
-            encoder_hidden_states=prompt_embeds,
-            controlnet_cond=_repeated(self.embedding(image.to(dtype)), rows),
-            added_cond_kwargs={"text_embeds": pooled_embeds, "time_ids": time_ids},
-            return_dict=False,
-        )
+        """`control_embedding` is [B, h, w, c]; `rest` as for the UNet, residuals out as in."""
+        rows, dtype = pooled_embeds.shape[0], pooled_embeds.dtype
+        residuals, context = _residuals_and_context(rest, self._layers)
+        with _attending(self._layers, context):
+            down, mid = self.controlnet(
+                _model_input(state, input_scale, rows).to(dtype),
+                timestep,
+                encoder_hidden_states=None,
+                controlnet_cond=_repeated(control_embedding.permute(0, 3, 1, 2), rows),
+                added_cond_kwargs={"text_embeds": pooled_embeds, "time_ids": time_ids},
+                return_dict=False,
+            )
         scale = conditioning_scale.to(dtype)
-        return tuple(before + scale * own for before, own in zip(residuals, (*down, mid), strict=True))
+        sums = (before + scale * own for before, own in zip(residuals, (*down, mid), strict=True))
+        return tuple(values.permute(0, 2, 3, 1) for values in sums)
+
+
+def _residuals_and_context(rest: Sequence[Tensor], layers: Sequence[Any]) -> tuple[list[Tensor], Sequence[Tensor]]:
+    """Residuals [N, c, h/s, w/s], and the keys and values of `layers`, which come behind them."""
+    end = len(rest) - 2 * len(layers)
+    return [values.permute(0, 3, 1, 2) for values in rest[:end]], rest[end:]
 
 
 class _Whole(nn.Module):
@@ -162,7 +240,9 @@ _WRAPPERS: Final[Mapping[str, Callable[[nn.Module], nn.Module]]] = {
     "text_encoder": TextEncoder,
     "text_encoder_2": TextEncoder,
     "unet": UNetStep,
+    "unet_context": UNetContext,
     "controlnet": ControlNetStep,
+    "controlnet_context": ControlNetContext,
     "vae_decoder": VaeDecoder,
     "vae_encoder": VaeEncoder,
     LORA_MERGE: LoraMerge,
@@ -208,7 +288,7 @@ def example_inputs(network: NetworkSpec, sizes: Mapping[str, int], *, precision:
         elif spec.name == "coefficients":
             inputs[spec.name] = 0.5 * torch.randn(shape, generator=generator)
         else:
-            scale = 0.1 if "residual" in spec.name else 1.0
+            scale = 0.1 if "residual" in spec.name else shape[-1] ** -0.5 if spec.name.startswith("keys_") else 1.0
             dtype = TORCH_DTYPES[precision] if spec.dtype == "compute" else torch.float32
             inputs[spec.name] = (scale * torch.randn(shape, generator=generator)).to(dtype)
     return inputs
@@ -228,13 +308,13 @@ def export_network(model: nn.Module, name: str, path: Path, *, architecture: Arc
     inputs = {name: value.to(device) for name, value in example_inputs(network, sizes, precision=precision).items()}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # tracing warns of every Python comparison in diffusers; verification judges the result
-        if network_kind(name) in ("unet", "controlnet", LORA_MERGE):
-            _export_steps(wrapper, network, inputs, path)
-        else:
+        if isinstance(wrapper, _Whole):
             _export_with_optimum(wrapper, network, inputs, path)
+        else:
+            _export_traced(wrapper, network, inputs, path)
 
 
-def _export_steps(wrapper: nn.Module, network: NetworkSpec, inputs: Mapping[str, Tensor], path: Path) -> None:
+def _export_traced(wrapper: nn.Module, network: NetworkSpec, inputs: Mapping[str, Tensor], path: Path) -> None:
     torch.onnx.export(
         wrapper,
         tuple(inputs[spec.name] for spec in network.inputs),

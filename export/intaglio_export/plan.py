@@ -20,9 +20,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from intaglio.config import Deployment
+from intaglio.config import Deployment, Swap
 from intaglio.errors import BuildError, ConfigError
-from intaglio.lora_switch import SWAPPED
+from intaglio.lora_files import Component
+from intaglio.lora_switch import SWAPPED, SWAPPED_NETWORKS
 from intaglio.manifest import content_key
 from intaglio.tensors import (
     LORA_MERGE,
@@ -30,6 +31,7 @@ from intaglio.tensors import (
     NetworkSpec,
     Profile,
     architecture_from_configs,
+    context_name,
     controlnet_name,
     network_kind,
     network_spec,
@@ -47,12 +49,16 @@ log = logging.getLogger(__name__)
 ONNX_FILE: Final = "model.onnx"
 PRISTINE_FILE: Final = "pristine.safetensors"
 _VERIFICATION_FILE: Final = "verification.json"
+_CONTEXT: Final = "_context"
 _TORCH_STACK: Final = ("torch", "diffusers", "transformers")
 
 
 def component_of(network: str) -> str:
-    """Which weights a network has: both VAE graphs come from `vae`."""
-    return "vae" if network in ("vae_decoder", "vae_encoder") else network
+    """Which weights a network has: both VAE graphs come from `vae`, the context of a UNet or ControlNet from that."""
+    if network in ("vae_decoder", "vae_encoder"):
+        return "vae"
+    kind, dot, control = network.partition(".")
+    return kind.removesuffix(_CONTEXT) + dot + control
 
 
 @dataclass
@@ -128,9 +134,10 @@ class Plan:
     @property
     def networks(self) -> tuple[str, ...]:
         """Every network to build."""
-        controls = tuple(controlnet_name(control) for control in self.deployment.controlnets)
+        steps = ("unet", *map(controlnet_name, self.deployment.controlnets))
         merge = (LORA_MERGE,) if self.swaps else ()
-        return ("text_encoder", "text_encoder_2", "unet", *controls, "vae_decoder", "vae_encoder", *merge)
+        with_context = (name for step in steps for name in (step, context_name(step)))
+        return ("text_encoder", "text_encoder_2", *with_context, "vae_decoder", "vae_encoder", *merge)
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -213,13 +220,14 @@ class Plan:
         versions: dict[str, str] = {self.platform.runtime: self.platform.version}
         return Stage(f"engine/{network}", inputs, versions, lambda work: self._make_engine(network, work))
 
-    def _swap_of(self, network: str) -> str:
-        return self.deployment.swap if network in SWAPPED else "off"
+    def _swap_of(self, network: str) -> Swap:
+        return self.deployment.swap if network in SWAPPED_NETWORKS else "off"
 
-    def pristine(self, network: str) -> Stage:
-        """The weights of `network` that LoRAs may change, under the names that its engine has for them."""
-        inputs = {"onnx": self.onnx(network).key, "swap": self.deployment.swap, "reader": _source_digest("pristine.py")}
-        return Stage(f"pristine/{network}", inputs, _versions(*_TORCH_STACK), lambda work: self._make_pristine(network, work))
+    def pristine(self, component: Component) -> Stage:
+        """The weights of `component` that LoRAs may change, under the names that its engines have for them."""
+        graphs = [self.onnx(network).key for network in SWAPPED[component]]
+        inputs = {"onnx": graphs, "swap": self.deployment.swap, "reader": _source_digest("pristine.py")}
+        return Stage(f"pristine/{component}", inputs, _versions(*_TORCH_STACK), lambda work: self._make_pristine(component, work))
 
     def verify(self, network: str) -> Stage | None:
         """The comparison with PyTorch; None where the engine cannot run."""
@@ -293,16 +301,16 @@ class Plan:
             profiles=self.profiles(network),
             precision=self.deployment.precision,
             timing_cache=self.store.folder / "timing" / f"{self.platform.runtime}-{self.platform.version}-{self.platform.target}.cache",
-            swap=self.deployment.swap if network in SWAPPED else "off",
+            swap=self._swap_of(network),
         )
         return compile_network(job, work, platform=self.platform)
 
-    def _make_pristine(self, network: str, work: Path) -> dict[str, Any]:
+    def _make_pristine(self, component: Component, work: Path) -> dict[str, Any]:
         from intaglio_export.graphs import wrap_network
         from intaglio_export.pristine import write_pristine
 
-        wrapper = wrap_network(network, self.network(network))
-        onnx = self.store.path(self.onnx(network)) / ONNX_FILE
+        wrapper = wrap_network(component, self.network(component))
+        onnx = [self.store.path(self.onnx(network)) / ONNX_FILE for network in SWAPPED[component]]
         return {"targets": write_pristine(work / PRISTINE_FILE, wrapper, onnx=onnx, swap=self.deployment.swap)}
 
     def _make_verification(self, network: str, work: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,22 +19,22 @@ from intaglio_export.compile import is_swapped
 __all__ = ["write_pristine"]
 
 
-def write_pristine(path: Path, wrapper: nn.Module, *, onnx: Path, swap: Swap) -> int:
-    """Write the swapped weights of `wrapper` (a network as it was exported to `onnx`) under the graph's names; returns how many.
+def write_pristine(path: Path, wrapper: nn.Module, *, onnx: Sequence[Path], swap: Swap) -> int:
+    """Write the swapped weights of `wrapper` (a network as it was exported to the graphs `onnx`) under their names; returns how many.
 
-    A layer that the graph does not have is listed in the metadata as `unused`, one that `swap` leaves out as `frozen`.
+    A layer that no graph has is listed in the metadata as `unused`, one that `swap` leaves out as `frozen`.
 
     Raises:
-        BuildError: the graph has none of the weights that LoRAs change.
+        BuildError: the graphs have none of the weights that LoRAs change.
     """
-    graph = initializers(onnx)
+    known = {name for graph in onnx for name in initializers(graph)}
     parameters = {name: values.detach() for name, values in wrapper.named_parameters()}
     layers = layer_table({"unet": {name: tuple(values.shape) for name, values in parameters.items()}})["unet"]
     tensors: dict[str, Tensor] = {}
     others: dict[str, dict[str, tuple[int, ...]]] = {"unused": {}, "frozen": {}}
     for layer, shape in layers.items():
         name = f"{layer}.weight"
-        found = next((known for known in (name, f"{name}.T") if known in graph), None)
+        found = next((one for one in (name, f"{name}.T") if one in known), None)
         module = layer.partition(".")[2]
         if not is_swapped(name, len(shape), swap):
             others["frozen"][module] = shape
@@ -43,7 +44,7 @@ def write_pristine(path: Path, wrapper: nn.Module, *, onnx: Path, swap: Swap) ->
             values = parameters[name]
             tensors[found] = _smallest(values.t() if found.endswith(".T") else values)
     if not tensors:
-        raise BuildError(f"{onnx}: has none of the weights that LoRAs change")
+        raise BuildError(f"{onnx[0]}: has none of the weights that LoRAs change")
     save_file(tensors, path, metadata={kind: json.dumps(found, sort_keys=True) for kind, found in others.items()})
     return len(tensors)
 

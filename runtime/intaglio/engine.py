@@ -1,7 +1,7 @@
 """The one interface between the maths and what runs the networks.
 
     Backend     one device and its one stream: arrays, copies, engines       OnnxRuntimeBackend | TensorRTBackend
-    Engine      one network, checked against the tensor table, refittable
+    Engine      one network, checked against the tensor table, refittable; WeightsOfSeveral refits some as one
     Bound       an engine with its buffers: bound once, run many times, asynchronous on the backend's stream
 
 Nothing waits for the device but `download` and `synchronize`. One thread uses a backend at a time.
@@ -11,9 +11,9 @@ Nothing waits for the device but `download` and `synchronize`. One thread uses a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,22 @@ from intaglio.tensors import AxisSizes, NetworkSpec, Precision
 if TYPE_CHECKING:
     from intaglio.manifest import BuildManifest
 
-__all__ = ["Array", "Backend", "Bound", "DeviceArray", "Engine", "HostCall", "allocate_tensors", "check_tensors", "open_backend"]
+__all__ = [
+    "Array",
+    "Backend",
+    "Bound",
+    "DeviceArray",
+    "Engine",
+    "HostCall",
+    "Refittable",
+    "WeightsOfSeveral",
+    "allocate_tensors",
+    "check_tensors",
+    "open_backend",
+]
 
 Array = NDArray[Any]
+_Value = TypeVar("_Value")
 
 
 class DeviceArray(Protocol):
@@ -50,25 +63,11 @@ class Bound(Protocol):
         """Enqueue one pass; returns before the device has done it."""
 
 
-class Engine(Protocol):
-    """One network, ready to be bound."""
+class Refittable(Protocol):
+    """Weights that can be replaced where they compute."""
 
-    @property
-    def network(self) -> NetworkSpec: ...
     @property
     def precision(self) -> Precision: ...
-    @property
-    def activation_bytes(self) -> int | None:
-        """Activation memory of the largest profile; None where the library does not say."""
-
-    def bind(self, sizes: AxisSizes, arrays: Mapping[str, DeviceArray]) -> Bound:
-        """Tie every tensor of the table to a buffer.
-
-        Raises:
-            EngineMismatch: no profile of the engine admits `sizes`.
-            ValueError: a buffer is missing, superfluous, or of another shape or type than the table says.
-        """
-
     def refit(self, weights: Mapping[str, Array | DeviceArray]) -> None:
         """Replace the named weights (ONNX initializer names), which `load` was told of; all of them or, on an error, none.
 
@@ -81,7 +80,52 @@ class Engine(Protocol):
         values of every weight that `load` was told of.
         """
 
+
+class Engine(Refittable, Protocol):
+    """One network, ready to be bound."""
+
+    @property
+    def network(self) -> NetworkSpec: ...
+    @property
+    def activation_bytes(self) -> int | None:
+        """Activation memory of the largest profile; None where the library does not say."""
+
+    def bind(self, sizes: AxisSizes, arrays: Mapping[str, DeviceArray]) -> Bound:
+        """Tie every tensor of the table to a buffer.
+
+        Raises:
+            EngineMismatch: no profile of the engine admits `sizes`.
+            ValueError: a buffer is missing, superfluous, or of another shape or type than the table says.
+        """
+
     def close(self) -> None: ...
+
+
+class WeightsOfSeveral:
+    """A component whose weights lie in several engines, refitted as if they were one."""
+
+    def __init__(self, engines: Mapping[str, Refittable], network_of: Callable[[str], str]) -> None:
+        """`engines` by network, all of one precision; `network_of` says which of them has a weight."""
+        self._engines = engines
+        self._network_of = network_of
+
+    @property
+    def precision(self) -> Precision:
+        return next(iter(self._engines.values())).precision
+
+    def refit(self, weights: Mapping[str, Array | DeviceArray]) -> None:
+        """One engine after another: an error may leave some refitted, so whoever calls must give all values again before it serves."""
+        for network, values in self._by_network(weights).items():
+            self._engines[network].refit(values)
+
+    def joined(self, sizes: Mapping[str, int]) -> Sequence[frozenset[str]]:
+        return [group for network, own in self._by_network(sizes).items() for group in self._engines[network].joined(own)]
+
+    def _by_network(self, named: Mapping[str, _Value]) -> dict[str, dict[str, _Value]]:
+        found: dict[str, dict[str, _Value]] = {}
+        for name, value in named.items():
+            found.setdefault(self._network_of(name), {})[name] = value
+        return found
 
 
 class Backend(Protocol):
@@ -167,9 +211,15 @@ def check_bindings(engine: Engine, sizes: AxisSizes, arrays: Mapping[str, Device
             )
 
 
-def allocate_tensors(backend: Backend, engine: Engine, sizes: AxisSizes) -> dict[str, DeviceArray]:
-    """A buffer for every input and output of `engine` at `sizes`."""
-    return {spec.name: backend.allocate(spec.shape(sizes), spec.numpy_dtype(engine.precision)) for spec in engine.network.tensors}
+def allocate_tensors(
+    backend: Backend, engine: Engine, sizes: AxisSizes, *, shared: Mapping[str, DeviceArray] | None = None
+) -> dict[str, DeviceArray]:
+    """A buffer for every input and output of `engine` at `sizes`, but for those in `shared`, which come with them."""
+    found = dict(shared or {})
+    for spec in engine.network.tensors:
+        if spec.name not in found:
+            found[spec.name] = backend.allocate(spec.shape(sizes), spec.numpy_dtype(engine.precision))
+    return found
 
 
 class HostCall:

@@ -8,6 +8,7 @@ mixture: the next request finds no digest that equals its own, and rewrites all 
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
@@ -21,7 +22,7 @@ from typing import Final
 
 import numpy as np
 
-from intaglio.engine import Array, DeviceArray, Engine
+from intaglio.engine import Array, DeviceArray, Refittable
 from intaglio.errors import EngineMismatch, IntaglioError, LoraRefused, SwapFailed
 from intaglio.lora_files import Component, LoraFile, layer_table, lora_file_from_bytes
 from intaglio.lora_layers import Part
@@ -29,15 +30,41 @@ from intaglio.lora_merge import LoraMerge, Recipe, Term, groups, largest_value
 from intaglio.manifest import BuildManifest
 from intaglio.served_loras import LoraStore, ResolvedLora, set_digest, set_text
 from intaglio.tensor_files import TensorFile, map_tensor_file
+from intaglio.tensors import context_name
 
-__all__ = ["SWAPPED", "LoraSwitch", "OtherLayers", "SwapCounts", "SwapLayers", "Target", "open_layers", "other_layers", "swap_targets"]
+__all__ = [
+    "SWAPPED",
+    "SWAPPED_NETWORKS",
+    "LoraSwitch",
+    "OtherLayers",
+    "SwapCounts",
+    "SwapLayers",
+    "Target",
+    "network_of_weight",
+    "open_layers",
+    "other_layers",
+    "swap_targets",
+]
 
 log = logging.getLogger(__name__)
 
-SWAPPED: Final[tuple[Component, ...]] = ("text_encoder", "text_encoder_2", "unet")
-"""Networks that a LoRA may touch."""
+SWAPPED: Final[Mapping[Component, tuple[str, ...]]] = {
+    "text_encoder": ("text_encoder",),
+    "text_encoder_2": ("text_encoder_2",),
+    "unet": ("unet", context_name("unet")),
+}
+"""Components that a LoRA may touch, and the networks that have their weights."""
+SWAPPED_NETWORKS: Final = tuple(itertools.chain.from_iterable(SWAPPED.values()))
+_OF_CONTEXT: Final = (".attn2.to_k.", ".attn2.to_v.")
+"""Layers whose inputs are the prompt alone."""
 _FILES_KEPT: Final = 8
 """LoRA files kept in memory; reading and checking one again costs more than the swap."""
+
+
+def network_of_weight(component: Component, initializer: str) -> str:
+    """Which network of `component` has the weight that engines call `initializer`."""
+    own, *context = SWAPPED[component]
+    return context[0] if context and any(part in initializer for part in _OF_CONTEXT) else own
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +192,7 @@ class LoraSwitch:
 
     def __init__(
         self,
-        engines: Mapping[Component, Engine],
+        engines: Mapping[Component, Refittable],
         layers: SwapLayers,
         *,
         store: LoraStore,

@@ -20,13 +20,22 @@ from intaglio.card import read_card_memory
 from intaglio.config import Deployment, Profiles
 from intaglio.errors import ConfigError
 from intaglio.manifest import BuildManifest
-from intaglio.tensors import Architecture, NetworkSpec, architecture_from_configs, axis_sizes, controlnet_name, network_kind, network_spec
+from intaglio.tensors import (
+    Architecture,
+    NetworkSpec,
+    architecture_from_configs,
+    axis_sizes,
+    context_name,
+    controlnet_name,
+    network_kind,
+    network_spec,
+)
 
 __all__ = ["GIB", "PARAMETERS", "SDXL_ARCHITECTURE", "Part", "Prediction", "Remedy", "check_memory", "predict_memory", "remedies"]
 
 MIB: Final = 2**20
 GIB: Final = 2**30
-_SERVED: Final = ("text_encoder", "text_encoder_2", "unet", "vae_decoder")
+_SERVED: Final = ("text_encoder", "text_encoder_2", "vae_decoder")
 _CONTEXTS: Final = 1163 * MIB
 """Driver's share of Triton and one Python process together, measured."""
 _MARGIN: Final = 256 * MIB
@@ -34,37 +43,47 @@ _PROFILE: Final = 44 * MIB
 """What every further profile adds to the UNet's plan, measured; the others' are smaller."""
 _SMALL_STAGING_MIB: Final = 768
 """Recommended where memory is short: more turns, each with a refit's fixed cost."""
-_JOINED_VALUES: Final = 2 * 2048 * (60 * 1280 + 10 * 640)
-"""Keys and values of every cross-attention of SDXL's UNet: TensorRT joins them, as all read the same text, and takes them at once."""
+_JOINED_VALUES: Final = 340_787_200
+"""Of SDXL's `unet_context`: TensorRT joins all keys and values, as they read the same text, and takes them at once."""
 _MEASURED_PIXELS: Final = 1024 * 1024
 _ACTIVATIONS: Final = {
     "unet": 287 * MIB,
+    "unet_context": 64 * MIB,
     "controlnet": 149 * MIB,
+    "controlnet_context": 128 * MIB,
     "vae_decoder": 1288 * MIB,
     "text_encoder": 16 * MIB,
     "text_encoder_2": 32 * MIB,
 }
-"""Of one image of 1024x1024 (UNet and ControlNet with guidance) in fp16; measured but for the text encoders, which never decide."""
+"""Of one image of 1024x1024 (UNet and ControlNet with guidance) in fp16; text encoders and contexts, which never decide, are guesses."""
 PARAMETERS: Final[Mapping[str, Mapping[str, int]]] = {
     "sdxl-base-1.0": {
         "text_encoder": 123_060_480,
         "text_encoder_2": 694_659_840,
-        "unet": 2_567_463_684,
-        "controlnet": 1_251_014_160,
+        "unet": 2_226_676_484,
+        "unet_context": 340_787_200,
+        "controlnet": 1_082_155_520,
+        "controlnet_context": 168_858_640,
         "vae_decoder": 49_490_199,
     },
     "sdxl-reduced": {
         "text_encoder": 3_267_584,
         "text_encoder_2": 3_271_680,
-        "unet": 31_878_276,
-        "controlnet": 15_279_120,
+        "unet": 30_928_004,
+        "unet_context": 950_272,
+        "controlnet": 14_323_968,
+        "controlnet_context": 955_152,
         "vae_decoder": 633_719,
     },
 }
 """By architecture and network."""
 SDXL_ARCHITECTURE: Final = architecture_from_configs(
     {
+        "attention_head_dim": (5, 10, 20),
         "block_out_channels": (320, 640, 1280),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "transformer_layers_per_block": (1, 2, 10),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         "projection_class_embeddings_input_dim": 2816,
         "addition_time_embed_dim": 256,
     },
@@ -126,7 +145,8 @@ def predict_memory(deployment: Deployment, manifest: BuildManifest | None) -> Pr
 
 
 def _networks(deployment: Deployment) -> tuple[str, ...]:
-    return (*_SERVED, *map(controlnet_name, deployment.controlnets))
+    steps = ("unet", *map(controlnet_name, deployment.controlnets))
+    return (*_SERVED, *(name for step in steps for name in (step, context_name(step))))
 
 
 def _architecture(manifest: BuildManifest | None) -> Architecture:
@@ -157,7 +177,7 @@ def _staging(deployment: Deployment, manifest: BuildManifest | None) -> Iterator
     if deployment.swap == "off" or not limit:
         return
     counts = PARAMETERS[deployment.base[0].architecture or "sdxl-base-1.0"]
-    most = counts["unet"] * _element(deployment)
+    most = (counts["unet"] + counts["unet_context"]) * _element(deployment)
     if manifest is not None:
         most = max((file.files[file.pristine].size for file in manifest.networks.values() if file.pristine is not None), default=0)
     least = 0 if manifest is not None and manifest.runtime == "onnxruntime" else _JOINED_VALUES * _element(deployment)
@@ -193,7 +213,8 @@ def _buffers(deployment: Deployment, manifest: BuildManifest | None) -> Part:
 
 def _size_buffers(deployment: Deployment, architecture: Architecture, size: tuple[int, int]) -> int:
     profiles, controls = deployment.profiles, len(deployment.controlnets)
-    spec = {name: network_spec(name, architecture) for name in ("text_encoder", "text_encoder_2", "unet", "controlnet", "vae_decoder")}
+    names = (*_SERVED, "unet", controlnet_name("any"), context_name(controlnet_name("any")))
+    spec = {network_kind(name): network_spec(name, architecture) for name in names}
     found = 0
     for guidance in profiles.guidance_modes:
         sizes = axis_sizes(
@@ -202,12 +223,11 @@ def _size_buffers(deployment: Deployment, architecture: Architecture, size: tupl
         found += _tensor_bytes(deployment, spec["unet"], sizes)
         residuals = _tensor_bytes(deployment, spec["controlnet"], sizes, outputs_only=True)
         found += residuals * min(controls, 2)  # set 0 is the UNet's own; a chain writes two others in turn
-        image = spec["controlnet"].tensor("control_image")
-        found += controls * int(np.prod(image.shape(sizes))) * np.dtype(image.numpy_dtype(deployment.precision)).itemsize
+        found += controls * _tensor_bytes(deployment, spec["controlnet_context"], sizes)
         noise = spec["unet"].tensor("noise")
         found += deployment.limits.steps * int(np.prod(noise.shape(sizes))) * 4
     sizes = axis_sizes(architecture, width=size[0], height=size[1], images=profiles.batch, chunks=profiles.text_chunks)
-    return found + sum(_tensor_bytes(deployment, spec[name], sizes) for name in ("text_encoder", "text_encoder_2", "vae_decoder"))
+    return found + sum(_tensor_bytes(deployment, spec[name], sizes) for name in _SERVED)
 
 
 def _tensor_bytes(deployment: Deployment, spec: NetworkSpec, sizes: Mapping[str, int], *, outputs_only: bool = False) -> int:

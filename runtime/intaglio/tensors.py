@@ -8,6 +8,10 @@ Axes (`B` and the like are names in `TensorSpec.axes`; `axis_sizes` gives their 
     i o  sides of a matrix that LoRAs change, as its engine has it;  r  ranks of all its LoRAs together
     H W  pixels;  h = H/8, w = W/8 latents;  h/2, w/2, h/4 .. halved, rounding up (strided 3x3 convolution, padding 1)
 Fixed sizes (channels, widths) come from `Architecture`, so SDXL and the miniature share this table.
+
+What no step changes is computed once an image, by the networks `unet_context` and `controlnet_context.<id>`: the keys and values that
+cross-attentions make of the prompt, the embedding of the control image. Feature maps that go from one engine to another have their
+channels last, as convolutions want them on a card.
 """
 
 from __future__ import annotations
@@ -24,11 +28,11 @@ __all__ = [
     "LARGEST_SIDE",
     "LORA_MERGE",
     "SOLVER_ROWS",
-    "STATIC_AXES_NETWORKS",
     "Architecture",
     "Axis",
     "AxisRange",
     "AxisSizes",
+    "CrossAttention",
     "DType",
     "NetworkSpec",
     "Precision",
@@ -37,6 +41,9 @@ __all__ = [
     "TensorSpec",
     "architecture_from_configs",
     "axis_sizes",
+    "context_keys",
+    "context_name",
+    "context_values",
     "controlnet_name",
     "down_residual",
     "down_residual_out",
@@ -65,8 +72,11 @@ AxisSizes = Mapping[str, int]
 DType = Literal["float32", "int64", "uint8", "compute"]
 """`compute` is the network's precision: float32 or float16."""
 Precision = Literal["fp32", "fp16"]
-NetworkKind = Literal["text_encoder", "text_encoder_2", "unet", "controlnet", "vae_decoder", "vae_encoder", "lora_merge"]
-_CONTROLNET_PREFIX = "controlnet."
+NetworkKind = Literal[
+    "text_encoder", "text_encoder_2", "unet", "unet_context", "controlnet", "controlnet_context", "vae_decoder", "vae_encoder", "lora_merge"
+]
+_CONTROLNET: Final = "controlnet"
+_CONTEXT: Final = "_context"
 
 
 class _Frozen(BaseModel):
@@ -74,10 +84,18 @@ class _Frozen(BaseModel):
 
 
 class Residual(_Frozen):
-    """One ControlNet residual: [N, channels, h/scale, w/scale]."""
+    """One ControlNet residual: [N, h/scale, w/scale, channels]."""
 
     channels: PositiveInt
     scale: PositiveInt
+
+
+class CrossAttention(_Frozen):
+    """One layer in which the image attends to the prompt."""
+
+    heads: PositiveInt
+    width: PositiveInt
+    """Of a head."""
 
 
 class Architecture(_Frozen):
@@ -92,6 +110,10 @@ class Architecture(_Frozen):
     time_ids: PositiveInt
     down_residuals: tuple[Residual, ...]
     mid_residual: Residual
+    control_attentions: tuple[CrossAttention, ...]
+    """Of a ControlNet, which are the UNet's first ones, in the order in which a pass comes to them."""
+    attentions: tuple[CrossAttention, ...]
+    """Of the UNet."""
 
     @property
     def context_width(self) -> int:
@@ -117,6 +139,7 @@ def architecture_from_configs(
             scale *= 2
             residuals.append(Residual(channels=width, scale=scale))
     pooled = text_encoder_2["projection_dim"]
+    first, last = _cross_attentions(unet, channels, layers_of)
     return Architecture(
         latent_channels=vae["latent_channels"],
         vae_scale=2 ** (len(vae["block_out_channels"]) - 1),
@@ -127,7 +150,31 @@ def architecture_from_configs(
         time_ids=(unet["projection_class_embeddings_input_dim"] - pooled) // unet["addition_time_embed_dim"],
         down_residuals=tuple(residuals),
         mid_residual=Residual(channels=channels[-1], scale=scale),
+        control_attentions=first,
+        attentions=first + last,
     )
+
+
+def _cross_attentions(
+    unet: Mapping[str, Any], channels: Sequence[int], layers: Sequence[int]
+) -> tuple[tuple[CrossAttention, ...], tuple[CrossAttention, ...]]:
+    """Those of the down blocks and the middle, and those of the up blocks, as `diffusers.UNet2DConditionModel` builds them."""
+
+    def each(value: Any) -> list[Any]:
+        return [value] * len(channels) if isinstance(value, int) else list(value)
+
+    heads = each(unet.get("num_attention_heads") or unet["attention_head_dim"])  # diffusers' name says width and means heads
+    depths = each(unet.get("transformer_layers_per_block", 1))
+    kinds = [CrossAttention(heads=count, width=width // count) for count, width in zip(heads, channels, strict=True)]
+    first: list[CrossAttention] = []
+    for kind, depth, count, block in zip(kinds, depths, layers, unet["down_block_types"], strict=True):
+        first += [kind] * (depth * count if block.startswith("CrossAttn") else 0)
+    first += [kinds[-1]] * depths[-1]
+    up_depths = unet.get("reverse_transformer_layers_per_block") or depths[::-1]
+    last: list[CrossAttention] = []
+    for kind, depth, count, block in zip(kinds[::-1], up_depths, layers[::-1], unet["up_block_types"], strict=True):
+        last += [kind] * (depth * (count + 1) if block.startswith("CrossAttn") else 0)
+    return tuple(first), tuple(last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,16 +237,34 @@ def down_residual_out(index: int) -> str:
     return f"down_residual_{index}_out"
 
 
+def context_keys(index: int) -> str:
+    """Name of the keys of cross-attention `index`: a query's product with one of them is its logit, scale included."""
+    return f"keys_{index}"
+
+
+def context_values(index: int) -> str:
+    """Name of the values of cross-attention `index`."""
+    return f"values_{index}"
+
+
 def controlnet_name(control: str) -> str:
     """Network name of the ControlNet with registry id `control`."""
-    return _CONTROLNET_PREFIX + control
+    return f"{_CONTROLNET}.{control}"
+
+
+def context_name(network: str) -> str:
+    """Name of the network that makes what `network` (`unet` or a ControlNet) needs once an image."""
+    kind, _, control = network.partition(".")
+    return kind + _CONTEXT + (f".{control}" if control else "")
 
 
 def network_kind(name: str) -> NetworkKind:
     """Which specification `name` has: `controlnet.pose` is a `controlnet`."""
-    kind = "controlnet" if name.startswith(_CONTROLNET_PREFIX) else name
-    if kind not in _SPECS:
-        raise KeyError(f"unknown network {name!r}; known: {', '.join(_SPECS)}, controlnet.<id>")
+    kind, _, control = name.partition(".")
+    if kind not in _SPECS or kind.startswith(_CONTROLNET) != bool(control):
+        raise KeyError(
+            f"unknown network {name!r}; known: {', '.join(one for one in _SPECS if not one.startswith(_CONTROLNET))}, controlnet.<id>"
+        )
     return kind  # type: ignore[return-value]
 
 
@@ -233,7 +298,6 @@ def _text_encoder_2(a: Architecture) -> _Tensors:
 def _conditioning(a: Architecture) -> tuple[TensorSpec, ...]:
     return (
         TensorSpec("state", (HISTORY, "B", a.latent_channels, "h", "w")),
-        TensorSpec("prompt_embeds", ("N", "T", a.context_width), "compute"),
         TensorSpec("pooled_embeds", ("N", a.pooled_width), "compute"),
         TensorSpec("time_ids", ("N", a.time_ids)),
         TensorSpec("timestep", (1,)),
@@ -243,11 +307,36 @@ def _conditioning(a: Architecture) -> tuple[TensorSpec, ...]:
 
 def _residuals(a: Architecture, *, out: bool) -> tuple[TensorSpec, ...]:
     def spec(name: str, residual: Residual) -> TensorSpec:
-        return TensorSpec(name, ("N", residual.channels, _scaled("h", residual.scale), _scaled("w", residual.scale)), "compute")
+        return TensorSpec(name, ("N", _scaled("h", residual.scale), _scaled("w", residual.scale), residual.channels), "compute")
 
     name = down_residual_out if out else down_residual
     down = tuple(spec(name(index), residual) for index, residual in enumerate(a.down_residuals))
     return (*down, spec(MID_RESIDUAL_OUT if out else MID_RESIDUAL, a.mid_residual))
+
+
+def _context(attentions: Sequence[CrossAttention]) -> tuple[TensorSpec, ...]:
+    def specs(index: int, attention: CrossAttention) -> tuple[TensorSpec, TensorSpec]:
+        axes = ("N", attention.heads, "T", attention.width)
+        return TensorSpec(context_keys(index), axes, "compute"), TensorSpec(context_values(index), axes, "compute")
+
+    return tuple(spec for index, attention in enumerate(attentions) for spec in specs(index, attention))
+
+
+def _prompt(a: Architecture) -> TensorSpec:
+    return TensorSpec("prompt_embeds", ("N", "T", a.context_width), "compute")
+
+
+def _control_embedding(a: Architecture) -> TensorSpec:
+    return TensorSpec("control_embedding", ("B", "h", "w", a.down_residuals[0].channels), "compute")
+
+
+def _unet_context(a: Architecture) -> _Tensors:
+    return (_prompt(a),), _context(a.attentions)
+
+
+def _controlnet_context(a: Architecture) -> _Tensors:
+    # As bytes: what the card makes of them in no time takes the host several milliseconds, four times as much to upload.
+    return (_prompt(a), TensorSpec("control_image", ("B", "H", "W", 3), "uint8")), (_control_embedding(a), *_context(a.control_attentions))
 
 
 def _unet(a: Architecture) -> _Tensors:
@@ -257,13 +346,13 @@ def _unet(a: Architecture) -> _Tensors:
         TensorSpec("coefficients", (HISTORY, SOLVER_ROWS)),
         TensorSpec("noise", latents),
     )
-    return (*_conditioning(a), *step, *_residuals(a, out=False)), (TensorSpec("new_state", (HISTORY, *latents)),)
+    inputs = (*_conditioning(a), *step, *_residuals(a, out=False), *_context(a.attentions))
+    return inputs, (TensorSpec("new_state", (HISTORY, *latents)),)
 
 
 def _controlnet(a: Architecture) -> _Tensors:
-    # As bytes: what the card makes of them in no time takes the host several milliseconds, four times as much to upload.
-    control = (TensorSpec("control_image", ("B", "H", "W", 3), "uint8"), TensorSpec("conditioning_scale", (1,)))
-    return (*_conditioning(a), *control, *_residuals(a, out=False)), _residuals(a, out=True)
+    control = (_control_embedding(a), TensorSpec("conditioning_scale", (1,)))
+    return (*_conditioning(a), *control, *_residuals(a, out=False), *_context(a.control_attentions)), _residuals(a, out=True)
 
 
 def _vae_decoder(a: Architecture) -> _Tensors:
@@ -299,13 +388,13 @@ _SPECS = {
     "text_encoder": _text_encoder,
     "text_encoder_2": _text_encoder_2,
     "unet": _unet,
+    "unet_context": _unet_context,
     "controlnet": _controlnet,
+    "controlnet_context": _controlnet_context,
     "vae_decoder": _vae_decoder,
     "vae_encoder": _vae_encoder,
     LORA_MERGE: _lora_merge,
 }
-STATIC_AXES_NETWORKS: Final = ("unet", "controlnet", "vae_decoder", "vae_encoder")
-"""Kinds whose profiles fix every axis (a range costs the UNet 38 % of its speed); others take a range."""
 
 
 def _scaled(axis: str, scale: int) -> str:

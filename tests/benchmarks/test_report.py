@@ -35,7 +35,10 @@ def good() -> dict[str, Any]:
             "eager": {"seconds": {"end_to_end": taken(2.4)}, "stages": {**stages, "unet": taken(0.047), "controlnet": taken(0.023)}},
             "compiled": {"seconds": {"end_to_end": taken(1.7)}, "stages": {**stages, "unet": taken(0.034), "controlnet": taken(0.017)}},
             "engines": {
-                "seconds": {"end_to_end": taken(1.4)}, "stages": {**stages, "controlnet.pose": taken(0.015)},
+                "seconds": {"end_to_end": taken(1.4)}, "stages": {
+                    **stages, "controlnet.pose": taken(0.015), "unet_context": taken(0.0006), "controlnet_context.pose": taken(0.0008),
+                    "unet without guidance": taken(0.018),
+                },
                 "options": {"guidance off after half": taken(1.1)},
             },
             "served": {
@@ -68,7 +71,7 @@ def test_reached_and_required() -> None:
 
 
 def test_the_engines_share_is_their_sum() -> None:
-    assert engine_seconds(good()) == pytest.approx(0.001 + 0.004 + 0.025 + 30 * (0.030 + 0.015))
+    assert engine_seconds(good()) == pytest.approx(0.001 + 0.004 + 0.025 + 0.0006 + 0.0008 + 30 * (0.030 + 0.015))
     without = good()
     without["case"]["control"] = None
     assert engine_seconds(without) == pytest.approx(0.030 + 30 * 0.030)

@@ -51,7 +51,8 @@ def test_manifest_names_what_is_there(built: tuple[Path, BuildResult]) -> None:
     assert manifest == result.manifest
     assert manifest.config_digest == load_deployment(config).digest
     assert set(manifest.networks) == {
-        "text_encoder", "text_encoder_2", "unet", "controlnet.pose", "controlnet.canny", "vae_decoder", "vae_encoder",
+        "text_encoder", "text_encoder_2", "unet", "unet_context", "controlnet.pose", "controlnet_context.pose", "controlnet.canny",
+        "controlnet_context.canny", "vae_decoder", "vae_encoder",
     }  # fmt: skip
     assert [(lora.id, lora.weight) for lora in manifest.loras] == [("style", 1.0), ("character", 0.7)]
     for network in manifest.networks.values():
@@ -88,7 +89,7 @@ def test_second_build_does_nothing_in_three_seconds(copied: Path) -> None:
     finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     seconds = time.perf_counter() - started
     assert "done" not in finished.stdout
-    assert finished.stdout.count("unchanged") == 23
+    assert finished.stdout.count("unchanged") == 32
     assert "| torch\n" not in finished.stderr
     assert seconds < 3 or os.getloadavg()[0] > 2 * (os.cpu_count() or 1)
 

@@ -105,7 +105,7 @@ def test_the_weights_that_a_server_replaces_are_marked_and_no_others(checkpoint:
     plan, job = small_job(checkpoint, tmp_path, swap="transformer")
     pristine = tmp_path / "pristine.safetensors"
     wrapper = wrap_network("text_encoder", plan.network("text_encoder"))
-    assert write_pristine(pristine, wrapper, onnx=job.onnx, swap="transformer") > 0
+    assert write_pristine(pristine, wrapper, onnx=[job.onnx], swap="transformer") > 0
     compiler = _TensorRT(Platform("tensorrt-rtx", "sm89", "1", on_gpu=True), "tensorrt-rtx")
     builder = compiler.trt.Builder(compiler.logger)
     network = builder.create_network(1 << int(compiler.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))

@@ -19,7 +19,9 @@ from intaglio.engine import Array, DeviceArray, check_bindings
 from intaglio.manifest import BuildManifest, NetworkFile, file_digest
 from intaglio.models import SDXL, numpy_type
 from intaglio.onnxruntime_engine import OnnxRuntimeBackend
-from intaglio.tensors import AxisSizes, NetworkSpec, Precision, architecture_from_configs, network_kind
+from intaglio.tensors import AxisSizes, NetworkSpec, Precision, architecture_from_configs, context_name, controlnet_name
+from intaglio_export.graphs import wrap_network
+from intaglio_export.plan import component_of
 
 from ..parity import SDXL_SCHEDULER
 from ..tiny import CONTROLS, make_modules
@@ -89,70 +91,18 @@ class TorchBound:
         network, modules = self.engine.network, self.engine.backend.modules
         self.engine.backend.runs.append(network.name)
         inputs = {spec.name: torch.from_numpy(self.arrays[spec.name].values) for spec in network.inputs}
-        outputs = RUN[network_kind(network.name)](modules.get(network.name, modules["vae"]), inputs)
-        for spec in network.outputs:
-            self.arrays[spec.name].values[...] = outputs[spec.name].numpy()
-
-
-def _run_text_encoder(module: Any, x: Mapping[str, Any]) -> dict[str, Any]:
-    out = module(x["input_ids"], output_hidden_states=True)
-    return {"hidden_states": out.hidden_states[-2]} | ({"text_embeds": out.text_embeds} if "text_embeds" in out else {})
-
-
-def _model_input(x: Mapping[str, Any]) -> Any:
-    latents = x["state"][0] * x["input_scale"]
-    return latents.repeat(len(x["prompt_embeds"]) // len(latents), 1, 1, 1)
-
-
-def _conditions(x: Mapping[str, Any]) -> dict[str, Any]:
-    return {"text_embeds": x["pooled_embeds"], "time_ids": x["time_ids"]}
-
-
-def _residuals(x: Mapping[str, Any]) -> tuple[list[Any], Any]:
-    down = sorted((name for name in x if name.startswith("down_residual_")), key=lambda name: int(name.rsplit("_", 1)[1]))
-    return [x[name] for name in down], x["mid_residual"]
-
-
-def _run_unet(module: Any, x: Mapping[str, Any]) -> dict[str, Any]:
-    down, mid = _residuals(x)
-    eps = module(
-        _model_input(x), x["timestep"][0], x["prompt_embeds"], added_cond_kwargs=_conditions(x), down_block_additional_residuals=down,
-        mid_block_additional_residual=mid, return_dict=False,
-    )[0]  # fmt: skip
-    count = x["state"].shape[1]
-    negative, positive = eps[:count], eps[-count:]
-    eps = negative + x["guidance_scale"] * (positive - negative)
-    stacked = torch.cat([x["state"], eps[None], x["noise"][None]])
-    return {"new_state": torch.tensordot(x["coefficients"], stacked, dims=1)}
-
-
-def _run_controlnet(module: Any, x: Mapping[str, Any]) -> dict[str, Any]:
-    down_in, mid_in = _residuals(x)
-    image = (x["control_image"].float().permute(0, 3, 1, 2) / 255).repeat(len(x["prompt_embeds"]) // len(x["control_image"]), 1, 1, 1)
-    down, mid = module(
-        _model_input(x), x["timestep"][0], x["prompt_embeds"], image, conditioning_scale=x["conditioning_scale"],
-        added_cond_kwargs=_conditions(x), return_dict=False,
-    )  # fmt: skip
-    outputs = {f"down_residual_{index}_out": a + b for index, (a, b) in enumerate(zip(down, down_in, strict=True))}
-    return outputs | {"mid_residual_out": mid + mid_in}
-
-
-def _run_vae_decoder(module: Any, x: Mapping[str, Any]) -> dict[str, Any]:
-    return {"sample": module.decode(x["latent_sample"], return_dict=False)[0]}
-
-
-RUN: dict[str, Callable[[Any, Mapping[str, Any]], dict[str, Any]]] = {
-    "text_encoder": _run_text_encoder,
-    "text_encoder_2": _run_text_encoder,
-    "unet": _run_unet,
-    "controlnet": _run_controlnet,
-    "vae_decoder": _run_vae_decoder,
-}
+        found = wrap_network(network.name, modules[component_of(network.name)])(*inputs.values())
+        if not isinstance(found, dict):
+            values = found if isinstance(found, tuple) else (found,)
+            found = {spec.name: value for spec, value in zip(network.outputs, values, strict=True)}
+        for name, value in found.items():
+            self.arrays[name].values[...] = value.numpy()
 
 
 def _make_manifest(modules: Mapping[str, Any], folder: Path) -> BuildManifest:
     digest = "0" * 64
-    names = ["text_encoder", "text_encoder_2", "unet", "vae_decoder", *(f"controlnet.{control}" for control in CONTROLS)]
+    steps = ["unet", *map(controlnet_name, CONTROLS)]
+    names = ["text_encoder", "text_encoder_2", *steps, *map(context_name, steps), "vae_decoder"]
     networks = {}
     for name in names:
         (folder / f"{name}.onnx").write_text(name)

@@ -29,7 +29,16 @@ from intaglio.manifest import (
 )
 from intaglio.models import ENSEMBLE_STEPS, MODELS, SDXL, model_spec
 from intaglio.solvers import SOLVERS
-from intaglio.tensors import Architecture, Residual, architecture_from_configs, axis_sizes, network_spec, profiles
+from intaglio.tensors import (
+    Architecture,
+    CrossAttention,
+    Residual,
+    architecture_from_configs,
+    axis_sizes,
+    context_name,
+    network_spec,
+    profiles,
+)
 
 
 @pytest.fixture
@@ -41,6 +50,10 @@ def sdxl() -> Architecture:
             "layers_per_block": 2,
             "projection_class_embeddings_input_dim": 2816,
             "addition_time_embed_dim": 256,
+            "attention_head_dim": [5, 10, 20],
+            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+            "transformer_layers_per_block": [1, 2, 10],
+            "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
         },
         text_encoder={"hidden_size": 768, "max_position_embeddings": 77},
         text_encoder_2={"hidden_size": 1280, "projection_dim": 1280},
@@ -55,6 +68,9 @@ def test_sdxl_architecture(sdxl: Architecture) -> None:
     expected = [(320, 1)] * 3 + [(320, 2)] + [(640, 2)] * 2 + [(640, 4)] + [(1280, 4)] * 2
     assert sdxl.down_residuals == tuple(Residual(channels=channels, scale=scale) for channels, scale in expected)
     assert sdxl.mid_residual == Residual(channels=1280, scale=4)
+    level_1, level_2 = CrossAttention(heads=10, width=64), CrossAttention(heads=20, width=64)
+    assert sdxl.control_attentions == (level_1,) * 4 + (level_2,) * 30
+    assert sdxl.attentions == sdxl.control_attentions + (level_2,) * 30 + (level_1,) * 6
     assert (sdxl.context_width, sdxl.pooled_width, sdxl.time_ids, sdxl.vae_scale) == (2048, 1280, 6, 8)
     assert Architecture.model_validate_json(sdxl.model_dump_json()) == sdxl
 
@@ -87,8 +103,22 @@ def test_controlnet_chains_into_the_unet(sdxl: Architecture) -> None:
         assert (same.axes, same.dtype) == (output.axes, output.dtype)
         assert control.tensor(same.name) == same
     assert len({spec.name for spec in control.tensors}) == len(control.tensors)
+
+
+def test_contexts_are_inputs_of_every_step(sdxl: Architecture) -> None:
+    assert (context_name("unet"), context_name("controlnet.my_context")) == ("unet_context", "controlnet_context.my_context")
+    for name in ("unet", "controlnet.pose"):
+        step, context = network_spec(name, sdxl), network_spec(context_name(name), sdxl)
+        assert set(context.outputs) <= set(step.inputs)
+        assert not {spec.name for spec in context.inputs} & {spec.name for spec in step.inputs}
+
+
+def test_unknown_networks_are_refused(sdxl: Architecture) -> None:
     with pytest.raises(KeyError, match="unknown network 'upscaler'"):
         network_spec("upscaler", sdxl)
+    for name in ("controlnet", "unet.pose"):
+        with pytest.raises(KeyError, match=f"unknown network '{name}'"):
+            network_spec(name, sdxl)
 
 
 def test_profiles_are_static_and_cover_every_combination(sdxl: Architecture) -> None:

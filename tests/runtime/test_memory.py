@@ -83,7 +83,7 @@ def test_staging_of_loras(tmp_path: Path, tiny: Tiny) -> None:
 
 def test_buffers_grow_with_size_and_controls(tmp_path: Path) -> None:
     plain, larger = deployment(tmp_path), deployment(tmp_path, profiles={"sizes": [[1536, 1024]], "text_chunks": 1})
-    assert size(larger, "buffers") > 1.4 * size(plain, "buffers")
+    assert size(larger, "buffers") > 1.35 * size(plain, "buffers")  # keys and values do not grow with the picture
     assert size(deployment(tmp_path, controlnets={}), "buffers") < size(plain, "buffers")
 
 

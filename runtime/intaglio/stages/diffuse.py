@@ -25,16 +25,16 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from intaglio.engine import Array, Backend, Bound, DeviceArray, Engine, HostCall, allocate_tensors, open_backend
+from intaglio.engine import Array, Backend, Bound, DeviceArray, Engine, HostCall, WeightsOfSeveral, allocate_tensors, open_backend
 from intaglio.errors import EngineMismatch, InvalidRequest
 from intaglio.file_checks import FileChecks
 from intaglio.lora_merge import LoraMerge
-from intaglio.lora_switch import SWAPPED, LoraSwitch, SwapLayers, open_layers
+from intaglio.lora_switch import SWAPPED, LoraSwitch, SwapLayers, network_of_weight, open_layers
 from intaglio.manifest import BuildManifest
 from intaglio.models import DIFFUSE
 from intaglio.request import Tensors, read_tensors, scalar, string_tensor
 from intaglio.served_loras import LORAS_FOLDER, LoraStore, ResolvedLora, set_from_json, set_text
-from intaglio.tensors import LORA_MERGE, AxisSizes, NetworkSpec, TensorSpec, axis_sizes, controlnet_name, network_spec
+from intaglio.tensors import LORA_MERGE, AxisSizes, NetworkSpec, TensorSpec, axis_sizes, context_name, controlnet_name, network_spec
 
 __all__ = ["Diffuse", "EmbeddingCache", "active_controls", "image_passes", "pixels_from_sample"]
 
@@ -139,11 +139,11 @@ class Workspace:
 
     sizes: AxisSizes
     unet: dict[str, DeviceArray]
-    """Every tensor of the UNet; its residuals are the zero set, which nothing writes."""
+    """Every tensor of the UNet and of its context; its residuals are the zero set, which nothing writes."""
     residuals: list[ResidualSet]
     """Set 0 is the zeros; a chain of ControlNets writes sets 1 and 2 in turn."""
     controls: dict[tuple[str, int], dict[str, DeviceArray]] = field(default_factory=dict)
-    """Control image and scale by (ControlNet, place in the request)."""
+    """Scale, image and context by (ControlNet, place in the request)."""
     bound: dict[tuple[str, int, int], Bound] = field(default_factory=dict)
     """By (network, place in the request, residual set read)."""
 
@@ -168,7 +168,8 @@ class Diffuse:
         """Raises EngineMismatch (a missing, damaged or foreign engine) and MissingExtra."""
         manifest = self._manifest
         merges = [LORA_MERGE] if manifest.swap != "off" and manifest.execution.lora_staging_mib else []
-        needed = [*_TEXT_ENCODERS, "unet", "vae_decoder", *map(controlnet_name, manifest.controlnets), *merges]
+        steps = ["unet", *map(controlnet_name, manifest.controlnets)]
+        needed = [*_TEXT_ENCODERS, *steps, *map(context_name, steps), "vae_decoder", *merges]
         for name in needed:
             if name not in manifest.networks:
                 raise EngineMismatch(f"{name}: not in the manifest", command=manifest.rebuild)
@@ -190,7 +191,10 @@ class Diffuse:
         return self
 
     def _switch(self, layers: SwapLayers) -> LoraSwitch:
-        engines = {name: self._engines[name] for name in SWAPPED}
+        engines = {
+            component: WeightsOfSeveral({name: self._engines[name] for name in networks}, functools.partial(network_of_weight, component))
+            for component, networks in SWAPPED.items()
+        }
         execution = self._manifest.execution
         threads = execution.threads or len(os.sched_getaffinity(0))
         merge = None
@@ -382,33 +386,43 @@ class Diffuse:
         for other in [other for other in self._workspaces if other[:-1] != key[:-1]]:
             del self._workspaces[other]
         sizes = axis_sizes(self._manifest.architecture, width=width, height=height, images=images, guidance=request.guidance, chunks=chunks)
-        unet = allocate_tensors(self._backend, self._engines["unet"], sizes)
+        context = allocate_tensors(self._backend, self._engines[context_name("unet")], sizes)
+        unet = allocate_tensors(self._backend, self._engines["unet"], sizes, shared=context)
         zeros = {spec.name: unet[spec.name] for spec in _residual_inputs(self._engines["unet"].network)}
         self._workspaces[key] = Workspace(sizes, unet, [zeros])
         return self._workspaces[key]
 
     def _fill(self, workspace: Workspace, request: Conditioning, embeddings: list[Embeddings], images: slice) -> None:
-        """Upload what stays the same for every step of a pass."""
+        """Upload what stays the same for every step of a pass, and compute what follows from that alone."""
         count = images.stop - images.start
         upload, unet = self._backend.upload, workspace.unet
         upload(unet["prompt_embeds"], _rows([row.context for row in embeddings], count))
         upload(unet["pooled_embeds"], _rows([row.pooled for row in embeddings], count))
         upload(unet["time_ids"], np.repeat(request.time_ids, count, axis=0))
         upload(unet["guidance_scale"], np.array([request.guidance_scale], np.float32))
+        self._bound_context(workspace, "unet", 0, unet).run()
         for place, plan in enumerate(request.controls):
             own = self._control_buffers(workspace, plan.control, place)
             upload(own["control_image"], np.repeat(plan.map[None], count, axis=0))
             upload(own["conditioning_scale"], np.array([plan.weight], np.float32))
+            self._bound_context(workspace, controlnet_name(plan.control), place, unet | own).run()
 
     def _control_buffers(self, workspace: Workspace, control: str, place: int) -> dict[str, DeviceArray]:
-        key = (control, place)
+        key, name = (control, place), controlnet_name(control)
         if key not in workspace.controls:
-            engine = self._engines[controlnet_name(control)]
-            specs = [engine.network.tensor(name) for name in ("control_image", "conditioning_scale")]
-            workspace.controls[key] = {
-                spec.name: self._backend.allocate(spec.shape(workspace.sizes), spec.numpy_dtype(engine.precision)) for spec in specs
-            }
+            prompt = {"prompt_embeds": workspace.unet["prompt_embeds"]}
+            own = allocate_tensors(self._backend, self._engines[context_name(name)], workspace.sizes, shared=prompt)
+            engine = self._engines[name]
+            scale = engine.network.tensor("conditioning_scale")
+            own["conditioning_scale"] = self._backend.allocate(scale.shape(workspace.sizes), scale.numpy_dtype(engine.precision))
+            workspace.controls[key] = own
         return workspace.controls[key]
+
+    def _bound_context(self, workspace: Workspace, network: str, place: int, arrays: Mapping[str, DeviceArray]) -> Bound:
+        key = (context_name(network), place, 0)
+        if key not in workspace.bound:
+            workspace.bound[key] = _bind(self._engines[key[0]], workspace.sizes, arrays)
+        return workspace.bound[key]
 
     def _run_steps(self, workspace: Workspace, request: Conditioning, images: slice) -> Floats:
         """The loop: small copies on the device and engine passes, nothing that waits for it."""
@@ -460,16 +474,16 @@ class Diffuse:
             engine = self._engines[name]
             target = self._residual_set(workspace, _next_set(current))
             source = workspace.residuals[current]
-            shared = {spec.name: workspace.unet[spec.name] for spec in engine.network.inputs if spec.name in workspace.unet}
             outputs = {f"{residual}_out": array for residual, array in target.items()}
-            arrays = shared | self._control_buffers(workspace, control, place) | source | outputs
-            workspace.bound[key] = engine.bind(workspace.sizes, arrays)
+            arrays = workspace.unet | self._control_buffers(workspace, control, place) | source | outputs
+            workspace.bound[key] = _bind(engine, workspace.sizes, arrays)
         return workspace.bound[key]
 
     def _bound_unet(self, workspace: Workspace, current: int) -> Bound:
         key = ("unet", 0, current)
         if key not in workspace.bound:
-            workspace.bound[key] = self._engines["unet"].bind(workspace.sizes, workspace.unet | workspace.residuals[current])
+            arrays = workspace.unet | workspace.residuals[current]
+            workspace.bound[key] = _bind(self._engines["unet"], workspace.sizes, arrays)
         return workspace.bound[key]
 
     def _residual_set(self, workspace: Workspace, index: int) -> ResidualSet:
@@ -581,6 +595,11 @@ def _next_set(current: int) -> int:
     return 2 if current == 1 else 1
 
 
+def _bind(engine: Engine, sizes: AxisSizes, arrays: Mapping[str, DeviceArray]) -> Bound:
+    """`engine` with its own of `arrays`."""
+    return engine.bind(sizes, {spec.name: arrays[spec.name] for spec in engine.network.tensors})
+
+
 def _residual_inputs(network: NetworkSpec) -> list[TensorSpec]:
     return [spec for spec in network.inputs if spec.name.startswith(("down_residual_", "mid_residual"))]
 
@@ -600,10 +619,11 @@ def _loras(found: Tensors) -> tuple[ResolvedLora, ...]:
 
 def _replaceable(layers: SwapLayers | None, network: str) -> dict[str, Array]:
     """Pristine values of the weights of `network` that LoRAs may change."""
-    if layers is None or network not in SWAPPED:
+    component = next((one for one, networks in SWAPPED.items() if network in networks), None)
+    if layers is None or component is None:
         return {}
-    file = layers.pristine[network]
-    return {name: file.read(name) for name in file.tensors}
+    file = layers.pristine[component]
+    return {name: file.read(name) for name in file.tensors if network_of_weight(component, name) == network}
 
 
 def _zeros_like(embeddings: Embeddings) -> Embeddings:
