@@ -13,6 +13,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.image_processor import VaeImageProcessor
 
 from intaglio.config import Defaults, Execution, Limits, Profiles
 from intaglio.engine import Array, DeviceArray, check_bindings
@@ -138,7 +139,9 @@ def _run_controlnet(module: Any, x: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run_vae_decoder(module: Any, x: Mapping[str, Any]) -> dict[str, Any]:
-    return {"sample": module.decode(x["latent_sample"], return_dict=False)[0]}
+    sample = module.decode(x["latent_sample"], return_dict=False)[0]
+    pixels = VaeImageProcessor().postprocess(sample.nan_to_num(), output_type="np")
+    return {"pixels": torch.from_numpy((pixels * 255).round().astype("uint8")), "magnitude": sample.abs().mean((1, 2, 3))}
 
 
 RUN: dict[str, Callable[[Any, Mapping[str, Any]], dict[str, Any]]] = {

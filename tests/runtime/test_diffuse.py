@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from intaglio.engine import Array
-from intaglio.errors import EngineMismatch, InvalidRequest
+from intaglio.errors import EngineMismatch, IntaglioError, InvalidRequest
 from intaglio.manifest import FileDigest
-from intaglio.stages.diffuse import ControlPlan, Diffuse, EmbeddingCache, Embeddings, active_controls, image_passes, pixels_from_sample
+from intaglio.stages.diffuse import ControlPlan, Diffuse, EmbeddingCache, Embeddings, active_controls, image_passes
 from intaglio.stages.preprocess import Preprocess
 
 
@@ -165,9 +165,12 @@ def test_cache_drops_the_least_recently_used() -> None:
     assert nothing.get("a") is None
 
 
-def test_pixels() -> None:
-    sample = np.array([-2.0, -1.0, 0.0, 1.0, 2.0, np.nan], np.float16).reshape(1, 1, 1, 6).repeat(3, axis=1)
-    np.testing.assert_array_equal(pixels_from_sample(sample)[0, 0, :, 0], [0, 0, 128, 255, 255, 0])
+def test_a_picture_that_is_not_finite_is_an_error(diffuse: Diffuse, arrays: dict[str, Array]) -> None:
+    state = arrays["state"].copy()
+    state[0, 0, 0, 3, 3] = np.nan
+    with pytest.raises(IntaglioError, match="not finite"):
+        diffuse(arrays | {"state": state, "begin": int_tensor(5)})
+    assert diffuse(arrays)["pixels"].any()
 
 
 def test_outside_its_window_guidance_is_off(diffuse: Diffuse, backend: Any, preprocess: Preprocess, request_tensors: Any) -> None:
@@ -197,12 +200,6 @@ def test_a_window_needs_a_build_without_guidance(tiny: Any, arrays: dict[str, Ar
         pytest.raises(InvalidRequest, match=r"guidance_window: \[0.0, 0.5\]; allowed: \[0, 1\]"),
     ):
         stage(arrays | {"guidance_window": np.array([0, 0.5], np.float32)})
-
-
-def test_pixels_of_half_precision_are_looked_up() -> None:
-    sample = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(1, 4, 128, 128)[:, :3]
-    with np.errstate(invalid="ignore"):
-        np.testing.assert_array_equal(pixels_from_sample(sample), pixels_from_sample(sample.astype(np.float32)))
 
 
 def test_a_changed_engine_is_refused(tiny: Any, tmp_path: Path) -> None:

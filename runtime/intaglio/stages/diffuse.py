@@ -9,7 +9,6 @@ R prompts, k chunks, T = 77 k, n steps, c controls, K = 4 solver rows.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 import json
@@ -26,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intaglio.engine import Array, Backend, Bound, DeviceArray, Engine, HostCall, allocate_tensors, open_backend
-from intaglio.errors import EngineMismatch, InvalidRequest
+from intaglio.errors import EngineMismatch, IntaglioError, InvalidRequest
 from intaglio.file_checks import FileChecks
 from intaglio.lora_merge import LoraMerge
 from intaglio.lora_switch import SWAPPED, LoraSwitch, SwapLayers, open_layers
@@ -36,7 +35,7 @@ from intaglio.request import Tensors, read_tensors, scalar, string_tensor
 from intaglio.served_loras import LORAS_FOLDER, LoraStore, ResolvedLora, set_from_json, set_text
 from intaglio.tensors import LORA_MERGE, AxisSizes, NetworkSpec, TensorSpec, axis_sizes, controlnet_name, network_spec
 
-__all__ = ["Diffuse", "EmbeddingCache", "active_controls", "image_passes", "pixels_from_sample"]
+__all__ = ["Diffuse", "EmbeddingCache", "active_controls", "image_passes"]
 
 Floats = NDArray[np.float32]
 _TEXT_ENCODERS: Final = ("text_encoder", "text_encoder_2")
@@ -215,6 +214,7 @@ class Diffuse:
         Raises:
             InvalidRequest: tensors that do not fit each other or the build.
             SwapFailed: its LoRAs could not be put on; those before still are.
+            IntaglioError: the picture has values that are not finite.
         """
         clock = Clock()
         request = self._conditioning(tensors)
@@ -487,7 +487,7 @@ class Diffuse:
     # --- pixels -----------------------------------------------------------------------------------------------------
 
     def _decode(self, latents: Floats) -> NDArray[np.uint8]:
-        """[B, H, W, 3] of latents [B, 4, h, w], in passes as the UNet's."""
+        """[B, H, W, 3] of latents [B, 4, h, w], in passes as the UNet's; IntaglioError where a value was not finite."""
         manifest = self._manifest
         scale = manifest.architecture.vae_scale
         width, height = latents.shape[3] * scale, latents.shape[2] * scale
@@ -495,8 +495,13 @@ class Diffuse:
         for images in image_passes(len(latents), manifest.profiles.batches):
             sizes = axis_sizes(manifest.architecture, width=width, height=height, images=images.stop - images.start)
             outputs = self._calls["vae_decoder"](sizes, latent_sample=latents[images] / np.float32(manifest.scaling_factor))
-            parts.append(pixels_from_sample(outputs["sample"]))
-        return np.concatenate(parts)
+            if not np.isfinite(outputs["magnitude"]).all():  # the bytes would be a black picture, or anything
+                raise IntaglioError(
+                    "the picture has values that are not finite: the networks overflowed on this request; "
+                    "try smaller weights of LoRAs and controls, or build with a VAE that stays inside float16"
+                )
+            parts.append(outputs["pixels"])
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 class Clock:
@@ -551,30 +556,6 @@ def guidance_slices(request: Conditioning) -> list[Conditioning]:
             piece = replace(piece, **positive, time_ids=request.time_ids[-1:])
         found.append(piece)
     return found
-
-
-def pixels_from_sample(sample: Array) -> NDArray[np.uint8]:
-    """[B, H, W, 3] uint8 of a decoder's sample [B, 3, H, W] in -1..1; diffusers' `VaeImageProcessor.postprocess` in numpy."""
-    if sample.dtype != np.float16:
-        return np.ascontiguousarray(_uint8(sample).transpose(0, 2, 3, 1))
-    # Half precision has 65536 values: looking each up is several times as fast as computing it, and the same to the bit.
-    table, bits = _uint8_of_float16(), sample.view(np.uint16)
-    pixels = np.empty((len(bits), *bits.shape[2:], bits.shape[1]), np.uint8)
-    for channel in range(bits.shape[1]):
-        pixels[..., channel] = table.take(bits[:, channel])
-    return pixels
-
-
-@functools.cache
-def _uint8_of_float16() -> NDArray[np.uint8]:
-    with np.errstate(invalid="ignore"):
-        return _uint8(np.arange(2**16, dtype=np.uint16).view(np.float16))
-
-
-def _uint8(sample: Array) -> NDArray[np.uint8]:
-    values = sample.astype(np.float32) * np.float32(0.5) + np.float32(0.5)
-    values = np.nan_to_num(values, copy=False).clip(0, 1)
-    return (values * np.float32(255)).round().astype(np.uint8)
 
 
 def _next_set(current: int) -> int:
