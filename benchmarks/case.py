@@ -32,7 +32,10 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Case:
-    """One workload, the same for all: image i has prompt i and seed i, so that no cache of prompts helps anybody."""
+    """One workload, the same for all: image i has prompt i, seed i and picture i, so that no cache of prompts or pictures helps anybody.
+
+    Image -1 is the one that is not measured.
+    """
 
     config: str
     width: int
@@ -69,9 +72,15 @@ class Case:
         """Seed of image `image`."""
         return self.seed + image
 
-    def control_image(self) -> bytes:
-        """A smooth picture of the size asked for, as PNG."""
-        return _picture(self.width, self.height, self.seed)
+    def control_image(self, image: int) -> bytes:
+        """Image `image`'s control: a smooth picture of the size asked for, as PNG."""
+        return _picture(self.width, self.height, self.seed_of(image))
+
+    def draw_controls(self, images: int) -> None:
+        """Make the pictures of `images` images now: what a client spends on its picture is not the server's time."""
+        if self.control is not None:
+            for image in range(-1, images):
+                self.control_image(image)
 
     def at(self, width: int, height: int) -> Case:
         """The same at another size."""
@@ -80,7 +89,6 @@ class Case:
 
 @functools.cache
 def _picture(width: int, height: int, seed: int) -> bytes:
-    # Made once: what a client spends on its picture is not the server's time.
     coarse = np.random.default_rng(seed).integers(0, 256, (height // 32, width // 32, 3), np.uint8)
     picture, buffer = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), io.BytesIO()
     picture.save(buffer, "PNG")

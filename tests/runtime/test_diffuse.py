@@ -14,7 +14,7 @@ import pytest
 from intaglio.engine import Array
 from intaglio.errors import EngineMismatch, IntaglioError, InvalidRequest
 from intaglio.manifest import FileDigest
-from intaglio.stages.diffuse import ControlPlan, Diffuse, EmbeddingCache, Embeddings, active_controls, image_passes
+from intaglio.stages.diffuse import ControlPlan, Diffuse, active_controls, image_passes
 from intaglio.stages.preprocess import Preprocess
 
 
@@ -151,18 +151,6 @@ def test_windows_are_those_of_diffusers() -> None:
             place for place, (start, end) in enumerate([(0, 1), (0.25, 0.75)]) if not (step / steps < start or (step + 1) / steps > end)
         ]
         assert active_controls(plans, step, steps) == kept
-
-
-def test_cache_drops_the_least_recently_used() -> None:
-    cache = EmbeddingCache(2)
-    value = Embeddings(np.zeros((1, 1), np.float32), np.zeros(1, np.float32))
-    cache.put("a", value), cache.put("b", value)
-    assert cache.get("a") is value
-    cache.put("c", value)
-    assert (cache.get("b"), cache.get("a"), len(cache)) == (None, value, 2)
-    nothing = EmbeddingCache(0)
-    nothing.put("a", value)
-    assert nothing.get("a") is None
 
 
 def test_a_picture_that_is_not_finite_is_an_error(diffuse: Diffuse, arrays: dict[str, Array]) -> None:

@@ -31,11 +31,12 @@ from intaglio.lora_merge import LoraMerge
 from intaglio.lora_switch import SWAPPED, LoraSwitch, SwapLayers, open_layers
 from intaglio.manifest import BuildManifest
 from intaglio.models import DIFFUSE
+from intaglio.recently_used import RecentlyUsed
 from intaglio.request import Tensors, read_tensors, scalar, string_tensor
 from intaglio.served_loras import LORAS_FOLDER, LoraStore, ResolvedLora, set_from_json, set_text
 from intaglio.tensors import LORA_MERGE, AxisSizes, NetworkSpec, TensorSpec, axis_sizes, controlnet_name, network_spec
 
-__all__ = ["Diffuse", "EmbeddingCache", "active_controls", "image_passes"]
+__all__ = ["Diffuse", "active_controls", "image_passes"]
 
 Floats = NDArray[np.float32]
 _TEXT_ENCODERS: Final = ("text_encoder", "text_encoder_2")
@@ -63,33 +64,6 @@ class ControlPlan:
     def active(self, step: int, steps: int) -> bool:
         """Whether it takes part in `step` of `steps` (diffusers' `control_guidance_start` and `_end`)."""
         return self.weight != 0 and _inside((self.begin, self.end), step, steps)
-
-
-class EmbeddingCache:
-    """The last `capacity` prompts' embeddings by digest of their tokens and weights, least recently used out first."""
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._entries: OrderedDict[str, Embeddings] = OrderedDict()
-        self.hits = 0
-
-    def get(self, key: str) -> Embeddings | None:
-        """The embeddings under `key`, which become the most recent ones."""
-        found = self._entries.get(key)
-        if found is not None:
-            self._entries.move_to_end(key)
-            self.hits += 1
-        return found
-
-    def put(self, key: str, value: Embeddings) -> None:
-        """Keep `value`; a capacity of 0 keeps nothing."""
-        self._entries[key] = value
-        self._entries.move_to_end(key)
-        while len(self._entries) > self._capacity:
-            self._entries.popitem(last=False)
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +129,8 @@ class Diffuse:
         self._manifest = manifest
         self._folder = folder
         self._given_backend = backend
-        self._cache = EmbeddingCache(manifest.execution.embedding_cache)
+        self._cache: RecentlyUsed[Embeddings] = RecentlyUsed(manifest.execution.embedding_cache)
+        """By digest of tokens and weights."""
         self._workspaces: OrderedDict[tuple[int, ...], Workspace] = OrderedDict()
         self._engines: dict[str, Engine] = {}
         self._calls: dict[str, HostCall] = {}
@@ -397,7 +372,7 @@ class Diffuse:
         upload(unet["guidance_scale"], np.array([request.guidance_scale], np.float32))
         for place, plan in enumerate(request.controls):
             own = self._control_buffers(workspace, plan.control, place)
-            upload(own["control_image"], np.repeat(plan.map[None], count, axis=0))
+            upload(own["control_image"], np.broadcast_to(plan.map, (count, *plan.map.shape)))
             upload(own["conditioning_scale"], np.array([plan.weight], np.float32))
 
     def _control_buffers(self, workspace: Workspace, control: str, place: int) -> dict[str, DeviceArray]:
