@@ -69,6 +69,22 @@ def test_requests_do_not_influence_each_other(
     np.testing.assert_array_equal(diffuse(arrays)["pixels"], first)
 
 
+def test_a_repeated_request_allocates_nothing(
+    diffuse: Diffuse, backend: Any, arrays: dict[str, Array], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, allocated, allocate = diffuse(arrays)["pixels"], [], backend.allocate
+
+    def counted(shape: tuple[int, ...], dtype: str) -> Any:
+        allocated.append(shape)
+        return allocate(shape, dtype)
+
+    monkeypatch.setattr(backend, "allocate", counted)
+    np.testing.assert_array_equal(diffuse(arrays)["pixels"], first)
+    assert not allocated
+    diffuse(arrays | {"end": int_tensor(3)}, wanted=["state"])
+    assert sorted(shape[0] for shape in allocated) == [3] * 4, "tables of three steps"
+
+
 def test_prompts_are_encoded_once_and_together(diffuse: Diffuse, backend: Any, preprocess: Preprocess, request_tensors: Any) -> None:
     def run(**values: Any) -> int:
         tensors = preprocess(request_tensors(**{"prompt": "a fox", "seed": 1, "steps": 1, **values}))

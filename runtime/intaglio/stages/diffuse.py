@@ -119,6 +119,8 @@ class Workspace:
     """Control image and scale by (ControlNet, place in the request)."""
     bound: dict[tuple[str, int, int], Bound] = field(default_factory=dict)
     """By (network, place in the request, residual set read)."""
+    tables: dict[str, DeviceArray] = field(default_factory=dict)
+    """Values of every step, of the shapes of the last slice: on a card, to free memory waits for all that runs."""
 
 
 class Diffuse:
@@ -388,7 +390,7 @@ class Diffuse:
     def _run_steps(self, workspace: Workspace, request: Conditioning, images: slice) -> Floats:
         """The loop: small copies on the device and engine passes, nothing that waits for it."""
         backend, unet = self._backend, workspace.unet
-        tables = self._upload_tables(request, images)
+        tables = self._upload_tables(workspace, request, images)
         single_noise = len(request.noise) == 1
         if single_noise:
             backend.copy(unet["noise"], tables["noise"][0])
@@ -404,7 +406,7 @@ class Diffuse:
         state: Floats = backend.download(unet["state"])
         return state
 
-    def _upload_tables(self, request: Conditioning, images: slice) -> dict[str, DeviceArray]:
+    def _upload_tables(self, workspace: Workspace, request: Conditioning, images: slice) -> dict[str, DeviceArray]:
         """Per-step values of the slice, one upload each."""
         steps = slice(request.begin, request.end)
         noise = request.noise[:, images] if len(request.noise) == 1 else request.noise[steps, images]
@@ -414,11 +416,11 @@ class Diffuse:
             "coefficients": request.coefficients[steps],
             "noise": noise,
         }
-        tables = {}
         for name, value in values.items():
-            tables[name] = self._backend.allocate(value.shape, "float32")
-            self._backend.upload(tables[name], value)
-        return tables
+            if name not in workspace.tables or workspace.tables[name].shape != value.shape:
+                workspace.tables[name] = self._backend.allocate(value.shape, "float32")
+            self._backend.upload(workspace.tables[name], value)
+        return workspace.tables
 
     def _run_controlnets(self, workspace: Workspace, request: Conditioning, step: int) -> int:
         """Chain the step's ControlNets; the residual set that holds their sum (0, the zeros, without any)."""
