@@ -24,6 +24,7 @@ from PIL import Image
 
 from intaglio.config import Deployment, load_deployment
 from intaglio.errors import ConfigError
+from intaglio.openpose import draw_pose, load_pose
 
 __all__ = ["Case", "Stopwatch", "end_orderly_on_terminate", "load_case", "psnr", "spread"]
 
@@ -32,7 +33,10 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Case:
-    """One workload, the same for all: image i has prompt i and seed i, so that no cache of prompts helps anybody."""
+    """One workload, the same for all: image i has prompt i, seed i and picture i, so that no cache of prompts or pictures helps anybody.
+
+    Image -1 is the one that is not measured.
+    """
 
     config: str
     width: int
@@ -69,9 +73,18 @@ class Case:
         """Seed of image `image`."""
         return self.seed + image
 
-    def control_image(self) -> bytes:
-        """A smooth picture of the size asked for, as PNG."""
-        return _picture(self.width, self.height, self.seed)
+    def control_image(self, image: int) -> bytes:
+        """Image `image`'s control as PNG, of the size asked for: a drawn pose where the ControlNet takes poses, else a smooth picture."""
+        deployment = self.deployment
+        if deployment.poses is not None and self.control is not None and deployment.controlnets[self.control].type == "pose":
+            return _pose(deployment.poses, self.width, self.height, image)
+        return _picture(self.width, self.height, self.seed_of(image))
+
+    def draw_controls(self, images: int) -> None:
+        """Make the pictures of `images` images now: what a client spends on its picture is not the server's time."""
+        if self.control is not None:
+            for image in range(-1, images):
+                self.control_image(image)
 
     def at(self, width: int, height: int) -> Case:
         """The same at another size."""
@@ -79,10 +92,20 @@ class Case:
 
 
 @functools.cache
+def _pose(folder: Path, width: int, height: int, number: int) -> bytes:
+    every = sorted(path.stem for path in folder.glob("*.json"))
+    keypoints = load_pose(folder, every[number % len(every)], field="pose")
+    return _png(Image.fromarray(draw_pose(keypoints, width=width, height=height)))
+
+
+@functools.cache
 def _picture(width: int, height: int, seed: int) -> bytes:
-    # Made once: what a client spends on its picture is not the server's time.
     coarse = np.random.default_rng(seed).integers(0, 256, (height // 32, width // 32, 3), np.uint8)
-    picture, buffer = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), io.BytesIO()
+    return _png(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()
 

@@ -105,7 +105,7 @@ def make_image(pipeline: Any, case: Case, image: int) -> Any:
     """The case's image `image`, a PIL picture."""
     extra: dict[str, Any] = {}
     if case.control is not None:
-        extra = {"image": Image.open(io.BytesIO(case.control_image())), "controlnet_conditioning_scale": 1.0}
+        extra = {"image": Image.open(io.BytesIO(case.control_image(image))), "controlnet_conditioning_scale": 1.0}
     return pipeline(
         prompt=case.prompt_of(image), negative_prompt=case.negative_prompt, num_inference_steps=case.steps,
         guidance_scale=case.guidance_scale, width=case.width, height=case.height, output_type="pil",
@@ -129,6 +129,7 @@ def main(case: Path, work: Path, *, compiled: Annotated[bool, typer.Option("--co
     told, device = Case.read(case), "cuda" if torch.cuda.is_available() else "cpu"
     name, watch, meter = "compiled" if compiled else "eager", Stopwatch(), Meter(device)
     (work / name).mkdir(parents=True, exist_ok=True)
+    told.draw_controls(told.images)
     if compiled:
         # A context is measured here, not a kernel: an error is said, not worked around.
         torch._dynamo.config.suppress_errors = False
@@ -137,7 +138,7 @@ def main(case: Path, work: Path, *, compiled: Annotated[bool, typer.Option("--co
     meter_stages(pipeline, meter, compiled=compiled)
     for image in range(-1, told.images):  # the first one compiles, chooses kernels, fills caches
         with watch.lap("first_image" if image < 0 else "end_to_end"):
-            made = make_image(pipeline, told, max(image, 0))
+            made = make_image(pipeline, told, image)
         meter.collect(keep=image >= 0)
         if image >= 0:
             np.save(work / name / f"{image}.npy", np.asarray(made))

@@ -42,7 +42,7 @@ OPTIONS: Final[Mapping[str, Mapping[str, float]]] = {
 
 def parameters_of(case: Case, image: int, *, control_end: float = 1.0, **options: float) -> Parameters:
     """What a client would ask for."""
-    controls = [] if case.control is None else [Control(case.control, image=case.control_image(), end=control_end)]
+    controls = [] if case.control is None else [Control(case.control, image=case.control_image(image), end=control_end)]
     asked: dict[str, Any] = dict(
         negative_prompt=case.negative_prompt, seed=case.seed_of(image), width=case.width, height=case.height, steps=case.steps,
         guidance_scale=case.guidance_scale, scheduler="euler", controls=controls, **options,
@@ -112,6 +112,7 @@ def time_passes(backend: Backend, bound: Any) -> dict[str, float]:
 def main(case: Path, work: Path) -> None:
     """Measure the engines in process."""
     told, watch, name = Case.read(case), Stopwatch(), "engines"
+    told.draw_controls(told.images)
     manifest = check_build(told.deployment)
     folder = told.deployment.build_folder
     (work / name).mkdir(parents=True, exist_ok=True)
@@ -123,7 +124,7 @@ def main(case: Path, work: Path) -> None:
         try:
             for image in range(-1, told.images):
                 with watch.lap("first_image" if image < 0 else "end_to_end"):
-                    data = run_image(told, max(image, 0), stages, watch)
+                    data = run_image(told, image, stages, watch)
                 if image >= 0:
                     np.save(work / name / f"{image}.npy", np.asarray(Image.open(io.BytesIO(data))))
             values |= {"seconds": watch.spreads(), "options": {}}

@@ -38,6 +38,7 @@ def ask(client: Client, case: Case, image: int) -> Image:
 def main(case: Path, work: Path, each: Annotated[int, typer.Option(help="Images of every size.")] = 10) -> None:
     """Measure the served path."""
     told, watch, name = Case.read(case), Stopwatch(), "served"
+    told.draw_controls(told.images)
     (work / name).mkdir(parents=True, exist_ok=True)
     manifest = check_build(told.deployment)
     values: dict[str, Any] = {"predicted_mib": predict_memory(told.deployment, manifest).bytes >> 20, "sizes": {}}
@@ -49,7 +50,7 @@ def main(case: Path, work: Path, each: Annotated[int, typer.Option(help="Images 
                 server.__enter__()
                 try:
                     client = Client(server.grpc_url, deadline=_DEADLINE)
-                    ask(client, told, 0)
+                    ask(client, told, -1)
                 except BaseException:
                     server.close()
                     raise
@@ -80,7 +81,8 @@ def _measure(client: Client, case: Case, watch: Stopwatch, folder: Path) -> None
 def _every_size(client: Client, case: Case, values: dict[str, Any], each: int) -> None:
     for width, height in case.deployment.profiles.sizes:
         own, sized = Stopwatch(), case.at(width, height)
-        ask(client, sized, 0)
+        sized.draw_controls(each)
+        ask(client, sized, -1)
         for image in range(each):
             with own.lap("image"):
                 made = ask(client, sized, image)

@@ -210,10 +210,18 @@ class TextEncoder(_Whole):
 
 
 class VaeDecoder(_Whole):
-    """[B, 4, h, w] latents, already divided by the scaling factor -> [B, 3, H, W] in -1..1."""
+    """[B, 4, h, w] latents, already divided by the scaling factor -> pixels as diffusers' `VaeImageProcessor.postprocess` makes them.
+
+    Bytes are half of what float16 would be to download, and nothing is left for the host to compute. They cannot say that a value
+    was not finite: `magnitude` does.
+    """
 
     def forward(self, latent_sample: Tensor) -> dict[str, Tensor]:
-        return {"sample": self.network.decode(latent_sample.to(self.network.dtype), return_dict=False)[0]}
+        """`pixels` [B, H, W, RGB] of bytes, `magnitude` [B]: the mean of the decoder's own output without signs."""
+        sample = self.network.decode(latent_sample.to(self.network.dtype), return_dict=False)[0].float()
+        pixels = ((sample * 0.5 + 0.5).clamp(0, 1) * 255).round().permute(0, 2, 3, 1)
+        # Cast last: TensorRT makes bytes of an output and does nothing else with them.
+        return {"pixels": pixels.to(torch.uint8), "magnitude": sample.abs().mean((1, 2, 3))}
 
 
 class VaeEncoder(_Whole):

@@ -7,6 +7,7 @@ thread and is a chunk of its own. Bands depend on the picture's height alone, so
 
 from __future__ import annotations
 
+import functools
 import os
 import struct
 import zlib
@@ -35,8 +36,7 @@ def png_from_pixels(pixels: NDArray[np.uint8], *, text: Mapping[str, str]) -> by
     """[H, W, 3] `pixels` as a PNG file with `text` in tEXt chunks (Latin-1)."""
     height, width, _ = pixels.shape
     rows = np.ascontiguousarray(pixels).reshape(height, 3 * width)
-    with ThreadPoolExecutor(min(_THREADS, len(os.sched_getaffinity(0)))) as pool:
-        bands = list(pool.map(lambda start: _Band.of(rows, start), range(0, height, _BAND_ROWS)))
+    bands = list(_threads(os.getpid()).map(lambda start: _Band.of(rows, start), range(0, height, _BAND_ROWS)))
     total = 1
     for band in bands:
         total = _joined_adler32(total, band.adler32, band.size)
@@ -44,6 +44,12 @@ def png_from_pixels(pixels: NDArray[np.uint8], *, text: Mapping[str, str]) -> by
     notes = [_chunk(b"tEXt", name.encode("latin-1") + b"\0" + value.encode("latin-1")) for name, value in text.items()]
     ends = [_chunk(b"IDAT", struct.pack(">I", total)), _chunk(b"IEND", b"")]
     return b"".join([_SIGNATURE, _chunk(b"IHDR", header), *notes, *(band.chunk for band in bands), *ends])
+
+
+@functools.cache
+def _threads(_process: int) -> ThreadPoolExecutor:
+    """One pool a process, since a fork has none of its parent's threads; to start it takes as long as to compress a band."""
+    return ThreadPoolExecutor(min(_THREADS, len(os.sched_getaffinity(0))), thread_name_prefix="png")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -85,6 +86,8 @@ class Request:
     num_images: int
     output_format: str
     images: tuple[bytes, ...]
+    image_digests: tuple[str, ...]
+    """sha256 of each."""
     controls: tuple[ControlRequest, ...]
     loras: tuple[ResolvedLora, ...]
     """To put on, presets taken apart, sorted by id; empty where the set is fused."""
@@ -160,6 +163,7 @@ def read_request(tensors: Tensors, manifest: BuildManifest, served: ServedLoras 
         raise InvalidRequest("prompt", "missing", allowed=SDXL.input("prompt").doc)
     seed = scalar(found, SDXL.input("seed"))
     loras = _resolved_loras(_json_list(found, "loras", LoraRequest), manifest, served)
+    images = _images(found, manifest)
     trigger_words = bool(scalar(found, SDXL.input("trigger_words"), True))
     request = Request(
         prompt=prompt,
@@ -174,7 +178,8 @@ def read_request(tensors: Tensors, manifest: BuildManifest, served: ServedLoras 
         scheduler=_choice(found, "scheduler", defaults.scheduler),
         num_images=scalar(found, SDXL.input("num_images"), 1),
         output_format=_choice(found, "output_format", "png"),
-        images=_images(found, manifest),
+        images=images,
+        image_digests=tuple(hashlib.sha256(data).hexdigest() for data in images),
         controls=tuple(_json_list(found, "controls", ControlRequest)),
         loras=loras,
         trigger_words=trigger_words,
@@ -203,7 +208,7 @@ def request_metadata(request: Request, manifest: BuildManifest) -> dict[str, Any
         "scheduler": request.scheduler,
         "num_images": request.num_images,
         "output_format": request.output_format,
-        "images": [hashlib.sha256(data).hexdigest() for data in request.images],
+        "images": list(request.image_digests),
         "controls": [control.model_dump(exclude_none=True) for control in request.controls],
         "loras": [{"id": lora, "weight": weight} for lora, weight, _ in loras],
         "trigger_words": request.trigger_words,
@@ -274,6 +279,11 @@ def _images(found: Tensors, manifest: BuildManifest) -> tuple[bytes, ...]:
 _Entry = TypeVar("_Entry", bound=_Strict)
 
 
+@functools.cache
+def _list_of(entry: type[_Strict]) -> TypeAdapter[Any]:
+    return TypeAdapter(list[entry])  # type: ignore[valid-type]  # made once: it takes half a millisecond
+
+
 def _json_list(found: Tensors, name: str, entry: type[_Entry]) -> list[_Entry]:
     if name not in found:
         return []
@@ -289,7 +299,8 @@ def _json_list(found: Tensors, name: str, entry: type[_Entry]) -> list[_Entry]:
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(name, f"not JSON: {error}", allowed=f"a JSON list of objects with {keys}") from error
     try:
-        return TypeAdapter(list[entry]).validate_python(value)  # type: ignore[valid-type]
+        entries: list[_Entry] = _list_of(entry).validate_python(value)
+        return entries
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = name + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])

@@ -356,10 +356,10 @@ def _controlnet(a: Architecture) -> _Tensors:
 
 
 def _vae_decoder(a: Architecture) -> _Tensors:
-    # latents already divided by the scaling factor; sample in -1..1
+    # latents already divided by the scaling factor; magnitude is the mean of |sample|, which is finite where every value is
     return (
         (TensorSpec("latent_sample", ("B", a.latent_channels, "h", "w")),),
-        (TensorSpec("sample", ("B", 3, "H", "W"), "compute"),),
+        (TensorSpec("pixels", ("B", "H", "W", 3), "uint8"), TensorSpec("magnitude", ("B",))),
     )
 
 

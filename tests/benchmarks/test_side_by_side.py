@@ -29,7 +29,8 @@ def test_a_case_survives_its_file(tmp_path: Path) -> None:
     CASE.write(tmp_path / "case.json")
     assert Case.read(tmp_path / "case.json") == CASE
     assert len({CASE.prompt_of(image) for image in range(5)}) == 5, "no cache of prompts helps"
-    assert CASE.control_image() == CASE.control_image()
+    assert CASE.control_image(0) == CASE.control_image(0)
+    assert len({CASE.control_image(image) for image in range(-1, 2)}) == 3, "no cache of pictures helps"
 
 
 def test_a_case_is_the_first_size_with_the_first_control(tmp_path: Path) -> None:

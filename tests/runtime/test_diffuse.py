@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from intaglio.engine import Array
-from intaglio.errors import EngineMismatch, InvalidRequest
+from intaglio.errors import EngineMismatch, IntaglioError, InvalidRequest
 from intaglio.manifest import FileDigest
-from intaglio.stages.diffuse import ControlPlan, Diffuse, EmbeddingCache, Embeddings, active_controls, image_passes, pixels_from_sample
+from intaglio.stages.diffuse import ControlPlan, Diffuse, active_controls, image_passes
 from intaglio.stages.preprocess import Preprocess
 
 
@@ -67,6 +67,22 @@ def test_requests_do_not_influence_each_other(
         other = preprocess(request_tensors(**{"prompt": "a cat", "seed": 2, "steps": 2, "controls": CONTROLS, **values}))
         diffuse({name: value for name, value in other.items() if name not in ("output_format", "metadata")})
     np.testing.assert_array_equal(diffuse(arrays)["pixels"], first)
+
+
+def test_a_repeated_request_allocates_nothing(
+    diffuse: Diffuse, backend: Any, arrays: dict[str, Array], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, allocated, allocate = diffuse(arrays)["pixels"], [], backend.allocate
+
+    def counted(shape: tuple[int, ...], dtype: str) -> Any:
+        allocated.append(shape)
+        return allocate(shape, dtype)
+
+    monkeypatch.setattr(backend, "allocate", counted)
+    np.testing.assert_array_equal(diffuse(arrays)["pixels"], first)
+    assert not allocated
+    diffuse(arrays | {"end": int_tensor(3)}, wanted=["state"])
+    assert sorted(shape[0] for shape in allocated) == [3] * 4, "tables of three steps"
 
 
 def test_prompts_are_encoded_once_and_together(diffuse: Diffuse, backend: Any, preprocess: Preprocess, request_tensors: Any) -> None:
@@ -153,21 +169,12 @@ def test_windows_are_those_of_diffusers() -> None:
         assert active_controls(plans, step, steps) == kept
 
 
-def test_cache_drops_the_least_recently_used() -> None:
-    cache = EmbeddingCache(2)
-    value = Embeddings(np.zeros((1, 1), np.float32), np.zeros(1, np.float32))
-    cache.put("a", value), cache.put("b", value)
-    assert cache.get("a") is value
-    cache.put("c", value)
-    assert (cache.get("b"), cache.get("a"), len(cache)) == (None, value, 2)
-    nothing = EmbeddingCache(0)
-    nothing.put("a", value)
-    assert nothing.get("a") is None
-
-
-def test_pixels() -> None:
-    sample = np.array([-2.0, -1.0, 0.0, 1.0, 2.0, np.nan], np.float16).reshape(1, 1, 1, 6).repeat(3, axis=1)
-    np.testing.assert_array_equal(pixels_from_sample(sample)[0, 0, :, 0], [0, 0, 128, 255, 255, 0])
+def test_a_picture_that_is_not_finite_is_an_error(diffuse: Diffuse, arrays: dict[str, Array]) -> None:
+    state = arrays["state"].copy()
+    state[0, 0, 0, 3, 3] = np.nan
+    with pytest.raises(IntaglioError, match="not finite"):
+        diffuse(arrays | {"state": state, "begin": int_tensor(5)})
+    assert diffuse(arrays)["pixels"].any()
 
 
 def test_outside_its_window_guidance_is_off(diffuse: Diffuse, backend: Any, preprocess: Preprocess, request_tensors: Any) -> None:
@@ -197,12 +204,6 @@ def test_a_window_needs_a_build_without_guidance(tiny: Any, arrays: dict[str, Ar
         pytest.raises(InvalidRequest, match=r"guidance_window: \[0.0, 0.5\]; allowed: \[0, 1\]"),
     ):
         stage(arrays | {"guidance_window": np.array([0, 0.5], np.float32)})
-
-
-def test_pixels_of_half_precision_are_looked_up() -> None:
-    sample = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(1, 4, 128, 128)[:, :3]
-    with np.errstate(invalid="ignore"):
-        np.testing.assert_array_equal(pixels_from_sample(sample), pixels_from_sample(sample.astype(np.float32)))
 
 
 def test_a_changed_engine_is_refused(tiny: Any, tmp_path: Path) -> None:

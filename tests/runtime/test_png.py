@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -38,8 +40,13 @@ def test_every_checksum_is_right() -> None:
 def test_the_bytes_do_not_depend_on_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (300, 40, 3), np.uint8)
     found = png_from_pixels(pixels, text={})
-    monkeypatch.setattr(png, "_THREADS", 1)
+    monkeypatch.setattr(png, "_threads", lambda _: ThreadPoolExecutor(1))
     assert png_from_pixels(pixels, text={}) == found
+
+
+def test_threads_are_kept_but_not_across_a_fork() -> None:
+    assert png._threads(os.getpid()) is png._threads(os.getpid())
+    assert png._threads(os.getpid()) is not png._threads(0)
 
 
 def test_flat_regions_are_small() -> None:

@@ -180,6 +180,42 @@ def test_pose_and_canny_maps(stage: Preprocess, request_tensors: Any) -> None:
     assert [entry["control"] for entry in json.loads(outputs["controls"][0])] == ["pose", "edges"]
 
 
+def test_a_picture_sent_again_is_not_decoded_again(stage: Preprocess, request_tensors: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[str] = []
+
+    def counted(data: bytes, *, field: str, most_pixels: int) -> Image.Image:
+        decoded.append(field)
+        return decode_image(data, field=field, most_pixels=most_pixels)
+
+    monkeypatch.setattr("intaglio.stages.preprocess.decode_image", counted)
+    pictures = [encoded(Image.fromarray(np.random.default_rng(seed).integers(0, 256, (96, 64, 3), np.uint8))) for seed in (11, 12)]
+    canny = json.dumps([{"type": "canny", "image": 0, "preprocess": "canny"}])
+
+    def maps(data: bytes, controls: str = POSE, **values: Any) -> Any:
+        return stage(request_tensors(prompt="a", images=[data], controls=controls, **values))["control_maps"].copy()
+
+    first, other = maps(pictures[0]), maps(pictures[1])
+    np.testing.assert_array_equal(first[0], np.asarray(Image.open(io.BytesIO(pictures[0]))))
+    np.testing.assert_array_equal(maps(pictures[0]), first)
+    np.testing.assert_array_equal(maps(pictures[1]), other)
+    assert len(decoded) == 2
+    assert not np.array_equal(maps(pictures[0], canny), first)
+    assert maps(pictures[0], width=72, height=64).shape == (1, 64, 72, 3)
+    assert len(decoded) == 4, "another size or preprocessing is another map"
+
+
+def test_a_picture_that_was_refused_is_refused_again(stage: Preprocess, request_tensors: Any) -> None:
+    for _ in range(2):
+        with pytest.raises(InvalidRequest, match=r"^images\[0\]: damaged"):
+            stage(request_tensors(prompt="a", images=[NOISE[:300]], controls=POSE))
+
+
+def test_control_maps_may_not_be_written_to(stage: Preprocess, request_tensors: Any) -> None:
+    maps = stage(request_tensors(prompt="a", images=[SMALL], controls=POSE))["control_maps"]
+    with pytest.raises(ValueError, match="read-only"):
+        maps[0, 0, 0, 0] = 1
+
+
 GRADIENT = np.linspace(0, 65535, 64 * 64).reshape(64, 64)
 
 

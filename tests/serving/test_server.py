@@ -66,6 +66,11 @@ def test_strings_pass_and_the_stub_uses_this_environment(echo: TritonServer) -> 
     assert "successfully loaded 'echo'" in echo.settings.log.read_text()
 
 
+def test_freed_memory_is_kept_for_the_next_picture(echo: TritonServer) -> None:
+    for process in (psutil.Process(echo.process.pid), *echo.process.stubs.values()):
+        assert process.environ()["MALLOC_TRIM_THRESHOLD_"] == str(64 << 20)
+
+
 def test_administration_is_closed(echo: TritonServer) -> None:
     for path in ("v2/repository/index", "v2/repository/models/echo/unload", "v2/systemsharedmemory/region/x/register"):
         request = urllib.request.Request(f"http://{echo.http_url}/{path}", data=b"{}", method="POST")

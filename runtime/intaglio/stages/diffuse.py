@@ -26,17 +26,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intaglio.engine import Array, Backend, Bound, DeviceArray, Engine, HostCall, WeightsOfSeveral, allocate_tensors, open_backend
-from intaglio.errors import EngineMismatch, InvalidRequest
+from intaglio.errors import EngineMismatch, IntaglioError, InvalidRequest
 from intaglio.file_checks import FileChecks
 from intaglio.lora_merge import LoraMerge
 from intaglio.lora_switch import SWAPPED, LoraSwitch, SwapLayers, network_of_weight, open_layers
 from intaglio.manifest import BuildManifest
 from intaglio.models import DIFFUSE
+from intaglio.recently_used import RecentlyUsed
 from intaglio.request import Tensors, read_tensors, scalar, string_tensor
 from intaglio.served_loras import LORAS_FOLDER, LoraStore, ResolvedLora, set_from_json, set_text
 from intaglio.tensors import LORA_MERGE, AxisSizes, NetworkSpec, TensorSpec, axis_sizes, context_name, controlnet_name, network_spec
 
-__all__ = ["Diffuse", "EmbeddingCache", "active_controls", "image_passes", "pixels_from_sample"]
+__all__ = ["Diffuse", "active_controls", "image_passes"]
 
 Floats = NDArray[np.float32]
 _TEXT_ENCODERS: Final = ("text_encoder", "text_encoder_2")
@@ -64,33 +65,6 @@ class ControlPlan:
     def active(self, step: int, steps: int) -> bool:
         """Whether it takes part in `step` of `steps` (diffusers' `control_guidance_start` and `_end`)."""
         return self.weight != 0 and _inside((self.begin, self.end), step, steps)
-
-
-class EmbeddingCache:
-    """The last `capacity` prompts' embeddings by digest of their tokens and weights, least recently used out first."""
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._entries: OrderedDict[str, Embeddings] = OrderedDict()
-        self.hits = 0
-
-    def get(self, key: str) -> Embeddings | None:
-        """The embeddings under `key`, which become the most recent ones."""
-        found = self._entries.get(key)
-        if found is not None:
-            self._entries.move_to_end(key)
-            self.hits += 1
-        return found
-
-    def put(self, key: str, value: Embeddings) -> None:
-        """Keep `value`; a capacity of 0 keeps nothing."""
-        self._entries[key] = value
-        self._entries.move_to_end(key)
-        while len(self._entries) > self._capacity:
-            self._entries.popitem(last=False)
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +120,8 @@ class Workspace:
     """Scale, image and context by (ControlNet, place in the request)."""
     bound: dict[tuple[str, int, int], Bound] = field(default_factory=dict)
     """By (network, place in the request, residual set read)."""
+    tables: dict[str, DeviceArray] = field(default_factory=dict)
+    """Values of every step, of the shapes of the last slice: on a card, to free memory waits for all that runs."""
 
 
 class Diffuse:
@@ -156,7 +132,8 @@ class Diffuse:
         self._manifest = manifest
         self._folder = folder
         self._given_backend = backend
-        self._cache = EmbeddingCache(manifest.execution.embedding_cache)
+        self._cache: RecentlyUsed[Embeddings] = RecentlyUsed(manifest.execution.embedding_cache)
+        """By digest of tokens and weights."""
         self._workspaces: OrderedDict[tuple[int, ...], Workspace] = OrderedDict()
         self._engines: dict[str, Engine] = {}
         self._calls: dict[str, HostCall] = {}
@@ -219,6 +196,7 @@ class Diffuse:
         Raises:
             InvalidRequest: tensors that do not fit each other or the build.
             SwapFailed: its LoRAs could not be put on; those before still are.
+            IntaglioError: the picture has values that are not finite.
         """
         clock = Clock()
         request = self._conditioning(tensors)
@@ -403,7 +381,7 @@ class Diffuse:
         self._bound_context(workspace, "unet", 0, unet).run()
         for place, plan in enumerate(request.controls):
             own = self._control_buffers(workspace, plan.control, place)
-            upload(own["control_image"], np.repeat(plan.map[None], count, axis=0))
+            upload(own["control_image"], np.broadcast_to(plan.map, (count, *plan.map.shape)))
             upload(own["conditioning_scale"], np.array([plan.weight], np.float32))
             self._bound_context(workspace, controlnet_name(plan.control), place, unet | own).run()
 
@@ -427,7 +405,7 @@ class Diffuse:
     def _run_steps(self, workspace: Workspace, request: Conditioning, images: slice) -> Floats:
         """The loop: small copies on the device and engine passes, nothing that waits for it."""
         backend, unet = self._backend, workspace.unet
-        tables = self._upload_tables(request, images)
+        tables = self._upload_tables(workspace, request, images)
         single_noise = len(request.noise) == 1
         if single_noise:
             backend.copy(unet["noise"], tables["noise"][0])
@@ -443,7 +421,7 @@ class Diffuse:
         state: Floats = backend.download(unet["state"])
         return state
 
-    def _upload_tables(self, request: Conditioning, images: slice) -> dict[str, DeviceArray]:
+    def _upload_tables(self, workspace: Workspace, request: Conditioning, images: slice) -> dict[str, DeviceArray]:
         """Per-step values of the slice, one upload each."""
         steps = slice(request.begin, request.end)
         noise = request.noise[:, images] if len(request.noise) == 1 else request.noise[steps, images]
@@ -453,11 +431,11 @@ class Diffuse:
             "coefficients": request.coefficients[steps],
             "noise": noise,
         }
-        tables = {}
         for name, value in values.items():
-            tables[name] = self._backend.allocate(value.shape, "float32")
-            self._backend.upload(tables[name], value)
-        return tables
+            if name not in workspace.tables or workspace.tables[name].shape != value.shape:
+                workspace.tables[name] = self._backend.allocate(value.shape, "float32")
+            self._backend.upload(workspace.tables[name], value)
+        return workspace.tables
 
     def _run_controlnets(self, workspace: Workspace, request: Conditioning, step: int) -> int:
         """Chain the step's ControlNets; the residual set that holds their sum (0, the zeros, without any)."""
@@ -501,7 +479,7 @@ class Diffuse:
     # --- pixels -----------------------------------------------------------------------------------------------------
 
     def _decode(self, latents: Floats) -> NDArray[np.uint8]:
-        """[B, H, W, 3] of latents [B, 4, h, w], in passes as the UNet's."""
+        """[B, H, W, 3] of latents [B, 4, h, w], in passes as the UNet's; IntaglioError where a value was not finite."""
         manifest = self._manifest
         scale = manifest.architecture.vae_scale
         width, height = latents.shape[3] * scale, latents.shape[2] * scale
@@ -509,8 +487,13 @@ class Diffuse:
         for images in image_passes(len(latents), manifest.profiles.batches):
             sizes = axis_sizes(manifest.architecture, width=width, height=height, images=images.stop - images.start)
             outputs = self._calls["vae_decoder"](sizes, latent_sample=latents[images] / np.float32(manifest.scaling_factor))
-            parts.append(pixels_from_sample(outputs["sample"]))
-        return np.concatenate(parts)
+            if not np.isfinite(outputs["magnitude"]).all():  # the bytes would be a black picture, or anything
+                raise IntaglioError(
+                    "the picture has values that are not finite: the networks overflowed on this request; "
+                    "try smaller weights of LoRAs and controls, or build with a VAE that stays inside float16"
+                )
+            parts.append(outputs["pixels"])
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 class Clock:
@@ -565,30 +548,6 @@ def guidance_slices(request: Conditioning) -> list[Conditioning]:
             piece = replace(piece, **positive, time_ids=request.time_ids[-1:])
         found.append(piece)
     return found
-
-
-def pixels_from_sample(sample: Array) -> NDArray[np.uint8]:
-    """[B, H, W, 3] uint8 of a decoder's sample [B, 3, H, W] in -1..1; diffusers' `VaeImageProcessor.postprocess` in numpy."""
-    if sample.dtype != np.float16:
-        return np.ascontiguousarray(_uint8(sample).transpose(0, 2, 3, 1))
-    # Half precision has 65536 values: looking each up is several times as fast as computing it, and the same to the bit.
-    table, bits = _uint8_of_float16(), sample.view(np.uint16)
-    pixels = np.empty((len(bits), *bits.shape[2:], bits.shape[1]), np.uint8)
-    for channel in range(bits.shape[1]):
-        pixels[..., channel] = table.take(bits[:, channel])
-    return pixels
-
-
-@functools.cache
-def _uint8_of_float16() -> NDArray[np.uint8]:
-    with np.errstate(invalid="ignore"):
-        return _uint8(np.arange(2**16, dtype=np.uint16).view(np.float16))
-
-
-def _uint8(sample: Array) -> NDArray[np.uint8]:
-    values = sample.astype(np.float32) * np.float32(0.5) + np.float32(0.5)
-    values = np.nan_to_num(values, copy=False).clip(0, 1)
-    return (values * np.float32(255)).round().astype(np.uint8)
 
 
 def _next_set(current: int) -> int:

@@ -1,0 +1,44 @@
+"""What the graphs add to the networks themselves."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers.image_processor import VaeImageProcessor
+
+from intaglio_export.graphs import VaeDecoder
+
+
+class Given(torch.nn.Module):
+    """An autoencoder whose picture is what it is given."""
+
+    config = SimpleNamespace()
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def decode(self, latents: Any, *, return_dict: bool) -> tuple[Any]:
+        return (latents,)
+
+
+def test_bytes_of_halves_are_those_of_diffusers() -> None:
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    finite = halves[np.isfinite(halves)][: 3 * 144**2].reshape(1, 3, 144, 144)
+    sample = torch.from_numpy(finite)
+    found = VaeDecoder(Given(torch.float16))(sample.float())
+    expected = VaeImageProcessor().postprocess(sample.float(), output_type="np")
+    assert (found["pixels"].dtype, found["pixels"].shape) == (torch.uint8, (1, 144, 144, 3))
+    np.testing.assert_array_equal(found["pixels"], (expected * 255).round().astype(np.uint8))
+    assert found["magnitude"][0] == pytest.approx(float(np.abs(finite.astype(np.float64)).mean()), rel=1e-6)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_one_value_that_is_not_finite_is_seen(value: float) -> None:
+    sample = torch.zeros(2, 3, 8, 8)
+    sample[1, 2, 7, 7] = value
+    assert VaeDecoder(Given(torch.float32))(sample)["magnitude"].isfinite().tolist() == [True, False]
