@@ -1,6 +1,6 @@
 """Other graphs of the same UNet, each built for one profile and timed: what to export is decided by the card, not by taste.
 
-    python -m benchmarks.variants CASE.json WORK_FOLDER [--only sdpa,query]
+    python -m benchmarks.variants CASE.json WORK_FOLDER [--only query,"whole gate"]
 Every variant computes the same function; the relative error to the first one is printed beside its time.
 """
 
@@ -13,8 +13,10 @@ from typing import Annotated, Any, Final
 import numpy as np
 import torch
 import typer
-from diffusers.models.attention_processor import AttnProcessor2_0
+from diffusers.models.activations import GEGLU
 from rich.console import Console
+from torch import nn
+from torch.nn import functional
 
 from benchmarks.case import Case
 from benchmarks.graphs import Workbench
@@ -43,8 +45,43 @@ class QueryScaled:
         return attention.to_out[0](mixed.transpose(1, 2).reshape(rows, -1, heads * width))
 
 
-VARIANTS: Final[Mapping[str, Callable[[], Any]]] = {"sdpa": AttnProcessor2_0, "query": QueryScaled}
-"""Attention processor by name; the first is what is exported."""
+class WholeGate(nn.Module):
+    """The gated layer of a feed-forward block (GEGLU) cut behind its matrix product, across an axis of its own.
+
+    Cut along the last axis, TensorRT makes two products of it with the gate's function in their ends; whole, it is one and a pass over
+    the values.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.proj = layer.proj
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """[N, tokens, i] -> [N, tokens, o / 2]."""
+        values, gate = self.proj(hidden_states).unflatten(-1, (2, -1)).unbind(2)
+        made: torch.Tensor = values * functional.gelu(gate)
+        return made
+
+
+def keep_gates_whole(network: nn.Module) -> None:
+    """Put a `WholeGate` in the place of every GEGLU of `network`."""
+    for parent in list(network.modules()):
+        for name, layer in parent.named_children():
+            if isinstance(layer, GEGLU):
+                setattr(parent, name, WholeGate(layer))
+
+
+def scale_queries(network: Any) -> None:
+    """Attend as `QueryScaled` does."""
+    network.set_attn_processor(QueryScaled())
+
+
+VARIANTS: Final[Mapping[str, Callable[[Any], None]]] = {
+    "as exported": lambda network: None,
+    "query": scale_queries,
+    "whole gate": keep_gates_whole,
+}
+"""What is changed, by name."""
 
 
 def main(case: Path, work: Path, only: Annotated[str, typer.Option(help="Variants in a list with commas, or all.")] = "all") -> None:
@@ -54,8 +91,8 @@ def main(case: Path, work: Path, only: Annotated[str, typer.Option(help="Variant
     first: Array | None = None
     for name in VARIANTS if only == "all" else only.split(","):
         network = bench.network()
-        network.set_attn_processor(VARIANTS[name]())
-        timed = bench.build_and_time(network, work / "variants" / name)
+        VARIANTS[name](network)
+        timed = bench.build_and_time(network, work / "variants" / name.replace(" ", "-"))
         first = timed.output if first is None else first
         error = relative_error(timed.output, first)
         found[name] = {"pass": timed.passes, "export_seconds": timed.export_seconds, "build_seconds": timed.build_seconds, "error": error}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from intaglio.engine import HostCall, allocate_tensors, check_tensors
+from intaglio.engine import HostCall, WeightsOfSeveral, allocate_tensors, check_tensors
 from intaglio.errors import EngineMismatch, MissingExtra
 from intaglio.onnxruntime_engine import OnnxRuntimeBackend
-from intaglio.tensors import NetworkSpec, TensorSpec
+from intaglio.tensors import NetworkSpec, Precision, TensorSpec
 
 NETWORK = NetworkSpec(
     "toy",
@@ -159,3 +160,31 @@ def test_tensorrt_absent_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     with pytest.raises(MissingExtra, match=r"pip install 'intaglio\[tensorrt\]'"):
         TensorRTBackend("tensorrt-rtx", cuda_graph=False, rebuild="")
+
+
+class Refits:
+    """What an engine of a few weights is asked to do."""
+
+    precision: Precision = "fp16"
+
+    def __init__(self, *groups: set[str]) -> None:
+        self.groups = [frozenset(group) for group in groups]
+        self.given: list[dict[str, Any]] = []
+
+    def refit(self, weights: Mapping[str, Any]) -> None:
+        self.given.append(dict(weights))
+
+    def joined(self, sizes: Mapping[str, int]) -> list[frozenset[str]]:
+        return [group for group in self.groups if group <= set(sizes)]
+
+
+def test_weights_of_several_engines_are_refitted_as_one() -> None:
+    step, context = Refits({"a.1", "a.2"}), Refits({"b.1", "b.2"})
+    both = WeightsOfSeveral({"a": step, "b": context}, lambda name: name.partition(".")[0])
+    assert both.precision == "fp16"
+    assert both.joined({"a.1": 1, "a.2": 1, "b.1": 1}) == [frozenset({"a.1", "a.2"})]
+    values = {name: np.zeros(1) for name in ("a.1", "b.2", "a.3")}
+    both.refit(values)
+    assert [list(given) for given in (*step.given, *context.given)] == [["a.1", "a.3"], ["b.2"]]
+    both.refit({"b.1": np.zeros(1)})
+    assert (len(step.given), len(context.given)) == (1, 2)
