@@ -3,8 +3,9 @@
     build/.stages/<stage>/<key>/        every stage's result, shared by all deployments
     build/<name>/manifest.json          what the serving processes read; written last
     build/<name>/engines/<network>-<key>/  hard links into the store (copies across file systems)
-    build/<name>/tokenizers, poses, model_repository
-A deployment folder is self-contained: it may be moved or copied to another machine.
+    build/<name>/tokenizers/<key>, poses/<key>, model_repository
+A deployment folder is self-contained: it may be moved or copied to another machine. What a running server has of an earlier build
+stays until it is served no more (`intaglio.build_parts`) and goes with the build after that.
 """
 
 # ruff: noqa: PLC0415  (torch is imported only when a stage must run)
@@ -24,6 +25,7 @@ from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
 
+from intaglio.build_parts import PARTS, is_held, listed_files
 from intaglio.config import Deployment, load_deployment
 from intaglio.errors import BuildError, ConfigError
 from intaglio.lora_switch import SWAPPED
@@ -243,8 +245,8 @@ def _manifest(plan: Plan, asked: Deployment, *, rebuild: str) -> BuildManifest:
         "controlnets": {control: source.type for control, source in deployment.controlnets.items()},
         "swap": deployment.swap,
         "loras": tuple(lora.record for lora in plan.loras),
-        "tokenizers": ("tokenizers/tokenizer", "tokenizers/tokenizer_2"),
-        "poses": None if deployment.poses is None else "poses",
+        "tokenizers": plan.tokenizer_folders,
+        "poses": plan.pose_folder,
         "files": files,
     }
     draft = BuildManifest(key="0" * 64, **values)
@@ -306,6 +308,7 @@ def _assemble(plan: Plan, manifest: BuildManifest, folder: Path, *, force: bool)
     started = time.perf_counter()
     reason = "forced" if force else _assembly_reason(plan, manifest, folder)
     if reason is None:
+        _remove_unlisted(folder, manifest)  # what was served when this was built
         return StageOutcome(_ASSEMBLE, False, "unchanged", 0.0)
     sources: dict[str, Path] = dict(plan.support_files)
     for network, file in manifest.networks.items():
@@ -322,8 +325,7 @@ def _assemble(plan: Plan, manifest: BuildManifest, folder: Path, *, force: bool)
             _place(source, folder / name, linked=name.startswith("engines/") and not name.endswith(RUNTIME_CACHE_NAME))
         write_repository(folder / REPOSITORY, options)
         write_manifest(folder, manifest)
-        caches = {str(Path(file.path).with_name(RUNTIME_CACHE_NAME)) for file in manifest.networks.values()}
-        _remove_unlisted(folder, {*sources, *caches})
+        _remove_unlisted(folder, manifest)
     except OSError as error:
         raise BuildError(f"{folder}: {storage_problem(error)}; the build that was there is still whole") from error
     known = {name: digest for network in manifest.networks.values() for name, digest in network.files.items()}
@@ -383,10 +385,11 @@ def _place(source: Path, target: Path, *, linked: bool) -> None:
     new.rename(target)
 
 
-def _remove_unlisted(folder: Path, wanted: set[str]) -> None:
-    """Engines, tokenizers and poses of builds before this one; what a server has open stays open to it."""
-    for part in ("engines", "tokenizers", "poses"):
-        for path in sorted((folder / part).rglob("*"), reverse=True):
+def _remove_unlisted(folder: Path, manifest: BuildManifest) -> None:
+    """Engines, tokenizers and poses of builds before this one, but for what a server holds."""
+    wanted = listed_files(manifest) | {str(Path(file.path).with_name(RUNTIME_CACHE_NAME)) for file in manifest.networks.values()}
+    for item in (item for part in PARTS for item in sorted((folder / part).glob("*")) if not is_held(item)):
+        for path in (*sorted(item.rglob("*"), reverse=True), item):
             if path.is_file() and str(path.relative_to(folder)) not in wanted:
                 path.unlink()
             elif path.is_dir() and not any(path.iterdir()):
