@@ -320,15 +320,17 @@ def _assemble(plan: Plan, manifest: BuildManifest, folder: Path, *, force: bool)
         if (store / compiled.name).is_file() and not (folder / compiled).is_file():
             sources[str(compiled)] = store / compiled.name  # what verification compiled for this card
     options = _repository_options(plan.deployment, plan.platform, manifest.key)
+    known = {name: digest for network in manifest.networks.values() for name, digest in network.files.items()}
     try:
         for name, source in sources.items():
-            _place(source, folder / name, linked=name.startswith("engines/") and not name.endswith(RUNTIME_CACHE_NAME))
+            digest = known.get(name) or manifest.files.get(name)
+            if force or not _is_placed(plan, folder / name, digest):  # a server may be reading what is
+                _place(source, folder / name, linked=name.startswith("engines/") and not name.endswith(RUNTIME_CACHE_NAME))
         write_repository(folder / REPOSITORY, options)
         write_manifest(folder, manifest)
         _remove_unlisted(folder, manifest)
     except OSError as error:
         raise BuildError(f"{folder}: {storage_problem(error)}; the build that was there is still whole") from error
-    known = {name: digest for network in manifest.networks.values() for name, digest in network.files.items()}
     for name, source in sources.items():
         if name in known and (folder / name).samefile(source):
             plan.store.digests.remember(folder / name, known[name])  # a link: read and hashed already
@@ -369,6 +371,10 @@ def _damage(plan: Plan, manifest: BuildManifest, folder: Path) -> str | None:
     return None
 
 
+def _is_placed(plan: Plan, target: Path, digest: FileDigest | None) -> bool:
+    return target.is_file() and plan.store.digests.digest_unchecked(target) == digest
+
+
 def _place(source: Path, target: Path, *, linked: bool) -> None:
     """`target` becomes the file `source`, at once; engines are linked, since they are large and never written again."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -380,9 +386,10 @@ def _place(source: Path, target: Path, *, linked: bool) -> None:
         os.link(source, new)
     except OSError:
         shutil.copyfile(source, new)
-    # A rename over a link of the same file does nothing, and would leave `new`.
-    target.unlink(missing_ok=True)
-    new.rename(target)
+    if target.exists() and target.samefile(new):  # a rename over a link of the same file does nothing, and would leave `new`
+        new.unlink()
+    else:
+        new.replace(target)
 
 
 def _remove_unlisted(folder: Path, manifest: BuildManifest) -> None:

@@ -282,8 +282,9 @@ class Plan:
         """Tokenizer and pose files by their path in the build."""
         folders = dict(zip(TOKENIZERS, self.tokenizer_folders, strict=True))
         found = {f"{folders[path.parent.name]}/{path.name}": path for path in self._tokenizer_files}
-        if self.deployment.poses is not None:
-            found |= {f"{self.pose_folder}/{path.name}": path for path in sorted(self.deployment.poses.glob("*.json"))}
+        poses, folder = self.deployment.poses, self.pose_folder
+        if poses is not None:
+            found |= {f"{folder}/{path.name}": path for path in sorted(poses.glob("*.json"))}
         return found
 
     def _make_fused(self, work: Path) -> dict[str, Any]:

@@ -248,11 +248,6 @@ class Server(TritonServer):
         )
         super().__init__(settings, report=report)
 
-    def __enter__(self) -> Self:
-        super().__enter__()
-        self._control = Control(self.workspace.folder, self.deployment.build_folder, self._asked_to_reload)
-        return self
-
     def release(self) -> None:
         if self._control is not None:
             self._control.close()  # a reload ends with Triton
@@ -272,6 +267,8 @@ class Server(TritonServer):
 
     def prepare(self) -> None:
         """The repository holds exactly the version that was served last, even where Triton ended amid a reload."""
+        if self._control is None:
+            self._control = Control(self.workspace.folder, self.deployment.build_folder, self._asked_to_reload)
         self._repository.start_with(self.version)
         self.settings = replace(self.settings, repository=self._repository.folder)
 
