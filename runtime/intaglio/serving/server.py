@@ -262,7 +262,7 @@ class Server(TritonServer):
             return
         self._version = self._open_version(self.deployment)
         # Once: a restart takes what the server before it had, which the driver may still count.
-        self._before = read_card_memory()
+        self._before, self._last_number = read_card_memory(), self._version.number
         self._prediction = check_memory(self.deployment, self._version.manifest)
 
     def prepare(self) -> None:
@@ -285,10 +285,10 @@ class Server(TritonServer):
 
     def _open_version(self, deployment: Deployment) -> ServedVersion:
         """The build of `deployment`, held so that no later build removes its files."""
-        folder, self._last_number = deployment.build_folder, self._last_number + 1
+        folder = deployment.build_folder
         hold = BuildHold(folder, read_manifest(folder, command=_rebuild_command(deployment)))
         try:
-            return read_version(folder, check_build(deployment), number=self._last_number, hold=hold)
+            return read_version(folder, check_build(deployment), number=self._last_number + 1, hold=hold)
         except BaseException:
             hold.release()
             raise
@@ -323,6 +323,7 @@ class Server(TritonServer):
                 changed = sorted(name for name in {*new.configs, *old.configs} if new.configs.get(name) != old.configs.get(name))
                 raise ConfigError(f"config.pbtxt of {', '.join(changed)} changed (server settings?); start `intaglio serve` again")
             prediction = check_memory_beside(deployment, new.manifest, self._predicted)
+            self._last_number = new.number  # one that fails is not used again
             times = VersionChange(self.process, self._repository, old, new, report).run(switched)
         finally:
             (old if self._version is new else new).hold.release()
