@@ -37,7 +37,7 @@ def serve(
     log: Annotated[Path | None, typer.Option(help="Triton's log; by default triton.log in the build folder.")] = None,
     restarts: Annotated[int, typer.Option(min=0, help="Times a failed Triton is started again within ten minutes.")] = 5,
 ) -> None:
-    """Run Triton on a build until Ctrl-C; a Triton that dies is started again.
+    """Run Triton on a build until Ctrl-C; a Triton that dies is started again. `intaglio reload` has it take up a new build.
 
     Ends with 0 when told to stop, 1 when Triton keeps failing, 2 when it cannot start.
     """

@@ -191,8 +191,9 @@ class TritonProcess:
         return dict(self._stubs)
 
     def watch(self, version: int) -> None:
-        """From now on the processes of `version` are those whose end is a failure."""
-        self._stubs = {stub.instance: stub.process for stub in _stubs_of(self.pid) if stub.version == version}
+        """From now on the processes of `version` are those whose end is a failure; one that is missing already will be found to be."""
+        found = {stub.instance: stub.process for stub in _stubs_of(self.pid) if stub.version == version}
+        self._stubs = self._stubs | found
 
     def has_loaded(self, version: int, models: Collection[str]) -> bool:
         """Whether `version` of any of `models` is loaded, or still finishes its requests.

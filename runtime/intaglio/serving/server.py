@@ -285,10 +285,11 @@ class Server(TritonServer):
 
     def _open_version(self, deployment: Deployment) -> ServedVersion:
         """The build of `deployment`, held so that no later build removes its files."""
-        folder = deployment.build_folder
-        hold = BuildHold(folder, read_manifest(folder, command=_rebuild_command(deployment)))
+        folder, manifest = deployment.build_folder, check_build(deployment)
+        hold = BuildHold(folder, manifest)
         try:
-            return read_version(folder, check_build(deployment), number=self._last_number + 1, hold=hold)
+            _check_listed(folder, manifest, command=manifest.rebuild)  # a build that ended just now removed what was not held yet
+            return read_version(folder, manifest, number=self._last_number + 1, hold=hold)
         except BaseException:
             hold.release()
             raise
@@ -335,7 +336,8 @@ class Server(TritonServer):
             done = self.reload(report=report)
         except Exception as error:
             self._report(f"not reloaded: {error}")
-            self._report("ready")
+            if self._process is not None and self._process.failure() is None:
+                self._report("ready")
             raise
         if done is None:
             return f"nothing new: {self.version.shown} serves"
