@@ -20,7 +20,7 @@ from .pages import ROOT, blocks
 
 APPS = {
     "build": build.app, "serve": serve.app, "generate": generate.app, "demo": demo.app, "doctor": doctor.app, "train": train.app,
-    "loras": loras.app, "watch": watch_command.watch_app, "rollback": watch_command.rollback_app}  # fmt: skip
+    "reload": serve.reload_app, "loras": loras.app, "watch": watch_command.watch_app, "rollback": watch_command.rollback_app}  # fmt: skip
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCED = "".join(text for language, text in blocks("README.md") if not language)
 COMMANDS = re.findall(r"^intaglio ([^#\n]+)", FENCED, re.MULTILINE) + re.findall(r"`intaglio ([a-z][^`]*)`", README)

@@ -3,8 +3,9 @@
     build/.stages/<stage>/<key>/        every stage's result, shared by all deployments
     build/<name>/manifest.json          what the serving processes read; written last
     build/<name>/engines/<network>-<key>/  hard links into the store (copies across file systems)
-    build/<name>/tokenizers, poses, model_repository
-A deployment folder is self-contained: it may be moved or copied to another machine.
+    build/<name>/tokenizers/<key>, poses/<key>, model_repository
+A deployment folder is self-contained: it may be moved or copied to another machine. What a running server has of an earlier build
+stays until it is served no more (`intaglio.build_parts`) and goes with the build after that.
 """
 
 # ruff: noqa: PLC0415  (torch is imported only when a stage must run)
@@ -24,6 +25,7 @@ from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
 
+from intaglio.build_parts import PARTS, is_held, listed_files
 from intaglio.config import Deployment, load_deployment
 from intaglio.errors import BuildError, ConfigError
 from intaglio.lora_switch import SWAPPED
@@ -243,8 +245,8 @@ def _manifest(plan: Plan, asked: Deployment, *, rebuild: str) -> BuildManifest:
         "controlnets": {control: source.type for control, source in deployment.controlnets.items()},
         "swap": deployment.swap,
         "loras": tuple(lora.record for lora in plan.loras),
-        "tokenizers": ("tokenizers/tokenizer", "tokenizers/tokenizer_2"),
-        "poses": None if deployment.poses is None else "poses",
+        "tokenizers": plan.tokenizer_folders,
+        "poses": plan.pose_folder,
         "files": files,
     }
     draft = BuildManifest(key="0" * 64, **values)
@@ -312,6 +314,7 @@ def _assemble(plan: Plan, manifest: BuildManifest, folder: Path, *, force: bool)
     started = time.perf_counter()
     reason = "forced" if force else _assembly_reason(plan, manifest, folder)
     if reason is None:
+        _remove_unlisted(folder, manifest)  # what was served when this was built
         return StageOutcome(_ASSEMBLE, False, "unchanged", 0.0)
     sources: dict[str, Path] = dict(plan.support_files)
     for network, file in manifest.networks.items():
@@ -323,16 +326,17 @@ def _assemble(plan: Plan, manifest: BuildManifest, folder: Path, *, force: bool)
         if (store / compiled.name).is_file() and not (folder / compiled).is_file():
             sources[str(compiled)] = store / compiled.name  # what verification compiled for this card
     options = _repository_options(plan.deployment, plan.platform, manifest.key)
+    known = {name: digest for network in manifest.networks.values() for name, digest in network.files.items()}
     try:
         for name, source in sources.items():
-            _place(source, folder / name, linked=name.startswith("engines/") and not name.endswith(RUNTIME_CACHE_NAME))
+            digest = known.get(name) or manifest.files.get(name)
+            if force or not _is_placed(plan, folder / name, digest):  # a server may be reading what is
+                _place(source, folder / name, linked=name.startswith("engines/") and not name.endswith(RUNTIME_CACHE_NAME))
         write_repository(folder / REPOSITORY, options)
         write_manifest(folder, manifest)
-        caches = {str(Path(file.path).with_name(RUNTIME_CACHE_NAME)) for file in manifest.networks.values()}
-        _remove_unlisted(folder, {*sources, *caches})
+        _remove_unlisted(folder, manifest)
     except OSError as error:
         raise BuildError(f"{folder}: {storage_problem(error)}; the build that was there is still whole") from error
-    known = {name: digest for network in manifest.networks.values() for name, digest in network.files.items()}
     for name, source in sources.items():
         if name in known and (folder / name).samefile(source):
             plan.store.digests.remember(folder / name, known[name])  # a link: read and hashed already
@@ -373,6 +377,10 @@ def _damage(plan: Plan, manifest: BuildManifest, folder: Path) -> str | None:
     return None
 
 
+def _is_placed(plan: Plan, target: Path, digest: FileDigest | None) -> bool:
+    return target.is_file() and plan.store.digests.digest_unchecked(target) == digest
+
+
 def _place(source: Path, target: Path, *, linked: bool) -> None:
     """`target` becomes the file `source`, at once; engines are linked, since they are large and never written again."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -384,15 +392,17 @@ def _place(source: Path, target: Path, *, linked: bool) -> None:
         os.link(source, new)
     except OSError:
         shutil.copyfile(source, new)
-    # A rename over a link of the same file does nothing, and would leave `new`.
-    target.unlink(missing_ok=True)
-    new.rename(target)
+    if target.exists() and target.samefile(new):  # a rename over a link of the same file does nothing, and would leave `new`
+        new.unlink()
+    else:
+        new.replace(target)
 
 
-def _remove_unlisted(folder: Path, wanted: set[str]) -> None:
-    """Engines, tokenizers and poses of builds before this one; what a server has open stays open to it."""
-    for part in ("engines", "tokenizers", "poses"):
-        for path in sorted((folder / part).rglob("*"), reverse=True):
+def _remove_unlisted(folder: Path, manifest: BuildManifest) -> None:
+    """Engines, tokenizers and poses of builds before this one, but for what a server holds."""
+    wanted = listed_files(manifest) | {str(Path(file.path).with_name(RUNTIME_CACHE_NAME)) for file in manifest.networks.values()}
+    for item in (item for part in PARTS for item in sorted((folder / part).glob("*")) if not is_held(item)):
+        for path in (*sorted(item.rglob("*"), reverse=True), item):
             if path.is_file() and str(path.relative_to(folder)) not in wanted:
                 path.unlink()
             elif path.is_dir() and not any(path.iterdir()):

@@ -50,6 +50,8 @@ ONNX_FILE: Final = "model.onnx"
 PRISTINE_FILE: Final = "pristine.safetensors"
 _VERIFICATION_FILE: Final = "verification.json"
 _CONTEXT: Final = "_context"
+_FOLDER_DIGITS: Final = 12
+"""Of a key, in a folder's name."""
 _TORCH_STACK: Final = ("torch", "diffusers", "transformers")
 
 
@@ -262,17 +264,35 @@ class Plan:
         return self.store.path(self.engine(network)) / ENGINE_FILES[self.platform.runtime]
 
     @cached_property
+    def tokenizer_folders(self) -> tuple[str, str]:
+        """Where the build has both, under a name of their content: a server of the build before reads its own."""
+        files = self._tokenizer_files
+        key = self.store.digests.combined(files, root=self.base.root)[:_FOLDER_DIGITS]
+        first, second = (f"tokenizers/{key}/{name}" for name in TOKENIZERS)
+        return first, second
+
+    @cached_property
+    def _tokenizer_files(self) -> list[Path]:
+        return [path for name in TOKENIZERS for path in sorted((self.base.root / name).iterdir()) if path.is_file()]
+
+    @cached_property
+    def pose_folder(self) -> str | None:
+        """Where the build has its poses, under a name of their content; None without any."""
+        poses = self.deployment.poses
+        if poses is None:
+            return None
+        if not poses.is_dir():
+            raise ConfigError(f"poses: {poses}: no such folder")
+        return f"poses/{self.store.digests.combined(sorted(poses.glob('*.json')), root=poses)[:_FOLDER_DIGITS]}"
+
+    @cached_property
     def support_files(self) -> dict[str, Path]:
         """Tokenizer and pose files by their path in the build."""
-        found: dict[str, Path] = {}
-        for tokenizer in TOKENIZERS:
-            found |= {
-                f"tokenizers/{tokenizer}/{path.name}": path for path in sorted((self.base.root / tokenizer).iterdir()) if path.is_file()
-            }
-        if self.deployment.poses is not None:
-            if not self.deployment.poses.is_dir():
-                raise ConfigError(f"poses: {self.deployment.poses}: no such folder")
-            found |= {f"poses/{path.name}": path for path in sorted(self.deployment.poses.glob("*.json"))}
+        folders = dict(zip(TOKENIZERS, self.tokenizer_folders, strict=True))
+        found = {f"{folders[path.parent.name]}/{path.name}": path for path in self._tokenizer_files}
+        poses, folder = self.deployment.poses, self.pose_folder
+        if poses is not None:
+            found |= {f"{folder}/{path.name}": path for path in sorted(poses.glob("*.json"))}
         return found
 
     def _make_fused(self, work: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ GROUP: Final = "intaglio.commands"
 _HELP: Final[Mapping[str, str]] = {
     "build": "weights -> fused -> ONNX -> engines -> model repository",
     "serve": "run Triton on a build until Ctrl-C",
+    "reload": "have a running server take up a new build, without a restart",
     "generate": "ask a server for images",
     "doctor": "what this machine has, what is missing, what fixes it",
     "demo": "build, serve, generate, stop; where the time went",

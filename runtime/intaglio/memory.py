@@ -31,7 +31,18 @@ from intaglio.tensors import (
     network_spec,
 )
 
-__all__ = ["GIB", "PARAMETERS", "SDXL_ARCHITECTURE", "Part", "Prediction", "Remedy", "check_memory", "predict_memory", "remedies"]
+__all__ = [
+    "GIB",
+    "PARAMETERS",
+    "SDXL_ARCHITECTURE",
+    "Part",
+    "Prediction",
+    "Remedy",
+    "check_memory",
+    "check_memory_beside",
+    "predict_memory",
+    "remedies",
+]
 
 MIB: Final = 2**20
 GIB: Final = 2**30
@@ -291,5 +302,28 @@ def check_memory(deployment: Deployment, manifest: BuildManifest | None, *, free
             change = f"what would help: {', '.join(helps)}" if helps else "nothing in this configuration can be left out"
             raise ConfigError(
                 f"{deployment.name} needs {prediction.summary} of the {prediction.place}'s memory; {whose} {most / GIB:.2f} GiB; {change}"
+            )
+    return prediction
+
+
+def check_memory_beside(deployment: Deployment, manifest: BuildManifest, served: Prediction, *, free: int | None = None) -> Prediction:
+    """The prediction of a build that is to be loaded while another, `served`, stays loaded; the host pages, so only a card is short.
+
+    Raises:
+        ConfigError: `memory_limit_gib` or the card has no room for both; with the numbers, and what to do instead.
+    """
+    prediction = predict_memory(deployment, manifest)
+    if prediction.place == "host":
+        return check_memory(deployment, manifest)
+    card = read_card_memory()
+    available = free if free is not None else None if card is None else card.free
+    limits = {} if available is None else {"the card has free": available}
+    if deployment.memory_limit_gib is not None:
+        limits["memory_limit_gib leaves"] = int(deployment.memory_limit_gib * GIB) - served.bytes
+    for whose, most in limits.items():
+        if prediction.bytes > most:
+            raise ConfigError(
+                f"{deployment.name} needs {prediction.summary} of the card's memory beside the {served.bytes / GIB:.2f} GiB served; "
+                f"{whose} {max(most, 0) / GIB:.2f} GiB; stop `intaglio serve` and start it again instead"
             )
     return prediction

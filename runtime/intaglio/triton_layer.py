@@ -2,7 +2,8 @@
 
 A `model.py` is one import:  `from intaglio.triton_layer import DiffuseModel as TritonPythonModel`
 The build a model serves is, in this order: the environment's INTAGLIO_BUILD, the model configuration's parameter `build`
-(relative to the model's own folder). A parameter `build_key` must equal the build's key.
+(relative to the model's own folder). A parameter `build_key` must equal the build's key. Where the version folder itself holds a
+manifest, that one is served: `intaglio serve` loads a new build beside the one before.
 """
 
 # ruff: noqa: PLC0415  (a stage process imports its own stage only)
@@ -25,7 +26,7 @@ from intaglio.engine import Array
 from intaglio.errors import Cancelled, ConfigError, EngineMismatch, IntaglioError, QueueFull, triton_code_of
 from intaglio.lora_metrics import LoraMetrics
 from intaglio.lora_switch import LoraSwitch
-from intaglio.manifest import BuildManifest, read_manifest
+from intaglio.manifest import MANIFEST_NAME, BuildManifest, read_manifest
 from intaglio.models import DIFFUSE, POSTPROCESS, PREPROCESS, ModelSpec
 from intaglio.served_loras import set_digest, set_from_json
 from intaglio.turnstile import Turnstile
@@ -114,12 +115,13 @@ class DiffuseModel(StageModel):
     def initialize(self, args: Mapping[str, str]) -> None:
         super().initialize(args)
         self._thread: threading.Thread | None = None
+        self._folder, self._version = Path(args["model_repository"]), args.get("model_version", "1")
         if self._diffuse.loras is not None:
             policy = json.loads(args["model_config"]).get("dynamic_batching", {}).get("default_queue_policy", {})
             self._turnstile: Turnstile[tuple[Any, Any]] = Turnstile(
                 overtakes=self._overtakes, capacity=int(policy.get("max_queue_size", 0))
             )
-            arguments = (self._diffuse.loras, LoraMetrics(self._pb))
+            arguments = (self._diffuse.loras, LoraMetrics(self._pb) if self._is_alone() else None)
             self._thread = threading.Thread(target=self._serve, args=arguments, name="diffuse", daemon=True)
             self._thread.start()
 
@@ -141,14 +143,25 @@ class DiffuseModel(StageModel):
                 self._send(sender, self._failure(str(full), full))
         return [None] * len(requests)
 
-    def _serve(self, loras: LoraSwitch, metrics: LoraMetrics) -> None:
+    def _is_alone(self) -> bool:
+        """Whether no other version is loaded, or about to be.
+
+        Metrics of one name are one thing in Triton, which the version that goes first destroys: the others' would write into freed
+        memory. So a version has none before it is alone; what it counted until then is in them at once.
+        """
+        return not any(path.name.isdigit() and path.name != self._version for path in self._folder.glob("*"))
+
+    def _serve(self, loras: LoraSwitch, metrics: LoraMetrics | None) -> None:
         """The one thread that uses the engines; nothing may end it."""
         while (taken := self._turnstile.take(loras.digest)) is not None:
             waited = time.monotonic() - taken.since
             request, sender = taken.job
             response = self._respond(request)
             try:
-                metrics.report(loras, waited=waited)  # first, so that who has the answer reads figures that know of it
+                if metrics is None and self._is_alone():
+                    metrics = LoraMetrics(self._pb)
+                if metrics is not None:  # first, so that who has the answer reads figures that know of it
+                    metrics.report(loras, waited=waited)
             except Exception:  # the backend's own error class
                 self._pb.Logger.log_error(f"diffuse: {traceback.format_exc()}")
             self._send(sender, response)
@@ -202,7 +215,8 @@ def _open_build(args: Mapping[str, str]) -> tuple[BuildManifest, Path]:
             f"which build? set {BUILD_VARIABLE}, or {BUILD_PARAMETER!r} in config.pbtxt, to a folder that `intaglio build` made"
         )
     folder = (Path(args["model_repository"]) / named).resolve()
-    manifest = read_manifest(folder)
+    version = Path(args["model_repository"]) / args.get("model_version", "1")
+    manifest = read_manifest(version if (version / MANIFEST_NAME).is_file() else folder)
     key = parameters.get(BUILD_KEY_PARAMETER)
     if key and key != manifest.key:
         raise EngineMismatch(

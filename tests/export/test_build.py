@@ -19,6 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from intaglio.build_parts import BuildHold
 from intaglio.config import load_deployment
 from intaglio.errors import BuildError, ConfigError, EngineMismatch, MissingExtra
 from intaglio.manifest import check_files, read_manifest
@@ -111,6 +112,25 @@ def test_a_new_lora_weight_redoes_what_it_touches(copied: Path, checkpoint: Chec
     result, watcher = run_build(copied)
     assert set(done(watcher)) == {"repository"}  # the earlier set's engines were kept
     assert result.manifest == before
+
+
+def test_what_is_served_outlives_the_next_builds(copied: Path, checkpoint: Checkpoint) -> None:
+    """Engines, tokenizers and poses that a server holds stay, byte for byte, until it lets go."""
+    result = run_build(copied)[0]
+    files = [name for network in result.manifest.networks.values() for name in network.files] + list(result.manifest.files)
+    before = {name: (result.folder / name).stat().st_ino for name in files}
+    hold = BuildHold(result.folder, result.manifest)
+    write_config(copied, checkpoint, fuse={"style": 0.25})
+    changed = run_build(copied)[0].manifest
+    assert changed.networks["unet"].path not in files
+    run_build(copied)
+    assert {name: (result.folder / name).stat().st_ino for name in files} == before
+    check_files(result.folder, result.manifest.networks["unet"].files, command="")
+    hold.release()
+    run_build(copied)
+    assert not (result.folder / result.manifest.networks["unet"].path).parent.exists()
+    check_files(result.folder, changed.networks["unet"].files, command="")
+    check_files(result.folder, changed.files, command="")
 
 
 def test_server_settings_rebuild_nothing_but_the_repository(copied: Path, checkpoint: Checkpoint) -> None:

@@ -14,7 +14,7 @@ from intaglio.card import CardMemory, PeakWatch
 from intaglio.config import Deployment, load_deployment
 from intaglio.errors import ConfigError
 from intaglio.manifest import FileDigest, NetworkFile
-from intaglio.memory import GIB, MIB, check_memory, predict_memory, remedies
+from intaglio.memory import GIB, MIB, check_memory, check_memory_beside, predict_memory, remedies
 
 from .conftest import Tiny
 
@@ -117,6 +117,21 @@ def test_refused_with_numbers_and_what_helps(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"the card has free 8\.00 GiB"):
         check_memory(deployment(tmp_path), None, free=8 * GIB)
     assert check_memory(deployment(tmp_path), None, free=80 * GIB).bytes < 80 * GIB
+
+
+def test_two_builds_at_once(tmp_path: Path, tiny: Tiny) -> None:
+    """A reload needs room for what it loads beside what is served; on the host there always is."""
+    plan = NetworkFile(path="unet.plan", key="0" * 64, files={"unet.plan": FileDigest(sha256="0" * 64, size=5 * GIB)})
+    manifest = tiny.manifest.model_copy(update={"networks": {"unet": plan}, "runtime": "tensorrt-rtx"})
+    found = deployment(tmp_path)
+    served = predict_memory(found, manifest)
+    assert check_memory_beside(found, manifest, served, free=served.bytes).bytes == served.bytes
+    with pytest.raises(ConfigError, match=r"plate needs .* beside the .* GiB served; the card has free 4\.00 GiB; stop `intaglio serve`"):
+        check_memory_beside(found, manifest, served, free=4 * GIB)
+    limited = deployment(tmp_path, memory_limit_gib=15.5)
+    with pytest.raises(ConfigError, match=r"memory_limit_gib leaves"):
+        check_memory_beside(limited, manifest, served, free=80 * GIB)
+    assert check_memory_beside(found, tiny.manifest, predict_memory(found, tiny.manifest), free=0).place == "host"
 
 
 def test_remedies_save_what_they_say(tmp_path: Path) -> None:

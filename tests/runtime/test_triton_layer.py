@@ -161,6 +161,42 @@ def test_refused_at_load(log: Log, build: Path, tiny: Any, monkeypatch: pytest.M
         opened(PostprocessModel(), build=str(tmp_path))
 
 
+def test_a_version_that_names_its_build(log: Log, build: Path, tiny: Any, tmp_path: Path) -> None:
+    """What is built meanwhile is another version's."""
+    model = tmp_path / "preprocess"
+    (model / "2").mkdir(parents=True)
+    limits = tiny.manifest.limits.model_copy(update={"steps": 7})
+    write_manifest(model / "2", tiny.manifest.model_copy(update={"limits": limits}))
+    for version, steps in (("1", tiny.manifest.limits.steps), ("2", 7)):
+        stage: Any = PreprocessModel()
+        stage.initialize({"model_config": "{}", "model_repository": str(model), "model_version": version})
+        (response,) = stage.execute([Request({"prompt": np.array([b"a"], object), "steps": np.array([60], np.int32)}, ["metadata"])])
+        assert str(response.error).endswith(f"allowed: 1 to {steps}")
+
+
+def test_figures_wait_until_a_version_is_alone(log: Log, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Triton destroys the figures of one name with the first version that goes."""
+    made: list[Any] = []
+
+    def metrics(pb: Any) -> Any:
+        made.append(pb)
+        return SimpleNamespace(report=lambda loras, *, waited: None)
+
+    monkeypatch.setattr("intaglio.triton_layer.LoraMetrics", metrics)
+    for folder in ("1", "2"):
+        (tmp_path / folder).mkdir()
+    model: Any = DiffuseModel()
+    model._pb, model._folder, model._version = sys.modules["triton_python_backend_utils"], tmp_path, "2"
+    monkeypatch.setattr(model, "_respond", lambda request: (tmp_path / "1").rmdir() if request == "second" else None)
+    monkeypatch.setattr(model, "_send", lambda sender, response: counts.append(len(made)))
+    model._turnstile, counts = Turnstile(overtakes=1, capacity=0), []
+    for request in ("first", "second", "third"):
+        assert model._turnstile.put((request, None), "")
+    model._turnstile.close()
+    model._serve(SimpleNamespace(digest=""), None)
+    assert counts == [0, 1, 1]
+
+
 def test_only_what_is_asked_for_is_answered(log: Log, build: Path, request_tensors: Any) -> None:
     stage = opened(PreprocessModel())
     (response,) = stage.execute([Request(request_tensors(prompt="a"), ["state", "noise"])])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from intaglio.config import Deployment, load_deployment
 from intaglio.errors import IntaglioError
@@ -18,10 +19,15 @@ from intaglio.serving.installation import find_triton
 from intaglio.serving.process import Endpoints, TritonSettings
 from intaglio.serving.server import Server
 from intaglio_client import Client
+from intaglio_export.build import BuildOptions, BuildResult, build_deployment
+from intaglio_export.stages import StageOutcome
 
 REPOSITORY = Path(__file__).parents[2]
 # A GPU host runs these tests on another deployment of the same controls, poses and LoRA.
 CONFIG_FILE = Path(os.environ.get("INTAGLIO_TEST_CONFIG", REPOSITORY / "configs" / "miniature.yaml"))
+
+FUSED_SIZE = (128, 128)
+"""Of the pictures that are compared with other builds; ONNX Runtime's engines run any."""
 
 ECHO = """
 import os
@@ -129,3 +135,31 @@ def client(server: Server) -> Iterator[Client]:
     """Our client of `server`."""
     with Client(server.grpc_url, deadline=120) as connected:
         yield connected
+
+
+class Silent:
+    """A reporter for builds that nobody watches."""
+
+    def planned(self, seconds: float) -> None: ...
+    def started(self, stage: str, reason: str) -> None: ...
+    def finished(self, outcome: StageOutcome, expected: float) -> None: ...
+    def waiting(self) -> None: ...
+
+
+def fused_build(miniature: Deployment, folder: Path, fuse: dict[str, float], *, name: str | None = None, **changes: object) -> BuildResult:
+    """The miniature's networks that a LoRA may touch, with a set fused at build time; stages are shared with the other builds."""
+    values = {
+        "base": [{"folder": str(REPOSITORY / "miniature/model")}],
+        "loras": {lora: {"path": str(REPOSITORY / f"miniature/loras/{lora}.safetensors")} for lora in fuse},
+        "fuse": fuse,
+        "profiles": {"sizes": [list(FUSED_SIZE)], "text_chunks": 1, "guidance": ["on"]},
+        "precision": "fp32",
+        "runtime": "onnxruntime",
+        "build": str(folder),
+        **changes,
+    }
+    if not (folder / ".stages").is_symlink():
+        (folder / ".stages").symlink_to(miniature.build / ".stages")
+    path = folder / f"{name or '-'.join(['fused', *fuse])}.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return build_deployment(path, BuildOptions(), reporter=Silent())

@@ -19,7 +19,6 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from intaglio.cli import main
 from intaglio.config import Deployment, load_deployment
@@ -33,16 +32,13 @@ from intaglio.stages.diffuse import Diffuse
 from intaglio.stages.preprocess import Preprocess
 from intaglio_client import Client, Image, InvalidRequest, Parameters, SwapFailed
 from intaglio_client.parameters import tensors_from_parameters
-from intaglio_export.build import BuildOptions, BuildResult, build_deployment
-from intaglio_export.stages import StageOutcome
 from miniature.rules import mean_lab
 
 from ..parity import psnr
+from .conftest import FUSED_SIZE as SIZE
+from .conftest import REPOSITORY, fused_build
 
 pytestmark = pytest.mark.slow
-REPOSITORY = Path(__file__).parents[2]
-SIZE = (128, 128)
-"""Of the pictures that are compared with other builds; ONNX Runtime's engines run any."""
 STEPS = 4
 ASKED: Any = {"width": 256, "height": 192, "steps": 2, "seed": 5}
 PROMPT = "a person in a red sweater dancing on a beach"
@@ -61,33 +57,6 @@ LOAD_SECONDS = float(os.environ.get("INTAGLIO_LOAD_SECONDS", "8"))
 
 
 # --- equal to a fused build and to diffusers ----------------------------------------------------------------------------
-
-
-class Silent:
-    """A reporter for builds that nobody watches."""
-
-    def planned(self, seconds: float) -> None: ...
-    def started(self, stage: str, reason: str) -> None: ...
-    def finished(self, outcome: StageOutcome, expected: float) -> None: ...
-    def waiting(self) -> None: ...
-
-
-def fused_build(miniature: Deployment, folder: Path, fuse: dict[str, float]) -> BuildResult:
-    """The miniature's networks that a LoRA may touch, with a set fused at build time; stages are shared with the other builds."""
-    values = {
-        "base": [{"folder": str(REPOSITORY / "miniature/model")}],
-        "loras": {name: {"path": str(REPOSITORY / f"miniature/loras/{name}.safetensors")} for name in fuse},
-        "fuse": fuse,
-        "profiles": {"sizes": [list(SIZE)], "text_chunks": 1, "guidance": ["on"]},
-        "precision": "fp32",
-        "runtime": "onnxruntime",
-        "build": str(folder),
-    }
-    if not (folder / ".stages").is_symlink():
-        (folder / ".stages").symlink_to(miniature.build / ".stages")
-    path = folder / f"fused-{'-'.join(fuse)}.yaml"
-    path.write_text(yaml.safe_dump(values))
-    return build_deployment(path, BuildOptions(), reporter=Silent())
 
 
 @dataclass

@@ -72,11 +72,22 @@ def test_freed_memory_is_kept_for_the_next_picture(echo: TritonServer) -> None:
 
 
 def test_administration_is_closed(echo: TritonServer) -> None:
-    for path in ("v2/repository/index", "v2/repository/models/echo/unload", "v2/systemsharedmemory/region/x/register"):
-        request = urllib.request.Request(f"http://{echo.http_url}/{path}", data=b"{}", method="POST")
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(request, timeout=5)
-        assert refused.value.code == 403
+    """Loading and unloading too, over HTTP and gRPC; whoever reads Triton's command line does not learn what would open it."""
+    models = "v2/repository/models/echo"
+    for path in ("v2/repository/index", f"{models}/load", f"{models}/unload", "v2/systemsharedmemory/region/x/register"):
+        for secret in ({}, {"intaglio-admin": "*" * 32}):
+            request = urllib.request.Request(f"http://{echo.http_url}/{path}", data=b"{}", headers=secret, method="POST")
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(request, timeout=5)
+            assert refused.value.code == 403
+    with triton.InferenceServerClient(echo.grpc_url) as client:
+        for administer in (client.load_model, client.unload_model):
+            with pytest.raises(triton.InferenceServerException, match="restricted"):
+                administer("echo")
+    restricted = [word for word in psutil.Process(echo.process.pid).cmdline() if "restricted" in word]
+    assert [word.rpartition("=")[2] for word in restricted] == ["*" * 32] * 2
+    assert echo.process.has_loaded(1, ["echo"]), "the server itself may ask"
+    assert say(echo, "still here")[0] == "still here"
 
 
 def test_listens_on_loopback_only(echo: TritonServer) -> None:

@@ -1,4 +1,4 @@
-"""`intaglio serve CONFIG`."""
+"""`intaglio serve CONFIG` and `intaglio reload CONFIG`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from rich.console import Console
 from rich.status import Status
 
 from intaglio.config import load_deployment
-from intaglio.errors import IntaglioError
+from intaglio.errors import IntaglioError, Unavailable
+from intaglio.serving.control import ask_to_reload, controlled_servers
 from intaglio.serving.server import Restarts, Server
 
-__all__ = ["app"]
+__all__ = ["app", "reload_app"]
 
 app = typer.Typer(name="serve", add_completion=False, help="Run Triton on a build until Ctrl-C.")
+reload_app = typer.Typer(name="reload", add_completion=False, help="Have a running server take up a new build.")
 
 _GIVEN_UP = 1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -35,7 +37,7 @@ def serve(
     log: Annotated[Path | None, typer.Option(help="Triton's log; by default triton.log in the build folder.")] = None,
     restarts: Annotated[int, typer.Option(min=0, help="Times a failed Triton is started again within ten minutes.")] = 5,
 ) -> None:
-    """Run Triton on a build until Ctrl-C; a Triton that dies is started again.
+    """Run Triton on a build until Ctrl-C; a Triton that dies is started again. `intaglio reload` has it take up a new build.
 
     Ends with 0 when told to stop, 1 when Triton keeps failing, 2 when it cannot start.
     """
@@ -59,6 +61,27 @@ def serve(
                     raise typer.Exit(_GIVEN_UP) from error
             status.show("stopping")
     console.print("stopped")
+
+
+@reload_app.command()
+def reload(
+    config: Annotated[Path, typer.Argument(help="Deployment YAML that `intaglio serve` runs and `intaglio build` built again.")],
+) -> None:
+    """Have the running `intaglio serve CONFIG` take up what was built since: no restart, no failed request, no image of both builds.
+
+    The new engines are loaded beside the old ones, so both must fit into the card's memory; otherwise it is refused, with the numbers.
+    Whatever fails, the build that was served still is. Ends with 2 then, and where no server of CONFIG runs here.
+    """
+    deployment = load_deployment(config)
+    servers = controlled_servers(deployment.build_folder)
+    if not servers:
+        raise Unavailable(
+            f"no server of {deployment.build_folder} runs on this machine as this user with this TMPDIR; start one: intaglio serve {config}"
+        )
+    console = Console(highlight=False, soft_wrap=True)
+    with console.status("asking the server") as status:
+        for folder in servers:
+            console.print(ask_to_reload(folder, report=status.update))
 
 
 class StatusLine:

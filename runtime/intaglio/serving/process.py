@@ -6,6 +6,9 @@ Nothing here restarts anything; `server` does.
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
+import logging
 import os
 import re
 import secrets
@@ -16,7 +19,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -32,6 +35,7 @@ __all__ = ["Endpoints", "TritonProcess", "TritonSettings", "choose_ports", "gpu_
 
 _RESTRICTED: Final = "model-repository,shared-memory,logging,trace"
 """Protocols of an administrator; 2.51 cannot switch shared memory off otherwise."""
+_HEADER: Final = "intaglio-admin"
 _NEWER_OPTIONS: Final = {"--allow-client-shm": "false", "--grpc-max-response-pool-size": "64"}
 """Given where `tritonserver --help` knows them."""
 _PING_MS: Final = 10_000
@@ -43,6 +47,7 @@ _STUB_NAME: Final = "triton_python_backend_stub"
 _LOADED = re.compile(rb"successfully loaded '([^']+)'")
 _FAILED = re.compile(r"TritonModelException: (?P<raised>.+)|failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.+)")
 _LOG_LIMIT: Final = 16 * 1024 * 1024
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,24 +119,27 @@ def gpu_present() -> bool:
     return Path("/dev/nvidiactl").exists()
 
 
-def triton_arguments(settings: TritonSettings, *, shared_memory_prefix: str, backends: Path | None, options: str) -> list[str]:
+def triton_arguments(settings: TritonSettings, *, secret: str, shared_memory_prefix: str, backends: Path | None, options: str) -> list[str]:
     """Command line after the binary: nothing is left to a default that could open or change something.
 
-    `options` is the text of `tritonserver --help`.
+    `secret` opens the administrator's protocols; `options` is the text of `tritonserver --help`.
     """
-    at, secret = settings.endpoints, secrets.token_hex(16)
+    at = settings.endpoints
     arguments = {
         "--model-repository": settings.repository,
-        "--model-control-mode": "none",
+        "--model-control-mode": "explicit",
+        "--load-model": "*",
         "--exit-on-error": "true",
-        "--strict-readiness": "true",
+        # It answers nobody before every model is loaded. Strict, it would not be ready while a version is loaded beside another,
+        # and never again after one that could not be.
+        "--strict-readiness": "false",
         "--exit-timeout-secs": settings.drain_seconds,
         "--http-address": at.host,
         "--http-port": at.http_port,
-        "--http-restricted-api": f"{_RESTRICTED}:intaglio-admin={secret}",
+        "--http-restricted-api": f"{_RESTRICTED}:{_HEADER}={secret}",
         "--grpc-address": at.host,
         "--grpc-port": at.grpc_port,
-        "--grpc-restricted-protocol": f"{_RESTRICTED}:intaglio-admin={secret}",
+        "--grpc-restricted-protocol": f"{_RESTRICTED}:{_HEADER}={secret}",
         "--grpc-http2-min-recv-ping-interval-without-data": _PING_MS,
         "--metrics-address": at.host,
         "--metrics-port": at.metrics_port,
@@ -148,11 +156,13 @@ class TritonProcess:
     """A started server; `stop` must be called, whatever happened."""
 
     def __init__(self, installation: TritonInstallation, settings: TritonSettings, workspace: Workspace) -> None:
-        self._settings = settings
+        self.settings = settings
         self._workspace = workspace
         self._stubs: dict[str, psutil.Process] = {}
+        self._secret = secrets.token_hex(16)
         arguments = triton_arguments(
             settings,
+            secret=self._secret,
             shared_memory_prefix=workspace.shared_memory_prefix,
             backends=installation.make_backend_folder(workspace.folder),
             options=installation.options,
@@ -179,8 +189,45 @@ class TritonProcess:
 
     @property
     def stubs(self) -> dict[str, psutil.Process]:
-        """Model instance name -> its Python process, as they were when the server became ready."""
+        """Model instance name -> its Python process, as they were when the server became ready or began to serve another version."""
         return dict(self._stubs)
+
+    def watch(self, version: int) -> None:
+        """From now on the processes of `version` are those whose end is a failure; one that is missing already will be found to be."""
+        found = {stub.instance: stub.process for stub in _stubs_of(self.pid) if stub.version == version}
+        self._stubs = self._stubs | found
+
+    def has_loaded(self, version: int, models: Collection[str]) -> bool:
+        """Whether `version` of any of `models` is loaded, or still finishes its requests.
+
+        Raises:
+            Unavailable: Triton does not answer.
+        """
+        index: list[dict[str, str]] = json.loads(self._administer("index"))
+        return any(item["name"] in models and item.get("version") == str(version) and item.get("state") != "UNAVAILABLE" for item in index)
+
+    def load_model(self, model: str) -> None:
+        """Make what is loaded of `model` what the repository says; returns when it is. What was loaded stays where that fails.
+
+        Raises:
+            Unavailable: it could not be loaded, with the reason; or Triton does not answer.
+        """
+        self._administer(f"models/{model}/load")
+
+    def _administer(self, what: str) -> bytes:
+        url = f"http://{self.settings.endpoints.url('http')}/v2/repository/{what}"
+        request = urllib.request.Request(url, data=b"{}", headers={_HEADER: self._secret}, method="POST")
+        try:
+            with _OPENER.open(request, timeout=self.settings.load_seconds) as response:
+                return bytes(response.read())
+        except urllib.error.HTTPError as error:
+            said = error.read().decode("utf-8", "replace")
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                said = json.loads(said)["error"]
+            raised = _FAILED.search(said)
+            raise Unavailable(single_line(raised["raised"] if raised and raised["raised"] else said)) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise Unavailable(f"Triton does not answer: {error}") from error
 
     def wait_ready(self, *, stopped: Callable[[], bool], report: Callable[[str], None]) -> bool:
         """Wait until every model is loaded; False when `stopped()` became true first. `report` gets a line now and then.
@@ -191,13 +238,14 @@ class TritonProcess:
         started = time.monotonic()
         while not stopped():
             if (code := self._process.poll()) is not None:
-                raise Unavailable(f"Triton did not start: {self.log_reason() or f'exit code {code}'}; log: {self._settings.log}")
+                raise Unavailable(f"Triton did not start: {self.log_reason() or f'exit code {code}'}; log: {self.settings.log}")
             if self._answers("v2/health/ready"):
-                self._stubs = _stubs_of(self.pid)
+                self._stubs = {stub.instance: stub.process for stub in _stubs_of(self.pid)}
+                self._hide_secret()
                 return True
             seconds = time.monotonic() - started
-            if seconds > self._settings.load_seconds:
-                raise Unavailable(f"Triton was not ready after {self._settings.load_seconds:g} s; log: {self._settings.log}")
+            if seconds > self.settings.load_seconds:
+                raise Unavailable(f"Triton was not ready after {self.settings.load_seconds:g} s; log: {self.settings.log}")
             loaded = [name.decode() for name in dict.fromkeys(_LOADED.findall(self._log_bytes()))]
             report(f"starting Triton, {seconds:.0f} s; loaded: {', '.join(loaded) or 'nothing yet'}")
             time.sleep(_POLL_SECONDS)
@@ -221,18 +269,18 @@ class TritonProcess:
 
     def stop(self, *, at_once: bool = False) -> None:
         """End the whole process group: first politely unless `at_once`, then by force. Returns when nobody is left."""
-        group = {**self._stubs, **_stubs_of(self.pid)}
+        group = [*self._stubs.values(), *(stub.process for stub in _stubs_of(self.pid))]
         if self._process.poll() is None and not at_once and self.failure() is None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(self._settings.drain_seconds + 5)
+                self._process.wait(self.settings.drain_seconds + 5)
         self.kill()
         self._process.wait()
-        for process in group.values():  # a stub's own group is Triton's, unless it left it
+        for process in group:  # a stub's own group is Triton's, unless it left it
             with contextlib.suppress(psutil.Error):
                 process.kill()
         deadline = time.monotonic() + 10
-        while time.monotonic() < deadline and any(_is_alive(process) for process in group.values()):
+        while time.monotonic() < deadline and any(_is_alive(process) for process in group):
             time.sleep(_POLL_SECONDS)
 
     def kill(self) -> None:
@@ -252,27 +300,55 @@ class TritonProcess:
         errors = [line for line in text.splitlines() if re.match(r"E\d{4} |error:", line)]
         return single_line(errors[-1].partition("] ")[2] or errors[-1]) if errors else None
 
+    def _hide_secret(self) -> None:
+        """Triton has read its command line, which every user of this machine may read too: stars take the secret's place there.
+
+        Where the kernel allows that to nobody, it stays readable.
+        """
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+            begin, end = int(fields[45]), int(fields[46])  # arg_start, arg_end of proc(5)
+            with Path(f"/proc/{self.pid}/mem").open("r+b", buffering=0) as memory:
+                memory.seek(begin)
+                line = memory.read(end - begin)
+                memory.seek(begin)
+                memory.write(line.replace(self._secret.encode(), b"*" * len(self._secret)))
+        except (OSError, ValueError, OverflowError) as error:
+            _log.warning("the administrator's secret stays in Triton's command line: %s", error)
+
     def _answers(self, path: str, *, timeout: float = 1.0) -> bool:
-        return _http_ok(f"http://{self._settings.endpoints.url('http')}/{path}", timeout=timeout)
+        return _http_ok(f"http://{self.settings.endpoints.url('http')}/{path}", timeout=timeout)
 
     def _log_bytes(self) -> bytes:
-        with self._settings.log.open("rb") as log:
+        with self.settings.log.open("rb") as log:
             log.seek(self._log_start)
             return log.read()
 
 
+_OPENER: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Loopback never goes through a proxy."""
+
+
 def _http_ok(url: str, *, timeout: float) -> bool:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback never goes through a proxy
     try:
-        with opener.open(url, timeout=timeout) as response:
+        with _OPENER.open(url, timeout=timeout) as response:
             return bool(response.status == 200)
     except OSError:
         return False
 
 
-def _stubs_of(pid: int) -> dict[str, psutil.Process]:
-    """Model instance name -> Python process below `pid`."""
-    found: dict[str, psutil.Process] = {}
+@dataclass(frozen=True, slots=True)
+class _Stub:
+    """The Python process of one model instance."""
+
+    instance: str
+    version: int
+    process: psutil.Process
+
+
+def _stubs_of(pid: int) -> list[_Stub]:
+    """Those below `pid`."""
+    found: list[_Stub] = []
     try:
         children: Sequence[psutil.Process] = psutil.Process(pid).children(recursive=True)
     except psutil.Error:
@@ -281,8 +357,9 @@ def _stubs_of(pid: int) -> dict[str, psutil.Process]:
         with contextlib.suppress(psutil.Error):
             command = child.cmdline()
             if command and command[0].endswith(_STUB_NAME):
-                # stub model.py segment size growth parent-pid backend-folder offset INSTANCE runtime-folder
-                found[command[-2] if len(command) > 3 else str(child.pid)] = child
+                # stub .../MODEL/VERSION/model.py segment size growth parent-pid backend-folder offset INSTANCE runtime-folder
+                version = Path(command[1]).parent.name if len(command) > 1 else ""
+                found.append(_Stub(command[-2] if len(command) > 3 else str(child.pid), int(version) if version.isdigit() else 0, child))
     return found
 
 

@@ -4,7 +4,8 @@
         Client(server.grpc_url) ...
 
 Entering checks the build, starts Triton and waits until every model is ready; leaving stops it and removes its processes, its
-shared memory and its folder. `supervise` blocks and starts Triton again when it or one of its model processes dies.
+shared memory and its folder. `supervise` blocks and starts Triton again when it or one of its model processes dies. `Server.reload`
+goes over to what was built since, while requests come in.
 """
 
 from __future__ import annotations
@@ -18,19 +19,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from intaglio.build_parts import BuildHold
 from intaglio.card import CardMemory, read_card_memory
-from intaglio.config import Deployment
-from intaglio.errors import EngineMismatch, Unavailable
+from intaglio.config import Deployment, load_deployment
+from intaglio.errors import ConfigError, EngineMismatch, Unavailable
 from intaglio.manifest import BuildManifest, read_manifest
-from intaglio.memory import GIB, Prediction, check_memory
+from intaglio.memory import GIB, Prediction, check_memory, check_memory_beside
+from intaglio.serving.change import ChangeTimes, VersionChange
+from intaglio.serving.control import Control
 from intaglio.serving.installation import TritonInstallation, find_triton
 from intaglio.serving.process import Endpoints, TritonProcess, TritonSettings, choose_ports
+from intaglio.serving.versions import REPOSITORY, ServedRepository, ServedVersion, read_version
 from intaglio.serving.workspace import Workspace
 from intaglio.triton_layer import BUILD_VARIABLE
 
-__all__ = ["Restarts", "Server", "TritonServer", "check_build"]
+__all__ = ["REPOSITORY", "Reloaded", "Restarts", "Server", "TritonServer", "check_build"]
 
-REPOSITORY: Final = "model_repository"
 LOG_NAME: Final = "triton.log"
 _WATCH_SECONDS: Final = 0.25
 _PROBE_EVERY: Final = 5.0
@@ -65,18 +69,23 @@ class TritonServer:
         self._installation: TritonInstallation | None = None
         self._workspace: Workspace | None = None
         self._process: TritonProcess | None = None
+        self._changing = threading.Lock()
+        """Held while Triton starts or changes what it has loaded."""
 
     def check(self) -> None:
         """Whatever must hold before Triton starts; called at every start."""
+
+    def prepare(self) -> None:
+        """Whatever Triton reads from the workspace; called at every start, with nothing of Triton left."""
 
     def __enter__(self) -> Self:
         """Raises ConfigError, MissingExtra, EngineMismatch or Unavailable, and then leaves nothing behind."""
         self._installation = find_triton()
         self._installation.check()
-        self.check()
-        self.settings = replace(self.settings, endpoints=choose_ports(self.settings.endpoints))
-        self._workspace = Workspace.create()
         try:
+            self.check()
+            self.settings = replace(self.settings, endpoints=choose_ports(self.settings.endpoints))
+            self._workspace = Workspace.create()
             self._start()
         except BaseException:
             self.close(at_once=True)
@@ -128,9 +137,13 @@ class TritonServer:
         """Stop Triton and give everything back; running requests are finished unless `at_once`."""
         if self._process is not None:
             self._process.stop(at_once=at_once)
+        self.release()
         if self._workspace is not None:
             self._workspace.remove()
         self._process = self._workspace = None
+
+    def release(self) -> None:
+        """Whatever `check` and `prepare` took; called once Triton has ended."""
 
     def kill(self) -> None:
         """End Triton at once, so that a `close` that waits for running requests waits no longer; safe in a signal handler."""
@@ -142,7 +155,7 @@ class TritonServer:
 
         Raises:
             Unavailable: it failed more often than `restarts` allows.
-            EngineMismatch: the build was replaced by one that cannot be served.
+            EngineMismatch: files of the build that is served are gone.
         """
         restarts = restarts or Restarts()
         times: list[float] = []
@@ -170,10 +183,12 @@ class TritonServer:
 
     def _start(self) -> None:
         assert self._installation is not None
-        self.check()
-        self._process = TritonProcess(self._installation, self.settings, self.workspace)
-        if self._process.wait_ready(stopped=self._stop.is_set, report=self._report):
-            self._report("ready")
+        with self._changing:
+            self.check()
+            self.prepare()
+            self._process = TritonProcess(self._installation, self.settings, self.workspace)
+            if self._process.wait_ready(stopped=self._stop.is_set, report=self._report):
+                self._report("ready")
 
     def _end_process(self) -> None:
         process, self._process = self._process, None
@@ -197,8 +212,23 @@ class TritonServer:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What a reload did."""
+
+    before: ServedVersion
+    now: ServedVersion
+    times: ChangeTimes
+
+    @property
+    def summary(self) -> str:
+        """For people."""
+        load, switch = f"loaded in {self.times.load:.1f} s", f"switched in {self.times.switch:.2f} s"
+        return f"{self.now.shown} serves: {load}, {switch}; {self.before.shown} unloaded in {self.times.unload:.1f} s"
+
+
 class Server(TritonServer):
-    """Triton on the build of `deployment`."""
+    """Triton on the build of `deployment`; a build that replaces it while it is served is taken up by `reload` alone."""
 
     def __init__(
         self, deployment: Deployment, *, endpoints: Endpoints | None = None, log: Path | None = None, report: Report | None = None
@@ -210,25 +240,122 @@ class Server(TritonServer):
         self.deployment = deployment
         self._before: CardMemory | None = None
         self._prediction: Prediction | None = None
+        self._version: ServedVersion | None = None
+        self._last_number = 0
+        self._control: Control | None = None
         settings = TritonSettings(
             repository=folder / REPOSITORY, endpoints=at, log=log or folder / LOG_NAME, environment={BUILD_VARIABLE: str(folder)}
         )
         super().__init__(settings, report=report)
 
+    def release(self) -> None:
+        if self._control is not None:
+            self._control.close()  # a reload ends with Triton
+        if self._version is not None:
+            self._version.hold.release()
+        self._control = self._version = None
+
     def check(self) -> None:
         """Raises EngineMismatch with the command that rebuilds, ConfigError where the card's memory will not do."""
-        manifest = check_build(self.deployment)
-        if self._prediction is None:  # a restart takes what the server before it had, which the driver may still count
-            self._before = read_card_memory()
-            self._prediction = check_memory(self.deployment, manifest)
+        if self._version is not None:
+            _check_listed(self.deployment.build_folder, self._version.manifest, command=self._version.manifest.rebuild)
+            return
+        self._version = self._open_version(self.deployment)
+        # Once: a restart takes what the server before it had, which the driver may still count.
+        self._before, self._last_number = read_card_memory(), self._version.number
+        self._prediction = check_memory(self.deployment, self._version.manifest)
+
+    def prepare(self) -> None:
+        """The repository holds exactly the version that was served last, even where Triton ended amid a reload."""
+        if self._control is None:
+            self._control = Control(self.workspace.folder, self.deployment.build_folder, self._asked_to_reload)
+        self._repository.start_with(self.version)
+        self.settings = replace(self.settings, repository=self._repository.folder)
+
+    @property
+    def version(self) -> ServedVersion:
+        """What is served, and what a restart serves; Unavailable where the server is not running."""
+        if self._version is None:
+            raise Unavailable("Triton is not running; use the server in a `with` statement")
+        return self._version
+
+    @property
+    def _repository(self) -> ServedRepository:
+        return ServedRepository(self.workspace.folder / REPOSITORY)
+
+    def _open_version(self, deployment: Deployment) -> ServedVersion:
+        """The build of `deployment`, held so that no later build removes its files."""
+        folder, manifest = deployment.build_folder, check_build(deployment)
+        hold = BuildHold(folder, manifest)
+        try:
+            _check_listed(folder, manifest, command=manifest.rebuild)  # a build that ended just now removed what was not held yet
+            return read_version(folder, manifest, number=self._last_number + 1, hold=hold)
+        except BaseException:
+            hold.release()
+            raise
+
+    def reload(self, *, report: Report | None = None) -> Reloaded | None:
+        """Serve what `intaglio build` made since, without a pause; None where that is served already.
+
+        Raises:
+            ConfigError: there is no room for both, or the change needs a restart. EngineMismatch: the build is not whole.
+            Unavailable: the new version cannot be loaded, or the server is just starting. In every case the old one is served.
+        """
+        if not self._changing.acquire(blocking=False):
+            raise Unavailable("the server is starting or reloading; try again when it is ready")
+        try:
+            deployment = load_deployment(self.deployment.folder / f"{self.deployment.name}.yaml")
+            if deployment.build_folder != self.deployment.build_folder:
+                raise ConfigError(f"{deployment.name} is built in {deployment.build_folder} now; start `intaglio serve` again")
+            old, new = self.version, self._open_version(deployment)
+            if new.manifest.key == old.manifest.key:
+                new.hold.release()
+                return None
+            return self._change(deployment, old, new, report or self._report)
+        finally:
+            self._changing.release()
+
+    def _change(self, deployment: Deployment, old: ServedVersion, new: ServedVersion, report: Report) -> Reloaded:
+        def switched() -> None:
+            self._version, self._prediction, self.deployment = new, prediction, deployment
+
+        try:
+            if new.configs != old.configs:
+                changed = sorted(name for name in {*new.configs, *old.configs} if new.configs.get(name) != old.configs.get(name))
+                raise ConfigError(f"config.pbtxt of {', '.join(changed)} changed (server settings?); start `intaglio serve` again")
+            prediction = check_memory_beside(deployment, new.manifest, self._predicted)
+            self._last_number = new.number  # one that fails is not used again
+            times = VersionChange(self.process, self._repository, old, new, report).run(switched)
+        finally:
+            (old if self._version is new else new).hold.release()
+        return Reloaded(old, new, times)
+
+    def _asked_to_reload(self, report: Report) -> str:
+        """Through the control socket."""
+        try:
+            done = self.reload(report=report)
+        except Exception as error:
+            self._report(f"not reloaded: {error}")
+            if self._process is not None and self._process.failure() is None:
+                self._report("ready")
+            raise
+        if done is None:
+            return f"nothing new: {self.version.shown} serves"
+        self._report(f"reloaded: {done.summary}")
+        self._report("ready")
+        return done.summary
+
+    @property
+    def _predicted(self) -> Prediction:
+        if self._prediction is None:
+            raise Unavailable("Triton is not running; use the server in a `with` statement")
+        return self._prediction
 
     @property
     def memory_report(self) -> str:
         """What the running server takes beside what was predicted."""
-        if self._prediction is None:
-            raise Unavailable("Triton is not running; use the server in a `with` statement")
-        predicted, card = f"predicted {self._prediction.summary}", read_card_memory()
-        if self._prediction.place == "host" or card is None or self._before is None:
+        predicted, card = f"predicted {self._predicted.summary}", read_card_memory()
+        if self._predicted.place == "host" or card is None or self._before is None:
             return f"{sum(self.process.resident_bytes().values()) / GIB:.2f} GiB of the host; {predicted}"
         return f"{(card.used - self._before.used) / GIB:.2f} GiB of the card; {predicted}"
 
@@ -239,11 +366,17 @@ def check_build(deployment: Deployment) -> BuildManifest:
     Raises:
         EngineMismatch: not built, built from another configuration, or files are missing or of another size.
     """
-    folder = deployment.build_folder
-    command = f"intaglio build {_shown(deployment.folder / f'{deployment.name}.yaml')}"
+    folder, command = deployment.build_folder, _rebuild_command(deployment)
     manifest = read_manifest(folder, command=command)
     if manifest.config_digest != deployment.digest:
         raise EngineMismatch(f"{folder} was built from another configuration than {deployment.name}.yaml is now", command=command)
+    _check_listed(folder, manifest, command=command)
+    if not (folder / REPOSITORY).is_dir():
+        raise EngineMismatch(f"{folder / REPOSITORY} is missing", command=command)
+    return manifest
+
+
+def _check_listed(folder: Path, manifest: BuildManifest, *, command: str) -> None:
     engines = {name: digest for network in manifest.networks.values() for name, digest in network.files.items()}
     for name, digest in {**engines, **manifest.files}.items():
         path = folder / name
@@ -251,9 +384,10 @@ def check_build(deployment: Deployment) -> BuildManifest:
             raise EngineMismatch(f"{path} is missing", command=command)
         if path.stat().st_size != digest.size:
             raise EngineMismatch(f"{path} has {path.stat().st_size} bytes, not {digest.size}", command=command)
-    if not (folder / REPOSITORY).is_dir():
-        raise EngineMismatch(f"{folder / REPOSITORY} is missing", command=command)
-    return manifest
+
+
+def _rebuild_command(deployment: Deployment) -> str:
+    return f"intaglio build {_shown(deployment.folder / f'{deployment.name}.yaml')}"
 
 
 def _shown(path: Path) -> Path:

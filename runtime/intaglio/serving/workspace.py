@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Final, Self
 
-__all__ = ["SHARED_MEMORY", "Workspace"]
+__all__ = ["SHARED_MEMORY", "Workspace", "workspace_folders"]
 
 SHARED_MEMORY: Final = Path("/dev/shm")
 _PREFIX: Final = "intaglio-serve-"
@@ -61,13 +61,21 @@ class Workspace:
         self._lock.close()
 
 
+def workspace_folders() -> list[Path]:
+    """Those of this user, whether their owners run or not."""
+    found = []
+    for folder in sorted(Path(tempfile.gettempdir()).glob(f"{_PREFIX}*")):
+        with contextlib.suppress(OSError):  # its owner is just leaving
+            if folder.lstat().st_uid == os.getuid() and (folder / _LOCK).is_file():
+                found.append(folder)
+    return found
+
+
 def sweep() -> list[str]:
     """Remove the folders and segments of owners that no longer run; returns their names."""
     swept = []
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+    for folder in workspace_folders():
         try:
-            if folder.stat().st_uid != os.getuid() or not (folder / _LOCK).is_file():
-                continue
             lock = _locked(folder / _LOCK)
         except OSError:
             continue  # its owner is just leaving

@@ -1,0 +1,134 @@
+"""How `intaglio reload` reaches `intaglio serve`: a socket in the server's private folder, which only its user can open.
+
+The server does the work itself, so Triton's administration secret never leaves it. The answer is JSON, one object a line:
+{"say": text} while it works, then {"done": text} or {"error": text}.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from intaglio.errors import IntaglioError, Unavailable
+from intaglio.serving.workspace import workspace_folders
+
+__all__ = ["Control", "ask_to_reload", "controlled_servers"]
+
+_SOCKET: Final = "control"
+_BUILD: Final = "build"
+"""Names the folder of the build that is served."""
+_RELOAD: Final = b"reload\n"
+_HEARD_SECONDS: Final = 5.0
+_log = logging.getLogger(__name__)
+
+Report = Callable[[str], None]
+
+
+class Control:
+    """Answers in a thread of its own, one caller at a time, from `__init__` to `close`."""
+
+    def __init__(self, folder: Path, build: Path, reload: Callable[[Report], str]) -> None:
+        self._reload = reload
+        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with _short_name(folder) as name:
+            self._listening.bind(name)
+        self._listening.listen()
+        (folder / _BUILD).write_text(str(build.resolve()), encoding="utf-8")
+        self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Returns once nobody is being answered."""
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)  # ends `accept`
+        self._thread.join()
+        self._listening.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                caller, _ = self._listening.accept()
+            except OSError:
+                return
+            with caller:
+                self._answer(caller)
+
+    def _answer(self, caller: socket.socket) -> None:
+        def send(**line: str) -> None:
+            with contextlib.suppress(OSError):  # who asked has gone; what was begun is finished
+                caller.sendall(json.dumps(line).encode() + b"\n")
+
+        try:
+            caller.settimeout(_HEARD_SECONDS)
+            if caller.recv(len(_RELOAD)) != _RELOAD:
+                return
+            send(done=self._reload(lambda text: send(say=text)))
+        except IntaglioError as error:
+            send(error=str(error))
+        except Exception as error:
+            _log.exception("a reload failed")
+            send(error=f"internal error ({type(error).__name__}); the output of `intaglio serve` has the traceback")
+
+
+def controlled_servers(build: Path) -> list[Path]:
+    """Private folders of this user's running servers of the build in `build`."""
+    found = []
+    for folder in workspace_folders():
+        with contextlib.suppress(OSError):
+            private = not stat.S_IMODE(folder.stat().st_mode) & 0o077
+            if private and (folder / _BUILD).read_text(encoding="utf-8") == str(build.resolve()) and _listens(folder):
+                found.append(folder)
+    return found
+
+
+def ask_to_reload(folder: Path, *, report: Report) -> str:
+    """Ask the server that `folder` belongs to; returns what it did.
+
+    Raises:
+        Unavailable: it did not, and why; what it served before is still served.
+    """
+    with _connected(folder) as connection:
+        connection.settimeout(None)
+        connection.sendall(_RELOAD)
+        with connection.makefile(encoding="utf-8") as lines:
+            for line in lines:
+                answer: dict[str, str] = json.loads(line)
+                if "done" in answer:
+                    return answer["done"]
+                if "error" in answer:
+                    raise Unavailable(answer["error"])
+                report(answer["say"])
+    raise Unavailable("the server ended amid the reload; `intaglio serve` says why")
+
+
+def _listens(folder: Path) -> bool:
+    with contextlib.suppress(OSError), _connected(folder):
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def _connected(folder: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_HEARD_SECONDS)
+        with _short_name(folder) as name:
+            connection.connect(name)
+        yield connection
+
+
+@contextlib.contextmanager
+def _short_name(folder: Path) -> Iterator[str]:
+    """A socket's name has 107 bytes, a TMPDIR may have more."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{_SOCKET}"
+    finally:
+        os.close(descriptor)

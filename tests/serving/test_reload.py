@@ -1,0 +1,202 @@
+"""A running server takes up what was built since: nobody's request fails, no image is of two builds, and a bad build changes nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from intaglio.cli import main
+from intaglio.config import Deployment, load_deployment
+from intaglio.errors import ConfigError, Unavailable
+from intaglio.manifest import read_manifest
+from intaglio.models import MODELS
+from intaglio.serving.process import Endpoints
+from intaglio.serving.server import REPOSITORY, Restarts, Server
+from intaglio_client import Client
+
+from .conftest import FUSED_SIZE, fused_build
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_left")]
+ASKED: Any = {"width": FUSED_SIZE[0], "height": FUSED_SIZE[1], "steps": 1, "seed": 3}
+STAGES = [model.name for model in MODELS if model.kind == "python"]
+CLIENTS = 4
+
+
+@dataclass
+class Served:
+    """A deployment under one name, built again and again, and its supervised server."""
+
+    config: Path
+    build: Callable[..., Any]
+    server: Server
+    reports: list[str] = field(default_factory=list)
+
+    def picture(self) -> Any:
+        with Client(self.server.grpc_url, deadline=60) as client:
+            return client.generate("a person on a beach", **ASKED).pixels
+
+    def versions(self) -> set[str]:
+        """Version folders of the stages."""
+        repository = self.server.workspace.folder / REPOSITORY
+        return {path.name for stage in STAGES for path in (repository / stage).iterdir() if path.is_dir()}
+
+    def answers(self, path: str) -> int:
+        try:
+            with urllib.request.urlopen(f"http://{self.server.http_url}/{path}", timeout=5) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+
+@pytest.fixture
+def served(miniature: Deployment, tmp_path: Path) -> Iterator[Served]:
+    def build(fuse: dict[str, float], **changes: object) -> Any:
+        return fused_build(miniature, tmp_path, fuse, name="plate", **changes)
+
+    build({"mara": 1.0})
+    config, reports = tmp_path / "plate.yaml", []
+    with Server(load_deployment(config), endpoints=Endpoints(), report=reports.append) as server:
+        supervisor = threading.Thread(target=server.supervise, args=(Restarts(first_delay=0.1),))
+        supervisor.start()
+        try:
+            yield Served(config, build, server, reports)
+        finally:
+            server.request_stop()
+            supervisor.join()
+
+
+def wait_for(condition: Callable[[], object], *, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+@contextmanager
+def load(served: Served) -> Iterator[list[list[Any]]]:
+    """Four clients, who leave one core some room to load; each one's pictures in order, an error where one failed."""
+    pictures: list[list[Any]] = [[] for _ in range(CLIENTS)]
+    stop = threading.Event()
+
+    def ask(mine: list[Any]) -> None:
+        while not stop.wait(0.1):
+            try:
+                mine.append(served.picture())
+            except Exception as error:
+                mine.append(error)
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        for mine in pictures:
+            pool.submit(ask, mine)
+        try:
+            wait_for(lambda: all(pictures))
+            yield pictures
+        finally:
+            stop.set()
+
+
+def engine_folders(served: Served) -> set[str]:
+    return {path.name for path in (served.server.deployment.build_folder / "engines").iterdir()}
+
+
+def test_a_new_build_is_taken_up_under_load(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    before, engines = served.picture(), engine_folders(served)
+    stubs = {process.pid for process in served.server.process.stubs.values()}
+    ready: set[int] = set()
+    with load(served) as pictures:
+        served.build({"night": 0.9})
+        assert engines < engine_folders(served), "what is served stays"
+        watching = threading.Event()
+
+        def watch() -> None:
+            while not watching.wait(0.05):
+                ready.update(served.answers(path) for path in ("v2/health/ready", "v2/models/sdxl/ready"))
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        assert main(["reload", str(served.config)]) == 0
+        counts = [len(mine) for mine in pictures]
+        wait_for(lambda: all(len(mine) > count + 1 for mine, count in zip(pictures, counts, strict=True)))
+        watching.set()
+        watcher.join()
+    said = capsys.readouterr().out
+    assert "version 2 (build" in said
+    assert "switched in 0." in said
+    after = served.picture()
+    assert not np.array_equal(before, after)
+    for mine, count in zip(pictures, counts, strict=True):
+        assert not [one for one in mine if isinstance(one, Exception)]
+        is_new = [np.array_equal(picture, after) for picture in mine]
+        assert all(new or np.array_equal(picture, before) for new, picture in zip(is_new, mine, strict=True)), "of one build or the other"
+        assert is_new == sorted(is_new), "the old build, then the new one"
+        assert all(is_new[count + 1 :]), "from the reload on"
+    assert ready == {200}
+    assert served.versions() == {"2"}
+    assert not stubs & {process.pid for process in served.server.process.stubs.values()}
+    assert served.reports.count("ready") == 2, "started, reloaded, never restarted"
+    assert main(["reload", str(served.config)]) == 0
+    assert "nothing new: version 2" in capsys.readouterr().out
+    os.kill(next(iter(served.server.process.stubs.values())).pid, signal.SIGKILL)
+    wait_for(lambda: served.reports.count("ready") == 3)
+    assert served.versions() == {"2"}
+    assert np.array_equal(served.picture(), after), "a restart serves what was reloaded"
+    served.build({"night": 0.9})
+    assert engine_folders(served) == {
+        Path(network.path).parent.name for network in read_manifest(served.server.deployment.build_folder).networks.values()
+    }, "the next build removes what is served no more"
+
+
+def test_what_cannot_be_taken_up_changes_nothing(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    before = served.picture()
+    served.build({"mara": 1.0}, server={"queue_size": 3})
+    with pytest.raises(ConfigError, match=r"config.pbtxt of diffuse, postprocess, preprocess changed .* start `intaglio serve` again"):
+        served.server.reload()
+
+    result = served.build({"night": 0.9})
+    engine = result.folder / result.manifest.networks["unet"].path
+    good = engine.read_bytes()
+    engine.unlink()
+    engine.write_bytes(good[:-1])
+    assert main(["reload", str(served.config)]) == 2
+    assert "bytes, not" in capsys.readouterr().err
+    engine.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    assert main(["reload", str(served.config)]) == 2
+    said = capsys.readouterr().err
+    assert "content changed since it was built" in said
+    assert "version 1 (build" in said
+    assert "still serves" in said
+    assert np.array_equal(served.picture(), before)
+    assert served.answers("v2/health/ready") == served.answers("v2/models/sdxl/ready") == 200
+    assert served.versions() == {"1"}
+
+    engine.write_bytes(good)
+    with ThreadPoolExecutor(1) as pool:  # Triton is killed with the new version half loaded
+        reloading = pool.submit(served.server.reload)
+        wait_for(lambda: len(served.versions()) == 2)
+        time.sleep(0.3)
+        ready = served.reports.count("ready")
+        os.kill(served.server.process.pid, signal.SIGKILL)
+        with pytest.raises(Unavailable, match=r"version 1 .* still serves"):
+            reloading.result()
+    wait_for(lambda: served.reports.count("ready") > ready)
+    assert served.versions() == {"1"}
+    assert np.array_equal(served.picture(), before), "exactly the version that was served, whatever is built"
+
+
+def test_no_server_to_reload(miniature: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fused_build(miniature, tmp_path, {"mara": 1.0}, name="plate")
+    assert main(["reload", str(tmp_path / "plate.yaml")]) == 2
+    assert "start one: intaglio serve" in capsys.readouterr().err
