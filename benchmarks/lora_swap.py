@@ -45,7 +45,7 @@ NOT_TRIED: Final = {
     "an engine for every set, all resident": "each would be another copy of the UNet's weights (see build: 4.8 GiB); two do not fit 16 GB",
     "fewer, larger weights": "queries, keys and values in one matrix change the graph that everything else was verified with",
     "A and B as inputs of the engine": "low_rank has them as weights of the graph: inputs cannot be faster in a step",
-    "halves of the UNet as engines": "keys and values of the prompt are one already (see refit, context); a LoRA over all layers refits all",
+    "halves of the UNet as engines": "the prompt's keys and values are one already (refit, context); a LoRA over all layers refits all",
 }
 
 
