@@ -21,11 +21,11 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from intaglio.tensors import LORA_MERGE, Architecture, NetworkSpec, Precision, axis_sizes, network_kind, network_spec
+from intaglio.tensors import LORA_MERGE, Architecture, NetworkSpec, Precision, axis_sizes, context_keys, network_kind, network_spec
 from intaglio_export.onnx_weights import LARGEST_PROTOBUF, attach_weights
 from intaglio_export.vae_range import real_range_latents
 
-__all__ = ["OPSET", "TORCH_DTYPES", "LoraMerge", "example_inputs", "export_network", "wrap_network"]
+__all__ = ["OPSET", "TORCH_DTYPES", "LoraMerge", "cross_attentions", "example_inputs", "export_network", "wrap_network"]
 
 OPSET: Final = 18
 TORCH_DTYPES: Final[Mapping[Precision, torch.dtype]] = {"fp32": torch.float32, "fp16": torch.float16}
@@ -277,6 +277,7 @@ def example_inputs(network: NetworkSpec, sizes: Mapping[str, int], *, precision:
     Scalars take mid-trajectory values; token ids stay below CLIP's special tokens, but for the end token that pooling looks for.
     """
     generator = torch.Generator().manual_seed(seed)
+    keys = {context_keys(index) for index in range(len(network.inputs))}
     fixed = {"timestep": 500.0, "input_scale": 0.5, "guidance_scale": 5.0, "conditioning_scale": 0.75}
     inputs = {}
     for spec in network.inputs:
@@ -296,7 +297,7 @@ def example_inputs(network: NetworkSpec, sizes: Mapping[str, int], *, precision:
         elif spec.name == "coefficients":
             inputs[spec.name] = 0.5 * torch.randn(shape, generator=generator)
         else:
-            scale = 0.1 if "residual" in spec.name else shape[-1] ** -0.5 if spec.name.startswith("keys_") else 1.0
+            scale = 0.1 if "residual" in spec.name else shape[-1] ** -0.5 if spec.name in keys else 1.0
             dtype = TORCH_DTYPES[precision] if spec.dtype == "compute" else torch.float32
             inputs[spec.name] = (scale * torch.randn(shape, generator=generator)).to(dtype)
     return inputs

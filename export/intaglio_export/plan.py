@@ -36,6 +36,7 @@ from intaglio.tensors import (
     network_kind,
     network_spec,
     profiles,
+    without_context,
 )
 from intaglio_export.compile import ENGINE_FILES, CompileJob, Platform, compile_network
 from intaglio_export.fuse import FUSABLE, LoraChoice
@@ -49,7 +50,6 @@ log = logging.getLogger(__name__)
 ONNX_FILE: Final = "model.onnx"
 PRISTINE_FILE: Final = "pristine.safetensors"
 _VERIFICATION_FILE: Final = "verification.json"
-_CONTEXT: Final = "_context"
 _FOLDER_DIGITS: Final = 12
 """Of a key, in a folder's name."""
 _TORCH_STACK: Final = ("torch", "diffusers", "transformers")
@@ -57,10 +57,7 @@ _TORCH_STACK: Final = ("torch", "diffusers", "transformers")
 
 def component_of(network: str) -> str:
     """Which weights a network has: both VAE graphs come from `vae`, the context of a UNet or ControlNet from that."""
-    if network in ("vae_decoder", "vae_encoder"):
-        return "vae"
-    kind, dot, control = network.partition(".")
-    return kind.removesuffix(_CONTEXT) + dot + control
+    return "vae" if network in ("vae_decoder", "vae_encoder") else without_context(network)
 
 
 @dataclass

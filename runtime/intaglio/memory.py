@@ -54,8 +54,6 @@ _PROFILE: Final = 44 * MIB
 """What every further profile adds to the UNet's plan, measured; the others' are smaller."""
 _SMALL_STAGING_MIB: Final = 768
 """Recommended where memory is short: more turns, each with a refit's fixed cost."""
-_JOINED_VALUES: Final = 340_787_200
-"""Of SDXL's `unet_context`: TensorRT joins all keys and values, as they read the same text, and takes them at once."""
 _MEASURED_PIXELS: Final = 1024 * 1024
 _ACTIVATIONS: Final = {
     "unet": 287 * MIB,
@@ -183,7 +181,7 @@ def _weights(deployment: Deployment, manifest: BuildManifest | None) -> Iterator
 
 
 def _staging(deployment: Deployment, manifest: BuildManifest | None) -> Iterator[Part]:
-    """New weights on their way while LoRAs are put on: of one network at a time."""
+    """New weights on their way while LoRAs are put on: of one component at a time."""
     limit = deployment.execution.lora_staging_mib * MIB
     if deployment.swap == "off" or not limit:
         return
@@ -191,7 +189,8 @@ def _staging(deployment: Deployment, manifest: BuildManifest | None) -> Iterator
     most = (counts["unet"] + counts["unet_context"]) * _element(deployment)
     if manifest is not None:
         most = max((file.files[file.pristine].size for file in manifest.networks.values() if file.pristine is not None), default=0)
-    least = 0 if manifest is not None and manifest.runtime == "onnxruntime" else _JOINED_VALUES * _element(deployment)
+    # TensorRT joins all keys and values of the prompt, as they read the same text, and takes them at once.
+    least = 0 if manifest is not None and manifest.runtime == "onnxruntime" else counts["unet_context"] * _element(deployment)
     yield Part("staging", min(max(limit, least), most), "execution.lora_staging_mib, or the weights that LoRAs change")
 
 
@@ -224,6 +223,7 @@ def _buffers(deployment: Deployment, manifest: BuildManifest | None) -> Part:
 
 def _size_buffers(deployment: Deployment, architecture: Architecture, size: tuple[int, int]) -> int:
     profiles, controls = deployment.profiles, len(deployment.controlnets)
+    places = max(controls, deployment.limits.controls) if controls else 0  # the start has one of each, a request one often
     names = (*_SERVED, "unet", controlnet_name("any"), context_name(controlnet_name("any")))
     spec = {network_kind(name): network_spec(name, architecture) for name in names}
     found = 0
@@ -233,8 +233,8 @@ def _size_buffers(deployment: Deployment, architecture: Architecture, size: tupl
         )
         found += _tensor_bytes(deployment, spec["unet"], sizes)
         residuals = _tensor_bytes(deployment, spec["controlnet"], sizes, outputs_only=True)
-        found += residuals * min(controls, 2)  # set 0 is the UNet's own; a chain writes two others in turn
-        found += controls * _tensor_bytes(deployment, spec["controlnet_context"], sizes)
+        found += residuals * min(places, 2)  # set 0 is the UNet's own; a chain writes two others in turn
+        found += places * _tensor_bytes(deployment, spec["controlnet_context"], sizes)
         noise = spec["unet"].tensor("noise")
         found += deployment.limits.steps * int(np.prod(noise.shape(sizes))) * 4
     sizes = axis_sizes(architecture, width=size[0], height=size[1], images=profiles.batch, chunks=profiles.text_chunks)

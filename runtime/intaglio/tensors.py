@@ -50,6 +50,7 @@ __all__ = [
     "network_kind",
     "network_spec",
     "profiles",
+    "without_context",
 ]
 
 HISTORY: Final = 4
@@ -256,6 +257,12 @@ def context_name(network: str) -> str:
     """Name of the network that makes what `network` (`unet` or a ControlNet) needs once an image."""
     kind, _, control = network.partition(".")
     return kind + _CONTEXT + (f".{control}" if control else "")
+
+
+def without_context(network: str) -> str:
+    """The network whose steps `network` serves: itself, or what `context_name` was asked for."""
+    kind, dot, control = network.partition(".")
+    return kind.removesuffix(_CONTEXT) + dot + control
 
 
 def network_kind(name: str) -> NetworkKind:

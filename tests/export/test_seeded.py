@@ -15,6 +15,8 @@ from intaglio.config import Source, load_deployment
 from intaglio.errors import ConfigError
 from intaglio.lora_files import Component, layer_table
 from intaglio.memory import PARAMETERS
+from intaglio.tensors import context_name
+from intaglio_export.graphs import cross_attentions
 from intaglio_export.loras import base_layers
 from intaglio_export.plan import component_of
 from intaglio_export.seeded import ARCHITECTURES, Seeded, make_network
@@ -46,6 +48,16 @@ def test_the_architecture_has_the_published_number_of_parameters(architecture: s
             values.numel() for key, values in network.named_parameters() if component != "vae" or key.startswith(("decoder", "post_quant"))
         ]
         assert sum(counted) == total, component
+
+
+@pytest.mark.parametrize("architecture", PARAMETERS)
+def test_contexts_have_the_parameters_of_what_they_compute(architecture: str) -> None:
+    for component in ("unet", "controlnet"):
+        with init_empty_weights():
+            network = empty(component, dict(ARCHITECTURES[architecture][component]))
+        used: list[Any] = [project for layer in cross_attentions(network) for project in (layer.to_k, layer.to_v)]
+        used += [network.controlnet_cond_embedding] if component == "controlnet" else []
+        assert sum(values.numel() for module in used for values in module.parameters()) == PARAMETERS[architecture][context_name(component)]
 
 
 def test_the_controlnet_is_the_one_diffusers_makes_of_the_unet() -> None:

@@ -105,6 +105,28 @@ def test_vae_runs_only_for_pixels_and_windows_leave_controls_out(diffuse: Diffus
     assert backend.runs.count("controlnet.edges") == 5
 
 
+def test_a_control_that_takes_no_part_costs_nothing(diffuse: Diffuse, backend: Any, arrays: dict[str, Array]) -> None:
+    diffuse(arrays | {"begin": int_tensor(3)}, wanted=["state"])
+    assert [name for name in backend.runs if name.endswith("context.pose")] == []
+    assert backend.runs.count("controlnet_context.edges") == backend.runs.count("unet_context") == 1
+
+
+def test_controls_in_one_place_share_its_buffers(
+    diffuse: Diffuse, backend: Any, preprocess: Preprocess, request_tensors: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(control: str) -> Array:
+        tensors = preprocess(
+            request_tensors(prompt="a cat", seed=2, steps=1, controls=json.dumps([{"type": control, "pose": "waving-01"}]))
+        )
+        return diffuse({name: value for name, value in tensors.items() if name not in ("output_format", "metadata")})["pixels"]
+
+    first, taken, allocate = made("pose"), [], backend.allocate
+    monkeypatch.setattr(backend, "allocate", lambda shape, dtype: taken.append(shape) or allocate(shape, dtype))
+    assert not np.array_equal(made("edges"), first)
+    np.testing.assert_array_equal(made("pose"), first)
+    assert not taken
+
+
 def test_timings_add_up(diffuse: Diffuse, arrays: dict[str, Array]) -> None:
     timings = json.loads(diffuse(arrays)["timings"][0])
     assert set(timings) == {"preprocess", "text_encoders", "denoise", "vae"}

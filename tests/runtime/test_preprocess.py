@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -208,6 +209,21 @@ def test_a_picture_that_was_refused_is_refused_again(stage: Preprocess, request_
     for _ in range(2):
         with pytest.raises(InvalidRequest, match=r"^images\[0\]: damaged"):
             stage(request_tensors(prompt="a", images=[NOISE[:300]], controls=POSE))
+
+
+def test_a_refused_request_leaves_no_work_behind(stage: Preprocess, request_tensors: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[int] = []
+    monkeypatch.setattr(Preprocess, "_control_map", lambda self, request, index, control: begun.append(index) or time.sleep(0.05))
+    controls = json.dumps([{"type": "pose", "pose": "waving-01", "weight": weight} for weight in (0.5, 1.0)])
+    with pytest.raises(InvalidRequest, match="chunks"):
+        stage(request_tensors(prompt="cat " * 400, controls=controls))
+    assert not begun, "the prompt is refused first"
+    monkeypatch.setattr(Preprocess, "_noise_tensors", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        stage(request_tensors(prompt="a cat", controls=controls))
+    done = len(begun)
+    time.sleep(0.1)
+    assert len(begun) == done, "nothing goes on"
 
 
 def test_control_maps_may_not_be_written_to(stage: Preprocess, request_tensors: Any) -> None:

@@ -116,8 +116,8 @@ class Workspace:
     """Every tensor of the UNet and of its context; its residuals are the zero set, which nothing writes."""
     residuals: list[ResidualSet]
     """Set 0 is the zeros; a chain of ControlNets writes sets 1 and 2 in turn."""
-    controls: dict[tuple[str, int], dict[str, DeviceArray]] = field(default_factory=dict)
-    """Scale, image and context by (ControlNet, place in the request)."""
+    controls: dict[int, dict[str, DeviceArray]] = field(default_factory=dict)
+    """Scale, image and context by place in the request: every ControlNet has the same shapes."""
     bound: dict[tuple[str, int, int], Bound] = field(default_factory=dict)
     """By (network, place in the request, residual set read)."""
     tables: dict[str, DeviceArray] = field(default_factory=dict)
@@ -379,22 +379,23 @@ class Diffuse:
         upload(unet["time_ids"], np.repeat(request.time_ids, count, axis=0))
         upload(unet["guidance_scale"], np.array([request.guidance_scale], np.float32))
         self._bound_context(workspace, "unet", 0, unet).run()
-        for place, plan in enumerate(request.controls):
+        for place in _active_places(request):
+            plan = request.controls[place]
             own = self._control_buffers(workspace, plan.control, place)
             upload(own["control_image"], np.broadcast_to(plan.map, (count, *plan.map.shape)))
             upload(own["conditioning_scale"], np.array([plan.weight], np.float32))
             self._bound_context(workspace, controlnet_name(plan.control), place, unet | own).run()
 
     def _control_buffers(self, workspace: Workspace, control: str, place: int) -> dict[str, DeviceArray]:
-        key, name = (control, place), controlnet_name(control)
-        if key not in workspace.controls:
+        name = controlnet_name(control)
+        if place not in workspace.controls:
             prompt = {"prompt_embeds": workspace.unet["prompt_embeds"]}
             own = allocate_tensors(self._backend, self._engines[context_name(name)], workspace.sizes, shared=prompt)
             engine = self._engines[name]
             scale = engine.network.tensor("conditioning_scale")
             own["conditioning_scale"] = self._backend.allocate(scale.shape(workspace.sizes), scale.numpy_dtype(engine.precision))
-            workspace.controls[key] = own
-        return workspace.controls[key]
+            workspace.controls[place] = own
+        return workspace.controls[place]
 
     def _bound_context(self, workspace: Workspace, network: str, place: int, arrays: Mapping[str, DeviceArray]) -> Bound:
         key = (context_name(network), place, 0)
@@ -533,6 +534,12 @@ def _inside(window: tuple[float, float], step: int, steps: int) -> bool:
 def active_controls(plans: Sequence[ControlPlan], step: int, steps: int) -> list[int]:
     """Places of the controls that take part in `step`."""
     return [place for place, plan in enumerate(plans) if plan.active(step, steps)]
+
+
+def _active_places(request: Conditioning) -> list[int]:
+    """Places of the controls that take part in any step of the slice."""
+    steps = range(request.begin, request.end)
+    return [place for place, plan in enumerate(request.controls) if any(plan.active(step, request.steps) for step in steps)]
 
 
 def guidance_slices(request: Conditioning) -> list[Conditioning]:

@@ -7,11 +7,12 @@ Axes as in `intaglio.models`: R prompts [negative; positive], k chunks, n steps,
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
-from collections.abc import Hashable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Hashable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -84,12 +85,13 @@ class Preprocess:
         """
         started = time.perf_counter()
         request = read_request(tensors, self._manifest, None if self._loras is None else self._loras.current())
-        maps = [self._start_map(request, index) for index in range(len(request.controls))]
         table = solver_table(request.scheduler, request.steps, scheduler_config=self._manifest.scheduler)
+        prompt = self._prompt_tensors(request)  # may refuse the request: first, so that no thread has begun
+        with self._started_maps(request) as maps:
+            drawn = self._noise_tensors(request, table) | self._control_tensors(request, maps)
         outputs = {
-            **self._prompt_tensors(request),
-            **self._noise_tensors(request, table),
-            **self._control_tensors(request, maps),
+            **prompt,
+            **drawn,
             "guidance_scale": np.array([request.guidance_scale], np.float32),
             "guidance_window": np.array([request.guidance_begin, request.guidance_end], np.float32),
             "timesteps": table.timesteps,
@@ -150,8 +152,20 @@ class Preprocess:
         controls = self._manifest.controlnets
         return name if name in controls else next(control for control, kind in controls.items() if kind == name)
 
+    @contextlib.contextmanager
+    def _started_maps(self, request: Request) -> Iterator[list[MapJob]]:
+        """Every control's map on its way: while Pillow decodes, the noise is drawn. Nothing is left over for the next request."""
+        jobs: list[MapJob] = []
+        try:
+            jobs += (self._start_map(request, index) for index in range(len(request.controls)))
+            yield jobs
+        finally:
+            for job in jobs:
+                job.made.cancel()
+            wait([job.made for job in jobs])
+
     def _start_map(self, request: Request, index: int) -> MapJob:
-        """In a thread: while Pillow decodes, the rest of the request is prepared."""
+        """In a thread, but for one that was made lately."""
         control = request.controls[index]
         source = control.pose if control.image is None else request.image_digests[control.image]
         key = (control.pose is None, source, control.preprocess, request.width, request.height)
