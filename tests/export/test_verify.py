@@ -15,7 +15,7 @@ from intaglio_export.verify import Check, expected_outputs
 
 ARCHITECTURE = Architecture(
     latent_channels=3, vae_scale=1, tokens=77, text_width=8, text_width_2=8, pooled_width=8, time_ids=6,
-    down_residuals=(Residual(channels=8, scale=1),), mid_residual=Residual(channels=8, scale=1),
+    down_residuals=(Residual(channels=8, scale=1),), mid_residual=Residual(channels=8, scale=1), control_attentions=(), attentions=(),
 )  # fmt: skip
 
 
