@@ -221,7 +221,7 @@ def markdown_of(results: Mapping[str, Any]) -> str:
         "",
         f"{engines['runtime']} {engines['target']} {engines['precision']}, {machine['processor']}, {machine['cores']} of its cores, "
         f"commit {machine['commit'][:12]}{changed}.",
-        ", ".join(f"{name} {version}" for name, version in machine["versions"].items()),
+        ", ".join(f"{name} {version}" for name, version in sorted(machine["versions"].items())),
         "",
         f"Held-out scenes with their pose as control, {case['width']}x{case['height']}, {case['steps']} Euler steps, "
         f"guidance {case['guidance_scale']:g}, judged by the rules of `miniature/evaluate.py`. In brackets the difference to no option, "
