@@ -26,7 +26,7 @@ from intaglio.config import Deployment, load_deployment
 from intaglio.errors import ConfigError
 from intaglio.openpose import draw_pose, load_pose
 
-__all__ = ["Case", "Stopwatch", "end_orderly_on_terminate", "load_case", "psnr", "spread"]
+__all__ = ["Case", "Stopwatch", "end_orderly_on_terminate", "load_case", "png_from_pixels", "psnr", "spread"]
 
 Pixels = NDArray[np.uint8]
 
@@ -48,7 +48,7 @@ class Case:
     control: str | None = None
     """Id of the ControlNet on all steps; None for none."""
     prompt: str = "a person waving on a beach in the evening sun, photograph"
-    negative_prompt: str = "blurry, low quality"
+    negative_prompt: str | None = "blurry, low quality"
     seed: int = 1000
 
     @classmethod
@@ -95,18 +95,19 @@ class Case:
 def _pose(folder: Path, width: int, height: int, number: int) -> bytes:
     every = sorted(path.stem for path in folder.glob("*.json"))
     keypoints = load_pose(folder, every[number % len(every)], field="pose")
-    return _png(Image.fromarray(draw_pose(keypoints, width=width, height=height)))
+    return png_from_pixels(draw_pose(keypoints, width=width, height=height))
 
 
 @functools.cache
 def _picture(width: int, height: int, seed: int) -> bytes:
     coarse = np.random.default_rng(seed).integers(0, 256, (height // 32, width // 32, 3), np.uint8)
-    return _png(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+    return png_from_pixels(np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)))
 
 
-def _png(picture: Image.Image) -> bytes:
+def png_from_pixels(pixels: Pixels) -> bytes:
+    """[H, W, RGB] as a PNG."""
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
 
 

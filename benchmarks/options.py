@@ -1,0 +1,281 @@
+"""What the options that change the image do to the miniature's figures, and what they save.
+
+    python -m benchmarks.options configs/miniature.yaml --out benchmarks/results/miniature_options.json
+
+Held-out scenes with their pose as control, in process through all three stages, as `miniature.evaluate` asks for them (its steps, guidance
+and seeds) and judged by its rules; each scene with no option and with each of `benchmarks.engines.OPTIONS`. A scene's pictures follow one
+another, so that what else the machine does slows all of them alike, and each option is compared with no option scene by scene: differences
+and their standard errors are of pairs. What is judged is kept scene by scene: a run that was stopped is taken up by the same command, and
+one for more scenes goes on from there. Markdown is written beside the JSON.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from benchmarks.case import Case, Stopwatch, png_from_pixels, spread
+from benchmarks.engines import OPTIONS, run_image
+from benchmarks.results import describe_machine, read_part, write_part
+from benchmarks.side_by_side import ROOT
+from intaglio.config import load_deployment
+from intaglio.errors import ConfigError
+from intaglio.manifest import BuildManifest, write_json
+from intaglio.stages.diffuse import Diffuse
+from intaglio.stages.preprocess import Preprocess
+from intaglio.whole_files import write_whole
+from intaglio_export.build import BuildOptions, build_deployment
+from intaglio_export.command import ConsoleReporter
+from miniature import evaluate
+from miniature.architecture import IMAGE_SIZE
+from miniature.world import control_map
+
+__all__ = [
+    "NO_OPTION",
+    "SETTINGS",
+    "SceneCase",
+    "gather",
+    "judge_picture",
+    "markdown_of",
+    "measure",
+    "scene_case",
+    "summary_of",
+    "write_results",
+]
+
+NO_OPTION: Final = "no option"
+SETTINGS: Final[Mapping[str, Mapping[str, float]]] = {NO_OPTION: {}, **OPTIONS}
+FIGURES: Final = ("attire", "place", "pck")
+_HEADINGS: Final = ("option", "seconds", "ratio", "attire as asked", "place as asked", "PCK@0.1")
+_PART: Final = "judged"
+_WIDTH: Final = 160
+Row = dict[str, float]
+"""Seconds of one picture and what the rules say of it."""
+Rows = Mapping[str, Row]
+"""A scene's rows by option."""
+
+
+@functools.cache
+def _scenes(count: int) -> list[evaluate.Case]:
+    return evaluate.cases(count)
+
+
+@functools.cache
+def _drawn_pose(count: int, image: int) -> bytes:
+    judged = _scenes(count)[image]
+    return png_from_pixels(control_map(judged.scene, judged.rendered, "pose"))
+
+
+@dataclass(frozen=True)
+class SceneCase(Case):
+    """Image i is held-out scene i: its prompt, its pose as the control, seed i. No negative prompt, which diffusers takes for zeros."""
+
+    negative_prompt: str | None = None
+    seed: int = 0
+
+    def scene(self, image: int) -> evaluate.Case:
+        """Scene, rendering and prompt of image `image`."""
+        return _scenes(self.images)[image]
+
+    def prompt_of(self, image: int) -> str:
+        """The prompt that names all that is judged."""
+        return self.scene(image).prompt
+
+    def control_image(self, image: int) -> bytes:
+        """The scene's own pose, drawn, as PNG."""
+        return _drawn_pose(self.images, image)
+
+
+def scene_case(config: Path, *, images: int, steps: int = evaluate.STEPS) -> SceneCase:
+    """The case of a deployment of the miniature.
+
+    Raises:
+        ConfigError: it fuses LoRAs, or has no ControlNet of poses or not the size of the scenes.
+    """
+    deployment, size = load_deployment(config), (IMAGE_SIZE, IMAGE_SIZE)
+    control = next((name for name, net in deployment.controlnets.items() if net.type == "pose"), None)
+    if deployment.fuse or control is None or size not in deployment.profiles.sizes:
+        raise ConfigError(
+            f"{config}: cannot be judged by scenes: wants no fuse, a ControlNet of type pose, and [{size[0]}, {size[1]}] in sizes"
+        )
+    return SceneCase(str(config.resolve()), *size, steps=steps, guidance_scale=evaluate.GUIDANCE, images=images, control=control)
+
+
+def judge_picture(picture: NDArray[np.uint8], judged: evaluate.Case) -> Row:
+    """One picture's share of attire pieces, of places (0 or 1) and of joints that are as asked."""
+    text = evaluate.judge_text([picture], [judged])
+    found = (text["text.attire_right"], text["text.background_right"], evaluate.mean_pck([picture], [judged]))
+    return dict(zip(FIGURES, found, strict=True))
+
+
+def make_row(case: SceneCase, image: int, stages: tuple[Preprocess, Diffuse], settings: Mapping[str, float]) -> Row:
+    """One picture with one option, timed to its PNG's last byte, and judged."""
+    watch = Stopwatch()
+    with watch.lap("seconds"):
+        png = run_image(case, image, stages, Stopwatch(), **settings)
+    picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    return {"seconds": watch.laps["seconds"][0]} | judge_picture(picture, case.scene(image))
+
+
+def _without_cache(manifest: BuildManifest) -> BuildManifest:
+    """The first option of a scene would encode its prompt for all the others."""
+    return manifest.model_copy(update={"execution": manifest.execution.model_copy(update={"embedding_cache": 0})})
+
+
+def _in_turn(image: int) -> list[str]:
+    """Another option is the first at every scene, and the only one to have the control decoded."""
+    names, first = list(SETTINGS), image % len(SETTINGS)
+    return names[first:] + names[:first]
+
+
+def measure(case: SceneCase, manifest: BuildManifest, work: Path, progress: Progress) -> list[Rows]:
+    """Rows of every scene, those of earlier runs of the same build and case among them."""
+    of = {name: value for name, value in asdict(case).items() if name != "images"} | {"build": manifest.key, "settings": SETTINGS}
+    kept = read_part(work, _PART) or {}
+    rows: list[Rows] = kept["rows"] if kept.get("of") == of else []
+    bar = progress.add_task("pictures", total=case.images * len(SETTINGS), completed=min(len(rows), case.images) * len(SETTINGS))
+    if len(rows) >= case.images:
+        return rows[: case.images]
+    folder = case.deployment.build_folder
+    with Preprocess(manifest, folder) as preprocess, Diffuse(_without_cache(manifest), folder) as diffuse:
+        stages = (preprocess, diffuse)
+        for settings in SETTINGS.values():  # not measured: buffers of each kind of pass are made when it first comes
+            run_image(case, len(rows), stages, Stopwatch(), **settings)
+        for image in range(len(rows), case.images):
+            case.control_image(image)  # drawn now: what a client spends on its picture is not the engines' time
+            row = {}
+            for name in _in_turn(image):
+                row[name] = make_row(case, image, stages, SETTINGS[name])
+                progress.advance(bar)
+            rows.append(row)
+            write_part(work, _PART, {"of": of, "rows": rows})
+    return rows
+
+
+def mean_and_error(values: Sequence[float]) -> dict[str, float]:
+    """Mean, its standard error, and of how many."""
+    return {"mean": statistics.fmean(values), "error": statistics.stdev(values) / len(values) ** 0.5, "n": len(values)}
+
+
+def summary_of(rows: Sequence[Rows], option: str) -> dict[str, Any]:
+    """Seconds and figures of an option, and beside them what pairs of pictures of one scene say of it and of no option.
+
+    A ratio of seconds is the median of pairs: a picture that other work slowed is an outlier, not noise about a mean.
+    """
+    own, without = [row[option] for row in rows], [row[NO_OPTION] for row in rows]
+    pairs = list(zip(own, without, strict=True))
+    return {
+        "seconds": spread([one["seconds"] for one in own]),
+        "ratio": spread([one["seconds"] / other["seconds"] for one, other in pairs]),
+        "figures": {
+            name: mean_and_error([one[name] for one in own])
+            | {"difference": mean_and_error([one[name] - other[name] for one, other in pairs])}
+            for name in FIGURES
+        },
+    }
+
+
+def gather(case: SceneCase, manifest: BuildManifest, rows: Sequence[Rows], *, machine: Mapping[str, Any], note: str = "") -> dict[str, Any]:
+    """The results file."""
+    return {
+        "schema": 1,
+        "note": note,
+        "machine": dict(machine),
+        "case": asdict(case) | {"config": Path(case.config).name, "prompt": "that of the scene"},
+        "engines": {"runtime": manifest.runtime, "target": manifest.target, "precision": manifest.precision, "build": manifest.key},
+        "options": [{"option": name, "settings": settings} | summary_of(rows, name) for name, settings in SETTINGS.items()],
+    }
+
+
+def _figure(found: Mapping[str, Any], *, compared: bool) -> str:
+    if not compared:
+        return f"{found['mean']:.3f} ± {found['error']:.3f}"
+    return f"{found['mean']:.3f} ({found['difference']['mean']:+.3f} ± {found['difference']['error']:.3f})"
+
+
+def _cells(results: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for found in results["options"]:
+        figures = (_figure(found["figures"][name], compared=found["option"] != NO_OPTION) for name in FIGURES)
+        yield found["option"], f"{found['seconds']['median']:.2f}", f"{found['ratio']['median']:.2f}", *figures
+
+
+def markdown_of(results: Mapping[str, Any]) -> str:
+    """The results as a page."""
+    machine, case, engines = results["machine"], results["case"], results["engines"]
+    changed = ", with changes" if machine["changed"] else ""
+    lines = [
+        f"# Options that change the image: {case['images']} scenes, {case['config']}",
+        "",
+        f"{engines['runtime']} {engines['target']} {engines['precision']}, {machine['processor']}, {machine['cores']} of its cores, "
+        f"commit {machine['commit'][:12]}{changed}.",
+        ", ".join(f"{name} {version}" for name, version in sorted(machine["versions"].items())),
+        "",
+        f"Held-out scenes with their pose as control, {case['width']}x{case['height']}, {case['steps']} Euler steps, "
+        f"guidance {case['guidance_scale']:g}, judged by the rules of `miniature/evaluate.py`. In brackets the difference to no option, "
+        "scene by scene; ± is one standard error. Seconds and ratios are medians, ratios of a scene's own two pictures.",
+        "",
+        *([results["note"], ""] if results["note"] else []),
+        f"| {' | '.join(_HEADINGS)} |",
+        "|---" * len(_HEADINGS) + "|",
+        *(f"| {' | '.join(cells)} |" for cells in _cells(results)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write_results(out: Path, results: Mapping[str, Any]) -> None:
+    """The file, and its page beside it."""
+    write_json(out, dict(results))
+    write_whole(out.with_suffix(".md"), markdown_of(results).encode())
+
+
+def show(console: Console, results: Mapping[str, Any]) -> None:
+    """Print the table."""
+    table = Table(*_HEADINGS, box=None, padding=(0, 2))
+    for cells in _cells(results):
+        table.add_row(*cells)
+    console.print(table)
+
+
+def main(
+    config: Path,
+    out: Annotated[Path, typer.Option(help="Results file to write.")],
+    work: Annotated[Path, typer.Option(help="What is judged so far; a second run goes on from it.")] = Path("build/options-benchmark"),
+    images: Annotated[int, typer.Option(min=2, help="Scenes; each is one picture an option.")] = 60,
+    steps: Annotated[int, typer.Option(min=1, help="Euler steps.")] = evaluate.STEPS,
+    note: Annotated[str, typer.Option(help="What else the machine did meanwhile; goes into the results.")] = "",
+) -> None:
+    """Build what is not built, measure, print the table."""
+    case, machine = scene_case(config, images=images, steps=steps), describe_machine(ROOT)
+    with ConsoleReporter(Console(stderr=True)) as reporter:
+        manifest = build_deployment(config, BuildOptions(), reporter=reporter).manifest
+    work.mkdir(parents=True, exist_ok=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        rows = measure(case, manifest, work, progress)
+    results = gather(case, manifest, rows, machine=machine, note=note)
+    write_results(out, results)
+    show(Console(highlight=False, width=_WIDTH), results)
+
+
+if __name__ == "__main__":
+    typer.run(main)
