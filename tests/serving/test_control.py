@@ -6,6 +6,7 @@ import errno
 import logging
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from intaglio.config import load_deployment
 from intaglio.errors import Unavailable
 from intaglio.serving import control as controlling
 from intaglio.serving.control import Control, ask_to_reload, controlled_servers
+from intaglio.serving.server import Server
 from intaglio.serving.workspace import Workspace
+
+PLATE = "{base: [{folder: base}], profiles: {sizes: [[64, 64]]}, build: build}"
 
 
 class FailingSocket:
@@ -76,12 +80,21 @@ def test_who_says_nothing_is_not_answered(
         ask_to_reload(workspace.folder, report=print)
 
 
+def test_a_server_that_cannot_load_says_so(tmp_path: Path) -> None:
+    config = tmp_path / "plate.yaml"
+    config.write_text(PLATE)
+    server = Server(load_deployment(config))
+    server.settings = replace(server.settings, reloadable=False)
+    with pytest.raises(Unavailable, match="does not let Triton's secret be hidden"):
+        server.reload()
+
+
 def test_every_server_of_a_deployment_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def refuse(_: Any) -> str:
         raise Unavailable("no room for both")
 
     config = tmp_path / "plate.yaml"
-    config.write_text("{base: [{folder: base}], profiles: {sizes: [[64, 64]]}, build: build}")
+    config.write_text(PLATE)
     build = load_deployment(config).build_folder
     servers = sorted((Workspace.create() for _ in range(2)), key=lambda workspace: workspace.folder)
     controls = [Control(server.folder, build, answer) for server, answer in zip(servers, (refuse, lambda _: "reloaded"), strict=True)]

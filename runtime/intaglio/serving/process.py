@@ -3,8 +3,10 @@
 Nothing here restarts anything; `server` does.
 
 The secret that opens Triton's administration is new at every start and reaches Triton through its command line, the only way it
-has. Every user of this machine can read that until Triton has parsed it and stars take the secret's place: some tenths of a second
-after the start (before its first line of log), long before a port of it is open.
+has. Every user of this machine can read that until Triton has parsed it, which its first line of log tells; then stars take the
+secret's place, before a port of it is open. Who read it in between can use it while this Triton runs. Of a server that is not
+`reloadable`, for a kernel that does not let it be hidden, it stays readable: it loads and unloads nothing there, but opens shared
+memory, log and trace settings.
 """
 
 from __future__ import annotations
