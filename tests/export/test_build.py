@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from intaglio.build_parts import BuildHold
+from intaglio.build_parts import BuildHold, locked_unless_held
 from intaglio.config import load_deployment
 from intaglio.errors import BuildError, ConfigError, EngineMismatch, MissingExtra
 from intaglio.manifest import check_files, file_digest, read_manifest
@@ -151,6 +152,31 @@ def test_what_is_served_outlives_a_build_of_the_same_engines(copied: Path, check
     run_build(copied)
     assert not (result.folder / before.path).exists()
     check_files(result.folder, after.files, command="")
+
+
+def test_what_is_removed_cannot_be_taken_up_meanwhile(tmp_path: Path) -> None:
+    def lock(kind: int) -> None:
+        with folder_descriptor(tmp_path) as descriptor:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+
+    with locked_unless_held(tmp_path) as unheld:
+        assert unheld
+        with pytest.raises(BlockingIOError):
+            lock(fcntl.LOCK_SH)
+    lock(fcntl.LOCK_EX)
+    with folder_descriptor(tmp_path) as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        with locked_unless_held(tmp_path) as unheld:
+            assert not unheld
+
+
+@contextlib.contextmanager
+def folder_descriptor(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def test_server_settings_rebuild_nothing_but_the_repository(copied: Path, checkpoint: Checkpoint) -> None:

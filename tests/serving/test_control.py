@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
+import os
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -44,6 +46,16 @@ def workspace() -> Iterator[Workspace]:
     owned = Workspace.create()
     yield owned
     owned.remove()
+
+
+def test_the_private_folder_is_locked_against_tidying(workspace: Workspace) -> None:
+    """As systemd-tmpfiles does before it looks for old files in a folder."""
+    descriptor = os.open(workspace.folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(descriptor)
 
 
 def test_a_failed_accept_ends_nothing(
