@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -21,7 +23,7 @@ import pytest
 import tritonclient.grpc as triton
 
 from intaglio.errors import ConfigError, Unavailable
-from intaglio.serving.process import Endpoints, SecretShown, TritonProcess, TritonSettings
+from intaglio.serving.process import Endpoints, TritonSettings
 from intaglio.serving.server import Restarts, TritonServer
 from intaglio.serving.workspace import sweep
 
@@ -111,16 +113,18 @@ def test_the_secret_is_hidden_while_models_load(triton_settings: Settings) -> No
 
 
 def test_a_secret_that_cannot_be_hidden_opens_no_loading(triton_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TritonProcess, "_hide_secret", deny)
+    def deny(path: Path, mode: str = "r", **options: Any) -> Any:
+        if path.match("/proc/*/mem"):
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        return opened(path, mode, **options)
+
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", deny)
     with TritonServer(triton_settings()) as server:
         assert "--model-control-mode=none" in psutil.Process(server.process.pid).cmdline()
         assert say(server, "served all the same")[0] == "served all the same"
         with pytest.raises(Unavailable, match="not allowed"):
             server.process.load_model("echo")
-
-
-def deny(_: TritonProcess) -> None:
-    raise SecretShown("not permitted")
 
 
 def test_listens_on_loopback_only(echo: TritonServer) -> None:

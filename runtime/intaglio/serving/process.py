@@ -12,6 +12,7 @@ memory, log and trace settings.
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import json
 import logging
@@ -54,6 +55,7 @@ _PING_MS: Final = 10_000
 _ALLOCATOR: Final = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
 """glibc keeps up to 64 MiB a process for what comes next: given back, the pages of each picture's copies are cleared anew every time."""
 _POLL_SECONDS: Final = 0.05
+_ENDING_SECONDS: Final = 0.5
 _STUB_NAME: Final = "triton_python_backend_stub"
 _PARSED = re.compile(rb"^[IWE]\d{4} \d\d:", re.MULTILINE)
 """Triton's own log, which it opens as its options say: it has read all of them by then."""
@@ -332,9 +334,13 @@ class TritonProcess:
                 line = memory.read(end - begin)
                 memory.seek(begin)
                 memory.write(line.replace(self._secret.encode(), b"*" * len(self._secret)))
+            if self._secret.encode() in Path(f"/proc/{self.pid}/cmdline").read_bytes():
+                raise OSError(errno.EIO, "it was not written")
         except (OSError, ValueError, OverflowError) as error:
-            if self._process.poll() is None:  # else `wait_ready` says why
-                raise SecretShown(f"the administrator's secret stays in Triton's command line: {error}") from error
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_ENDING_SECONDS)
+                return  # Triton was ending, and `wait_ready` says why
+            raise SecretShown(f"the administrator's secret stays in Triton's command line: {error}") from error
 
     def _answers(self, path: str, *, timeout: float = 1.0) -> bool:
         return _http_ok(f"http://{self.settings.endpoints.url('http')}/{path}", timeout=timeout)

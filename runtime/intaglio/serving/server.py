@@ -32,6 +32,7 @@ from intaglio.serving.process import Endpoints, SecretShown, TritonProcess, Trit
 from intaglio.serving.versions import REPOSITORY, ServedRepository, ServedVersion, read_version
 from intaglio.serving.workspace import Workspace
 from intaglio.triton_layer import BUILD_VARIABLE
+from intaglio.whole_files import storage_problem
 
 __all__ = ["REPOSITORY", "Reloaded", "Restarts", "Server", "TritonServer", "check_build"]
 
@@ -199,7 +200,10 @@ class TritonServer:
 
     def _run(self, installation: TritonInstallation) -> bool:
         """Whether Triton became ready before `request_stop`."""
-        self._process = TritonProcess(installation, self.settings, self.workspace)
+        try:
+            self._process = TritonProcess(installation, self.settings, self.workspace)
+        except OSError as error:  # its log or its folder cannot be written: perhaps later
+            raise Unavailable(f"Triton cannot be started: {error.filename or 'the process'}: {storage_problem(error)}") from error
         return self._process.wait_ready(stopped=self._stop.is_set, report=self._report)
 
     def _end_process(self) -> None:
