@@ -2,8 +2,8 @@
 
     build/.stages/<stage>/<key>/        every stage's result, shared by all deployments
     build/<name>/manifest.json          what the serving processes read; written last
-    build/<name>/engines/<network>-<key>/  hard links into the store (copies across file systems)
-    build/<name>/tokenizers/<key>, poses/<key>, model_repository
+    build/<name>/engines/<network>-<digest>/  hard links into the store (copies across file systems), named by what they hold
+    build/<name>/tokenizers/<digest>, poses/<digest>, model_repository
 A deployment folder is self-contained: it may be moved or copied to another machine. What a running server has of an earlier build
 stays until it is served no more (`intaglio.build_parts`) and goes with the build after that.
 """
@@ -17,7 +17,7 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
 
-from intaglio.build_parts import PARTS, is_held, listed_files
+from intaglio.build_parts import PARTS, listed_files, locked_unless_held
 from intaglio.config import Deployment, load_deployment
 from intaglio.errors import BuildError, ConfigError
 from intaglio.lora_switch import SWAPPED
@@ -260,26 +260,25 @@ def _shown(path: Path) -> str:
     return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(path)
 
 
-def _engine_folder(network: str, stage: Stage) -> str:
-    return f"engines/{network}-{stage.key[:12]}"
+def _engine_folder(network: str, files: Mapping[str, FileDigest]) -> str:
+    """Under a name of its content: a stage's key would not do, for engines are not the same to the byte each time they are made."""
+    return f"engines/{network}-{content_key({name: digest.sha256 for name, digest in files.items()})[:12]}"
 
 
 def _network_file(plan: Plan, network: str) -> NetworkFile:
     stage = plan.engine(network)
-    folder = _engine_folder(network, stage)
     record = read_record(plan.store.path(stage))
     if record is None:
         raise BuildError(f"engine/{network}: its record disappeared while building; build again")
-    files = {f"{folder}/{name}": digest for name, digest in record.files.items()}
-    pristine = None
+    files = dict(record.files)
     if plan.swaps and (source := _pristine_file(plan, network)) is not None:
-        pristine = f"{folder}/{PRISTINE_FILE}"
-        files[pristine] = plan.store.digests.digest(source)
+        files[PRISTINE_FILE] = plan.store.digests.digest(source)
+    folder = _engine_folder(network, files)
     return NetworkFile(
         path=f"{folder}/{ENGINE_FILES[plan.platform.runtime]}",
         key=stage.key,
-        files=files,
-        pristine=pristine,
+        files={f"{folder}/{name}": digest for name, digest in files.items()},
+        pristine=f"{folder}/{PRISTINE_FILE}" if PRISTINE_FILE in files else None,
         **_verification(plan, network),
     )
 
@@ -401,12 +400,13 @@ def _place(source: Path, target: Path, *, linked: bool) -> None:
 def _remove_unlisted(folder: Path, manifest: BuildManifest) -> None:
     """Engines, tokenizers and poses of builds before this one, but for what a server holds."""
     wanted = listed_files(manifest) | {str(Path(file.path).with_name(RUNTIME_CACHE_NAME)) for file in manifest.networks.values()}
-    for item in (item for part in PARTS for item in sorted((folder / part).glob("*")) if not is_held(item)):
-        for path in (*sorted(item.rglob("*"), reverse=True), item):
-            if path.is_file() and str(path.relative_to(folder)) not in wanted:
-                path.unlink()
-            elif path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
+    for item in (item for part in PARTS for item in sorted((folder / part).glob("*"))):
+        with locked_unless_held(item) as unheld:
+            for path in (*sorted(item.rglob("*"), reverse=True), item) if unheld else ():
+                if path.is_file() and str(path.relative_to(folder)) not in wanted:
+                    path.unlink()
+                elif path.is_dir() and not any(path.iterdir()):
+                    path.rmdir()
 
 
 def _messages(plan: Plan) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """The folders of a build that a reader keeps while it serves: engines, tokenizers and poses, each under a name of its content.
 
 A reader holds a shared lock on every folder that its manifest names; `intaglio build` removes those of earlier builds that nobody
-holds. The lock is the kernel's: who is killed holds nothing, and a build that is mounted read-only can be held too.
+holds. What is listed in a folder is never replaced by other content: that has another name. Readers may add `runtime.cache` to an
+engine's folder. The lock is the kernel's: who is killed holds nothing, and a build that is mounted read-only can be held too.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from intaglio.manifest import BuildManifest
 
-__all__ = ["PARTS", "BuildHold", "is_held", "listed_files"]
+__all__ = ["PARTS", "BuildHold", "listed_files", "locked_unless_held"]
 
 PARTS: Final = ("engines", "tokenizers", "poses")
 
@@ -40,18 +42,17 @@ class BuildHold:
         self._held.close()
 
 
-def is_held(folder: Path) -> bool:
-    """Whether somebody serves from `folder`."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return False
+@contextlib.contextmanager
+def locked_unless_held(folder: Path) -> Iterator[bool]:
+    """Whether nobody serves from `folder`; who begins to meanwhile waits until it is decided what remains of it."""
+    with contextlib.ExitStack() as stack:
+        unheld = True
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            unheld = False
+        except OSError:  # not a folder, or on a file system without locks
+            pass
+        yield unheld

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -10,19 +11,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
-from intaglio.build_parts import BuildHold
+from intaglio.build_parts import BuildHold, locked_unless_held
 from intaglio.config import load_deployment
 from intaglio.errors import BuildError, ConfigError, EngineMismatch, MissingExtra
-from intaglio.manifest import check_files, read_manifest
+from intaglio.manifest import check_files, file_digest, read_manifest
 from intaglio.onnxruntime_engine import OnnxRuntimeBackend
 from intaglio.tensors import network_spec
 from intaglio_export import compile as compiling
@@ -131,6 +133,50 @@ def test_what_is_served_outlives_the_next_builds(copied: Path, checkpoint: Check
     assert not (result.folder / result.manifest.networks["unet"].path).parent.exists()
     check_files(result.folder, changed.networks["unet"].files, command="")
     check_files(result.folder, changed.files, command="")
+
+
+def test_what_is_served_outlives_a_build_of_the_same_engines(copied: Path, checkpoint: Checkpoint) -> None:
+    """ONNX Runtime's engines are the same whatever is swapped; the pristine weights beside them are not."""
+    facts = {"file": str(checkpoint.lora("style")), "kind": "style", "sha256": file_digest(checkpoint.lora("style")).sha256}
+    copied.with_name("loras.yaml").write_text(yaml.safe_dump({"loras": {"style": facts}}))
+    swapped = {"registry": "loras.yaml", "fuse": None, "loras": None, "controlnets": None}
+    result = run_build(write_config(copied, checkpoint, swap="all", **swapped))[0]
+    before = result.manifest.networks["unet"]
+    hold = BuildHold(result.folder, result.manifest)
+    after = run_build(write_config(copied, checkpoint, swap="transformer", **swapped))[0].manifest.networks["unet"]
+    assert after.key == before.key
+    assert after.pristine != before.pristine
+    for network in result.manifest.networks.values():
+        check_files(result.folder, network.files, command="")
+    hold.release()
+    run_build(copied)
+    assert not (result.folder / before.path).exists()
+    check_files(result.folder, after.files, command="")
+
+
+def test_what_is_removed_cannot_be_taken_up_meanwhile(tmp_path: Path) -> None:
+    def lock(kind: int) -> None:
+        with folder_descriptor(tmp_path) as descriptor:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+
+    with locked_unless_held(tmp_path) as unheld:
+        assert unheld
+        with pytest.raises(BlockingIOError):
+            lock(fcntl.LOCK_SH)
+    lock(fcntl.LOCK_EX)
+    with folder_descriptor(tmp_path) as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        with locked_unless_held(tmp_path) as unheld:
+            assert not unheld
+
+
+@contextlib.contextmanager
+def folder_descriptor(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def test_server_settings_rebuild_nothing_but_the_repository(copied: Path, checkpoint: Checkpoint) -> None:

@@ -28,9 +28,11 @@ from intaglio.serving.server import REPOSITORY, Restarts, Server
 from intaglio_client import Client
 
 from .conftest import FUSED_SIZE, fused_build
+from .conftest import REPOSITORY as ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_left")]
 ASKED: Any = {"width": FUSED_SIZE[0], "height": FUSED_SIZE[1], "steps": 1, "seed": 3}
+REGISTRY = ROOT / "configs" / "loras.yaml"
 STAGES = [model.name for model in MODELS if model.kind == "python"]
 CLIENTS = 4
 
@@ -67,7 +69,13 @@ def served(miniature: Deployment, tmp_path: Path) -> Iterator[Served]:
         return fused_build(miniature, tmp_path, fuse, name="plate", **changes)
 
     build({"mara": 1.0})
-    config, reports = tmp_path / "plate.yaml", []
+    with supervised(tmp_path / "plate.yaml", build) as found:
+        yield found
+
+
+@contextmanager
+def supervised(config: Path, build: Callable[..., Any]) -> Iterator[Served]:
+    reports: list[str] = []
     with Server(load_deployment(config), endpoints=Endpoints(), report=reports.append) as server:
         supervisor = threading.Thread(target=server.supervise, args=(Restarts(first_delay=0.1),))
         supervisor.start()
@@ -194,6 +202,48 @@ def test_what_cannot_be_taken_up_changes_nothing(served: Served, capsys: pytest.
     wait_for(lambda: served.reports.count("ready") > ready)
     assert served.versions() == {"1"}
     assert np.array_equal(served.picture(), before), "exactly the version that was served, whatever is built"
+
+
+def test_weights_of_requests_go_on_through_a_reload(miniature: Deployment, tmp_path: Path) -> None:
+    """Every image is its set's, whichever version made it; the new version counts once it is alone."""
+    sets: dict[str, Any] = {"none": [], "mara": [("mara", 1.0)], "night": [("night", 0.8)]}
+
+    def build(**changes: object) -> Any:
+        return fused_build(miniature, tmp_path, {}, name="swapped", registry=str(REGISTRY), swap="all", **changes)
+
+    def ask(stop: threading.Event) -> list[tuple[str, Any]]:
+        made = []
+        with Client(served.server.grpc_url, deadline=60) as client:
+            while not stop.wait(0.1):
+                name = list(sets)[len(made) % len(sets)]
+                made.append((name, client.generate("a person on a beach", **ASKED, loras=sets[name]).pixels))
+        return made
+
+    build()
+    with supervised(tmp_path / "swapped.yaml", build) as served, ThreadPoolExecutor(2) as pool:
+        stop = threading.Event()
+        asking = [pool.submit(ask, stop) for _ in range(2)]
+        try:
+            wait_for(lambda: lora_metrics(served).get("lora_swaps_total", 0) > 2)
+            build(limits={"steps": 50})
+            reloaded = served.server.reload()
+            wait_for(lambda: lora_metrics(served).get("lora_swaps_total", 0) > 2)
+        finally:
+            stop.set()
+        made = [one for future in asking for one in future.result()]
+        assert reloaded is not None
+        assert served.versions() == {"2"}
+        assert len({name for name, _ in made}) == 3
+        for name, first in dict(reversed(made)).items():
+            assert all(np.array_equal(pixels, first) for other, pixels in made if other == name), name
+        assert lora_metrics(served)["lora_swap_failures_total"] == 0
+        assert served.reports.count("ready") == 1, "Triton never ended"
+
+
+def lora_metrics(served: Served) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://{served.server.metrics_url}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines) if name.startswith("lora_")}
 
 
 def test_no_server_to_reload(miniature: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

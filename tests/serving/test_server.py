@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -24,6 +26,8 @@ from intaglio.errors import ConfigError, Unavailable
 from intaglio.serving.process import Endpoints, TritonSettings
 from intaglio.serving.server import Restarts, TritonServer
 from intaglio.serving.workspace import sweep
+
+from .conftest import ECHO
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 Settings = Callable[..., TritonSettings]
@@ -88,6 +92,39 @@ def test_administration_is_closed(echo: TritonServer) -> None:
     assert [word.rpartition("=")[2] for word in restricted] == ["*" * 32] * 2
     assert echo.process.has_loaded(1, ["echo"]), "the server itself may ask"
     assert say(echo, "still here")[0] == "still here"
+
+
+def test_the_secret_is_hidden_while_models_load(triton_settings: Settings) -> None:
+    """As soon as Triton has parsed it; and what Triton took for it is not what is readable then."""
+    slow = ECHO.replace("    def execute", "    def initialize(self, args):\n        time.sleep(3)\n\n    def execute", 1)
+    seen: list[tuple[float, str]] = []
+
+    def look(_: str) -> None:
+        if server._process is not None:
+            words = [word for word in psutil.Process(server.process.pid).cmdline() if word.startswith("--http-restricted-api")]
+            seen.append((time.monotonic(), "".join(words).rpartition("=")[2]))
+
+    server = TritonServer(triton_settings(slow), report=look)
+    with server:
+        ready = time.monotonic()
+        assert server.process.has_loaded(1, ["echo"])
+    hidden = [moment for moment, value in seen if value == "*" * 32]
+    assert ready - hidden[0] > 2
+
+
+def test_a_secret_that_cannot_be_hidden_opens_no_loading(triton_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(path: Path, mode: str = "r", **options: Any) -> Any:
+        if path.match("/proc/*/mem"):
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        return opened(path, mode, **options)
+
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", deny)
+    with TritonServer(triton_settings()) as server:
+        assert "--model-control-mode=none" in psutil.Process(server.process.pid).cmdline()
+        assert say(server, "served all the same")[0] == "served all the same"
+        with pytest.raises(Unavailable, match="not allowed"):
+            server.process.load_model("echo")
 
 
 def test_listens_on_loopback_only(echo: TritonServer) -> None:

@@ -24,6 +24,7 @@ app = typer.Typer(name="serve", add_completion=False, help="Run Triton on a buil
 reload_app = typer.Typer(name="reload", add_completion=False, help="Have a running server take up a new build.")
 
 _GIVEN_UP = 1
+_NOT_RELOADED = 2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Instead of the configuration's; 0 picks a free one.")]
 
@@ -70,7 +71,8 @@ def reload(
     """Have the running `intaglio serve CONFIG` take up what was built since: no restart, no failed request, no image of both builds.
 
     The new engines are loaded beside the old ones, so both must fit into the card's memory; otherwise it is refused, with the numbers.
-    Whatever fails, the build that was served still is. Ends with 2 then, and where no server of CONFIG runs here.
+    Whatever fails, the build that was served still is. Ends with 2 then, and where no server of CONFIG runs here. Of several servers
+    of CONFIG every one is asked.
     """
     deployment = load_deployment(config)
     servers = controlled_servers(deployment.build_folder)
@@ -78,10 +80,18 @@ def reload(
         raise Unavailable(
             f"no server of {deployment.build_folder} runs on this machine as this user with this TMPDIR; start one: intaglio serve {config}"
         )
-    console = Console(highlight=False, soft_wrap=True)
+    console, errors = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
     with console.status("asking the server") as status:
+        failures = 0
         for folder in servers:
-            console.print(ask_to_reload(folder, report=status.update))
+            which = "" if len(servers) == 1 else f"{folder.name}: "
+            try:
+                console.print(f"{which}{ask_to_reload(folder, report=status.update)}", markup=False)
+            except IntaglioError as error:
+                errors.print(f"intaglio reload: {which}{error}", markup=False)
+                failures += 1
+    if failures:
+        raise typer.Exit(_NOT_RELOADED)
 
 
 class StatusLine:

@@ -27,6 +27,7 @@ _BUILD: Final = "build"
 """Names the folder of the build that is served."""
 _RELOAD: Final = b"reload\n"
 _HEARD_SECONDS: Final = 5.0
+_RETRY_SECONDS: Final = 1.0
 _log = logging.getLogger(__name__)
 
 Report = Callable[[str], None]
@@ -37,6 +38,7 @@ class Control:
 
     def __init__(self, folder: Path, build: Path, reload: Callable[[Report], str]) -> None:
         self._reload = reload
+        self._closing = threading.Event()
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with _short_name(folder) as name:
             self._listening.bind(name)
@@ -47,6 +49,7 @@ class Control:
 
     def close(self) -> None:
         """Returns once nobody is being answered."""
+        self._closing.set()
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)  # ends `accept`
         self._thread.join()
@@ -56,10 +59,15 @@ class Control:
         while True:
             try:
                 caller, _ = self._listening.accept()
-            except OSError:
-                return
+            except OSError as error:  # a caller that left already, or no descriptor to spare
+                if self._closing.is_set():
+                    return
+                _log.warning("nobody can ask for a reload for a moment: %s", error)
+                self._closing.wait(_RETRY_SECONDS)
+                continue
             with caller:
-                self._answer(caller)
+                if _asks(caller):
+                    self._answer(caller)
 
     def _answer(self, caller: socket.socket) -> None:
         def send(**line: str) -> None:
@@ -67,15 +75,20 @@ class Control:
                 caller.sendall(json.dumps(line).encode() + b"\n")
 
         try:
-            caller.settimeout(_HEARD_SECONDS)
-            if caller.recv(len(_RELOAD)) != _RELOAD:
-                return
             send(done=self._reload(lambda text: send(say=text)))
         except IntaglioError as error:
             send(error=str(error))
         except Exception as error:
             _log.exception("a reload failed")
             send(error=f"internal error ({type(error).__name__}); the output of `intaglio serve` has the traceback")
+
+
+def _asks(caller: socket.socket) -> bool:
+    """Whether it says so in time; who only looks whether somebody listens says nothing."""
+    caller.settimeout(_HEARD_SECONDS)
+    with contextlib.suppress(OSError):
+        return caller.recv(len(_RELOAD)) == _RELOAD
+    return False
 
 
 def controlled_servers(build: Path) -> list[Path]:
@@ -95,17 +108,20 @@ def ask_to_reload(folder: Path, *, report: Report) -> str:
     Raises:
         Unavailable: it did not, and why; what it served before is still served.
     """
-    with _connected(folder) as connection:
-        connection.settimeout(None)
-        connection.sendall(_RELOAD)
-        with connection.makefile(encoding="utf-8") as lines:
-            for line in lines:
-                answer: dict[str, str] = json.loads(line)
-                if "done" in answer:
-                    return answer["done"]
-                if "error" in answer:
-                    raise Unavailable(answer["error"])
-                report(answer["say"])
+    try:
+        with _connected(folder) as connection:
+            connection.settimeout(None)
+            connection.sendall(_RELOAD)
+            with connection.makefile(encoding="utf-8") as lines:
+                for line in lines:
+                    answer: dict[str, str] = json.loads(line)
+                    if "done" in answer:
+                        return answer["done"]
+                    if "error" in answer:
+                        raise Unavailable(answer["error"])
+                    report(answer["say"])
+    except OSError as error:
+        raise Unavailable(f"the server does not answer: {error}") from error
     raise Unavailable("the server ended amid the reload; `intaglio serve` says why")
 
 

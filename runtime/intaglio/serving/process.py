@@ -1,11 +1,18 @@
 """One run of Triton: started in a process group of its own, asked whether it is ready, watched, stopped.
 
 Nothing here restarts anything; `server` does.
+
+The secret that opens Triton's administration is new at every start and reaches Triton through its command line, the only way it
+has. Every user of this machine can read that until Triton has parsed it, which its first line of log tells; then stars take the
+secret's place, before a port of it is open. Who read it in between can use it while this Triton runs. Of a server that is not
+`reloadable`, for a kernel that does not let it be hidden, it stays readable: it loads and unloads nothing there, but opens shared
+memory, log and trace settings.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import json
 import logging
@@ -31,20 +38,28 @@ from intaglio.serving import launch
 from intaglio.serving.installation import TritonInstallation
 from intaglio.serving.workspace import Workspace
 
-__all__ = ["Endpoints", "TritonProcess", "TritonSettings", "choose_ports", "gpu_present", "triton_arguments"]
+__all__ = ["Endpoints", "SecretShown", "TritonProcess", "TritonSettings", "choose_ports", "gpu_present", "triton_arguments"]
 
 _RESTRICTED: Final = "model-repository,shared-memory,logging,trace"
 """Protocols of an administrator; 2.51 cannot switch shared memory off otherwise."""
 _HEADER: Final = "intaglio-admin"
-_NEWER_OPTIONS: Final = {"--allow-client-shm": "false", "--grpc-max-response-pool-size": "64"}
-"""Given where `tritonserver --help` knows them."""
+_KNOWN_OPTIONS: Final = {
+    "--allow-client-shm": "false",
+    "--grpc-max-response-pool-size": "64",
+    "--allow-sagemaker": "false",
+    "--allow-vertex-ai": "false",
+}
+"""Given where `tritonserver --help` knows them: they came later, or a server may be built without them."""
 _PING_MS: Final = 10_000
 """Keepalive pings of waiting clients that are welcome; gRPC's default is one in five minutes."""
 _ALLOCATOR: Final = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
 """glibc keeps up to 64 MiB an arena for what comes next: given back, the pages of each picture's copies are cleared anew every time.
 Left alone it makes eight arenas a core."""
 _POLL_SECONDS: Final = 0.05
+_ENDING_SECONDS: Final = 0.5
 _STUB_NAME: Final = "triton_python_backend_stub"
+_PARSED = re.compile(rb"^[IWE]\d{4} \d\d:", re.MULTILINE)
+"""Triton's own log, which it opens as its options say: it has read all of them by then."""
 _LOADED = re.compile(rb"successfully loaded '([^']+)'")
 _FAILED = re.compile(r"TritonModelException: (?P<raised>.+)|failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.+)")
 _LOG_LIMIT: Final = 16 * 1024 * 1024
@@ -88,6 +103,12 @@ class TritonSettings:
     """Longest a start may take: a TensorRT deployment reads gigabytes of plans."""
     drain_seconds: int = 30
     """Longest that running requests may take once the server is told to stop."""
+    reloadable: bool = True
+    """Whether models can be loaded and unloaded, by whoever knows the administrator's secret."""
+
+
+class SecretShown(Unavailable):
+    """The kernel lets nobody take the administrator's secret out of Triton's command line."""
 
 
 def choose_ports(endpoints: Endpoints) -> Endpoints:
@@ -128,8 +149,7 @@ def triton_arguments(settings: TritonSettings, *, secret: str, shared_memory_pre
     at = settings.endpoints
     arguments = {
         "--model-repository": settings.repository,
-        "--model-control-mode": "explicit",
-        "--load-model": "*",
+        **({"--model-control-mode": "explicit", "--load-model": "*"} if settings.reloadable else {"--model-control-mode": "none"}),
         "--exit-on-error": "true",
         # It answers nobody before every model is loaded. Strict, it would not be ready while a version is loaded beside another,
         # and never again after one that could not be.
@@ -149,7 +169,7 @@ def triton_arguments(settings: TritonSettings, *, secret: str, shared_memory_pre
     }
     if backends is not None:
         arguments["--backend-directory"] = backends
-    arguments |= {name: value for name, value in _NEWER_OPTIONS.items() if name in options}
+    arguments |= {name: value for name, value in _KNOWN_OPTIONS.items() if name in options}
     return ["--disable-auto-complete-config", *(f"{name}={value}" for name, value in arguments.items())]
 
 
@@ -234,20 +254,24 @@ class TritonProcess:
         """Wait until every model is loaded; False when `stopped()` became true first. `report` gets a line now and then.
 
         Raises:
-            Unavailable: Triton ended, or was not ready in time; the message holds the reason that its log gives.
+            SecretShown: of a reloadable server. Unavailable: Triton ended, or was not ready in time; the message holds the reason
+                that its log gives.
         """
-        started = time.monotonic()
+        started, shown = time.monotonic(), self.settings.reloadable
         while not stopped():
             if (code := self._process.poll()) is not None:
                 raise Unavailable(f"Triton did not start: {self.log_reason() or f'exit code {code}'}; log: {self.settings.log}")
-            if self._answers("v2/health/ready"):
-                self._stubs = {stub.instance: stub.process for stub in _stubs_of(self.pid)}
+            log, ready = self._log_bytes(), self._answers("v2/health/ready")
+            if shown and (ready or _PARSED.search(log)):
                 self._hide_secret()
+                shown = False
+            if ready:
+                self._stubs = {stub.instance: stub.process for stub in _stubs_of(self.pid)}
                 return True
             seconds = time.monotonic() - started
             if seconds > self.settings.load_seconds:
                 raise Unavailable(f"Triton was not ready after {self.settings.load_seconds:g} s; log: {self.settings.log}")
-            loaded = [name.decode() for name in dict.fromkeys(_LOADED.findall(self._log_bytes()))]
+            loaded = [name.decode() for name in dict.fromkeys(_LOADED.findall(log))]
             report(f"starting Triton, {seconds:.0f} s; loaded: {', '.join(loaded) or 'nothing yet'}")
             time.sleep(_POLL_SECONDS)
         return False
@@ -302,10 +326,7 @@ class TritonProcess:
         return single_line(errors[-1].partition("] ")[2] or errors[-1]) if errors else None
 
     def _hide_secret(self) -> None:
-        """Triton has read its command line, which every user of this machine may read too: stars take the secret's place there.
-
-        Where the kernel allows that to nobody, it stays readable.
-        """
+        """Triton has read its command line, which every user of this machine may read too: stars take the secret's place there."""
         try:
             fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
             begin, end = int(fields[45]), int(fields[46])  # arg_start, arg_end of proc(5)
@@ -314,8 +335,13 @@ class TritonProcess:
                 line = memory.read(end - begin)
                 memory.seek(begin)
                 memory.write(line.replace(self._secret.encode(), b"*" * len(self._secret)))
+            if self._secret.encode() in Path(f"/proc/{self.pid}/cmdline").read_bytes():
+                raise OSError(errno.EIO, "it was not written")
         except (OSError, ValueError, OverflowError) as error:
-            _log.warning("the administrator's secret stays in Triton's command line: %s", error)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_ENDING_SECONDS)
+                return  # Triton was ending, and `wait_ready` says why
+            raise SecretShown(f"the administrator's secret stays in Triton's command line: {error}") from error
 
     def _answers(self, path: str, *, timeout: float = 1.0) -> bool:
         return _http_ok(f"http://{self.settings.endpoints.url('http')}/{path}", timeout=timeout)

@@ -28,10 +28,11 @@ from intaglio.memory import GIB, Prediction, check_memory, check_memory_beside
 from intaglio.serving.change import ChangeTimes, VersionChange
 from intaglio.serving.control import Control
 from intaglio.serving.installation import TritonInstallation, find_triton
-from intaglio.serving.process import Endpoints, TritonProcess, TritonSettings, choose_ports
+from intaglio.serving.process import Endpoints, SecretShown, TritonProcess, TritonSettings, choose_ports
 from intaglio.serving.versions import REPOSITORY, ServedRepository, ServedVersion, read_version
 from intaglio.serving.workspace import Workspace
 from intaglio.triton_layer import BUILD_VARIABLE
+from intaglio.whole_files import storage_problem
 
 __all__ = ["REPOSITORY", "Reloaded", "Restarts", "Server", "TritonServer", "check_build"]
 
@@ -40,6 +41,7 @@ _WATCH_SECONDS: Final = 0.25
 _PROBE_EVERY: Final = 5.0
 _DEAF_SECONDS: Final = 60.0
 """A server that answers no liveness probe for so long hangs."""
+_NOT_RELOADABLE: Final = "this kernel does not let Triton's secret be hidden, so the server was started without loading and unloading"
 _log = logging.getLogger(__name__)
 
 Report = Callable[[str], None]
@@ -186,9 +188,23 @@ class TritonServer:
         with self._changing:
             self.check()
             self.prepare()
-            self._process = TritonProcess(self._installation, self.settings, self.workspace)
-            if self._process.wait_ready(stopped=self._stop.is_set, report=self._report):
+            try:
+                ready = self._run(self._installation)
+            except SecretShown as error:
+                _log.warning("%s; Triton starts again, and nothing can be loaded into it", error)
+                self._end_process()
+                self.settings = replace(self.settings, reloadable=False)
+                ready = self._run(self._installation)
+            if ready:
                 self._report("ready")
+
+    def _run(self, installation: TritonInstallation) -> bool:
+        """Whether Triton became ready before `request_stop`."""
+        try:
+            self._process = TritonProcess(installation, self.settings, self.workspace)
+        except OSError as error:  # its log or its folder cannot be written: perhaps later
+            raise Unavailable(f"Triton cannot be started: {error.filename or 'the process'}: {storage_problem(error)}") from error
+        return self._process.wait_ready(stopped=self._stop.is_set, report=self._report)
 
     def _end_process(self) -> None:
         process, self._process = self._process, None
@@ -304,6 +320,8 @@ class Server(TritonServer):
         if not self._changing.acquire(blocking=False):
             raise Unavailable("the server is starting or reloading; try again when it is ready")
         try:
+            if not self.settings.reloadable:
+                raise Unavailable(f"{_NOT_RELOADABLE}; stop the server and start `intaglio serve` again")
             deployment = load_deployment(self.deployment.folder / f"{self.deployment.name}.yaml")
             if deployment.build_folder != self.deployment.build_folder:
                 raise ConfigError(f"{deployment.name} is built in {deployment.build_folder} now; start `intaglio serve` again")

@@ -9,8 +9,9 @@ The repository belongs to one server: two servers of one build may be at differe
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,10 +20,11 @@ from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc import model_config_pb2
 
 from intaglio.build_parts import BuildHold
-from intaglio.errors import EngineMismatch
-from intaglio.manifest import BuildManifest, write_manifest
+from intaglio.errors import EngineMismatch, Unavailable
+from intaglio.manifest import BuildManifest, read_manifest, write_manifest
+from intaglio.models import DIFFUSE
 from intaglio.triton_layer import BUILD_KEY_PARAMETER
-from intaglio.whole_files import write_whole
+from intaglio.whole_files import storage_problem, write_whole
 
 __all__ = ["REPOSITORY", "ServedRepository", "ServedVersion", "read_version"]
 
@@ -42,6 +44,16 @@ class ServedVersion:
     programs: Mapping[str, str]
     """model.py of the Python models."""
     hold: BuildHold
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The Python models, first the one that fails first."""
+        return tuple(sorted(self.programs, key=lambda model: (model != DIFFUSE.name, model)))
+
+    @property
+    def ensembles(self) -> tuple[str, ...]:
+        """The models that clients ask."""
+        return tuple(model for model in self.configs if model not in self.programs)
 
     @property
     def shown(self) -> str:
@@ -74,14 +86,18 @@ def read_version(folder: Path, manifest: BuildManifest, *, number: int, hold: Bu
 
 
 class ServedRepository:
-    """What Triton reads. Only lists of versions and the ensemble's choice ever change; a version folder never does."""
+    """What Triton reads. Only lists of versions and the ensemble's choice ever change; a version folder never does.
+
+    What is right already is left alone, so that a restart needs no room on the disk. All that write raise Unavailable where they cannot.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def start_with(self, version: ServedVersion) -> None:
-        """Exactly `version`, whatever was here."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Exactly `version`, whatever other versions were here."""
+        for number in self.numbers(version) - {version.number}:
+            self.remove(version, number)
         self.add(version)
         self.list_versions(version)
         self.choose(version)
@@ -90,38 +106,61 @@ class ServedRepository:
         """Its folders, which Triton passes over until they are listed."""
         for model, program in version.programs.items():
             folder = self.folder / model / str(version.number)
-            write_whole(folder / "model.py", program.encode())
-            write_manifest(folder, version.manifest)
-            # Triton loads a version whose folder changed again, which Python's cache would do: nothing can be written into a file.
-            (folder / "__pycache__").touch()
+            with self._written():
+                _write(folder / "model.py", program)
+                if not _names(folder, version.manifest):
+                    write_manifest(folder, version.manifest)
+                # Triton loads a version whose folder changed again, which Python's cache would do: nothing can be written into a file.
+                (folder / "__pycache__").touch()
 
     def list_versions(self, *versions: ServedVersion) -> None:
         """The versions of every stage that its next load leaves loaded."""
-        for model in versions[-1].programs:
+        for model in versions[-1].stages:
             config = _copied(versions[-1].configs[model])
             config.version_policy.specific.versions.extend(version.number for version in versions)
-            self._write(model, config)
+            self._configure(model, config)
 
     def choose(self, version: ServedVersion) -> None:
         """The version whose stages the ensembles call once they are loaded."""
-        for model in version.configs:
-            if model in version.programs:
-                continue
+        for model in version.ensembles:
             config = _copied(version.configs[model])
             for step in config.ensemble_scheduling.step:
                 step.model_version = version.number
-            (self.folder / model / _BUILT).mkdir(parents=True, exist_ok=True)
-            self._write(model, config)
+            with self._written():
+                (self.folder / model / _BUILT).mkdir(parents=True, exist_ok=True)
+            self._configure(model, config)
 
-    def remove(self, version: ServedVersion) -> None:
-        """Its folders, once it is unloaded."""
-        for model in version.programs:
-            shutil.rmtree(self.folder / model / str(version.number), ignore_errors=True)
+    def numbers(self, version: ServedVersion) -> set[int]:
+        """The versions that have a folder in a stage of `version`."""
+        return {int(path.name) for model in version.stages for path in (self.folder / model).glob("*") if path.name.isdigit()}
 
-    def _write(self, model: str, config: Any) -> None:
-        # Protobuf's text form leaves zeros out, but Triton must not guess this one.
-        text = f"{text_format.MessageToString(config)}max_batch_size: 0\n"
-        write_whole(self.folder / model / "config.pbtxt", text.encode())
+    def remove(self, version: ServedVersion, number: int) -> None:
+        """The folders that version `number` has in the stages of `version`, once it is unloaded."""
+        for model in version.stages:
+            shutil.rmtree(self.folder / model / str(number), ignore_errors=True)
+
+    def _configure(self, model: str, config: Any) -> None:
+        with self._written():  # protobuf's text form leaves zeros out, but Triton must not guess this one
+            _write(self.folder / model / "config.pbtxt", f"{text_format.MessageToString(config)}max_batch_size: 0\n")
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise Unavailable(f"{self.folder}: {storage_problem(error)}") from error
+
+
+def _write(path: Path, text: str) -> None:
+    if not path.is_file() or path.read_bytes() != text.encode():
+        write_whole(path, text.encode())
+
+
+def _names(folder: Path, manifest: BuildManifest) -> bool:
+    try:
+        return read_manifest(folder) == manifest
+    except EngineMismatch:
+        return False
 
 
 def _copied(config: Any) -> Any:

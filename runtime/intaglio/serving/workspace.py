@@ -1,7 +1,8 @@
 """What one server owns outside its processes: a private folder, and its segments in /dev/shm.
 
 Both carry one name. The folder holds a lock that its owner keeps; a name whose lock is free belongs to an owner that was killed,
-and the next server to start takes its leavings away.
+and the next server to start takes its leavings away. The owner locks the folder itself too: systemd-tmpfiles, which removes old files
+from temporary folders, leaves alone what is below a locked one.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ class Workspace:
     def __init__(self, folder: Path, lock: IO[bytes]) -> None:
         self.folder = folder
         self._lock = lock
+        self._kept = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        with contextlib.suppress(OSError):  # some file systems lock no folders
+            fcntl.flock(self._kept, fcntl.LOCK_SH)
 
     @classmethod
     def create(cls) -> Self:
@@ -59,6 +63,7 @@ class Workspace:
         self.remove_segments()
         shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.close()
+        os.close(self._kept)
 
 
 def workspace_folders() -> list[Path]:
