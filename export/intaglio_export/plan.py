@@ -395,6 +395,7 @@ class Plan:
 
 
 _SHARED_WITH_UNET: Final = (
+    "attention_head_dim",
     "block_out_channels",
     "down_block_types",
     "layers_per_block",

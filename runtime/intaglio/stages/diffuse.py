@@ -539,7 +539,7 @@ def active_controls(plans: Sequence[ControlPlan], step: int, steps: int) -> list
 def _active_places(request: Conditioning) -> list[int]:
     """Places of the controls that take part in any step of the slice."""
     steps = range(request.begin, request.end)
-    return [place for place, plan in enumerate(request.controls) if any(plan.active(step, request.steps) for step in steps)]
+    return sorted({place for step in steps for place in active_controls(request.controls, step, request.steps)})
 
 
 def guidance_slices(request: Conditioning) -> list[Conditioning]:
