@@ -70,7 +70,7 @@ def test_strings_pass_and_the_stub_uses_this_environment(echo: TritonServer) -> 
     assert "successfully loaded 'echo'" in echo.settings.log.read_text()
 
 
-def test_freed_memory_is_kept_for_the_next_picture(echo: TritonServer) -> None:
+def test_every_process_is_told_to_keep_freed_memory(echo: TritonServer) -> None:
     for process in (psutil.Process(echo.process.pid), *echo.process.stubs.values()):
         assert process.environ()["MALLOC_TRIM_THRESHOLD_"] == str(64 << 20)
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from intaglio.build_parts import BuildHold
 from intaglio.card import CardMemory, read_card_memory
@@ -45,6 +45,7 @@ _NOT_RELOADABLE: Final = "this kernel does not let Triton's secret be hidden, so
 _log = logging.getLogger(__name__)
 
 Report = Callable[[str], None]
+_Owned = TypeVar("_Owned")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,16 +116,12 @@ class TritonServer:
     @property
     def process(self) -> TritonProcess:
         """The running Triton; Unavailable where there is none."""
-        if self._process is None:
-            raise Unavailable("Triton is not running; use the server in a `with` statement")
-        return self._process
+        return _running(self._process)
 
     @property
     def workspace(self) -> Workspace:
         """What the server owns outside its processes; Unavailable where it is not running."""
-        if self._workspace is None:
-            raise Unavailable("Triton is not running; use the server in a `with` statement")
-        return self._workspace
+        return _running(self._workspace)
 
     @property
     def stopping(self) -> bool:
@@ -291,9 +288,7 @@ class Server(TritonServer):
     @property
     def version(self) -> ServedVersion:
         """What is served, and what a restart serves; Unavailable where the server is not running."""
-        if self._version is None:
-            raise Unavailable("Triton is not running; use the server in a `with` statement")
-        return self._version
+        return _running(self._version)
 
     @property
     def _repository(self) -> ServedRepository:
@@ -365,9 +360,7 @@ class Server(TritonServer):
 
     @property
     def _predicted(self) -> Prediction:
-        if self._prediction is None:
-            raise Unavailable("Triton is not running; use the server in a `with` statement")
-        return self._prediction
+        return _running(self._prediction)
 
     @property
     def memory_report(self) -> str:
@@ -376,6 +369,13 @@ class Server(TritonServer):
         if self._predicted.place == "host" or card is None or self._before is None:
             return f"{sum(self.process.resident_bytes().values()) / GIB:.2f} GiB of the host; {predicted}"
         return f"{(card.used - self._before.used) / GIB:.2f} GiB of the card; {predicted}"
+
+
+def _running(what: _Owned | None) -> _Owned:
+    """What a running server has."""
+    if what is None:
+        raise Unavailable("Triton is not running; use the server in a `with` statement")
+    return what
 
 
 def check_build(deployment: Deployment) -> BuildManifest:
