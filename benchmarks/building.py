@@ -1,6 +1,6 @@
 """A build, timed: stages, most memory of the host and of the card.
 
-python -m benchmarks.building CASE.json WORK_FOLDER
+python -m benchmarks.building CASE.json WORK_FOLDER [--part build_sizes]
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Annotated, Final, Self
 
 import typer
 
@@ -87,10 +87,10 @@ class Journal:
         write_part(self._work, self._part, values)
 
 
-def main(case: Path, work: Path) -> None:
+def main(case: Path, work: Path, part: Annotated[str, typer.Option(help="Name in the results.")] = "build") -> None:
     """Build the case's deployment."""
     with PeakWatch() as watch, HostWatch() as host:
-        journal = Journal(work, watch, host)
+        journal = Journal(work, watch, host, part=part)
         build_deployment(Path(Case.read(case).config), BuildOptions(), reporter=journal)
         journal.keep(complete=True)
 

@@ -12,13 +12,14 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -26,9 +27,26 @@ from intaglio.config import Deployment, load_deployment
 from intaglio.errors import ConfigError
 from intaglio.openpose import draw_pose, load_pose
 
-__all__ = ["Case", "Stopwatch", "end_orderly_on_terminate", "load_case", "png_from_pixels", "psnr", "spread"]
+__all__ = [
+    "PASSES",
+    "Case",
+    "Stopwatch",
+    "deployment_values",
+    "end_orderly_on_terminate",
+    "load_case",
+    "png_from_pixels",
+    "psnr",
+    "spread",
+    "time_passes",
+    "write_first_size",
+]
 
 Pixels = NDArray[np.uint8]
+_SAMPLES: Final = 7
+_RUNS: Final = 5
+"""Passes a sample: enqueued together, waited for once."""
+PASSES: Final = (_SAMPLES + 1) * _RUNS
+"""How often `time_passes` runs a pass."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +144,25 @@ def load_case(config: Path, *, steps: int, images: int) -> Case:
     return Case(str(config.resolve()), width, height, steps=steps, images=images, control=control, guidance_scale=scale)
 
 
+def deployment_values(deployment: Deployment) -> dict[str, Any]:
+    """What a YAML file of `deployment` without its LoRAs says, wherever it lies."""
+    values: dict[str, Any] = deployment.model_dump(mode="json", exclude_none=True)
+    for name in ("name", "folder", "loras", "fuse", "registry", "swap"):
+        values.pop(name, None)
+    return values
+
+
+def write_first_size(config: Path, folder: Path) -> Path:
+    """A configuration in `folder` that differs from `config` in having its first size only."""
+    deployment = load_deployment(config)
+    values = deployment_values(deployment)
+    values["profiles"]["sizes"] = values["profiles"]["sizes"][:1]
+    path = folder / f"{deployment.name}-first-size.yaml"
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    return path
+
+
 def end_orderly_on_terminate() -> None:
     """Turn SIGTERM into an exit that leaves `with` blocks as they should be left: a server must not outlive its part."""
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
@@ -137,6 +174,18 @@ def spread(values: Sequence[float]) -> dict[str, float]:
         raise ValueError("nothing was measured")
     low, middle, high = (values[0],) * 3 if len(values) == 1 else statistics.quantiles(values, n=4, method="inclusive")
     return {"median": middle, "low": low, "high": high, "n": len(values)}
+
+
+def time_passes(run: Callable[[], object], synchronize: Callable[[], object]) -> dict[str, float]:
+    """Seconds of one pass, one after another; `run` enqueues a pass. The first sample is thrown away: it sets everything up."""
+    samples = []
+    for _ in range(_SAMPLES + 1):
+        started = time.perf_counter()
+        for _ in range(_RUNS):
+            run()
+        synchronize()
+        samples.append((time.perf_counter() - started) / _RUNS)
+    return spread(samples[1:])
 
 
 def psnr(found: Pixels, expected: Pixels) -> float:

@@ -8,8 +8,10 @@ draws float16 from the low 11 bits of its words, so a pipeline in float16 starts
 from __future__ import annotations
 
 import io
+import itertools
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +22,7 @@ import transformers
 import typer
 from PIL import Image
 
-from benchmarks.case import Case, Stopwatch
+from benchmarks.case import PASSES, Case, Stopwatch, time_passes
 from benchmarks.results import write_part
 from intaglio.tensors import controlnet_name
 from intaglio_export.compile import Platform
@@ -43,34 +45,38 @@ class Meter:
 
     def __init__(self, device: str) -> None:
         self._device = device
-        self._pending: dict[str, list[tuple[Any, Any]]] = {}
+        self._marks: dict[str, list[tuple[Any, Any]]] = {}
         self.laps: dict[str, list[float]] = {}
 
     def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """`function`, timed."""
 
         def timed(*arguments: Any, **named: Any) -> Any:
-            if self._device == "cpu":
-                started = time.perf_counter()
-                output = function(*arguments, **named)
-                self.laps.setdefault(name, []).append(time.perf_counter() - started)
-                return output
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-            begin.record()
+            begin = self._mark()
             output = function(*arguments, **named)
-            end.record()
-            self._pending.setdefault(name, []).append((begin, end))
+            self._marks.setdefault(name, []).append((begin, self._mark()))
             return output
 
         return timed
 
     def collect(self, *, keep: bool) -> None:
-        """Read the events of an image that is done; `keep` False throws them away."""
-        for name, events in self._pending.items():
-            self.laps.setdefault(name, []).extend(begin.elapsed_time(end) / 1000 for begin, end in events)
-        self._pending.clear()
-        if not keep:
-            self.laps.clear()
+        """Read the marks of an image that is done; `keep` False throws them away. A `step` is from one UNet pass to the next."""
+        marks = self._marks if keep else {}
+        for name, pairs in marks.items():
+            self.laps.setdefault(name, []).extend(self._seconds(begin, end) for begin, end in pairs)
+        for one, other in itertools.pairwise(begin for begin, _ in marks.get("unet", [])):
+            self.laps.setdefault("step", []).append(self._seconds(one, other))
+        self._marks = {}
+
+    def _mark(self) -> Any:
+        if self._device == "cpu":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
+
+    def _seconds(self, begin: Any, end: Any) -> float:
+        return float(end - begin if self._device == "cpu" else begin.elapsed_time(end) / 1000)
 
 
 def make_pipeline(case: Case, device: str) -> Any:
@@ -124,6 +130,36 @@ def meter_stages(pipeline: Any, meter: Meter, *, compiled: bool) -> None:
             module.forward = meter.wrap(name, forward)
 
 
+@torch.no_grad()
+def time_cfg_steps(pipeline: Any, case: Case) -> dict[str, float]:
+    """Seconds of a step without its ControlNet, one after another as intaglio's UNet is timed, whose graph holds the same.
+
+    From latents to the next: input, UNet with residuals, guidance, solver.
+    """
+    unet, scheduler, given = pipeline.unet, pipeline.scheduler, {}
+    forward = unet.forward
+
+    def note(*arguments: Any, **named: Any) -> Any:
+        given.update(named)
+        return forward(*arguments, **named)
+
+    unet.forward = note
+    make_image(pipeline, replace(case, steps=1), 0)
+    unet.forward = forward
+    scheduler.set_timesteps(PASSES, device=pipeline.device)
+    timesteps = iter(scheduler.timesteps)
+    latents = first_noise(case, 0, pipeline.dtype).to(pipeline.device) * scheduler.init_noise_sigma
+
+    def step() -> None:
+        nonlocal latents
+        timestep = next(timesteps)
+        scaled = scheduler.scale_model_input(torch.cat([latents] * 2), timestep)
+        negative, positive = unet(scaled, timestep, **given)[0].chunk(2)
+        latents = scheduler.step(negative + case.guidance_scale * (positive - negative), timestep, latents, return_dict=False)[0]
+
+    return time_passes(step, (lambda: None) if pipeline.device.type == "cpu" else torch.cuda.synchronize)
+
+
 def main(case: Path, work: Path, *, compiled: Annotated[bool, typer.Option("--compile")] = False) -> None:
     """Measure one variant of diffusers."""
     told, device = Case.read(case), "cuda" if torch.cuda.is_available() else "cpu"
@@ -142,7 +178,9 @@ def main(case: Path, work: Path, *, compiled: Annotated[bool, typer.Option("--co
         meter.collect(keep=image >= 0)
         if image >= 0:
             np.save(work / name / f"{image}.npy", np.asarray(made))
-        write_part(work, name, {"seconds": watch.spreads(), "stages": Stopwatch(meter.laps).spreads(), "dtype": str(pipeline.dtype)})
+        values = {"seconds": watch.spreads(), "stages": Stopwatch(meter.laps).spreads(), "dtype": str(pipeline.dtype)}
+        write_part(work, name, values)
+    write_part(work, name, values | {"cfg_step": time_cfg_steps(pipeline, told)})
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ python -m benchmarks.engines CASE.json WORK_FOLDER
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
@@ -15,10 +14,10 @@ import numpy as np
 import typer
 from PIL import Image
 
-from benchmarks.case import Case, Stopwatch, spread
+from benchmarks.case import Case, Stopwatch, time_passes
 from benchmarks.results import write_part
 from intaglio.card import PeakWatch
-from intaglio.engine import Array, Backend, allocate_tensors, open_backend
+from intaglio.engine import Array, Backend, Bound, Engine, allocate_tensors, open_backend
 from intaglio.manifest import BuildManifest
 from intaglio.serving.server import check_build
 from intaglio.stages.diffuse import Diffuse
@@ -28,9 +27,6 @@ from intaglio.tensors import axis_sizes, context_name, controlnet_name, network_
 from intaglio_client import Control, Parameters
 from intaglio_client.parameters import tensors_from_parameters
 
-_SAMPLES: Final = 7
-_RUNS: Final = 5
-"""Passes a sample: enqueued together, waited for once."""
 OPTIONS: Final[Mapping[str, Mapping[str, float]]] = {
     "guidance off after half": {"guidance_end": 0.5},
     "guidance off before a tenth and after four fifths": {"guidance_begin": 0.1, "guidance_end": 0.8},
@@ -64,27 +60,39 @@ def run_image(case: Case, image: int, stages: tuple[Preprocess, Diffuse], watch:
     return bytes(encoded["image"][0])
 
 
-def measure_engines(manifest: BuildManifest, folder: Path, case: Case) -> dict[str, dict[str, float]]:
-    """Seconds of one pass of each engine by itself, on random inputs: what the device needs, nothing else."""
+def measure_engines(manifest: BuildManifest, folder: Path, case: Case) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """Seconds of one pass of each engine by itself, and of a step's engines in turn; random inputs: what the device needs, nothing else."""
     backend = open_backend(manifest)
-    steps = ["unet", *([] if case.control is None else [controlnet_name(case.control)])]
+    steps = [*([] if case.control is None else [controlnet_name(case.control)]), "unet"]
     names = ["text_encoder", "text_encoder_2", *steps, *map(context_name, steps), "vae_decoder"]
-    found = {}
+    found: dict[str, dict[str, float]] = {}
+    engines: list[Engine] = []
+    step: list[Bound] = []
+
+    def run_step() -> None:
+        for bound in step:
+            bound.run()
+
     try:
         for name in names:
             engine = backend.load(
                 network_spec(name, manifest.architecture), folder / manifest.networks[name].path, precision=manifest.precision
             )
+            engines.append(engine)
             for guidance in manifest.profiles.guidance_modes if name.startswith(("unet", "controlnet")) else (True,):
                 sizes = axis_sizes(manifest.architecture, width=case.width, height=case.height, guidance=guidance)
                 wanted = {axis: sizes[axis] for axis in engine.network.axis_names}
                 arrays = allocate_tensors(backend, engine, wanted)
                 _upload_noise(backend, arrays, [spec.name for spec in engine.network.inputs])
-                found[name if guidance else f"{name} without guidance"] = time_passes(backend, engine.bind(wanted, arrays))
-            engine.close()
+                bound = engine.bind(wanted, arrays)
+                found[name if guidance else f"{name} without guidance"] = time_passes(bound.run, backend.synchronize)
+                if name in steps and guidance:
+                    step.append(bound)
+        return found, time_passes(run_step, backend.synchronize)
     finally:
+        for engine in engines:
+            engine.close()
         backend.close()
-    return found
 
 
 def _upload_noise(backend: Backend, arrays: Mapping[str, Any], inputs: list[str]) -> None:
@@ -94,19 +102,6 @@ def _upload_noise(backend: Backend, arrays: Mapping[str, Any], inputs: list[str]
         whole = {"i": 40000, "u": 256}.get(array.dtype.kind)
         values = 0.3 * generator.standard_normal(array.shape) if whole is None else generator.integers(0, whole, array.shape)
         backend.upload(array, values.astype(array.dtype))
-
-
-def time_passes(backend: Backend, bound: Any) -> dict[str, float]:
-    """Seconds of one pass of a bound engine, once everything about it is set up."""
-    samples = []
-    for sample in range(-1, _SAMPLES):
-        started = time.perf_counter()
-        for _ in range(_RUNS):
-            bound.run()
-        backend.synchronize()
-        if sample >= 0:
-            samples.append((time.perf_counter() - started) / _RUNS)
-    return spread(samples)
 
 
 def main(case: Path, work: Path) -> None:
@@ -139,7 +134,7 @@ def main(case: Path, work: Path) -> None:
         finally:
             stages[1].__exit__(None, None, None)
     values["card_peak_mib"] = None if peak.taken is None else peak.taken >> 20
-    values["stages"] = measure_engines(manifest, folder, told)
+    values["stages"], values["step"] = measure_engines(manifest, folder, told)
     write_part(work, name, values)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.engines import time_passes
+from benchmarks.case import time_passes
 from intaglio.config import Deployment
 from intaglio.engine import Array, allocate_tensors
 from intaglio_export.compile import ENGINE_FILES, CompileJob, compile_network, resolve_platform
@@ -63,7 +63,7 @@ class Workbench:
             arrays = allocate_tensors(backend, engine, sizes)
             for tensor, values in example_inputs(spec, sizes, precision=precision, seed=1).items():
                 backend.upload(arrays[tensor], values.numpy())
-            passes = time_passes(backend, engine.bind(sizes, arrays))
+            passes = time_passes(engine.bind(sizes, arrays).run, backend.synchronize)
             output = backend.download(arrays[spec.outputs[0].name])
             engine.close()
         return Timed(passes, output, exported - started, built - exported)

@@ -20,6 +20,7 @@ import numpy as np
 import yaml
 from safetensors.numpy import save
 
+from benchmarks.case import deployment_values
 from intaglio.config import Deployment, load_deployment
 from intaglio.lora_files import LayerTable
 from intaglio_export.loras import base_layers
@@ -119,9 +120,8 @@ def use_in_fused(work: Path, name: str) -> None:
 
 def _values(deployment: Deployment, work: Path) -> dict[str, Any]:
     """The deployment's fields without LoRAs and ControlNets, at its first size, built in `work`."""
-    values: dict[str, Any] = deployment.model_dump(mode="json", exclude_none=True)
-    for name in ("name", "folder", "controlnets", "loras", "fuse", "registry", "swap"):
-        values.pop(name, None)
+    values = deployment_values(deployment)
+    values.pop("controlnets", None)
     values["profiles"]["sizes"] = values["profiles"]["sizes"][:1]
     values["profiles"]["guidance"] = ["on"]
     return values | {"build": str((work / "build").resolve())}

@@ -27,6 +27,7 @@ __all__ = ["FIGURES", "Figure", "chart_of", "judge", "markdown_of"]
 Results = Mapping[str, Any]
 Verdict = Literal["reached", "required", "missed", "not measured"]
 NOT_MEASURED: Final = "not measured"
+_IMAGES_OF_A_SIZE: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +81,15 @@ def engine_seconds(results: Results) -> float:
     return sum(_stage(results, "engines", name) for name in once) + float(case["steps"]) * each
 
 
-def _unet_step(results: Results) -> float:
-    """Seconds, with the step's share of what is computed once an image."""
+def _cfg_step(results: Results) -> float:
+    """Seconds of intaglio's UNet, in whose graph guidance and solver are, with the step's share of what is computed once an image."""
     context = results["parts"]["engines"]["stages"].get(context_name("unet"), {"median": 0.0})
     return _stage(results, "engines", "unet") + float(context["median"]) / float(results["case"]["steps"])
+
+
+def _against_compiled_step(results: Results) -> float:
+    """Of two loops of the same work, passes one after another: the UNet by itself within an image would be less work, with pauses."""
+    return _cfg_step(results) / float(results["parts"]["compiled"]["cfg_step"]["median"])
 
 
 def _outside(results: Results) -> float:
@@ -91,11 +97,22 @@ def _outside(results: Results) -> float:
 
 
 def _memory(results: Results) -> float:
-    """GiB; only if it also ran beside a ballast that left 15.5 GiB."""
-    served = results["parts"]["served"]
-    if not served["card_free_before_mib"] or served["card_free_before_mib"] > 15.55 * 1024:
+    """GiB, of the first size's server or that of all sizes; only if they also ran beside a ballast that left 15.5 GiB."""
+    servers = [results["parts"]["served"], results["parts"].get("served_sizes", {"card_free_before_mib": 1, "card_peak_mib": 0})]
+    if any(not one["card_free_before_mib"] or one["card_free_before_mib"] > 15.55 * 1024 for one in servers):
         raise KeyError("not beside a ballast")
-    return float(served["card_peak_mib"]) / 1024
+    return max(float(one["card_peak_mib"]) for one in servers) / 1024
+
+
+def _sizes(results: Results) -> float:
+    """How many were built beside the ballast and gave their images there."""
+    parts = results["parts"]
+    if (
+        not parts["build_sizes"]["complete"]
+        or max(parts[name]["card_free_before_mib"] for name in ("build_sizes", "served_sizes")) > 15.55 * 1024
+    ):
+        raise KeyError("not built, or not beside a ballast")
+    return float(sum(one["n"] >= _IMAGES_OF_A_SIZE for one in parts["served_sizes"]["sizes"].values()))
 
 
 def _build(results: Results) -> float:
@@ -113,9 +130,10 @@ FIGURES: Final = (
     Figure("over gRPC against diffusers eager", lambda r: _faster_than(r, "eager"), 1.45, 2.0, "x", more_is_better=True),
     Figure("against diffusers + torch.compile", lambda r: _faster_than(r, "compiled"), 1.0, 1.4, "x", more_is_better=True),
     Figure("time outside the engines", _outside, 4.0, 1.0, "%"),
-    Figure("UNet CFG step against torch.compile's", lambda r: _unet_step(r) / _stage(r, "compiled", "unet"), 1.0, 0.8, "x"),
+    Figure("UNet CFG step against torch.compile's", _against_compiled_step, 1.0, 0.8, "x"),
     Figure("card memory of the server, peak", _memory, 13.0, 10.0, "GiB"),
     Figure("build, from weights to the first image served", _build, 6.0, 3.0, "min"),
+    Figure("sizes built and served in 15.5 GiB, ten images each", _sizes, 4.0, 4.0, "", more_is_better=True),
     Figure("restart to first image", lambda r: _seconds(r, "served", "restart to first image"), 30.0, 12.0, "s"),
     Figure("agreement with eager, worst image", _agreement, 30.0, 40.0, "dB", more_is_better=True),
     Figure("soak: images unlike their first rendering", lambda r: float(len(r["parts"]["soak"]["different_from_first"])), 0.0, 0.0, ""),
@@ -180,6 +198,12 @@ def markdown_of(results: Results) -> str:
             )
     lines += ["", "| stage, one pass, ms | eager | compiled | intaglio |", "|---|---|---|---|"]
     lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in _stage_rows(results).items()]
+    sizes = results["parts"].get("served_sizes", {}).get("sizes", {})
+    if sizes:
+        build = results["parts"]["build_sizes"]
+        lines += ["", f"All sizes in one build: {build['seconds']:.0f} s, ONNX graphs of the first one's build used again.", ""]
+        lines += ["| size | over gRPC, s | quartiles |", "|---|---|---|"]
+        lines += [f"| {name} | {one['median']:.3f} | {one['low']:.3f} to {one['high']:.3f} (n={one['n']}) |" for name, one in sizes.items()]
     options = results["parts"].get("engines", {}).get("options", {})
     if options:
         lines += ["", "| option (changes the image) | whole image, s |", "|---|---|"]
@@ -203,15 +227,17 @@ def _stage_rows(results: Results) -> dict[str, list[str]]:
         "controlnet": control,
         "vae_decoder": "vae_decoder",
     }
-    rows = {}
-    for name, engine in ours.items():
-        cells = []
-        for part in ("eager", "compiled", "engines"):
-            found = results["parts"].get(part, {}).get("stages", {}).get(engine if part == "engines" else name)
-            cells.append("" if found is None else f"{1000 * found['median']:.2f}")
-        if any(cells):
-            rows[name] = cells
-    return rows
+    parts = [results["parts"].get(name, {}) for name in ("eager", "compiled", "engines")]
+    served = results["parts"].get("served", {}).get("seconds", {}).get("denoise")
+    found = {
+        name: [part.get("stages", {}).get(engine if own else name) for part, own in zip(parts, (False, False, True), strict=True)]
+        for name, engine in ours.items()
+    }
+    found["CFG step alone, one after another"] = [part.get("cfg_step") for part in parts[:2]] + [parts[2].get("stages", {}).get("unet")]
+    found["engines of a step in turn"] = [None, None, parts[2].get("step")]
+    whole = None if served is None else {"median": float(served["median"]) / float(results["case"]["steps"])}
+    found["whole step in an image"] = [part.get("stages", {}).get("step") for part in parts[:2]] + [whole]
+    return {name: ["" if one is None else f"{1000 * one['median']:.2f}" for one in cells] for name, cells in found.items() if any(cells)}
 
 
 def chart_of(results: Results) -> str:

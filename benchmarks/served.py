@@ -1,6 +1,6 @@
 """intaglio through Triton over gRPC: start, images, a restart, every size; with the most card memory as the driver sees it.
 
-python -m benchmarks.served CASE.json WORK_FOLDER [--each 10]
+python -m benchmarks.served CASE.json WORK_FOLDER [--part served_sizes --each 10]
 """
 
 from __future__ import annotations
@@ -35,13 +35,18 @@ def ask(client: Client, case: Case, image: int) -> Image:
     return client.generate(case.prompt_of(image), **parameters_of(case, image))
 
 
-def main(case: Path, work: Path, each: Annotated[int, typer.Option(help="Images of every size.")] = 10) -> None:
+def main(
+    case: Path,
+    work: Path,
+    part: Annotated[str, typer.Option(help="Name in the results.")] = "served",
+    each: Annotated[int, typer.Option(help="Images of every size; 0 for none.")] = 0,
+) -> None:
     """Measure the served path."""
-    told, watch, name = Case.read(case), Stopwatch(), "served"
+    told, watch, name = Case.read(case), Stopwatch(), part
     told.draw_controls(told.images)
     (work / name).mkdir(parents=True, exist_ok=True)
     manifest = check_build(told.deployment)
-    values: dict[str, Any] = {"predicted_mib": predict_memory(told.deployment, manifest).bytes >> 20, "sizes": {}}
+    values: dict[str, Any] = {"predicted_mib": predict_memory(told.deployment, manifest).bytes >> 20}
     with PeakWatch() as peak:
         values["card_free_before_mib"] = None if peak.before is None else peak.before.free >> 20
         for start in ("first start", "restart"):
@@ -59,7 +64,8 @@ def main(case: Path, work: Path, each: Annotated[int, typer.Option(help="Images 
                     _measure(client, told, watch, work / name)
                     values |= {"seconds": watch.spreads(), "memory_report": server.memory_report}
                     write_part(work, name, values)
-                    _every_size(client, told, values, each)
+                    if each:
+                        _every_size(client, told, values, each)
             finally:
                 client.close()
                 server.close()
@@ -79,6 +85,7 @@ def _measure(client: Client, case: Case, watch: Stopwatch, folder: Path) -> None
 
 
 def _every_size(client: Client, case: Case, values: dict[str, Any], each: int) -> None:
+    values["sizes"] = {}
     for width, height in case.deployment.profiles.sizes:
         own, sized = Stopwatch(), case.at(width, height)
         sized.draw_controls(each)

@@ -1,8 +1,9 @@
 """diffusers eager, diffusers + torch.compile, intaglio's engines, intaglio over gRPC: one run, one card, the same seeds and steps.
 
     python -m benchmarks.side_by_side configs/sdxl-seeded.yaml --out benchmarks/results/h200.json
-Every part is a process of its own and is written as soon as it is done: a run that is cut short, or given `--seconds`, is taken up
-again by the same command. Markdown and a chart are written beside the JSON.
+The first size is compared; then all of them are built, served and soaked. Every part is a process of its own and is written as soon as
+it is done: a run that is cut short, or given `--seconds`, is taken up again by the same command. Markdown and a chart are written beside
+the JSON.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Annotated, Any, Final
 
@@ -20,7 +21,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.ballast import ballast
-from benchmarks.case import Case, load_case, psnr
+from benchmarks.case import Case, load_case, psnr, write_first_size
 from benchmarks.report import chart_of, markdown_of
 from benchmarks.results import describe_machine, read_part, write_part
 from intaglio.card import PeakWatch, read_card_memory
@@ -29,6 +30,8 @@ from intaglio.manifest import write_json
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 _GRACE_SECONDS: Final = 15.0
+_CASE: Final = "case.json"
+_EVERY_SIZE: Final = "case_every_size.json"
 STAND_IN: Final = "for debugging: ONNX Runtime on a CPU, no card; none of this is a result"
 
 
@@ -40,6 +43,8 @@ class Part:
     arguments: tuple[str, ...]
     ballast: bool = False
     """Whether it must do with the memory of a small card."""
+    every_size: bool = False
+    """Whether it is given the configuration as it is; else the one of its first size only."""
     least_seconds: float = 30.0
     """It is not begun with less left."""
 
@@ -50,7 +55,9 @@ PARTS: Final = (
     Part("engines", ("benchmarks.engines",), least_seconds=45),
     Part("eager", ("benchmarks.eager",), least_seconds=45),
     Part("compiled", ("benchmarks.eager", "--compile"), least_seconds=150),
-    Part("soak", ("benchmarks.soak",), least_seconds=90),
+    Part("build_sizes", ("benchmarks.building", "--part", "build_sizes"), ballast=True, every_size=True, least_seconds=240),
+    Part("served_sizes", ("benchmarks.served", "--part", "served_sizes"), ballast=True, every_size=True, least_seconds=120),
+    Part("soak", ("benchmarks.soak",), every_size=True, least_seconds=90),
     Part("variants", ("benchmarks.variants",), least_seconds=150),
 )  # fmt: skip
 
@@ -97,7 +104,7 @@ def _last_lines(log: Path) -> str:
 def agreement(work: Path, case: Case) -> dict[str, list[float]]:
     """PSNR of every contender's images to eager's."""
     found: dict[str, list[float]] = {}
-    for name in ("compiled", "engines", "served"):
+    for name in ("compiled", "engines", "served", "served_sizes"):
         pairs = [(work / name / f"{image}.npy", work / "eager" / f"{image}.npy") for image in range(case.images)]
         values = [psnr(np.load(ours), np.load(theirs)) for ours, theirs in pairs if ours.is_file() and theirs.is_file()]
         if values:
@@ -151,7 +158,7 @@ def due_parts(parts: Sequence[Part], work: Path, *, ends: float, again: bool, co
 
 
 def _extra(part: Part, *, each: int, soak: int, left: float) -> list[str]:
-    if part.name == "served":
+    if part.name == "served_sizes":
         return ["--each", str(each)]
     return ["--images", str(soak), "--seconds", str(max(left - 20, 10))] if part.name == "soak" else []
 
@@ -164,7 +171,7 @@ def main(  # noqa: PLR0913, PLR0917  (each is one option)
     again: Annotated[bool, typer.Option("--again", help="Also the parts that are done.")] = False,
     steps: Annotated[int, typer.Option(help="Euler steps.")] = 30,
     images: Annotated[int, typer.Option(help="Images measured for each contender.")] = 5,
-    each: Annotated[int, typer.Option(help="Images of every size in the served part.")] = 10,
+    each: Annotated[int, typer.Option(help="Images of every size in the part served_sizes.")] = 10,
     soak: Annotated[int, typer.Option(help="Images of the soak.")] = 300,
     free_gib: Annotated[float, typer.Option(help="What a ballast leaves free for build and server; 0 for no ballast.")] = 15.5,
     seconds: Annotated[float, typer.Option(help="Time for everything; a part that does not fit waits for the next run.")] = 1e9,
@@ -172,20 +179,21 @@ def main(  # noqa: PLR0913, PLR0917  (each is one option)
 ) -> None:
     """Measure; ends with 1 where a part failed."""
     ends, console = time.monotonic() + seconds, Console(highlight=False, soft_wrap=True)
-    case = load_case(config, steps=steps, images=images)
-    work.mkdir(parents=True, exist_ok=True)
-    case_file = work / "case.json"
-    case.write(case_file)
+    whole = load_case(config, steps=steps, images=images)
+    case = replace(whole, config=str(write_first_size(config, work / "configs").resolve()))
+    for name, one in ((_CASE, case), (_EVERY_SIZE, whole)):
+        one.write(work / name)
     machine = describe_machine(ROOT)
     failed = False
     for part, left in due_parts(wanted_parts(PARTS, parts), work, ends=ends, again=again, console=console):
         with ballast(free_gib if part.ballast and free_gib else None) as free:
             console.print(f"{part.name}: begins, {left:.0f} s left" + ("" if free is None else f", {free:.2f} GiB of the card free"))
+            case_file = work / (_EVERY_SIZE if part.every_size else _CASE)
             values = run_part(part, case_file, work, seconds=left, extra=_extra(part, each=each, soak=soak, left=left))
         failed |= "failed" in values
         console.print(f"{part.name}: {values.get('failed', 'done')}, {values['wall_seconds']:.0f} s", markup=False)
-        write_results(out, gather(work, case, machine, note=note))
-    write_results(out, gather(work, case, machine, note=note))
+        write_results(out, gather(work, whole, machine, note=note))
+    write_results(out, gather(work, whole, machine, note=note))
     raise typer.Exit(1 if failed else 0)
 
 

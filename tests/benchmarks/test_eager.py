@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from benchmarks.case import Case, Stopwatch, load_case, psnr
-from benchmarks.eager import first_noise, make_image, make_pipeline
+from benchmarks.eager import Meter, first_noise, make_image, make_pipeline, meter_stages, time_cfg_steps
 from benchmarks.engines import run_image
 from intaglio.noise import diffusers_noise
 from intaglio.serving.server import check_build
@@ -62,3 +62,21 @@ def test_a_pipeline_in_half_precision_is_given_the_noise_that_the_engines_start_
     found = first_noise(case, 3, torch.float16)
     assert found.dtype == torch.float16
     np.testing.assert_allclose(found.float().numpy(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_step_reaches_from_one_unet_pass_to_the_next_and_is_also_timed_alone(case: Case) -> None:
+    pipeline, meter = make_pipeline(case, "cpu"), Meter("cpu")
+    meter_stages(pipeline, meter, compiled=False)
+    make_image(pipeline, case, 0)
+    meter.collect(keep=False)
+    assert not meter.laps, "the first image is not kept"
+    make_image(pipeline, case, 0)
+    meter.collect(keep=True)
+    assert {name: len(laps) for name, laps in meter.laps.items() if name in ("unet", "controlnet", "step")} == {
+        "unet": case.steps, "controlnet": case.steps, "step": case.steps - 1,
+    }  # fmt: skip
+    assert min(meter.laps["step"]) > min(meter.laps["unet"]) + min(meter.laps["controlnet"])
+    before = make_image(pipeline, case, 0)
+    alone = time_cfg_steps(pipeline, case)
+    assert min(meter.laps["unet"]) / 2 < alone["median"] < sum(map(max, meter.laps.values()))
+    assert make_image(pipeline, case, 0) == before, "the pipeline is as it was"

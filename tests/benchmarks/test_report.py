@@ -33,18 +33,31 @@ def good() -> dict[str, Any]:
         "parts": {
             "build": {"complete": True, "resumed": False, "seconds": 200.0},
             "eager": {"seconds": {"end_to_end": taken(2.4)}, "stages": {**stages, "unet": taken(0.047), "controlnet": taken(0.023)}},
-            "compiled": {"seconds": {"end_to_end": taken(1.7)}, "stages": {**stages, "unet": taken(0.034), "controlnet": taken(0.017)}},
+            "compiled": {
+                "seconds": {"end_to_end": taken(1.7)},
+                "stages": {**stages, "unet": taken(0.033), "controlnet": taken(0.017), "step": taken(0.051)},
+                "cfg_step": taken(0.034),
+            },
             "engines": {
                 "seconds": {"end_to_end": taken(1.4)}, "stages": {
                     **stages, "controlnet.pose": taken(0.015), "unet_context": taken(0.0006), "controlnet_context.pose": taken(0.0008),
                     "unet without guidance": taken(0.018),
                 },
+                "step": taken(0.046),
                 "options": {"guidance off after half": taken(1.1)},
             },
             "served": {
-                "seconds": {"end_to_end": taken(1.42), "first start to first image": taken(30.0), "restart to first image": taken(14.0)},
+                "seconds": {
+                    "end_to_end": taken(1.42), "denoise": taken(1.41),
+                    "first start to first image": taken(30.0), "restart to first image": taken(14.0),
+                },
                 "card_peak_mib": 12 * 1024,
                 "card_free_before_mib": int(15.5 * 1024),
+            },
+            "build_sizes": {"complete": True, "resumed": True, "seconds": 500.0, "card_free_before_mib": int(15.5 * 1024)},
+            "served_sizes": {
+                "card_peak_mib": 12 * 1024 + 512, "card_free_before_mib": int(15.5 * 1024),
+                "sizes": {name: taken(1.5) | {"n": 10} for name in ("1024x1024", "768x1280", "1280x768", "1280x720")},
             },
             "variants": {"variants": {"sdpa": {"pass": taken(0.034), "error": 0.0}, "query": {"pass": taken(0.033), "error": 0.002}}},
             "soak": {
@@ -85,11 +98,14 @@ def changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
 
 
 SLOW = taken(1.9)
+SIZES = "sizes built and served in 15.5 GiB, ten images each"
 MISSES: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
     "slower than compiled": ("against diffusers + torch.compile", lambda p: p["served"]["seconds"].update(end_to_end=SLOW)),
     "gaps": ("time outside the engines", lambda p: p["served"]["seconds"].update(end_to_end=taken(1.6))),
     "slow step": ("UNet CFG step against torch.compile's", lambda p: p["engines"]["stages"].update(unet=taken(0.035))),
     "too much memory": ("card memory of the server, peak", lambda p: p["served"].update(card_peak_mib=13 * 1024 + 1)),
+    "too much memory for all sizes": ("card memory of the server, peak", lambda p: p["served_sizes"].update(card_peak_mib=13 * 1024 + 1)),
+    "a size with too few images": (SIZES, lambda p: p["served_sizes"]["sizes"].update({"768x1280": taken(1.5)})),
     "long build": ("build, from weights to the first image served", lambda p: p["build"].update(seconds=340)),
     "another image": ("soak: images unlike their first rendering", lambda p: p["soak"].update(different_from_first=["x"])),
     "a leak": ("soak: growth of card memory", lambda p: p["soak"].update(card_slope_mib_per_100=20.0)),
@@ -106,8 +122,11 @@ def test_a_missed_figure_fails(case: str) -> None:
 
 
 NOT_MEASURED: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
+    "no step of compiled": ("UNet CFG step against torch.compile's", lambda p: p["compiled"].pop("cfg_step")),
     "no compiled": ("against diffusers + torch.compile", lambda p: p.pop("compiled")),
     "without ballast": ("card memory of the server, peak", lambda p: p["served"].update(card_free_before_mib=140_000)),
+    "all sizes without ballast": (SIZES, lambda p: p["served_sizes"].update(card_free_before_mib=140_000)),
+    "build of all sizes cut short": (SIZES, lambda p: p["build_sizes"].update(complete=False)),
     "no card": ("card memory of the server, peak", lambda p: p["served"].update(card_free_before_mib=None)),
     "build resumed": ("build, from weights to the first image served", lambda p: p["build"].update(resumed=True)),
     "build cut short": ("build, from weights to the first image served", lambda p: p["build"].update(complete=False)),
@@ -141,8 +160,12 @@ def test_the_page_and_the_chart() -> None:
     page = markdown_of(good())
     for words in ("Test Card", "Driver 1.2", "0123456789ab", "| over gRPC against diffusers eager | >= 1.45 x | 2 x | 1.69 x |", "1.420"):
         assert words in page
-    assert "| unet | 47.00 | 34.00 | 30.00 |" in page
+    assert "| unet | 47.00 | 33.00 | 30.00 |" in page
+    assert "| CFG step alone, one after another |  | 34.00 | 30.00 |" in page
+    assert "| engines of a step in turn |  |  | 46.00 |" in page
+    assert "| whole step in an image |  | 51.00 | 47.00 |" in page
     assert "| controlnet | 23.00 | 17.00 | 15.00 |" in page
+    assert "| 1280x720 | 1.500 | 1.500 to 1.500 (n=10) |" in page
     assert "| guidance off after half | 1.100 |" in page
     assert "| query | 33.00 | 0.002 |" in page
     chart = chart_of(good())
