@@ -81,7 +81,7 @@ class Case:
     @property
     def deployment(self) -> Deployment:
         """The configuration that is measured."""
-        return load_deployment(Path(self.config))
+        return _deployment(self.config)
 
     def prompt_of(self, image: int) -> str:
         """Prompt of image `image`."""
@@ -107,6 +107,12 @@ class Case:
     def at(self, width: int, height: int) -> Case:
         """The same at another size."""
         return replace(self, width=width, height=height)
+
+
+@functools.cache
+def _deployment(config: str) -> Deployment:
+    """Read once: an image asks for its control while it is timed."""
+    return load_deployment(Path(config))
 
 
 @functools.cache
