@@ -201,7 +201,8 @@ def markdown_of(results: Results) -> str:
     sizes = results["parts"].get("served_sizes", {}).get("sizes", {})
     if sizes:
         build = results["parts"]["build_sizes"]
-        lines += ["", f"All sizes in one build: {build['seconds']:.0f} s, ONNX graphs of the first one's build used again.", ""]
+        again = ", ONNX graphs of the first one's build used again" if build["resumed"] else ""
+        lines += ["", f"All sizes in one build: {build['seconds']:.0f} s{again}.", ""]
         lines += ["| size | over gRPC, s | quartiles |", "|---|---|---|"]
         lines += [f"| {name} | {one['median']:.3f} | {one['low']:.3f} to {one['high']:.3f} (n={one['n']}) |" for name, one in sizes.items()]
     options = results["parts"].get("engines", {}).get("options", {})

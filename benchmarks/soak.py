@@ -44,11 +44,13 @@ class Job:
 
 
 def make_jobs(case: Case, *, steps: int) -> list[Job]:
-    """Every size with and without control, with and without guidance."""
+    """Every size with and without control, in each guidance mode that is built."""
     jobs: list[Job] = []
-    for index, (width, height) in enumerate(case.deployment.profiles.sizes):
+    profiles = case.deployment.profiles
+    scales = [scale for scale in (case.guidance_scale, 1.0) if (scale > 1) in profiles.guidance_modes]
+    for index, (width, height) in enumerate(profiles.sizes):
         for control in dict.fromkeys((case.control, None)):
-            for scale in (case.guidance_scale, 1.0):
+            for scale in scales:
                 own = replace(case.at(width, height), control=control, guidance_scale=scale, steps=steps + index % 3)
                 jobs.append(Job(own.prompt_of(len(jobs)), parameters_of(own, len(jobs)), control is not None))
     return jobs

@@ -9,7 +9,6 @@ ONNX graph's. One optimization profile a (size x batch x guidance x text chunks)
 from __future__ import annotations
 
 import ctypes
-import logging
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,15 +17,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from intaglio.config import Deployment, Swap
 from intaglio.errors import BuildError, ConfigError, MissingExtra
 from intaglio.onnxruntime_engine import initializers
-from intaglio.tensorrt_engine import import_tensorrt
+from intaglio.tensorrt_engine import import_tensorrt, tensorrt_logger
 from intaglio.tensors import LORA_MERGE, NetworkSpec, Precision, Profile
 
 if TYPE_CHECKING:
     import tensorrt as trt  # type: ignore[import-not-found,unused-ignore]
 
 __all__ = ["ENGINE_FILES", "CompileJob", "Platform", "compile_network", "gpu_capability", "is_swapped", "resolve_platform"]
-
-log = logging.getLogger(__name__)
 
 RuntimeName = Literal["onnxruntime", "tensorrt-rtx", "tensorrt"]
 ENGINE_FILES: Final = {"onnxruntime": "engine.onnx", "tensorrt-rtx": "engine.plan", "tensorrt": "engine.plan"}
@@ -154,8 +151,7 @@ class _TensorRT:
     def __init__(self, platform: Platform, runtime: Literal["tensorrt-rtx", "tensorrt"]) -> None:
         self.platform = platform
         self.trt: Any = import_tensorrt(runtime)
-        self.messages: list[str] = []
-        self.logger: trt.ILogger = _make_logger(self.trt, self.messages)
+        self.logger: trt.ILogger = tensorrt_logger(self.trt)
 
     def build(self, job: CompileJob, path: Path) -> dict[str, Any]:
         builder: trt.Builder = self.trt.Builder(self.logger)
@@ -173,7 +169,7 @@ class _TensorRT:
         cache = self._open_timing_cache(config, job.timing_cache)
         plan: trt.IHostMemory | None = builder.build_serialized_network(network, config)
         if plan is None:
-            raise BuildError(f"{job.network.name}: TensorRT could not build the engine: {'; '.join(self.messages[-3:])}")
+            raise BuildError(f"{job.network.name}: TensorRT could not build the engine; why is in its messages above")
         path.write_bytes(memoryview(plan))  # type: ignore[arg-type,unused-ignore]
         if cache is not None:
             job.timing_cache.parent.mkdir(parents=True, exist_ok=True)
@@ -203,7 +199,7 @@ class _TensorRT:
                 if spec.dynamic_axes:
                     optimization.set_shape(spec.name, *profile.shapes(spec))
             if config.add_optimization_profile(optimization) < 0:
-                raise BuildError(f"{job.network.name}: TensorRT refuses profile {profile.name}: {'; '.join(self.messages[-3:])}")
+                raise BuildError(f"{job.network.name}: TensorRT refuses profile {profile.name}; why is in its messages above")
 
     def _mark_refittable(self, config: trt.IBuilderConfig, network: trt.INetworkDefinition, job: CompileJob) -> int:
         """Only the matrices that LoRAs change: marking all weights costs the fused normalisations, 30 % of a step."""
@@ -236,15 +232,3 @@ def is_swapped(name: str, dimensions: int, swap: Swap) -> bool:
     if wrapper == "network":  # of a text encoder
         return dimensions == 2
     return wrapper == "unet" and (dimensions == 2 and ".attentions." in rest if swap == "transformer" else dimensions in (2, 4))
-
-
-def _make_logger(module: Any, messages: list[str]) -> Any:
-    """A TensorRT logger that keeps errors for exceptions; its base class exists only once the module is imported."""
-
-    class Logger(module.ILogger):  # type: ignore[misc]
-        def log(self, severity: Any, message: str) -> None:
-            if severity.name in ("ERROR", "INTERNAL_ERROR"):
-                messages.append(message)
-            log.debug("%s: %s", severity.name, message)
-
-    return Logger()

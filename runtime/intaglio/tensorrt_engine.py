@@ -9,6 +9,7 @@ Not runnable without a card: exercised by the GPU tests only.
 from __future__ import annotations
 
 import ctypes
+import functools
 import itertools
 import logging
 import mmap
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     # Types of both modules, from the package tensorrt-stubs where it is installed.
     import tensorrt as trt  # type: ignore[import-not-found,unused-ignore]
 
-__all__ = ["CudaArray", "TensorRTBackend", "TensorRTBound", "TensorRTEngine", "import_tensorrt"]
+__all__ = ["CudaArray", "TensorRTBackend", "TensorRTBound", "TensorRTEngine", "import_tensorrt", "tensorrt_logger"]
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ class TensorRTBackend:
         self.cuda_graph = cuda_graph
         self.cuda = _Cuda()
         self.trt = import_tensorrt(runtime)
-        self.logger: trt.ILogger = _make_logger(self.trt)
+        self.logger: trt.ILogger = tensorrt_logger(self.trt)
         self.trt_runtime: trt.Runtime = self.trt.Runtime(self.logger)
         self.stream: Any = self.cuda("cudaStreamCreate")
         self.arena: CudaArray | None = None
@@ -568,12 +569,12 @@ def import_tensorrt(runtime: Literal["tensorrt-rtx", "tensorrt"]) -> Any:
     return module
 
 
-def _make_logger(module: Any) -> Any:
-    """A TensorRT logger that writes to Python's logging; its base class exists only once the module is imported."""
-    levels = {"INTERNAL_ERROR": logging.ERROR, "ERROR": logging.ERROR, "WARNING": logging.WARNING, "INFO": logging.DEBUG}
+@functools.cache
+def tensorrt_logger(module: Any) -> Any:
+    """The one logger of `tensorrt_rtx` or `tensorrt` in this process: errors to standard error.
 
-    class Logger(module.ILogger):  # type: ignore[misc]
-        def log(self, severity: Any, message: str) -> None:
-            log.log(levels.get(severity.name, logging.DEBUG), "%s", message)
-
-    return Logger()
+    The library's own, never one written in Python: a build logs while it holds the library's lock, and a Python logger would then wait for
+    the interpreter's, which another thread may hold while it waits for the library's (set_optimization_profile_async does not let go of
+    it): neither would ever go on.
+    """
+    return module.Logger(module.Logger.ERROR)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import threading
+import time
 from pathlib import Path
 
 import diffusers
@@ -86,6 +89,30 @@ def test_one_network(checkpoint: Checkpoint, tmp_path: Path) -> None:
     notes = compile_network(job, tmp_path, platform=plan.platform)
     assert notes["profiles"] == ["C1-2"]
     assert (tmp_path / "engine.plan").stat().st_size == notes["plan_bytes"]
+
+
+def test_a_build_goes_on_while_another_thread_holds_the_interpreter(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A verification holds it while it waits for the library's lock, which the build has: a build that waits for it waits for ever."""
+    plan, job = small_job(checkpoint, tmp_path)
+    compiling = threading.Event()
+    monkeypatch.setattr(_TensorRT, "_open_timing_cache", lambda *_: compiling.set())  # what comes last before the library's own work
+
+    def build() -> None:
+        compile_network(job, tmp_path, platform=plan.platform)
+
+    started = time.perf_counter()
+    build()
+    alone = time.perf_counter() - started
+    compiling.clear()
+    thread = threading.Thread(target=build)
+    thread.start()
+    compiling.wait()
+    ctypes.PyDLL(None).usleep(int(4e6 * alone))  # PyDLL lets go of nothing meanwhile
+    started = time.perf_counter()
+    thread.join()
+    assert time.perf_counter() - started < alone / 4
 
 
 def test_unknown_target_names_the_known(checkpoint: Checkpoint, tmp_path: Path) -> None:
