@@ -63,8 +63,9 @@ def slope(values: Sequence[float]) -> float:
     return float(100 * np.polyfit(np.arange(len(values)), np.asarray(values, float), 1)[0])
 
 
-def summarise(digests: dict[str, str], different: list[str], card: list[float], host: list[float]) -> dict[str, Any]:
-    """What the results file says of a run so far."""
+def summarise(digests: dict[str, str], different: list[str], card: list[float], processes: list[dict[str, float]]) -> dict[str, Any]:
+    """What the results file says of a run so far; `processes` is MiB of each of the server's processes after every image."""
+    host = [sum(one.values()) for one in processes]
     settled = int(len(host) * _SETTLED)
     return {
         "images": len(host),
@@ -72,6 +73,7 @@ def summarise(digests: dict[str, str], different: list[str], card: list[float], 
         "different_from_first": different,
         "card_slope_mib_per_100": slope(card[settled:]) if card else None,
         "host_slope_mib_per_100": slope(host[settled:]),
+        "host_slopes_mib_per_100": {name: slope([one.get(name, 0.0) for one in processes[settled:]]) for name in processes[-1]},
         "card_mib": [min(card), max(card)] if card else None,
         "host_mib": [min(host), max(host)],
     }
@@ -90,7 +92,7 @@ def main(
     digests: dict[str, str] = {}
     different: list[str] = []
     card: list[float] = []
-    host: list[float] = []
+    host: list[dict[str, float]] = []
     until = time.monotonic() + seconds
     with open_server(told) as server, Client(server.grpc_url) as client:
         for index in track(range(images), description="soak"):
@@ -102,7 +104,7 @@ def main(
                 different.append(job.name)
             memory = read_card_memory()
             card += [] if memory is None else [memory.used / 2**20]
-            host.append(sum(server.process.resident_bytes().values()) / 2**20)
+            host.append({name: size / 2**20 for name, size in server.process.resident_bytes().items()})
             ended = time.monotonic() > until
             if index % _KEEP_EVERY == 0 or ended or index == images - 1:
                 write_part(work, "soak", summarise(digests, different, card, host) | {"seconds": watch.spreads(), "steps": steps})

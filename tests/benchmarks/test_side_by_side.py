@@ -130,9 +130,13 @@ def test_soak_requests_differ_and_memory_is_judged_once_settled() -> None:
     assert len(jobs) == len({job.name for job in jobs}) == 4 * 2 * 2
     assert slope([10.0, 12.0, 14.0]) == pytest.approx(200.0)
     assert slope([10.0]) == 0.0
-    growing_then_flat = [100.0, 200.0, *[300.0] * 6]
+    growing_then_flat = [{"diffuse": 50.0, "server": 50.0}, {"diffuse": 50.0, "server": 150.0}, *[{"diffuse": 100.0, "server": 200.0}] * 6]
     found = summarise({"a": "1"}, ["a"], [], growing_then_flat)
     assert found["host_slope_mib_per_100"] == pytest.approx(0.0, abs=1e-9)
+    assert found["host_slopes_mib_per_100"] == pytest.approx({"diffuse": 0.0, "server": 0.0}, abs=1e-9)
+    assert found["host_mib"] == [100.0, 300.0]
+    growing = summarise({"a": "1"}, [], [], [{"diffuse": 50.0 + image, "server": 10.0} for image in range(8)])
+    assert growing["host_slopes_mib_per_100"] == pytest.approx({"diffuse": 100.0, "server": 0.0}, abs=1e-6)
     assert found["card_slope_mib_per_100"] is None
     assert (found["images"], found["different_from_first"]) == (8, ["a"])
 
