@@ -38,6 +38,7 @@ from intaglio.tensors import (
     profiles,
     without_context,
 )
+from intaglio.tiles import decoded_sizes
 from intaglio_export.compile import ENGINE_FILES, CompileJob, Platform, compile_network
 from intaglio_export.fuse import FUSABLE, LoraChoice
 from intaglio_export.stages import Stage, StageStore
@@ -250,7 +251,7 @@ class Plan:
         return profiles(
             self.spec(network),
             self.architecture,
-            sizes=asked.sizes,
+            sizes=decoded_sizes(asked, self.architecture) if network == "vae_decoder" else asked.sizes,
             batches=asked.batches,
             guidance=asked.guidance_modes,
             chunks=asked.text_chunks,

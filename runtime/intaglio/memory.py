@@ -30,6 +30,7 @@ from intaglio.tensors import (
     network_kind,
     network_spec,
 )
+from intaglio.tiles import decoded_sizes
 
 __all__ = [
     "GIB",
@@ -199,6 +200,8 @@ def _activations(deployment: Deployment, manifest: BuildManifest | None) -> Part
     needs: dict[str, tuple[int, str]] = {}
     for name in _networks(deployment):
         built = None if manifest is None else manifest.networks.get(name)
+        if manifest is not None and name == "vae_decoder" and manifest.profiles.decoder_pixels != deployment.profiles.decoder_pixels:
+            built = None  # what another configuration would need, a remedy
         if built is not None and built.activation_bytes is not None:
             needs[name] = (built.activation_bytes, "the engine says so")
         else:
@@ -209,7 +212,8 @@ def _activations(deployment: Deployment, manifest: BuildManifest | None) -> Part
 
 def _activation_estimate(deployment: Deployment, name: str) -> int:
     profiles, kind = deployment.profiles, network_kind(name)
-    pixels = max(width * height for width, height in profiles.sizes)
+    sizes = decoded_sizes(profiles, SDXL_ARCHITECTURE) if kind == "vae_decoder" else profiles.sizes
+    pixels = max(width * height for width, height in sizes)
     rows = 1.0 if kind.startswith(("text", "vae")) or True in profiles.guidance_modes else 0.5
     share = rows * profiles.batch * (1 if kind.startswith("text") else pixels / _MEASURED_PIXELS)
     return int(_ACTIVATIONS[kind] * share * _element(deployment) / 2)
@@ -272,6 +276,9 @@ def _alternatives(deployment: Deployment) -> Iterator[tuple[str, Deployment]]:
         yield f"execution.lora_staging_mib: {_SMALL_STAGING_MIB}", deployment.model_copy(update={"execution": less})
     if profiles.batch > 1:
         yield "profiles.batch: 1", changed(batch=1)
+    largest_tile = max(width * height for width, height in decoded_sizes(profiles, SDXL_ARCHITECTURE))
+    if largest_tile > _MEASURED_PIXELS:
+        yield f"profiles.decoder_pixels: {_MEASURED_PIXELS}", changed(decoder_pixels=_MEASURED_PIXELS)
     if len(profiles.sizes) > 1:
         largest = max(profiles.sizes, key=lambda size: size[0] * size[1])
         rest = [size for size in profiles.sizes if size != largest]

@@ -145,6 +145,15 @@ def test_the_weights_that_a_server_replaces_are_marked_and_no_others(checkpoint:
     assert marked == len(named)
 
 
+def test_a_size_that_is_decoded_in_tiles_has_a_profile_of_a_tile(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    config = write_config(
+        tmp_path / "tiles.yaml", checkpoint, fuse={}, profiles={**PROFILES, "sizes": [[64, 64], [96, 64]], "decoder_pixels": 4096}
+    )
+    plan = Plan(load_deployment(config), Platform("tensorrt-rtx", "sm89", "1", on_gpu=False), StageStore(tmp_path))
+    assert [profile.name for profile in plan.profiles("vae_decoder")] == ["64x64-B1", "56x64-B1"]
+    assert {profile.name.partition("-")[0] for profile in plan.profiles("unet")} == {"64x64", "96x64"}
+
+
 def test_each_profile_is_in_the_key(checkpoint: Checkpoint, tmp_path: Path) -> None:
     plan, _ = small_job(checkpoint, tmp_path)
     more = Plan(

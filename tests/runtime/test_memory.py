@@ -54,6 +54,7 @@ def test_sdxl_is_what_was_measured(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("changes", "part", "factor"), [
     ({"precision": "fp32"}, "weights text", 2.0),
     ({"profiles": {"sizes": [[2048, 1024]], "text_chunks": 1}}, "activations", 2.0),
+    ({"profiles": {"sizes": [[2048, 2048]], "text_chunks": 1, "decoder_pixels": 1536 * 1024}}, "activations", (1176 / 1024) ** 2),
     ({"profiles": {"sizes": [[1024, 1024]], "batch": 2, "text_chunks": 1}}, "activations", 2.0),
     ({"controlnets": {"pose": CONTROL, "canny": CONTROL}}, "weights controlnet", 2.0),
 ])  # fmt: skip
@@ -141,6 +142,22 @@ def test_remedies_save_what_they_say(tmp_path: Path) -> None:
     assert offered[0].bytes == predict_memory(found.model_copy(update={"precision": "fp16"}), None).bytes
     assert all(remedy.bytes < predict_memory(found, None).bytes for remedy in offered)
     assert remedies(deployment(tmp_path, controlnets={}), None) == ()
+
+
+def test_smaller_tiles_are_a_remedy_where_the_decoder_decides(tmp_path: Path) -> None:
+    found = deployment(tmp_path, profiles={"sizes": [[1024, 1024], [1536, 1024]], "text_chunks": 1})
+    offered = {remedy.change: remedy.bytes for remedy in remedies(found, None)}
+    saved = predict_memory(found, None).bytes - offered["profiles.decoder_pixels: 1048576"]
+    assert saved > 0.3 * 1288 * MIB
+
+
+def test_smaller_tiles_are_a_remedy_of_what_is_built_too(tmp_path: Path, tiny: Tiny) -> None:
+    found = deployment(tmp_path, profiles={"sizes": [[2048, 2048]], "text_chunks": 1}, controlnets={})
+    digest = {"vae.plan": FileDigest(sha256="0" * 64, size=MIB)}
+    decoder = NetworkFile(path="vae.plan", key="0" * 64, files=digest, activation_bytes=5 * GIB)
+    built = tiny.manifest.model_copy(update={"networks": {"vae_decoder": decoder}, "runtime": "tensorrt-rtx", "profiles": found.profiles})
+    with pytest.raises(ConfigError, match=r"activations 5\.00.* what would help: profiles\.decoder_pixels: 1048576 \("):
+        check_memory(found, built, free=predict_memory(found, built).bytes - 1)
 
 
 def test_the_limit_is_no_part_of_a_build(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from intaglio.recently_used import RecentlyUsed
 from intaglio.request import Tensors, read_tensors, scalar, string_tensor
 from intaglio.served_loras import LORAS_FOLDER, LoraStore, ResolvedLora, set_from_json, set_text
 from intaglio.tensors import LORA_MERGE, AxisSizes, NetworkSpec, TensorSpec, axis_sizes, context_name, controlnet_name, network_spec
+from intaglio.tiles import blend_tiles, latent_tiling
 
 __all__ = ["Diffuse", "active_controls", "image_passes"]
 
@@ -480,21 +481,32 @@ class Diffuse:
     # --- pixels -----------------------------------------------------------------------------------------------------
 
     def _decode(self, latents: Floats) -> NDArray[np.uint8]:
-        """[B, H, W, 3] of latents [B, 4, h, w], in passes as the UNet's; IntaglioError where a value was not finite."""
+        """[B, H, W, 3] of latents [B, 4, h, w], in passes as the UNet's and in tiles where it is too large to decode at once.
+
+        IntaglioError where a value was not finite.
+        """
         manifest = self._manifest
+        height, width = latents.shape[2:]
         scale = manifest.architecture.vae_scale
-        width, height = latents.shape[3] * scale, latents.shape[2] * scale
+        tiling = latent_tiling(manifest.profiles, manifest.architecture, width=width, height=height)
         parts = []
         for images in image_passes(len(latents), manifest.profiles.batches):
-            sizes = axis_sizes(manifest.architecture, width=width, height=height, images=images.stop - images.start)
-            outputs = self._calls["vae_decoder"](sizes, latent_sample=latents[images] / np.float32(manifest.scaling_factor))
-            if not np.isfinite(outputs["magnitude"]).all():  # the bytes would be a black picture, or anything
-                raise IntaglioError(
-                    "the picture has values that are not finite: the networks overflowed on this request; "
-                    "try smaller weights of LoRAs and controls, or build with a VAE that stays inside float16"
-                )
-            parts.append(outputs["pixels"])
+            scaled = latents[images] / np.float32(manifest.scaling_factor)
+            tiles = (self._decode_tile(scaled[:, :, top : top + tiling.height, left : left + tiling.width]) for top, left in tiling.places)
+            parts.append(blend_tiles(tiling.scaled(scale), tiles, width=width * scale, height=height * scale))
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    def _decode_tile(self, latents: Floats) -> NDArray[np.uint8]:
+        scale, (images, _, height, width) = self._manifest.architecture.vae_scale, latents.shape
+        sizes = axis_sizes(self._manifest.architecture, width=width * scale, height=height * scale, images=images)
+        outputs = self._calls["vae_decoder"](sizes, latent_sample=latents)
+        if not np.isfinite(outputs["magnitude"]).all():  # the bytes would be a black picture, or anything
+            raise IntaglioError(
+                "the picture has values that are not finite: the networks overflowed on this request; "
+                "try smaller weights of LoRAs and controls, or build with a VAE that stays inside float16"
+            )
+        pixels: NDArray[np.uint8] = outputs["pixels"]
+        return pixels
 
 
 class Clock:
