@@ -13,6 +13,9 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks.report import FIGURES, chart_of, engine_seconds, judge, main, markdown_of
+from benchmarks.results import read_json
+
+RESULTS = Path(__file__).parents[2] / "benchmarks/results/h200.json"
 
 
 def taken(seconds: float) -> dict[str, float]:
@@ -179,3 +182,10 @@ def test_the_page_and_the_chart() -> None:
     partial["parts"] = {"eager": partial["parts"]["eager"]}
     assert chart_of(partial).count("<rect") == 1
     assert "not measured" in markdown_of(partial)
+
+
+def test_the_committed_run_reaches_what_is_required() -> None:
+    results = read_json(RESULTS)
+    assert judge(results)
+    assert RESULTS.with_suffix(".md").read_text(encoding="utf-8") == markdown_of(results)
+    assert RESULTS.with_suffix(".svg").read_text(encoding="utf-8") == chart_of(results)
