@@ -38,7 +38,7 @@ __all__ = [
     "psnr",
     "spread",
     "time_passes",
-    "write_first_size",
+    "write_case_configs",
 ]
 
 Pixels = NDArray[np.uint8]
@@ -158,15 +158,16 @@ def deployment_values(deployment: Deployment) -> dict[str, Any]:
     return values
 
 
-def write_first_size(config: Path, folder: Path) -> Path:
-    """A configuration in `folder` that differs from `config` in having its first size only."""
+def write_case_configs(config: Path, folder: Path) -> tuple[Path, Path]:
+    """`config` without its LoRAs, in `folder` under names of their own: one of its first size only, one of every size."""
     deployment = load_deployment(config)
     values = deployment_values(deployment)
-    values["profiles"]["sizes"] = values["profiles"]["sizes"][:1]
-    path = folder / f"{deployment.name}-first-size.yaml"
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    return path
+    first, every = (folder / f"{deployment.name}-{which}.yaml" for which in ("first-size", "every-size"))
+    every.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    values["profiles"]["sizes"] = values["profiles"]["sizes"][:1]
+    first.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    return first.resolve(), every.resolve()
 
 
 def end_orderly_on_terminate() -> None:

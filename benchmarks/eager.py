@@ -150,12 +150,17 @@ def time_cfg_steps(pipeline: Any, case: Case) -> dict[str, float]:
     timesteps = iter(scheduler.timesteps)
     latents = first_noise(case, 0, pipeline.dtype).to(pipeline.device) * scheduler.init_noise_sigma
 
+    rows = 2 if case.guidance_scale > 1 else 1
+
     def step() -> None:
         nonlocal latents
         timestep = next(timesteps)
-        scaled = scheduler.scale_model_input(torch.cat([latents] * 2), timestep)
-        negative, positive = unet(scaled, timestep, **given)[0].chunk(2)
-        latents = scheduler.step(negative + case.guidance_scale * (positive - negative), timestep, latents, return_dict=False)[0]
+        scaled = scheduler.scale_model_input(torch.cat([latents] * rows), timestep)
+        eps = unet(scaled, timestep, **given)[0]
+        if rows == 2:
+            negative, positive = eps.chunk(2)
+            eps = negative + case.guidance_scale * (positive - negative)
+        latents = scheduler.step(eps, timestep, latents, return_dict=False)[0]
 
     return time_passes(step, (lambda: None) if pipeline.device.type == "cpu" else torch.cuda.synchronize)
 

@@ -5,8 +5,9 @@ python -m benchmarks.engines CASE.json WORK_FOLDER
 
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -24,6 +25,7 @@ from intaglio.stages.diffuse import Diffuse
 from intaglio.stages.postprocess import postprocess
 from intaglio.stages.preprocess import Preprocess
 from intaglio.tensors import axis_sizes, context_name, controlnet_name, network_spec
+from intaglio.tiles import latent_tiling
 from intaglio_client import Control, Parameters
 from intaglio_client.parameters import tensors_from_parameters
 
@@ -61,38 +63,49 @@ def run_image(case: Case, image: int, stages: tuple[Preprocess, Diffuse], watch:
 
 
 def measure_engines(manifest: BuildManifest, folder: Path, case: Case) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """Seconds of one pass of each engine by itself, and of a step's engines in turn; random inputs: what the device needs, nothing else."""
+    """Seconds of one pass of each engine by itself (of the decoder all tiles), and of the case's step, its engines in turn.
+
+    Inputs are random: what the device needs, nothing else.
+    """
     backend = open_backend(manifest)
     steps = [*([] if case.control is None else [controlnet_name(case.control)]), "unet"]
     names = ["text_encoder", "text_encoder_2", *steps, *map(context_name, steps), "vae_decoder"]
     found: dict[str, dict[str, float]] = {}
     engines: list[Engine] = []
     step: list[Bound] = []
-
-    def run_step() -> None:
-        for bound in step:
-            bound.run()
-
     try:
         for name in names:
-            engine = backend.load(
-                network_spec(name, manifest.architecture), folder / manifest.networks[name].path, precision=manifest.precision
-            )
+            spec, path = network_spec(name, manifest.architecture), folder / manifest.networks[name].path
+            engine = backend.load(spec, path, precision=manifest.precision)
             engines.append(engine)
+            (width, height), tiles = _decoded(manifest, case) if name == "vae_decoder" else ((case.width, case.height), 1)
             for guidance in manifest.profiles.guidance_modes if name.startswith(("unet", "controlnet")) else (True,):
-                sizes = axis_sizes(manifest.architecture, width=case.width, height=case.height, guidance=guidance)
+                sizes = axis_sizes(manifest.architecture, width=width, height=height, guidance=guidance)
                 wanted = {axis: sizes[axis] for axis in engine.network.axis_names}
                 arrays = allocate_tensors(backend, engine, wanted)
                 _upload_noise(backend, arrays, [spec.name for spec in engine.network.inputs])
                 bound = engine.bind(wanted, arrays)
-                found[name if guidance else f"{name} without guidance"] = time_passes(bound.run, backend.synchronize)
-                if name in steps and guidance:
+                label = name if guidance else f"{name} without guidance"
+                found[label] = time_passes(functools.partial(_run_all, [bound] * tiles), backend.synchronize)
+                if name in steps and guidance == (case.guidance_scale > 1):
                     step.append(bound)
-        return found, time_passes(run_step, backend.synchronize)
+        return found, time_passes(functools.partial(_run_all, step), backend.synchronize)
     finally:
         for engine in engines:
             engine.close()
         backend.close()
+
+
+def _run_all(passes: Sequence[Bound]) -> None:
+    for bound in passes:
+        bound.run()
+
+
+def _decoded(manifest: BuildManifest, case: Case) -> tuple[tuple[int, int], int]:
+    """(width, height) pixels that the VAE decodes at once, and how often for an image of the case."""
+    scale = manifest.architecture.vae_scale
+    tiling = latent_tiling(manifest.profiles, manifest.architecture, width=case.width // scale, height=case.height // scale).scaled(scale)
+    return (tiling.width, tiling.height), len(tiling.lefts) * len(tiling.tops)
 
 
 def _upload_noise(backend: Backend, arrays: Mapping[str, Any], inputs: list[str]) -> None:

@@ -44,10 +44,7 @@ class Figure:
 
     def value(self, results: Results) -> float | None:
         """What was reached; None where it was not measured."""
-        try:
-            return self.read(results)
-        except (KeyError, TypeError, ZeroDivisionError, statistics.StatisticsError):
-            return None
+        return _known(lambda: self.read(results))
 
     def verdict(self, results: Results) -> Verdict:
         """How it stands."""
@@ -58,6 +55,14 @@ class Figure:
         if sign * value >= sign * self.aim:
             return "reached"
         return "required" if sign * value >= sign * self.required else "missed"
+
+
+def _known(read: Callable[[], float | None]) -> float | None:
+    """What `read` finds; None where something that it reads was not measured."""
+    try:
+        return read()
+    except (KeyError, TypeError, ZeroDivisionError, statistics.StatisticsError):
+        return None
 
 
 def _seconds(results: Results, part: str, name: str = "end_to_end") -> float:
@@ -192,8 +197,8 @@ def markdown_of(results: Results) -> str:
     ]
     lines += ["| figure | required | aim | reached | |", "|---|---|---|---|---|"]
     lines += [f"| {' | '.join(row)} |" for row in _rows(results)]
-    if "step" in results["parts"].get("engines", {}) and "served" in results["parts"]:
-        alone = _outside(results, in_turn=False)
+    alone = _known(lambda: _outside(results, in_turn=False))
+    if alone is not None and "step" in results["parts"]["engines"]:
         lines += ["", f"Time outside the engines is what a step's engines in turn leave; each of them by itself leaves {alone:.2f} %."]
     lines += ["", "| contender | whole image, s | quartiles | PSNR to eager, dB (worst) | card, MiB |", "|---|---|---|---|---|"]
     for name in ("eager", "compiled", "engines", "served"):
@@ -209,9 +214,11 @@ def markdown_of(results: Results) -> str:
     lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in _stage_rows(results).items()]
     sizes = results["parts"].get("served_sizes", {}).get("sizes", {})
     if sizes:
-        build = results["parts"]["build_sizes"]
-        again = ", ONNX graphs of the first one's build used again" if build["resumed"] else ""
-        lines += ["", f"All sizes in one build: {build['seconds']:.0f} s{again}.", ""]
+        build = results["parts"].get("build_sizes", {})
+        if build.get("complete"):
+            taken_up = ", parts of which an earlier build had done: not the time of a build from nothing" if build["resumed"] else ""
+            lines += ["", f"All sizes in one build: {build['seconds']:.0f} s{taken_up}."]
+        lines += [""]
         lines += ["| size | over gRPC, s | quartiles |", "|---|---|---|"]
         lines += [f"| {name} | {one['median']:.3f} | {one['low']:.3f} to {one['high']:.3f} (n={one['n']}) |" for name, one in sizes.items()]
     options = results["parts"].get("engines", {}).get("options", {})

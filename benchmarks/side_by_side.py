@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.ballast import ballast
-from benchmarks.case import Case, load_case, psnr, write_first_size
+from benchmarks.case import Case, load_case, psnr, write_case_configs
 from benchmarks.report import chart_of, markdown_of
 from benchmarks.results import describe_machine, read_part, write_part
 from intaglio.card import PeakWatch, read_card_memory
@@ -44,7 +44,7 @@ class Part:
     ballast: bool = False
     """Whether it must do with the memory of a small card."""
     every_size: bool = False
-    """Whether it is given the configuration as it is; else the one of its first size only."""
+    """Whether it is given all sizes of the configuration; else the first only."""
     least_seconds: float = 30.0
     """It is not begun with less left."""
 
@@ -180,9 +180,8 @@ def main(  # noqa: PLR0913, PLR0917  (each is one option)
     """Measure; ends with 1 where a part failed."""
     ends, console = time.monotonic() + seconds, Console(highlight=False, soft_wrap=True)
     whole = load_case(config, steps=steps, images=images)
-    case = replace(whole, config=str(write_first_size(config, work / "configs").resolve()))
-    for name, one in ((_CASE, case), (_EVERY_SIZE, whole)):
-        one.write(work / name)
+    for name, path in zip((_CASE, _EVERY_SIZE), write_case_configs(config, work / "configs"), strict=True):
+        replace(whole, config=str(path)).write(work / name)
     machine = describe_machine(ROOT)
     failed = False
     for part, left in due_parts(wanted_parts(PARTS, parts), work, ends=ends, again=again, console=console):

@@ -12,7 +12,9 @@ left=$((seconds - ($(date +%s) - began) - 15))
 mkdir -p "${OUT:=/tmp/out}"
 code=0
 python -W ignore -m benchmarks.side_by_side configs/sdxl-seeded.yaml --out "$OUT/$name.json" --work /tmp/benchmark --seconds "$left" "$@" || code=$?
-tar czf "$OUT/logs.tar.gz" -C /tmp/benchmark --exclude='*.npy' . -C "$root/build/sdxl-seeded" --ignore-failed-read triton.log 2>/dev/null || true
+mkdir -p /tmp/benchmark/triton
+for log in "$root"/build/*/triton.log; do [ ! -e "$log" ] || cp "$log" "/tmp/benchmark/triton/$(basename "$(dirname "$log")").log"; done
+tar czf "$OUT/logs.tar.gz" -C /tmp/benchmark --exclude='*.npy' .
 for log in /tmp/benchmark/*.log; do echo "== $log"; tail -n 4 "$log"; done
 python benchmarks/report.py "$OUT/$name.json" || true
 exit "$code"

@@ -169,7 +169,7 @@ class _TensorRT:
         cache = self._open_timing_cache(config, job.timing_cache)
         plan: trt.IHostMemory | None = builder.build_serialized_network(network, config)
         if plan is None:
-            raise BuildError(f"{job.network.name}: TensorRT could not build the engine; why is in its messages above")
+            raise BuildError(f"{job.network.name}: TensorRT could not build the engine; it says why on standard output")
         path.write_bytes(memoryview(plan))  # type: ignore[arg-type,unused-ignore]
         if cache is not None:
             job.timing_cache.parent.mkdir(parents=True, exist_ok=True)
@@ -199,7 +199,7 @@ class _TensorRT:
                 if spec.dynamic_axes:
                     optimization.set_shape(spec.name, *profile.shapes(spec))
             if config.add_optimization_profile(optimization) < 0:
-                raise BuildError(f"{job.network.name}: TensorRT refuses profile {profile.name}; why is in its messages above")
+                raise BuildError(f"{job.network.name}: TensorRT refuses profile {profile.name}; it says why on standard output")
 
     def _mark_refittable(self, config: trt.IBuilderConfig, network: trt.INetworkDefinition, job: CompileJob) -> int:
         """Only the matrices that LoRAs change: marking all weights costs the fused normalisations, 30 % of a step."""

@@ -571,7 +571,7 @@ def import_tensorrt(runtime: Literal["tensorrt-rtx", "tensorrt"]) -> Any:
 
 @functools.cache
 def tensorrt_logger(module: Any) -> Any:
-    """The one logger of `tensorrt_rtx` or `tensorrt` in this process: errors to standard error.
+    """The one logger of `tensorrt_rtx` or `tensorrt` in this process: errors to standard output, where the library puts them.
 
     The library's own, never one written in Python: a build logs while it holds the library's lock, and a Python logger would then wait for
     the interpreter's, which another thread may hold while it waits for the library's (set_optimization_profile_async does not let go of

@@ -43,7 +43,7 @@ class Tiling:
 
 
 def tiling_of(width: int, height: int, *, most: int) -> Tiling:
-    """The fewest tiles of at most `most` places that cover `width` x `height`; one where that is not more."""
+    """Few tiles, as square as may be, of at most `most` places that cover `width` x `height`; one where that is not more."""
     columns = rows = 1
     while True:
         tile_width, tile_height = _tile_side(width, columns), _tile_side(height, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import diffusers
@@ -80,3 +81,4 @@ def test_a_step_reaches_from_one_unet_pass_to_the_next_and_is_also_timed_alone(c
     alone = time_cfg_steps(pipeline, case)
     assert min(meter.laps["unet"]) / 2 < alone["median"] < sum(map(max, meter.laps.values()))
     assert make_image(pipeline, case, 0) == before, "the pipeline is as it was"
+    assert time_cfg_steps(pipeline, replace(case, guidance_scale=1.0))["median"] < 1.5 * alone["median"]

@@ -105,6 +105,7 @@ def test_the_engines_share_is_their_sum() -> None:
 
 
 SLOW = taken(1.9)
+NOT_MEASURED_WORDS = "not measured"
 SIZES = "sizes built and served in 15.5 GiB, ten images each"
 MISSES: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
     "slower than compiled": ("against diffusers + torch.compile", lambda p: p["served"]["seconds"].update(end_to_end=SLOW)),
@@ -145,6 +146,22 @@ def test_what_was_not_measured_fails(case: str) -> None:
     name, change = NOT_MEASURED[case]
     results = changed(change)
     assert verdicts(results)[name] == "not measured"
+    assert not judge(results)
+
+
+@pytest.mark.parametrize("change", [
+    lambda p: p.update(served={"failed": "exit 1"}),
+    lambda p: p["engines"]["stages"].pop("unet"),
+    lambda p: p.update(engines={"failed": "exit 1"}),
+    lambda p: p.pop("build_sizes"),
+    lambda p: p.update(build_sizes={"failed": "exit 1"}),
+    lambda p: p.update(served_sizes={"failed": "exit 1"}),
+])  # fmt: skip
+def test_a_part_that_failed_still_gives_a_page(change: Callable[[dict[str, Any]], object]) -> None:
+    """It is written after every part: an error there would end the run."""
+    results = changed(change)
+    assert NOT_MEASURED_WORDS in markdown_of(results)
+    assert chart_of(results)
     assert not judge(results)
 
 

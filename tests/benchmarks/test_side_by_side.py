@@ -6,6 +6,7 @@ import json
 import resource
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ from rich.console import Console
 from benchmarks import side_by_side
 from benchmarks.ballast import ballast
 from benchmarks.building import HostWatch
-from benchmarks.case import Case, load_case, psnr, spread
+from benchmarks.case import Case, load_case, psnr, spread, write_case_configs
 from benchmarks.results import describe_machine, read_part, write_part
 from benchmarks.side_by_side import PARTS, Part, agreement, due_parts, gather, run_part, wanted_parts, write_results
 from benchmarks.soak import make_jobs, slope, summarise
+from intaglio.config import load_deployment
 from intaglio.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +42,18 @@ def test_a_case_is_the_first_size_with_the_first_control(tmp_path: Path) -> None
     fused.write_text("base: [{folder: m}]\nloras: {mara: {path: m.safetensors}}\nfuse: {mara: null}\nprofiles: {sizes: [[256, 256]]}\n")
     with pytest.raises(ConfigError, match=r"fuses mara; .*fuse: \{\}"):
         load_case(fused, steps=1, images=1)
+
+
+def test_what_is_compared_and_all_sizes_differ_in_their_sizes_only(tmp_path: Path) -> None:
+    source = ROOT / "configs/miniature.yaml"
+    first, every = map(load_deployment, write_case_configs(source, tmp_path / "configs"))
+    whole = load_deployment(source)
+    assert (first.profiles.sizes, every.profiles.sizes) == (whole.profiles.sizes[:1], whole.profiles.sizes)
+    assert len({first.build_folder, every.build_folder, whole.build_folder}) == 3, "no build is in another's way"
+    assert (first.build, every.build) == (whole.build, whole.build), "but what they share is made once"
+    assert (every.loras, every.swap, every.registry) == ({}, "off", None)
+    kept = {"name", "folder", "loras", "swap", "registry"}
+    assert every.model_dump(exclude=kept) == whole.model_dump(exclude=kept)
 
 
 def test_spread_and_agreement() -> None:
@@ -125,9 +139,12 @@ def test_ballast_that_cannot_be_taken_is_said(monkeypatch: pytest.MonkeyPatch) -
         pass
 
 
-def test_soak_requests_differ_and_memory_is_judged_once_settled() -> None:
+def test_soak_requests_differ_and_memory_is_judged_once_settled(tmp_path: Path) -> None:
     jobs = make_jobs(CASE, steps=4)
     assert len(jobs) == len({job.name for job in jobs}) == 4 * 2 * 2
+    guided = tmp_path / "guided.yaml"
+    guided.write_text((ROOT / "configs/sdxl-seeded.yaml").read_text().replace('["on", "off"]', '["on"]').replace("poses: poses", ""))
+    assert len(make_jobs(replace(CASE, config=str(guided)), steps=4)) == 4 * 2, "what is built"
     assert slope([10.0, 12.0, 14.0]) == pytest.approx(200.0)
     assert slope([10.0]) == 0.0
     growing_then_flat = [{"diffuse": 50.0, "server": 50.0}, {"diffuse": 50.0, "server": 150.0}, *[{"diffuse": 100.0, "server": 200.0}] * 6]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import engines, served, soak
+from benchmarks import case, engines, served, soak
 from benchmarks.case import Case
 from benchmarks.results import read_part
 from intaglio.config import Deployment
@@ -33,12 +33,13 @@ def part(work: Path, name: str) -> dict[str, Any]:
 
 
 def test_engines_and_served_make_the_same_image(case_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "_SAMPLES", 1)
-    monkeypatch.setattr(engines, "_RUNS", 1)
+    monkeypatch.setattr(case, "_SAMPLES", 1)
+    monkeypatch.setattr(case, "_RUNS", 1)
     engines.main(case_file, tmp_path)
     found = part(tmp_path, "engines")
     assert {"text_encoder", "text_encoder_2", "unet", "unet without guidance", "controlnet.pose", "vae_decoder"} <= set(found["stages"])
     assert set(found["options"]) == set(engines.OPTIONS)
+    assert found["step"]["median"] > 0.5 * (found["stages"]["unet"]["median"] + found["stages"]["controlnet.pose"]["median"])
     served.main(case_file, tmp_path, each=1)
     over_grpc = part(tmp_path, "served")
     assert {"end_to_end", "first start to first image", "restart to first image", "denoise"} <= set(over_grpc["seconds"])
