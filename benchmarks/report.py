@@ -28,6 +28,8 @@ Results = Mapping[str, Any]
 Verdict = Literal["reached", "required", "missed", "not measured"]
 NOT_MEASURED: Final = "not measured"
 _IMAGES_OF_A_SIZE: Final = 10
+_FREE_MIB: Final = 15.55 * 1024
+"""Most that a ballast may leave: what a 16 GB card has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +109,15 @@ def _outside(results: Results, *, in_turn: bool = True) -> float:
     return 100 * (1 - engine_seconds(results, in_turn=in_turn) / _seconds(results, "served"))
 
 
+def _beside_ballast(part: Results) -> bool:
+    return bool(part["card_free_before_mib"]) and float(part["card_free_before_mib"]) <= _FREE_MIB
+
+
 def _memory(results: Results) -> float:
     """GiB, of the first size's server or that of all sizes; only if they also ran beside a ballast that left 15.5 GiB."""
-    servers = [results["parts"]["served"], results["parts"].get("served_sizes", {"card_free_before_mib": 1, "card_peak_mib": 0})]
-    if any(not one["card_free_before_mib"] or one["card_free_before_mib"] > 15.55 * 1024 for one in servers):
+    parts = results["parts"]
+    servers = [parts["served"], *([parts["served_sizes"]] if "served_sizes" in parts else [])]
+    if not all(map(_beside_ballast, servers)):
         raise KeyError("not beside a ballast")
     return max(float(one["card_peak_mib"]) for one in servers) / 1024
 
@@ -118,10 +125,7 @@ def _memory(results: Results) -> float:
 def _sizes(results: Results) -> float:
     """How many were built beside the ballast and gave their images there."""
     parts = results["parts"]
-    if (
-        not parts["build_sizes"]["complete"]
-        or max(parts[name]["card_free_before_mib"] for name in ("build_sizes", "served_sizes")) > 15.55 * 1024
-    ):
+    if not parts["build_sizes"]["complete"] or not all(_beside_ballast(parts[name]) for name in ("build_sizes", "served_sizes")):
         raise KeyError("not built, or not beside a ballast")
     return float(sum(one["n"] >= _IMAGES_OF_A_SIZE for one in parts["served_sizes"]["sizes"].values()))
 

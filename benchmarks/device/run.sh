@@ -14,7 +14,7 @@ code=0
 python -W ignore -m benchmarks.side_by_side configs/sdxl-seeded.yaml --out "$OUT/$name.json" --work /tmp/benchmark --seconds "$left" "$@" || code=$?
 mkdir -p /tmp/benchmark/triton
 for log in "$root"/build/*/triton.log; do [ ! -e "$log" ] || cp "$log" "/tmp/benchmark/triton/$(basename "$(dirname "$log")").log"; done
-tar czf "$OUT/logs.tar.gz" -C /tmp/benchmark --exclude='*.npy' .
+tar czf "$OUT/logs.tar.gz" -C /tmp/benchmark --exclude='*.npy' --exclude=./variants .
 for log in /tmp/benchmark/*.log; do echo "== $log"; tail -n 4 "$log"; done
 python benchmarks/report.py "$OUT/$name.json" || true
 exit "$code"

@@ -77,32 +77,25 @@ def _starts(length: int, side: int, tiles: int) -> tuple[int, ...]:
     return tuple((length - side) * tile // (tiles - 1) for tile in range(tiles)) if tiles > 1 else (0,)
 
 
-def blend_tiles(tiling: Tiling, tiles: Iterable[NDArray[np.uint8]], *, width: int, height: int) -> NDArray[np.uint8]:
-    """[B, H, W, 3] of `tiles`, each [B, h, w, 3], in the order of `tiling.places`; weights fall linearly where two tiles overlap."""
+def blend_tiles(tiling: Tiling, tiles: Iterable[NDArray[np.uint8]], *, shape: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    """[B, H, W, 3], its `shape`, of `tiles`, each [B, h, w, 3], in the order of `tiling.places`; weights fall linearly in an overlap."""
     if len(tiling.lefts) == len(tiling.tops) == 1:
         (only,) = tiles
         return only
-    across, down = _weights(tiling.lefts, tiling.width, width), _weights(tiling.tops, tiling.height, height)
-    whole: Floats | None = None
-    for (row, column), tile in zip(np.ndindex(len(down), len(across)), tiles, strict=True):
-        if whole is None:
-            whole = np.zeros((len(tile), height, width, 3), np.float32)
-        top, left = tiling.tops[row], tiling.lefts[column]
-        weights = down[row][:, None, None] * across[column][:, None]
+    across = dict(zip(tiling.lefts, _weights(tiling.lefts, tiling.width, shape[2]), strict=True))
+    down = dict(zip(tiling.tops, _weights(tiling.tops, tiling.height, shape[1]), strict=True))
+    whole = np.zeros(shape, np.float32)
+    for (top, left), tile in zip(tiling.places, tiles, strict=True):
+        weights = down[top][:, None, None] * across[left][:, None]
         whole[:, top : top + tiling.height, left : left + tiling.width] += weights * tile
-    assert whole is not None, "a tiling has a tile"
     return np.rint(whole).astype(np.uint8)
 
 
 def _weights(starts: tuple[int, ...], side: int, length: int) -> list[Floats]:
-    """Of each tile along one axis; they add up to 1 everywhere."""
+    """Of each tile along one axis, which add up to 1 everywhere: in an overlap a tile counts by the distance to its own edge."""
     ramps = np.zeros((len(starts), length), np.float32)
     inside = np.minimum(np.arange(side), np.arange(side)[::-1]) + np.float32(0.5)
     for ramp, start in zip(ramps, starts, strict=True):
         ramp[start : start + side] = inside
-    if len(starts) > 1:
-        # What only one tile covers counts fully; in an overlap the distance to a tile's own edge says how much it counts.
-        ramps /= ramps.sum(0)
-    else:
-        ramps[:] = 1
+    ramps /= ramps.sum(0)
     return [ramp[start : start + side] for ramp, start in zip(ramps, starts, strict=True)]

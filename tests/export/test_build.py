@@ -89,7 +89,7 @@ def test_second_build_does_nothing_in_three_seconds(copied: Path) -> None:
     command = [sys.executable, "-X", "importtime", "-c", "from intaglio_export.command import app; app()", str(copied)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(ROOT / room) for room in ("runtime", "export"))}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=15)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert "done" not in finished.stdout
     assert finished.stdout.count("unchanged") == 32

@@ -20,7 +20,7 @@ def test_what_fits_is_one_tile() -> None:
     tiling = tiling_of(128, 96, most=128 * 96)
     assert tiling == Tiling(128, 96, (0,), (0,))
     picture = np.random.default_rng(0).integers(0, 256, (2, 96, 128, 3), np.uint8)
-    assert blend_tiles(tiling, [picture], width=128, height=96) is picture
+    assert blend_tiles(tiling, [picture], shape=(2, 96, 128, 3)) is picture
 
 
 @pytest.mark.parametrize(
@@ -47,14 +47,14 @@ def test_tiles_of_a_picture_are_that_picture(most: int) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (2, 72, 100, 3), np.uint8)
     tiling = tiling_of(100, 72, most=most)
     assert len(list(tiling.places)) > 3
-    np.testing.assert_array_equal(blend_tiles(tiling, cut(picture, tiling), width=100, height=72), picture)
+    np.testing.assert_array_equal(blend_tiles(tiling, cut(picture, tiling), shape=(2, 72, 100, 3)), picture)
 
 
 def test_a_seam_is_a_slope() -> None:
     """Two tiles that differ in brightness: no step between neighbouring columns is larger than an even slope's."""
     tiling = tiling_of(70, 8, most=40 * 8)
     dark, bright = (np.full((1, 8, 40, 3), value, np.uint8) for value in (50, 150))
-    row = blend_tiles(tiling, [dark, bright], width=70, height=8)[0, 0, :, 0].astype(int)
+    row = blend_tiles(tiling, [dark, bright], shape=(1, 8, 70, 3))[0, 0, :, 0].astype(int)
     overlap = 2 * 40 - 70
     assert (row[0], row[-1]) == (50, 150)
     assert np.diff(row).max() <= np.ceil(100 / overlap)

@@ -493,7 +493,7 @@ class Diffuse:
         for images in image_passes(len(latents), manifest.profiles.batches):
             scaled = latents[images] / np.float32(manifest.scaling_factor)
             tiles = (self._decode_tile(scaled[:, :, top : top + tiling.height, left : left + tiling.width]) for top, left in tiling.places)
-            parts.append(blend_tiles(tiling.scaled(scale), tiles, width=width * scale, height=height * scale))
+            parts.append(blend_tiles(tiling.scaled(scale), tiles, shape=(len(scaled), height * scale, width * scale, 3)))
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def _decode_tile(self, latents: Floats) -> NDArray[np.uint8]:
