@@ -23,7 +23,7 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from intaglio.config import Deployment, load_deployment
+from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import ConfigError
 from intaglio.openpose import draw_pose, load_pose
 

@@ -24,7 +24,7 @@ from PIL import Image
 
 from benchmarks.case import PASSES, Case, Stopwatch, time_passes
 from benchmarks.results import write_part
-from intaglio.tensors import controlnet_name
+from intaglio.contract.tensors import controlnet_name
 from intaglio_export.compile import Platform
 from intaglio_export.plan import Plan
 from intaglio_export.stages import StageStore

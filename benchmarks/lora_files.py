@@ -21,7 +21,7 @@ import yaml
 from safetensors.numpy import save
 
 from benchmarks.case import deployment_values
-from intaglio.config import Deployment, load_deployment
+from intaglio.contract.config import Deployment, load_deployment
 from intaglio.lora_files import LayerTable
 from intaglio_export.loras import base_layers
 

@@ -28,18 +28,18 @@ from benchmarks.case import psnr, spread
 from benchmarks.lora_files import LORAS, RETRAINED, LoraCase, config_of, prepare, use_in_fused
 from benchmarks.results import read_part, write_part
 from intaglio.card import PeakWatch
-from intaglio.config import Deployment, load_deployment
+from intaglio.contract.config import Deployment, load_deployment
+from intaglio.contract.models import SDXL, numpy_type
+from intaglio.contract.tensors import context_name
 from intaglio.engine import Array
 from intaglio.errors import IntaglioError
 from intaglio.lora_merge import LoraMerge
 from intaglio.lora_switch import LoraSwitch, network_of_weight, open_layers
 from intaglio.manifest import BuildManifest, read_manifest
-from intaglio.models import SDXL, numpy_type
 from intaglio.request import string_tensor
 from intaglio.served_loras import LORAS_FOLDER, LoraStore, ResolvedLora
 from intaglio.stages.diffuse import Diffuse
 from intaglio.stages.preprocess import Preprocess
-from intaglio.tensors import context_name
 from intaglio_export.build import BuildOptions, build_deployment
 
 PROMPT: Final = "a person dancing on a beach"

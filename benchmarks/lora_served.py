@@ -21,7 +21,7 @@ from benchmarks.lora_files import LORAS, RETRAINED, LoraCase, config_of, lora_fi
 from benchmarks.lora_parts import PROMPT
 from benchmarks.results import write_part
 from intaglio.card import PeakWatch
-from intaglio.config import load_deployment
+from intaglio.contract.config import load_deployment
 from intaglio.errors import IntaglioError
 from intaglio.lora_switch import open_layers
 from intaglio.manifest import read_manifest

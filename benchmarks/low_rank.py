@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from benchmarks.graphs import Workbench
 from benchmarks.lora_files import LoraCase, config_of
 from benchmarks.results import write_part
-from intaglio.config import load_deployment
+from intaglio.contract.config import load_deployment
 
 RANKS: Final = (0, 64, 128)
 """Of all LoRAs of a set together; 0 is the UNet as it is."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from intaglio.contract.tensors import NetworkSpec
 from intaglio.engine import Array
 from intaglio.tensorrt_engine import TensorRTEngine
-from intaglio.tensors import NetworkSpec
 
 
 @dataclass

@@ -15,9 +15,9 @@ import tritonclient.grpc as triton
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
+from intaglio.contract.models import SDXL, ModelSpec
 from intaglio.errors import InvalidRequest
 from intaglio.images import read_metadata
-from intaglio.models import SDXL, ModelSpec
 from intaglio_client.errors import ServerError, error_from_exception
 from intaglio_client.image import Image
 from intaglio_client.parameters import Parameters, parameters_from_metadata, tensors_from_parameters

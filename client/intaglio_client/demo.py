@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from intaglio.config import Deployment, load_deployment
+from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import BuildError
 from intaglio.serving.process import Endpoints
 from intaglio.serving.server import Server

@@ -60,4 +60,4 @@ def _invalid_request(message: str) -> InvalidRequest:
     if named := _FIELD.match(message):
         return InvalidRequest(named["field"], named["problem"], allowed=named["allowed"])
     tensor = _TENSOR.search(message)
-    return InvalidRequest(tensor["field"] if tensor else "request", message, allowed="what intaglio.models.SDXL lists")
+    return InvalidRequest(tensor["field"] if tensor else "request", message, allowed="what intaglio.contract.models.SDXL lists")

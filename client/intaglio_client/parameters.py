@@ -16,8 +16,8 @@ import PIL.Image
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
+from intaglio.contract.models import CONTROL_KEYS, SDXL, Port, numpy_type
 from intaglio.errors import InvalidRequest
-from intaglio.models import CONTROL_KEYS, SDXL, Port, numpy_type
 from intaglio.request import ControlRequest, LoraRequest
 
 __all__ = ["POSE", "Control", "Lora", "Parameters", "parameters_from_metadata", "tensors_from_parameters"]

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from intaglio.config import load_deployment
+from intaglio.contract.config import load_deployment
 from intaglio.errors import IntaglioError, InvalidRequest
 from intaglio_client.client import DEFAULT_URL
 from intaglio_client.watch import Publisher, Samples, follow, followed_folders, store_of

@@ -26,7 +26,7 @@ from typing import Any, Final, Protocol
 from pydantic import ValidationError
 
 from intaglio.build_parts import PARTS, listed_files, locked_unless_held
-from intaglio.config import Deployment, load_deployment
+from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import BuildError, ConfigError
 from intaglio.lora_switch import SWAPPED
 from intaglio.manifest import (

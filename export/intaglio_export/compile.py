@@ -14,11 +14,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from intaglio.config import Deployment, Swap
+from intaglio.contract.config import Deployment, Swap
+from intaglio.contract.tensors import LORA_MERGE, NetworkSpec, Precision, Profile
 from intaglio.errors import BuildError, ConfigError, MissingExtra
 from intaglio.onnxruntime_engine import initializers
 from intaglio.tensorrt_engine import import_tensorrt, tensorrt_logger
-from intaglio.tensors import LORA_MERGE, NetworkSpec, Precision, Profile
 
 if TYPE_CHECKING:
     import tensorrt as trt  # type: ignore[import-not-found,unused-ignore]

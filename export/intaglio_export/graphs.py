@@ -1,4 +1,4 @@
-"""ONNX graphs of every network, as `intaglio.tensors` describes them.
+"""ONNX graphs of every network, as `intaglio.contract.tensors` describes them.
 
 Axes are those of the table: `B` images, `N` rows (2B with guidance), `T` context tokens, `h` = H/8, `w` = W/8.
 Every graph is dynamic in every named axis, so ONNX Runtime runs any size from it and TensorRT fixes the sizes of each profile.
@@ -21,7 +21,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from intaglio.tensors import LORA_MERGE, Architecture, NetworkSpec, Precision, axis_sizes, context_keys, network_kind, network_spec
+from intaglio.contract.tensors import LORA_MERGE, Architecture, NetworkSpec, Precision, axis_sizes, context_keys, network_kind, network_spec
 from intaglio_export.onnx_weights import LARGEST_PROTOBUF, attach_weights
 from intaglio_export.vae_range import real_range_latents
 

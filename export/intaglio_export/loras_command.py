@@ -12,9 +12,9 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from intaglio.config import Deployment, load_deployment
+from intaglio.contract.config import Deployment, load_deployment
+from intaglio.contract.lora_registry import KINDS, LoraEntry, LoraRegistry, load_registry, write_registry
 from intaglio.errors import ConfigError, IntaglioError, InvalidRequest
-from intaglio.lora_registry import KINDS, LoraEntry, LoraRegistry, load_registry, write_registry
 from intaglio_export.loras import base_layers, check_entry, described
 
 __all__ = ["app"]

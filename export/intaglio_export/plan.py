@@ -20,12 +20,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from intaglio.config import Deployment, Swap
-from intaglio.errors import BuildError, ConfigError
-from intaglio.lora_files import Component
-from intaglio.lora_switch import SWAPPED, SWAPPED_NETWORKS
-from intaglio.manifest import content_key
-from intaglio.tensors import (
+from intaglio.contract.config import Deployment, Swap
+from intaglio.contract.tensors import (
     LORA_MERGE,
     Architecture,
     NetworkSpec,
@@ -38,6 +34,10 @@ from intaglio.tensors import (
     profiles,
     without_context,
 )
+from intaglio.errors import BuildError, ConfigError
+from intaglio.lora_files import Component
+from intaglio.lora_switch import SWAPPED, SWAPPED_NETWORKS
+from intaglio.manifest import content_key
 from intaglio.tiles import decoded_sizes
 from intaglio_export.compile import ENGINE_FILES, CompileJob, Platform, compile_network
 from intaglio_export.fuse import FUSABLE, LoraChoice

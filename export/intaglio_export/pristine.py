@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from intaglio.config import Swap
+from intaglio.contract.config import Swap
 from intaglio.errors import BuildError
 from intaglio.lora_files import layer_table
 from intaglio.onnxruntime_engine import initializers

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from intaglio.contract.tensors import NetworkSpec, Precision, Profile
 from intaglio.engine import Array, Backend, HostCall
 from intaglio.errors import BuildError
-from intaglio.tensors import NetworkSpec, Precision, Profile
 from intaglio_export.compile import Platform
 
 if TYPE_CHECKING:

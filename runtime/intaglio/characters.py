@@ -10,10 +10,10 @@ from typing import Annotated, Final
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
+from intaglio.contract.identifiers import RegistryId
+from intaglio.contract.lora_registry import LoraWeight
+from intaglio.contract.yaml_files import Strict, read_yaml, validated
 from intaglio.errors import ConfigError
-from intaglio.identifiers import RegistryId
-from intaglio.lora_registry import LoraWeight
-from intaglio.yaml_files import Strict, read_yaml, validated
 
 __all__ = ["Character", "Characters", "load_character", "load_characters"]
 

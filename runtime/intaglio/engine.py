@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from intaglio.contract.tensors import AxisSizes, NetworkSpec, Precision
 from intaglio.errors import ConfigError, EngineMismatch
-from intaglio.tensors import AxisSizes, NetworkSpec, Precision
 
 if TYPE_CHECKING:
     from intaglio.manifest import BuildManifest

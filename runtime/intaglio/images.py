@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from intaglio.contract.models import METADATA_KEY
 from intaglio.errors import InvalidRequest
-from intaglio.models import METADATA_KEY
 from intaglio.png import png_from_pixels
 
 __all__ = ["decode_image", "encode_image", "read_metadata"]

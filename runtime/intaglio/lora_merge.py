@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from intaglio.contract.tensors import LARGEST_RANK, LARGEST_SIDE
 from intaglio.engine import Array, Backend, DeviceArray, Engine
-from intaglio.tensors import LARGEST_RANK, LARGEST_SIDE
 
 __all__ = ["LoraMerge", "Recipe", "Term", "groups", "largest_value"]
 

@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from intaglio.config import Defaults, Execution, Limits, Profiles, RegistryId, Swap
+from intaglio.contract.config import Defaults, Execution, Limits, Profiles, RegistryId, Swap
+from intaglio.contract.tensors import Architecture, Precision
 from intaglio.errors import EngineMismatch
-from intaglio.tensors import Architecture, Precision
 from intaglio.whole_files import write_whole
 
 __all__ = [
@@ -124,7 +124,7 @@ class BuildManifest(_Frozen):
     defaults: Defaults
     execution: Execution
     networks: dict[str, NetworkFile]
-    """By network name of `intaglio.tensors`: text_encoder, unet, controlnet.<id>, ..."""
+    """By network name of `intaglio.contract.tensors`: text_encoder, unet, controlnet.<id>, ..."""
     controlnets: dict[RegistryId, RegistryId]
     """Control id -> type of its control image."""
     swap: Swap = "off"

@@ -17,10 +17,8 @@ from typing import Final, Literal
 import numpy as np
 
 from intaglio.card import read_card_memory
-from intaglio.config import Deployment, Profiles
-from intaglio.errors import ConfigError
-from intaglio.manifest import BuildManifest
-from intaglio.tensors import (
+from intaglio.contract.config import Deployment, Profiles
+from intaglio.contract.tensors import (
     Architecture,
     NetworkSpec,
     architecture_from_configs,
@@ -30,6 +28,8 @@ from intaglio.tensors import (
     network_kind,
     network_spec,
 )
+from intaglio.errors import ConfigError
+from intaglio.manifest import BuildManifest
 from intaglio.tiles import decoded_sizes
 
 __all__ = [

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from intaglio.contract.tensors import AxisSizes, NetworkSpec, Precision
 from intaglio.engine import Array, DeviceArray, check_bindings, check_tensors
 from intaglio.errors import EngineMismatch, MissingExtra
-from intaglio.tensors import AxisSizes, NetworkSpec, Precision
 
 if TYPE_CHECKING:
     import onnxruntime  # type: ignore[import-untyped]

@@ -27,8 +27,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from intaglio.contract.tensors import HISTORY, SOLVER_ROWS
 from intaglio.errors import ConfigError, InvalidRequest
-from intaglio.tensors import HISTORY, SOLVER_ROWS
 
 __all__ = ["SOLVERS", "SchedulerConfig", "SolverTable", "advance_state", "initial_state", "solver_table"]
 

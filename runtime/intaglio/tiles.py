@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from intaglio.config import Profiles
-from intaglio.tensors import Architecture
+from intaglio.contract.config import Profiles
+from intaglio.contract.tensors import Architecture
 
 __all__ = ["Tiling", "blend_tiles", "decoded_sizes", "latent_tiling", "tiling_of"]
 

@@ -15,7 +15,7 @@ from benchmarks.lora_files import LORAS, RETRAINED, LoraCase, config_of, lora_fi
 from benchmarks.lora_report import FIGURES, judge, main, markdown_of
 from benchmarks.lora_swap import PARTS, gather
 from benchmarks.results import read_json, write_part
-from intaglio.config import load_deployment
+from intaglio.contract.config import load_deployment
 from intaglio.errors import SwapFailed
 from intaglio.lora_files import LayerTable, lora_file_from_bytes
 

@@ -20,7 +20,7 @@ from benchmarks.case import Case, load_case, psnr, spread, write_case_configs
 from benchmarks.results import describe_machine, read_part, write_part
 from benchmarks.side_by_side import PARTS, Part, agreement, due_parts, gather, run_part, wanted_parts, write_results
 from benchmarks.soak import make_jobs, slope, summarise
-from intaglio.config import load_deployment
+from intaglio.contract.config import load_deployment
 from intaglio.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from intaglio.contract.tensors import Precision
 from intaglio.engine import Array
 from intaglio.errors import EngineMismatch, IntaglioError, SwapFailed
 from intaglio.lora_merge import LoraMerge
@@ -23,7 +24,6 @@ from intaglio.lora_switch import SWAPPED, LoraSwitch, SwapLayers
 from intaglio.onnxruntime_engine import HostArray
 from intaglio.served_loras import LoraStore, ResolvedLora, set_digest
 from intaglio.tensor_files import map_tensor_file
-from intaglio.tensors import Precision
 from intaglio_export.fuse import FUSABLE
 from intaglio_export.weights import Weights, load_network
 from intaglio_train.lora_files import Adapter, UnetLevels, kohya_tensors, write_adapter

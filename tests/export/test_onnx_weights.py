@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 import torch
 
-from intaglio.tensors import architecture_from_configs, axis_sizes, network_spec
+from intaglio.contract.tensors import architecture_from_configs, axis_sizes, network_spec
 from intaglio_export import graphs
 from intaglio_export.graphs import example_inputs, export_network, wrap_network
 from intaglio_export.onnx_weights import attach_weights

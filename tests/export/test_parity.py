@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from intaglio.models import SDXL, numpy_type
+from intaglio.contract.models import SDXL, numpy_type
 from intaglio.stages.diffuse import Diffuse
 from intaglio.stages.preprocess import Preprocess
 from intaglio_export.build import BuildResult

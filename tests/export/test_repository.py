@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from intaglio.models import ENSEMBLE_STEPS, MODELS
+from intaglio.contract.models import ENSEMBLE_STEPS, MODELS
 from intaglio_export.repository import RepositoryOptions, repository_files, write_repository
 
 COMMITTED = Path(__file__).parents[2] / "model_repository"

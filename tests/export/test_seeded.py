@@ -11,11 +11,11 @@ import torch
 import transformers
 from accelerate import init_empty_weights
 
-from intaglio.config import Source, load_deployment
+from intaglio.contract.config import Source, load_deployment
+from intaglio.contract.tensors import context_name
 from intaglio.errors import ConfigError
 from intaglio.lora_files import Component, layer_table
 from intaglio.memory import PARAMETERS
-from intaglio.tensors import context_name
 from intaglio_export.graphs import cross_attentions
 from intaglio_export.loras import base_layers
 from intaglio_export.plan import component_of

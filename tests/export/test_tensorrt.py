@@ -11,7 +11,7 @@ from pathlib import Path
 import diffusers
 import pytest
 
-from intaglio.config import Swap, load_deployment
+from intaglio.contract.config import Swap, load_deployment
 from intaglio.errors import ConfigError
 from intaglio.manifest import check_files, read_record
 from intaglio.tensor_files import map_tensor_file

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from intaglio.contract.tensors import Architecture, Residual, network_spec, profiles
 from intaglio.errors import BuildError
-from intaglio.tensors import Architecture, Residual, network_spec, profiles
 from intaglio_export.verify import Check, expected_outputs
 
 ARCHITECTURE = Architecture(

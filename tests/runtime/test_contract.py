@@ -13,7 +13,18 @@ import pytest
 import yaml
 
 from intaglio import errors
-from intaglio.config import Deployment, load_deployment
+from intaglio.contract.config import Deployment, load_deployment
+from intaglio.contract.models import ENSEMBLE_STEPS, MODELS, SDXL, model_spec
+from intaglio.contract.tensors import (
+    Architecture,
+    CrossAttention,
+    Residual,
+    architecture_from_configs,
+    axis_sizes,
+    context_name,
+    network_spec,
+    profiles,
+)
 from intaglio.errors import ConfigError, EngineMismatch, InvalidRequest, single_line, triton_code_of
 from intaglio.manifest import (
     FileDigest,
@@ -27,18 +38,7 @@ from intaglio.manifest import (
     write_manifest,
     write_record,
 )
-from intaglio.models import ENSEMBLE_STEPS, MODELS, SDXL, model_spec
 from intaglio.solvers import SOLVERS
-from intaglio.tensors import (
-    Architecture,
-    CrossAttention,
-    Residual,
-    architecture_from_configs,
-    axis_sizes,
-    context_name,
-    network_spec,
-    profiles,
-)
 
 
 @pytest.fixture
@@ -344,7 +344,7 @@ def test_messages_are_one_line() -> None:
 def test_serving_code_imports_no_torch() -> None:
     code = (
         "import sys, intaglio.triton_layer, intaglio.stages.diffuse, intaglio.stages.preprocess, intaglio.stages.postprocess, intaglio.cli,"
-        " intaglio.config, intaglio.tensorrt_engine, intaglio.onnxruntime_engine\n"
+        " intaglio.contract.config, intaglio.tensorrt_engine, intaglio.onnxruntime_engine\n"
         "heavy = {'torch', 'tritonclient', 'tensorrt', 'tensorrt_rtx', 'cuda', 'onnxruntime', 'diffusers', 'cv2', 'typer'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -12,10 +12,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from intaglio.contract.tensors import NetworkSpec, Precision, TensorSpec
 from intaglio.engine import HostCall, WeightsOfSeveral, allocate_tensors, check_tensors
 from intaglio.errors import EngineMismatch, MissingExtra
 from intaglio.onnxruntime_engine import OnnxRuntimeBackend
-from intaglio.tensors import NetworkSpec, Precision, TensorSpec
 
 NETWORK = NetworkSpec(
     "toy",

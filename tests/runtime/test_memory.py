@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from intaglio import doctor, memory
 from intaglio.card import CardMemory, PeakWatch
-from intaglio.config import Deployment, load_deployment
+from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import ConfigError
 from intaglio.manifest import FileDigest, NetworkFile
 from intaglio.memory import GIB, MIB, check_memory, check_memory_beside, predict_memory, remedies

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from intaglio.contract.tensors import NetworkSpec, TensorSpec
 from intaglio.errors import IntaglioError
 from intaglio.tensorrt_engine import CudaArray, RuntimeCache, TensorRTBackend, TensorRTBound, TensorRTEngine
-from intaglio.tensors import NetworkSpec, TensorSpec
 
 NETWORK = NetworkSpec("toy", (TensorSpec("x", ("C", 4), "compute"),), (TensorSpec("y", ("C", 4), "compute"),))
 

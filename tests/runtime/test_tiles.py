@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from intaglio.config import Profiles
+from intaglio.contract.config import Profiles
 from intaglio.memory import SDXL_ARCHITECTURE
 from intaglio.tiles import Tiling, blend_tiles, decoded_sizes, tiling_of
 

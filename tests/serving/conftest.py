@@ -13,7 +13,7 @@ import psutil
 import pytest
 import yaml
 
-from intaglio.config import Deployment, load_deployment
+from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import IntaglioError
 from intaglio.serving.installation import find_triton
 from intaglio.serving.process import Endpoints, TritonSettings

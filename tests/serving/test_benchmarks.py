@@ -11,7 +11,7 @@ import pytest
 from benchmarks import case, engines, served, soak
 from benchmarks.case import Case
 from benchmarks.results import read_part
-from intaglio.config import Deployment
+from intaglio.contract.config import Deployment
 from intaglio.errors import ConfigError
 from intaglio.serving.server import Server
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from intaglio.cli import main
-from intaglio.config import load_deployment
+from intaglio.contract.config import load_deployment
 from intaglio.errors import Unavailable
 from intaglio.serving import control as controlling
 from intaglio.serving.control import Control, ask_to_reload, controlled_servers

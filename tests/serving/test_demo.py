@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 from numpy.typing import NDArray
 
-from intaglio.config import Deployment
+from intaglio.contract.config import Deployment
 from intaglio.images import read_metadata
 from intaglio_client.demo import LORA, POSE, PROMPT
 from miniature import palette, rules

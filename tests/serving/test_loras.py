@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from intaglio.cli import main
-from intaglio.config import Deployment, load_deployment
+from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import BuildError
 from intaglio.images import read_metadata
 from intaglio.manifest import read_manifest

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from intaglio.config import Deployment
+from intaglio.contract.config import Deployment
 from intaglio.openpose import draw_pose, load_pose, pose_names
 from intaglio.serving.server import Server
 from intaglio.solvers import SOLVERS

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from intaglio.config import Deployment
+from intaglio.contract.config import Deployment
 from intaglio.errors import IntaglioError
 from intaglio_client import Cancelled, Client, ServerError, Unavailable
 

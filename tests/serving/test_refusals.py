@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from intaglio.config import Deployment
+from intaglio.contract.config import Deployment
 from intaglio.errors import IntaglioError
 from intaglio.manifest import read_manifest, write_manifest
 from intaglio.serving.process import Endpoints

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 
 from intaglio.cli import main
-from intaglio.config import Deployment, load_deployment
+from intaglio.contract.config import Deployment, load_deployment
+from intaglio.contract.models import MODELS
 from intaglio.errors import ConfigError, Unavailable
 from intaglio.manifest import read_manifest
-from intaglio.models import MODELS
 from intaglio.serving.process import Endpoints
 from intaglio.serving.server import REPOSITORY, Restarts, Server
 from intaglio_client import Client

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from intaglio.build_parts import BuildHold
-from intaglio.config import Defaults, Execution, Limits, Profiles
+from intaglio.contract.config import Defaults, Execution, Limits, Profiles
+from intaglio.contract.tensors import Architecture, Residual
 from intaglio.errors import Unavailable
 from intaglio.manifest import BuildManifest
 from intaglio.serving import change as changing
 from intaglio.serving import versions as versioning
 from intaglio.serving.change import VersionChange
 from intaglio.serving.versions import ServedRepository, ServedVersion, read_version
-from intaglio.tensors import Architecture, Residual
 from intaglio_export.repository import REPOSITORY, RepositoryOptions, write_repository
 
 ARCHITECTURE = Architecture(

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.status import Status
 
-from intaglio.config import load_deployment
+from intaglio.contract.config import load_deployment
 from intaglio.errors import IntaglioError, Unavailable
 from intaglio.serving.control import ask_to_reload, controlled_servers
 from intaglio.serving.server import Restarts, Server

@@ -21,7 +21,7 @@ from typing import Final, Self, TypeVar
 
 from intaglio.build_parts import BuildHold
 from intaglio.card import CardMemory, read_card_memory
-from intaglio.config import Deployment, load_deployment
+from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import ConfigError, EngineMismatch, Unavailable
 from intaglio.manifest import BuildManifest, read_manifest
 from intaglio.memory import GIB, Prediction, check_memory, check_memory_beside

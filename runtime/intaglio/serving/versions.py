@@ -20,9 +20,9 @@ from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc import model_config_pb2
 
 from intaglio.build_parts import BuildHold
+from intaglio.contract.models import DIFFUSE
 from intaglio.errors import EngineMismatch, Unavailable
 from intaglio.manifest import BuildManifest, read_manifest, write_manifest
-from intaglio.models import DIFFUSE
 from intaglio.triton_layer import BUILD_KEY_PARAMETER
 from intaglio.whole_files import storage_problem, write_whole
 

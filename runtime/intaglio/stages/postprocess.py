@@ -6,9 +6,9 @@ import json
 import time
 from typing import Any
 
+from intaglio.contract.models import POSTPROCESS
 from intaglio.engine import Array
 from intaglio.images import encode_image
-from intaglio.models import POSTPROCESS
 from intaglio.request import Tensors, read_tensors, string_tensor
 
 __all__ = ["postprocess"]

@@ -1,6 +1,6 @@
 """Request -> arrays: validation, tokens, solver table, noise, control maps. CPU only, no state between requests.
 
-Axes as in `intaglio.models`: R prompts [negative; positive], k chunks, n steps, B images, c controls.
+Axes as in `intaglio.contract.models`: R prompts [negative; positive], k chunks, n steps, B images, c controls.
 """
 
 # ruff: noqa: PLC0415  (OpenCV is an extra)

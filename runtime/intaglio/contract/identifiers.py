@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
-from intaglio.models import REGISTRY_ID
+from intaglio.contract.models import REGISTRY_ID
 
 __all__ = ["RegistryId"]
 

@@ -13,10 +13,10 @@ from typing import Annotated, Final, Literal, Self, get_args
 import yaml
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
-from intaglio.identifiers import RegistryId
-from intaglio.models import LARGEST_LORA_WEIGHT
+from intaglio.contract.identifiers import RegistryId
+from intaglio.contract.models import LARGEST_LORA_WEIGHT
+from intaglio.contract.yaml_files import Strict, read_yaml, validated
 from intaglio.whole_files import write_whole
-from intaglio.yaml_files import Strict, read_yaml, validated
 
 __all__ = [
     "KINDS",

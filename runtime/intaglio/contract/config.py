@@ -5,7 +5,7 @@ base          candidates in order of preference: {folder: ..}, {file: x.safetens
 vae           optional source that replaces the base's VAE
 controlnets   id -> {path | hub, type}
 loras         id -> {path, weight}: what may be fused;  fuse: id -> weight, or null for the LoRA's own
-registry      YAML file of more LoRAs (intaglio.lora_registry);  swap: let every request choose its own set of them
+registry      YAML file of more LoRAs (intaglio.contract.lora_registry);  swap: let every request choose its own set of them
 profiles      what is compiled: sizes, batch, guidance on/off, text chunks
 precision, runtime, target, verify_tolerance, execution, limits, defaults, memory_limit_gib, poses, build, server
 """
@@ -20,12 +20,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, StringConstraints, ValidationInfo, field_validator, model_validator
 
+from intaglio.contract.identifiers import RegistryId
+from intaglio.contract.lora_registry import LoraWeight, load_registry
+from intaglio.contract.models import SDXL
+from intaglio.contract.tensors import Precision
+from intaglio.contract.yaml_files import Strict, read_yaml, validated
 from intaglio.errors import ConfigError
-from intaglio.identifiers import RegistryId
-from intaglio.lora_registry import LoraWeight, load_registry
-from intaglio.models import SDXL
-from intaglio.tensors import Precision
-from intaglio.yaml_files import Strict, read_yaml, validated
 
 __all__ = [
     "ControlNetSource",

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from intaglio.tensors import HISTORY, SOLVER_ROWS
+from intaglio.contract.tensors import HISTORY, SOLVER_ROWS
 
 __all__ = [
     "CONTROL_KEYS",
