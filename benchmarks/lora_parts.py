@@ -27,6 +27,7 @@ from benchmarks.building import HostWatch, Journal
 from benchmarks.case import psnr, spread
 from benchmarks.lora_files import LORAS, RETRAINED, LoraCase, config_of, prepare, use_in_fused
 from benchmarks.results import read_part, write_part
+from intaglio.builds.manifest import BuildManifest, read_manifest
 from intaglio.card import PeakWatch
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.contract.models import SDXL, numpy_type
@@ -35,7 +36,6 @@ from intaglio.engine import Array
 from intaglio.errors import IntaglioError
 from intaglio.lora_merge import LoraMerge
 from intaglio.lora_switch import LoraSwitch, network_of_weight, open_layers
-from intaglio.manifest import BuildManifest, read_manifest
 from intaglio.request import string_tensor
 from intaglio.served_loras import LORAS_FOLDER, LoraStore, ResolvedLora
 from intaglio.stages.diffuse import Diffuse

@@ -20,11 +20,11 @@ from benchmarks.case import end_orderly_on_terminate, spread
 from benchmarks.lora_files import LORAS, RETRAINED, LoraCase, config_of, lora_file
 from benchmarks.lora_parts import PROMPT
 from benchmarks.results import write_part
+from intaglio.builds.manifest import read_manifest
 from intaglio.card import PeakWatch
 from intaglio.contract.config import load_deployment
 from intaglio.errors import IntaglioError
 from intaglio.lora_switch import open_layers
-from intaglio.manifest import read_manifest
 from intaglio.served_loras import LORAS_FOLDER, LoraStore
 from intaglio.serving.process import Endpoints
 from intaglio.serving.server import Server

@@ -31,9 +31,9 @@ from benchmarks.case import Case, Stopwatch, png_from_pixels, spread
 from benchmarks.engines import OPTIONS, run_image
 from benchmarks.results import describe_machine, read_part, write_part
 from benchmarks.side_by_side import ROOT
+from intaglio.builds.manifest import BuildManifest, write_json
 from intaglio.contract.config import load_deployment
 from intaglio.errors import ConfigError
-from intaglio.manifest import BuildManifest, write_json
 from intaglio.stages.diffuse import Diffuse
 from intaglio.stages.preprocess import Preprocess
 from intaglio.whole_files import write_whole

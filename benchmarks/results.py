@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+from intaglio.builds.manifest import write_json
 from intaglio.card import card_description, read_card_memory
-from intaglio.manifest import write_json
 
 __all__ = ["describe_machine", "read_json", "read_part", "write_part"]
 

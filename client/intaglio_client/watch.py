@@ -13,11 +13,11 @@ from typing import Final
 
 import PIL.Image
 
+from intaglio.builds.manifest import read_manifest
 from intaglio.contract.config import Deployment
 from intaglio.contract.lora_registry import load_registry
 from intaglio.errors import ConfigError, IntaglioError, SwapFailed, Unavailable
 from intaglio.lora_switch import SwapLayers, open_layers
-from intaglio.manifest import read_manifest
 from intaglio.served_loras import LORAS_FOLDER, LoraStore
 from intaglio_client.client import Client
 from intaglio_client.image import Image

@@ -5,7 +5,7 @@
     build/<name>/engines/<network>-<digest>/  hard links into the store (copies across file systems), named by what they hold
     build/<name>/tokenizers/<digest>, poses/<digest>, model_repository
 A deployment folder is self-contained: it may be moved or copied to another machine. What a running server has of an earlier build
-stays until it is served no more (`intaglio.build_parts`) and goes with the build after that.
+stays until it is served no more (`intaglio.builds.holds`) and goes with the build after that.
 """
 
 # ruff: noqa: PLC0415  (torch is imported only when a stage must run)
@@ -25,11 +25,8 @@ from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
 
-from intaglio.build_parts import PARTS, listed_files, locked_unless_held
-from intaglio.contract.config import Deployment, load_deployment
-from intaglio.errors import BuildError, ConfigError
-from intaglio.lora_switch import SWAPPED
-from intaglio.manifest import (
+from intaglio.builds.holds import PARTS, listed_files, locked_unless_held
+from intaglio.builds.manifest import (
     MANIFEST_NAME,
     RUNTIME_CACHE_NAME,
     BuildManifest,
@@ -40,6 +37,9 @@ from intaglio.manifest import (
     read_record,
     write_manifest,
 )
+from intaglio.contract.config import Deployment, load_deployment
+from intaglio.errors import BuildError, ConfigError
+from intaglio.lora_switch import SWAPPED
 from intaglio.solvers import SchedulerConfig
 from intaglio.whole_files import storage_problem
 from intaglio_export.compile import ENGINE_FILES, Platform, resolve_platform

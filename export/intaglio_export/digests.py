@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from intaglio.builds.manifest import FileDigest, content_key, file_digest, write_json
 from intaglio.errors import BuildError
-from intaglio.manifest import FileDigest, content_key, file_digest, write_json
 
 __all__ = ["DigestCache", "check_safetensors"]
 

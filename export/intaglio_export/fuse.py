@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from intaglio.builds.manifest import FusedLora, content_key
 from intaglio.errors import BuildError
-from intaglio.manifest import FusedLora, content_key
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

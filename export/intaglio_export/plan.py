@@ -20,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+from intaglio.builds.manifest import content_key
 from intaglio.contract.config import Deployment, Swap
 from intaglio.contract.tensors import (
     LORA_MERGE,
@@ -37,7 +38,6 @@ from intaglio.contract.tensors import (
 from intaglio.errors import BuildError, ConfigError
 from intaglio.lora_files import Component
 from intaglio.lora_switch import SWAPPED, SWAPPED_NETWORKS
-from intaglio.manifest import content_key
 from intaglio.tiles import decoded_sizes
 from intaglio_export.compile import ENGINE_FILES, CompileJob, Platform, compile_network
 from intaglio_export.fuse import FUSABLE, LoraChoice

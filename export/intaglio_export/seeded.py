@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from intaglio.builds.manifest import content_key
 from intaglio.errors import BuildError
-from intaglio.manifest import content_key
 from intaglio.noise import TorchCpuGenerator
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from intaglio.builds.manifest import RECORD_NAME, FileDigest, StageRecord, content_key, file_digest, read_record, stale_reason, write_record
 from intaglio.errors import BuildError
-from intaglio.manifest import RECORD_NAME, FileDigest, StageRecord, content_key, file_digest, read_record, stale_reason, write_record
 from intaglio.whole_files import storage_problem
 from intaglio_export.digests import DigestCache
 

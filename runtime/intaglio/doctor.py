@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from intaglio.builds.manifest import read_manifest
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import IntaglioError, single_line
-from intaglio.manifest import read_manifest
 
 __all__ = ["Finding", "app", "examine", "examine_config"]
 

@@ -22,7 +22,7 @@ from intaglio.contract.tensors import AxisSizes, NetworkSpec, Precision
 from intaglio.errors import ConfigError, EngineMismatch
 
 if TYPE_CHECKING:
-    from intaglio.manifest import BuildManifest
+    from intaglio.builds.manifest import BuildManifest
 
 __all__ = [
     "Array",

@@ -22,13 +22,13 @@ from typing import Final
 
 import numpy as np
 
+from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.tensors import context_name
 from intaglio.engine import Array, DeviceArray, Refittable
 from intaglio.errors import EngineMismatch, IntaglioError, LoraRefused, SwapFailed
 from intaglio.lora_files import Component, LoraFile, layer_table, lora_file_from_bytes
 from intaglio.lora_layers import Part
 from intaglio.lora_merge import LoraMerge, Recipe, Term, groups, largest_value
-from intaglio.manifest import BuildManifest
 from intaglio.served_loras import LoraStore, ResolvedLora, set_digest, set_text
 from intaglio.tensor_files import TensorFile, map_tensor_file
 

@@ -16,6 +16,7 @@ from typing import Final, Literal
 
 import numpy as np
 
+from intaglio.builds.manifest import BuildManifest
 from intaglio.card import read_card_memory
 from intaglio.contract.config import Deployment, Profiles
 from intaglio.contract.tensors import (
@@ -29,7 +30,6 @@ from intaglio.contract.tensors import (
     network_spec,
 )
 from intaglio.errors import ConfigError
-from intaglio.manifest import BuildManifest
 from intaglio.tiles import decoded_sizes
 
 __all__ = [

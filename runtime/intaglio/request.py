@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from intaglio import __version__
+from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.models import CONTROL_KEYS, LARGEST_LORA_WEIGHT, REGISTRY_ID, SDXL, Port, numpy_type
 from intaglio.errors import InvalidRequest
-from intaglio.manifest import BuildManifest
 from intaglio.served_loras import ResolvedLora, ServedLoras
 
 __all__ = [

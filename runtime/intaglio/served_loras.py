@@ -16,10 +16,10 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
+from intaglio.builds.manifest import content_key, write_json
 from intaglio.contract.identifiers import RegistryId
 from intaglio.contract.lora_registry import Kind, LoraRegistry, LoraWeight, TriggerWord, check_presets
 from intaglio.errors import BuildError, ConfigError, LoraRefused
-from intaglio.manifest import content_key, write_json
 from intaglio.whole_files import storage_problem, write_whole
 
 __all__ = ["LORAS_FOLDER", "LoraStore", "ResolvedLora", "ServedLora", "ServedLoras", "set_digest", "set_from_json", "set_text"]

@@ -22,12 +22,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+from intaglio.builds.manifest import MANIFEST_NAME, BuildManifest, read_manifest
 from intaglio.contract.models import DIFFUSE, POSTPROCESS, PREPROCESS, ModelSpec
 from intaglio.engine import Array
 from intaglio.errors import Cancelled, ConfigError, EngineMismatch, IntaglioError, QueueFull, triton_code_of
 from intaglio.lora_metrics import LoraMetrics
 from intaglio.lora_switch import LoraSwitch
-from intaglio.manifest import MANIFEST_NAME, BuildManifest, read_manifest
 from intaglio.served_loras import set_digest, set_from_json
 from intaglio.turnstile import Turnstile
 

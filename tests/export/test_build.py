@@ -21,11 +21,11 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from intaglio.build_parts import BuildHold, locked_unless_held
+from intaglio.builds.holds import BuildHold, locked_unless_held
+from intaglio.builds.manifest import check_files, file_digest, read_manifest
 from intaglio.contract.config import load_deployment
 from intaglio.contract.tensors import network_spec
 from intaglio.errors import BuildError, ConfigError, EngineMismatch, MissingExtra
-from intaglio.manifest import check_files, file_digest, read_manifest
 from intaglio.onnxruntime_engine import OnnxRuntimeBackend
 from intaglio_export import compile as compiling
 from intaglio_export import plan as planning

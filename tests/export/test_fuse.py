@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from intaglio.builds.manifest import file_digest
 from intaglio.errors import BuildError
-from intaglio.manifest import file_digest
 from intaglio_export.fuse import FUSABLE, LoraChoice, fuse_loras, lora_set_digest
 from intaglio_export.weights import Weights, load_network
 

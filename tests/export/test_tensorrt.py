@@ -11,9 +11,9 @@ from pathlib import Path
 import diffusers
 import pytest
 
+from intaglio.builds.manifest import check_files, read_record
 from intaglio.contract.config import Swap, load_deployment
 from intaglio.errors import ConfigError
-from intaglio.manifest import check_files, read_record
 from intaglio.tensor_files import map_tensor_file
 from intaglio_export.compile import CompileJob, Platform, _TensorRT, compile_network, is_swapped
 from intaglio_export.graphs import wrap_network

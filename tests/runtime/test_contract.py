@@ -13,6 +13,18 @@ import pytest
 import yaml
 
 from intaglio import errors
+from intaglio.builds.manifest import (
+    FileDigest,
+    StageRecord,
+    check_files,
+    content_key,
+    file_digest,
+    read_manifest,
+    stale_reason,
+    write_json,
+    write_manifest,
+    write_record,
+)
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.contract.models import ENSEMBLE_STEPS, MODELS, SDXL, model_spec
 from intaglio.contract.tensors import (
@@ -26,18 +38,6 @@ from intaglio.contract.tensors import (
     profiles,
 )
 from intaglio.errors import ConfigError, EngineMismatch, InvalidRequest, single_line, triton_code_of
-from intaglio.manifest import (
-    FileDigest,
-    StageRecord,
-    check_files,
-    content_key,
-    file_digest,
-    read_manifest,
-    stale_reason,
-    write_json,
-    write_manifest,
-    write_record,
-)
 from intaglio.solvers import SOLVERS
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from benchmarks.case import psnr
+from intaglio.builds.manifest import FileDigest
 from intaglio.engine import Array
 from intaglio.errors import EngineMismatch, IntaglioError, InvalidRequest
-from intaglio.manifest import FileDigest
 from intaglio.stages.diffuse import ControlPlan, Diffuse, active_controls, image_passes
 from intaglio.stages.preprocess import Preprocess
 

@@ -10,10 +10,10 @@ import yaml
 from typer.testing import CliRunner
 
 from intaglio import doctor, memory
+from intaglio.builds.manifest import FileDigest, NetworkFile
 from intaglio.card import CardMemory, PeakWatch
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import ConfigError
-from intaglio.manifest import FileDigest, NetworkFile
 from intaglio.memory import GIB, MIB, check_memory, check_memory_beside, predict_memory, remedies
 
 from .conftest import Tiny

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from intaglio.builds.manifest import write_manifest
 from intaglio.contract.models import ENSEMBLE_STEPS, MODELS, POSTPROCESS
-from intaglio.manifest import write_manifest
 from intaglio.triton_layer import DiffuseModel, PostprocessModel, PreprocessModel, StageModel
 from intaglio.turnstile import Turnstile
 

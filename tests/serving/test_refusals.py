@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from intaglio.builds.manifest import read_manifest, write_manifest
 from intaglio.contract.config import Deployment
 from intaglio.errors import IntaglioError
-from intaglio.manifest import read_manifest, write_manifest
 from intaglio.serving.process import Endpoints
 from intaglio.serving.server import REPOSITORY, Server
 

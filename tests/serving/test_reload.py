@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from intaglio.builds.manifest import read_manifest
 from intaglio.cli import main
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.contract.models import MODELS
 from intaglio.errors import ConfigError, Unavailable
-from intaglio.manifest import read_manifest
 from intaglio.serving.process import Endpoints
 from intaglio.serving.server import REPOSITORY, Restarts, Server
 from intaglio_client import Client

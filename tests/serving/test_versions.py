@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from intaglio.build_parts import BuildHold
+from intaglio.builds.holds import BuildHold
+from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.config import Defaults, Execution, Limits, Profiles
 from intaglio.contract.tensors import Architecture, Residual
 from intaglio.errors import Unavailable
-from intaglio.manifest import BuildManifest
 from intaglio.serving import change as changing
 from intaglio.serving import versions as versioning
 from intaglio.serving.change import VersionChange
@@ -69,7 +69,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
         monkeypatch.setattr(versioning, "write_whole", fail)
-        monkeypatch.setattr("intaglio.manifest.write_whole", fail)
+        monkeypatch.setattr("intaglio.builds.manifest.write_whole", fail)
 
     return fill
 

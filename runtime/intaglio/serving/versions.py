@@ -19,10 +19,10 @@ from typing import Any, Final
 from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc import model_config_pb2
 
-from intaglio.build_parts import BuildHold
+from intaglio.builds.holds import BuildHold
+from intaglio.builds.manifest import BuildManifest, read_manifest, write_manifest
 from intaglio.contract.models import DIFFUSE
 from intaglio.errors import EngineMismatch, Unavailable
-from intaglio.manifest import BuildManifest, read_manifest, write_manifest
 from intaglio.triton_layer import BUILD_KEY_PARAMETER
 from intaglio.whole_files import storage_problem, write_whole
 

@@ -25,6 +25,8 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from intaglio.builds.file_checks import FileChecks
+from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.models import DIFFUSE
 from intaglio.contract.tensors import (
     LORA_MERGE,
@@ -38,10 +40,8 @@ from intaglio.contract.tensors import (
 )
 from intaglio.engine import Array, Backend, Bound, DeviceArray, Engine, HostCall, WeightsOfSeveral, allocate_tensors, open_backend
 from intaglio.errors import EngineMismatch, IntaglioError, InvalidRequest
-from intaglio.file_checks import FileChecks
 from intaglio.lora_merge import LoraMerge
 from intaglio.lora_switch import SWAPPED, LoraSwitch, SwapLayers, network_of_weight, open_layers
-from intaglio.manifest import BuildManifest
 from intaglio.recently_used import RecentlyUsed
 from intaglio.request import Tensors, read_tensors, scalar, string_tensor
 from intaglio.served_loras import LORAS_FOLDER, LoraStore, ResolvedLora, set_from_json, set_text

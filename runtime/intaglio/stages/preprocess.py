@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from intaglio.builds.manifest import BuildManifest, check_files
 from intaglio.engine import Array
 from intaglio.errors import MissingExtra
 from intaglio.images import decode_image
-from intaglio.manifest import BuildManifest, check_files
 from intaglio.noise import TorchCpuGenerator
 from intaglio.openpose import draw_pose, load_pose
 from intaglio.prompt import PromptTokenizer, align_chunks, encode_prompt

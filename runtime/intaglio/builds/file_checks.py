@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from intaglio.manifest import FileDigest, check_files
+from intaglio.builds.manifest import FileDigest, check_files
 
 __all__ = ["FileChecks"]
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from intaglio.manifest import BuildManifest
+from intaglio.builds.manifest import BuildManifest
 
 __all__ = ["PARTS", "BuildHold", "listed_files", "locked_unless_held"]
 
