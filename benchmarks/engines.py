@@ -21,11 +21,11 @@ from intaglio.builds.manifest import BuildManifest
 from intaglio.card import PeakWatch
 from intaglio.contract.tensors import axis_sizes, context_name, controlnet_name, network_spec
 from intaglio.engine import Array, Backend, Bound, Engine, allocate_tensors, open_backend
+from intaglio.sampling.tiles import latent_tiling
 from intaglio.serving.server import check_build
 from intaglio.stages.diffuse import Diffuse
 from intaglio.stages.postprocess import postprocess
 from intaglio.stages.preprocess import Preprocess
-from intaglio.tiles import latent_tiling
 from intaglio_client import Control, Parameters
 from intaglio_client.parameters import tensors_from_parameters
 

@@ -38,7 +38,7 @@ from intaglio.contract.tensors import (
 from intaglio.errors import BuildError, ConfigError
 from intaglio.lora_files import Component
 from intaglio.lora_switch import SWAPPED, SWAPPED_NETWORKS
-from intaglio.tiles import decoded_sizes
+from intaglio.sampling.tiles import decoded_sizes
 from intaglio_export.compile import ENGINE_FILES, CompileJob, Platform, compile_network
 from intaglio_export.fuse import FUSABLE, LoraChoice
 from intaglio_export.stages import Stage, StageStore

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from intaglio.builds.manifest import content_key
 from intaglio.errors import BuildError
-from intaglio.noise import TorchCpuGenerator
+from intaglio.sampling.noise import TorchCpuGenerator
 
 if TYPE_CHECKING:
     import torch

@@ -30,7 +30,7 @@ from intaglio.contract.tensors import (
     network_spec,
 )
 from intaglio.errors import ConfigError
-from intaglio.tiles import decoded_sizes
+from intaglio.sampling.tiles import decoded_sizes
 
 __all__ = [
     "GIB",

@@ -16,7 +16,7 @@ from rich.console import Console
 from benchmarks.case import Case, Stopwatch, load_case, psnr
 from benchmarks.eager import Meter, first_noise, make_image, make_pipeline, meter_stages, time_cfg_steps
 from benchmarks.engines import run_image
-from intaglio.noise import diffusers_noise
+from intaglio.sampling.noise import diffusers_noise
 from intaglio.serving.server import check_build
 from intaglio.stages.diffuse import Diffuse
 from intaglio.stages.preprocess import Preprocess

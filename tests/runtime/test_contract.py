@@ -38,7 +38,7 @@ from intaglio.contract.tensors import (
     profiles,
 )
 from intaglio.errors import ConfigError, EngineMismatch, InvalidRequest, single_line, triton_code_of
-from intaglio.solvers import SOLVERS
+from intaglio.sampling.solvers import SOLVERS
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from intaglio.noise import SEED_RANGE, TorchCpuGenerator, diffusers_noise
+from intaglio.sampling.noise import SEED_RANGE, TorchCpuGenerator, diffusers_noise
 
 TOLERANCE = 1e-6
 SEEDS = [0, 1, 42, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**63 - 1, 2**63, 2**64 - 1, -1, -2, -(2**31), -(2**63)]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from intaglio.solvers import SOLVERS
+from intaglio.sampling.solvers import SOLVERS
 from intaglio.stages.diffuse import Diffuse
 from intaglio.stages.preprocess import Preprocess
 

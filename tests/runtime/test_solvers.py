@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from intaglio.errors import ConfigError, InvalidRequest
-from intaglio.solvers import SOLVERS, SchedulerConfig, SolverTable, advance_state, initial_state, solver_table
+from intaglio.sampling.solvers import SOLVERS, SchedulerConfig, SolverTable, advance_state, initial_state, solver_table
 
 from ..parity import SDXL_SCHEDULER, scheduler_for
 

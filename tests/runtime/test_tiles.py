@@ -9,7 +9,7 @@ import pytest
 
 from intaglio.contract.config import Profiles
 from intaglio.memory import SDXL_ARCHITECTURE
-from intaglio.tiles import Tiling, blend_tiles, decoded_sizes, tiling_of
+from intaglio.sampling.tiles import Tiling, blend_tiles, decoded_sizes, tiling_of
 
 
 def cut(picture: np.ndarray, tiling: Tiling) -> list[np.ndarray]:

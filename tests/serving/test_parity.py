@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw
 
 from intaglio.contract.config import Deployment
 from intaglio.openpose import draw_pose, load_pose, pose_names
+from intaglio.sampling.solvers import SOLVERS
 from intaglio.serving.server import Server
-from intaglio.solvers import SOLVERS
 from intaglio_client import Client, Control
 
 from ..parity import psnr, scheduler_for

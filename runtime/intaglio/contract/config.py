@@ -117,7 +117,7 @@ class Profiles(Strict):
     """Most chunks of 75 words a prompt may take."""
     decoder_pixels: int | None = Field(default=None, ge=1024)
     """Most pixels of an image that the VAE decodes at once; larger sizes are decoded in tiles, whose colours differ
-    (`intaglio.tiles`). Absent: all are decoded whole, which takes 1.26 GiB of activations for 1024x1024."""
+    (`intaglio.sampling.tiles`). Absent: all are decoded whole, which takes 1.26 GiB of activations for 1024x1024."""
 
     @field_validator("sizes")
     @classmethod

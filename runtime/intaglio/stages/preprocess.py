@@ -26,13 +26,13 @@ from intaglio.builds.manifest import BuildManifest, check_files
 from intaglio.engine import Array
 from intaglio.errors import MissingExtra
 from intaglio.images import decode_image
-from intaglio.noise import TorchCpuGenerator
 from intaglio.openpose import draw_pose, load_pose
 from intaglio.prompt import PromptTokenizer, align_chunks, encode_prompt
 from intaglio.recently_used import RecentlyUsed
 from intaglio.request import ControlRequest, Request, Tensors, read_request, request_metadata, string_tensor
+from intaglio.sampling.noise import TorchCpuGenerator
+from intaglio.sampling.solvers import SolverTable, initial_state, solver_table
 from intaglio.served_loras import LORAS_FOLDER, LoraStore
-from intaglio.solvers import SolverTable, initial_state, solver_table
 
 __all__ = ["Preprocess"]
 

@@ -1,0 +1,1 @@
+"""The mathematics of sampling: pure functions of arrays."""
