@@ -25,7 +25,7 @@ from PIL import Image
 
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import ConfigError
-from intaglio.openpose import draw_pose, load_pose
+from intaglio.imaging.openpose import draw_pose, load_pose
 
 __all__ = [
     "PASSES",

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from intaglio.openpose import draw_pose
+from intaglio.imaging.openpose import draw_pose
 from miniature import palette
 from miniature.architecture import CONTROL_TYPES
 from miniature.backgrounds import BACKGROUNDS, SIZE, paint_background
@@ -59,7 +59,7 @@ class Scene:
 
     @property
     def people(self) -> NDArray[np.float64]:
-        """[1, 18, 3] keypoints in fractions of the canvas and confidence 1, as `intaglio.openpose.draw_pose` takes them."""
+        """[1, 18, 3] keypoints in fractions of the canvas and confidence 1, as `intaglio.imaging.openpose.draw_pose` takes them."""
         one: NDArray[np.float64] = np.concatenate([self.keypoints / SIZE, np.ones((18, 1))], 1)
         return one[None]
 

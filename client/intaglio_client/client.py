@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 from intaglio.contract.models import SDXL, ModelSpec
 from intaglio.errors import InvalidRequest
-from intaglio.images import read_metadata
+from intaglio.imaging.images import read_metadata
 from intaglio_client.errors import ServerError, error_from_exception
 from intaglio_client.image import Image
 from intaglio_client.parameters import Parameters, parameters_from_metadata, tensors_from_parameters

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from intaglio.openpose import load_pose, pose_names, read_pose
+from intaglio.imaging.openpose import load_pose, pose_names, read_pose
 from miniature.captions import VERBS
 from miniature.skeleton import CANVAS, FAMILIES, INDEX, Pose, keypoints_from_pose, library, library_files, place, write_library
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from intaglio.errors import ConfigError, InvalidRequest
-from intaglio.openpose import COLORS, LIMB_BRIGHTNESS, LIMBS, draw_pose, load_pose, pose_names, read_pose
+from intaglio.imaging.openpose import COLORS, LIMB_BRIGHTNESS, LIMBS, draw_pose, load_pose, pose_names, read_pose
 
 
 def document(*people: dict[int, tuple[float, float]], width: int = 200, height: int = 100) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from intaglio import png
-from intaglio.png import png_from_pixels
+from intaglio.imaging import png
+from intaglio.imaging.png import png_from_pixels
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (63, 5), (64, 64), (65, 7), (200, 136)])

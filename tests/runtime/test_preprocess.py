@@ -16,7 +16,7 @@ from PIL import Image
 
 from intaglio.builds.manifest import FileDigest, FusedLora
 from intaglio.errors import EngineMismatch, InvalidRequest
-from intaglio.images import decode_image, encode_image, read_metadata
+from intaglio.imaging.images import decode_image, encode_image, read_metadata
 from intaglio.stages.postprocess import postprocess
 from intaglio.stages.preprocess import Preprocess
 

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from intaglio.contract.config import Deployment
-from intaglio.images import read_metadata
+from intaglio.imaging.images import read_metadata
 from intaglio_client.demo import LORA, POSE, PROMPT
 from miniature import palette, rules
 

@@ -19,7 +19,7 @@ from tritonclient.utils import InferenceServerException
 
 from intaglio.cli import main
 from intaglio.contract.models import SDXL, Port
-from intaglio.images import read_metadata
+from intaglio.imaging.images import read_metadata
 from intaglio.serving.server import Server
 from intaglio_client import Client, Control, DeadlineExceeded, InvalidRequest, Lora, QueueFull
 

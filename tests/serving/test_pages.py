@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from intaglio.images import read_metadata
+from intaglio.imaging.images import read_metadata
 from intaglio.serving.server import Server
 
 from ..pages import ROOT, blocks

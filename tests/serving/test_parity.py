@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from intaglio.contract.config import Deployment
-from intaglio.openpose import draw_pose, load_pose, pose_names
+from intaglio.imaging.openpose import draw_pose, load_pose, pose_names
 from intaglio.sampling.solvers import SOLVERS
 from intaglio.serving.server import Server
 from intaglio_client import Client, Control

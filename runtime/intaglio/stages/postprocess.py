@@ -8,7 +8,7 @@ from typing import Any
 
 from intaglio.contract.models import POSTPROCESS
 from intaglio.engine import Array
-from intaglio.images import encode_image
+from intaglio.imaging.images import encode_image
 from intaglio.request import Tensors, read_tensors, string_tensor
 
 __all__ = ["postprocess"]

@@ -25,8 +25,8 @@ from PIL import Image
 from intaglio.builds.manifest import BuildManifest, check_files
 from intaglio.engine import Array
 from intaglio.errors import MissingExtra
-from intaglio.images import decode_image
-from intaglio.openpose import draw_pose, load_pose
+from intaglio.imaging.images import decode_image
+from intaglio.imaging.openpose import draw_pose, load_pose
 from intaglio.prompt import PromptTokenizer, align_chunks, encode_prompt
 from intaglio.recently_used import RecentlyUsed
 from intaglio.request import ControlRequest, Request, Tensors, read_request, request_metadata, string_tensor

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from intaglio.contract.models import METADATA_KEY
 from intaglio.errors import InvalidRequest
-from intaglio.png import png_from_pixels
+from intaglio.imaging.png import png_from_pixels
 
 __all__ = ["decode_image", "encode_image", "read_metadata"]
 
