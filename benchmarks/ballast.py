@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import typer
 
-from intaglio.card import read_card_memory
+from intaglio.engines.card import read_card_memory
 from intaglio.errors import ConfigError
 
 _GRAIN: Final = 2 * 2**20

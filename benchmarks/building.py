@@ -16,7 +16,7 @@ import typer
 
 from benchmarks.case import Case
 from benchmarks.results import write_part
-from intaglio.card import PeakWatch
+from intaglio.engines.card import PeakWatch
 from intaglio_export.build import BuildOptions, build_deployment
 from intaglio_export.stages import StageOutcome
 

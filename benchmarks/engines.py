@@ -18,9 +18,9 @@ from PIL import Image
 from benchmarks.case import Case, Stopwatch, time_passes
 from benchmarks.results import write_part
 from intaglio.builds.manifest import BuildManifest
-from intaglio.card import PeakWatch
 from intaglio.contract.tensors import axis_sizes, context_name, controlnet_name, network_spec
-from intaglio.engine import Array, Backend, Bound, Engine, allocate_tensors, open_backend
+from intaglio.engines.card import PeakWatch
+from intaglio.engines.interface import Array, Backend, Bound, Engine, allocate_tensors, open_backend
 from intaglio.sampling.tiles import latent_tiling
 from intaglio.serving.server import check_build
 from intaglio.stages.diffuse import Diffuse

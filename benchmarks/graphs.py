@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from benchmarks.case import time_passes
 from intaglio.contract.config import Deployment
-from intaglio.engine import Array, allocate_tensors
+from intaglio.engines.interface import Array, allocate_tensors
 from intaglio_export.compile import ENGINE_FILES, CompileJob, compile_network, resolve_platform
 from intaglio_export.graphs import example_inputs, export_network
 from intaglio_export.plan import ONNX_FILE, Plan

@@ -28,11 +28,11 @@ from benchmarks.case import psnr, spread
 from benchmarks.lora_files import LORAS, RETRAINED, LoraCase, config_of, prepare, use_in_fused
 from benchmarks.results import read_part, write_part
 from intaglio.builds.manifest import BuildManifest, read_manifest
-from intaglio.card import PeakWatch
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.contract.models import SDXL, numpy_type
 from intaglio.contract.tensors import context_name
-from intaglio.engine import Array
+from intaglio.engines.card import PeakWatch
+from intaglio.engines.interface import Array
 from intaglio.errors import IntaglioError
 from intaglio.lora_merge import LoraMerge
 from intaglio.lora_switch import LoraSwitch, network_of_weight, open_layers

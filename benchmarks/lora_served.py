@@ -21,8 +21,8 @@ from benchmarks.lora_files import LORAS, RETRAINED, LoraCase, config_of, lora_fi
 from benchmarks.lora_parts import PROMPT
 from benchmarks.results import write_part
 from intaglio.builds.manifest import read_manifest
-from intaglio.card import PeakWatch
 from intaglio.contract.config import load_deployment
+from intaglio.engines.card import PeakWatch
 from intaglio.errors import IntaglioError
 from intaglio.lora_switch import open_layers
 from intaglio.served_loras import LORAS_FOLDER, LoraStore

@@ -28,7 +28,7 @@ from benchmarks.lora_report import FIGURES, markdown_of, show
 from benchmarks.results import describe_machine, read_part
 from benchmarks.side_by_side import ROOT, STAND_IN, Part, due_parts, run_part, wanted_parts
 from intaglio.builds.manifest import write_json
-from intaglio.card import read_card_memory
+from intaglio.engines.card import read_card_memory
 
 __all__ = ["PARTS", "gather", "write_results"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from intaglio.builds.manifest import write_json
-from intaglio.card import card_description, read_card_memory
+from intaglio.engines.card import card_description, read_card_memory
 
 __all__ = ["describe_machine", "read_json", "read_part", "write_part"]
 

@@ -14,7 +14,7 @@ import typer
 from benchmarks.case import Case, Stopwatch, end_orderly_on_terminate, spread
 from benchmarks.engines import parameters_of
 from benchmarks.results import write_part
-from intaglio.card import PeakWatch
+from intaglio.engines.card import PeakWatch
 from intaglio.errors import ConfigError
 from intaglio.memory import GIB, check_memory, predict_memory
 from intaglio.serving.process import Endpoints

@@ -25,7 +25,7 @@ from benchmarks.case import Case, load_case, psnr, write_case_configs
 from benchmarks.report import chart_of, markdown_of
 from benchmarks.results import describe_machine, read_part, write_part
 from intaglio.builds.manifest import write_json
-from intaglio.card import PeakWatch, read_card_memory
+from intaglio.engines.card import PeakWatch, read_card_memory
 from intaglio.errors import ConfigError
 
 ROOT: Final = Path(__file__).resolve().parents[1]

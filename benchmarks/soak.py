@@ -20,7 +20,7 @@ from benchmarks.case import Case, Stopwatch, end_orderly_on_terminate
 from benchmarks.engines import parameters_of
 from benchmarks.results import write_part
 from benchmarks.served import open_server
-from intaglio.card import read_card_memory
+from intaglio.engines.card import read_card_memory
 from intaglio_client import Client, Parameters
 
 _SETTLED: Final = 0.25

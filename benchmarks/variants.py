@@ -21,7 +21,7 @@ from torch.nn import functional
 from benchmarks.case import Case
 from benchmarks.graphs import Workbench
 from benchmarks.results import write_part
-from intaglio.engine import Array
+from intaglio.engines.interface import Array
 from intaglio_export.verify import relative_error
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from intaglio.contract.tensors import NetworkSpec
-from intaglio.engine import Array
+from intaglio.engines.interface import Array
 from intaglio.tensorrt_engine import TensorRTEngine
 
 

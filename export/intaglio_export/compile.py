@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from intaglio.contract.config import Deployment, Swap
 from intaglio.contract.tensors import LORA_MERGE, NetworkSpec, Precision, Profile
+from intaglio.engines.onnxruntime import initializers
 from intaglio.errors import BuildError, ConfigError, MissingExtra
-from intaglio.onnxruntime_engine import initializers
 from intaglio.tensorrt_engine import import_tensorrt, tensorrt_logger
 
 if TYPE_CHECKING:

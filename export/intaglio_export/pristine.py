@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from intaglio.contract.config import Swap
+from intaglio.engines.onnxruntime import initializers
 from intaglio.errors import BuildError
 from intaglio.lora_files import layer_table
-from intaglio.onnxruntime_engine import initializers
 from intaglio_export.compile import is_swapped
 
 __all__ = ["write_pristine"]

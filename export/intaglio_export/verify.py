@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from intaglio.contract.tensors import NetworkSpec, Precision, Profile
-from intaglio.engine import Array, Backend, HostCall
+from intaglio.engines.interface import Array, Backend, HostCall
 from intaglio.errors import BuildError
 from intaglio_export.compile import Platform
 
@@ -57,7 +57,7 @@ def open_verification_backend(platform: Platform, *, threads: int) -> Iterator[B
     """The backend that serves `platform`'s engines."""
     backend: Backend
     if platform.runtime == "onnxruntime":
-        from intaglio.onnxruntime_engine import OnnxRuntimeBackend
+        from intaglio.engines.onnxruntime import OnnxRuntimeBackend
 
         backend = OnnxRuntimeBackend(threads=threads)
     else:

@@ -24,7 +24,7 @@ import numpy as np
 
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.tensors import context_name
-from intaglio.engine import Array, DeviceArray, Refittable
+from intaglio.engines.interface import Array, DeviceArray, Refittable
 from intaglio.errors import EngineMismatch, IntaglioError, LoraRefused, SwapFailed
 from intaglio.lora_files import Component, LoraFile, layer_table, lora_file_from_bytes
 from intaglio.lora_layers import Part

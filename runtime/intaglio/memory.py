@@ -17,7 +17,6 @@ from typing import Final, Literal
 import numpy as np
 
 from intaglio.builds.manifest import BuildManifest
-from intaglio.card import read_card_memory
 from intaglio.contract.config import Deployment, Profiles
 from intaglio.contract.tensors import (
     Architecture,
@@ -29,6 +28,7 @@ from intaglio.contract.tensors import (
     network_kind,
     network_spec,
 )
+from intaglio.engines.card import read_card_memory
 from intaglio.errors import ConfigError
 from intaglio.sampling.tiles import decoded_sizes
 

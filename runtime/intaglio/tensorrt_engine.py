@@ -23,7 +23,7 @@ import numpy as np
 
 from intaglio.builds.manifest import RUNTIME_CACHE_NAME
 from intaglio.contract.tensors import LORA_MERGE, AxisSizes, NetworkSpec, Precision
-from intaglio.engine import Array, DeviceArray, check_bindings, check_tensors
+from intaglio.engines.interface import Array, DeviceArray, check_bindings, check_tensors
 from intaglio.errors import EngineMismatch, IntaglioError, MissingExtra, Unavailable
 from intaglio.whole_files import storage_problem, write_whole
 

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Final
 
 from intaglio.builds.manifest import MANIFEST_NAME, BuildManifest, read_manifest
 from intaglio.contract.models import DIFFUSE, POSTPROCESS, PREPROCESS, ModelSpec
-from intaglio.engine import Array
+from intaglio.engines.interface import Array
 from intaglio.errors import Cancelled, ConfigError, EngineMismatch, IntaglioError, QueueFull, triton_code_of
 from intaglio.lora_metrics import LoraMetrics
 from intaglio.lora_switch import LoraSwitch

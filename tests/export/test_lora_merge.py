@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from intaglio.contract.tensors import LARGEST_RANK, LORA_MERGE, Precision, network_spec, profiles
+from intaglio.engines.onnxruntime import OnnxRuntimeBackend
 from intaglio.lora_merge import LoraMerge, Recipe, Term, groups, largest_value
 from intaglio.memory import SDXL_ARCHITECTURE
-from intaglio.onnxruntime_engine import OnnxRuntimeBackend
 from intaglio_export.compile import ENGINE_FILES, CompileJob, Platform, compile_network
 from intaglio_export.graphs import LoraMerge as MergeNetwork
 from intaglio_export.graphs import export_network

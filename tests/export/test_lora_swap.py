@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from intaglio.contract.tensors import Precision
-from intaglio.engine import Array
+from intaglio.engines.interface import Array
+from intaglio.engines.onnxruntime import HostArray
 from intaglio.errors import EngineMismatch, IntaglioError, SwapFailed
 from intaglio.lora_merge import LoraMerge
 from intaglio.lora_switch import SWAPPED, LoraSwitch, SwapLayers
-from intaglio.onnxruntime_engine import HostArray
 from intaglio.served_loras import LoraStore, ResolvedLora, set_digest
 from intaglio.tensor_files import map_tensor_file
 from intaglio_export.fuse import FUSABLE

@@ -18,8 +18,8 @@ from intaglio.builds.manifest import BuildManifest, NetworkFile, file_digest
 from intaglio.contract.config import Defaults, Execution, Limits, Profiles
 from intaglio.contract.models import SDXL, numpy_type
 from intaglio.contract.tensors import AxisSizes, NetworkSpec, Precision, architecture_from_configs, context_name, controlnet_name
-from intaglio.engine import Array, DeviceArray, check_bindings
-from intaglio.onnxruntime_engine import OnnxRuntimeBackend
+from intaglio.engines.interface import Array, DeviceArray, check_bindings
+from intaglio.engines.onnxruntime import OnnxRuntimeBackend
 from intaglio_export.graphs import wrap_network
 from intaglio_export.plan import component_of
 

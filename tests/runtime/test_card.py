@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from intaglio import card
+from intaglio.engines import card
 
 ADDRESSES = {b"0000:1A:00.0": 7, b"0000:9D:00.0": 40}
 """GiB used of each card, by bus address."""

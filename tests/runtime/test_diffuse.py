@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.case import psnr
 from intaglio.builds.manifest import FileDigest
-from intaglio.engine import Array
+from intaglio.engines.interface import Array
 from intaglio.errors import EngineMismatch, IntaglioError, InvalidRequest
 from intaglio.stages.diffuse import ControlPlan, Diffuse, active_controls, image_passes
 from intaglio.stages.preprocess import Preprocess

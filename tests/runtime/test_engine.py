@@ -13,9 +13,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from intaglio.contract.tensors import NetworkSpec, Precision, TensorSpec
-from intaglio.engine import HostCall, WeightsOfSeveral, allocate_tensors, check_tensors
+from intaglio.engines.interface import HostCall, WeightsOfSeveral, allocate_tensors, check_tensors
+from intaglio.engines.onnxruntime import OnnxRuntimeBackend
 from intaglio.errors import EngineMismatch, MissingExtra
-from intaglio.onnxruntime_engine import OnnxRuntimeBackend
 
 NETWORK = NetworkSpec(
     "toy",

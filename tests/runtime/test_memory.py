@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from intaglio import doctor, memory
 from intaglio.builds.manifest import FileDigest, NetworkFile
-from intaglio.card import CardMemory, PeakWatch
 from intaglio.contract.config import Deployment, load_deployment
+from intaglio.engines.card import CardMemory, PeakWatch
 from intaglio.errors import ConfigError
 from intaglio.memory import GIB, MIB, check_memory, check_memory_beside, predict_memory, remedies
 
@@ -183,13 +183,13 @@ def test_peak_watch(monkeypatch: pytest.MonkeyPatch) -> None:
         last[0] = next(readings, last[0])
         return CardMemory(total=16, used=last[0], free=16 - last[0])
 
-    monkeypatch.setattr("intaglio.card.read_card_memory", reading)
-    monkeypatch.setattr("intaglio.card._EVERY_SECONDS", 0.001)
+    monkeypatch.setattr("intaglio.engines.card.read_card_memory", reading)
+    monkeypatch.setattr("intaglio.engines.card._EVERY_SECONDS", 0.001)
     with PeakWatch() as watch:
         while last[0] != 5:
             pass
     assert (watch.peak, watch.taken) == (9, 5)
-    monkeypatch.setattr("intaglio.card.read_card_memory", lambda: None)
+    monkeypatch.setattr("intaglio.engines.card.read_card_memory", lambda: None)
     with PeakWatch() as nothing:
         pass
     assert (nothing.peak, nothing.taken) == (None, None)

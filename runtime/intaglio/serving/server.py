@@ -21,8 +21,8 @@ from typing import Final, Self, TypeVar
 
 from intaglio.builds.holds import BuildHold
 from intaglio.builds.manifest import BuildManifest, read_manifest
-from intaglio.card import CardMemory, read_card_memory
 from intaglio.contract.config import Deployment, load_deployment
+from intaglio.engines.card import CardMemory, read_card_memory
 from intaglio.errors import ConfigError, EngineMismatch, Unavailable
 from intaglio.memory import GIB, Prediction, check_memory, check_memory_beside
 from intaglio.serving.change import ChangeTimes, VersionChange

@@ -38,7 +38,17 @@ from intaglio.contract.tensors import (
     controlnet_name,
     network_spec,
 )
-from intaglio.engine import Array, Backend, Bound, DeviceArray, Engine, HostCall, WeightsOfSeveral, allocate_tensors, open_backend
+from intaglio.engines.interface import (
+    Array,
+    Backend,
+    Bound,
+    DeviceArray,
+    Engine,
+    HostCall,
+    WeightsOfSeveral,
+    allocate_tensors,
+    open_backend,
+)
 from intaglio.errors import EngineMismatch, IntaglioError, InvalidRequest
 from intaglio.lora_merge import LoraMerge
 from intaglio.lora_switch import SWAPPED, LoraSwitch, SwapLayers, network_of_weight, open_layers

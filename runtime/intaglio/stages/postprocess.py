@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from intaglio.contract.models import POSTPROCESS
-from intaglio.engine import Array
+from intaglio.engines.interface import Array
 from intaglio.imaging.images import encode_image
 from intaglio.request import Tensors, read_tensors, string_tensor
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from intaglio.builds.manifest import BuildManifest, check_files
-from intaglio.engine import Array
+from intaglio.engines.interface import Array
 from intaglio.errors import MissingExtra
 from intaglio.imaging.images import decode_image
 from intaglio.imaging.openpose import draw_pose, load_pose

@@ -168,7 +168,7 @@ def open_backend(manifest: BuildManifest) -> Backend:
     """
     match manifest.runtime:
         case "onnxruntime":
-            from intaglio.onnxruntime_engine import OnnxRuntimeBackend
+            from intaglio.engines.onnxruntime import OnnxRuntimeBackend
 
             return OnnxRuntimeBackend(threads=manifest.execution.threads, rebuild=manifest.rebuild)
         case "tensorrt-rtx" | "tensorrt":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from intaglio.contract.tensors import AxisSizes, NetworkSpec, Precision
-from intaglio.engine import Array, DeviceArray, check_bindings, check_tensors
+from intaglio.engines.interface import Array, DeviceArray, check_bindings, check_tensors
 from intaglio.errors import EngineMismatch, MissingExtra
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""What runs the networks: one interface, ONNX Runtime and TensorRT behind it."""
