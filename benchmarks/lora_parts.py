@@ -34,10 +34,10 @@ from intaglio.contract.tensors import context_name
 from intaglio.engines.card import PeakWatch
 from intaglio.engines.interface import Array
 from intaglio.errors import IntaglioError
-from intaglio.lora_merge import LoraMerge
-from intaglio.lora_switch import LoraSwitch, network_of_weight, open_layers
+from intaglio.loras.merge import LoraMerge
+from intaglio.loras.store import LORAS_FOLDER, LoraStore, ResolvedLora
+from intaglio.loras.switch import LoraSwitch, network_of_weight, open_layers
 from intaglio.request import string_tensor
-from intaglio.served_loras import LORAS_FOLDER, LoraStore, ResolvedLora
 from intaglio.stages.diffuse import Diffuse
 from intaglio.stages.preprocess import Preprocess
 from intaglio_export.build import BuildOptions, build_deployment

@@ -39,7 +39,7 @@ from intaglio.builds.manifest import (
 )
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import BuildError, ConfigError
-from intaglio.lora_switch import SWAPPED
+from intaglio.loras.switch import SWAPPED
 from intaglio.sampling.solvers import SchedulerConfig
 from intaglio.whole_files import storage_problem
 from intaglio_export.compile import ENGINE_FILES, Platform, resolve_platform

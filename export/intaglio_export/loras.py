@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from intaglio.contract.config import Source
 from intaglio.contract.lora_registry import LoraEntry, LoraRegistry, load_registry
 from intaglio.errors import ConfigError, LoraRefused
-from intaglio.lora_files import Component, LayerTable, layer_table, lora_file_from_bytes
-from intaglio.served_loras import LORAS_FOLDER, LoraStore, ServedLoras
-from intaglio.tensor_files import map_tensor_file
+from intaglio.loras.files import Component, LayerTable, layer_table, lora_file_from_bytes
+from intaglio.loras.store import LORAS_FOLDER, LoraStore, ServedLoras
+from intaglio.loras.tensor_files import map_tensor_file
 from intaglio_export.weights import Base, find_base
 
 if TYPE_CHECKING:

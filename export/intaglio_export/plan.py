@@ -36,8 +36,8 @@ from intaglio.contract.tensors import (
     without_context,
 )
 from intaglio.errors import BuildError, ConfigError
-from intaglio.lora_files import Component
-from intaglio.lora_switch import SWAPPED, SWAPPED_NETWORKS
+from intaglio.loras.files import Component
+from intaglio.loras.switch import SWAPPED, SWAPPED_NETWORKS
 from intaglio.sampling.tiles import decoded_sizes
 from intaglio_export.compile import ENGINE_FILES, CompileJob, Platform, compile_network
 from intaglio_export.fuse import FUSABLE, LoraChoice

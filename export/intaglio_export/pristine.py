@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from intaglio.contract.config import Swap
 from intaglio.engines.onnxruntime import initializers
 from intaglio.errors import BuildError
-from intaglio.lora_files import layer_table
+from intaglio.loras.files import layer_table
 from intaglio_export.compile import is_swapped
 
 __all__ = ["write_pristine"]

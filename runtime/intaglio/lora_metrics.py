@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from intaglio.lora_switch import LoraSwitch
+from intaglio.loras.switch import LoraSwitch
 
 __all__ = ["LoraMetrics"]
 

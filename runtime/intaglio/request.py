@@ -24,7 +24,7 @@ from intaglio import __version__
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.models import CONTROL_KEYS, LARGEST_LORA_WEIGHT, REGISTRY_ID, SDXL, Port, numpy_type
 from intaglio.errors import InvalidRequest
-from intaglio.served_loras import ResolvedLora, ServedLoras
+from intaglio.loras.store import ResolvedLora, ServedLoras
 
 __all__ = [
     "ControlRequest",

@@ -27,8 +27,8 @@ from intaglio.contract.models import DIFFUSE, POSTPROCESS, PREPROCESS, ModelSpec
 from intaglio.engines.interface import Array
 from intaglio.errors import Cancelled, ConfigError, EngineMismatch, IntaglioError, QueueFull, triton_code_of
 from intaglio.lora_metrics import LoraMetrics
-from intaglio.lora_switch import LoraSwitch
-from intaglio.served_loras import set_digest, set_from_json
+from intaglio.loras.store import set_digest, set_from_json
+from intaglio.loras.switch import LoraSwitch
 from intaglio.turnstile import Turnstile
 
 __all__ = ["BUILD_KEY_PARAMETER", "BUILD_PARAMETER", "BUILD_VARIABLE", "DiffuseModel", "PostprocessModel", "PreprocessModel", "StageModel"]

@@ -17,7 +17,7 @@ from benchmarks.lora_swap import PARTS, gather
 from benchmarks.results import read_json, write_part
 from intaglio.contract.config import load_deployment
 from intaglio.errors import SwapFailed
-from intaglio.lora_files import LayerTable, lora_file_from_bytes
+from intaglio.loras.files import LayerTable, lora_file_from_bytes
 
 RESULTS = Path(__file__).parents[2] / "benchmarks/results/h200_lora.json"
 TABLE: LayerTable = {

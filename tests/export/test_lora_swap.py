@@ -20,10 +20,10 @@ from intaglio.contract.tensors import Precision
 from intaglio.engines.interface import Array
 from intaglio.engines.onnxruntime import HostArray
 from intaglio.errors import EngineMismatch, IntaglioError, SwapFailed
-from intaglio.lora_merge import LoraMerge
-from intaglio.lora_switch import SWAPPED, LoraSwitch, SwapLayers
-from intaglio.served_loras import LoraStore, ResolvedLora, set_digest
-from intaglio.tensor_files import map_tensor_file
+from intaglio.loras.merge import LoraMerge
+from intaglio.loras.store import LoraStore, ResolvedLora, set_digest
+from intaglio.loras.switch import SWAPPED, LoraSwitch, SwapLayers
+from intaglio.loras.tensor_files import map_tensor_file
 from intaglio_export.fuse import FUSABLE
 from intaglio_export.weights import Weights, load_network
 from intaglio_train.lora_files import Adapter, UnetLevels, kohya_tensors, write_adapter

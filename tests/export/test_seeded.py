@@ -14,7 +14,7 @@ from accelerate import init_empty_weights
 from intaglio.contract.config import Source, load_deployment
 from intaglio.contract.tensors import context_name
 from intaglio.errors import ConfigError
-from intaglio.lora_files import Component, layer_table
+from intaglio.loras.files import Component, layer_table
 from intaglio.memory import PARAMETERS
 from intaglio_export.graphs import cross_attentions
 from intaglio_export.loras import base_layers

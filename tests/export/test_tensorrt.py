@@ -14,7 +14,7 @@ import pytest
 from intaglio.builds.manifest import check_files, read_record
 from intaglio.contract.config import Swap, load_deployment
 from intaglio.errors import ConfigError
-from intaglio.tensor_files import map_tensor_file
+from intaglio.loras.tensor_files import map_tensor_file
 from intaglio_export.compile import CompileJob, Platform, _TensorRT, compile_network, is_swapped
 from intaglio_export.graphs import wrap_network
 from intaglio_export.plan import Plan

@@ -12,9 +12,9 @@ import torch
 from safetensors.numpy import save
 
 from intaglio.errors import LoraRefused
-from intaglio.lora_files import Component, LayerTable, LoraFile, lora_file_from_bytes
-from intaglio.lora_layers import Layer
-from intaglio.tensor_files import TensorFile
+from intaglio.loras.files import Component, LayerTable, LoraFile, lora_file_from_bytes
+from intaglio.loras.layers import Layer
+from intaglio.loras.tensor_files import TensorFile
 
 UNET = {
     "down_blocks.0.resnets.0.conv1": (8, 4, 3, 3),

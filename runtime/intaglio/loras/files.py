@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intaglio.errors import LoraRefused
-from intaglio.lora_layers import Layer, Part
-from intaglio.tensor_files import StoredTensor, TensorFile
+from intaglio.loras.layers import Layer, Part
+from intaglio.loras.tensor_files import StoredTensor, TensorFile
 
 __all__ = ["Component", "LayerTable", "LoraFile", "layer_table", "lora_file_from_bytes"]
 

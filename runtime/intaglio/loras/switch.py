@@ -26,11 +26,11 @@ from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.tensors import context_name
 from intaglio.engines.interface import Array, DeviceArray, Refittable
 from intaglio.errors import EngineMismatch, IntaglioError, LoraRefused, SwapFailed
-from intaglio.lora_files import Component, LoraFile, layer_table, lora_file_from_bytes
-from intaglio.lora_layers import Part
-from intaglio.lora_merge import LoraMerge, Recipe, Term, groups, largest_value
-from intaglio.served_loras import LoraStore, ResolvedLora, set_digest, set_text
-from intaglio.tensor_files import TensorFile, map_tensor_file
+from intaglio.loras.files import Component, LoraFile, layer_table, lora_file_from_bytes
+from intaglio.loras.layers import Part
+from intaglio.loras.merge import LoraMerge, Recipe, Term, groups, largest_value
+from intaglio.loras.store import LoraStore, ResolvedLora, set_digest, set_text
+from intaglio.loras.tensor_files import TensorFile, map_tensor_file
 
 __all__ = [
     "SWAPPED",

@@ -1,0 +1,1 @@
+"""LoRAs: files read, layers computed, sets stored and applied in a running server."""
