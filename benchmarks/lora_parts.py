@@ -37,7 +37,7 @@ from intaglio.errors import IntaglioError
 from intaglio.loras.merge import LoraMerge
 from intaglio.loras.store import LORAS_FOLDER, LoraStore, ResolvedLora
 from intaglio.loras.switch import LoraSwitch, network_of_weight, open_layers
-from intaglio.request import string_tensor
+from intaglio.request.request import string_tensor
 from intaglio.stages.diffuse import Diffuse
 from intaglio.stages.preprocess import Preprocess
 from intaglio_export.build import BuildOptions, build_deployment

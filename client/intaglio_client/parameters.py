@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from intaglio.contract.models import CONTROL_KEYS, SDXL, Port, numpy_type
 from intaglio.errors import InvalidRequest
-from intaglio.request import ControlRequest, LoraRequest
+from intaglio.request.request import ControlRequest, LoraRequest
 
 __all__ = ["POSE", "Control", "Lora", "Parameters", "parameters_from_metadata", "tensors_from_parameters"]
 
@@ -192,7 +192,7 @@ def _checked(kind: type[BaseModel], entry: dict[str, Any], *, field: str) -> dic
         first = error.errors(include_url=False)[0]
         keys = CONTROL_KEYS if kind is ControlRequest else _LORA_KEYS
         where = ".".join([field, *map(str, first["loc"])])
-        raise InvalidRequest(where, first["msg"], allowed=f"{', '.join(keys)} as the table of intaglio.request says") from error
+        raise InvalidRequest(where, first["msg"], allowed=f"{', '.join(keys)} as the table of intaglio.request.request says") from error
     return entry
 
 

@@ -16,7 +16,7 @@ from intaglio.contract.config import load_deployment
 from intaglio.contract.lora_registry import LoraEntry, LoraRegistry, load_registry, write_registry
 from intaglio.errors import BuildError, ConfigError, LoraRefused
 from intaglio.loras.store import LoraStore, ResolvedLora, ServedLora, ServedLoras, set_digest, set_text
-from intaglio.request import absent_trigger_words
+from intaglio.request.request import absent_trigger_words
 from intaglio.turnstile import Turnstile, Waiting, next_index
 
 ROOT = Path(__file__).parents[2]

@@ -54,7 +54,7 @@ from intaglio.loras.merge import LoraMerge
 from intaglio.loras.store import LORAS_FOLDER, LoraStore, ResolvedLora, set_from_json, set_text
 from intaglio.loras.switch import SWAPPED, LoraSwitch, SwapLayers, network_of_weight, open_layers
 from intaglio.recently_used import RecentlyUsed
-from intaglio.request import Tensors, read_tensors, scalar, string_tensor
+from intaglio.request.request import Tensors, read_tensors, scalar, string_tensor
 from intaglio.sampling.tiles import blend_tiles, latent_tiling
 
 __all__ = ["Diffuse", "active_controls", "image_passes"]

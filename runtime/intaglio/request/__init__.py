@@ -1,0 +1,1 @@
+"""A request: its values, and how they are read and checked."""
