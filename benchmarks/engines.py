@@ -23,9 +23,9 @@ from intaglio.engines.card import PeakWatch
 from intaglio.engines.interface import Array, Backend, Bound, Engine, allocate_tensors, open_backend
 from intaglio.sampling.tiles import latent_tiling
 from intaglio.serving.server import check_build
-from intaglio.stages.diffuse import Diffuse
+from intaglio.stages.diffuse.stage import Diffuse
 from intaglio.stages.postprocess import postprocess
-from intaglio.stages.preprocess import Preprocess
+from intaglio.stages.preprocess.stage import Preprocess
 from intaglio_client import Control, Parameters
 from intaglio_client.parameters import tensors_from_parameters
 

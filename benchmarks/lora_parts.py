@@ -38,8 +38,8 @@ from intaglio.loras.merge import LoraMerge
 from intaglio.loras.store import LORAS_FOLDER, LoraStore, ResolvedLora
 from intaglio.loras.switch import LoraSwitch, network_of_weight, open_layers
 from intaglio.request.request import string_tensor
-from intaglio.stages.diffuse import Diffuse
-from intaglio.stages.preprocess import Preprocess
+from intaglio.stages.diffuse.stage import Diffuse
+from intaglio.stages.preprocess.stage import Preprocess
 from intaglio_export.build import BuildOptions, build_deployment
 
 PROMPT: Final = "a person dancing on a beach"

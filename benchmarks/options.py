@@ -34,8 +34,8 @@ from benchmarks.side_by_side import ROOT
 from intaglio.builds.manifest import BuildManifest, write_json
 from intaglio.contract.config import load_deployment
 from intaglio.errors import ConfigError
-from intaglio.stages.diffuse import Diffuse
-from intaglio.stages.preprocess import Preprocess
+from intaglio.stages.diffuse.stage import Diffuse
+from intaglio.stages.preprocess.stage import Preprocess
 from intaglio.whole_files import write_whole
 from intaglio_export.build import BuildOptions, build_deployment
 from intaglio_export.command import ConsoleReporter

@@ -97,7 +97,7 @@ class PreprocessModel(StageModel):
     spec = PREPROCESS
 
     def open_stage(self, manifest: BuildManifest, folder: Path) -> Stage:
-        from intaglio.stages.preprocess import Preprocess
+        from intaglio.stages.preprocess.stage import Preprocess
 
         stage = self._opened.enter_context(Preprocess(manifest, folder))
         return lambda tensors, wanted: stage(tensors)
@@ -126,7 +126,7 @@ class DiffuseModel(StageModel):
             self._thread.start()
 
     def open_stage(self, manifest: BuildManifest, folder: Path) -> Stage:
-        from intaglio.stages.diffuse import Diffuse
+        from intaglio.stages.diffuse.stage import Diffuse
 
         self._overtakes = manifest.execution.lora_overtakes
         self._diffuse = self._opened.enter_context(Diffuse(manifest, folder))

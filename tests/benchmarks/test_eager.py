@@ -18,8 +18,8 @@ from benchmarks.eager import Meter, first_noise, make_image, make_pipeline, mete
 from benchmarks.engines import run_image
 from intaglio.sampling.noise import diffusers_noise
 from intaglio.serving.server import check_build
-from intaglio.stages.diffuse import Diffuse
-from intaglio.stages.preprocess import Preprocess
+from intaglio.stages.diffuse.stage import Diffuse
+from intaglio.stages.preprocess.stage import Preprocess
 from intaglio_export.build import BuildOptions, build_deployment
 from intaglio_export.command import ConsoleReporter
 

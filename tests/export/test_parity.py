@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from intaglio.contract.models import SDXL, numpy_type
-from intaglio.stages.diffuse import Diffuse
-from intaglio.stages.preprocess import Preprocess
+from intaglio.stages.diffuse.stage import Diffuse
+from intaglio.stages.preprocess.stage import Preprocess
 from intaglio_export.build import BuildResult
 
 from ..parity import psnr, scheduler_for

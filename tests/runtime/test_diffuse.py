@@ -15,8 +15,8 @@ from benchmarks.case import psnr
 from intaglio.builds.manifest import FileDigest
 from intaglio.engines.interface import Array
 from intaglio.errors import EngineMismatch, IntaglioError, InvalidRequest
-from intaglio.stages.diffuse import ControlPlan, Diffuse, active_controls, image_passes
-from intaglio.stages.preprocess import Preprocess
+from intaglio.stages.diffuse.stage import ControlPlan, Diffuse, active_controls, image_passes
+from intaglio.stages.preprocess.stage import Preprocess
 
 
 @pytest.fixture

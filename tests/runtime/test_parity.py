@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from intaglio.sampling.solvers import SOLVERS
-from intaglio.stages.diffuse import Diffuse
-from intaglio.stages.preprocess import Preprocess
+from intaglio.stages.diffuse.stage import Diffuse
+from intaglio.stages.preprocess.stage import Preprocess
 
 from ..parity import psnr, scheduler_for
 

@@ -18,7 +18,7 @@ from intaglio.builds.manifest import FileDigest, FusedLora
 from intaglio.errors import EngineMismatch, InvalidRequest
 from intaglio.imaging.images import decode_image, encode_image, read_metadata
 from intaglio.stages.postprocess import postprocess
-from intaglio.stages.preprocess import Preprocess
+from intaglio.stages.preprocess.stage import Preprocess
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -188,7 +188,7 @@ def test_a_picture_sent_again_is_not_decoded_again(stage: Preprocess, request_te
         decoded.append(field)
         return decode_image(data, field=field, most_pixels=most_pixels)
 
-    monkeypatch.setattr("intaglio.stages.preprocess.decode_image", counted)
+    monkeypatch.setattr("intaglio.stages.preprocess.stage.decode_image", counted)
     pictures = [encoded(Image.fromarray(np.random.default_rng(seed).integers(0, 256, (96, 64, 3), np.uint8))) for seed in (11, 12)]
     canny = json.dumps([{"type": "canny", "image": 0, "preprocess": "canny"}])
 

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
 from intaglio.errors import ConfigError, InvalidRequest
-from intaglio.prompt import CONTEXT, PromptTokenizer, TokenChunks, WeightedText, align_chunks, encode_prompt, parse_weights
+from intaglio.stages.preprocess.prompt import (
+    CONTEXT,
+    PromptTokenizer,
+    TokenChunks,
+    WeightedText,
+    align_chunks,
+    encode_prompt,
+    parse_weights,
+)
 
 MODEL = Path(__file__).parents[2] / "miniature" / "model"
 FOLDERS = ("tokenizer", "tokenizer_2")

@@ -82,7 +82,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Log:
 def build(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_manifest(tiny.folder, tiny.manifest)
     monkeypatch.setenv("INTAGLIO_BUILD", str(tiny.folder))
-    monkeypatch.setattr("intaglio.stages.diffuse.open_backend", lambda manifest: tiny.backend)
+    monkeypatch.setattr("intaglio.stages.diffuse.stage.open_backend", lambda manifest: tiny.backend)
     folder: Path = tiny.folder
     return folder
 

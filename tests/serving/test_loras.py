@@ -28,8 +28,8 @@ from intaglio.imaging.images import read_metadata
 from intaglio.loras.store import LORAS_FOLDER, LoraStore, ResolvedLora
 from intaglio.serving.process import Endpoints
 from intaglio.serving.server import Server
-from intaglio.stages.diffuse import Diffuse
-from intaglio.stages.preprocess import Preprocess
+from intaglio.stages.diffuse.stage import Diffuse
+from intaglio.stages.preprocess.stage import Preprocess
 from intaglio_client import Client, Image, InvalidRequest, Parameters, SwapFailed
 from intaglio_client.parameters import tensors_from_parameters
 from miniature.rules import mean_lab

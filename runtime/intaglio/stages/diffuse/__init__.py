@@ -1,0 +1,1 @@
+"""Tensors become latents and pixels: text encoders, ControlNets, UNet, VAE."""

@@ -1,0 +1,1 @@
+"""A request becomes tensors: tokens, noise, solver table, control maps."""
