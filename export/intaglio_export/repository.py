@@ -14,7 +14,7 @@ from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc import model_config_pb2
 
 from intaglio.contract.models import ENSEMBLE_STEPS, MODELS, ModelSpec, Port
-from intaglio.triton_layer import BUILD_KEY_PARAMETER, BUILD_PARAMETER
+from intaglio.triton_models.stages import BUILD_KEY_PARAMETER, BUILD_PARAMETER
 
 __all__ = ["REPOSITORY", "RepositoryOptions", "config_text", "model_text", "repository_files", "write_repository"]
 
@@ -85,7 +85,7 @@ def model_text(model: ModelSpec) -> str:
     lines = (
         f'"""Triton\'s entry to `{model.name}`: {model.doc}."""',
         "",
-        f"from intaglio.triton_layer import {_CLASSES[model.name]} as TritonPythonModel",
+        f"from intaglio.triton_models.stages import {_CLASSES[model.name]} as TritonPythonModel",
         "",
         '__all__ = ["TritonPythonModel"]',
     )

@@ -17,7 +17,7 @@ from intaglio.contract.lora_registry import LoraEntry, LoraRegistry, load_regist
 from intaglio.errors import BuildError, ConfigError, LoraRefused
 from intaglio.loras.store import LoraStore, ResolvedLora, ServedLora, ServedLoras, set_digest, set_text
 from intaglio.request.request import absent_trigger_words
-from intaglio.turnstile import Turnstile, Waiting, next_index
+from intaglio.triton_models.turnstile import Turnstile, Waiting, next_index
 
 ROOT = Path(__file__).parents[2]
 ENTRY: dict[str, Any] = {"file": "night.safetensors", "kind": "style"}

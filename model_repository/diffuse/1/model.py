@@ -1,5 +1,5 @@
 """Triton's entry to `diffuse`: text encoders, ControlNets and UNet x steps; the VAE runs when `pixels` is asked for."""
 
-from intaglio.triton_layer import DiffuseModel as TritonPythonModel
+from intaglio.triton_models.stages import DiffuseModel as TritonPythonModel
 
 __all__ = ["TritonPythonModel"]

@@ -1,5 +1,5 @@
 """Triton's entry to `preprocess`: validates everything, tokenizes, makes noise, solver tables and control maps."""
 
-from intaglio.triton_layer import PreprocessModel as TritonPythonModel
+from intaglio.triton_models.stages import PreprocessModel as TritonPythonModel
 
 __all__ = ["TritonPythonModel"]

@@ -1,6 +1,6 @@
 """Triton's Python backend <-> the stages: tensors to arrays, errors to statuses, one bad request alone.
 
-A `model.py` is one import:  `from intaglio.triton_layer import DiffuseModel as TritonPythonModel`
+A `model.py` is one import:  `from intaglio.triton_models.stages import DiffuseModel as TritonPythonModel`
 The build a model serves is, in this order: the environment's INTAGLIO_BUILD, the model configuration's parameter `build`
 (relative to the model's own folder). A parameter `build_key` must equal the build's key. Where the version folder itself holds a
 manifest, that one is served: `intaglio serve` loads a new build beside the one before.
@@ -26,10 +26,10 @@ from intaglio.builds.manifest import MANIFEST_NAME, BuildManifest, read_manifest
 from intaglio.contract.models import DIFFUSE, POSTPROCESS, PREPROCESS, ModelSpec
 from intaglio.engines.interface import Array
 from intaglio.errors import Cancelled, ConfigError, EngineMismatch, IntaglioError, QueueFull, triton_code_of
-from intaglio.lora_metrics import LoraMetrics
 from intaglio.loras.store import set_digest, set_from_json
 from intaglio.loras.switch import LoraSwitch
-from intaglio.turnstile import Turnstile
+from intaglio.triton_models.lora_metrics import LoraMetrics
+from intaglio.triton_models.turnstile import Turnstile
 
 __all__ = ["BUILD_KEY_PARAMETER", "BUILD_PARAMETER", "BUILD_VARIABLE", "DiffuseModel", "PostprocessModel", "PreprocessModel", "StageModel"]
 

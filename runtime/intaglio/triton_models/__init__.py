@@ -1,0 +1,1 @@
+"""What runs inside Triton: the classes that `model.py` of each model names."""
