@@ -16,7 +16,7 @@ from benchmarks.engines import parameters_of
 from benchmarks.results import write_part
 from intaglio.engines.card import PeakWatch
 from intaglio.errors import ConfigError
-from intaglio.memory import GIB, check_memory, predict_memory
+from intaglio.serving.memory import GIB, check_memory, predict_memory
 from intaglio.serving.process import Endpoints
 from intaglio.serving.server import Server, check_build
 from intaglio_client import Client

@@ -8,8 +8,8 @@ from functools import cache
 import pytest
 from typer.testing import CliRunner
 
-from intaglio import doctor
 from intaglio.serving import command as serve
+from intaglio.serving import doctor
 from intaglio_client import command as generate
 from intaglio_client import demo, watch_command
 from intaglio_export import command as build

@@ -9,9 +9,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from intaglio.characters import Character, load_character
 from intaglio.contract.models import CONTROL_KEYS
 from intaglio.errors import InvalidRequest
+from intaglio_client.characters import Character, load_character
 from intaglio_client.client import DEFAULT_URL, Client, metadata_of
 from intaglio_client.image import Image
 from intaglio_client.parameters import POSE, Control, Lora, OutputFormat, Parameters, parameters_from_metadata

@@ -15,7 +15,7 @@ from intaglio_client.client import metadata_of
 from intaglio_client.command import control_from_text, lora_from_text
 
 
-@pytest.mark.parametrize("module", ["intaglio_client", "intaglio_client.command", "intaglio.doctor", "intaglio.serving.command"])
+@pytest.mark.parametrize("module", ["intaglio_client", "intaglio_client.command", "intaglio.serving.doctor", "intaglio.serving.command"])
 def test_importing_pulls_in_no_torch(module: str) -> None:
     heavy = "{'torch', 'diffusers', 'transformers', 'onnxruntime', 'intaglio_export', 'intaglio_train'}"
     code = f"import sys, {module}; found = {heavy} & set(sys.modules); sys.exit(f'imports {{found}}' if found else 0)"

@@ -11,7 +11,7 @@ import pytest
 from intaglio.contract.tensors import LARGEST_RANK, LORA_MERGE, Precision, network_spec, profiles
 from intaglio.engines.onnxruntime import OnnxRuntimeBackend
 from intaglio.loras.merge import LoraMerge, Recipe, Term, groups, largest_value
-from intaglio.memory import SDXL_ARCHITECTURE
+from intaglio.serving.memory import SDXL_ARCHITECTURE
 from intaglio_export.compile import ENGINE_FILES, CompileJob, Platform, compile_network
 from intaglio_export.graphs import LoraMerge as MergeNetwork
 from intaglio_export.graphs import export_network

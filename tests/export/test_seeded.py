@@ -15,7 +15,7 @@ from intaglio.contract.config import Source, load_deployment
 from intaglio.contract.tensors import context_name
 from intaglio.errors import ConfigError
 from intaglio.loras.files import Component, layer_table
-from intaglio.memory import PARAMETERS
+from intaglio.serving.memory import PARAMETERS
 from intaglio_export.graphs import cross_attentions
 from intaglio_export.loras import base_layers
 from intaglio_export.plan import component_of

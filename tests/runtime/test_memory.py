@@ -9,12 +9,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from intaglio import doctor, memory
 from intaglio.builds.manifest import FileDigest, NetworkFile
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.engines.card import CardMemory, PeakWatch
 from intaglio.errors import ConfigError
-from intaglio.memory import GIB, MIB, check_memory, check_memory_beside, predict_memory, remedies
+from intaglio.serving import doctor, memory
+from intaglio.serving.memory import GIB, MIB, check_memory, check_memory_beside, predict_memory, remedies
 
 from .conftest import Tiny
 

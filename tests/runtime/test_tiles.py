@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from intaglio.contract.config import Profiles
-from intaglio.memory import SDXL_ARCHITECTURE
 from intaglio.sampling.tiles import Tiling, blend_tiles, decoded_sizes, tiling_of
+from intaglio.serving.memory import SDXL_ARCHITECTURE
 
 
 def cut(picture: np.ndarray, tiling: Tiling) -> list[np.ndarray]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from intaglio.cli import main
-from intaglio.doctor import Finding, examine, examine_config
 from intaglio.serving import installation
+from intaglio.serving.doctor import Finding, examine, examine_config
 
 CONFIG = "base: [{folder: weights}]\nprofiles: {sizes: [[64, 64]]}\nserver: {http_port: %d}\n"
 

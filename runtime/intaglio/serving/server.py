@@ -24,10 +24,10 @@ from intaglio.builds.manifest import BuildManifest, read_manifest
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.engines.card import CardMemory, read_card_memory
 from intaglio.errors import ConfigError, EngineMismatch, Unavailable
-from intaglio.memory import GIB, Prediction, check_memory, check_memory_beside
 from intaglio.serving.change import ChangeTimes, VersionChange
 from intaglio.serving.control import Control
 from intaglio.serving.installation import TritonInstallation, find_triton
+from intaglio.serving.memory import GIB, Prediction, check_memory, check_memory_beside
 from intaglio.serving.process import Endpoints, SecretShown, TritonProcess, TritonSettings, choose_ports
 from intaglio.serving.versions import REPOSITORY, ServedRepository, ServedVersion, read_version
 from intaglio.serving.workspace import Workspace

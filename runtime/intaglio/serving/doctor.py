@@ -163,7 +163,7 @@ def _room() -> Iterator[Finding]:
 
 def _memory(path: Path, console: Console) -> int:
     """Print the prediction; 1 where it does not fit."""
-    from intaglio.memory import check_memory, predict_memory, remedies  # noqa: PLC0415  (the other report does without)
+    from intaglio.serving.memory import check_memory, predict_memory, remedies  # noqa: PLC0415  (the other report does without)
 
     deployment = load_deployment(path)
     try:
