@@ -18,7 +18,7 @@ from benchmarks.case import Case
 from benchmarks.results import write_part
 from intaglio.engines.card import PeakWatch
 from intaglio_export.build import BuildOptions, build_deployment
-from intaglio_export.stages import StageOutcome
+from intaglio_export.plan.stages import StageOutcome
 
 _EVERY: Final = 0.25
 

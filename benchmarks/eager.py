@@ -25,10 +25,10 @@ from PIL import Image
 from benchmarks.case import PASSES, Case, Stopwatch, time_passes
 from benchmarks.results import write_part
 from intaglio.contract.tensors import controlnet_name
-from intaglio_export.compile import Platform
-from intaglio_export.plan import Plan
-from intaglio_export.stages import StageStore
-from intaglio_export.weights import load_network
+from intaglio_export.engines.compile import Platform
+from intaglio_export.plan.plan import Plan
+from intaglio_export.plan.stages import StageStore
+from intaglio_export.weights.sources import load_network
 
 _STAGES = {
     "unet": "unet",

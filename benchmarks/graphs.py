@@ -10,11 +10,11 @@ from typing import Any, Final
 from benchmarks.case import time_passes
 from intaglio.contract.config import Deployment
 from intaglio.engines.interface import Array, allocate_tensors
-from intaglio_export.compile import ENGINE_FILES, CompileJob, compile_network, resolve_platform
-from intaglio_export.graphs import example_inputs, export_network
-from intaglio_export.plan import ONNX_FILE, Plan
-from intaglio_export.stages import StageStore
-from intaglio_export.verify import open_verification_backend
+from intaglio_export.engines.compile import ENGINE_FILES, CompileJob, compile_network, resolve_platform
+from intaglio_export.engines.verify import open_verification_backend
+from intaglio_export.graphs.sdxl import example_inputs, export_network
+from intaglio_export.plan.plan import ONNX_FILE, Plan
+from intaglio_export.plan.stages import StageStore
 
 NETWORK: Final = "unet"
 

@@ -23,7 +23,7 @@ from safetensors.numpy import save
 from benchmarks.case import deployment_values
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.loras.files import LayerTable
-from intaglio_export.loras import base_layers
+from intaglio_export.weights.registry import base_layers
 
 __all__ = ["LORAS", "RETRAINED", "LoraCase", "config_of", "lora_file", "prepare", "random_lora", "use_in_fused"]
 

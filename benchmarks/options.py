@@ -38,7 +38,7 @@ from intaglio.stages.diffuse.stage import Diffuse
 from intaglio.stages.preprocess.stage import Preprocess
 from intaglio.whole_files import write_whole
 from intaglio_export.build import BuildOptions, build_deployment
-from intaglio_export.command import ConsoleReporter
+from intaglio_export.commands.build import ConsoleReporter
 from miniature import evaluate
 from miniature.architecture import IMAGE_SIZE
 from miniature.world import control_map

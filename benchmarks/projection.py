@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from intaglio_export.seeded import ARCHITECTURES
+from intaglio_export.weights.seeded import ARCHITECTURES
 
 __all__ = ["CARDS", "PUBLISHED", "Card", "Published", "Work", "count_work", "efficiencies", "image_work", "project"]
 

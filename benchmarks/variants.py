@@ -22,7 +22,7 @@ from benchmarks.case import Case
 from benchmarks.graphs import Workbench
 from benchmarks.results import write_part
 from intaglio.engines.interface import Array
-from intaglio_export.verify import relative_error
+from intaglio_export.engines.verify import relative_error
 
 
 class QueryScaled:

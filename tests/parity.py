@@ -9,7 +9,7 @@ import diffusers
 import numpy as np
 from numpy.typing import NDArray
 
-from intaglio_export.seeded import SCHEDULER
+from intaglio_export.weights.seeded import SCHEDULER
 
 SDXL_SCHEDULER: dict[str, Any] = {**SCHEDULER, "_diffusers_version": "0.19.0.dev0", "trained_betas": None}
 """As in the folder of stabilityai/stable-diffusion-xl-base-1.0."""

@@ -12,8 +12,7 @@ from intaglio.serving import command as serve
 from intaglio.serving import doctor
 from intaglio_client import command as generate
 from intaglio_client import demo, watch_command
-from intaglio_export import command as build
-from intaglio_export import loras_command as loras
+from intaglio_export.commands import build, loras
 from intaglio_train import command as train
 
 from .pages import ROOT, blocks

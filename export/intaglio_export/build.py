@@ -42,12 +42,12 @@ from intaglio.errors import BuildError, ConfigError
 from intaglio.loras.switch import SWAPPED
 from intaglio.sampling.solvers import SchedulerConfig
 from intaglio.whole_files import storage_problem
-from intaglio_export.compile import ENGINE_FILES, Platform, resolve_platform
-from intaglio_export.loras import publish_registry
-from intaglio_export.plan import PRISTINE_FILE, Plan, component_of
-from intaglio_export.repository import REPOSITORY, RepositoryOptions, repository_files, write_repository
-from intaglio_export.stages import Stage, StageOutcome, StageStore
-from intaglio_export.verify import NOT_VERIFIED
+from intaglio_export.deployment.repository import REPOSITORY, RepositoryOptions, repository_files, write_repository
+from intaglio_export.engines.compile import ENGINE_FILES, Platform, resolve_platform
+from intaglio_export.engines.verify import NOT_VERIFIED
+from intaglio_export.plan.plan import PRISTINE_FILE, Plan, component_of
+from intaglio_export.plan.stages import Stage, StageOutcome, StageStore
+from intaglio_export.weights.registry import publish_registry
 
 __all__ = ["BuildOptions", "BuildResult", "Reporter", "build_deployment"]
 

@@ -14,7 +14,7 @@ import transformers
 import yaml
 
 from intaglio_export.build import BuildOptions, BuildResult, build_deployment
-from intaglio_export.stages import StageOutcome
+from intaglio_export.plan.stages import StageOutcome
 from intaglio_train.lora_files import Adapter, UnetLevels, diffusers_tensors, kohya_tensors, write_adapter
 from miniature import architecture as miniature
 

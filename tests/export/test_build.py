@@ -27,10 +27,10 @@ from intaglio.contract.config import load_deployment
 from intaglio.contract.tensors import network_spec
 from intaglio.engines.onnxruntime import OnnxRuntimeBackend
 from intaglio.errors import BuildError, ConfigError, EngineMismatch, MissingExtra
-from intaglio_export import compile as compiling
-from intaglio_export import plan as planning
 from intaglio_export.build import BuildResult, _run_overlapped
-from intaglio_export.stages import Stage, StageOutcome, StageStore
+from intaglio_export.engines import compile as compiling
+from intaglio_export.plan import plan as planning
+from intaglio_export.plan.stages import Stage, StageOutcome, StageStore
 
 from .conftest import ROOT, Checkpoint, run_build, write_config
 
@@ -86,7 +86,7 @@ def test_lora_targets_keep_their_names(built: tuple[Path, BuildResult]) -> None:
 
 def test_second_build_does_nothing_in_three_seconds(copied: Path) -> None:
     run_build(copied)
-    command = [sys.executable, "-X", "importtime", "-c", "from intaglio_export.command import app; app()", str(copied)]
+    command = [sys.executable, "-X", "importtime", "-c", "from intaglio_export.commands.build import app; app()", str(copied)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(ROOT / room) for room in ("runtime", "export"))}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=15)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers.image_processor import VaeImageProcessor
 
-from intaglio_export.graphs import VaeDecoder
+from intaglio_export.graphs.sdxl import VaeDecoder
 
 
 class Given(torch.nn.Module):

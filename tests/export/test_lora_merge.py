@@ -12,9 +12,9 @@ from intaglio.contract.tensors import LARGEST_RANK, LORA_MERGE, Precision, netwo
 from intaglio.engines.onnxruntime import OnnxRuntimeBackend
 from intaglio.loras.merge import LoraMerge, Recipe, Term, groups, largest_value
 from intaglio.serving.memory import SDXL_ARCHITECTURE
-from intaglio_export.compile import ENGINE_FILES, CompileJob, Platform, compile_network
-from intaglio_export.graphs import LoraMerge as MergeNetwork
-from intaglio_export.graphs import export_network
+from intaglio_export.engines.compile import ENGINE_FILES, CompileJob, Platform, compile_network
+from intaglio_export.graphs.sdxl import LoraMerge as MergeNetwork
+from intaglio_export.graphs.sdxl import export_network
 
 SPEC = network_spec(LORA_MERGE, SDXL_ARCHITECTURE)
 PROFILES = profiles(SPEC, SDXL_ARCHITECTURE, sizes=[(64, 64)], batches=[1], guidance=[True], chunks=1)

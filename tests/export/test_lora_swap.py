@@ -24,8 +24,8 @@ from intaglio.loras.merge import LoraMerge
 from intaglio.loras.store import LoraStore, ResolvedLora, set_digest
 from intaglio.loras.switch import SWAPPED, LoraSwitch, SwapLayers
 from intaglio.loras.tensor_files import map_tensor_file
-from intaglio_export.fuse import FUSABLE
-from intaglio_export.weights import Weights, load_network
+from intaglio_export.weights.fuse import FUSABLE
+from intaglio_export.weights.sources import Weights, load_network
 from intaglio_train.lora_files import Adapter, UnetLevels, kohya_tensors, write_adapter
 
 from ..refitting import Plan, refittable_engine

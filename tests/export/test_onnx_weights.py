@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from intaglio.contract.tensors import architecture_from_configs, axis_sizes, network_spec
-from intaglio_export import graphs
-from intaglio_export.graphs import example_inputs, export_network, wrap_network
-from intaglio_export.onnx_weights import attach_weights
-from intaglio_export.seeded import ARCHITECTURES, Seeded, make_network
+from intaglio_export.graphs import sdxl as graphs
+from intaglio_export.graphs.onnx_weights import attach_weights
+from intaglio_export.graphs.sdxl import example_inputs, export_network, wrap_network
+from intaglio_export.weights.seeded import ARCHITECTURES, Seeded, make_network
 
 CONFIGS: Any = ARCHITECTURES["sdxl-reduced"]
 ARCHITECTURE = architecture_from_configs(

@@ -9,7 +9,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from intaglio.contract.models import ENSEMBLE_STEPS, MODELS
-from intaglio_export.repository import RepositoryOptions, repository_files, write_repository
+from intaglio_export.deployment.repository import RepositoryOptions, repository_files, write_repository
 
 COMMITTED = Path(__file__).parents[2] / "model_repository"
 

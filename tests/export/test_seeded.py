@@ -16,10 +16,10 @@ from intaglio.contract.tensors import context_name
 from intaglio.errors import ConfigError
 from intaglio.loras.files import Component, layer_table
 from intaglio.serving.memory import PARAMETERS
-from intaglio_export.graphs import cross_attentions
-from intaglio_export.loras import base_layers
-from intaglio_export.plan import component_of
-from intaglio_export.seeded import ARCHITECTURES, Seeded, make_network
+from intaglio_export.graphs.sdxl import cross_attentions
+from intaglio_export.plan.plan import component_of
+from intaglio_export.weights.registry import base_layers
+from intaglio_export.weights.seeded import ARCHITECTURES, Seeded, make_network
 
 SEEDED = Seeded("sdxl-reduced", 0)
 

@@ -15,11 +15,11 @@ from intaglio.builds.manifest import check_files, read_record
 from intaglio.contract.config import Swap, load_deployment
 from intaglio.errors import ConfigError
 from intaglio.loras.tensor_files import map_tensor_file
-from intaglio_export.compile import CompileJob, Platform, _TensorRT, compile_network, is_swapped
-from intaglio_export.graphs import wrap_network
-from intaglio_export.plan import Plan
-from intaglio_export.pristine import write_pristine
-from intaglio_export.stages import StageStore
+from intaglio_export.engines.compile import CompileJob, Platform, _TensorRT, compile_network, is_swapped
+from intaglio_export.graphs.pristine import write_pristine
+from intaglio_export.graphs.sdxl import wrap_network
+from intaglio_export.plan.plan import Plan
+from intaglio_export.plan.stages import StageStore
 
 from ..parity import SDXL_SCHEDULER
 from ..tiny import make_modules

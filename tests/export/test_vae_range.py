@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from intaglio_export.seeded import Seeded, make_network
-from intaglio_export.vae_range import fit_into_float16, largest_activation, real_range_latents
+from intaglio_export.weights.seeded import Seeded, make_network
+from intaglio_export.weights.vae_range import fit_into_float16, largest_activation, real_range_latents
 
 
 def hot_vae(factor: float) -> Any:

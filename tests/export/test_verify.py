@@ -11,7 +11,7 @@ import torch
 
 from intaglio.contract.tensors import Architecture, Residual, network_spec, profiles
 from intaglio.errors import BuildError
-from intaglio_export.verify import Check, expected_outputs
+from intaglio_export.engines.verify import Check, expected_outputs
 
 ARCHITECTURE = Architecture(
     latent_channels=3, vae_scale=1, tokens=77, text_width=8, text_width_2=8, pooled_width=8, time_ids=6,

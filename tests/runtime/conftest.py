@@ -20,8 +20,8 @@ from intaglio.contract.models import SDXL, numpy_type
 from intaglio.contract.tensors import AxisSizes, NetworkSpec, Precision, architecture_from_configs, context_name, controlnet_name
 from intaglio.engines.interface import Array, DeviceArray, check_bindings
 from intaglio.engines.onnxruntime import OnnxRuntimeBackend
-from intaglio_export.graphs import wrap_network
-from intaglio_export.plan import component_of
+from intaglio_export.graphs.sdxl import wrap_network
+from intaglio_export.plan.plan import component_of
 
 from ..parity import SDXL_SCHEDULER
 from ..tiny import CONTROLS, make_modules

@@ -20,7 +20,7 @@ from intaglio.serving.process import Endpoints, TritonSettings
 from intaglio.serving.server import Server
 from intaglio_client import Client
 from intaglio_export.build import BuildOptions, BuildResult, build_deployment
-from intaglio_export.stages import StageOutcome
+from intaglio_export.plan.stages import StageOutcome
 
 REPOSITORY = Path(__file__).parents[2]
 # A GPU host runs these tests on another deployment of the same controls, poses and LoRA.

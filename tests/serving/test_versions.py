@@ -18,7 +18,7 @@ from intaglio.serving import change as changing
 from intaglio.serving import versions as versioning
 from intaglio.serving.change import VersionChange
 from intaglio.serving.versions import ServedRepository, ServedVersion, read_version
-from intaglio_export.repository import REPOSITORY, RepositoryOptions, write_repository
+from intaglio_export.deployment.repository import REPOSITORY, RepositoryOptions, write_repository
 
 ARCHITECTURE = Architecture(
     latent_channels=3, vae_scale=1, tokens=77, text_width=8, text_width_2=8, pooled_width=8, time_ids=6,

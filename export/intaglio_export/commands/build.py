@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from intaglio_export.stages import StageOutcome
+from intaglio_export.plan.stages import StageOutcome
 
 __all__ = ["ConsoleReporter", "app"]
 

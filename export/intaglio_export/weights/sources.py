@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from intaglio.contract.config import Source
 from intaglio.errors import BuildError, ConfigError
-from intaglio_export.seeded import Seeded, make_network, tokenizer_root
+from intaglio_export.weights.seeded import Seeded, make_network, tokenizer_root
 
 if TYPE_CHECKING:
     import torch

@@ -15,7 +15,7 @@ from rich.table import Table
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.contract.lora_registry import KINDS, LoraEntry, LoraRegistry, load_registry, write_registry
 from intaglio.errors import ConfigError, IntaglioError, InvalidRequest
-from intaglio_export.loras import base_layers, check_entry, described
+from intaglio_export.weights.registry import base_layers, check_entry, described
 
 __all__ = ["app"]
 

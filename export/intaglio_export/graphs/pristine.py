@@ -14,7 +14,7 @@ from intaglio.contract.config import Swap
 from intaglio.engines.onnxruntime import initializers
 from intaglio.errors import BuildError
 from intaglio.loras.files import layer_table
-from intaglio_export.compile import is_swapped
+from intaglio_export.engines.compile import is_swapped
 
 __all__ = ["write_pristine"]
 

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from intaglio.contract.tensors import LORA_MERGE, Architecture, NetworkSpec, Precision, axis_sizes, context_keys, network_kind, network_spec
-from intaglio_export.onnx_weights import LARGEST_PROTOBUF, attach_weights
-from intaglio_export.vae_range import real_range_latents
+from intaglio_export.graphs.onnx_weights import LARGEST_PROTOBUF, attach_weights
+from intaglio_export.weights.vae_range import real_range_latents
 
 __all__ = ["OPSET", "TORCH_DTYPES", "LoraMerge", "cross_attentions", "example_inputs", "export_network", "wrap_network"]
 

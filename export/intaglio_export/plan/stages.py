@@ -23,7 +23,7 @@ from typing import Any, Final
 from intaglio.builds.manifest import RECORD_NAME, FileDigest, StageRecord, content_key, file_digest, read_record, stale_reason, write_record
 from intaglio.errors import BuildError
 from intaglio.whole_files import storage_problem
-from intaglio_export.digests import DigestCache
+from intaglio_export.plan.digests import DigestCache
 
 __all__ = ["Stage", "StageOutcome", "StageStore"]
 

@@ -39,10 +39,10 @@ from intaglio.errors import BuildError, ConfigError
 from intaglio.loras.files import Component
 from intaglio.loras.switch import SWAPPED, SWAPPED_NETWORKS
 from intaglio.sampling.tiles import decoded_sizes
-from intaglio_export.compile import ENGINE_FILES, CompileJob, Platform, compile_network
-from intaglio_export.fuse import FUSABLE, LoraChoice
-from intaglio_export.stages import Stage, StageStore
-from intaglio_export.weights import TOKENIZERS, Base, Weights, find_base, find_model
+from intaglio_export.engines.compile import ENGINE_FILES, CompileJob, Platform, compile_network
+from intaglio_export.plan.stages import Stage, StageStore
+from intaglio_export.weights.fuse import FUSABLE, LoraChoice
+from intaglio_export.weights.sources import TOKENIZERS, Base, Weights, find_base, find_model
 
 __all__ = ["ONNX_FILE", "PRISTINE_FILE", "Plan", "component_of"]
 
@@ -294,8 +294,8 @@ class Plan:
         return found
 
     def _make_fused(self, work: Path) -> dict[str, Any]:
-        from intaglio_export.fuse import fuse_loras, lora_set_digest
-        from intaglio_export.graphs import TORCH_DTYPES
+        from intaglio_export.graphs.sdxl import TORCH_DTYPES
+        from intaglio_export.weights.fuse import fuse_loras, lora_set_digest
 
         networks = {name: self._load(name) for name in FUSABLE}  # float32: many small sums
         touched = fuse_loras(networks, self.loras)
@@ -306,7 +306,7 @@ class Plan:
         return {"components": sorted(touched), "lora_set": lora_set_digest(self.loras)}
 
     def _make_onnx(self, network: str, work: Path) -> dict[str, Any]:
-        from intaglio_export.graphs import export_network
+        from intaglio_export.graphs.sdxl import export_network
 
         model = self.network(network)
         export_network(model, network, work / ONNX_FILE, architecture=self.architecture, precision=self.deployment.precision)
@@ -324,15 +324,15 @@ class Plan:
         return compile_network(job, work, platform=self.platform)
 
     def _make_pristine(self, component: Component, work: Path) -> dict[str, Any]:
-        from intaglio_export.graphs import wrap_network
-        from intaglio_export.pristine import write_pristine
+        from intaglio_export.graphs.pristine import write_pristine
+        from intaglio_export.graphs.sdxl import wrap_network
 
         wrapper = wrap_network(component, self.network(component))
         onnx = [self.store.path(self.onnx(network)) / ONNX_FILE for network in SWAPPED[component]]
         return {"targets": write_pristine(work / PRISTINE_FILE, wrapper, onnx=onnx, swap=self.deployment.swap)}
 
     def _make_verification(self, network: str, work: Path) -> dict[str, Any]:
-        from intaglio_export.verify import Check, expected_outputs, open_verification_backend, verify_engine
+        from intaglio_export.engines.verify import Check, expected_outputs, open_verification_backend, verify_engine
 
         check = Check(
             network=self.spec(network),
@@ -353,7 +353,7 @@ class Plan:
         """The network with LoRAs fused, in the deployment's precision, on the card it is for if that is here; one is kept at a time."""
         import torch
 
-        from intaglio_export.graphs import TORCH_DTYPES, LoraMerge
+        from intaglio_export.graphs.sdxl import TORCH_DTYPES, LoraMerge
 
         component, dtype = component_of(network), TORCH_DTYPES[self.deployment.precision]
         if network == LORA_MERGE:
@@ -379,7 +379,7 @@ class Plan:
         """The network in `dtype`; a VAE that float16 does not hold is changed so that it does."""
         import torch
 
-        from intaglio_export.vae_range import fit_into_float16
+        from intaglio_export.weights.vae_range import fit_into_float16
 
         if component != "vae" or dtype != torch.float16:
             return self._load(component, weights, dtype=dtype)
@@ -390,7 +390,7 @@ class Plan:
         return vae.to(dtype)
 
     def _load(self, component: str, weights: Weights | None = None, *, dtype: Any = None) -> Any:
-        from intaglio_export.weights import load_network
+        from intaglio_export.weights.sources import load_network
 
         return load_network(component.partition(".")[0], weights or self.components[component], base=self.base, dtype=dtype)
 

@@ -14,10 +14,10 @@ from intaglio.errors import ConfigError, LoraRefused
 from intaglio.loras.files import Component, LayerTable, layer_table, lora_file_from_bytes
 from intaglio.loras.store import LORAS_FOLDER, LoraStore, ServedLoras
 from intaglio.loras.tensor_files import map_tensor_file
-from intaglio_export.weights import Base, find_base
+from intaglio_export.weights.sources import Base, find_base
 
 if TYPE_CHECKING:
-    from intaglio_export.plan import Plan
+    from intaglio_export.plan.plan import Plan
 
 __all__ = ["base_layers", "check_entry", "described", "lora_path", "publish_registry"]
 

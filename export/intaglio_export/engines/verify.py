@@ -15,7 +15,7 @@ import numpy as np
 from intaglio.contract.tensors import NetworkSpec, Precision, Profile
 from intaglio.engines.interface import Array, Backend, HostCall
 from intaglio.errors import BuildError
-from intaglio_export.compile import Platform
+from intaglio_export.engines.compile import Platform
 
 if TYPE_CHECKING:
     from torch import nn
@@ -72,7 +72,7 @@ def open_verification_backend(platform: Platform, *, threads: int) -> Iterator[B
 
 def _inputs(check: Check, profile: Profile) -> dict[str, Any]:
     """Fixed inputs in float32; what the network is given is cast from them."""
-    from intaglio_export.graphs import example_inputs
+    from intaglio_export.graphs.sdxl import example_inputs
 
     sizes = {name: axis.optimum for name, axis in profile.axes.items()}
     return example_inputs(check.network, sizes, precision="fp32", seed=1)
@@ -89,7 +89,7 @@ def expected_outputs(check: Check, reference: nn.Module) -> dict[str, dict[str, 
     """
     import torch
 
-    from intaglio_export.graphs import wrap_network
+    from intaglio_export.graphs.sdxl import wrap_network
 
     on_card = next(reference.parameters()).device.type != "cpu"
     wrapper = wrap_network(check.network.name, reference if on_card else reference.float())

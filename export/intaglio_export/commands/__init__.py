@@ -1,0 +1,1 @@
+"""`intaglio build` and `intaglio loras`."""

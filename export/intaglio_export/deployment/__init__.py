@@ -1,0 +1,1 @@
+"""The finished deployment folder: manifest, files, Triton's model repository."""

@@ -1,0 +1,1 @@
+"""Engines: compiled for a platform and compared with PyTorch."""

@@ -1,0 +1,1 @@
+"""Weights: found, loaded, drawn from a seed, fused with LoRAs."""
