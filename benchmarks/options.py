@@ -3,7 +3,7 @@
     python -m benchmarks.options configs/miniature.yaml --out benchmarks/results/miniature_options.json
 
 Held-out scenes with their pose as control, in process through all three stages, as `miniature.evaluate` asks for them (its steps, guidance
-and seeds) and judged by its rules; each scene with no option and with each of `benchmarks.engines.OPTIONS`. A scene's pictures follow one
+and seeds) and judged by its rules; each scene with no option and with each of `benchmarks.speed.engines.OPTIONS`. A scene's pictures follow one
 another, so that what else the machine does slows all of them alike, and each option is compared with no option scene by scene: differences
 and their standard errors are of pairs. What is judged is kept scene by scene: a run that was stopped is taken up by the same command, and
 one for more scenes goes on from there. Markdown is written beside the JSON.
@@ -27,10 +27,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from benchmarks.case import Case, Stopwatch, png_from_pixels, spread
-from benchmarks.engines import OPTIONS, run_image
-from benchmarks.results import describe_machine, read_part, write_part
-from benchmarks.side_by_side import ROOT
+from benchmarks.measuring.case import Case, Stopwatch, png_from_pixels, spread
+from benchmarks.measuring.results import describe_machine, read_part, write_part
+from benchmarks.speed.engines import OPTIONS, run_image
+from benchmarks.speed.run import ROOT
 from intaglio.builds.manifest import BuildManifest, write_json
 from intaglio.contract.config import load_deployment
 from intaglio.errors import ConfigError

@@ -11,7 +11,7 @@ python -m intaglio doctor --memory configs/sdxl-seeded.yaml || true
 left=$((seconds - ($(date +%s) - began) - 15))
 mkdir -p "${OUT:=/tmp/out}"
 code=0
-python -W ignore -m benchmarks.side_by_side configs/sdxl-seeded.yaml --out "$OUT/$name.json" --work /tmp/benchmark --seconds "$left" "$@" || code=$?
+python -W ignore -m benchmarks.speed.run configs/sdxl-seeded.yaml --out "$OUT/$name.json" --work /tmp/benchmark --seconds "$left" "$@" || code=$?
 mkdir -p /tmp/benchmark/triton
 for log in "$root"/build/*/triton.log; do [ ! -e "$log" ] || cp "$log" "/tmp/benchmark/triton/$(basename "$(dirname "$log")").log"; done
 tar czf "$OUT/logs.tar.gz" -C /tmp/benchmark --exclude='*.npy' --exclude=./variants .

@@ -11,7 +11,7 @@ python -c 'import torch, tensorrt_rtx, intaglio; print("TensorRT-RTX", tensorrt_
 left=$((seconds - ($(date +%s) - began) - 15))
 mkdir -p "${OUT:=/tmp/out}" "$work"
 code=0
-python -W ignore -m benchmarks.lora_swap configs/sdxl-seeded.yaml --out "$OUT/$name.json" --work "$work" --seconds "$left" "$@" || code=$?
+python -W ignore -m benchmarks.loras.run configs/sdxl-seeded.yaml --out "$OUT/$name.json" --work "$work" --seconds "$left" "$@" || code=$?
 find "$work/build" -name 'triton*.log' -exec cp {} "$work/" \; 2>/dev/null || true
 (cd "$work" && tar czf "$OUT/$name-logs.tar.gz" --ignore-failed-read ./*.log ./*.json configs) 2>/dev/null || true
 for log in "$work"/*.log; do echo "== $log"; tail -n 6 "$log"; done

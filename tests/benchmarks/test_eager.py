@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from benchmarks.case import Case, Stopwatch, load_case, psnr
-from benchmarks.eager import Meter, first_noise, make_image, make_pipeline, meter_stages, time_cfg_steps
-from benchmarks.engines import run_image
+from benchmarks.measuring.case import Case, Stopwatch, load_case, psnr
+from benchmarks.speed.eager import Meter, first_noise, make_image, make_pipeline, meter_stages, time_cfg_steps
+from benchmarks.speed.engines import run_image
 from intaglio.sampling.noise import diffusers_noise
 from intaglio.serving.server import check_build
 from intaglio.stages.diffuse.stage import Diffuse

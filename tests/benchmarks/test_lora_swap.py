@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import typer
 
-from benchmarks import lora_files, lora_parts
-from benchmarks.lora_files import LORAS, RETRAINED, LoraCase, config_of, lora_file, prepare, use_in_fused
-from benchmarks.lora_report import FIGURES, judge, main, markdown_of
-from benchmarks.lora_swap import PARTS, gather
-from benchmarks.results import read_json, write_part
+from benchmarks.loras import files as lora_files
+from benchmarks.loras import parts as lora_parts
+from benchmarks.loras.files import LORAS, RETRAINED, LoraCase, config_of, lora_file, prepare, use_in_fused
+from benchmarks.loras.report import FIGURES, judge, main, markdown_of
+from benchmarks.loras.run import PARTS, gather
+from benchmarks.measuring.results import read_json, write_part
 from intaglio.contract.config import load_deployment
 from intaglio.errors import SwapFailed
 from intaglio.loras.files import LayerTable, lora_file_from_bytes

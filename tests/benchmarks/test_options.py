@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from benchmarks import options
+from benchmarks.measuring.results import read_json
 from benchmarks.options import NO_OPTION, SETTINGS, SceneCase, judge_picture, main, markdown_of, scene_case, summary_of
-from benchmarks.results import read_json
 from intaglio.errors import ConfigError
 from miniature import evaluate
 from miniature.world import control_map

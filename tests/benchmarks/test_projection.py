@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.projection import CARDS, PUBLISHED, Card, Published, Work, count_work, efficiencies, image_work, project
+from benchmarks.speed.projection import CARDS, PUBLISHED, Card, Published, Work, count_work, efficiencies, image_work, project
 
 CARD = Card("test", peak=100.0, bandwidth=10.0, gib=16)
 

@@ -12,8 +12,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks.report import FIGURES, chart_of, engine_seconds, judge, main, markdown_of
-from benchmarks.results import read_json
+from benchmarks.measuring.results import read_json
+from benchmarks.speed.report import FIGURES, chart_of, engine_seconds, judge, main, markdown_of
 
 RESULTS = Path(__file__).parents[2] / "benchmarks/results/h200.json"
 

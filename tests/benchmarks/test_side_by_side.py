@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import side_by_side
-from benchmarks.ballast import ballast
-from benchmarks.building import HostWatch
-from benchmarks.case import Case, load_case, psnr, spread, write_case_configs
-from benchmarks.results import describe_machine, read_part, write_part
-from benchmarks.side_by_side import PARTS, Part, agreement, due_parts, gather, run_part, wanted_parts, write_results
-from benchmarks.soak import make_jobs, slope, summarise
+from benchmarks.measuring.ballast import ballast
+from benchmarks.measuring.case import Case, load_case, psnr, spread, write_case_configs
+from benchmarks.measuring.results import describe_machine, read_part, write_part
+from benchmarks.speed import run as side_by_side
+from benchmarks.speed.building import HostWatch
+from benchmarks.speed.run import PARTS, Part, agreement, due_parts, gather, run_part, wanted_parts, write_results
+from benchmarks.speed.soak import make_jobs, slope, summarise
 from intaglio.contract.config import load_deployment
 from intaglio.errors import ConfigError
 
@@ -127,13 +127,13 @@ def test_a_build_says_what_memory_was_its_own() -> None:
 
 
 def test_ballast_without_a_card_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.ballast.read_card_memory", lambda: None)
+    monkeypatch.setattr("benchmarks.measuring.ballast.read_card_memory", lambda: None)
     with ballast(15.5) as free:
         assert free is None
 
 
 def test_ballast_that_cannot_be_taken_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.ballast.read_card_memory", object)
+    monkeypatch.setattr("benchmarks.measuring.ballast.read_card_memory", object)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(ConfigError, match="ballast: ended without a word"), ballast(15.5):
         pass

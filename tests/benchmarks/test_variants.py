@@ -6,7 +6,7 @@ import torch
 from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 
-from benchmarks.variants import QueryScaled, WholeGate, keep_gates_whole
+from benchmarks.speed.variants import QueryScaled, WholeGate, keep_gates_whole
 
 
 def test_scaled_queries_are_scaled_attention() -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import case, engines, served, soak
-from benchmarks.case import Case
-from benchmarks.results import read_part
+from benchmarks.measuring import case
+from benchmarks.measuring.case import Case
+from benchmarks.measuring.results import read_part
+from benchmarks.speed import engines, served, soak
 from intaglio.contract.config import Deployment
 from intaglio.errors import ConfigError
 from intaglio.serving.server import Server

@@ -1,6 +1,6 @@
 """Hundreds of images of mixed sizes, controls and seeds from one server: memory must stay flat, every image what it was at first.
 
-python -m benchmarks.soak CASE.json WORK_FOLDER [--images 300] [--steps 6]
+python -m benchmarks.speed.soak CASE.json WORK_FOLDER [--images 300] [--steps 6]
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 import typer
 from rich.progress import track
 
-from benchmarks.case import Case, Stopwatch, end_orderly_on_terminate
-from benchmarks.engines import parameters_of
-from benchmarks.results import write_part
-from benchmarks.served import open_server
+from benchmarks.measuring.case import Case, Stopwatch, end_orderly_on_terminate
+from benchmarks.measuring.results import write_part
+from benchmarks.speed.engines import parameters_of
+from benchmarks.speed.served import open_server
 from intaglio.engines.card import read_card_memory
 from intaglio_client import Client, Parameters
 

@@ -1,6 +1,6 @@
 """diffusers eager, diffusers + torch.compile, intaglio's engines, intaglio over gRPC: one run, one card, the same seeds and steps.
 
-    python -m benchmarks.side_by_side configs/sdxl-seeded.yaml --out benchmarks/results/h200.json
+    python -m benchmarks.speed.run configs/sdxl-seeded.yaml --out benchmarks/results/h200.json
 The first size is compared; then all of them are built, served and soaked. Every part is a process of its own and is written as soon as
 it is done: a run that is cut short, or given `--seconds`, is taken up again by the same command. Markdown and a chart are written beside
 the JSON.
@@ -20,10 +20,10 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from benchmarks.ballast import ballast
-from benchmarks.case import Case, load_case, psnr, write_case_configs
-from benchmarks.report import chart_of, markdown_of
-from benchmarks.results import describe_machine, read_part, write_part
+from benchmarks.measuring.ballast import ballast
+from benchmarks.measuring.case import Case, load_case, psnr, write_case_configs
+from benchmarks.measuring.results import describe_machine, read_part, write_part
+from benchmarks.speed.report import chart_of, markdown_of
 from intaglio.builds.manifest import write_json
 from intaglio.engines.card import PeakWatch, read_card_memory
 from intaglio.errors import ConfigError
@@ -50,15 +50,15 @@ class Part:
 
 
 PARTS: Final = (
-    Part("build", ("benchmarks.building",), ballast=True, least_seconds=120),
-    Part("served", ("benchmarks.served",), ballast=True, least_seconds=60),
-    Part("engines", ("benchmarks.engines",), least_seconds=45),
-    Part("eager", ("benchmarks.eager",), least_seconds=45),
-    Part("compiled", ("benchmarks.eager", "--compile"), least_seconds=150),
-    Part("build_sizes", ("benchmarks.building", "--part", "build_sizes"), ballast=True, every_size=True, least_seconds=240),
-    Part("served_sizes", ("benchmarks.served", "--part", "served_sizes"), ballast=True, every_size=True, least_seconds=120),
-    Part("soak", ("benchmarks.soak",), every_size=True, least_seconds=90),
-    Part("variants", ("benchmarks.variants",), least_seconds=150),
+    Part("build", ("benchmarks.speed.building",), ballast=True, least_seconds=120),
+    Part("served", ("benchmarks.speed.served",), ballast=True, least_seconds=60),
+    Part("engines", ("benchmarks.speed.engines",), least_seconds=45),
+    Part("eager", ("benchmarks.speed.eager",), least_seconds=45),
+    Part("compiled", ("benchmarks.speed.eager", "--compile"), least_seconds=150),
+    Part("build_sizes", ("benchmarks.speed.building", "--part", "build_sizes"), ballast=True, every_size=True, least_seconds=240),
+    Part("served_sizes", ("benchmarks.speed.served", "--part", "served_sizes"), ballast=True, every_size=True, least_seconds=120),
+    Part("soak", ("benchmarks.speed.soak",), every_size=True, least_seconds=90),
+    Part("variants", ("benchmarks.speed.variants",), least_seconds=150),
 )  # fmt: skip
 
 

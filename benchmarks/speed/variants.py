@@ -1,6 +1,6 @@
 """Other graphs of the same UNet, each built for one profile and timed: what to export is decided by the card, not by taste.
 
-    python -m benchmarks.variants CASE.json WORK_FOLDER [--only query,"whole gate"]
+    python -m benchmarks.speed.variants CASE.json WORK_FOLDER [--only query,"whole gate"]
 Every variant computes the same function; the relative error to the first one is printed beside its time.
 """
 
@@ -18,9 +18,9 @@ from rich.console import Console
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.case import Case
-from benchmarks.graphs import Workbench
-from benchmarks.results import write_part
+from benchmarks.measuring.case import Case
+from benchmarks.measuring.results import write_part
+from benchmarks.speed.graphs import Workbench
 from intaglio.engines.interface import Array
 from intaglio_export.engines.verify import relative_error
 

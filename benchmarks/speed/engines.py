@@ -1,6 +1,6 @@
 """intaglio's engines in this process, without Triton: stages, whole images, and each engine by itself.
 
-python -m benchmarks.engines CASE.json WORK_FOLDER
+python -m benchmarks.speed.engines CASE.json WORK_FOLDER
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 import typer
 from PIL import Image
 
-from benchmarks.case import Case, Stopwatch, time_passes
-from benchmarks.results import write_part
+from benchmarks.measuring.case import Case, Stopwatch, time_passes
+from benchmarks.measuring.results import write_part
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.tensors import axis_sizes, context_name, controlnet_name, network_spec
 from intaglio.engines.card import PeakWatch

@@ -1,4 +1,4 @@
-"""LoRAs swapped through Triton: `python -m benchmarks.lora_served CASE.json WORK_FOLDER`.
+"""LoRAs swapped through Triton: `python -m benchmarks.loras.served CASE.json WORK_FOLDER`.
 
 retrain   a retrained file published to the running server, drawn before and after, and taken back
 load      clients that ask for another set every time, until enough swaps were made: failures, waits, images unlike their set's first
@@ -16,10 +16,10 @@ from urllib.request import urlopen
 
 import typer
 
-from benchmarks.case import end_orderly_on_terminate, spread
-from benchmarks.lora_files import LORAS, RETRAINED, LoraCase, config_of, lora_file
-from benchmarks.lora_parts import PROMPT
-from benchmarks.results import write_part
+from benchmarks.loras.files import LORAS, RETRAINED, LoraCase, config_of, lora_file
+from benchmarks.loras.parts import PROMPT
+from benchmarks.measuring.case import end_orderly_on_terminate, spread
+from benchmarks.measuring.results import write_part
 from intaglio.builds.manifest import read_manifest
 from intaglio.contract.config import load_deployment
 from intaglio.engines.card import PeakWatch

@@ -1,6 +1,6 @@
 """diffusers on the same weights: eager, or with torch.compile for UNet, ControlNet and VAE decoder.
 
-    python -m benchmarks.eager CASE.json WORK_FOLDER [--compile]
+    python -m benchmarks.speed.eager CASE.json WORK_FOLDER [--compile]
 Float16 throughout on a card (the VAE too, as intaglio's), float32 on the CPU. The noise is given, not drawn by the pipeline: torch 2.11
 draws float16 from the low 11 bits of its words, so a pipeline in float16 starts a seed from quite another picture than one in float32.
 """
@@ -22,8 +22,8 @@ import transformers
 import typer
 from PIL import Image
 
-from benchmarks.case import PASSES, Case, Stopwatch, time_passes
-from benchmarks.results import write_part
+from benchmarks.measuring.case import PASSES, Case, Stopwatch, time_passes
+from benchmarks.measuring.results import write_part
 from intaglio.contract.tensors import controlnet_name
 from intaglio_export.engines.compile import Platform
 from intaglio_export.plan.plan import Plan

@@ -4,7 +4,7 @@
 Operations and bytes are counted on the networks themselves, without weights or a card. The efficiency is what published runs of SDXL
 reach on cards of the same family; it differs between them, so a projection is a range from the worst of them to the best.
 
-    python -m benchmarks.projection [--size 1024] [--steps 30]
+    python -m benchmarks.speed.projection [--size 1024] [--steps 30]
 """
 
 from __future__ import annotations

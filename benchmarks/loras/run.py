@@ -1,4 +1,4 @@
-"""What changing LoRAs costs: `python -m benchmarks.lora_swap configs/sdxl-seeded.yaml --out benchmarks/results/h200_lora.json`.
+"""What changing LoRAs costs: `python -m benchmarks.loras.run configs/sdxl-seeded.yaml --out benchmarks/results/h200_lora.json`.
 
     build     from nothing: three random LoRAs, and the build that swaps them
     swap      seconds to put two on; that weights and images are those they should be; seconds of a step
@@ -9,7 +9,7 @@
     low_rank  the step with LoRAs beside the matrices instead of in them
 Everything is made in the work folder; the configuration gives the base, the first size and the precision. Every part is a process of its
 own and is written as soon as it is done: a run that is cut short, or given `--seconds`, is taken up again by the same command. Ends with
-1 where a part failed or a required figure was missed; `benchmarks.lora_report` prints the table of a file again.
+1 where a part failed or a required figure was missed; `benchmarks.loras.report` prints the table of a file again.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 
-from benchmarks.lora_files import LoraCase
-from benchmarks.lora_report import FIGURES, markdown_of, show
-from benchmarks.results import describe_machine, read_part
-from benchmarks.side_by_side import ROOT, STAND_IN, Part, due_parts, run_part, wanted_parts
+from benchmarks.loras.files import LoraCase
+from benchmarks.loras.report import FIGURES, markdown_of, show
+from benchmarks.measuring.results import describe_machine, read_part
+from benchmarks.speed.run import ROOT, STAND_IN, Part, due_parts, run_part, wanted_parts
 from intaglio.builds.manifest import write_json
 from intaglio.engines.card import read_card_memory
 
 __all__ = ["PARTS", "gather", "write_results"]
 
 PARTS: Final = (
-    Part("build", ("benchmarks.lora_parts", "build"), least_seconds=120),
-    Part("swap", ("benchmarks.lora_parts", "swap"), least_seconds=150),
-    Part("served", ("benchmarks.lora_served",), least_seconds=120),
-    Part("refit", ("benchmarks.lora_parts", "refit"), least_seconds=60),
-    Part("fused", ("benchmarks.lora_parts", "fused"), least_seconds=180),
-    Part("rebuild", ("benchmarks.lora_parts", "rebuild"), least_seconds=120),
-    Part("low_rank", ("benchmarks.low_rank",), least_seconds=150),
+    Part("build", ("benchmarks.loras.parts", "build"), least_seconds=120),
+    Part("swap", ("benchmarks.loras.parts", "swap"), least_seconds=150),
+    Part("served", ("benchmarks.loras.served",), least_seconds=120),
+    Part("refit", ("benchmarks.loras.parts", "refit"), least_seconds=60),
+    Part("fused", ("benchmarks.loras.parts", "fused"), least_seconds=180),
+    Part("rebuild", ("benchmarks.loras.parts", "rebuild"), least_seconds=120),
+    Part("low_rank", ("benchmarks.loras.low_rank",), least_seconds=150),
 )
 NOT_TRIED: Final = {
     "an engine for every set, all resident": "each would be another copy of the UNet's weights (see build: 4.8 GiB); two do not fit 16 GB",

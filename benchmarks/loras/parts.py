@@ -1,4 +1,4 @@
-"""The LoRA benchmark's parts that need no server: `python -m benchmarks.lora_parts CASE.json WORK_FOLDER PART`.
+"""The LoRA benchmark's parts that need no server: `python -m benchmarks.loras.parts CASE.json WORK_FOLDER PART`.
 
 build     LoRA files and the build that swaps them
 swap      seconds to put a set on, by the merge and by the host; that weights and images are those they should be; a step
@@ -23,10 +23,10 @@ import numpy as np
 import typer
 from safetensors.numpy import load_file, save_file
 
-from benchmarks.building import HostWatch, Journal
-from benchmarks.case import psnr, spread
-from benchmarks.lora_files import LORAS, RETRAINED, LoraCase, config_of, prepare, use_in_fused
-from benchmarks.results import read_part, write_part
+from benchmarks.loras.files import LORAS, RETRAINED, LoraCase, config_of, prepare, use_in_fused
+from benchmarks.measuring.case import psnr, spread
+from benchmarks.measuring.results import read_part, write_part
+from benchmarks.speed.building import HostWatch, Journal
 from intaglio.builds.manifest import BuildManifest, read_manifest
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.contract.models import SDXL, numpy_type

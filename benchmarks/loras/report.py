@@ -1,4 +1,4 @@
-"""What the LoRA benchmark's figures must be, and what they are: `python -m benchmarks.lora_report benchmarks/results/h200_lora.json`.
+"""What the LoRA benchmark's figures must be, and what they are: `python -m benchmarks.loras.report benchmarks/results/h200_lora.json`.
 
 Ends with 1 where a required figure is missed or was not measured.
 """
@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.report import Figure
-from benchmarks.results import read_json
+from benchmarks.measuring.results import read_json
+from benchmarks.speed.report import Figure
 
 __all__ = ["FIGURES", "judge", "markdown_of", "show"]
 

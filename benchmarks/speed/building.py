@@ -1,6 +1,6 @@
 """A build, timed: stages, most memory of the host and of the card.
 
-python -m benchmarks.building CASE.json WORK_FOLDER [--part build_sizes]
+python -m benchmarks.speed.building CASE.json WORK_FOLDER [--part build_sizes]
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Annotated, Final, Self
 
 import typer
 
-from benchmarks.case import Case
-from benchmarks.results import write_part
+from benchmarks.measuring.case import Case
+from benchmarks.measuring.results import write_part
 from intaglio.engines.card import PeakWatch
 from intaglio_export.build import BuildOptions, build_deployment
 from intaglio_export.plan.stages import StageOutcome

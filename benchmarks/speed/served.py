@@ -1,6 +1,6 @@
 """intaglio through Triton over gRPC: start, images, a restart, every size; with the most card memory as the driver sees it.
 
-python -m benchmarks.served CASE.json WORK_FOLDER [--part served_sizes --each 10]
+python -m benchmarks.speed.served CASE.json WORK_FOLDER [--part served_sizes --each 10]
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.case import Case, Stopwatch, end_orderly_on_terminate, spread
-from benchmarks.engines import parameters_of
-from benchmarks.results import write_part
+from benchmarks.measuring.case import Case, Stopwatch, end_orderly_on_terminate, spread
+from benchmarks.measuring.results import write_part
+from benchmarks.speed.engines import parameters_of
 from intaglio.engines.card import PeakWatch
 from intaglio.errors import ConfigError
 from intaglio.serving.memory import GIB, check_memory, predict_memory

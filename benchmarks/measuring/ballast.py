@@ -1,6 +1,6 @@
 """Takes memory of the first card until so much is free, and holds it until its input ends: a small card, for a test on a large one.
 
-    python -m benchmarks.ballast FREE_GIB
+    python -m benchmarks.measuring.ballast FREE_GIB
 One plain allocation; nothing is written to it. Prints a line when it is in place.
 """
 
@@ -28,7 +28,7 @@ def ballast(free_gib: float | None) -> Iterator[float | None]:
         yield None
         return
     with subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.ballast", str(free_gib)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "benchmarks.measuring.ballast", str(free_gib)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 from safetensors.numpy import save
 
-from benchmarks.case import deployment_values
+from benchmarks.measuring.case import deployment_values
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.loras.files import LayerTable
 from intaglio_export.weights.registry import base_layers

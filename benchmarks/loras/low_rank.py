@@ -1,6 +1,6 @@
 """LoRA beside every matrix instead of in it: x W + (x A) B, the UNet built so for one profile and timed.
 
-    python -m benchmarks.low_rank CASE.json WORK_FOLDER
+    python -m benchmarks.loras.low_rank CASE.json WORK_FOLDER
 A and B are weights of the graph here: as inputs, which a swap would only have to upload, they cannot be faster.
 """
 
@@ -13,9 +13,9 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from benchmarks.graphs import Workbench
-from benchmarks.lora_files import LoraCase, config_of
-from benchmarks.results import write_part
+from benchmarks.loras.files import LoraCase, config_of
+from benchmarks.measuring.results import write_part
+from benchmarks.speed.graphs import Workbench
 from intaglio.contract.config import load_deployment
 
 RANKS: Final = (0, 64, 128)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.case import time_passes
+from benchmarks.measuring.case import time_passes
 from intaglio.contract.config import Deployment
 from intaglio.engines.interface import Array, allocate_tensors
 from intaglio_export.engines.compile import ENGINE_FILES, CompileJob, compile_network, resolve_platform

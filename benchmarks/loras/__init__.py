@@ -1,0 +1,1 @@
+"""What LoRAs cost in a running server."""

@@ -1,0 +1,1 @@
+"""What every benchmark shares: the case, results files, ballast."""

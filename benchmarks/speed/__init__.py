@@ -1,0 +1,1 @@
+"""Side by side with diffusers: speed, memory, agreement, soak."""
