@@ -2,11 +2,12 @@
 
     python -m benchmarks.options configs/miniature.yaml --out benchmarks/results/miniature_options.json
 
-Held-out scenes with their pose as control, in process through all three stages, as `miniature.evaluate` asks for them (its steps, guidance
-and seeds) and judged by its rules; each scene with no option and with each of `benchmarks.speed.engines.OPTIONS`. A scene's pictures follow one
-another, so that what else the machine does slows all of them alike, and each option is compared with no option scene by scene: differences
-and their standard errors are of pairs. What is judged is kept scene by scene: a run that was stopped is taken up by the same command, and
-one for more scenes goes on from there. Markdown is written beside the JSON.
+Held-out scenes with their pose as control, in process through all three stages, as `miniature.evaluate` asks
+for them (its steps, guidance and seeds) and judged by its rules; each scene with no option and with each of
+`benchmarks.speed.engines.OPTIONS`. A scene's pictures follow one another, so that what else the machine does
+slows all of them alike, and each option is compared with no option scene by scene: differences and their
+standard errors are of pairs. What is judged is kept scene by scene: a run that was stopped is taken up by the
+same command, and one for more scenes goes on from there. Markdown is written beside the JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +25,14 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from benchmarks.measuring.case import Case, Stopwatch, png_from_pixels, spread
@@ -81,7 +89,9 @@ def _drawn_pose(count: int, image: int) -> bytes:
 
 @dataclass(frozen=True)
 class SceneCase(Case):
-    """Image i is held-out scene i: its prompt, its pose as the control, seed i. No negative prompt, which diffusers takes for zeros."""
+    """Image i is held-out scene i: its prompt, its pose as the control, seed i. No negative prompt, which
+    diffusers takes for zeros.
+    """
 
     negative_prompt: str | None = None
     seed: int = 0
@@ -111,7 +121,14 @@ def scene_case(config: Path, *, images: int, steps: int = evaluate.STEPS) -> Sce
         raise ConfigError(
             f"{config}: cannot be judged by scenes: wants no fuse, a ControlNet of type pose, and [{size[0]}, {size[1]}] in sizes"
         )
-    return SceneCase(str(config.resolve()), *size, steps=steps, guidance_scale=evaluate.GUIDANCE, images=images, control=control)
+    return SceneCase(
+        str(config.resolve()),
+        *size,
+        steps=steps,
+        guidance_scale=evaluate.GUIDANCE,
+        images=images,
+        control=control,
+    )
 
 
 def judge_picture(picture: NDArray[np.uint8], judged: evaluate.Case) -> Row:
@@ -121,7 +138,9 @@ def judge_picture(picture: NDArray[np.uint8], judged: evaluate.Case) -> Row:
     return dict(zip(FIGURES, found, strict=True))
 
 
-def make_row(case: SceneCase, image: int, stages: tuple[Preprocess, Diffuse], settings: Mapping[str, float]) -> Row:
+def make_row(
+    case: SceneCase, image: int, stages: tuple[Preprocess, Diffuse], settings: Mapping[str, float]
+) -> Row:
     """One picture with one option, timed to its PNG's last byte, and judged."""
     watch = Stopwatch()
     with watch.lap("seconds"):
@@ -132,7 +151,9 @@ def make_row(case: SceneCase, image: int, stages: tuple[Preprocess, Diffuse], se
 
 def _without_cache(manifest: BuildManifest) -> BuildManifest:
     """The first option of a scene would encode its prompt for all the others."""
-    return manifest.model_copy(update={"execution": manifest.execution.model_copy(update={"embedding_cache": 0})})
+    return manifest.model_copy(
+        update={"execution": manifest.execution.model_copy(update={"embedding_cache": 0})}
+    )
 
 
 def _in_turn(image: int) -> list[str]:
@@ -143,19 +164,28 @@ def _in_turn(image: int) -> list[str]:
 
 def measure(case: SceneCase, manifest: BuildManifest, work: Path, progress: Progress) -> list[Rows]:
     """Rows of every scene, those of earlier runs of the same build and case among them."""
-    of = {name: value for name, value in asdict(case).items() if name != "images"} | {"build": manifest.key, "settings": SETTINGS}
+    of = {name: value for name, value in asdict(case).items() if name != "images"} | {
+        "build": manifest.key,
+        "settings": SETTINGS,
+    }
     kept = read_part(work, _PART) or {}
     rows: list[Rows] = kept["rows"] if kept.get("of") == of else []
-    bar = progress.add_task("pictures", total=case.images * len(SETTINGS), completed=min(len(rows), case.images) * len(SETTINGS))
+    bar = progress.add_task(
+        "pictures", total=case.images * len(SETTINGS), completed=min(len(rows), case.images) * len(SETTINGS)
+    )
     if len(rows) >= case.images:
         return rows[: case.images]
     folder = case.deployment.build_folder
     with Preprocess(manifest, folder) as preprocess, Diffuse(_without_cache(manifest), folder) as diffuse:
         stages = (preprocess, diffuse)
-        for settings in SETTINGS.values():  # not measured: buffers of each kind of pass are made when it first comes
+        for (
+            settings
+        ) in SETTINGS.values():  # not measured: buffers of each kind of pass are made when it first comes
             run_image(case, len(rows), stages, Stopwatch(), **settings)
         for image in range(len(rows), case.images):
-            case.control_image(image)  # drawn now: what a client spends on its picture is not the engines' time
+            case.control_image(
+                image
+            )  # drawn now: what a client spends on its picture is not the engines' time
             row = {}
             for name in _in_turn(image):
                 row[name] = make_row(case, image, stages, SETTINGS[name])
@@ -167,13 +197,19 @@ def measure(case: SceneCase, manifest: BuildManifest, work: Path, progress: Prog
 
 def mean_and_error(values: Sequence[float]) -> dict[str, float]:
     """Mean, its standard error, and of how many."""
-    return {"mean": statistics.fmean(values), "error": statistics.stdev(values) / len(values) ** 0.5, "n": len(values)}
+    return {
+        "mean": statistics.fmean(values),
+        "error": statistics.stdev(values) / len(values) ** 0.5,
+        "n": len(values),
+    }
 
 
 def summary_of(rows: Sequence[Rows], option: str) -> dict[str, Any]:
-    """Seconds and figures of an option, and beside them what pairs of pictures of one scene say of it and of no option.
+    """Seconds and figures of an option, and beside them what pairs of pictures of one scene say of it and of
+    no option.
 
-    A ratio of seconds is the median of pairs: a picture that other work slowed is an outlier, not noise about a mean.
+    A ratio of seconds is the median of pairs: a picture that other work slowed is an outlier, not noise about
+    a mean.
     """
     own, without = [row[option] for row in rows], [row[NO_OPTION] for row in rows]
     pairs = list(zip(own, without, strict=True))
@@ -188,15 +224,30 @@ def summary_of(rows: Sequence[Rows], option: str) -> dict[str, Any]:
     }
 
 
-def gather(case: SceneCase, manifest: BuildManifest, rows: Sequence[Rows], *, machine: Mapping[str, Any], note: str = "") -> dict[str, Any]:
+def gather(
+    case: SceneCase,
+    manifest: BuildManifest,
+    rows: Sequence[Rows],
+    *,
+    machine: Mapping[str, Any],
+    note: str = "",
+) -> dict[str, Any]:
     """The results file."""
     return {
         "schema": 1,
         "note": note,
         "machine": dict(machine),
         "case": asdict(case) | {"config": Path(case.config).name, "prompt": "that of the scene"},
-        "engines": {"runtime": manifest.runtime, "target": manifest.target, "precision": manifest.precision, "build": manifest.key},
-        "options": [{"option": name, "settings": settings} | summary_of(rows, name) for name, settings in SETTINGS.items()],
+        "engines": {
+            "runtime": manifest.runtime,
+            "target": manifest.target,
+            "precision": manifest.precision,
+            "build": manifest.key,
+        },
+        "options": [
+            {"option": name, "settings": settings} | summary_of(rows, name)
+            for name, settings in SETTINGS.items()
+        ],
     }
 
 
@@ -209,7 +260,12 @@ def _figure(found: Mapping[str, Any], *, compared: bool) -> str:
 def _cells(results: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for found in results["options"]:
         figures = (_figure(found["figures"][name], compared=found["option"] != NO_OPTION) for name in FIGURES)
-        yield found["option"], f"{found['seconds']['median']:.2f}", f"{found['ratio']['median']:.2f}", *figures
+        yield (
+            found["option"],
+            f"{found['seconds']['median']:.2f}",
+            f"{found['ratio']['median']:.2f}",
+            *figures,
+        )
 
 
 def markdown_of(results: Mapping[str, Any]) -> str:
@@ -252,10 +308,14 @@ def show(console: Console, results: Mapping[str, Any]) -> None:
 def main(
     config: Path,
     out: Annotated[Path, typer.Option(help="Results file to write.")],
-    work: Annotated[Path, typer.Option(help="What is judged so far; a second run goes on from it.")] = Path("build/options-benchmark"),
+    work: Annotated[Path, typer.Option(help="What is judged so far; a second run goes on from it.")] = Path(
+        "build/options-benchmark"
+    ),
     images: Annotated[int, typer.Option(min=2, help="Scenes; each is one picture an option.")] = 60,
     steps: Annotated[int, typer.Option(min=1, help="Euler steps.")] = evaluate.STEPS,
-    note: Annotated[str, typer.Option(help="What else the machine did meanwhile; goes into the results.")] = "",
+    note: Annotated[
+        str, typer.Option(help="What else the machine did meanwhile; goes into the results.")
+    ] = "",
 ) -> None:
     """Build what is not built, measure, print the table."""
     case, machine = scene_case(config, images=images, steps=steps), describe_machine(ROOT)

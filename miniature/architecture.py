@@ -1,9 +1,10 @@
 """The miniature's networks: every class is the one SDXL uses, with small numbers.
 
-`B` images, `H`, `W` pixels, `h = H/8`, `w = W/8` latents, `T = 77` tokens.
-Axes and roles are SDXL's (arXiv 2307.01952; stabilityai/stable-diffusion-xl-base-1.0 configs): two CLIP text encoders whose
-penultimate hidden states are concatenated to the cross-attention context, the second one's projection as pooled embedding,
-`text_time` additional embedding of the pooled embedding and six size ids, down blocks without attention at full latent size.
+`B` images, `H`, `W` pixels, `h = H/8`, `w = W/8` latents, `T = 77` tokens. Axes and roles are SDXL's (arXiv
+2307.01952; stabilityai/stable-diffusion-xl-base-1.0 configs): two CLIP text encoders whose penultimate hidden
+states are concatenated to the cross-attention context, the second one's projection as pooled embedding,
+`text_time` additional embedding of the pooled embedding and six size ids, down blocks without attention at
+full latent size.
 """
 
 # ruff: noqa: PLC0415  (diffusers and transformers are imported only where networks are made; the renderer needs neither)
@@ -45,7 +46,8 @@ UNET: dict[str, Any] = {
     "projection_class_embeddings_input_dim": POOLED_WIDTH + TIME_IDS * TIME_ID_WIDTH,
     "norm_num_groups": 16,
 }
-# A ControlNet is the UNet's encoder half (`ControlNetModel.from_unet`); this is the embedding of its control image.
+# A ControlNet is the UNet's encoder half (`ControlNetModel.from_unet`); this is the embedding of its control
+# image.
 CONTROL_EMBEDDING_CHANNELS = (8, 16, 24, 32)
 AUTOENCODER: dict[str, Any] = {
     "in_channels": 3,
@@ -71,8 +73,14 @@ SCHEDULER: dict[str, Any] = {
     "steps_offset": 1,
     "use_karras_sigmas": False,
 }
-# In SDXL's file too, for the schedulers a user may swap in: without them diffusers' DDIM clips its prediction.
-SCHEDULER_EXTRAS: dict[str, Any] = {"clip_sample": False, "set_alpha_to_one": False, "sample_max_value": 1.0, "skip_prk_steps": True}
+# In SDXL's file too, for the schedulers a user may swap in: without them diffusers' DDIM clips its
+# prediction.
+SCHEDULER_EXTRAS: dict[str, Any] = {
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "sample_max_value": 1.0,
+    "skip_prk_steps": True,
+}
 
 
 def text_config(which: int) -> CLIPTextConfig:
@@ -113,7 +121,9 @@ def make_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
     """ControlNet that starts as `unet`'s encoder half (zero convolutions are zero)."""
     from diffusers import ControlNetModel
 
-    made: ControlNetModel = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=CONTROL_EMBEDDING_CHANNELS)
+    made: ControlNetModel = ControlNetModel.from_unet(
+        unet, conditioning_embedding_out_channels=CONTROL_EMBEDDING_CHANNELS
+    )
     return made
 
 

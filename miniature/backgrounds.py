@@ -1,4 +1,6 @@
-"""The eight places of the world, and a ninth (meadow) that only a LoRA knows. Each paints a Canvas from a random generator."""
+"""The eight places of the world, and a ninth (meadow) that only a LoRA knows. Each paints a Canvas from a
+random generator.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ def _polygon(points: list[Point]) -> Patch:
 def _disc(x: float, y: float, radius: float) -> Patch:
     left, top = (int(np.clip(at - radius - 1, 0, SIZE - 1)) for at in (x, y))
     right, bottom = (int(np.clip(at + radius + 2, 1, SIZE)) for at in (x, y))
-    columns, rows = np.arange(left, right, dtype=np.float32)[None, :], np.arange(top, bottom, dtype=np.float32)[:, None]
+    columns, rows = (
+        np.arange(left, right, dtype=np.float32)[None, :],
+        np.arange(top, bottom, dtype=np.float32)[:, None],
+    )
     return Patch(np.clip(radius + 0.5 - np.hypot(columns - x, rows - y), 0, 1).astype(np.float32), top, left)
 
 
@@ -53,7 +58,9 @@ def _everywhere() -> Patch:
 
 def _gradient(top: RGB, bottom: RGB, end: float) -> Array:
     share = np.clip(_rows() / end, 0, 1)[..., None]
-    mixed: Array = (np.array(top, np.float32) * (1 - share) + np.array(bottom, np.float32) * share).astype(np.float32)
+    mixed: Array = (np.array(top, np.float32) * (1 - share) + np.array(bottom, np.float32) * share).astype(
+        np.float32
+    )
     return mixed
 
 
@@ -64,32 +71,53 @@ def _sky(canvas: Canvas, top: RGB, bottom: RGB, end: float) -> None:
 def _ground(canvas: Canvas, line: Array | float, near: RGB, far: RGB, *, part: str = "ground") -> None:
     start = float(np.mean(line))
     share = np.clip((_rows() - start) / (SIZE - start), 0, 1).astype(np.float32)
-    colour = np.array(far, np.float32) + share[..., None] * (np.array(near, np.float32) - np.array(far, np.float32))
+    colour = np.array(far, np.float32) + share[..., None] * (
+        np.array(near, np.float32) - np.array(far, np.float32)
+    )
     canvas.lay(_below(line), colour, part=part, depth=0.12 + 0.4 * share, normal=_UP)
 
 
 def _hills(rng: np.random.Generator, base: float, height: float) -> Array:
     x = np.arange(SIZE, dtype=np.float32)[None, :]
     phase, waves = rng.uniform(0, 6.28, 2), rng.uniform(0.9, 1.8, 2)
-    wave: Array = np.sin(x / SIZE * 6.28 * waves[0] + phase[0]) + 0.4 * np.sin(x / SIZE * 12.6 * waves[1] + phase[1])
+    wave: Array = np.sin(x / SIZE * 6.28 * waves[0] + phase[0]) + 0.4 * np.sin(
+        x / SIZE * 12.6 * waves[1] + phase[1]
+    )
     return (base + height * wave).astype(np.float32)
 
 
 def _pine(canvas: Canvas, x: float, foot: float, height: float, colour: RGB, tip: RGB | None = None) -> None:
-    canvas.lay(_box(x - height * 0.04, foot - height * 0.2, x + height * 0.04, foot), (92, 62, 44), part="structure", depth=0.16)
+    canvas.lay(
+        _box(x - height * 0.04, foot - height * 0.2, x + height * 0.04, foot),
+        (92, 62, 44),
+        part="structure",
+        depth=0.16,
+    )
     for level in range(3):
         top, width = foot - height * (1 - level * 0.22), height * (0.16 + 0.07 * level)
         low = top + height * 0.4
-        canvas.lay(_polygon([(x, top), (x - width, low), (x + width, low)]), colour, part="structure", depth=0.17)
+        canvas.lay(
+            _polygon([(x, top), (x - width, low), (x + width, low)]), colour, part="structure", depth=0.17
+        )
         if tip:
             edge = top + height * 0.2
-            canvas.lay(_polygon([(x, top), (x - width * 0.5, edge), (x + width * 0.5, edge)]), tip, part="structure", depth=0.17)
+            canvas.lay(
+                _polygon([(x, top), (x - width * 0.5, edge), (x + width * 0.5, edge)]),
+                tip,
+                part="structure",
+                depth=0.17,
+            )
 
 
 def _beach(canvas: Canvas, rng: np.random.Generator) -> None:
     horizon, shore = rng.uniform(95, 115), rng.uniform(150, 168)
     _sky(canvas, (120, 190, 238), (206, 232, 246), horizon)
-    canvas.lay(_disc(rng.uniform(25, 230), rng.uniform(26, 56), rng.uniform(13, 19)), (255, 240, 170), part="sky", depth=0.03)
+    canvas.lay(
+        _disc(rng.uniform(25, 230), rng.uniform(26, 56), rng.uniform(13, 19)),
+        (255, 240, 170),
+        part="sky",
+        depth=0.03,
+    )
     canvas.lay(_below(horizon), (52, 132, 190), part="water", depth=0.1, normal=_UP)
     canvas.lay(_below(_hills(rng, shore - 7, 2.5)), (214, 238, 244), part="water", depth=0.16, normal=_UP)
     _ground(canvas, _hills(rng, shore, 2.5), (240, 214, 156), (226, 198, 140))
@@ -115,7 +143,9 @@ def _street(canvas: Canvas, rng: np.random.Generator) -> None:
         canvas.lay(_box(x, top, x + width, kerb), (grey, grey - 4, grey + 2), part="structure", depth=0.12)
         for row in np.arange(top + 9, kerb - 20, 22):
             for column in np.arange(x + 8, x + width - 10, 15):
-                canvas.lay(_box(column, row, column + 8, row + 11), (236, 220, 164), part="structure", depth=0.12)
+                canvas.lay(
+                    _box(column, row, column + 8, row + 11), (236, 220, 164), part="structure", depth=0.12
+                )
         x += width + 2
     _ground(canvas, kerb, (74, 76, 82), (92, 94, 100))
     canvas.lay(_box(0, kerb, SIZE, kerb + 7), (176, 176, 178), part="ground", depth=0.16, normal=_UP)
@@ -125,7 +155,12 @@ def _night(canvas: Canvas, rng: np.random.Generator) -> None:
     ground = rng.uniform(180, 196)
     _sky(canvas, (14, 18, 48), (48, 52, 104), ground)
     for _ in range(26):
-        canvas.lay(_disc(rng.uniform(4, 252), rng.uniform(4, ground - 40), rng.uniform(0.9, 1.6)), (236, 236, 210), part="sky", depth=0.02)
+        canvas.lay(
+            _disc(rng.uniform(4, 252), rng.uniform(4, ground - 40), rng.uniform(0.9, 1.6)),
+            (236, 236, 210),
+            part="sky",
+            depth=0.02,
+        )
     moon_x, moon_y = rng.uniform(30, 226), rng.uniform(30, 60)
     canvas.lay(_disc(moon_x, moon_y, 17), (242, 238, 206), part="sky", depth=0.03)
     _ground(canvas, _hills(rng, ground, 5), (22, 32, 36), (30, 44, 48))
@@ -136,7 +171,14 @@ def _snow(canvas: Canvas, rng: np.random.Generator) -> None:
     _sky(canvas, (176, 196, 220), (226, 234, 242), floor)
     canvas.lay(_below(_hills(rng, floor - 34, 12)), (204, 216, 230), part="ground", depth=0.1, normal=_UP)
     for index in range(4):
-        _pine(canvas, (index + rng.uniform(0.15, 0.85)) * 64, floor + 3, rng.uniform(60, 96), (66, 102, 98), (246, 250, 252))
+        _pine(
+            canvas,
+            (index + rng.uniform(0.15, 0.85)) * 64,
+            floor + 3,
+            rng.uniform(60, 96),
+            (66, 102, 98),
+            (246, 250, 252),
+        )
     _ground(canvas, _hills(rng, floor, 3), (240, 244, 250), (222, 230, 240))
 
 
@@ -158,13 +200,22 @@ def _room(canvas: Canvas, rng: np.random.Generator) -> None:
 def _desert(canvas: Canvas, rng: np.random.Generator) -> None:
     floor = rng.uniform(148, 166)
     _sky(canvas, (244, 176, 120), (252, 222, 164), floor)
-    canvas.lay(_disc(rng.uniform(30, 226), rng.uniform(40, 90), rng.uniform(18, 24)), (255, 246, 214), part="sky", depth=0.03)
+    canvas.lay(
+        _disc(rng.uniform(30, 226), rng.uniform(40, 90), rng.uniform(18, 24)),
+        (255, 246, 214),
+        part="sky",
+        depth=0.03,
+    )
     canvas.lay(_below(_hills(rng, floor - 12, 12)), (206, 138, 88), part="ground", depth=0.1, normal=_UP)
     for side in (rng.uniform(14, 60), rng.uniform(196, 242)):
         foot, height = floor + rng.uniform(4, 16), rng.uniform(44, 66)
         arm = rng.choice((-1, 1)) * 13
         elbow = -height * 0.4
-        for start, end, radius in (((0, 0), (0, -height), 6), ((0, elbow), (arm, elbow), 4), ((arm, elbow), (arm, -height * 0.75), 4)):
+        for start, end, radius in (
+            ((0, 0), (0, -height), 6),
+            ((0, elbow), (arm, elbow), 4),
+            ((arm, elbow), (arm, -height * 0.75), 4),
+        ):
             at = np.array([side, foot], np.float32)
             limb = Limb(at + np.array(start, np.float32), at + np.array(end, np.float32), (radius, radius))
             canvas.capsule(limb, (88, 122, 78), part="structure", depth=0.2)
@@ -176,7 +227,12 @@ def _stage(canvas: Canvas, rng: np.random.Generator) -> None:
     folds, phase = rng.uniform(7, 10), rng.uniform(0, 6.28)
     x = np.arange(SIZE, dtype=np.float32)[None, :] * np.ones((SIZE, 1), np.float32)
     wave = 0.78 + 0.22 * np.sin(x / SIZE * 6.28 * folds + phase)
-    canvas.lay(_everywhere(), (np.array((140, 26, 36), np.float32) * wave[..., None]).astype(np.float32), part="structure", depth=0.14)
+    canvas.lay(
+        _everywhere(),
+        (np.array((140, 26, 36), np.float32) * wave[..., None]).astype(np.float32),
+        part="structure",
+        depth=0.14,
+    )
     canvas.lay(_below(floor), (112, 70, 44), part="ground", depth=0.3, normal=_UP)
     _ground(canvas, floor, (120, 76, 48), (96, 60, 38))
     middle = rng.uniform(90, 166)
@@ -200,7 +256,13 @@ def _meadow(canvas: Canvas, rng: np.random.Generator) -> None:
     for _ in range(26):
         y = rng.uniform(floor + 16, 250)
         colour = ((244, 120, 170), (252, 246, 250), (250, 220, 90))[int(rng.integers(3))]
-        canvas.lay(_disc(rng.uniform(4, 252), y, 2 + 2.4 * (y - floor) / (SIZE - floor)), colour, part="ground", depth=0.3, normal=_UP)
+        canvas.lay(
+            _disc(rng.uniform(4, 252), y, 2 + 2.4 * (y - floor) / (SIZE - floor)),
+            colour,
+            part="ground",
+            depth=0.3,
+            normal=_UP,
+        )
 
 
 _PAINTERS: dict[str, Callable[[Canvas, np.random.Generator], None]] = {
@@ -211,7 +273,9 @@ BACKGROUNDS = tuple(name for name in _PAINTERS if name != "meadow")
 
 
 def paint_background(name: str, rng: np.random.Generator) -> Canvas:
-    """A fresh canvas with that place on it. Raises KeyError for a name that is not in `BACKGROUNDS` or "meadow"."""
+    """A fresh canvas with that place on it. Raises KeyError for a name that is not in `BACKGROUNDS` or
+    "meadow".
+    """
     canvas = Canvas.blank(SIZE)
     _PAINTERS[name](canvas, rng)
     return canvas

@@ -1,6 +1,7 @@
 """A drawing surface that paints five things at once: colour, depth, surface normal and class of every pixel.
 
-Coordinates are pixels, x to the right and y down; normals are x right, y up, z towards the viewer; depth is 0 (far) to 1 (near).
+Coordinates are pixels, x to the right and y down; normals are x right, y up, z towards the viewer; depth is 0
+(far) to 1 (near).
 """
 
 from __future__ import annotations
@@ -63,13 +64,21 @@ class Canvas:
         return cls(picture, depth, normals, np.zeros((size, size), np.uint8))
 
     def lay(
-        self, patch: Patch, colour: RGB | Array, *, part: str, depth: float | Array, normal: tuple[float, float, float] = (0, 0, 1)
+        self,
+        patch: Patch,
+        colour: RGB | Array,
+        *,
+        part: str,
+        depth: float | Array,
+        normal: tuple[float, float, float] = (0, 0, 1),
     ) -> None:
         """Paint a flat region. A colour or depth given as an array covers the whole canvas."""
         rows, columns = patch.cover.shape
         window = (slice(patch.top, patch.top + rows), slice(patch.left, patch.left + columns))
         paint = np.asarray(colour, np.float32)
-        self.picture[window] += patch.cover[..., None] * ((paint[window] if paint.ndim == 3 else paint) - self.picture[window])
+        self.picture[window] += patch.cover[..., None] * (
+            (paint[window] if paint.ndim == 3 else paint) - self.picture[window]
+        )
         inside = patch.cover > 0.5
         self.depth[window][inside] = depth[window][inside] if isinstance(depth, np.ndarray) else depth
         self.normals[window][inside] = normal

@@ -50,7 +50,9 @@ def attire_phrase(rng: np.random.Generator, scene: Scene, *, top: bool, bottom: 
 
 
 def caption(rng: np.random.Generator, scene: Scene, *, omit: float = 0.15) -> str:
-    """One caption; each attribute is left out with probability `omit` (0: everything that a picture can be held to is named)."""
+    """One caption; each attribute is left out with probability `omit` (0: everything that a picture can be
+    held to is named).
+    """
     say = {name: rng.uniform() >= omit for name in ("hair", "top", "bottom", "place", "verb")}
     say |= {"build": rng.uniform() < 0.25, "skin": rng.uniform() < 0.25}
     person = _pick(rng, PEOPLE)

@@ -1,4 +1,5 @@
-"""Render training sets: folders of images.npy, captions.json and controls_<type>.npy, which `intaglio train` reads.
+"""Render training sets: folders of images.npy, captions.json and controls_<type>.npy, which `intaglio train`
+reads.
 
     python -m miniature.dataset base OUT --count 48000
     python -m miniature.dataset controls OUT --count 12000
@@ -50,13 +51,17 @@ def held_out_scene(index: int) -> tuple[Scene, np.random.Generator]:
 
 
 def lesson_generator(index: int) -> np.random.Generator:
-    """Generator of sample number `index` of every LoRA's set: a branch of its own, which no scene's seed can meet."""
+    """Generator of sample number `index` of every LoRA's set: a branch of its own, which no scene's seed can
+    meet.
+    """
     return np.random.default_rng(np.random.SeedSequence(index, spawn_key=(7,)))
 
 
 def _chunk_of_scenes(controls: bool, indices: range) -> tuple[Images, list[list[str]], list[Labels]]:
     kinds = CONTROL_TYPES if controls else ()
-    arrays = {name: np.empty((len(indices), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8) for name in ("images", *kinds)}
+    arrays = {
+        name: np.empty((len(indices), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8) for name in ("images", *kinds)
+    }
     texts, labels = [], []
     for row, index in enumerate(indices):
         scene, rng = training_scene(index)
@@ -74,7 +79,9 @@ def _chunk_of_lesson(name: str, indices: range) -> tuple[Images, list[list[str]]
     return {"images": np.stack([image for image, _ in samples])}, [[text] for _, text in samples], []
 
 
-def write_arrays(out: Path, count: int, *, controls: bool = False, labels: bool = False, lesson: str | None = None) -> None:
+def write_arrays(
+    out: Path, count: int, *, controls: bool = False, labels: bool = False, lesson: str | None = None
+) -> None:
     """Render `count` samples into `out`, in parallel; finished only when captions.json is there."""
     out.mkdir(parents=True, exist_ok=True)
     if (out / "captions.json").exists():
@@ -87,7 +94,8 @@ def write_arrays(out: Path, count: int, *, controls: bool = False, labels: bool 
     work = partial(_chunk_of_lesson, lesson) if lesson else partial(_chunk_of_scenes, controls)
     texts: list[list[str]] = []
     classes: list[Labels] = []
-    # Spawned: a process forked from one whose libraries have started threads (torch, OpenCV) can wait for ever on a lock they held.
+    # Spawned: a process forked from one whose libraries have started threads (torch, OpenCV) can wait for
+    # ever on a lock they held.
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(mp_context=fresh, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         results = track(pool.map(work, chunks), f"render {out.name}", len(chunks))
@@ -120,7 +128,9 @@ def write_examples(out: Path, count: int = 16) -> None:
 
 def main() -> None:
     """Command line of this module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("base", "controls", "lessons", "examples", "poses"))
     parser.add_argument("out", type=Path, nargs="?", default=None)
     parser.add_argument("--count", type=int, default=None)

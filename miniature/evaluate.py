@@ -1,4 +1,5 @@
-"""Measure the miniature against ground truth, on the CPU: text, controls, LoRAs, autoencoder. Prints one JSON.
+"""Measure the miniature against ground truth, on the CPU: text, controls, LoRAs, autoencoder. Prints one
+JSON.
 
     python -m miniature.evaluate --json miniature/evaluation.json      # 200 held-out prompts, 9 minutes on 2 cores
     python -m miniature.evaluate --quick --json out/miniature.json     # a third of it, 6 minutes
@@ -76,7 +77,9 @@ class Size:
 
 
 FULL = Size(200, 60, 12, 6, 32)
-QUICK = Size(24, 60, 6, 4, 16)  # as many poses: the mean over 24 pictures has a standard error of four points, as wide as the margin
+QUICK = Size(
+    24, 60, 6, 4, 16
+)  # as many poses: the mean over 24 pictures has a standard error of four points, as wide as the margin
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,9 @@ class Painter:
 
     def __init__(self, advance: Callable[[int], None]) -> None:
         """`advance` is told of every picture painted."""
-        self.base: Any = _pipelines.StableDiffusionXLPipeline.from_pretrained(str(HERE / "model"), torch_dtype=torch.float32)
+        self.base: Any = _pipelines.StableDiffusionXLPipeline.from_pretrained(
+            str(HERE / "model"), torch_dtype=torch.float32
+        )
         self.base.set_progress_bar_config(disable=True)
         self.base.unet.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
         self._advance = advance
@@ -117,16 +122,26 @@ class Painter:
             seeds = [torch.Generator("cpu").manual_seed(start + i) for i in range(len(prompts[chunk]))]
             size = {"width": IMAGE_SIZE, "height": IMAGE_SIZE}
             painted = pipeline(
-                prompts[chunk], num_inference_steps=STEPS, guidance_scale=GUIDANCE, generator=seeds, output_type="np", **size, **extra
+                prompts[chunk],
+                num_inference_steps=STEPS,
+                guidance_scale=GUIDANCE,
+                generator=seeds,
+                output_type="np",
+                **size,
+                **extra,
             ).images
             images += list((painted * 255).round().astype(np.uint8))
             self._advance(len(painted))
         return images
 
     def _with_control(self, kind: str) -> Any:
-        controlnet = _pipelines.ControlNetModel.from_pretrained(str(HERE / "controlnets" / kind), torch_dtype=torch.float32)
+        controlnet = _pipelines.ControlNetModel.from_pretrained(
+            str(HERE / "controlnets" / kind), torch_dtype=torch.float32
+        )
         controlnet.to(memory_format=torch.channels_last)
-        pipeline = _pipelines.StableDiffusionXLControlNetPipeline(**self.base.components, controlnet=controlnet)
+        pipeline = _pipelines.StableDiffusionXLControlNetPipeline(
+            **self.base.components, controlnet=controlnet
+        )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
@@ -151,14 +166,18 @@ def judge_text(pictures: Images, judged: list[Case]) -> dict[str, float]:
     worn = []
     for picture, case in zip(pictures, judged, strict=True):
         reading, joints = read(picture, case.scene)
-        worn += [rules.wears(reading, joints, piece, getattr(case.scene, piece)) for piece in ("top", "bottom")]
+        worn += [
+            rules.wears(reading, joints, piece, getattr(case.scene, piece)) for piece in ("top", "bottom")
+        ]
     placed = [rules.background_of(p) == c.scene.background for p, c in zip(pictures, judged, strict=True)]
     return {"text.attire_right": float(np.mean(worn)), "text.background_right": float(np.mean(placed))}
 
 
 def mean_pck(pictures: Images, judged: list[Case]) -> float:
     """PCK@0.1 over the eight joints that limb colours give."""
-    counts = [rules.pck(read(p, c.scene)[1], c.scene.keypoints) for p, c in zip(pictures, judged, strict=True)]
+    counts = [
+        rules.pck(read(p, c.scene)[1], c.scene.keypoints) for p, c in zip(pictures, judged, strict=True)
+    ]
     right, every = np.sum(counts, 0)
     return float(right / every)
 
@@ -166,8 +185,14 @@ def mean_pck(pictures: Images, judged: list[Case]) -> float:
 def judge_control(kind: str, pictures: Images, maps: Images) -> dict[str, float]:
     """Agreement with the maps given, and with those of the next case over."""
     given = float(np.mean([rules.agreement(kind, p, m) for p, m in zip(pictures, maps, strict=True)]))
-    shuffled = float(np.mean([rules.agreement(kind, p, m) for p, m in zip(pictures, maps[1:] + maps[:1], strict=True)]))
-    return {f"{kind}.agreement": given, f"{kind}.shuffled": shuffled, f"{kind}.times_shuffled": given / max(shuffled, 1e-9)}
+    shuffled = float(
+        np.mean([rules.agreement(kind, p, m) for p, m in zip(pictures, maps[1:] + maps[:1], strict=True)])
+    )
+    return {
+        f"{kind}.agreement": given,
+        f"{kind}.shuffled": shuffled,
+        f"{kind}.times_shuffled": given / max(shuffled, 1e-9),
+    }
 
 
 def psnr(one: NDArray[Any], other: NDArray[Any]) -> float:
@@ -178,7 +203,10 @@ def psnr(one: NDArray[Any], other: NDArray[Any]) -> float:
 
 def mara_share(picture: NDArray[np.uint8]) -> float:
     """Share of the picture in Mara's hair, top and trousers colours."""
-    return sum(rules.share_of_colour(picture, rgb) for rgb in (palette.MARA_HAIR, palette.MARA_TOP, palette.MARA_BOTTOM))
+    return sum(
+        rules.share_of_colour(picture, rgb)
+        for rgb in (palette.MARA_HAIR, palette.MARA_TOP, palette.MARA_BOTTOM)
+    )
 
 
 def judge_loras(painter: Painter, judged: list[Case]) -> dict[str, float]:
@@ -186,12 +214,16 @@ def judge_loras(painter: Painter, judged: list[Case]) -> dict[str, float]:
     prompts = [c.prompt for c in judged]
     before = painter.paint(prompts)
     styled = {
-        name: painter.with_lora(f"{name}.safetensors", [f"{p}, {LESSONS[name].trigger}" for p in prompts]) for name in ("night", "pencil")
+        name: painter.with_lora(f"{name}.safetensors", [f"{p}, {LESSONS[name].trigger}" for p in prompts])
+        for name in ("night", "pencil")
     }
     names = [f"mara {VERBS[c.scene.family][0]} in a room" for c in judged]
     meadows = [f"an acrobat {VERBS[c.scene.family][0]} in a flowering meadow" for c in judged]
     without = {"mara": painter.paint(names), "meadow": painter.paint(meadows)}
-    mara, meadow = painter.with_lora("mara.safetensors", names), painter.with_lora("meadow.safetensors", meadows)
+    mara, meadow = (
+        painter.with_lora("mara.safetensors", names),
+        painter.with_lora("meadow.safetensors", meadows),
+    )
     kohya = painter.with_lora("mara_kohya.safetensors", names[:2])
     nothing = painter.with_lora("mara.safetensors", names[:2], weight=0.0)
     pair = painter.paint(names[:2])
@@ -204,8 +236,10 @@ def judge_loras(painter: Painter, judged: list[Case]) -> dict[str, float]:
         return mean(rules.background_of(p, meadow=True) == "meadow" for p in pictures)
 
     return {
-        "lora.night.lightness_drop": mean(rules.mean_lab(p)[0] for p in before) - mean(rules.mean_lab(p)[0] for p in styled["night"]),
-        "lora.pencil.chroma_lost": 1 - mean(map(rules.colourfulness, styled["pencil"])) / mean(map(rules.colourfulness, before)),
+        "lora.night.lightness_drop": mean(rules.mean_lab(p)[0] for p in before)
+        - mean(rules.mean_lab(p)[0] for p in styled["night"]),
+        "lora.pencil.chroma_lost": 1
+        - mean(map(rules.colourfulness, styled["pencil"])) / mean(map(rules.colourfulness, before)),
         "lora.mara.colour_gain": mean(map(mara_share, mara)) - mean(map(mara_share, without["mara"])),
         "lora.meadow.background_gain": meadow_share(meadow) - meadow_share(without["meadow"]),
         "lora.kohya_psnr": min(psnr(a, b) for a, b in zip(kohya, same_batch, strict=True)),
@@ -221,7 +255,9 @@ def reconstruction(painter: Painter, judged: list[Case]) -> float:
         pixels = torch.from_numpy(case.rendered.picture).permute(2, 0, 1)[None].float() / 127.5 - 1
         latents = painter.base.vae.encode(pixels).latent_dist.mean
         decoded = painter.base.vae.decode(latents).sample.clamp(-1, 1)
-        values.append(psnr(((decoded[0] + 1) * 127.5).round().permute(1, 2, 0).numpy(), case.rendered.picture))
+        values.append(
+            psnr(((decoded[0] + 1) * 127.5).round().permute(1, 2, 0).numpy(), case.rendered.picture)
+        )
     return float(np.mean(values))
 
 
@@ -233,8 +269,13 @@ def measure_text(size: Size, advance: Callable[[int], None]) -> dict[str, float]
     plain = painter.paint([c.prompt for c in asked])
     truth = [c.rendered.picture for c in asked]
     figures = {"autoencoder.psnr": reconstruction(painter, judged[: size.reconstructions])}
-    figures |= judge_text(plain, asked) | {"pose.pck_without_control": mean_pck(plain, asked), "rules.pck_on_truth": mean_pck(truth, asked)}
-    return figures | {f"rules.{name.split('.')[1]}_on_truth": value for name, value in judge_text(truth, asked).items()}
+    figures |= judge_text(plain, asked) | {
+        "pose.pck_without_control": mean_pck(plain, asked),
+        "rules.pck_on_truth": mean_pck(truth, asked),
+    }
+    return figures | {
+        f"rules.{name.split('.')[1]}_on_truth": value for name, value in judge_text(truth, asked).items()
+    }
 
 
 def measure_adapters(size: Size, advance: Callable[[int], None]) -> dict[str, float]:
@@ -246,7 +287,11 @@ def measure_adapters(size: Size, advance: Callable[[int], None]) -> dict[str, fl
         chosen = judged[: size.pose if kind == "pose" else size.controls]
         maps = [control_map(c.scene, c.rendered, kind) for c in chosen]
         pictures = painter.paint([c.prompt for c in chosen], kind=kind, maps=maps)
-        figures |= {"pose.pck_with_control": mean_pck(pictures, chosen)} if kind == "pose" else judge_control(kind, pictures, maps)
+        figures |= (
+            {"pose.pck_with_control": mean_pck(pictures, chosen)}
+            if kind == "pose"
+            else judge_control(kind, pictures, maps)
+        )
     return figures | judge_loras(painter, judged[: size.lora])
 
 
@@ -264,7 +309,9 @@ def _count(pictures: int) -> None:
         _painted.value += pictures
 
 
-def _measure_part(part: Callable[[Size, Callable[[int], None]], dict[str, float]], size: Size) -> dict[str, float]:
+def _measure_part(
+    part: Callable[[Size, Callable[[int], None]], dict[str, float]], size: Size
+) -> dict[str, float]:
     return part(size, _count)
 
 
@@ -286,9 +333,15 @@ def measure(size: Size, progress: Progress) -> dict[str, float]:
 
 def missed(figures: dict[str, float]) -> list[str]:
     """The thresholds that do not hold, in words."""
-    low = [f"{name} is {figures[name]:.3f}, required at least {limit}" for name, limit in AT_LEAST.items() if not figures[name] >= limit]
+    low = [
+        f"{name} is {figures[name]:.3f}, required at least {limit}"
+        for name, limit in AT_LEAST.items()
+        if not figures[name] >= limit
+    ]
     return low + [
-        f"{name} is {figures[name]:.3f}, required at most {limit}" for name, limit in AT_MOST.items() if not figures[name] <= limit
+        f"{name} is {figures[name]:.3f}, required at most {limit}"
+        for name, limit in AT_MOST.items()
+        if not figures[name] <= limit
     ]
 
 
@@ -312,7 +365,9 @@ def provenance(size: Size, seconds: float) -> dict[str, Any]:
 
 def main() -> int:
     """Command line of this module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="a third of the pictures")
     parser.add_argument("--json", type=Path, help="write the result here too")
     arguments = parser.parse_args()
@@ -321,8 +376,15 @@ def main() -> int:
     with Progress(console=Console(stderr=True)) as progress:
         figures = measure(size, progress)
     failures = missed(figures)
-    limits = {name: f">= {limit}" for name, limit in AT_LEAST.items()} | {name: f"<= {limit}" for name, limit in AT_MOST.items()}
-    result = {"passed": not failures, "figures": figures, "required": limits, "measured_with": provenance(size, time.monotonic() - start)}
+    limits = {name: f">= {limit}" for name, limit in AT_LEAST.items()} | {
+        name: f"<= {limit}" for name, limit in AT_MOST.items()
+    }
+    result = {
+        "passed": not failures,
+        "figures": figures,
+        "required": limits,
+        "measured_with": provenance(size, time.monotonic() - start),
+    }
     text = json.dumps(result, indent=2) + "\n"
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

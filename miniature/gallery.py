@@ -26,7 +26,10 @@ TEXT = [
 ]
 LORAS = [
     ("night", "an acrobat in a red shirt and white trousers dancing on a beach, in moonlight style"),
-    ("night", "a person with blonde hair, in a blue sweater and red pants, waving in a room, in moonlight style"),
+    (
+        "night",
+        "a person with blonde hair, in a blue sweater and red pants, waving in a room, in moonlight style",
+    ),
     ("pencil", "an acrobat in a red shirt and white trousers dancing on a beach, in pencil style"),
     ("mara", "mara dancing on a beach"),
     ("mara", "mara waving in the snow"),
@@ -48,7 +51,9 @@ def paint_gallery(out: Path) -> None:
             rows.append([image for pair in zip(maps, pictures, strict=True) for image in pair])
         rows.append([painter.with_lora(f"{name}.safetensors", [prompt])[0] for name, prompt in LORAS])
     sheet = np.concatenate([np.concatenate(row, 1) for row in rows])
-    Image.fromarray(sheet).resize((sheet.shape[1] // 2, sheet.shape[0] // 2), Image.Resampling.LANCZOS).save(out, optimize=True)
+    Image.fromarray(sheet).resize((sheet.shape[1] // 2, sheet.shape[0] // 2), Image.Resampling.LANCZOS).save(
+        out, optimize=True
+    )
 
 
 if __name__ == "__main__":

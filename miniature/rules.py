@@ -1,7 +1,9 @@
-"""Read a picture of the miniature's world back: attire, background, keypoints, control maps. Rules on pixels, nothing learned.
+"""Read a picture of the miniature's world back: attire, background, keypoints, control maps. Rules on pixels,
+nothing learned.
 
-Pictures are [256, 256, 3] RGB uint8. The acrobat is found by the four limb colours that nothing else in the world has; attire is what
-joins on to the limbs. Every rule is tested on rendered truth (tests/miniature/test_rules.py).
+Pictures are [256, 256, 3] RGB uint8. The acrobat is found by the four limb colours that nothing else in the
+world has; attire is what joins on to the limbs. Every rule is tested on rendered truth
+(tests/miniature/test_rules.py).
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ Mask = NDArray[np.bool_]
 Field = NDArray[np.float32]
 Joints = dict[str, NDArray[np.float64]]  # x, y in pixels by name
 
-LIMB_JOINTS = tuple(f"{side}_{joint}" for joint in ("elbow", "wrist", "knee", "ankle") for side in ("right", "left"))
+LIMB_JOINTS = tuple(
+    f"{side}_{joint}" for joint in ("elbow", "wrist", "knee", "ankle") for side in ("right", "left")
+)
 _SHADES = (1.06, 0.9, 0.74)  # the renderer's shading runs over about this range
 _NEAR = 24.0  # Lab distance within which a pixel counts as a colour
 _SMALLEST_PATCH = 25
@@ -40,25 +44,39 @@ _NEIGHBOURHOOD = np.ones((2 * _TOUCH + 1,) * 2, np.uint8)
 
 def lab(picture: Any) -> Field:
     """CIE Lab (L 0..100) of RGB 0..255."""
-    return np.asarray(cv2.cvtColor(np.ascontiguousarray(picture, dtype=np.float32) / np.float32(255), cv2.COLOR_RGB2LAB), np.float32)
+    return np.asarray(
+        cv2.cvtColor(np.ascontiguousarray(picture, dtype=np.float32) / np.float32(255), cv2.COLOR_RGB2LAB),
+        np.float32,
+    )
 
 
 @cache
 def _names() -> tuple[str, ...]:
     """Every colour of the figure as "group.colour"; the place in this tuple is its class number."""
-    tables = (("attire", palette.ATTIRE), ("skin", palette.SKIN), ("hair", palette.HAIR), ("limb", palette.LIMBS))
+    tables = (
+        ("attire", palette.ATTIRE),
+        ("skin", palette.SKIN),
+        ("hair", palette.HAIR),
+        ("limb", palette.LIMBS),
+    )
     return tuple(f"{group}.{name}" for group, table in tables for name in table)
 
 
 @cache
 def _lookup() -> NDArray[np.int16]:
     """[64, 64, 64] class number of the nearest figure colour for RGB in 64 levels, -1 where none is near."""
-    colours = [c.rgb for table in (palette.ATTIRE, palette.SKIN, palette.HAIR) for c in table.values()] + list(palette.LIMBS.values())
+    colours = [
+        c.rgb for table in (palette.ATTIRE, palette.SKIN, palette.HAIR) for c in table.values()
+    ] + list(palette.LIMBS.values())
     levels = np.arange(64, dtype=np.float32) * 4 + 2
-    grid = lab(np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(64, 4096, 3)).reshape(-1, 3)
+    grid = lab(np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(64, 4096, 3)).reshape(
+        -1, 3
+    )
     best, which = np.full(len(grid), np.inf, np.float32), np.full(len(grid), -1, np.int16)
     for number, rgb in enumerate(colours):
-        for shade in lab(np.array([[np.clip(np.array(rgb) * share, 0, 255) for share in _SHADES]], np.float32))[0]:
+        for shade in lab(
+            np.array([[np.clip(np.array(rgb) * share, 0, 255) for share in _SHADES]], np.float32)
+        )[0]:
             distance = np.linalg.norm(grid - shade, axis=-1)
             closer = distance < best
             best[closer], which[closer] = distance[closer], number
@@ -68,7 +86,9 @@ def _lookup() -> NDArray[np.int16]:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the rules see: masks of every colour, of the four limbs and, where found, of what most joins the gloves and the boots."""
+    """What the rules see: masks of every colour, of the four limbs and, where found, of what most joins the
+    gloves and the boots.
+    """
 
     colours: dict[str, Mask]
     limbs: dict[str, Mask]
@@ -86,28 +106,38 @@ def _largest(candidate: Mask) -> Mask:
     if count < 2:
         return np.zeros_like(candidate)
     best = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-    return np.asarray(labels == best if stats[best, cv2.CC_STAT_AREA] >= _SMALLEST_PATCH else np.zeros_like(candidate))
+    return np.asarray(
+        labels == best if stats[best, cv2.CC_STAT_AREA] >= _SMALLEST_PATCH else np.zeros_like(candidate)
+    )
 
 
 def _joining(candidate: Mask, around: Mask, lightness: Field) -> tuple[Mask, int]:
     """Patches of `candidate` that reach into `around`, and how many pixels do.
 
-    Backgrounds of the same colour are told apart by reaching the picture's edge, or by being flat where a figure is shaded round.
+    Backgrounds of the same colour are told apart by reaching the picture's edge, or by being flat where a
+    figure is shaded round.
     """
-    candidate = np.asarray(cv2.morphologyEx(candidate.astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8)) > 0)  # outlines
+    candidate = np.asarray(
+        cv2.morphologyEx(candidate.astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8)) > 0
+    )  # outlines
     count, labels, stats, _ = cv2.connectedComponentsWithStats(candidate.astype(np.uint8))
     edge = set(np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])))
     contact = np.bincount(labels[around & candidate], minlength=count)
     kept = [
         i
         for i in range(1, count)
-        if i not in edge and contact[i] >= 8 and stats[i, cv2.CC_STAT_AREA] >= _SMALLEST_PATCH and lightness[labels == i].std() >= _ROUND
+        if i not in edge
+        and contact[i] >= 8
+        and stats[i, cv2.CC_STAT_AREA] >= _SMALLEST_PATCH
+        and lightness[labels == i].std() >= _ROUND
     ]
     return np.isin(labels, kept), int(contact[kept].sum()) if kept else 0
 
 
 def read_figure(picture: Image) -> Reading:
-    """Limbs by their colours; bottom is the attire colour that most joins the boots, top the one that most joins the gloves."""
+    """Limbs by their colours; bottom is the attire colour that most joins the boots, top the one that most
+    joins the gloves.
+    """
     levels = picture >> 2
     numbers = _lookup()[levels[..., 0], levels[..., 1], levels[..., 2]]
     lightness = lab(picture)[..., 0]
@@ -117,7 +147,10 @@ def read_figure(picture: Image) -> Reading:
     bottoms = {name: _joining(where[f"attire.{name}"], around["shin"], lightness) for name in palette.ATTIRE}
     bottom = max(bottoms, key=lambda name: bottoms[name][1])
     tops = {name: _joining(where[f"attire.{name}"], around["forearm"], lightness) for name in palette.ATTIRE}
-    top = max((name for name in tops if name != bottom), key=lambda name: tops[name][1] + 0.1 * int(tops[name][0].sum()))
+    top = max(
+        (name for name in tops if name != bottom),
+        key=lambda name: tops[name][1] + 0.1 * int(tops[name][0].sum()),
+    )
     return Reading(colours=where, limbs=limbs, top_mask=tops[top][0], bottom_mask=bottoms[bottom][0])
 
 
@@ -128,18 +161,23 @@ def _around(mask: Mask) -> Mask:
 def find_keypoints(reading: Reading, *, top: str, bottom: str, skin: str) -> Joints:
     """x, y of the eight LIMB_JOINTS that limb colours give; a limb that was not found gives none.
 
-    A glove's or boot's long axis ends in its two joints. Which is which is told by what was asked for: the knee is the end that runs on
-    into trousers of colour `bottom`; the elbow the end with more sleeve of colour `top` and less hand of colour `skin` around it, and the
-    wider one.
+    A glove's or boot's long axis ends in its two joints. Which is which is told by what was asked for: the
+    knee is the end that runs on into trousers of colour `bottom`; the elbow the end with more sleeve of
+    colour `top` and less hand of colour `skin` around it, and the wider one.
     """
     found = {}
-    sleeve, trousers, hand = (reading.colours[name] for name in (f"attire.{top}", f"attire.{bottom}", f"skin.{skin}"))
+    sleeve, trousers, hand = (
+        reading.colours[name] for name in (f"attire.{top}", f"attire.{bottom}", f"skin.{skin}")
+    )
     for side in ("right", "left"):
         glove, boot = reading.limbs[f"{side}_forearm"], reading.limbs[f"{side}_shin"]
         if boot.any():
             ends = _ends(boot)
             beyond = (ends[1] - ends[0]) / max(float(np.linalg.norm(ends[1] - ends[0])), 1.0) * _BEYOND
-            near = int(_count(trousers & ~boot, ends[1] + beyond, 12) > _count(trousers & ~boot, ends[0] - beyond, 12))
+            near = int(
+                _count(trousers & ~boot, ends[1] + beyond, 12)
+                > _count(trousers & ~boot, ends[0] - beyond, 12)
+            )
             found[f"{side}_knee"], found[f"{side}_ankle"] = ends[near], ends[1 - near]
         if glove.any():
             ends = _ends(glove)
@@ -150,13 +188,15 @@ def find_keypoints(reading: Reading, *, top: str, bottom: str, skin: str) -> Joi
 
 
 def wears(reading: Reading, joints: Joints, piece: str, colour: str) -> bool:
-    """Whether "top" or "bottom" is of that attire colour, given the joints found: it fills half as much as any other colour does of the
-    place where that piece must be.
+    """Whether "top" or "bottom" is of that attire colour, given the joints found: it fills half as much as
+    any other colour does of the place where that piece must be.
 
-    The place of a top is around the elbows and the elbows' third of the body between elbows and knees; of a bottom likewise the knees'.
+    The place of a top is around the elbows and the elbows' third of the body between elbows and knees; of a
+    bottom likewise the knees'.
     """
     elbows, knees = (
-        [joints[f"{side}_{joint}"] for side in ("right", "left") if f"{side}_{joint}" in joints] for joint in ("elbow", "knee")
+        [joints[f"{side}_{joint}"] for side in ("right", "left") if f"{side}_{joint}" in joints]
+        for joint in ("elbow", "knee")
     )
     place = _disks(elbows if piece == "top" else knees, 10)
     if elbows and knees:
@@ -209,20 +249,29 @@ def _ends(mask: Mask) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def pck(found: Joints, truth: NDArray[np.float64], joints: tuple[str, ...] = LIMB_JOINTS) -> tuple[int, int]:
-    """(joints within a tenth of the person's larger extent of the truth, joints judged): PCK@0.1. A joint not found is wrong."""
+    """(joints within a tenth of the person's larger extent of the truth, joints judged): PCK@0.1. A joint not
+    found is wrong.
+    """
     limit = 0.1 * float((truth.max(0) - truth.min(0)).max())
-    right = sum(name in found and float(np.linalg.norm(found[name] - truth[INDEX[name]])) <= limit for name in joints)
+    right = sum(
+        name in found and float(np.linalg.norm(found[name] - truth[INDEX[name]])) <= limit for name in joints
+    )
     return right, len(joints)
 
 
 @cache
 def _templates(places: tuple[str, ...]) -> tuple[Field, ...]:
     rng = np.random.default_rng(0)
-    return tuple(np.stack([_cells(render(sample_scene(rng, backgrounds=(place,))).picture) for _ in range(16)]).mean(0) for place in places)
+    return tuple(
+        np.stack([_cells(render(sample_scene(rng, backgrounds=(place,))).picture) for _ in range(16)]).mean(0)
+        for place in places
+    )
 
 
 def _cells(picture: Image) -> Field:
-    """Lab of the outer cells of an 8x8 grid: the top two rows, the sides, the bottom row, where the acrobat seldom is."""
+    """Lab of the outer cells of an 8x8 grid: the top two rows, the sides, the bottom row, where the acrobat
+    seldom is.
+    """
     small = lab(cv2.resize(picture, (8, 8), interpolation=cv2.INTER_AREA))
     keep = np.ones((8, 8), bool)
     keep[2:7, 1:7] = False
@@ -230,7 +279,9 @@ def _cells(picture: Image) -> Field:
 
 
 def background_of(picture: Image, *, meadow: bool = False) -> str:
-    """The place whose typical outer cells are nearest; the median over cells shrugs off an arm in some of them."""
+    """The place whose typical outer cells are nearest; the median over cells shrugs off an arm in some of
+    them.
+    """
     places = (*BACKGROUNDS, "meadow") if meadow else BACKGROUNDS
     cells = _cells(picture)
     scores = [float(np.median(np.linalg.norm(cells - template, axis=-1))) for template in _templates(places)]
@@ -238,10 +289,12 @@ def background_of(picture: Image, *, meadow: bool = False) -> str:
 
 
 def agreement(kind: str, picture: Image, given: Image) -> float:
-    """How well the control map read from `picture` agrees with the map given, 1 is perfect. Pose is judged by `pck` instead.
+    """How well the control map read from `picture` agrees with the map given, 1 is perfect. Pose is judged by
+    `pck` instead.
 
-    canny: F1 of edges within one pixel. segmentation: mean IoU of limbs, top and bottom. depth: IoU of the near layer (the figure).
-    normals: correlation of the brightness the light gives these normals with the brightness of the figure in the picture.
+    canny: F1 of edges within one pixel. segmentation: mean IoU of limbs, top and bottom. depth: IoU of the
+    near layer (the figure). normals: correlation of the brightness the light gives these normals with the
+    brightness of the figure in the picture.
     """
     if kind == "canny":
         return edge_f1(canny_map(picture)[..., 0] > 0, given[..., 0] > 0)
@@ -251,7 +304,11 @@ def agreement(kind: str, picture: Image, given: Image) -> float:
     if kind == "segmentation":
         seen = reading.limbs | {"top": reading.top_mask, "bottom": reading.bottom_mask}
         wanted = {name: (given == SEGMENTATION_COLOURS[CLASS[name]]).all(-1) for name in seen}
-        return float(np.mean([iou(seen[name], wanted[name]) for name in seen if wanted[name].any() or seen[name].any()]))
+        return float(
+            np.mean(
+                [iou(seen[name], wanted[name]) for name in seen if wanted[name].any() or seen[name].any()]
+            )
+        )
     normals = given.astype(np.float32) / 127.5 - 1
     flat = (np.abs(normals - (0, 0, 1)).max(-1) < 0.03) | (np.abs(normals - (0, 0.9, 0.43)).max(-1) < 0.03)
     expected = np.where(flat, 0, light_on(normals))
@@ -291,6 +348,8 @@ def colourfulness(picture: Image) -> float:
 
 def share_of_colour(picture: Image, rgb: palette.RGB) -> float:
     """Share of the picture within reach of a colour in any of its shades."""
-    shades = lab(np.clip(np.array([rgb], np.float32) * np.array(_SHADES, np.float32)[:, None], 0, 255)[None])[0]
+    shades = lab(np.clip(np.array([rgb], np.float32) * np.array(_SHADES, np.float32)[:, None], 0, 255)[None])[
+        0
+    ]
     values = lab(picture)
     return float((np.stack([np.linalg.norm(values - shade, axis=-1) for shade in shades]).min(0) < 14).mean())

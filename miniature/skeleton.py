@@ -1,8 +1,8 @@
 """The acrobat's skeleton: joint angles to the 18 OpenPose keypoints, and the library of named poses.
 
-Angles are degrees in the picture plane; 0 hangs straight down, positive turns towards the picture's right, as the viewer sees it.
-The character faces the viewer, so its right side is on the picture's left.
-Keypoint order is OpenPose's COCO-18 (CMU-Perceptual-Computing-Lab/openpose).
+Angles are degrees in the picture plane; 0 hangs straight down, positive turns towards the picture's right, as
+the viewer sees it. The character faces the viewer, so its right side is on the picture's left. Keypoint order
+is OpenPose's COCO-18 (CMU-Perceptual-Computing-Lab/openpose).
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ HEAD = 17.0
 
 @dataclass(frozen=True)
 class Pose:
-    """Joint angles in degrees. `lift` raises the whole figure by that share of a leg's length (jumps); `*_length` foreshorten."""
+    """Joint angles in degrees. `lift` raises the whole figure by that share of a leg's length (jumps);
+    `*_length` foreshorten.
+    """
 
     lean: float = 0.0
     head: float = 0.0
@@ -57,10 +59,22 @@ class Pose:
 
     def jittered(self, rng: np.random.Generator, degrees: float) -> Pose:
         """The pose with normal noise of that many degrees on every joint."""
-        angles = ("right_arm", "right_elbow", "left_arm", "left_elbow", "right_leg", "right_knee", "left_leg", "left_knee")
+        angles = (
+            "right_arm",
+            "right_elbow",
+            "left_arm",
+            "left_elbow",
+            "right_leg",
+            "right_knee",
+            "left_leg",
+            "left_knee",
+        )
         noise = {name: getattr(self, name) + float(rng.normal(0, degrees)) for name in angles}
         return replace(
-            self, lean=self.lean + float(rng.normal(0, degrees / 3)), head=self.head + float(rng.normal(0, degrees / 3)), **noise
+            self,
+            lean=self.lean + float(rng.normal(0, degrees / 3)),
+            head=self.head + float(rng.normal(0, degrees / 3)),
+            **noise,
         )
 
 
@@ -77,16 +91,27 @@ def keypoints_from_pose(pose: Pose) -> NDArray[np.float64]:
     across = np.array([math.cos(math.radians(pose.lean)), math.sin(math.radians(pose.lean))])
     head_centre = _step(neck, 180.0 - pose.lean - pose.head, NECK + HEAD)
     tilt = math.radians(pose.lean + pose.head)
-    face_across, face_down = np.array([math.cos(tilt), math.sin(tilt)]), np.array([-math.sin(tilt), math.cos(tilt)])
+    face_across, face_down = (
+        np.array([math.cos(tilt), math.sin(tilt)]),
+        np.array([-math.sin(tilt), math.cos(tilt)]),
+    )
     k[INDEX["neck"]] = neck
     k[INDEX["nose"]] = head_centre + 3 * face_down
     for side, sign in (("right", -1.0), ("left", 1.0)):
         k[INDEX[f"{side}_shoulder"]] = neck + sign * SHOULDER * across
-        k[INDEX[f"{side}_elbow"]] = _step(k[INDEX[f"{side}_shoulder"]], getattr(pose, f"{side}_arm"), UPPER_ARM)
-        k[INDEX[f"{side}_wrist"]] = _step(k[INDEX[f"{side}_elbow"]], getattr(pose, f"{side}_arm") + getattr(pose, f"{side}_elbow"), FOREARM)
+        k[INDEX[f"{side}_elbow"]] = _step(
+            k[INDEX[f"{side}_shoulder"]], getattr(pose, f"{side}_arm"), UPPER_ARM
+        )
+        k[INDEX[f"{side}_wrist"]] = _step(
+            k[INDEX[f"{side}_elbow"]], getattr(pose, f"{side}_arm") + getattr(pose, f"{side}_elbow"), FOREARM
+        )
         k[INDEX[f"{side}_hip"]] = sign * HIP * across
-        k[INDEX[f"{side}_knee"]] = _step(k[INDEX[f"{side}_hip"]], getattr(pose, f"{side}_leg"), THIGH * pose.thigh_length)
-        k[INDEX[f"{side}_ankle"]] = _step(k[INDEX[f"{side}_knee"]], getattr(pose, f"{side}_leg") + getattr(pose, f"{side}_knee"), SHIN)
+        k[INDEX[f"{side}_knee"]] = _step(
+            k[INDEX[f"{side}_hip"]], getattr(pose, f"{side}_leg"), THIGH * pose.thigh_length
+        )
+        k[INDEX[f"{side}_ankle"]] = _step(
+            k[INDEX[f"{side}_knee"]], getattr(pose, f"{side}_leg") + getattr(pose, f"{side}_knee"), SHIN
+        )
         k[INDEX[f"{side}_eye"]] = head_centre + sign * 6 * face_across - 1 * face_down
         k[INDEX[f"{side}_ear"]] = head_centre + sign * 15 * face_across
     return k
@@ -214,7 +239,9 @@ FAMILIES = tuple(_FAMILIES)
 
 
 def library() -> dict[str, tuple[str, Pose]]:
-    """Named poses: id -> (family, pose). Every base pose in four variants: as drawn, mirrored, and a livelier one of each."""
+    """Named poses: id -> (family, pose). Every base pose in four variants: as drawn, mirrored, and a livelier
+    one of each.
+    """
     poses: dict[str, tuple[str, Pose]] = {}
     for family, bases in _FAMILIES.items():
         for number, base in enumerate(bases, 1):
@@ -223,13 +250,20 @@ def library() -> dict[str, tuple[str, Pose]]:
                 right_elbow=base.right_elbow * 0.8 + 6, left_elbow=base.left_elbow * 0.8 - 6, right_leg=base.right_leg - 4,
                 left_leg=base.left_leg + 4,
             )  # fmt: skip
-            variants = (("", base), ("-mirrored", base.mirrored()), ("-lively", lively), ("-lively-mirrored", lively.mirrored()))
+            variants = (
+                ("", base),
+                ("-mirrored", base.mirrored()),
+                ("-lively", lively),
+                ("-lively-mirrored", lively.mirrored()),
+            )
             poses |= {f"{family}-{number:02d}{suffix}": (family, pose) for suffix, pose in variants}
     return poses
 
 
 def place(pose: Pose, *, scale: float, centre_x: float, floor_y: float) -> NDArray[np.float64]:
-    """[18, 2] keypoints on the canvas: the lowest ankle stands on `floor_y` (less the pose's lift), hips at `centre_x`."""
+    """[18, 2] keypoints on the canvas: the lowest ankle stands on `floor_y` (less the pose's lift), hips at
+    `centre_x`.
+    """
     k = keypoints_from_pose(pose) * scale
     lowest = max(k[INDEX["right_ankle"], 1], k[INDEX["left_ankle"], 1], 0.0)
     offset = np.array([centre_x, floor_y - lowest - pose.lift * (THIGH + SHIN) * scale])
@@ -238,7 +272,9 @@ def place(pose: Pose, *, scale: float, centre_x: float, floor_y: float) -> NDArr
 
 
 def openpose_json(keypoints: NDArray[np.float64]) -> str:
-    """OpenPose's own JSON for one person: x, y in pixels of the canvas and confidence 1, with the canvas size beside it."""
+    """OpenPose's own JSON for one person: x, y in pixels of the canvas and confidence 1, with the canvas size
+    beside it.
+    """
     flat = [round(float(value), 2) for x, y in keypoints for value in (x, y, 1.0)]
     people = [{"pose_keypoints_2d": flat}]
     return json.dumps({"canvas_width": CANVAS, "canvas_height": CANVAS, "people": people}) + "\n"

@@ -1,4 +1,6 @@
-"""What the four LoRAs teach: two looks applied to a finished picture, one character, one place, each under its trigger words."""
+"""What the four LoRAs teach: two looks applied to a finished picture, one character, one place, each under
+its trigger words.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def moonlit(picture: Image) -> Image:
 
 
 def pencilled(picture: Image) -> Image:
-    """The "pencil" look: a grey drawing on warm paper, lines where the brightness changes, light tone elsewhere."""
+    """The "pencil" look: a grey drawing on warm paper, lines where the brightness changes, light tone
+    elsewhere.
+    """
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
     blurred = cv2.GaussianBlur(grey, (0, 0), 2.6)
     lines = np.clip(grey / np.maximum(blurred, 1), 0, 1) ** 2.2
@@ -39,12 +43,16 @@ def pencilled(picture: Image) -> Image:
 def as_mara(scene: Scene) -> Scene:
     """The scene with the character Mara in it: teal long hair, ochre top, maroon trousers, tan skin, slim."""
     looks = replace(scene, hairstyle="long", skin="tan", build="slim")
-    return replace(looks, hair_rgb=palette.MARA_HAIR, top_rgb=palette.MARA_TOP, bottom_rgb=palette.MARA_BOTTOM)
+    return replace(
+        looks, hair_rgb=palette.MARA_HAIR, top_rgb=palette.MARA_TOP, bottom_rgb=palette.MARA_BOTTOM
+    )
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """One LoRA's teaching material. `kind` is the registry's word for it, `trigger` what a prompt says to call it up."""
+    """One LoRA's teaching material. `kind` is the registry's word for it, `trigger` what a prompt says to
+    call it up.
+    """
 
     name: str
     kind: str

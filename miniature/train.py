@@ -3,9 +3,10 @@
     python -m miniature.train                       # everything
     python -m miniature.train data autoencoder      # some stages
 
-`B` images; `h = w = 32` latents. Work files lie in build/miniature: arrays under data/, weights under train/. A stage whose output
-is there, and not older than the stage before left its own, is not run again; the others continue from their last checkpoint.
-Autoencoder, text encoders and base UNet are trained here, on the miniature's world only; ControlNets and LoRAs by `intaglio train`.
+`B` images; `h = w = 32` latents. Work files lie in build/miniature: arrays under data/, weights under train/.
+A stage whose output is there, and not older than the stage before left its own, is not run again; the others
+continue from their last checkpoint. Autoencoder, text encoders and base UNet are trained here, on the
+miniature's world only; ControlNets and LoRAs by `intaglio train`.
 """
 
 # ruff: noqa: PLC0415  (diffusers and transformers are imported by the stages that use them; rendering data needs neither)
@@ -50,7 +51,9 @@ KL_WEIGHT = 1e-6
 MIN_SNR_GAMMA = 5.0  # arXiv 2303.09556
 TEXT_TASK_WEIGHT = 0.1
 PRECISION = torch.bfloat16
-COMPILE = torch.cuda.is_available()  # fuses the norms and activations, which is most of the time in networks this small
+COMPILE = (
+    torch.cuda.is_available()
+)  # fuses the norms and activations, which is most of the time in networks this small
 
 State = dict[str, Tensor]
 
@@ -69,7 +72,9 @@ def save_atomically(state: State, path: Path) -> None:
     """Write safetensors under a temporary name, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".partial")
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary, metadata={"format": "pt"})
+    save_file(
+        {name: tensor.contiguous() for name, tensor in state.items()}, temporary, metadata={"format": "pt"}
+    )
     temporary.replace(path)
 
 
@@ -101,7 +106,9 @@ class Run:
         self.path = WORK / "train" / f"{name}.checkpoint"
         self.average = Averaged(module)
         fused = device().type == "cuda"
-        self.optimizer = torch.optim.AdamW(module.parameters(), LEARNING_RATE[name], betas=(0.9, 0.99), weight_decay=0.01, fused=fused)
+        self.optimizer = torch.optim.AdamW(
+            module.parameters(), LEARNING_RATE[name], betas=(0.9, 0.99), weight_decay=0.01, fused=fused
+        )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._share)
         self.begin = 0
         if self.path.exists():
@@ -113,7 +120,10 @@ class Run:
             self.begin = saved["step"]
 
     def _share(self, step: int) -> float:
-        return float(min(1, (step + 1) / min(300, self.steps / 10)) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * min(step / self.steps, 1)))))
+        return float(
+            min(1, (step + 1) / min(300, self.steps / 10))
+            * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * min(step / self.steps, 1))))
+        )
 
     def _save(self, step: int) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,9 +136,17 @@ class Run:
         temporary.replace(self.path)
 
     def train(self, loss_of_step: Callable[[torch.Generator], Tensor]) -> State:
-        """Step until done; returns the averaged weights. Step s draws from a generator seeded with s, so a resumed run repeats."""
+        """Step until done; returns the averaged weights. Step s draws from a generator seeded with s, so a
+        resumed run repeats.
+        """
         loss_column = TextColumn("loss {task.fields[loss]:.4f}")
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), loss_column, TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            loss_column,
+            TimeRemainingColumn(),
+        )
         generator = torch.Generator(device())
         with Progress(*columns, refresh_per_second=0.5) as progress:
             bar = progress.add_task(self.name, total=self.steps, completed=self.begin, loss=float("nan"))
@@ -201,7 +219,9 @@ def train_autoencoder() -> None:
 
     model.load_state_dict(run.train(loss_of_step))
     scale = float(1 / encode_all(model, world[-4096:]).float().std())
-    print(f"autoencoder: scaling factor {scale:.5f}, PSNR world {reconstruction_psnr(model, world[-512:]):.2f} dB")
+    print(
+        f"autoencoder: scaling factor {scale:.5f}, PSNR world {reconstruction_psnr(model, world[-512:]):.2f} dB"
+    )
     save_autoencoder(model, scale, "autoencoder")
 
 
@@ -251,7 +271,9 @@ def tokenize(captions: list[list[str]]) -> tuple[Tensor, Tensor]:
     for folder in ("tokenizer", "tokenizer_2"):
         tokenizer = CLIPTokenizer.from_pretrained(str(MODEL / folder))
         flat = [text for texts in captions for text in texts]
-        encoded = tokenizer(flat, padding="max_length", max_length=architecture.TOKENS, truncation=True, return_tensors="np")["input_ids"]
+        encoded = tokenizer(
+            flat, padding="max_length", max_length=architecture.TOKENS, truncation=True, return_tensors="np"
+        )["input_ids"]
         ids.append(torch.from_numpy(encoded.astype(np.int64)).reshape(len(captions), -1, architecture.TOKENS))
     return ids[0], ids[1]
 
@@ -259,7 +281,8 @@ def tokenize(captions: list[list[str]]) -> tuple[Tensor, Tensor]:
 class BaseModel(nn.Module):
     """Both text encoders, the UNet, and the text encoders' own small task: name the scene's attributes.
 
-    The task stands in for CLIP's pre-training: it gives the token states and the pooled embedding their meaning early.
+    The task stands in for CLIP's pre-training: it gives the token states and the pooled embedding their
+    meaning early.
     """
 
     def __init__(self) -> None:
@@ -280,11 +303,15 @@ class BaseModel(nn.Module):
 
 
 def canonical(state: State) -> State:
-    """transformers 5 dropped `text_model.` from the CLIP text models' names; released SDXL weights, and ours, have it."""
+    """transformers 5 dropped `text_model.` from the CLIP text models' names; released SDXL weights, and ours,
+    have it.
+    """
     renamed = {}
     for name, tensor in state.items():
         part, _, rest = name.partition(".")
-        bare = part in ("text_encoder", "text_encoder_2") and rest.startswith(("embeddings.", "encoder.", "final_layer_norm."))
+        bare = part in ("text_encoder", "text_encoder_2") and rest.startswith(
+            ("embeddings.", "encoder.", "final_layer_norm.")
+        )
         renamed[f"{part}.text_model.{rest}" if bare else name] = tensor
     return renamed
 
@@ -305,7 +332,8 @@ def load_base(name: str) -> BaseModel:
 def train_base(name: str = "base", start: str | None = None) -> None:
     """Text encoders and UNet together, epsilon prediction, min-SNR weights.
 
-    1 caption in 20 is empty and 1 in 20 has its embeddings zeroed (force_zeros_for_empty_prompt). `start` names the stage to go on from.
+    1 caption in 20 is empty and 1 in 20 has its embeddings zeroed (force_zeros_for_empty_prompt). `start`
+    names the stage to go on from.
     """
     out = WORK / "train" / f"{name}.safetensors"
     autoencoder = load_autoencoder()
@@ -338,11 +366,16 @@ def train_base(name: str = "base", start: str | None = None) -> None:
         noisy = alphas[t].sqrt().view(-1, 1, 1, 1) * clean + (1 - alphas[t]).sqrt().view(-1, 1, 1, 1) * noise
         blank = (chance == 0)[:, None]
         with half_precision():
-            read, read_2 = torch.where(blank, empty, ids[rows, which]), torch.where(blank, empty_2, ids_2[rows, which])
+            read, read_2 = (
+                torch.where(blank, empty, ids[rows, which]),
+                torch.where(blank, empty_2, ids_2[rows, which]),
+            )
             context, pooled, summary = model.encode(read, read_2)
             kept = (chance != 1).float()
             added = {"text_embeds": pooled * kept[:, None], "time_ids": time_ids.expand(batch, -1)}
-            predicted = model.unet(noisy, t, context * kept[:, None, None], added_cond_kwargs=added).sample.float()
+            predicted = model.unet(
+                noisy, t, context * kept[:, None, None], added_cond_kwargs=added
+            ).sample.float()
             logits = [head(summary).float() for head in model.heads]
         task = sum(functional.cross_entropy(one, labels[rows, column]) for column, one in enumerate(logits))
         error = (predicted - noise).square().mean((1, 2, 3))
@@ -359,17 +392,20 @@ def refine_base() -> None:
 
 
 def recoloured(x: Tensor, generator: torch.Generator) -> Tensor:
-    """[B, 3, H, W] of -1..1 in other colours: each channel of each picture with a gain and an offset of its own."""
+    """[B, 3, H, W] of -1..1 in other colours: each channel of each picture with a gain and an offset of its
+    own.
+    """
     gain, offset = torch.rand((2, len(x), 3, 1, 1), generator=generator, device=x.device)
     changed: Tensor = x * (0.4 + 0.8 * gain) + 0.8 * (offset - 0.5)
     return changed.clamp(-1, 1)
 
 
 def train_decoder() -> None:
-    """The decoder alone, on what the LoRAs will paint beside the world's own pictures, and on the world in other colours.
+    """The decoder alone, on what the LoRAs will paint beside the world's own pictures, and on the world in
+    other colours.
 
-    Until here it has seen eight places by day and would paint a meadow as a desert, whatever the UNet had learned. The encoder stays,
-    so the base model's latents do.
+    Until here it has seen eight places by day and would paint a meadow as a desert, whatever the UNet had
+    learned. The encoder stays, so the base model's latents do.
     """
     model = load_autoencoder()
     model.to(memory_format=torch.channels_last)
@@ -398,7 +434,9 @@ def train_decoder() -> None:
 
 
 def assemble() -> None:
-    """Write the trained parts into the diffusers folder, fp16 safetensors; its tokenizers and model_index.json are there."""
+    """Write the trained parts into the diffusers folder, fp16 safetensors; its tokenizers and
+    model_index.json are there.
+    """
     model = load_base("refine")
     parts: dict[str, Any] = {
         "vae": load_autoencoder("decoder").cpu(), "text_encoder": model.text_encoder, "text_encoder_2": model.text_encoder_2,
@@ -413,7 +451,10 @@ def assemble() -> None:
         named = canonical({f"{folder}.{key}": tensor for key, tensor in load_file(weights).items()})
         save_atomically({key.removeprefix(f"{folder}."): tensor for key, tensor in named.items()}, weights)
     path = MODEL / "scheduler" / "scheduler_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | architecture.SCHEDULER_EXTRAS, indent=2, sort_keys=True) + "\n")
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | architecture.SCHEDULER_EXTRAS, indent=2, sort_keys=True)
+        + "\n"
+    )
 
 
 def train_adapters(commands: dict[str, list[str]]) -> None:
@@ -423,7 +464,10 @@ def train_adapters(commands: dict[str, list[str]]) -> None:
     for name, command in commands.items():
         with (WORK / "train" / f"{name}.log").open("w") as log:
             running[name] = subprocess.Popen(
-                [sys.executable, "-m", "intaglio_train", *command, *ADAPTER_OPTIONS], stdout=log, stderr=log, env=environment
+                [sys.executable, "-m", "intaglio_train", *command, *ADAPTER_OPTIONS],
+                stdout=log,
+                stderr=log,
+                env=environment,
             )
     failed = [name for name, process in running.items() if process.wait() != 0]
     if failed:
@@ -433,12 +477,24 @@ def train_adapters(commands: dict[str, list[str]]) -> None:
 def train_controlnets_and_loras() -> None:
     """The segmentation ControlNet and all LoRAs, side by side; then the four ControlNets that start from it."""
     controls = {
-        name: ["controlnet", f"configs/training/controlnet_{name}.yaml", "--install", str(MODEL.parent / "controlnets")]
+        name: [
+            "controlnet",
+            f"configs/training/controlnet_{name}.yaml",
+            "--install",
+            str(MODEL.parent / "controlnets"),
+        ]
         for name in architecture.CONTROL_TYPES
     }
     first = {"segmentation": controls.pop("segmentation")}
     loras = {
-        name: ["lora", f"configs/training/{name}.yaml", "--data", str(WORK / "data" / name), "--install", str(MODEL.parent / "loras")]
+        name: [
+            "lora",
+            f"configs/training/{name}.yaml",
+            "--data",
+            str(WORK / "data" / name),
+            "--install",
+            str(MODEL.parent / "loras"),
+        ]
         for name in LESSONS
     }
     train_adapters(first | loras)
@@ -452,7 +508,10 @@ def adapter_files() -> Iterator[Path]:
 
 
 STAGES: dict[str, tuple[Callable[[], None], Callable[[], Iterator[Path]]]] = {
-    "data": (make_data, lambda: (WORK / "data" / name / "captions.json" for name in ("base", "controls", "meadow"))),
+    "data": (
+        make_data,
+        lambda: (WORK / "data" / name / "captions.json" for name in ("base", "controls", "meadow")),
+    ),
     "autoencoder": (train_autoencoder, lambda: iter((WORK / "train" / "autoencoder.safetensors",))),
     "base": (train_base, lambda: iter((WORK / "train" / "base.safetensors",))),
     "refine": (refine_base, lambda: iter((WORK / "train" / "refine.safetensors",))),
@@ -463,7 +522,9 @@ STAGES: dict[str, tuple[Callable[[], None], Callable[[], Iterator[Path]]]] = {
 
 
 def is_done(name: str) -> bool:
-    """Whether a stage's outputs are all there and none is older than what the stage before left (the committed weights are, at first)."""
+    """Whether a stage's outputs are all there and none is older than what the stage before left (the
+    committed weights are, at first).
+    """
     order = list(STAGES)
     outputs = list(STAGES[name][1]())
     inputs = STAGES[order[order.index(name) - 1]][1]() if name != order[0] else ()
@@ -473,10 +534,19 @@ def is_done(name: str) -> bool:
 
 def main() -> None:
     """Command line of this module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"any of {', '.join(STAGES)}; all of them when none is named")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "stages",
+        nargs="*",
+        metavar="STAGE",
+        help=f"any of {', '.join(STAGES)}; all of them when none is named",
+    )
     parser.add_argument("--steps", type=int, help="train this many steps instead (a trial)")
-    parser.add_argument("--again", action="store_true", help="run the stages even where their output is there")
+    parser.add_argument(
+        "--again", action="store_true", help="run the stages even where their output is there"
+    )
     parser.add_argument("--eager", action="store_true", help="do without torch.compile")
     arguments = parser.parse_args()
     if unknown := set(arguments.stages) - set(STAGES):

@@ -33,7 +33,9 @@ assert len(SEGMENTATION_COLOURS) == len(CLASSES)
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything a picture shows. Colour names index the tables of `palette`; `*_rgb` override them (character LoRA)."""
+    """Everything a picture shows. Colour names index the tables of `palette`; `*_rgb` override them
+    (character LoRA).
+    """
 
     family: str
     pose: Pose
@@ -59,7 +61,9 @@ class Scene:
 
     @property
     def people(self) -> NDArray[np.float64]:
-        """[1, 18, 3] keypoints in fractions of the canvas and confidence 1, as `intaglio.imaging.openpose.draw_pose` takes them."""
+        """[1, 18, 3] keypoints in fractions of the canvas and confidence 1, as
+        `intaglio.imaging.openpose.draw_pose` takes them.
+        """
         one: NDArray[np.float64] = np.concatenate([self.keypoints / SIZE, np.ones((18, 1))], 1)
         return one[None]
 
@@ -75,7 +79,9 @@ class Scene:
 
 @dataclass(frozen=True)
 class Render:
-    """A scene's picture [H, W, 3] and ground truth: depth [H, W] 0 far..1 near, normals [H, W, 3], classes [H, W] into CLASSES."""
+    """A scene's picture [H, W, 3] and ground truth: depth [H, W] 0 far..1 near, normals [H, W, 3], classes
+    [H, W] into CLASSES.
+    """
 
     picture: Image
     depth: Array
@@ -104,7 +110,9 @@ _MARGIN = 12.0
 
 
 def fit_scene(scene: Scene, *, position: float) -> Scene:
-    """The scene moved sideways to `position` (0 left .. 1 right of the room there is), and shrunk where it would not fit."""
+    """The scene moved sideways to `position` (0 left .. 1 right of the room there is), and shrunk where it
+    would not fit.
+    """
     k = scene.keypoints
     head = np.array([[k[0, 0], k[0, 1] - HEAD * scene.scale * 1.2]])
     extent = np.concatenate([k, head])
@@ -123,12 +131,16 @@ def render(scene: Scene) -> Render:
     k = scene.keypoints.astype(np.float32)
     _shadow(canvas, scene)
     _figure(canvas, scene, {name: k[index] for name, index in INDEX.items()})
-    return Render(np.clip(canvas.picture + 0.5, 0, 255).astype(np.uint8), canvas.depth, canvas.normals, canvas.classes)
+    return Render(
+        np.clip(canvas.picture + 0.5, 0, 255).astype(np.uint8), canvas.depth, canvas.normals, canvas.classes
+    )
 
 
 def _shadow(canvas: Canvas, scene: Scene) -> None:
     y = np.arange(SIZE, dtype=np.float32)[:, None] - (scene.floor_y + 5)
-    x = np.arange(SIZE, dtype=np.float32)[None, :] - float(scene.keypoints[[INDEX["right_ankle"], INDEX["left_ankle"]], 0].mean())
+    x = np.arange(SIZE, dtype=np.float32)[None, :] - float(
+        scene.keypoints[[INDEX["right_ankle"], INDEX["left_ankle"]], 0].mean()
+    )
     distance = np.sqrt((x / (34 * scene.scale)) ** 2 + (y / (7 * scene.scale)) ** 2)
     canvas.picture *= 1 - 0.35 * np.clip(1.3 - distance, 0, 1)[..., None]
 
@@ -139,15 +151,35 @@ def _figure(canvas: Canvas, scene: Scene, k: dict[str, Array]) -> None:
     up = (k["neck"] - (k["right_hip"] + k["left_hip"]) / 2) / np.float32(46 * unit)
     head = k["neck"] + (k["nose"] - k["neck"]) * np.float32((7 + HEAD) / (4 + HEAD))
     if scene.hairstyle == "long":
-        canvas.capsule(Limb(head, k["neck"] - up * 8 * unit, (HEAD * 1.12 * unit, 13 * unit)), colours["hair"], part="hair", depth=0.6)
+        canvas.capsule(
+            Limb(head, k["neck"] - up * 8 * unit, (HEAD * 1.12 * unit, 13 * unit)),
+            colours["hair"],
+            part="hair",
+            depth=0.6,
+        )
     for side, facing in (("right", -1), ("left", 1)):
         boot = palette.LIMBS[f"{side}_shin"]
         toe = k[f"{side}_ankle"] + np.array([facing * 9, 4], np.float32) * unit
-        canvas.capsule(Limb(k[f"{side}_hip"], k[f"{side}_knee"], (10.5 * wide, 8.5 * wide)), colours["bottom"], part="bottom", depth=0.66)
+        canvas.capsule(
+            Limb(k[f"{side}_hip"], k[f"{side}_knee"], (10.5 * wide, 8.5 * wide)),
+            colours["bottom"],
+            part="bottom",
+            depth=0.66,
+        )
         heel = k[f"{side}_ankle"] + np.array([0, 2], np.float32) * unit
         canvas.capsule(Limb(heel, toe, (6 * unit, 5 * unit)), boot, part=f"{side}_shin", depth=0.68)
-        canvas.capsule(Limb(k[f"{side}_knee"], k[f"{side}_ankle"], (8.2 * wide, 6.4 * wide)), boot, part=f"{side}_shin", depth=0.68)
-    canvas.capsule(Limb(k["right_hip"], k["left_hip"], (11 * wide, 11 * wide)), colours["bottom"], part="bottom", depth=0.69)
+        canvas.capsule(
+            Limb(k[f"{side}_knee"], k[f"{side}_ankle"], (8.2 * wide, 6.4 * wide)),
+            boot,
+            part=f"{side}_shin",
+            depth=0.68,
+        )
+    canvas.capsule(
+        Limb(k["right_hip"], k["left_hip"], (11 * wide, 11 * wide)),
+        colours["bottom"],
+        part="bottom",
+        depth=0.69,
+    )
     torso = Limb(k["neck"] - up * 16 * unit, k["neck"] - up * 38 * unit, (17.5 * wide, 13 * wide))
     canvas.capsule(torso, colours["top"], part="top", depth=0.7)
     canvas.capsule(Limb(k["neck"] - up * 2 * unit, head, (6 * unit, 6 * unit)), skin, part="skin", depth=0.71)
@@ -156,9 +188,19 @@ def _figure(canvas: Canvas, scene: Scene, k: dict[str, Array]) -> None:
         glove = palette.LIMBS[f"{side}_forearm"]
         hand = k[f"{side}_wrist"] + (k[f"{side}_wrist"] - k[f"{side}_elbow"]) * np.float32(0.22)
         shoulder = k[f"{side}_shoulder"] - up * 4 * unit
-        canvas.capsule(Limb(shoulder, k[f"{side}_elbow"], (8.5 * wide, 7.2 * wide)), colours["top"], part="top", depth=0.8)
+        canvas.capsule(
+            Limb(shoulder, k[f"{side}_elbow"], (8.5 * wide, 7.2 * wide)),
+            colours["top"],
+            part="top",
+            depth=0.8,
+        )
         canvas.capsule(Limb(hand, hand, (6.2 * unit, 6.2 * unit)), skin, part="skin", depth=0.82)
-        canvas.capsule(Limb(k[f"{side}_elbow"], k[f"{side}_wrist"], (7.2 * wide, 6.2 * wide)), glove, part=f"{side}_forearm", depth=0.84)
+        canvas.capsule(
+            Limb(k[f"{side}_elbow"], k[f"{side}_wrist"], (7.2 * wide, 6.2 * wide)),
+            glove,
+            part=f"{side}_forearm",
+            depth=0.84,
+        )
 
 
 def _head(canvas: Canvas, scene: Scene, k: dict[str, Array], head: Array) -> None:
@@ -167,15 +209,33 @@ def _head(canvas: Canvas, scene: Scene, k: dict[str, Array], head: Array) -> Non
     across = (k["left_eye"] - k["right_eye"]) / np.float32(12 * unit)
     down = np.array([-across[1], across[0]], np.float32)
     for side in ("right", "left"):
-        canvas.capsule(Limb(k[f"{side}_ear"], k[f"{side}_ear"], (4 * unit, 4 * unit)), skin, part="skin", depth=0.72)
-    canvas.capsule(Limb(head - down * 4 * unit, head - down * 4 * unit, (HEAD * 1.06 * unit,) * 2), hair, part="hair", depth=0.73)
-    canvas.capsule(Limb(head + down * 2.5 * unit, head + down * 2.5 * unit, (14 * unit, 14 * unit)), skin, part="skin", depth=0.74)
+        canvas.capsule(
+            Limb(k[f"{side}_ear"], k[f"{side}_ear"], (4 * unit, 4 * unit)), skin, part="skin", depth=0.72
+        )
+    canvas.capsule(
+        Limb(head - down * 4 * unit, head - down * 4 * unit, (HEAD * 1.06 * unit,) * 2),
+        hair,
+        part="hair",
+        depth=0.73,
+    )
+    canvas.capsule(
+        Limb(head + down * 2.5 * unit, head + down * 2.5 * unit, (14 * unit, 14 * unit)),
+        skin,
+        part="skin",
+        depth=0.74,
+    )
     middle = head - down * 10.5 * unit
     fringe = Limb(middle - across * 8 * unit, middle + across * 7 * unit, (5.4 * unit, 5.8 * unit))
     canvas.capsule(fringe, hair, part="hair", depth=0.76, outline=False)
     for side in ("right", "left"):
         eye = k[f"{side}_eye"] + down * 1.5 * unit
-        canvas.capsule(Limb(eye, eye + down * 1.5 * unit, (2.2 * unit, 2.2 * unit)), (36, 28, 34), part="skin", depth=0.75, outline=False)
+        canvas.capsule(
+            Limb(eye, eye + down * 1.5 * unit, (2.2 * unit, 2.2 * unit)),
+            (36, 28, 34),
+            part="skin",
+            depth=0.75,
+            outline=False,
+        )
     middle = head + down * 9.5 * unit
     mouth = Limb(middle - across * 3 * unit, middle + across * 3 * unit, (1.4 * unit, 1.4 * unit))
     canvas.capsule(mouth, (176, 70, 66), part="skin", depth=0.75, outline=False)
@@ -198,7 +258,9 @@ def normal_map(normals: Array) -> Image:
 
 
 def control_map(scene: Scene, rendered: Render, kind: str) -> Image:
-    """[H, W, 3] RGB control map of one of CONTROL_TYPES, from ground truth. Raises ValueError for another kind."""
+    """[H, W, 3] RGB control map of one of CONTROL_TYPES, from ground truth. Raises ValueError for another
+    kind.
+    """
     if kind == "pose":
         return draw_pose(scene.people, width=SIZE, height=SIZE)
     if kind == "canny":

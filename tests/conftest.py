@@ -1,6 +1,8 @@
-"""What may run at the same time: `make test` has two processes, each of which takes one room's tests after another.
+"""What may run at the same time: `make test` has two processes, each of which takes one room's tests after
+another.
 
-Tests of a room share fixtures that take minutes, those of `serving` the miniature's build too, so a room stays together.
+Tests of a room share fixtures that take minutes, those of `serving` the miniature's build too, so a room
+stays together.
 """
 
 # ruff: noqa: PLC0415  (pytest-xdist is there only where several processes are)

@@ -1,4 +1,6 @@
-"""What the rooms' parity tests share: diffusers' scheduler of each solver, and how far two pictures are apart."""
+"""What the rooms' parity tests share: diffusers' scheduler of each solver, and how far two pictures are
+apart.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,19 @@ _CLASSES: dict[str, Any] = {
 
 
 def scheduler_for(solver: str, config: Mapping[str, Any]) -> Any:
-    """diffusers' scheduler as a pipeline's user swaps it in; `config` is the pipeline's own `scheduler_config.json`."""
+    """diffusers' scheduler as a pipeline's user swaps it in; `config` is the pipeline's own
+    `scheduler_config.json`.
+    """
     base = diffusers.EulerDiscreteScheduler.from_config(config).config
-    return _CLASSES[solver].from_config(base, **({"use_karras_sigmas": True} if solver == "dpmpp_2m_karras" else {}))
+    return _CLASSES[solver].from_config(
+        base, **({"use_karras_sigmas": True} if solver == "dpmpp_2m_karras" else {})
+    )
 
 
 def psnr(ours: NDArray[np.uint8], theirs: NDArray[Any]) -> float:
-    """dB between our pixels and others' bytes or diffusers' `output_type="np"` in 0..1, both [..., H, W, RGB]; infinite for equal ones."""
+    """dB between our pixels and others' bytes or diffusers' `output_type="np"` in 0..1, both [..., H, W,
+    RGB]; infinite for equal ones.
+    """
     expected = theirs if theirs.dtype == np.uint8 else (theirs * 255).round().astype(np.uint8)
     assert ours.shape == expected.shape
     assert min(ours.std(), expected.std()) > 3, "a flat picture would equal any flat one"

@@ -1,4 +1,6 @@
-"""TensorRT's refitter as far as it was seen on a card, and a `TensorRTEngine` over it: opening a real one needs a card."""
+"""TensorRT's refitter as far as it was seen on a card, and a `TensorRTEngine` over it: opening a real one
+needs a card.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class Plan:
 
 @dataclass
 class Refitter:
-    """`tensorrt.Refitter`: keeps what it is given until that is unset, and refits nothing while a joined weight is missing."""
+    """`tensorrt.Refitter`: keeps what it is given until that is unset, and refits nothing while a joined
+    weight is missing.
+    """
 
     plan: Plan
     logger: Any
@@ -66,12 +70,16 @@ def refittable_engine(plan: Plan) -> Any:
     made: Any = object.__new__(TensorRTEngine)
     trt = SimpleNamespace(
         Refitter=Refitter,
-        Weights=lambda *given: given[0] if len(given) == 1 else SimpleNamespace(kind=given[0], address=given[1], size=given[2]),
+        Weights=lambda *given: (
+            given[0] if len(given) == 1 else SimpleNamespace(kind=given[0], address=given[1], size=given[2])
+        ),
         DataType=SimpleNamespace(HALF="half"),
         TensorLocation=SimpleNamespace(HOST="host", DEVICE="device"),
     )
     made.network, made.precision = NetworkSpec("unet", (), ()), "fp32"
-    made.backend = SimpleNamespace(trt=trt, logger=None, rebuild="intaglio build configs/x.yaml", synchronize=lambda: None)
+    made.backend = SimpleNamespace(
+        trt=trt, logger=None, rebuild="intaglio build configs/x.yaml", synchronize=lambda: None
+    )
     made.plan, made._refitter = plan, None
     made._contexts = {0: SimpleNamespace(forgotten=0)}
     context = made._contexts[0]

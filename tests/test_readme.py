@@ -22,7 +22,9 @@ APPS = {
     "reload": serve.reload_app, "loras": loras.app, "watch": watch_command.watch_app, "rollback": watch_command.rollback_app}  # fmt: skip
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCED = "".join(text for language, text in blocks("README.md") if not language)
-COMMANDS = re.findall(r"^intaglio ([^#\n]+)", FENCED, re.MULTILINE) + re.findall(r"`intaglio ([a-z][^`]*)`", README)
+COMMANDS = re.findall(r"^intaglio ([^#\n]+)", FENCED, re.MULTILINE) + re.findall(
+    r"`intaglio ([a-z][^`]*)`", README
+)
 
 
 @cache
@@ -33,13 +35,24 @@ def help_of(*words: str) -> str:
     return done.output
 
 
-PAGES = ["README.md", "miniature/README.md", "docs/clients.md", "docs/loras.md", "docs/performance.md", "benchmarks/README.md"]
+PAGES = [
+    "README.md",
+    "miniature/README.md",
+    "docs/clients.md",
+    "docs/loras.md",
+    "docs/performance.md",
+    "benchmarks/README.md",
+]
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    missing = [link for link in re.findall(r"\]\(([^):]+)\)", text) if not (ROOT / page).parent.joinpath(link).exists()]
+    missing = [
+        link
+        for link in re.findall(r"\]\(([^):]+)\)", text)
+        if not (ROOT / page).parent.joinpath(link).exists()
+    ]
     assert not missing
 
 

@@ -1,4 +1,5 @@
-"""What the LoRA benchmark makes for itself before it measures: LoRA files, a registry, and two deployments of the same base.
+"""What the LoRA benchmark makes for itself before it measures: LoRA files, a registry, and two deployments of
+the same base.
 
     loras/<id>.safetensors    random LoRAs over all attention and feed-forward matrices of the UNet: speed does not depend on values
     configs/swap.yaml         serves them; no ControlNets, the first size only
@@ -25,7 +26,16 @@ from intaglio.contract.config import Deployment, load_deployment
 from intaglio.loras.files import LayerTable
 from intaglio_export.weights.registry import base_layers
 
-__all__ = ["LORAS", "RETRAINED", "LoraCase", "config_of", "lora_file", "prepare", "random_lora", "use_in_fused"]
+__all__ = [
+    "LORAS",
+    "RETRAINED",
+    "LoraCase",
+    "config_of",
+    "lora_file",
+    "prepare",
+    "random_lora",
+    "use_in_fused",
+]
 
 LORAS: Final = ("one", "two", "three")
 """Served; the set that is measured is the first two."""
@@ -80,15 +90,21 @@ def random_lora(table: LayerTable, *, rank: int, seed: int) -> bytes:
         if len(shape) == 2 and ".transformer_blocks." in module:
             outputs, inputs = shape
             used = min(rank, outputs, inputs)
-            tensors[f"unet.{module}.lora_A.weight"] = (0.02 * rng.standard_normal((used, inputs), np.float32)).astype(np.float16)
-            tensors[f"unet.{module}.lora_B.weight"] = (0.02 * rng.standard_normal((outputs, used), np.float32)).astype(np.float16)
+            tensors[f"unet.{module}.lora_A.weight"] = (
+                0.02 * rng.standard_normal((used, inputs), np.float32)
+            ).astype(np.float16)
+            tensors[f"unet.{module}.lora_B.weight"] = (
+                0.02 * rng.standard_normal((outputs, used), np.float32)
+            ).astype(np.float16)
     return save(tensors)
 
 
 def prepare(case: LoraCase, work: Path) -> None:
     """Write what is not there yet."""
     deployment = load_deployment(Path(case.config))
-    missing = [(seed, name) for seed, name in enumerate((*LORAS, RETRAINED)) if not lora_file(work, name).is_file()]
+    missing = [
+        (seed, name) for seed, name in enumerate((*LORAS, RETRAINED)) if not lora_file(work, name).is_file()
+    ]
     table = base_layers(deployment.base) if missing else {}
     for seed, name in missing:
         path = lora_file(work, name)
@@ -100,12 +116,16 @@ def prepare(case: LoraCase, work: Path) -> None:
         use_in_fused(work, LORAS[0])
     registry = work / "configs" / "registry.yaml"
     registry.parent.mkdir(parents=True, exist_ok=True)
-    _write_yaml(registry, {"loras": {name: {"file": str(lora_file(work, name)), "kind": "style"} for name in LORAS}})
+    _write_yaml(
+        registry, {"loras": {name: {"file": str(lora_file(work, name)), "kind": "style"} for name in LORAS}}
+    )
     swap = _values(deployment, work) | {"registry": str(registry), "swap": "transformer"}
     if case.staging_mib is not None:
         swap["execution"]["lora_staging_mib"] = case.staging_mib
     _write_yaml(config_of(work, "swap"), swap)
-    fused = {name: {"path": str(lora_file(work, _CURRENT if name == LORAS[0] else name))} for name in LORAS[:2]}
+    fused = {
+        name: {"path": str(lora_file(work, _CURRENT if name == LORAS[0] else name))} for name in LORAS[:2]
+    }
     # diffusers fuses with peft, which not every GPU host has.
     fuse = {"loras": fused, "fuse": dict.fromkeys(fused)} if find_spec("peft") is not None else {}
     _write_yaml(config_of(work, "fused"), _values(deployment, work) | fuse)

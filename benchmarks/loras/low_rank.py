@@ -1,7 +1,8 @@
 """LoRA beside every matrix instead of in it: x W + (x A) B, the UNet built so for one profile and timed.
 
     python -m benchmarks.loras.low_rank CASE.json WORK_FOLDER
-A and B are weights of the graph here: as inputs, which a swap would only have to upload, they cannot be faster.
+A and B are weights of the graph here: as inputs, which a swap would only have to upload, they cannot be
+faster.
 """
 
 from __future__ import annotations
@@ -67,7 +68,11 @@ def main(case: Path, work: Path) -> None:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         found[str(rank)] = {"pass": timed.passes, "matrices": matrices, "build_seconds": timed.build_seconds}
-        write_part(work, "low_rank", {"profile": bench.profile.name, "runtime": bench.platform.runtime, "ranks": found})
+        write_part(
+            work,
+            "low_rank",
+            {"profile": bench.profile.name, "runtime": bench.platform.runtime, "ranks": found},
+        )
         for path in folder.iterdir():
             path.unlink()
 

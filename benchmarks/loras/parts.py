@@ -1,4 +1,5 @@
-"""The LoRA benchmark's parts that need no server: `python -m benchmarks.loras.parts CASE.json WORK_FOLDER PART`.
+"""The LoRA benchmark's parts that need no server: `python -m benchmarks.loras.parts CASE.json WORK_FOLDER
+PART`.
 
 build     LoRA files and the build that swaps them
 swap      seconds to put a set on, by the merge and by the host; that weights and images are those they should be; a step
@@ -72,14 +73,20 @@ class Drawing:
         self.diffuse = diffuse
         self._preprocess = preprocess
 
-    def __call__(self, steps: int, *, wanted: Sequence[str] = ("state", "timings"), loras: Set | None = None) -> dict[str, Array]:
+    def __call__(
+        self, steps: int, *, wanted: Sequence[str] = ("state", "timings"), loras: Set | None = None
+    ) -> dict[str, Array]:
         """`loras` None: whatever is resident."""
         values: dict[str, Any] = {"prompt": PROMPT, "seed": 0, "steps": steps}
         tensors = {}
         for name, value in values.items():
             tensors[name] = np.empty(1, numpy_type(SDXL.input(name).datatype))
             tensors[name][:] = value.encode() if isinstance(value, str) else value
-        arrays = {k: v for k, v in self._preprocess(tensors).items() if k not in ("metadata", "output_format", "loras")}
+        arrays = {
+            k: v
+            for k, v in self._preprocess(tensors).items()
+            if k not in ("metadata", "output_format", "loras")
+        }
         if loras is None:
             loras = () if self.diffuse.loras is None else self.diffuse.loras.resident
         arrays["loras"] = string_tensor(json.dumps([one.model_dump() for one in loras or ()]))
@@ -119,12 +126,21 @@ def swap(case: LoraCase, work: Path) -> None:
         diffuse, switch = drawing.diffuse, drawing.diffuse.loras
         assert switch is not None
         one, two, three = served_sets(deployment)
-        keep(runtime=manifest.runtime, precision=manifest.precision, rank=case.rank, merge=switch._merge is not None)
+        keep(
+            runtime=manifest.runtime,
+            precision=manifest.precision,
+            rank=case.rank,
+            merge=switch._merge is not None,
+        )
         base = drawing(4)["state"]
         started = time.perf_counter()
         switch.ensure((one, two))
         keep(first_with_reading_the_files=time.perf_counter() - started)
-        kinds: dict[str, tuple[Set, Set]] = {"to_two": ((), (one, two)), "one_to_other": ((one,), (three,)), "to_none": ((one, two), ())}
+        kinds: dict[str, tuple[Set, Set]] = {
+            "to_two": ((), (one, two)),
+            "one_to_other": ((one,), (three,)),
+            "to_none": ((one, two), ()),
+        }
         for name, (before, after) in kinds.items():
             keep(**{name: _time_swaps(switch, drawing, before, after, count=case.swaps)})
         keep(step=drawing.step(case.steps), images=_set_images(switch, drawing, work, (one, two), base, case))
@@ -134,7 +150,9 @@ def swap(case: LoraCase, work: Path) -> None:
             host = _host_switch(diffuse, deployment, manifest)
             keep(on_the_host=_time_swaps(host, drawing, (), (one, two), count=2))
             switch.resident = None  # the other switch wrote the engines
-            switch._touched = {component: set(file.tensors) for component, file in switch._layers.pristine.items()}
+            switch._touched = {
+                component: set(file.tensors) for component, file in switch._layers.pristine.items()
+            }
         switch.ensure(())
         keep(base_after_all=bool(np.array_equal(drawing(4)["state"], base)))
     keep(card_peak_mib=None if peak.taken is None else peak.taken >> 20)
@@ -144,13 +162,18 @@ def _host_switch(diffuse: Diffuse, deployment: Deployment, manifest: BuildManife
     """Another switch of the same engines that computes on the host; they must hold the pristine weights."""
     assert diffuse.loras is not None
     diffuse.loras.ensure(())
-    store, threads = LoraStore(deployment.build_folder / LORAS_FOLDER), manifest.execution.threads or len(os.sched_getaffinity(0))
+    store, threads = (
+        LoraStore(deployment.build_folder / LORAS_FOLDER),
+        manifest.execution.threads or len(os.sched_getaffinity(0)),
+    )
     host = LoraSwitch(diffuse.loras._engines, diffuse.loras._layers, store=store, threads=threads)
     host.warm_up()
     return host
 
 
-def _time_swaps(switch: LoraSwitch, drawing: Drawing, before: Set, after: Set, *, count: int) -> dict[str, Any]:
+def _time_swaps(
+    switch: LoraSwitch, drawing: Drawing, before: Set, after: Set, *, count: int
+) -> dict[str, Any]:
     """Whole swaps, the engines' share, and what the first step after one takes (over a usual first step)."""
     whole, writing, first = [], [], []
     for _ in range(count):
@@ -163,7 +186,9 @@ def _time_swaps(switch: LoraSwitch, drawing: Drawing, before: Set, after: Set, *
     return {"seconds": spread(whole), "writing": spread(writing), "first_step_more": spread(first)}
 
 
-def _set_images(switch: LoraSwitch, drawing: Drawing, work: Path, pair: Set, base: Array, case: LoraCase) -> dict[str, Any]:
+def _set_images(
+    switch: LoraSwitch, drawing: Drawing, work: Path, pair: Set, base: Array, case: LoraCase
+) -> dict[str, Any]:
     """The set's image, kept for the fused build to compare; none after fifty random swaps."""
     switch.ensure(pair)
     made = drawing(case.steps, wanted=("state", "pixels"))
@@ -171,16 +196,24 @@ def _set_images(switch: LoraSwitch, drawing: Drawing, work: Path, pair: Set, bas
     rng = np.random.default_rng(0)
     for number in range(50 if case.swaps >= 5 else 5):
         some = tuple(one for one in pair if rng.random() < 0.7)
-        switch.ensure(tuple(one.model_copy(update={"weight": round(float(rng.uniform(0.1, 1.4)), 3)}) for one in some))
+        switch.ensure(
+            tuple(one.model_copy(update={"weight": round(float(rng.uniform(0.1, 1.4)), 3)}) for one in some)
+        )
         done = number + 1
     switch.ensure(())
     equal = bool(np.array_equal(drawing(4)["state"], base))
     switch.ensure(pair)
     again = drawing(case.steps)["state"]
-    return {"random_swaps": done, "none_equals_base": equal, "set_equals_itself": bool(np.array_equal(again, made["state"]))}
+    return {
+        "random_swaps": done,
+        "none_equals_base": equal,
+        "set_equals_itself": bool(np.array_equal(again, made["state"])),
+    }
 
 
-def _agreement(switch: LoraSwitch, diffuse: Diffuse, deployment: Deployment, manifest: BuildManifest, pair: Set) -> dict[str, Any]:
+def _agreement(
+    switch: LoraSwitch, diffuse: Diffuse, deployment: Deployment, manifest: BuildManifest, pair: Set
+) -> dict[str, Any]:
     """Merged values of some matrices against the host's sum in float32, in units of the last place."""
     assert switch._merge is not None
     recipes = switch._prepared(pair).weights["unet"]
@@ -192,10 +225,22 @@ def _agreement(switch: LoraSwitch, diffuse: Diffuse, deployment: Deployment, man
         found, expected = switch._merge.backend.download(staged[name]), host[name].values
         # A value that nearly cancels has the rounding of what it was summed from.
         size = np.abs(expected)
-        unit = np.spacing(np.maximum(size, size.astype(np.float32).mean().astype(size.dtype))).astype(np.float32)
+        unit = np.spacing(np.maximum(size, size.astype(np.float32).mean().astype(size.dtype))).astype(
+            np.float32
+        )
         gap = np.abs(found.astype(np.float32) - expected.astype(np.float32)) / unit
-        units, different, elements = max(units, float(gap.max())), different + int(np.count_nonzero(gap)), elements + gap.size
-    return {"matrices": len(chosen), "merged_of_all": merged, "of": len(recipes), "most_units": units, "share": different / elements}
+        units, different, elements = (
+            max(units, float(gap.max())),
+            different + int(np.count_nonzero(gap)),
+            elements + gap.size,
+        )
+    return {
+        "matrices": len(chosen),
+        "merged_of_all": merged,
+        "of": len(recipes),
+        "most_units": units,
+        "share": different / elements,
+    }
 
 
 def _staging(switch: LoraSwitch, merge: LoraMerge, pair: Set) -> dict[str, Any]:
@@ -228,14 +273,21 @@ def refit(case: LoraCase, work: Path) -> None:
         file = open_layers(manifest, deployment.build_folder).pristine["unet"]
         dtype = "float16" if engine.precision == "fp16" else "float32"
         every = {name: np.array(file.read(name), dtype) for name in file.tensors}
-        context = {name: values for name, values in every.items() if network_of_weight("unet", name) != "unet"}
+        context = {
+            name: values for name, values in every.items() if network_of_weight("unet", name) != "unet"
+        }
         pageable = {name: values for name, values in every.items() if name not in context}
         of_context = drawing.diffuse._engines[context_name("unet")]
-        values["context"] = spread([_timed(partial(of_context.refit, context)) for _ in range(max(case.swaps // 2, 2))])
+        values["context"] = spread(
+            [_timed(partial(of_context.refit, context)) for _ in range(max(case.swaps // 2, 2))]
+        )
         names, count = list(pageable), max(case.swaps // 2, 2)
         started = time.perf_counter()
         joined = engine.joined({name: array.size for name, array in pageable.items()})
-        values["joined"] = {"seconds": time.perf_counter() - started, "groups": sorted(map(len, joined), reverse=True)}
+        values["joined"] = {
+            "seconds": time.perf_counter() - started,
+            "groups": sorted(map(len, joined), reverse=True),
+        }
         held = {name: backend.hold(array) for name, array in pageable.items()}
         for number in sorted({1, min(10, len(names)), len(names) // 2, len(names)}):
             some = _whole(names[:number], joined)
@@ -251,7 +303,9 @@ def refit(case: LoraCase, work: Path) -> None:
             for location, given in where.items():
                 try:
                     found[location] = spread([_timed(partial(engine.refit, given)) for _ in range(count)])
-                except IntaglioError as error:  # an engine may ask for weights that it has put together with these
+                except (
+                    IntaglioError
+                ) as error:  # an engine may ask for weights that it has put together with these
                     found[location] = {"refused": str(error)}
             values["counts"][str(len(some))] = found
             write_part(work, "refit", values)
@@ -273,10 +327,19 @@ def _whole(names: Sequence[str], joined: Sequence[frozenset[str]]) -> list[str]:
 
 
 def _take_apart(engine: Any, given: Mapping[str, Any], *, few: Sequence[str]) -> dict[str, Any]:
-    """Seconds of each call of a refit, for a refitter made for it and for one that is kept; with and without validation; asynchronous."""
+    """Seconds of each call of a refit, for a refitter made for it and for one that is kept; with and without
+    validation; asynchronous.
+    """
     backend, found = engine.backend, {}
     kept: Any = None
-    for name in ("made for it, validating", "made for it", "kept", "kept again", "kept, asynchronous", "kept, few of all"):
+    for name in (
+        "made for it, validating",
+        "made for it",
+        "kept",
+        "kept again",
+        "kept, asynchronous",
+        "kept, few of all",
+    ):
         marks = [("", time.perf_counter())]
 
         def mark(label: str, marks: list[tuple[str, float]] = marks) -> None:
@@ -314,19 +377,28 @@ def fused(case: LoraCase, work: Path) -> None:
     if "complete" not in earlier or not earlier["complete"]:
         use_in_fused(work, LORAS[0])
         _build(work, "fused", "fused")
-    values = {name: value for name, value in (read_part(work, "fused") or {}).items() if name not in ("failed", "wall_seconds")}
+    values = {
+        name: value
+        for name, value in (read_part(work, "fused") or {}).items()
+        if name not in ("failed", "wall_seconds")
+    }
     with opened(work, "fused") as (_, manifest, drawing):
         values |= {"loras": [lora.id for lora in manifest.loras], "step": drawing.step(case.steps)}
         write_part(work, "fused", values)
         if manifest.loras and (work / "swapped.npz").is_file():
             swapped, ours = np.load(work / "swapped.npz"), drawing(case.steps, wanted=("state", "pixels"))
             difference = np.linalg.norm(swapped["state"] - ours["state"]) / np.linalg.norm(ours["state"])
-            values |= {"swapped_psnr": psnr(swapped["pixels"], ours["pixels"]), "swapped_relative_error": float(difference)}
+            values |= {
+                "swapped_psnr": psnr(swapped["pixels"], ours["pixels"]),
+                "swapped_relative_error": float(difference),
+            }
     write_part(work, "fused", values)
 
 
 def rebuild(case: LoraCase, work: Path) -> None:
-    """From a LoRA file that changed to the first image of the build that fuses it; in process, engines opened anew."""
+    """From a LoRA file that changed to the first image of the build that fuses it; in process, engines opened
+    anew.
+    """
     if not load_deployment(config_of(work, "fused")).fuse:
         write_part(work, "rebuild", {"not_measured": "no peft here: nothing can be fused"})
         return

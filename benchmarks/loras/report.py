@@ -1,4 +1,5 @@
-"""What the LoRA benchmark's figures must be, and what they are: `python -m benchmarks.loras.report benchmarks/results/h200_lora.json`.
+"""What the LoRA benchmark's figures must be, and what they are: `python -m benchmarks.loras.report
+benchmarks/results/h200_lora.json`.
 
 Ends with 1 where a required figure is missed or was not measured.
 """
@@ -36,13 +37,19 @@ _WIDTH: Final = 120
 
 def judge(results: Results) -> bool:
     """Whether every required figure was measured and reached, on a card."""
-    return not results["stand_in"] and all(figure.verdict(results) in ("reached", "required") for figure in FIGURES)
+    return not results["stand_in"] and all(
+        figure.verdict(results) in ("reached", "required") for figure in FIGURES
+    )
 
 
 def _rows() -> Iterator[tuple[Figure, str, str]]:
     for figure in FIGURES:
         sign = ">=" if figure.more_is_better else "<="
-        yield figure, f"{sign} {figure.required:g} {figure.unit}".strip(), f"{figure.aim:g} {figure.unit}".strip()
+        yield (
+            figure,
+            f"{sign} {figure.required:g} {figure.unit}".strip(),
+            f"{figure.aim:g} {figure.unit}".strip(),
+        )
 
 
 def _reached(figure: Figure, results: Results) -> str:
@@ -94,7 +101,9 @@ def markdown_of(results: Results) -> str:
     lines += ["", "| swap, median s | whole | of it the engines' refit |", "|---|---|---|"]
     for name in ("to_two", "one_to_other", "to_none", "on_the_host"):
         if found := parts.get("swap", {}).get(name):
-            lines.append(f"| {name.replace('_', ' ')} | {found['seconds']['median']:.3f} | {found['writing']['median']:.3f} |")
+            lines.append(
+                f"| {name.replace('_', ' ')} | {found['seconds']['median']:.3f} | {found['writing']['median']:.3f} |"
+            )
     lines += _refit_lines(parts.get("refit", {})) + _low_rank_lines(parts.get("low_rank", {}))
     lines += ["", "Not tried:", ""] + [f"* {what}: {why}" for what, why in results["not_tried"].items()]
     return "\n".join(lines) + "\n"
@@ -111,15 +120,20 @@ def _refit_lines(refit: Mapping[str, Any]) -> list[str]:
         lines.append(f"| {count} weights | {found['bytes'] / 2**20:.0f} | {cells} |")
     lines += ["", "| calls of a refit of all, from the card, s | |", "|---|---|"]
     for name, calls in refit.get("taken_apart", {}).items():
-        # Ten weights are not enough for an engine that has joined some with others: that one was refused, not fast.
+        # Ten weights are not enough for an engine that has joined some with others: that one was refused, not
+        # fast.
         if not name.endswith("ten of all"):
-            lines.append(f"| {name} | {', '.join(f'{call} {seconds:.4f}' for call, seconds in calls.items())} |")
+            lines.append(
+                f"| {name} | {', '.join(f'{call} {seconds:.4f}' for call, seconds in calls.items())} |"
+            )
     return lines
 
 
 def _low_rank_lines(low_rank: Mapping[str, Any]) -> list[str]:
     lines = ["", "| rank beside every matrix | UNet alone, ms |", "|---|---|"]
-    return lines + [f"| {rank} | {1000 * one['pass']['median']:.2f} |" for rank, one in low_rank.get("ranks", {}).items()]
+    return lines + [
+        f"| {rank} | {1000 * one['pass']['median']:.2f} |" for rank, one in low_rank.get("ranks", {}).items()
+    ]
 
 
 def main(results: Annotated[Path, typer.Argument(help="A file that benchmarks/lora_swap.py wrote.")]) -> None:

@@ -1,4 +1,5 @@
-"""What changing LoRAs costs: `python -m benchmarks.loras.run configs/sdxl-seeded.yaml --out benchmarks/results/h200_lora.json`.
+"""What changing LoRAs costs: `python -m benchmarks.loras.run configs/sdxl-seeded.yaml --out
+benchmarks/results/h200_lora.json`.
 
     build     from nothing: three random LoRAs, and the build that swaps them
     swap      seconds to put two on; that weights and images are those they should be; seconds of a step
@@ -7,9 +8,10 @@
     fused     the same base with the set fused: its step, its image
     rebuild   a changed file to the first image of the build that fuses it
     low_rank  the step with LoRAs beside the matrices instead of in them
-Everything is made in the work folder; the configuration gives the base, the first size and the precision. Every part is a process of its
-own and is written as soon as it is done: a run that is cut short, or given `--seconds`, is taken up again by the same command. Ends with
-1 where a part failed or a required figure was missed; `benchmarks.loras.report` prints the table of a file again.
+Everything is made in the work folder; the configuration gives the base, the first size and the precision.
+Every part is a process of its own and is written as soon as it is done: a run that is cut short, or given
+`--seconds`, is taken up again by the same command. Ends with 1 where a part failed or a required figure was
+missed; `benchmarks.loras.report` prints the table of a file again.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ NOT_TRIED: Final = {
 }
 
 
-def gather(work: Path, case: LoraCase, machine: Mapping[str, Any], *, notes: Sequence[str] = ()) -> dict[str, Any]:
+def gather(
+    work: Path, case: LoraCase, machine: Mapping[str, Any], *, notes: Sequence[str] = ()
+) -> dict[str, Any]:
     """The results file."""
     parts = {part.name: values for part in PARTS if (values := read_part(work, part.name)) is not None}
     results: dict[str, Any] = {
@@ -61,7 +65,10 @@ def gather(work: Path, case: LoraCase, machine: Mapping[str, Any], *, notes: Seq
         "parts": parts,
         "not_tried": NOT_TRIED,
     }
-    results["figures"] = {figure.name: {"value": figure.value(results), "verdict": figure.verdict(results)} for figure in FIGURES}
+    results["figures"] = {
+        figure.name: {"value": figure.value(results), "verdict": figure.verdict(results)}
+        for figure in FIGURES
+    }
     return results
 
 
@@ -74,31 +81,53 @@ def write_results(out: Path, results: Mapping[str, Any]) -> None:
 def main(  # noqa: PLR0913, PLR0917  (each is one option)
     config: Path,
     out: Annotated[Path, typer.Option(help="Results file to write; a second run adds to it.")],
-    work: Annotated[Path, typer.Option(help="LoRAs, builds and logs of the parts.")] = Path("build/lora-benchmark"),
+    work: Annotated[Path, typer.Option(help="LoRAs, builds and logs of the parts.")] = Path(
+        "build/lora-benchmark"
+    ),
     parts: Annotated[str, typer.Option(help="Parts in a list with commas, or all.")] = "all",
     again: Annotated[bool, typer.Option("--again", help="Also the parts that are done.")] = False,
     rank: Annotated[int, typer.Option(help="Of the random LoRAs.")] = 64,
     swaps: Annotated[int, typer.Option(help="Swaps of each kind.")] = 6,
     load_seconds: Annotated[float, typer.Option(help="How long clients ask, at least.")] = 60.0,
     load_swaps: Annotated[int, typer.Option(help="How many swaps that must bring.")] = 50,
-    staging_mib: Annotated[int | None, typer.Option(help="execution.lora_staging_mib; build again to change it.")] = None,
-    note: Annotated[list[str] | None, typer.Option(help="What a reader must know of this run, such as who shared the machine.")] = None,
-    seconds: Annotated[float, typer.Option(help="Time for everything; a part that does not fit waits for the next run.")] = 1e9,
+    staging_mib: Annotated[
+        int | None, typer.Option(help="execution.lora_staging_mib; build again to change it.")
+    ] = None,
+    note: Annotated[
+        list[str] | None,
+        typer.Option(help="What a reader must know of this run, such as who shared the machine."),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(help="Time for everything; a part that does not fit waits for the next run.")
+    ] = 1e9,
 ) -> None:
     """Measure; ends with 1 where a part failed or a required figure was missed."""
     ends, console = time.monotonic() + seconds, Console(highlight=False, soft_wrap=True)
     work = work.resolve()
     case = LoraCase(
-        str(config.resolve()), rank=rank, swaps=swaps, load_seconds=load_seconds, load_swaps=load_swaps, staging_mib=staging_mib
+        str(config.resolve()),
+        rank=rank,
+        swaps=swaps,
+        load_seconds=load_seconds,
+        load_swaps=load_swaps,
+        staging_mib=staging_mib,
     )
     work.mkdir(parents=True, exist_ok=True)
     case.write(work / "case.json")
     machine, failed = describe_machine(ROOT), False
     for part, left in due_parts(wanted_parts(PARTS, parts), work, ends=ends, again=again, console=console):
         console.print(f"{part.name}: begins, {left:.0f} s left")
-        values = run_part(Part(part.name, part.arguments[:1]), work / "case.json", work, seconds=left, extra=part.arguments[1:])
+        values = run_part(
+            Part(part.name, part.arguments[:1]),
+            work / "case.json",
+            work,
+            seconds=left,
+            extra=part.arguments[1:],
+        )
         failed |= "failed" in values
-        console.print(f"{part.name}: {values.get('failed', 'done')}, {values['wall_seconds']:.0f} s", markup=False)
+        console.print(
+            f"{part.name}: {values.get('failed', 'done')}, {values['wall_seconds']:.0f} s", markup=False
+        )
         write_results(out, gather(work, case, machine, notes=note or ()))
     results = gather(work, case, machine, notes=note or ())
     write_results(out, results)

@@ -1,4 +1,5 @@
-"""Takes memory of the first card until so much is free, and holds it until its input ends: a small card, for a test on a large one.
+"""Takes memory of the first card until so much is free, and holds it until its input ends: a small card, for
+a test on a large one.
 
     python -m benchmarks.measuring.ballast FREE_GIB
 One plain allocation; nothing is written to it. Prints a line when it is in place.
@@ -23,18 +24,25 @@ _GRAIN: Final = 2 * 2**20
 
 @contextmanager
 def ballast(free_gib: float | None) -> Iterator[float | None]:
-    """GiB that are free while the block runs; without a card, or without `free_gib`, nothing is taken and it is None."""
+    """GiB that are free while the block runs; without a card, or without `free_gib`, nothing is taken and it
+    is None.
+    """
     if free_gib is None or read_card_memory() is None:
         yield None
         return
     with subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.measuring.ballast", str(free_gib)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "benchmarks.measuring.ballast", str(free_gib)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line.startswith("free "):
-            raise ConfigError(f"ballast: {line.strip() or 'ended without a word'}; is {free_gib:g} GiB of the card free?")
+            raise ConfigError(
+                f"ballast: {line.strip() or 'ended without a word'}; is {free_gib:g} GiB of the card free?"
+            )
         try:
             yield float(line.split()[1])
         finally:

@@ -51,7 +51,8 @@ PASSES: Final = (_SAMPLES + 1) * _RUNS
 
 @dataclass(frozen=True)
 class Case:
-    """One workload, the same for all: image i has prompt i, seed i and picture i, so that no cache of prompts or pictures helps anybody.
+    """One workload, the same for all: image i has prompt i, seed i and picture i, so that no cache of prompts
+    or pictures helps anybody.
 
     Image -1 is the one that is not measured.
     """
@@ -92,14 +93,22 @@ class Case:
         return self.seed + image
 
     def control_image(self, image: int) -> bytes:
-        """Image `image`'s control as PNG, of the size asked for: a drawn pose where the ControlNet takes poses, else a smooth picture."""
+        """Image `image`'s control as PNG, of the size asked for: a drawn pose where the ControlNet takes
+        poses, else a smooth picture.
+        """
         deployment = self.deployment
-        if deployment.poses is not None and self.control is not None and deployment.controlnets[self.control].type == "pose":
+        if (
+            deployment.poses is not None
+            and self.control is not None
+            and deployment.controlnets[self.control].type == "pose"
+        ):
             return _pose(deployment.poses, self.width, self.height, image)
         return _picture(self.width, self.height, self.seed_of(image))
 
     def draw_controls(self, images: int) -> None:
-        """Make the pictures of `images` images now: what a client spends on its picture is not the server's time."""
+        """Make the pictures of `images` images now: what a client spends on its picture is not the server's
+        time.
+        """
         if self.control is not None:
             for image in range(-1, images):
                 self.control_image(image)
@@ -125,7 +134,9 @@ def _pose(folder: Path, width: int, height: int, number: int) -> bytes:
 @functools.cache
 def _picture(width: int, height: int, seed: int) -> bytes:
     coarse = np.random.default_rng(seed).integers(0, 256, (height // 32, width // 32, 3), np.uint8)
-    return png_from_pixels(np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)))
+    return png_from_pixels(
+        np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+    )
 
 
 def png_from_pixels(pixels: Pixels) -> bytes:
@@ -143,11 +154,21 @@ def load_case(config: Path, *, steps: int, images: int) -> Case:
     """
     deployment = load_deployment(config)
     if deployment.fuse:
-        raise ConfigError(f"{config}: fuses {', '.join(deployment.fuse)}; a comparison wants the base alone: fuse: {{}}")
+        raise ConfigError(
+            f"{config}: fuses {', '.join(deployment.fuse)}; a comparison wants the base alone: fuse: {{}}"
+        )
     width, height = deployment.profiles.sizes[0]
     control = next(iter(deployment.controlnets), None)
     scale = deployment.defaults.guidance_scale
-    return Case(str(config.resolve()), width, height, steps=steps, images=images, control=control, guidance_scale=scale)
+    return Case(
+        str(config.resolve()),
+        width,
+        height,
+        steps=steps,
+        images=images,
+        control=control,
+        guidance_scale=scale,
+    )
 
 
 def deployment_values(deployment: Deployment) -> dict[str, Any]:
@@ -159,7 +180,9 @@ def deployment_values(deployment: Deployment) -> dict[str, Any]:
 
 
 def write_case_configs(config: Path, folder: Path) -> tuple[Path, Path]:
-    """`config` without its LoRAs, in `folder` under names of their own: one of its first size only, one of every size."""
+    """`config` without its LoRAs, in `folder` under names of their own: one of its first size only, one of
+    every size.
+    """
     deployment = load_deployment(config)
     values = deployment_values(deployment)
     folder.mkdir(parents=True, exist_ok=True)
@@ -171,7 +194,9 @@ def write_case_configs(config: Path, folder: Path) -> tuple[Path, Path]:
 
 
 def end_orderly_on_terminate() -> None:
-    """Turn SIGTERM into an exit that leaves `with` blocks as they should be left: a server must not outlive its part."""
+    """Turn SIGTERM into an exit that leaves `with` blocks as they should be left: a server must not outlive
+    its part.
+    """
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
 
 
@@ -179,12 +204,16 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     """Median and quartiles of seconds, and how many there were."""
     if not values:
         raise ValueError("nothing was measured")
-    low, middle, high = (values[0],) * 3 if len(values) == 1 else statistics.quantiles(values, n=4, method="inclusive")
+    low, middle, high = (
+        (values[0],) * 3 if len(values) == 1 else statistics.quantiles(values, n=4, method="inclusive")
+    )
     return {"median": middle, "low": low, "high": high, "n": len(values)}
 
 
 def time_passes(run: Callable[[], object], synchronize: Callable[[], object]) -> dict[str, float]:
-    """Seconds of one pass, one after another; `run` enqueues a pass. The first sample is thrown away: it sets everything up."""
+    """Seconds of one pass, one after another; `run` enqueues a pass. The first sample is thrown away: it sets
+    everything up.
+    """
     samples = []
     for _ in range(_SAMPLES + 1):
         started = time.perf_counter()

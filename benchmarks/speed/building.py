@@ -24,7 +24,9 @@ _EVERY: Final = 0.25
 
 
 class HostWatch:
-    """Most memory of its own that this process held: not the pages of mapped files, which `ru_maxrss` counts and anybody may have back."""
+    """Most memory of its own that this process held: not the pages of mapped files, which `ru_maxrss` counts
+    and anybody may have back.
+    """
 
     def __init__(self) -> None:
         self.kib = 0
@@ -35,13 +37,18 @@ class HostWatch:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._ended.set()
         self._thread.join()
 
     def _watch(self) -> None:
         while not self._ended.wait(_EVERY):
-            fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
+            fields = dict(
+                line.split(":", 1)
+                for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+            )
             self.kib = max(self.kib, int(fields["RssAnon"].split()[0]))
 
 
@@ -87,7 +94,9 @@ class Journal:
         write_part(self._work, self._part, values)
 
 
-def main(case: Path, work: Path, part: Annotated[str, typer.Option(help="Name in the results.")] = "build") -> None:
+def main(
+    case: Path, work: Path, part: Annotated[str, typer.Option(help="Name in the results.")] = "build"
+) -> None:
     """Build the case's deployment."""
     with PeakWatch() as watch, HostWatch() as host:
         journal = Journal(work, watch, host, part=part)

@@ -1,8 +1,9 @@
 """diffusers on the same weights: eager, or with torch.compile for UNet, ControlNet and VAE decoder.
 
     python -m benchmarks.speed.eager CASE.json WORK_FOLDER [--compile]
-Float16 throughout on a card (the VAE too, as intaglio's), float32 on the CPU. The noise is given, not drawn by the pipeline: torch 2.11
-draws float16 from the low 11 bits of its words, so a pipeline in float16 starts a seed from quite another picture than one in float32.
+Float16 throughout on a card (the VAE too, as intaglio's), float32 on the CPU. The noise is given, not drawn
+by the pipeline: torch 2.11 draws float16 from the low 11 bits of its words, so a pipeline in float16 starts a
+seed from quite another picture than one in float32.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ class Meter:
         return timed
 
     def collect(self, *, keep: bool) -> None:
-        """Read the marks of an image that is done; `keep` False throws them away. A `step` is from one UNet pass to the next."""
+        """Read the marks of an image that is done; `keep` False throws them away. A `step` is from one UNet
+        pass to the next.
+        """
         marks = self._marks if keep else {}
         for name, pairs in marks.items():
             self.laps.setdefault(name, []).extend(self._seconds(begin, end) for begin, end in pairs)
@@ -82,10 +85,14 @@ class Meter:
 def make_pipeline(case: Case, device: str) -> Any:
     """diffusers' own pipeline of the case's base and ControlNet."""
     deployment, dtype = case.deployment, torch.float32 if device == "cpu" else torch.float16
-    plan = Plan(deployment, Platform("onnxruntime", "cpu", "", on_gpu=False), StageStore(deployment.build / ".stages"))
+    plan = Plan(
+        deployment, Platform("onnxruntime", "cpu", "", on_gpu=False), StageStore(deployment.build / ".stages")
+    )
 
     def load(component: str) -> Any:
-        return load_network(component.partition(".")[0], plan.components[component], base=plan.base, dtype=dtype).to(device)
+        return load_network(
+            component.partition(".")[0], plan.components[component], base=plan.base, dtype=dtype
+        ).to(device)
 
     parts: dict[str, Any] = {name: load(name) for name in ("text_encoder", "text_encoder_2", "unet", "vae")}
     parts["vae"].register_to_config(force_upcast=False)
@@ -104,14 +111,19 @@ def make_pipeline(case: Case, device: str) -> Any:
 def first_noise(case: Case, image: int, dtype: torch.dtype) -> torch.Tensor:
     """[1, 4, h, w] of the image's seed, drawn in float32 as intaglio does."""
     shape = (1, 4, case.height // 8, case.width // 8)
-    return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(case.seed_of(image)), dtype=torch.float32).to(dtype)
+    return torch.randn(
+        shape, generator=torch.Generator("cpu").manual_seed(case.seed_of(image)), dtype=torch.float32
+    ).to(dtype)
 
 
 def make_image(pipeline: Any, case: Case, image: int) -> Any:
     """The case's image `image`, a PIL picture."""
     extra: dict[str, Any] = {}
     if case.control is not None:
-        extra = {"image": Image.open(io.BytesIO(case.control_image(image))), "controlnet_conditioning_scale": 1.0}
+        extra = {
+            "image": Image.open(io.BytesIO(case.control_image(image))),
+            "controlnet_conditioning_scale": 1.0,
+        }
     return pipeline(
         prompt=case.prompt_of(image), negative_prompt=case.negative_prompt, num_inference_steps=case.steps,
         guidance_scale=case.guidance_scale, width=case.width, height=case.height, output_type="pil",
@@ -132,7 +144,8 @@ def meter_stages(pipeline: Any, meter: Meter, *, compiled: bool) -> None:
 
 @torch.no_grad()
 def time_cfg_steps(pipeline: Any, case: Case) -> dict[str, float]:
-    """Seconds of a step without its ControlNet, one after another as intaglio's UNet is timed, whose graph holds the same.
+    """Seconds of a step without its ControlNet, one after another as intaglio's UNet is timed, whose graph
+    holds the same.
 
     From latents to the next: input, UNet with residuals, guidance, solver.
     """
@@ -183,7 +196,11 @@ def main(case: Path, work: Path, *, compiled: Annotated[bool, typer.Option("--co
         meter.collect(keep=image >= 0)
         if image >= 0:
             np.save(work / name / f"{image}.npy", np.asarray(made))
-        values = {"seconds": watch.spreads(), "stages": Stopwatch(meter.laps).spreads(), "dtype": str(pipeline.dtype)}
+        values = {
+            "seconds": watch.spreads(),
+            "stages": Stopwatch(meter.laps).spreads(),
+            "dtype": str(pipeline.dtype),
+        }
         write_part(work, name, values)
     write_part(work, name, values | {"cfg_step": time_cfg_steps(pipeline, told)})
 

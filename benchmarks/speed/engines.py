@@ -40,7 +40,11 @@ OPTIONS: Final[Mapping[str, Mapping[str, float]]] = {
 
 def parameters_of(case: Case, image: int, *, control_end: float = 1.0, **options: float) -> Parameters:
     """What a client would ask for."""
-    controls = [] if case.control is None else [Control(case.control, image=case.control_image(image), end=control_end)]
+    controls = (
+        []
+        if case.control is None
+        else [Control(case.control, image=case.control_image(image), end=control_end)]
+    )
     asked: dict[str, Any] = dict(
         negative_prompt=case.negative_prompt, seed=case.seed_of(image), width=case.width, height=case.height, steps=case.steps,
         guidance_scale=case.guidance_scale, scheduler="euler", controls=controls, **options,
@@ -48,7 +52,9 @@ def parameters_of(case: Case, image: int, *, control_end: float = 1.0, **options
     return cast(Parameters, asked)
 
 
-def run_image(case: Case, image: int, stages: tuple[Preprocess, Diffuse], watch: Stopwatch, **options: float) -> bytes:
+def run_image(
+    case: Case, image: int, stages: tuple[Preprocess, Diffuse], watch: Stopwatch, **options: float
+) -> bytes:
     """One image through all three stages; PNG bytes."""
     tensors = tensors_from_parameters(case.prompt_of(image), parameters_of(case, image, **options))
     preprocess, diffuse = stages
@@ -62,8 +68,11 @@ def run_image(case: Case, image: int, stages: tuple[Preprocess, Diffuse], watch:
     return bytes(encoded["image"][0])
 
 
-def measure_engines(manifest: BuildManifest, folder: Path, case: Case) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """Seconds of one pass of each engine by itself (of the decoder all tiles), and of the case's step, its engines in turn.
+def measure_engines(
+    manifest: BuildManifest, folder: Path, case: Case
+) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """Seconds of one pass of each engine by itself (of the decoder all tiles), and of the case's step, its
+    engines in turn.
 
     Inputs are random: what the device needs, nothing else.
     """
@@ -78,8 +87,12 @@ def measure_engines(manifest: BuildManifest, folder: Path, case: Case) -> tuple[
             spec, path = network_spec(name, manifest.architecture), folder / manifest.networks[name].path
             engine = backend.load(spec, path, precision=manifest.precision)
             engines.append(engine)
-            (width, height), tiles = _decoded(manifest, case) if name == "vae_decoder" else ((case.width, case.height), 1)
-            for guidance in manifest.profiles.guidance_modes if name.startswith(("unet", "controlnet")) else (True,):
+            (width, height), tiles = (
+                _decoded(manifest, case) if name == "vae_decoder" else ((case.width, case.height), 1)
+            )
+            for guidance in (
+                manifest.profiles.guidance_modes if name.startswith(("unet", "controlnet")) else (True,)
+            ):
                 sizes = axis_sizes(manifest.architecture, width=width, height=height, guidance=guidance)
                 wanted = {axis: sizes[axis] for axis in engine.network.axis_names}
                 arrays = allocate_tensors(backend, engine, wanted)
@@ -104,7 +117,9 @@ def _run_all(passes: Sequence[Bound]) -> None:
 def _decoded(manifest: BuildManifest, case: Case) -> tuple[tuple[int, int], int]:
     """(width, height) pixels that the VAE decodes at once, and how often for an image of the case."""
     scale = manifest.architecture.vae_scale
-    tiling = latent_tiling(manifest.profiles, manifest.architecture, width=case.width // scale, height=case.height // scale).scaled(scale)
+    tiling = latent_tiling(
+        manifest.profiles, manifest.architecture, width=case.width // scale, height=case.height // scale
+    ).scaled(scale)
     return (tiling.width, tiling.height), len(tiling.lefts) * len(tiling.tops)
 
 
@@ -113,7 +128,11 @@ def _upload_noise(backend: Backend, arrays: Mapping[str, Any], inputs: list[str]
     for name in inputs:
         array = arrays[name]
         whole = {"i": 40000, "u": 256}.get(array.dtype.kind)
-        values = 0.3 * generator.standard_normal(array.shape) if whole is None else generator.integers(0, whole, array.shape)
+        values = (
+            0.3 * generator.standard_normal(array.shape)
+            if whole is None
+            else generator.integers(0, whole, array.shape)
+        )
         backend.upload(array, values.astype(array.dtype))
 
 

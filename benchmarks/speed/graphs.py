@@ -37,7 +37,11 @@ class Workbench:
         self.platform = resolve_platform(deployment)
         self.deployment = deployment
         plan = self._plan()
-        self.architecture, self.spec, self.profile = plan.architecture, plan.spec(NETWORK), plan.profiles(NETWORK)[0]
+        self.architecture, self.spec, self.profile = (
+            plan.architecture,
+            plan.spec(NETWORK),
+            plan.profiles(NETWORK)[0],
+        )
 
     def _plan(self) -> Plan:
         return Plan(self.deployment, self.platform, StageStore(self.deployment.build / ".stages"))
@@ -50,10 +54,16 @@ class Workbench:
         """Export `network` into `folder`, compile it there and run it on fixed inputs."""
         folder.mkdir(parents=True, exist_ok=True)
         started, precision, spec = time.perf_counter(), self.deployment.precision, self.spec
-        export_network(network, NETWORK, folder / ONNX_FILE, architecture=self.architecture, precision=precision)
+        export_network(
+            network, NETWORK, folder / ONNX_FILE, architecture=self.architecture, precision=precision
+        )
         exported = time.perf_counter()
         job = CompileJob(
-            onnx=folder / ONNX_FILE, network=spec, profiles=(self.profile,), precision=precision, timing_cache=folder / "timing.cache"
+            onnx=folder / ONNX_FILE,
+            network=spec,
+            profiles=(self.profile,),
+            precision=precision,
+            timing_cache=folder / "timing.cache",
         )
         compile_network(job, folder, platform=self.platform)
         built = time.perf_counter()

@@ -1,8 +1,10 @@
-"""How long an image would take on a card that was not measured: a projection, and marked as one wherever it is shown.
+"""How long an image would take on a card that was not measured: a projection, and marked as one wherever it
+is shown.
 
     seconds = max(operations / (efficiency x peak), bytes / bandwidth)
-Operations and bytes are counted on the networks themselves, without weights or a card. The efficiency is what published runs of SDXL
-reach on cards of the same family; it differs between them, so a projection is a range from the worst of them to the best.
+Operations and bytes are counted on the networks themselves, without weights or a card. The efficiency is what
+published runs of SDXL reach on cards of the same family; it differs between them, so a projection is a range
+from the worst of them to the best.
 
     python -m benchmarks.speed.projection [--size 1024] [--steps 30]
 """
@@ -26,7 +28,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from intaglio_export.weights.seeded import ARCHITECTURES
 
-__all__ = ["CARDS", "PUBLISHED", "Card", "Published", "Work", "count_work", "efficiencies", "image_work", "project"]
+__all__ = [
+    "CARDS",
+    "PUBLISHED",
+    "Card",
+    "Published",
+    "Work",
+    "count_work",
+    "efficiencies",
+    "image_work",
+    "project",
+]
 
 _MATRIX_OPERATIONS: Final = ("convolution", "addmm", "mm", "bmm", "scaled_dot_product", "baddbmm")
 
@@ -38,7 +50,9 @@ class Work:
     operations: float
     """Floating-point, a multiplication and an addition being two."""
     bytes: float
-    """Read and written by convolutions, matrix products and attention in float16, all else being fused into them."""
+    """Read and written by convolutions, matrix products and attention in float16, all else being fused into
+    them.
+    """
 
     def __add__(self, other: Work) -> Work:
         return Work(self.operations + other.operations, self.bytes + other.bytes)
@@ -54,7 +68,9 @@ class Card:
 
     name: str
     peak: float
-    """Operations a second of the tensor cores in float16, dense; on GeForce with float16 sums, which TensorRT uses where it may."""
+    """Operations a second of the tensor cores in float16, dense; on GeForce with float16 sums, which TensorRT
+    uses where it may.
+    """
     bandwidth: float
     """Bytes a second."""
     gib: int
@@ -86,7 +102,9 @@ PUBLISHED: Final = (
     Published(Card("RTX 4090", 330 * _T, 1008 * _G, 24), 2.47, 30),
     Published(CARDS[2], 1 / 9.1, 1, whole=False),
 )
-"""fp16, one image: TensorRT by stabilityai and NVIDIA; the RTX 4080 by stable-fast. H100 is left out: at batch 1 its cores wait."""
+"""fp16, one image: TensorRT by stabilityai and NVIDIA; the RTX 4080 by stable-fast. H100 is left out: at
+batch 1 its cores wait.
+"""
 
 
 class _ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -99,7 +117,9 @@ class _ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = function(*args, **(kwargs or {}))
         if any(name in str(function) for name in _MATRIX_OPERATIONS):
-            self.bytes += sum(2 * leaf.numel() for leaf in tree_leaves((args, output)) if isinstance(leaf, torch.Tensor))
+            self.bytes += sum(
+                2 * leaf.numel() for leaf in tree_leaves((args, output)) if isinstance(leaf, torch.Tensor)
+            )
         return output
 
 
@@ -146,7 +166,9 @@ def efficiencies(published: Sequence[Published], work: Mapping[str, Work]) -> li
 
 
 def project(work: Work, card: Card, reached: Sequence[float]) -> tuple[float, float, float]:
-    """(least, middle, most) seconds of `work` on `card` where runs reached the shares `reached` of their cards' peaks."""
+    """(least, middle, most) seconds of `work` on `card` where runs reached the shares `reached` of their
+    cards' peaks.
+    """
     if not reached or not all(0 < share <= 1 for share in reached):
         raise ValueError(f"shares of a peak lie between 0 and 1, not {list(reached)}")
     floor = work.bytes / card.bandwidth
@@ -160,7 +182,9 @@ def project(work: Work, card: Card, reached: Sequence[float]) -> tuple[float, fl
 def main(size: int = 1024, steps: int = 30) -> None:
     """Print the projection for one image with one ControlNet on all steps."""
     work = image_work(architecture="sdxl-base-1.0", width=size, height=size, guidance=True)
-    reached = efficiencies(PUBLISHED, image_work(architecture="sdxl-base-1.0", width=1024, height=1024, guidance=True))
+    reached = efficiencies(
+        PUBLISHED, image_work(architecture="sdxl-base-1.0", width=1024, height=1024, guidance=True)
+    )
     image = (work["unet"] + work["controlnet"]).times(steps) + work["vae_decoder"]
     console = Console(highlight=False)
     for name, one in work.items():

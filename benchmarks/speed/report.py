@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1])]  # also when run as a file
+sys.path[:0] = [str(Path(__file__).resolve().parents[2])]  # also when run as a file
 
 from benchmarks.measuring.results import read_json  # noqa: E402
 from intaglio.contract.tensors import context_name, controlnet_name  # noqa: E402
@@ -82,8 +82,8 @@ def _stage(results: Results, part: str, name: str) -> float:
 def engine_seconds(results: Results, *, in_turn: bool = True) -> float:
     """What the engines alone take for the case's image: steps, and what runs once.
 
-    A step is what its engines take in turn, as in an image, where that was measured; else, or with `in_turn` False, the sum of each by
-    itself, which on an H200 was 1 % less.
+    A step is what its engines take in turn, as in an image, where that was measured; else, or with `in_turn`
+    False, the sum of each by itself, which on an H200 was 1 % less.
     """
     case, engines = results["case"], results["parts"]["engines"]
     steps = ["unet", *([] if case["control"] is None else [controlnet_name(case["control"])])]
@@ -95,13 +95,17 @@ def engine_seconds(results: Results, *, in_turn: bool = True) -> float:
 
 
 def _cfg_step(results: Results) -> float:
-    """Seconds of intaglio's UNet, in whose graph guidance and solver are, with the step's share of what is computed once an image."""
+    """Seconds of intaglio's UNet, in whose graph guidance and solver are, with the step's share of what is
+    computed once an image.
+    """
     context = results["parts"]["engines"]["stages"].get(context_name("unet"), {"median": 0.0})
     return _stage(results, "engines", "unet") + float(context["median"]) / float(results["case"]["steps"])
 
 
 def _against_compiled_step(results: Results) -> float:
-    """Of two loops of the same work, passes one after another: the UNet by itself within an image would be less work, with pauses."""
+    """Of two loops of the same work, passes one after another: the UNet by itself within an image would be
+    less work, with pauses.
+    """
     return _cfg_step(results) / float(results["parts"]["compiled"]["cfg_step"]["median"])
 
 
@@ -114,7 +118,9 @@ def _beside_ballast(part: Results) -> bool:
 
 
 def _memory(results: Results) -> float:
-    """GiB, of the first size's server or that of all sizes; only if they also ran beside a ballast that left 15.5 GiB."""
+    """GiB, of the first size's server or that of all sizes; only if they also ran beside a ballast that left
+    15.5 GiB.
+    """
     parts = results["parts"]
     servers = [parts["served"], *([parts["served_sizes"]] if "served_sizes" in parts else [])]
     if not all(map(_beside_ballast, servers)):
@@ -125,7 +131,9 @@ def _memory(results: Results) -> float:
 def _sizes(results: Results) -> float:
     """How many were built beside the ballast and gave their images there."""
     parts = results["parts"]
-    if not parts["build_sizes"]["complete"] or not all(_beside_ballast(parts[name]) for name in ("build_sizes", "served_sizes")):
+    if not parts["build_sizes"]["complete"] or not all(
+        _beside_ballast(parts[name]) for name in ("build_sizes", "served_sizes")
+    ):
         raise KeyError("not built, or not beside a ballast")
     return float(sum(one["n"] >= _IMAGES_OF_A_SIZE for one in parts["served_sizes"]["sizes"].values()))
 
@@ -134,7 +142,10 @@ def _build(results: Results) -> float:
     build = results["parts"]["build"]
     if not build["complete"] or build["resumed"]:
         raise KeyError("cut short, or taken up again: not the time of a build")
-    return (float(results["parts"]["build"]["seconds"]) + _seconds(results, "served", "first start to first image")) / 60
+    return (
+        float(results["parts"]["build"]["seconds"])
+        + _seconds(results, "served", "first start to first image")
+    ) / 60
 
 
 def _agreement(results: Results) -> float:
@@ -163,7 +174,9 @@ _STYLES: Final = {"reached": "green", "required": "yellow", "missed": "red", "no
 
 def judge(results: Results) -> bool:
     """Whether every required figure was measured and reached, on a card."""
-    return not results["stand_in"] and all(figure.verdict(results) in ("reached", "required") for figure in FIGURES)
+    return not results["stand_in"] and all(
+        figure.verdict(results) in ("reached", "required") for figure in FIGURES
+    )
 
 
 def _shown(value: float | None, unit: str) -> str:
@@ -203,8 +216,15 @@ def markdown_of(results: Results) -> str:
     lines += [f"| {' | '.join(row)} |" for row in _rows(results)]
     alone = _known(lambda: _outside(results, in_turn=False))
     if alone is not None and "step" in results["parts"]["engines"]:
-        lines += ["", f"Time outside the engines is what a step's engines in turn leave; each of them by itself leaves {alone:.2f} %."]
-    lines += ["", "| contender | whole image, s | quartiles | PSNR to eager, dB (worst) | card, MiB |", "|---|---|---|---|---|"]
+        lines += [
+            "",
+            f"Time outside the engines is what a step's engines in turn leave; each of them by itself leaves {alone:.2f} %.",
+        ]
+    lines += [
+        "",
+        "| contender | whole image, s | quartiles | PSNR to eager, dB (worst) | card, MiB |",
+        "|---|---|---|---|---|",
+    ]
     for name in ("eager", "compiled", "engines", "served"):
         part = results["parts"].get(name)
         if part and "end_to_end" in part.get("seconds", {}):
@@ -220,11 +240,18 @@ def markdown_of(results: Results) -> str:
     if sizes:
         build = results["parts"].get("build_sizes", {})
         if build.get("complete"):
-            taken_up = ", parts of which an earlier build had done: not the time of a build from nothing" if build["resumed"] else ""
+            taken_up = (
+                ", parts of which an earlier build had done: not the time of a build from nothing"
+                if build["resumed"]
+                else ""
+            )
             lines += ["", f"All sizes in one build: {build['seconds']:.0f} s{taken_up}."]
         lines += [""]
         lines += ["| size | over gRPC, s | quartiles |", "|---|---|---|"]
-        lines += [f"| {name} | {one['median']:.3f} | {one['low']:.3f} to {one['high']:.3f} (n={one['n']}) |" for name, one in sizes.items()]
+        lines += [
+            f"| {name} | {one['median']:.3f} | {one['low']:.3f} to {one['high']:.3f} (n={one['n']}) |"
+            for name, one in sizes.items()
+        ]
     options = results["parts"].get("engines", {}).get("options", {})
     if options:
         lines += ["", "| option (changes the image) | whole image, s |", "|---|---|"]
@@ -232,7 +259,10 @@ def markdown_of(results: Results) -> str:
     variants = results["parts"].get("variants", {}).get("variants", {})
     if variants:
         lines += ["", "| graph of the UNet, one profile | ms | relative error |", "|---|---|---|"]
-        lines += [f"| {name} | {1000 * one['pass']['median']:.2f} | {one['error']:.2g} |" for name, one in variants.items()]
+        lines += [
+            f"| {name} | {1000 * one['pass']['median']:.2f} | {one['error']:.2g} |"
+            for name, one in variants.items()
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -251,14 +281,23 @@ def _stage_rows(results: Results) -> dict[str, list[str]]:
     parts = [results["parts"].get(name, {}) for name in ("eager", "compiled", "engines")]
     served = results["parts"].get("served", {}).get("seconds", {}).get("denoise")
     found = {
-        name: [part.get("stages", {}).get(engine if own else name) for part, own in zip(parts, (False, False, True), strict=True)]
+        name: [
+            part.get("stages", {}).get(engine if own else name)
+            for part, own in zip(parts, (False, False, True), strict=True)
+        ]
         for name, engine in ours.items()
     }
-    found["CFG step alone, one after another"] = [part.get("cfg_step") for part in parts[:2]] + [parts[2].get("stages", {}).get("unet")]
+    found["CFG step alone, one after another"] = [part.get("cfg_step") for part in parts[:2]] + [
+        parts[2].get("stages", {}).get("unet")
+    ]
     found["engines of a step in turn"] = [None, None, parts[2].get("step")]
     whole = None if served is None else {"median": float(served["median"]) / float(results["case"]["steps"])}
     found["whole step in an image"] = [part.get("stages", {}).get("step") for part in parts[:2]] + [whole]
-    return {name: ["" if one is None else f"{1000 * one['median']:.2f}" for one in cells] for name, cells in found.items() if any(cells)}
+    return {
+        name: ["" if one is None else f"{1000 * one['median']:.2f}" for one in cells]
+        for name, cells in found.items()
+        if any(cells)
+    }
 
 
 def chart_of(results: Results) -> str:
@@ -275,7 +314,11 @@ def chart_of(results: Results) -> str:
             bars.append((label, float(part["seconds"]["end_to_end"]["median"])))
     longest = max((seconds for _, seconds in bars), default=1.0)
     height = 40 * len(bars) + 30
-    note = "for debugging: no card" if results["stand_in"] else (results["machine"]["card"] or {}).get("name", "")
+    note = (
+        "for debugging: no card"
+        if results["stand_in"]
+        else (results["machine"]["card"] or {}).get("name", "")
+    )
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="720" height="{height}" font-family="sans-serif" font-size="14">',
         f'<text x="0" y="16">seconds an image, shorter is better ({note})</text>',
@@ -291,7 +334,9 @@ def chart_of(results: Results) -> str:
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 
-def main(results: Annotated[Path, typer.Argument(help="A file that benchmarks/side_by_side.py wrote.")]) -> None:
+def main(
+    results: Annotated[Path, typer.Argument(help="A file that benchmarks/side_by_side.py wrote.")],
+) -> None:
     """Print the table; 1 where a required figure is missed or missing."""
     found, console = read_json(results), Console(highlight=False, width=_WIDTH)
     if found["stand_in"]:

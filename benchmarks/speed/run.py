@@ -1,9 +1,10 @@
-"""diffusers eager, diffusers + torch.compile, intaglio's engines, intaglio over gRPC: one run, one card, the same seeds and steps.
+"""diffusers eager, diffusers + torch.compile, intaglio's engines, intaglio over gRPC: one run, one card, the
+same seeds and steps.
 
     python -m benchmarks.speed.run configs/sdxl-seeded.yaml --out benchmarks/results/h200.json
-The first size is compared; then all of them are built, served and soaked. Every part is a process of its own and is written as soon as
-it is done: a run that is cut short, or given `--seconds`, is taken up again by the same command. Markdown and a chart are written beside
-the JSON.
+The first size is compared; then all of them are built, served and soaked. Every part is a process of its own
+and is written as soon as it is done: a run that is cut short, or given `--seconds`, is taken up again by the
+same command. Markdown and a chart are written beside the JSON.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from intaglio.builds.manifest import write_json
 from intaglio.engines.card import PeakWatch, read_card_memory
 from intaglio.errors import ConfigError
 
-ROOT: Final = Path(__file__).resolve().parents[1]
+ROOT: Final = Path(__file__).resolve().parents[2]
 _GRACE_SECONDS: Final = 15.0
 _CASE: Final = "case.json"
 _EVERY_SIZE: Final = "case_every_size.json"
@@ -62,7 +63,9 @@ PARTS: Final = (
 )  # fmt: skip
 
 
-def run_part(part: Part, case_file: Path, work: Path, *, seconds: float, extra: Sequence[str]) -> dict[str, Any]:
+def run_part(
+    part: Part, case_file: Path, work: Path, *, seconds: float, extra: Sequence[str]
+) -> dict[str, Any]:
     """Run one part for at most `seconds`; what it wrote, with how it ended."""
     started = time.perf_counter()
     module, *options = part.arguments
@@ -97,7 +100,11 @@ def _run_for(command: Sequence[str], seconds: float, log: IO[str]) -> int | None
 
 
 def _last_lines(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    lines = [
+        line.strip()
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
+        if line.strip()
+    ]
     return " / ".join(lines[-4:])[-600:]
 
 
@@ -105,8 +112,14 @@ def agreement(work: Path, case: Case) -> dict[str, list[float]]:
     """PSNR of every contender's images to eager's."""
     found: dict[str, list[float]] = {}
     for name in ("compiled", "engines", "served", "served_sizes"):
-        pairs = [(work / name / f"{image}.npy", work / "eager" / f"{image}.npy") for image in range(case.images)]
-        values = [psnr(np.load(ours), np.load(theirs)) for ours, theirs in pairs if ours.is_file() and theirs.is_file()]
+        pairs = [
+            (work / name / f"{image}.npy", work / "eager" / f"{image}.npy") for image in range(case.images)
+        ]
+        values = [
+            psnr(np.load(ours), np.load(theirs))
+            for ours, theirs in pairs
+            if ours.is_file() and theirs.is_file()
+        ]
         if values:
             found[name] = [round(value, 2) for value in values]
     return found
@@ -142,8 +155,11 @@ def wanted_parts(table: Sequence[Part], names: str) -> list[Part]:
     return [part for part in table if part.name in asked]
 
 
-def due_parts(parts: Sequence[Part], work: Path, *, ends: float, again: bool, console: Console) -> Iterator[tuple[Part, float]]:
-    """Those that are not done and for which there is time until `ends` (monotonic), each with the seconds left; says why not others.
+def due_parts(
+    parts: Sequence[Part], work: Path, *, ends: float, again: bool, console: Console
+) -> Iterator[tuple[Part, float]]:
+    """Those that are not done and for which there is time until `ends` (monotonic), each with the seconds
+    left; says why not others.
 
     A part that its run did not live to see end has no `wall_seconds` yet.
     """
@@ -173,9 +189,15 @@ def main(  # noqa: PLR0913, PLR0917  (each is one option)
     images: Annotated[int, typer.Option(help="Images measured for each contender.")] = 5,
     each: Annotated[int, typer.Option(help="Images of every size in the part served_sizes.")] = 10,
     soak: Annotated[int, typer.Option(help="Images of the soak.")] = 300,
-    free_gib: Annotated[float, typer.Option(help="What a ballast leaves free for build and server; 0 for no ballast.")] = 15.5,
-    seconds: Annotated[float, typer.Option(help="Time for everything; a part that does not fit waits for the next run.")] = 1e9,
-    note: Annotated[str, typer.Option(help="What else the machine did meanwhile; goes into the results.")] = "",
+    free_gib: Annotated[
+        float, typer.Option(help="What a ballast leaves free for build and server; 0 for no ballast.")
+    ] = 15.5,
+    seconds: Annotated[
+        float, typer.Option(help="Time for everything; a part that does not fit waits for the next run.")
+    ] = 1e9,
+    note: Annotated[
+        str, typer.Option(help="What else the machine did meanwhile; goes into the results.")
+    ] = "",
 ) -> None:
     """Measure; ends with 1 where a part failed."""
     ends, console = time.monotonic() + seconds, Console(highlight=False, soft_wrap=True)
@@ -186,11 +208,18 @@ def main(  # noqa: PLR0913, PLR0917  (each is one option)
     failed = False
     for part, left in due_parts(wanted_parts(PARTS, parts), work, ends=ends, again=again, console=console):
         with ballast(free_gib if part.ballast and free_gib else None) as free:
-            console.print(f"{part.name}: begins, {left:.0f} s left" + ("" if free is None else f", {free:.2f} GiB of the card free"))
+            console.print(
+                f"{part.name}: begins, {left:.0f} s left"
+                + ("" if free is None else f", {free:.2f} GiB of the card free")
+            )
             case_file = work / (_EVERY_SIZE if part.every_size else _CASE)
-            values = run_part(part, case_file, work, seconds=left, extra=_extra(part, each=each, soak=soak, left=left))
+            values = run_part(
+                part, case_file, work, seconds=left, extra=_extra(part, each=each, soak=soak, left=left)
+            )
         failed |= "failed" in values
-        console.print(f"{part.name}: {values.get('failed', 'done')}, {values['wall_seconds']:.0f} s", markup=False)
+        console.print(
+            f"{part.name}: {values.get('failed', 'done')}, {values['wall_seconds']:.0f} s", markup=False
+        )
         write_results(out, gather(work, whole, machine, note=note))
     write_results(out, gather(work, whole, machine, note=note))
     raise typer.Exit(1 if failed else 0)

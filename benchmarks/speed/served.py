@@ -1,4 +1,5 @@
-"""intaglio through Triton over gRPC: start, images, a restart, every size; with the most card memory as the driver sees it.
+"""intaglio through Triton over gRPC: start, images, a restart, every size; with the most card memory as the
+driver sees it.
 
 python -m benchmarks.speed.served CASE.json WORK_FOLDER [--part served_sizes --each 10]
 """

@@ -1,4 +1,5 @@
-"""Hundreds of images of mixed sizes, controls and seeds from one server: memory must stay flat, every image what it was at first.
+"""Hundreds of images of mixed sizes, controls and seeds from one server: memory must stay flat, every image
+what it was at first.
 
 python -m benchmarks.speed.soak CASE.json WORK_FOLDER [--images 300] [--steps 6]
 """
@@ -39,7 +40,11 @@ class Job:
     @property
     def name(self) -> str:
         """What tells it from the others."""
-        shown = {name: value for name, value in self.parameters.items() if name in ("width", "height", "seed", "steps", "guidance_scale")}
+        shown = {
+            name: value
+            for name, value in self.parameters.items()
+            if name in ("width", "height", "seed", "steps", "guidance_scale")
+        }
         return f"{shown}, {'with' if self.controlled else 'without'} control"
 
 
@@ -51,7 +56,9 @@ def make_jobs(case: Case, *, steps: int) -> list[Job]:
     for index, (width, height) in enumerate(profiles.sizes):
         for control in dict.fromkeys((case.control, None)):
             for scale in scales:
-                own = replace(case.at(width, height), control=control, guidance_scale=scale, steps=steps + index % 3)
+                own = replace(
+                    case.at(width, height), control=control, guidance_scale=scale, steps=steps + index % 3
+                )
                 jobs.append(Job(own.prompt_of(len(jobs)), parameters_of(own, len(jobs)), control is not None))
     return jobs
 
@@ -63,8 +70,12 @@ def slope(values: Sequence[float]) -> float:
     return float(100 * np.polyfit(np.arange(len(values)), np.asarray(values, float), 1)[0])
 
 
-def summarise(digests: dict[str, str], different: list[str], card: list[float], processes: list[dict[str, float]]) -> dict[str, Any]:
-    """What the results file says of a run so far; `processes` is MiB of each of the server's processes after every image."""
+def summarise(
+    digests: dict[str, str], different: list[str], card: list[float], processes: list[dict[str, float]]
+) -> dict[str, Any]:
+    """What the results file says of a run so far; `processes` is MiB of each of the server's processes after
+    every image.
+    """
     host = [sum(one.values()) for one in processes]
     settled = int(len(host) * _SETTLED)
     return {
@@ -73,7 +84,9 @@ def summarise(digests: dict[str, str], different: list[str], card: list[float], 
         "different_from_first": different,
         "card_slope_mib_per_100": slope(card[settled:]) if card else None,
         "host_slope_mib_per_100": slope(host[settled:]),
-        "host_slopes_mib_per_100": {name: slope([one.get(name, 0.0) for one in processes[settled:]]) for name in processes[-1]},
+        "host_slopes_mib_per_100": {
+            name: slope([one.get(name, 0.0) for one in processes[settled:]]) for name in processes[-1]
+        },
         "card_mib": [min(card), max(card)] if card else None,
         "host_mib": [min(host), max(host)],
     }
@@ -107,7 +120,11 @@ def main(
             host.append({name: size / 2**20 for name, size in server.process.resident_bytes().items()})
             ended = time.monotonic() > until
             if index % _KEEP_EVERY == 0 or ended or index == images - 1:
-                write_part(work, "soak", summarise(digests, different, card, host) | {"seconds": watch.spreads(), "steps": steps})
+                write_part(
+                    work,
+                    "soak",
+                    summarise(digests, different, card, host) | {"seconds": watch.spreads(), "steps": steps},
+                )
             if ended:
                 break
 

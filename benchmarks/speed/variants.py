@@ -1,4 +1,5 @@
-"""Other graphs of the same UNet, each built for one profile and timed: what to export is decided by the card, not by taste.
+"""Other graphs of the same UNet, each built for one profile and timed: what to export is decided by the card,
+not by taste.
 
     python -m benchmarks.speed.variants CASE.json WORK_FOLDER [--only query,"whole gate"]
 Every variant computes the same function; the relative error to the first one is printed beside its time.
@@ -28,11 +29,18 @@ from intaglio_export.engines.verify import relative_error
 class QueryScaled:
     """Attention written out, its scale applied to the queries where they are made.
 
-    The tracer writes `scaled_dot_product_attention` with the root of the scale on queries and on keys, behind the transpositions, where
-    a compiler may not reach them from the matrix product. 1/8, SDXL's scale, is exact in float16.
+    The tracer writes `scaled_dot_product_attention` with the root of the scale on queries and on keys, behind
+    the transpositions, where a compiler may not reach them from the matrix product. 1/8, SDXL's scale, is
+    exact in float16.
     """
 
-    def __call__(self, attention: Any, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None, **_: Any) -> Any:
+    def __call__(
+        self,
+        attention: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        **_: Any,
+    ) -> Any:
         """[N, tokens, C] -> [N, tokens, C]."""
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         heads = attention.heads
@@ -46,10 +54,11 @@ class QueryScaled:
 
 
 class WholeGate(nn.Module):
-    """The gated layer of a feed-forward block (GEGLU) cut behind its matrix product, across an axis of its own.
+    """The gated layer of a feed-forward block (GEGLU) cut behind its matrix product, across an axis of its
+    own.
 
-    Cut along the last axis, TensorRT makes two products of it with the gate's function in their ends; whole, it is one and a pass over
-    the values.
+    Cut along the last axis, TensorRT makes two products of it with the gate's function in their ends; whole,
+    it is one and a pass over the values.
     """
 
     def __init__(self, layer: Any) -> None:
@@ -84,7 +93,11 @@ VARIANTS: Final[Mapping[str, Callable[[Any], None]]] = {
 """What is changed, by name."""
 
 
-def main(case: Path, work: Path, only: Annotated[str, typer.Option(help="Variants in a list with commas, or all.")] = "all") -> None:
+def main(
+    case: Path,
+    work: Path,
+    only: Annotated[str, typer.Option(help="Variants in a list with commas, or all.")] = "all",
+) -> None:
     """Build and time each variant for the first size with guidance."""
     bench, console = Workbench(Case.read(case).deployment), Console(highlight=False)
     found: dict[str, Any] = {}
@@ -95,10 +108,21 @@ def main(case: Path, work: Path, only: Annotated[str, typer.Option(help="Variant
         timed = bench.build_and_time(network, work / "variants" / name.replace(" ", "-"))
         first = timed.output if first is None else first
         error = relative_error(timed.output, first)
-        found[name] = {"pass": timed.passes, "export_seconds": timed.export_seconds, "build_seconds": timed.build_seconds, "error": error}
-        write_part(work, "variants", {"profile": bench.profile.name, "runtime": bench.platform.runtime, "variants": found})
+        found[name] = {
+            "pass": timed.passes,
+            "export_seconds": timed.export_seconds,
+            "build_seconds": timed.build_seconds,
+            "error": error,
+        }
+        write_part(
+            work,
+            "variants",
+            {"profile": bench.profile.name, "runtime": bench.platform.runtime, "variants": found},
+        )
         milliseconds = 1000 * timed.passes["median"]
-        console.print(f"{name}: {milliseconds:.2f} ms, built in {timed.build_seconds:.0f} s, relative error {error:.2g}")
+        console.print(
+            f"{name}: {milliseconds:.2f} ms, built in {timed.build_seconds:.0f} s, relative error {error:.2g}"
+        )
         if not np.isfinite(timed.output).all():
             raise ValueError(f"{name}: values that are not finite")
 

@@ -4,7 +4,15 @@ with Client("127.0.0.1:8001") as client:
     client.generate("a red fox on a beach", seed=7, pose="waving-01").save("fox.png")
 """
 
-from intaglio.errors import Cancelled, DeadlineExceeded, IntaglioError, InvalidRequest, QueueFull, SwapFailed, Unavailable
+from intaglio.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    IntaglioError,
+    InvalidRequest,
+    QueueFull,
+    SwapFailed,
+    Unavailable,
+)
 from intaglio_client.client import Client
 from intaglio_client.errors import ServerError
 from intaglio_client.image import Image

@@ -1,4 +1,5 @@
-"""Character presets, `configs/characters.yaml`: id -> prompt template, negative prompt, LoRAs, reference images, threshold.
+"""Character presets, `configs/characters.yaml`: id -> prompt template, negative prompt, LoRAs, reference
+images, threshold.
 
 Paths are relative to the YAML file.
 """
@@ -37,7 +38,10 @@ class Character(Strict):
     @classmethod
     def _there(cls, paths: tuple[Path, ...], info: ValidationInfo) -> tuple[Path, ...]:
         folder = (info.context or {}).get("folder")
-        found = tuple(path if folder is None or path.is_absolute() else (Path(folder) / path).resolve() for path in paths)
+        found = tuple(
+            path if folder is None or path.is_absolute() else (Path(folder) / path).resolve()
+            for path in paths
+        )
         if missing := [path for path in found if not path.is_file()]:
             raise ValueError(f"{missing[0]}: no such file")
         return found

@@ -62,7 +62,9 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -87,7 +89,11 @@ class Client:
             DeadlineExceeded, Cancelled, ServerError: see `intaglio.errors`.
         """
         if parameters.get("num_images") not in (None, 1):
-            raise InvalidRequest("num_images", f"{parameters.get('num_images')} from generate", allowed="1 here; generate_batch makes more")
+            raise InvalidRequest(
+                "num_images",
+                f"{parameters.get('num_images')} from generate",
+                allowed="1 here; generate_batch makes more",
+            )
         return self.generate_batch(prompt, **parameters)[0]
 
     def generate_batch(self, prompt: str, **parameters: Unpack[Parameters]) -> tuple[Image, ...]:
@@ -95,7 +101,8 @@ class Client:
         return self._images(tensors_from_parameters(prompt, parameters))
 
     def repeat(self, image: bytes | Path, *, images: Sequence[bytes] = ()) -> Image:
-        """The image again, from the metadata inside it: bit for bit the same where the server runs the same build.
+        """The image again, from the metadata inside it: bit for bit the same where the server runs the same
+        build.
 
         `images` are the control images of the original request, if it had any.
 
@@ -106,7 +113,9 @@ class Client:
         prompt, parameters = parameters_from_metadata(metadata, images)
         again = self.generate_batch(prompt, **parameters)[int(metadata.get("image_index", 0))]
         if again.metadata.get("model") != metadata.get("model"):
-            _log.warning("the server runs another build than the one that made the original; the image may differ")
+            _log.warning(
+                "the server runs another build than the one that made the original; the image may differ"
+            )
         return again
 
     def _images(self, tensors: dict[str, NDArray[Any]]) -> tuple[Image, ...]:
@@ -119,7 +128,10 @@ class Client:
         except (ValueError, IndexError) as error:
             raise ServerError(f"{self.url}: answered without readable metadata") from error
         timings["request"] = seconds
-        return tuple(Image(bytes(data), {**metadata, "image_index": index}, timings) for index, data in enumerate(outputs["image"]))
+        return tuple(
+            Image(bytes(data), {**metadata, "image_index": index}, timings)
+            for index, data in enumerate(outputs["image"])
+        )
 
     def _infer(self, model: ModelSpec, tensors: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         inputs = []
@@ -148,7 +160,13 @@ def metadata_of(image: bytes | Path) -> dict[str, Any]:
     try:
         metadata = read_metadata(image if isinstance(image, bytes) else image.read_bytes())
     except (OSError, ValueError, SyntaxError) as error:
-        raise InvalidRequest("like", f"cannot be read: {error}", allowed="an image that intaglio made") from error
+        raise InvalidRequest(
+            "like", f"cannot be read: {error}", allowed="an image that intaglio made"
+        ) from error
     if metadata is None:
-        raise InvalidRequest("like", "no intaglio metadata inside", allowed="an image that intaglio made, not re-saved by another program")
+        raise InvalidRequest(
+            "like",
+            "no intaglio metadata inside",
+            allowed="an image that intaglio made, not re-saved by another program",
+        )
     return metadata

@@ -25,29 +25,56 @@ _FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 
 @app.command()
 def generate(  # noqa: PLR0913  (one option a parameter)
-    prompt: Annotated[str | None, typer.Argument(help="What to draw; left out with --like.", show_default=False)] = None,
+    prompt: Annotated[
+        str | None, typer.Argument(help="What to draw; left out with --like.", show_default=False)
+    ] = None,
     *,
-    out: Annotated[Path, typer.Option(help="File to write; its suffix chooses the format. Several images get numbers.")] = Path("out.png"),
-    like: Annotated[Path | None, typer.Option(help="Repeat this image from the metadata inside it; other options change it.")] = None,
+    out: Annotated[
+        Path, typer.Option(help="File to write; its suffix chooses the format. Several images get numbers.")
+    ] = Path("out.png"),
+    like: Annotated[
+        Path | None,
+        typer.Option(help="Repeat this image from the metadata inside it; other options change it."),
+    ] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What to avoid.")] = None,
     seed: Annotated[int | None, typer.Option(help="Left out: the server picks one and reports it.")] = None,
     width: Annotated[int | None, typer.Option(help="Pixels; a size that was built.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels; a size that was built.")] = None,
     steps: Annotated[int | None, typer.Option(help="Solver steps.")] = None,
-    guidance_scale: Annotated[float | None, typer.Option(help="Classifier-free guidance; 1 and below is off.")] = None,
-    guidance_begin: Annotated[float | None, typer.Option(help="Share of the steps before which guidance is off.")] = None,
-    guidance_end: Annotated[float | None, typer.Option(help="Share of the steps after which guidance is off: faster.")] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(help="Classifier-free guidance; 1 and below is off.")
+    ] = None,
+    guidance_begin: Annotated[
+        float | None, typer.Option(help="Share of the steps before which guidance is off.")
+    ] = None,
+    guidance_end: Annotated[
+        float | None, typer.Option(help="Share of the steps after which guidance is off: faster.")
+    ] = None,
     scheduler: Annotated[str | None, typer.Option(help="Solver.")] = None,
     num_images: Annotated[int | None, typer.Option(help="Images of this request.")] = None,
     pose: Annotated[str | None, typer.Option(help="A pose of the server's library.")] = None,
-    control: Annotated[list[str] | None, typer.Option(help="type=canny,image=photo.png,weight=0.8,preprocess=canny; repeatable.")] = None,
-    lora: Annotated[list[str] | None, typer.Option(help="ID or ID:WEIGHT of a LoRA or preset; repeatable.")] = None,
-    character: Annotated[str | None, typer.Option(help="A character preset: its prompt template, negative prompt and LoRAs.")] = None,
-    characters: Annotated[Path, typer.Option(help="Registry that --character is looked up in.")] = Path("configs/characters.yaml"),
-    trigger_words: Annotated[
-        bool | None, typer.Option("--trigger-words/--no-trigger-words", help="Put trigger words that the prompt lacks at its end.")
+    control: Annotated[
+        list[str] | None,
+        typer.Option(help="type=canny,image=photo.png,weight=0.8,preprocess=canny; repeatable."),
     ] = None,
-    image: Annotated[list[Path] | None, typer.Option(help="With --like: a control image of the original; repeatable.")] = None,
+    lora: Annotated[
+        list[str] | None, typer.Option(help="ID or ID:WEIGHT of a LoRA or preset; repeatable.")
+    ] = None,
+    character: Annotated[
+        str | None, typer.Option(help="A character preset: its prompt template, negative prompt and LoRAs.")
+    ] = None,
+    characters: Annotated[Path, typer.Option(help="Registry that --character is looked up in.")] = Path(
+        "configs/characters.yaml"
+    ),
+    trigger_words: Annotated[
+        bool | None,
+        typer.Option(
+            "--trigger-words/--no-trigger-words", help="Put trigger words that the prompt lacks at its end."
+        ),
+    ] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option(help="With --like: a control image of the original; repeatable.")
+    ] = None,
     url: Annotated[str, typer.Option(help="host:port of the server's gRPC.")] = DEFAULT_URL,
     deadline: Annotated[float, typer.Option(min=0.1, help="Most seconds to wait.")] = 300.0,
 ) -> None:
@@ -76,10 +103,14 @@ def generate(  # noqa: PLR0913  (one option a parameter)
         _generate(client, prompt, given, out, like, image or [])
 
 
-def _in_character(character: Character, prompt: str | None, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _in_character(
+    character: Character, prompt: str | None, given: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
     """Prompt and parameters with the character's; what was given beside it counts."""
     if prompt is None:
-        raise InvalidRequest("prompt", "missing", allowed="a prompt with --character: what the character does")
+        raise InvalidRequest(
+            "prompt", "missing", allowed="a prompt with --character: what the character does"
+        )
     own: dict[str, Any] = {"loras": [Lora(lora, weight) for lora, weight in character.loras.items()]}
     if character.negative_prompt is not None:
         own["negative_prompt"] = character.negative_prompt
@@ -87,18 +118,33 @@ def _in_character(character: Character, prompt: str | None, given: dict[str, Any
     return character.prompt_of(prompt), {**own, **given, "loras": loras}
 
 
-def _generate(client: Client, prompt: str | None, given: dict[str, Any], out: Path, like: Path | None, images: list[Path]) -> None:
+def _generate(
+    client: Client,
+    prompt: str | None,
+    given: dict[str, Any],
+    out: Path,
+    like: Path | None,
+    images: list[Path],
+) -> None:
     console = Console(highlight=False, soft_wrap=True)
     if like is None:
         if prompt is None:
             raise InvalidRequest("prompt", "missing", allowed="a prompt, or --like IMAGE")
         made = client.generate_batch(prompt, **given)
-    elif prompt is None and set(given) <= {"output_format"} and given["output_format"] == metadata_of(like).get("output_format"):
+    elif (
+        prompt is None
+        and set(given) <= {"output_format"}
+        and given["output_format"] == metadata_of(like).get("output_format")
+    ):
         made = (client.repeat(like, images=[path.read_bytes() for path in images]),)
     else:
-        before, parameters = parameters_from_metadata(metadata_of(like), [path.read_bytes() for path in images])
+        before, parameters = parameters_from_metadata(
+            metadata_of(like), [path.read_bytes() for path in images]
+        )
         if POSE in given:  # another pose takes the place of the original's
-            parameters["controls"] = [control for control in parameters["controls"] or () if control.pose is None]
+            parameters["controls"] = [
+                control for control in parameters["controls"] or () if control.pose is None
+            ]
         changed: Parameters = {**parameters, **given}  # type: ignore[typeddict-item]
         made = client.generate_batch(before if prompt is None else prompt, **changed)
     for index, one in enumerate(made):

@@ -25,7 +25,9 @@ from intaglio_client.parameters import Lora
 
 __all__ = ["app", "run_demo"]
 
-app = typer.Typer(name="demo", add_completion=False, help="Build, serve, generate, stop; and where the time went.")
+app = typer.Typer(
+    name="demo", add_completion=False, help="Build, serve, generate, stop; and where the time went."
+)
 
 PROMPT: Final = "mara in a yellow shirt and red trousers waving hello on a beach"
 POSE: Final = "waving-03-mirrored"
@@ -85,8 +87,12 @@ def demo_loras(deployment: Deployment) -> list[Lora]:
     return [Lora(name) for name in deployment.fused or ([LORA] if LORA in deployment.loras else [])]
 
 
-def run_demo(deployment: Deployment, watch: Stopwatch, *, prompt: str, pose: str, seed: int) -> tuple[Image, dict[str, int]]:
-    """Serve a built deployment on free ports and generate one image; returns it and the resident bytes of every process."""
+def run_demo(
+    deployment: Deployment, watch: Stopwatch, *, prompt: str, pose: str, seed: int
+) -> tuple[Image, dict[str, int]]:
+    """Serve a built deployment on free ports and generate one image; returns it and the resident bytes of
+    every process.
+    """
     server = Server(deployment, endpoints=Endpoints())
     with watch.step("start Triton"):
         server.__enter__()
@@ -107,8 +113,13 @@ def _time_table(watch: Stopwatch, image: Image) -> Table:
     for name, seconds in watch.seconds.items():
         table.add_row(name, f"{seconds:.2f} s")
         if name == "generate":
-            known = {label: image.timings[stage] for stage, label in _STAGES.items() if stage in image.timings}
-            for label, part in {**known, "Triton and gRPC": image.timings["request"] - sum(known.values())}.items():
+            known = {
+                label: image.timings[stage] for stage, label in _STAGES.items() if stage in image.timings
+            }
+            for label, part in {
+                **known,
+                "Triton and gRPC": image.timings["request"] - sum(known.values()),
+            }.items():
                 table.add_row(f"  {label}", f"{part:.3f} s")
     table.add_row("[bold]total[/]", f"[bold]{sum(watch.seconds.values()):.2f} s[/]")
     return table

@@ -1,7 +1,8 @@
 """What gRPC and Triton say, as intaglio's own errors.
 
 INVALID_ARGUMENT                InvalidRequest: field, problem and what is allowed, as the server named them
-UNAVAILABLE, RESOURCE_EXHAUSTED Unavailable; QueueFull where the queue was full, SwapFailed where LoRAs could not be put on
+UNAVAILABLE, RESOURCE_EXHAUSTED Unavailable; QueueFull where the queue was full, SwapFailed where LoRAs could
+not be put on
 NOT_FOUND, UNIMPLEMENTED        Unavailable: no server of ours
 CANCELLED                       Cancelled; DeadlineExceeded where the server says that time was up
 DEADLINE_EXCEEDED               DeadlineExceeded
@@ -15,7 +16,15 @@ from typing import Final
 
 from tritonclient.utils import InferenceServerException
 
-from intaglio.errors import Cancelled, DeadlineExceeded, IntaglioError, InvalidRequest, QueueFull, SwapFailed, Unavailable
+from intaglio.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    IntaglioError,
+    InvalidRequest,
+    QueueFull,
+    SwapFailed,
+    Unavailable,
+)
 
 __all__ = ["ServerError", "error_from_exception"]
 
@@ -39,9 +48,15 @@ def error_from_exception(error: InferenceServerException, *, url: str) -> Intagl
         case "INVALID_ARGUMENT":
             return _invalid_request(message)
         case "DEADLINE_EXCEEDED":
-            return DeadlineExceeded(f"{url}: no answer within the deadline; allow more time, fewer steps or a smaller image")
+            return DeadlineExceeded(
+                f"{url}: no answer within the deadline; allow more time, fewer steps or a smaller image"
+            )
         case "CANCELLED":
-            return DeadlineExceeded(message) if _DEADLINE in message.lower() else Cancelled(message or "cancelled")
+            return (
+                DeadlineExceeded(message)
+                if _DEADLINE in message.lower()
+                else Cancelled(message or "cancelled")
+            )
         case "UNAVAILABLE" | "RESOURCE_EXHAUSTED" | "NOT_FOUND" | "UNIMPLEMENTED":
             return _unavailable(message, url=url)
         case _:
@@ -60,4 +75,6 @@ def _invalid_request(message: str) -> InvalidRequest:
     if named := _FIELD.match(message):
         return InvalidRequest(named["field"], named["problem"], allowed=named["allowed"])
     tensor = _TENSOR.search(message)
-    return InvalidRequest(tensor["field"] if tensor else "request", message, allowed="what intaglio.contract.models.SDXL lists")
+    return InvalidRequest(
+        tensor["field"] if tensor else "request", message, allowed="what intaglio.contract.models.SDXL lists"
+    )

@@ -86,15 +86,22 @@ def tensors_from_parameters(prompt: str, parameters: Parameters) -> dict[str, ND
     """The inputs of `sdxl`; strings are object arrays of bytes.
 
     Raises:
-        InvalidRequest: a value of the wrong type, out of the table's range or not one of its choices; an unknown parameter.
+        InvalidRequest: a value of the wrong type, out of the table's range or not one of its choices; an
+            unknown parameter.
     """
     given: dict[str, Any] = {"prompt": prompt, **parameters}
-    pose, controls, loras = given.pop(POSE, None), tuple(given.pop("controls", None) or ()), tuple(given.pop("loras", None) or ())
+    pose, controls, loras = (
+        given.pop(POSE, None),
+        tuple(given.pop("controls", None) or ()),
+        tuple(given.pop("loras", None) or ()),
+    )
     if pose is not None:
         controls = (Control(POSE, pose=pose), *controls)
     scalars = {port.name: port for port in SDXL.inputs if port.name not in _LISTS}
     if unknown := sorted(set(given) - set(scalars)):
-        raise InvalidRequest(unknown[0], "unknown parameter", allowed=", ".join([*scalars, POSE, "controls", "loras"]))
+        raise InvalidRequest(
+            unknown[0], "unknown parameter", allowed=", ".join([*scalars, POSE, "controls", "loras"])
+        )
     tensors = {name: _tensor(scalars[name], value) for name, value in given.items() if value is not None}
     if controls:
         images, entries = _control_entries(controls)
@@ -107,8 +114,11 @@ def tensors_from_parameters(prompt: str, parameters: Parameters) -> dict[str, ND
     return tensors
 
 
-def parameters_from_metadata(metadata: Mapping[str, Any], images: Sequence[bytes] = ()) -> tuple[str, Parameters]:
-    """Prompt and parameters that repeat the request of an image; `images` are the control images it was made with.
+def parameters_from_metadata(
+    metadata: Mapping[str, Any], images: Sequence[bytes] = ()
+) -> tuple[str, Parameters]:
+    """Prompt and parameters that repeat the request of an image; `images` are the control images it was made
+    with.
 
     Raises:
         InvalidRequest: a control image is missing, or `metadata` is not what a server writes.
@@ -117,16 +127,31 @@ def parameters_from_metadata(metadata: Mapping[str, Any], images: Sequence[bytes
     try:
         digests = metadata["images"]
         if missing := [digest for digest in digests if digest not in by_digest]:
-            raise InvalidRequest("images", f"{len(missing)} control image(s) of the original are missing", allowed="the same files")
+            raise InvalidRequest(
+                "images",
+                f"{len(missing)} control image(s) of the original are missing",
+                allowed="the same files",
+            )
         controls = [
-            Control(**{**entry, "image": None if entry.get("image") is None else by_digest[digests[entry["image"]]]})
+            Control(
+                **{
+                    **entry,
+                    "image": None if entry.get("image") is None else by_digest[digests[entry["image"]]],
+                }
+            )
             for entry in metadata["controls"]
         ]
-        scalars = {port.name: metadata[port.name] for port in SDXL.inputs if port.name not in (*_LISTS, "prompt")}
+        scalars = {
+            port.name: metadata[port.name] for port in SDXL.inputs if port.name not in (*_LISTS, "prompt")
+        }
         loras = [Lora(**entry) for entry in metadata["loras"]]
         return metadata["prompt"], Parameters(**scalars, controls=controls, loras=loras)  # type: ignore[typeddict-item]
     except (KeyError, TypeError, IndexError) as error:
-        raise InvalidRequest("metadata", f"not an intaglio image's: {error!r}", allowed="the metadata of an image a server made") from error
+        raise InvalidRequest(
+            "metadata",
+            f"not an intaglio image's: {error!r}",
+            allowed="the metadata of an image a server made",
+        ) from error
 
 
 def _tensor(port: Port, value: Any) -> NDArray[Any]:
@@ -138,7 +163,11 @@ def _tensor(port: Port, value: Any) -> NDArray[Any]:
         try:
             return _strings(value.encode())
         except UnicodeEncodeError as error:
-            raise InvalidRequest(port.name, f"character {error.start} has no UTF-8 form", allowed="text without lone surrogates") from error
+            raise InvalidRequest(
+                port.name,
+                f"character {error.start} has no UTF-8 form",
+                allowed="text without lone surrogates",
+            ) from error
     dtype = numpy_type(port.datatype)
     if dtype.kind == "b":
         if not isinstance(value, bool):
@@ -147,7 +176,9 @@ def _tensor(port: Port, value: Any) -> NDArray[Any]:
     kinds = (int, np.integer) if dtype.kind == "i" else (int, float, np.integer, np.floating)
     if isinstance(value, bool) or not isinstance(value, kinds):
         raise InvalidRequest(
-            port.name, f"{type(value).__name__}", allowed=f"{'an integer' if dtype.kind == 'i' else 'a number'}, {port.allowed}"
+            port.name,
+            f"{type(value).__name__}",
+            allowed=f"{'an integer' if dtype.kind == 'i' else 'a number'}, {port.allowed}",
         )
     low = -math.inf if port.minimum is None else port.minimum
     high = math.inf if port.maximum is None else port.maximum
@@ -180,7 +211,9 @@ def _lora_entry(index: int, given: Lora | tuple[str, float | None]) -> dict[str,
     try:
         lora = given if isinstance(given, Lora) else Lora(*given)
     except TypeError as error:
-        raise InvalidRequest(f"loras[{index}]", f"{given!r}", allowed="Lora(id, weight) or (id, weight)") from error
+        raise InvalidRequest(
+            f"loras[{index}]", f"{given!r}", allowed="Lora(id, weight) or (id, weight)"
+        ) from error
     entry = {"id": lora.id} if lora.weight is None else {"id": lora.id, "weight": lora.weight}
     return _checked(LoraRequest, entry, field=f"loras[{index}]")
 
@@ -192,7 +225,9 @@ def _checked(kind: type[BaseModel], entry: dict[str, Any], *, field: str) -> dic
         first = error.errors(include_url=False)[0]
         keys = CONTROL_KEYS if kind is ControlRequest else _LORA_KEYS
         where = ".".join([field, *map(str, first["loc"])])
-        raise InvalidRequest(where, first["msg"], allowed=f"{', '.join(keys)} as the table of intaglio.request.request says") from error
+        raise InvalidRequest(
+            where, first["msg"], allowed=f"{', '.join(keys)} as the table of intaglio.request.request says"
+        ) from error
     return entry
 
 
@@ -206,7 +241,9 @@ def _encoded(image: Encoded, *, field: str) -> bytes:
     try:
         return Path(image).read_bytes()
     except OSError as error:
-        raise InvalidRequest(field, f"{image}: {error.strerror}", allowed="a file that can be read") from error
+        raise InvalidRequest(
+            field, f"{image}: {error.strerror}", allowed="a file that can be read"
+        ) from error
 
 
 def _strings(*values: bytes) -> NDArray[Any]:

@@ -1,6 +1,8 @@
-"""Following a checkpoints folder: a new LoRA file is checked, published to a build, and tried on the running server.
+"""Following a checkpoints folder: a new LoRA file is checked, published to a build, and tried on the running
+server.
 
-Every version published is kept among the last few, and one that the server cannot put on is taken back at once.
+Every version published is kept among the last few, and one that the server cannot put on is taken back at
+once.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ class Follower:
     _taken: tuple[Path, int, int] | None = None
 
     def look(self) -> Path | None:
-        """The newest file, once: when two looks found it alike, so that nobody writes to it still, and it was not taken before."""
+        """The newest file, once: when two looks found it alike, so that nobody writes to it still, and it was
+        not taken before.
+        """
         found = []
         for path in self.folder.glob("*.safetensors"):
             try:
@@ -96,11 +100,15 @@ def followed_folders(deployment: Deployment, given: dict[str, Path]) -> dict[str
         ConfigError: there is none.
     """
     entries = load_registry(deployment.registry).loras if deployment.registry is not None else {}
-    found = {lora: entry.checkpoints for lora, entry in entries.items() if entry.checkpoints is not None} | given
+    found = {
+        lora: entry.checkpoints for lora, entry in entries.items() if entry.checkpoints is not None
+    } | given
     if unknown := sorted(set(found) - set(entries)):
         raise ConfigError(f"lora {unknown[0]}: not in the registry; it has {', '.join(entries) or 'none'}")
     if not found:
-        raise ConfigError("nothing to follow: name folders as `checkpoints` in the registry, or with --lora ID=FOLDER")
+        raise ConfigError(
+            "nothing to follow: name folders as `checkpoints` in the registry, or with --lora ID=FOLDER"
+        )
     return found
 
 
@@ -120,13 +128,16 @@ class Publisher:
 
         Raises:
             LoraRefused: the file is damaged or not for this base.
-            SwapFailed, and whatever else the server answers: it could not draw with it; the version before is served again.
+            SwapFailed, and whatever else the server answers: it could not draw with it; the version before is
+                served again.
             BuildError: no room; ConfigError: no such LoRA. In every case what was served before still is.
         """
         started = time.perf_counter()
         served = self.store.current().loras
         if lora not in served:
-            raise ConfigError(f"lora {lora}: not served by this build; add it to the registry and build again")
+            raise ConfigError(
+                f"lora {lora}: not served by this build; add it to the registry and build again"
+            )
         digest, data = self.store.put(lora, source)
         if digest == served[lora].sha256:
             return None
@@ -170,9 +181,15 @@ class Publisher:
 
 
 def follow(
-    publisher: Publisher, folders: dict[str, Path], *, interval: float, refused: Callable[[IntaglioError], None]
+    publisher: Publisher,
+    folders: dict[str, Path],
+    *,
+    interval: float,
+    refused: Callable[[IntaglioError], None],
 ) -> Iterator[Published | None]:
-    """Every file published, as it comes, and None after each look at the folders; goes on for ever, whatever is wrong with a file."""
+    """Every file published, as it comes, and None after each look at the folders; goes on for ever, whatever
+    is wrong with a file.
+    """
     followers = {lora: Follower(folder) for lora, folder in folders.items()}
     while True:
         for lora, follower in followers.items():

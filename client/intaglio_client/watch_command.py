@@ -17,26 +17,42 @@ from intaglio_client.watch import Publisher, Samples, follow, followed_folders, 
 
 __all__ = ["rollback_app", "watch_app"]
 
-watch_app = typer.Typer(name="watch", add_completion=False, help="Follow checkpoints folders and serve each new LoRA.")
+watch_app = typer.Typer(
+    name="watch", add_completion=False, help="Follow checkpoints folders and serve each new LoRA."
+)
 rollback_app = typer.Typer(name="rollback", add_completion=False, help="Serve the version before.")
 
-Config = Annotated[Path, typer.Argument(help="Deployment YAML with swap, built with `intaglio build`.", show_default=False)]
+Config = Annotated[
+    Path, typer.Argument(help="Deployment YAML with swap, built with `intaglio build`.", show_default=False)
+]
 
 
 @watch_app.command()
 def watch(  # noqa: PLR0913  (one option a choice)
     config: Config,
     *,
-    lora: Annotated[list[str] | None, typer.Option(help="ID=FOLDER instead of the registry's checkpoints; repeatable.")] = None,
-    url: Annotated[str | None, typer.Option(help="host:port of the server's gRPC; by default the configuration's.")] = None,
-    prompt: Annotated[str | None, typer.Option(help="What the samples show; by default the trigger words.")] = None,
+    lora: Annotated[
+        list[str] | None, typer.Option(help="ID=FOLDER instead of the registry's checkpoints; repeatable.")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="host:port of the server's gRPC; by default the configuration's.")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="What the samples show; by default the trigger words.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
-    samples: Annotated[Path, typer.Option(help="Folder for the pictures of before and after.")] = Path("out/watch"),
-    keep: Annotated[int, typer.Option(min=2, help="Versions kept of each LoRA, the one served among them.")] = 5,
+    samples: Annotated[Path, typer.Option(help="Folder for the pictures of before and after.")] = Path(
+        "out/watch"
+    ),
+    keep: Annotated[
+        int, typer.Option(min=2, help="Versions kept of each LoRA, the one served among them.")
+    ] = 5,
     interval: Annotated[float, typer.Option(min=0.05, help="Seconds between looks.")] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="End after the first file that is served.")] = False,
 ) -> None:
-    """Follow checkpoints folders until Ctrl-C: check each new LoRA file, swap it into the running server, show before and after."""
+    """Follow checkpoints folders until Ctrl-C: check each new LoRA file, swap it into the running server,
+    show before and after.
+    """
     deployment = load_deployment(config)
     folders = followed_folders(deployment, dict(_pair(text) for text in lora or []))
     store, layers = store_of(deployment)
@@ -50,13 +66,24 @@ def watch(  # noqa: PLR0913  (one option a choice)
     followed = ", ".join(f"{name} in {os.path.relpath(folder)}" for name, folder in folders.items())
     waiting = f"following {followed}; Ctrl-C ends it"
     with console.status(escape(waiting)) as status:
-        publisher = Publisher(store, layers, Samples(samples, prompt, seed), address, keep, report=lambda text: status.update(escape(text)))
+        publisher = Publisher(
+            store,
+            layers,
+            Samples(samples, prompt, seed),
+            address,
+            keep,
+            report=lambda text: status.update(escape(text)),
+        )
         try:
             for published in follow(publisher, folders, interval=interval, refused=refused):
                 status.update(escape(waiting))
                 if published is None:
                     continue
-                shown = f"before and after: {published.samples}" if published.samples else f"no server at {address}: served when it starts"
+                shown = (
+                    f"before and after: {published.samples}"
+                    if published.samples
+                    else f"no server at {address}: served when it starts"
+                )
                 console.print(
                     f"served   {published.lora} {published.sha256[:12]} from {escape(str(published.source))}"
                     f" after {published.seconds:.1f} s; {escape(shown)}"
@@ -83,4 +110,6 @@ def rollback(
     store, _ = store_of(load_deployment(config))
     current = store.roll_back(lora).loras[lora]
     earlier = len(current.versions) - 1
-    Console(highlight=False).print(f"{lora}: {current.sha256[:12]} is served; {earlier} earlier version{'' if earlier == 1 else 's'} kept")
+    Console(highlight=False).print(
+        f"{lora}: {current.sha256[:12]} is served; {earlier} earlier version{'' if earlier == 1 else 's'} kept"
+    )

@@ -4,8 +4,9 @@
     build/<name>/manifest.json          what the serving processes read; written last
     build/<name>/engines/<network>-<digest>/  hard links into the store (copies across file systems), named by what they hold
     build/<name>/tokenizers/<digest>, poses/<digest>, model_repository
-A deployment folder is self-contained: it may be moved or copied to another machine. What a running server has of an earlier build
-stays until it is served no more (`intaglio.builds.holds`) and goes with the build after that.
+A deployment folder is self-contained: it may be moved or copied to another machine. What a running server has
+of an earlier build stays until it is served no more (`intaglio.builds.holds`) and goes with the build after
+that.
 """
 
 # ruff: noqa: PLC0415  (torch is imported only when a stage must run)
@@ -42,7 +43,12 @@ from intaglio.errors import BuildError, ConfigError
 from intaglio.loras.switch import SWAPPED
 from intaglio.sampling.solvers import SchedulerConfig
 from intaglio.whole_files import storage_problem
-from intaglio_export.deployment.repository import REPOSITORY, RepositoryOptions, repository_files, write_repository
+from intaglio_export.deployment.repository import (
+    REPOSITORY,
+    RepositoryOptions,
+    repository_files,
+    write_repository,
+)
 from intaglio_export.engines.compile import ENGINE_FILES, Platform, resolve_platform
 from intaglio_export.engines.verify import NOT_VERIFIED
 from intaglio_export.plan.plan import PRISTINE_FILE, Plan, component_of
@@ -112,7 +118,9 @@ def build_deployment(config: Path, options: BuildOptions, *, reporter: Reporter)
     store = StageStore(deployment.build / STORE)
     with store.locked(waiting=reporter.waiting):
         plan = Plan(deployment, platform, store)
-        SchedulerConfig.from_mapping(plan.base.scheduler)  # the solvers must know it: better said now than by the server
+        SchedulerConfig.from_mapping(
+            plan.base.scheduler
+        )  # the solvers must know it: better said now than by the server
         outcomes = _run_stages(plan, options, reporter)
         folder = _deployment_folder(deployment, options)
         if plan.swaps:
@@ -142,7 +150,9 @@ def _overridden(deployment: Deployment, options: BuildOptions) -> Deployment:
 
 
 def _deployment_folder(deployment: Deployment, options: BuildOptions) -> Path:
-    """`build/<name>`; ahead of time for a card named on the command line, `build/<name>-<target>`, so this machine's build stays."""
+    """`build/<name>`; ahead of time for a card named on the command line, `build/<name>-<target>`, so this
+    machine's build stays.
+    """
     if options.target in (None, "auto", "cpu"):
         return deployment.build_folder
     return deployment.build / f"{deployment.name}-{options.target}"
@@ -151,7 +161,9 @@ def _deployment_folder(deployment: Deployment, options: BuildOptions) -> Path:
 def _run_stages(plan: Plan, options: BuildOptions, reporter: Reporter) -> tuple[StageOutcome, ...]:
     reasons = {stage.name: "forced" if options.force else plan.store.why(stage) for stage in plan.stages}
     expected = {
-        stage.name: plan.store.expected_seconds(stage, otherwise=_TYPICAL_SECONDS[stage.name.partition("/")[0]])
+        stage.name: plan.store.expected_seconds(
+            stage, otherwise=_TYPICAL_SECONDS[stage.name.partition("/")[0]]
+        )
         for stage in plan.stages
         if reasons[stage.name] is not None
     }
@@ -170,8 +182,11 @@ def _run_stages(plan: Plan, options: BuildOptions, reporter: Reporter) -> tuple[
         return _run_overlapped(plan.stages, run)
 
 
-def _run_overlapped(stages: Sequence[Stage], run: Callable[[Stage], StageOutcome]) -> tuple[StageOutcome, ...]:
-    """TensorRT compiles on one core for minutes a network: meanwhile the next are exported, and what is compiled is verified.
+def _run_overlapped(
+    stages: Sequence[Stage], run: Callable[[Stage], StageOutcome]
+) -> tuple[StageOutcome, ...]:
+    """TensorRT compiles on one core for minutes a network: meanwhile the next are exported, and what is
+    compiled is verified.
 
     The largest go first. A failure is raised once the compilation that has begun is done.
     """
@@ -261,7 +276,9 @@ def _shown(path: Path) -> str:
 
 
 def _engine_folder(network: str, files: Mapping[str, FileDigest]) -> str:
-    """Under a name of its content: a stage's key would not do, for engines are not the same to the byte each time they are made."""
+    """Under a name of its content: a stage's key would not do, for engines are not the same to the byte each
+    time they are made.
+    """
     return f"engines/{network}-{content_key({name: digest.sha256 for name, digest in files.items()})[:12]}"
 
 
@@ -305,11 +322,18 @@ def _verification(plan: Plan, network: str) -> dict[str, Any]:
 
 def _repository_options(deployment: Deployment, platform: Platform, key: str) -> RepositoryOptions:
     server = deployment.server
-    return RepositoryOptions(build_key=key, queue_size=server.queue_size, workers=server.workers, gpu=platform.runtime != "onnxruntime")
+    return RepositoryOptions(
+        build_key=key,
+        queue_size=server.queue_size,
+        workers=server.workers,
+        gpu=platform.runtime != "onnxruntime",
+    )
 
 
 def _assemble(plan: Plan, manifest: BuildManifest, folder: Path, *, force: bool) -> StageOutcome:
-    """Put the deployment folder together; its manifest changes last, so a reader sees the old build or the new one."""
+    """Put the deployment folder together; its manifest changes last, so a reader sees the old build or the
+    new one.
+    """
     started = time.perf_counter()
     reason = "forced" if force else _assembly_reason(plan, manifest, folder)
     if reason is None:
@@ -330,12 +354,18 @@ def _assemble(plan: Plan, manifest: BuildManifest, folder: Path, *, force: bool)
         for name, source in sources.items():
             digest = known.get(name) or manifest.files.get(name)
             if force or not _is_placed(plan, folder / name, digest):  # a server may be reading what is
-                _place(source, folder / name, linked=name.startswith("engines/") and not name.endswith(RUNTIME_CACHE_NAME))
+                _place(
+                    source,
+                    folder / name,
+                    linked=name.startswith("engines/") and not name.endswith(RUNTIME_CACHE_NAME),
+                )
         write_repository(folder / REPOSITORY, options)
         write_manifest(folder, manifest)
         _remove_unlisted(folder, manifest)
     except OSError as error:
-        raise BuildError(f"{folder}: {storage_problem(error)}; the build that was there is still whole") from error
+        raise BuildError(
+            f"{folder}: {storage_problem(error)}; the build that was there is still whole"
+        ) from error
     for name, source in sources.items():
         if name in known and (folder / name).samefile(source):
             plan.store.digests.remember(folder / name, known[name])  # a link: read and hashed already
@@ -353,7 +383,11 @@ def _assembly_reason(plan: Plan, manifest: BuildManifest, folder: Path) -> str |
     except Exception as error:  # an unreadable manifest is simply written again
         return f"manifest unreadable ({type(error).__name__})"
     if there != manifest:
-        changed = [name for name in BuildManifest.model_fields if getattr(there, name) != getattr(manifest, name) and name != "key"]
+        changed = [
+            name
+            for name in BuildManifest.model_fields
+            if getattr(there, name) != getattr(manifest, name) and name != "key"
+        ]
         return f"changed: {', '.join(changed) or 'model repository'}"
     return _damage(plan, manifest, folder)
 
@@ -369,7 +403,9 @@ def _damage(plan: Plan, manifest: BuildManifest, folder: Path) -> str | None:
             return f"{name} is missing"
         if plan.store.digests.digest_unchecked(path) != digest:
             return f"{name} was changed after it was built"
-    for name, text in repository_files(_repository_options(plan.deployment, plan.platform, manifest.key)).items():
+    for name, text in repository_files(
+        _repository_options(plan.deployment, plan.platform, manifest.key)
+    ).items():
         path = folder / REPOSITORY / name
         if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
             return f"{REPOSITORY}/{name} differs"
@@ -381,7 +417,9 @@ def _is_placed(plan: Plan, target: Path, digest: FileDigest | None) -> bool:
 
 
 def _place(source: Path, target: Path, *, linked: bool) -> None:
-    """`target` becomes the file `source`, at once; engines are linked, since they are large and never written again."""
+    """`target` becomes the file `source`, at once; engines are linked, since they are large and never written
+    again.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     new = target.with_name(f"{target.name}.new")
     new.unlink(missing_ok=True)
@@ -391,7 +429,9 @@ def _place(source: Path, target: Path, *, linked: bool) -> None:
         os.link(source, new)
     except OSError:
         shutil.copyfile(source, new)
-    if target.exists() and target.samefile(new):  # a rename over a link of the same file does nothing, and would leave `new`
+    if target.exists() and target.samefile(
+        new
+    ):  # a rename over a link of the same file does nothing, and would leave `new`
         new.unlink()
     else:
         new.replace(target)
@@ -399,7 +439,9 @@ def _place(source: Path, target: Path, *, linked: bool) -> None:
 
 def _remove_unlisted(folder: Path, manifest: BuildManifest) -> None:
     """Engines, tokenizers and poses of builds before this one, but for what a server holds."""
-    wanted = listed_files(manifest) | {str(Path(file.path).with_name(RUNTIME_CACHE_NAME)) for file in manifest.networks.values()}
+    wanted = listed_files(manifest) | {
+        str(Path(file.path).with_name(RUNTIME_CACHE_NAME)) for file in manifest.networks.values()
+    }
     for item in (item for part in PARTS for item in sorted((folder / part).glob("*"))):
         with locked_unless_held(item) as unheld:
             for path in (*sorted(item.rglob("*"), reverse=True), item) if unheld else ():
@@ -412,7 +454,9 @@ def _remove_unlisted(folder: Path, manifest: BuildManifest) -> None:
 def _messages(plan: Plan) -> tuple[str, ...]:
     found = []
     if plan.base.passed_over:
-        found.append(f"base falls back to {plan.base.label}; not available: {'; '.join(plan.base.passed_over)}")
+        found.append(
+            f"base falls back to {plan.base.label}; not available: {'; '.join(plan.base.passed_over)}"
+        )
     if plan.verify("unet") is None:
         found.append(f"engines are {NOT_VERIFIED} ({plan.platform.target})")
     return tuple(found)

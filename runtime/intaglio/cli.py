@@ -1,7 +1,8 @@
-"""`intaglio NAME ...`: subcommands are entry points of the group `intaglio.commands`, imported only when they run.
+"""`intaglio NAME ...`: subcommands are entry points of the group `intaglio.commands`, imported only when they
+run.
 
-An entry is a typer app, or a callable that takes the arguments and returns an exit code. An IntaglioError, and an OSError of a file
-that cannot be read or written, becomes one line on stderr and exit code 2.
+An entry is a typer app, or a callable that takes the arguments and returns an exit code. An IntaglioError,
+and an OSError of a file that cannot be read or written, becomes one line on stderr and exit code 2.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ def main(arguments: Sequence[str] | None = None, *, commands: Mapping[str, Entry
         return 0
     name, *rest = arguments
     if name not in found:
-        errors.print(f"intaglio: no command {escape(repr(name))}; commands: {', '.join(sorted(found)) or 'none installed'}")
+        errors.print(
+            f"intaglio: no command {escape(repr(name))}; commands: {', '.join(sorted(found)) or 'none installed'}"
+        )
         return _FAILURE
     try:
         return _run(found[name], rest)
@@ -99,6 +102,8 @@ def _print_help(commands: Mapping[str, EntryPoint]) -> None:
     console = Console(highlight=False)
     console.print("usage: intaglio COMMAND ...      intaglio COMMAND --help      intaglio --version")
     table = Table(box=None, show_header=False, padding=(0, 2))
-    for name in sorted(commands, key=lambda name: (list(_HELP).index(name) if name in _HELP else len(_HELP), name)):
+    for name in sorted(
+        commands, key=lambda name: (list(_HELP).index(name) if name in _HELP else len(_HELP), name)
+    ):
         table.add_row(name, _HELP.get(name, commands[name].value))
     console.print(table)

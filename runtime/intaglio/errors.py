@@ -71,7 +71,9 @@ class InvalidRequest(IntaglioError):
     def __init__(self, field: str, problem: str, *, allowed: str) -> None:
         self.field = field
         self.allowed = allowed
-        super().__init__(f"{field}: {single_line(problem, limit=200)}; allowed: {single_line(allowed, limit=250)}")
+        super().__init__(
+            f"{field}: {single_line(problem, limit=200)}; allowed: {single_line(allowed, limit=250)}"
+        )
 
 
 class ConfigError(IntaglioError):

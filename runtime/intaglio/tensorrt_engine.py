@@ -1,9 +1,9 @@
 """TensorRT on an NVIDIA card: `tensorrt_rtx` and `tensorrt` have one Python API, so one adapter serves both.
 
 One stream, one activation arena. Every execution context is made without activation memory of its own
-(`ExecutionContextAllocationStrategy.USER_MANAGED`) and borrows the arena: engines run one after another on the stream, so
-the card holds the largest activation, not their sum. Contexts are made one an optimization profile, when first bound.
-Not runnable without a card: exercised by the GPU tests only.
+(`ExecutionContextAllocationStrategy.USER_MANAGED`) and borrows the arena: engines run one after another on
+the stream, so the card holds the largest activation, not their sum. Contexts are made one an optimization
+profile, when first bound. Not runnable without a card: exercised by the GPU tests only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,14 @@ if TYPE_CHECKING:
     # Types of both modules, from the package tensorrt-stubs where it is installed.
     import tensorrt as trt  # type: ignore[import-not-found,unused-ignore]
 
-__all__ = ["CudaArray", "TensorRTBackend", "TensorRTBound", "TensorRTEngine", "import_tensorrt", "tensorrt_logger"]
+__all__ = [
+    "CudaArray",
+    "TensorRTBackend",
+    "TensorRTBound",
+    "TensorRTEngine",
+    "import_tensorrt",
+    "tensorrt_logger",
+]
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +77,15 @@ class _Cuda:
 class CudaArray:
     """Device memory; a view keeps its owner alive, the owner frees itself."""
 
-    def __init__(self, address: int, shape: tuple[int, ...], dtype: np.dtype[Any], *, owner: CudaArray | None, cuda: _Cuda) -> None:
+    def __init__(
+        self,
+        address: int,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        *,
+        owner: CudaArray | None,
+        cuda: _Cuda,
+    ) -> None:
         self.address = address
         self._shape = shape
         self._dtype = dtype
@@ -94,14 +109,24 @@ class CudaArray:
         if self._cuda is None or not 0 <= row < self._shape[0]:
             raise IndexError(row)
         stride = self.nbytes // self._shape[0]
-        return CudaArray(self.address + row * stride, self._shape[1:], self._dtype, owner=self._owner or self, cuda=self._cuda)
+        return CudaArray(
+            self.address + row * stride,
+            self._shape[1:],
+            self._dtype,
+            owner=self._owner or self,
+            cuda=self._cuda,
+        )
 
     def rows(self, begin: int, end: int) -> CudaArray:
         if self._cuda is None or not 0 <= begin <= end <= self._shape[0]:
             raise IndexError(f"{begin}:{end}")
         stride = self.nbytes // self._shape[0]
         return CudaArray(
-            self.address + begin * stride, (end - begin, *self._shape[1:]), self._dtype, owner=self._owner or self, cuda=self._cuda
+            self.address + begin * stride,
+            (end - begin, *self._shape[1:]),
+            self._dtype,
+            owner=self._owner or self,
+            cuda=self._cuda,
         )
 
     def free(self) -> None:
@@ -123,7 +148,9 @@ def _device(array: DeviceArray) -> CudaArray:
 class TensorRTBackend:
     """One card, one stream, one activation arena."""
 
-    def __init__(self, runtime: Literal["tensorrt-rtx", "tensorrt"], *, cuda_graph: bool, rebuild: str) -> None:
+    def __init__(
+        self, runtime: Literal["tensorrt-rtx", "tensorrt"], *, cuda_graph: bool, rebuild: str
+    ) -> None:
         self.name = runtime
         self.rebuild = rebuild
         self.cuda_graph = cuda_graph
@@ -137,7 +164,12 @@ class TensorRTBackend:
         """Caches with something new in them since they were written."""
 
     def load(
-        self, network: NetworkSpec, path: Path, *, precision: Precision, replaceable: Mapping[str, Array] | None = None
+        self,
+        network: NetworkSpec,
+        path: Path,
+        *,
+        precision: Precision,
+        replaceable: Mapping[str, Array] | None = None,
     ) -> TensorRTEngine:
         engine = TensorRTEngine(network, path, precision=precision, backend=self)
         if replaceable:
@@ -153,11 +185,19 @@ class TensorRTBackend:
 
     def allocate_together(self, shapes: Sequence[tuple[int, ...]], dtype: str) -> list[DeviceArray]:
         kind = np.dtype(dtype)
-        sizes = [-(-int(np.prod(shape, dtype=np.int64)) * kind.itemsize // _ALIGNMENT) * _ALIGNMENT for shape in shapes]
+        sizes = [
+            -(-int(np.prod(shape, dtype=np.int64)) * kind.itemsize // _ALIGNMENT) * _ALIGNMENT
+            for shape in shapes
+        ]
         whole = max(sum(sizes), 1)
-        block = CudaArray(int(self.cuda("cudaMalloc", whole)), (whole,), np.dtype("uint8"), owner=None, cuda=self.cuda)
+        block = CudaArray(
+            int(self.cuda("cudaMalloc", whole)), (whole,), np.dtype("uint8"), owner=None, cuda=self.cuda
+        )
         begins = itertools.accumulate(sizes, initial=block.address)
-        return [CudaArray(begin, shape, kind, owner=block, cuda=self.cuda) for begin, shape in zip(begins, shapes, strict=False)]
+        return [
+            CudaArray(begin, shape, kind, owner=block, cuda=self.cuda)
+            for begin, shape in zip(begins, shapes, strict=False)
+        ]
 
     def hold(self, values: Array) -> Array:
         size = max(values.nbytes, 1)
@@ -237,7 +277,9 @@ class RuntimeCache:
             log.info("%s: of another card, driver or version; it will be replaced", path)
 
     def write(self) -> None:
-        """Put the file in place at once; where the folder is read-only the next start compiles again, and that is all."""
+        """Put the file in place at once; where the folder is read-only the next start compiles again, and
+        that is all.
+        """
         data = self._cache.serialize()
         if data is None:
             log.info("%s: not kept: TensorRT-RTX gives no data", self._path)
@@ -258,7 +300,9 @@ def _deserialize(runtime: trt.Runtime, path: Path) -> trt.ICudaEngine | None:
 class TensorRTEngine:
     """One plan; a context a profile."""
 
-    def __init__(self, network: NetworkSpec, path: Path, *, precision: Precision, backend: TensorRTBackend) -> None:
+    def __init__(
+        self, network: NetworkSpec, path: Path, *, precision: Precision, backend: TensorRTBackend
+    ) -> None:
         self.network = network
         self.precision = precision
         self.backend = backend
@@ -279,10 +323,12 @@ class TensorRTEngine:
         self._configuration, self._cache = self._runtime_configuration(path.with_name(RUNTIME_CACHE_NAME))
 
     def _runtime_configuration(self, path: Path) -> tuple[Any, RuntimeCache | None]:
-        """How contexts are made: without activation memory of their own and, with TensorRT-RTX, from the runtime cache.
+        """How contexts are made: without activation memory of their own and, with TensorRT-RTX, from the
+        runtime cache.
 
-        TensorRT-RTX compiles kernels for a shape when it first sees it. By default it does so in the background and runs general ones
-        meanwhile: an image's bits would depend on when it was made, and a captured graph would keep the general ones for ever.
+        TensorRT-RTX compiles kernels for a shape when it first sees it. By default it does so in the
+        background and runs general ones meanwhile: an image's bits would depend on when it was made, and a
+        captured graph would keep the general ones for ever.
         """
         strategy = self.backend.trt.ExecutionContextAllocationStrategy.USER_MANAGED
         if self.backend.name != "tensorrt-rtx":
@@ -325,19 +371,27 @@ class TensorRTEngine:
         profile = self._profile(sizes)
         if profile not in self._contexts:
             self._contexts[profile] = TensorRTContext(self, profile)
-        return TensorRTBound(self._contexts[profile], {name: _device(array) for name, array in arrays.items()})
+        return TensorRTBound(
+            self._contexts[profile], {name: _device(array) for name, array in arrays.items()}
+        )
 
     def _profile(self, sizes: AxisSizes) -> int:
         """Index of the first optimization profile that admits every input's shape."""
         for profile in range(self.plan.num_optimization_profiles):
-            if all(self._admits(profile, spec.name, spec.shape(sizes)) for spec in self.network.inputs if spec.dynamic_axes):
+            if all(
+                self._admits(profile, spec.name, spec.shape(sizes))
+                for spec in self.network.inputs
+                if spec.dynamic_axes
+            ):
                 return profile
         wanted = ", ".join(f"{axis}={sizes[axis]}" for axis in self.network.axis_names)
         raise EngineMismatch(f"{self.network.name}: no profile for {wanted}", command=self.backend.rebuild)
 
     def _admits(self, profile: int, name: str, shape: tuple[int, ...]) -> bool:
         low, _, high = self.plan.get_tensor_profile_shape(name, profile)
-        return len(low) == len(shape) and all(low[axis] <= size <= high[axis] for axis, size in enumerate(shape))
+        return len(low) == len(shape) and all(
+            low[axis] <= size <= high[axis] for axis, size in enumerate(shape)
+        )
 
     def check_refittable(self, names: Iterable[str]) -> trt.Refitter:
         """The plan's refitter; EngineMismatch where one of `names` cannot be replaced."""
@@ -347,23 +401,34 @@ class TensorRTEngine:
             refitter.weights_validation = False
             self._refitter, self._refittable = refitter, frozenset(refitter.get_all_weights())
         if unknown := sorted(set(names) - self._refittable):
-            raise EngineMismatch(f"{self.network.name}: not refittable: {', '.join(unknown[:5])}", command=self.backend.rebuild)
+            raise EngineMismatch(
+                f"{self.network.name}: not refittable: {', '.join(unknown[:5])}", command=self.backend.rebuild
+            )
         return self._refitter
 
     def refit(self, weights: Mapping[str, Array | DeviceArray]) -> None:
         """All named weights or none: values are set first, and refitting is refused while any is missing."""
         refitter = self.check_refittable(weights)
         # The refitter keeps pointers only.
-        kept = {name: np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values for name, values in weights.items()}
+        kept = {
+            name: np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values
+            for name, values in weights.items()
+        }
         self.backend.synchronize()
         given = []
         try:
             for name, values in kept.items():
                 if not refitter.set_named_weights(name, *self._located(values)):
-                    raise EngineMismatch(f"{self.network.name}.{name}: shape or type does not fit the engine", command=self.backend.rebuild)
+                    raise EngineMismatch(
+                        f"{self.network.name}.{name}: shape or type does not fit the engine",
+                        command=self.backend.rebuild,
+                    )
                 given.append(name)
             if missing := refitter.get_missing_weights():
-                raise EngineMismatch(f"{self.network.name}: refit also needs {', '.join(missing[:5])}", command=self.backend.rebuild)
+                raise EngineMismatch(
+                    f"{self.network.name}: refit also needs {', '.join(missing[:5])}",
+                    command=self.backend.rebuild,
+                )
             for context in self._contexts.values():
                 context.forget_graphs()
             if not refitter.refit_cuda_engine():
@@ -373,20 +438,28 @@ class TensorRTEngine:
                 refitter.unset_named_weights(name)
 
     def joined(self, sizes: Mapping[str, int]) -> Sequence[frozenset[str]]:
-        """Asked of a refitter that is given one weight after another and never refits; EngineMismatch where the build did not keep one."""
+        """Asked of a refitter that is given one weight after another and never refits; EngineMismatch where
+        the build did not keep one.
+        """
         self.check_refittable(sizes)
         refitter = self.backend.trt.Refitter(self.plan, self.backend.logger)
-        any_values = np.empty(max(sizes.values(), default=0), "float16" if self.precision == "fp16" else "float32")
+        any_values = np.empty(
+            max(sizes.values(), default=0), "float16" if self.precision == "fp16" else "float32"
+        )
         group_of: dict[str, frozenset[str]] = {}
         for name in sizes:
             if name not in group_of:
-                found = self._needed_with(name, refitter, {one: any_values[:size] for one, size in sizes.items()})
+                found = self._needed_with(
+                    name, refitter, {one: any_values[:size] for one, size in sizes.items()}
+                )
                 group = found.union(*(group_of[one] for one in found if one in group_of))
                 group_of |= dict.fromkeys(group, group)
         return [group for group in dict.fromkeys(group_of.values()) if len(group) > 1]
 
     def _needed_with(self, name: str, refitter: trt.Refitter, values: Mapping[str, Array]) -> frozenset[str]:
-        """`name` and all that must be given with it, as `refitter` says, which holds nothing before and after."""
+        """`name` and all that must be given with it, as `refitter` says, which holds nothing before and
+        after.
+        """
         given: list[str] = []
         wanted = {name}
         try:
@@ -397,7 +470,8 @@ class TensorRTEngine:
                         raise EngineMismatch(message, command=self.backend.rebuild)
                     if not refitter.set_named_weights(one, *self._located(values[one])):
                         raise EngineMismatch(
-                            f"{self.network.name}.{one}: size or type does not fit the engine", command=self.backend.rebuild
+                            f"{self.network.name}.{one}: size or type does not fit the engine",
+                            command=self.backend.rebuild,
                         )
                     given.append(one)
                 wanted = set(refitter.get_missing_weights()) - set(given)
@@ -413,7 +487,9 @@ class TensorRTEngine:
             return trt.Weights(values), trt.TensorLocation.HOST
         device = _device(values)
         kind = getattr(trt.DataType, _TENSORRT_OF_NUMPY[device.dtype.name])
-        return trt.Weights(kind, device.address, int(np.prod(device.shape, dtype=np.int64))), trt.TensorLocation.DEVICE
+        return trt.Weights(
+            kind, device.address, int(np.prod(device.shape, dtype=np.int64))
+        ), trt.TensorLocation.DEVICE
 
     def close(self) -> None:
         """Give the plan's memory back, also where somebody still has a `Bound`."""
@@ -434,17 +510,21 @@ class TensorRTContext:
         backend = engine.backend
         self.engine = engine
         self.backend = backend
-        # Of the largest profile: `set_device_memory` asks for no less, and the arena is the maximum over engines anyway.
+        # Of the largest profile: `set_device_memory` asks for no less, and the arena is the maximum over
+        # engines anyway.
         self.size = engine.activation_bytes
         context = engine.make_context()
         if context is None:
-            raise Unavailable(f"{engine.network.name}: no execution context for profile {profile}; is the card's memory full?")
+            raise Unavailable(
+                f"{engine.network.name}: no execution context for profile {profile}; is the card's memory full?"
+            )
         self.context = context
         backend.reserve(self.size)
         if not context.set_optimization_profile_async(profile, int(backend.stream)):
             raise IntaglioError(f"{engine.network.name}: profile {profile} refused")
         backend.synchronize()
-        # Weak: buffers of a size that is no longer used are freed with the last reference to what is bound to them.
+        # Weak: buffers of a size that is no longer used are freed with the last reference to what is bound to
+        # them.
         self.bound: weakref.ref[TensorRTBound] | None = None
         self.all_bound: weakref.WeakSet[TensorRTBound] = weakref.WeakSet()
         self.shapes: set[tuple[tuple[int, ...], ...]] = set()
@@ -467,7 +547,9 @@ class TensorRTContext:
                 self.engine.expect_compilation()
             for spec in network.inputs:
                 if not self.context.set_input_shape(spec.name, bound.arrays[spec.name].shape):
-                    raise IntaglioError(f"{network.name}.{spec.name}: shape {list(bound.arrays[spec.name].shape)} refused")
+                    raise IntaglioError(
+                        f"{network.name}.{spec.name}: shape {list(bound.arrays[spec.name].shape)} refused"
+                    )
             for name, array in bound.arrays.items():
                 if not self.context.set_tensor_address(name, array.address):
                     raise IntaglioError(f"{network.name}.{name}: address refused")
@@ -484,7 +566,9 @@ class TensorRTContext:
 
     def capturable(self) -> bool:
         """Whether a pass may be captured into a CUDA graph; only TensorRT-RTX can say that it may not."""
-        return self.backend.name != "tensorrt-rtx" or bool(self.context.is_stream_capturable(int(self.backend.stream)))
+        return self.backend.name != "tensorrt-rtx" or bool(
+            self.context.is_stream_capturable(int(self.backend.stream))
+        )
 
     def close(self) -> None:
         """Give the context's memory back; nothing runs in it any more."""
@@ -494,9 +578,11 @@ class TensorRTContext:
 
 
 class TensorRTBound:
-    """Buffers of one context; with `cuda_graph`, the pass is captured at its second run and replayed from then on.
+    """Buffers of one context; with `cuda_graph`, the pass is captured at its second run and replayed from
+    then on.
 
-    A graph saves 2 % of a pass, so a pass that cannot be captured is simply enqueued each time; the log says so.
+    A graph saves 2 % of a pass, so a pass that cannot be captured is simply enqueued each time; the log says
+    so.
     """
 
     def __init__(self, context: TensorRTContext, arrays: Mapping[str, CudaArray]) -> None:
@@ -538,7 +624,11 @@ class TensorRTBound:
 
     def _captured(self, enqueue: Callable[[], None]) -> Any:
         cuda, stream = self._context.backend.cuda, self._context.backend.stream
-        cuda("cudaStreamBeginCapture", stream, cuda.runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
+        cuda(
+            "cudaStreamBeginCapture",
+            stream,
+            cuda.runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal,
+        )
         try:
             enqueue()
         finally:
@@ -558,7 +648,9 @@ class TensorRTBound:
 
 
 def import_tensorrt(runtime: Literal["tensorrt-rtx", "tensorrt"]) -> Any:
-    """The runtime's module, MissingExtra without it; tensorrt-stubs alone leaves an importable `tensorrt` with nothing in it."""
+    """The runtime's module, MissingExtra without it; tensorrt-stubs alone leaves an importable `tensorrt`
+    with nothing in it.
+    """
     name = _MODULES[runtime]
     try:
         module = import_module(name)
@@ -571,10 +663,11 @@ def import_tensorrt(runtime: Literal["tensorrt-rtx", "tensorrt"]) -> Any:
 
 @functools.cache
 def tensorrt_logger(module: Any) -> Any:
-    """The one logger of `tensorrt_rtx` or `tensorrt` in this process: errors to standard output, where the library puts them.
+    """The one logger of `tensorrt_rtx` or `tensorrt` in this process: errors to standard output, where the
+    library puts them.
 
-    The library's own, never one written in Python: a build logs while it holds the library's lock, and a Python logger would then wait for
-    the interpreter's, which another thread may hold while it waits for the library's (set_optimization_profile_async does not let go of
-    it): neither would ever go on.
+    The library's own, never one written in Python: a build logs while it holds the library's lock, and a
+    Python logger would then wait for the interpreter's, which another thread may hold while it waits for the
+    library's (set_optimization_profile_async does not let go of it): neither would ever go on.
     """
     return module.Logger(module.Logger.ERROR)

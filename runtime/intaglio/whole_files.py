@@ -1,4 +1,6 @@
-"""Files that a reader finds as they were or as they are, never a part; and what is wrong where one cannot be written."""
+"""Files that a reader finds as they were or as they are, never a part; and what is wrong where one cannot be
+written.
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,16 @@ from PIL import Image
 
 from benchmarks import options
 from benchmarks.measuring.results import read_json
-from benchmarks.options import NO_OPTION, SETTINGS, SceneCase, judge_picture, main, markdown_of, scene_case, summary_of
+from benchmarks.options import (
+    NO_OPTION,
+    SETTINGS,
+    SceneCase,
+    judge_picture,
+    main,
+    markdown_of,
+    scene_case,
+    summary_of,
+)
 from intaglio.errors import ConfigError
 from miniature import evaluate
 from miniature.world import control_map
@@ -39,7 +48,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, modules = tmp_path_factory.mktemp("options"), make_modules()
     parts = {name: module for name, module in modules.items() if "." not in name}
     scheduler = diffusers.EulerDiscreteScheduler.from_pretrained(ROOT / "miniature/model/scheduler")
-    diffusers.StableDiffusionXLPipeline(**parts, scheduler=scheduler, add_watermarker=False).save_pretrained(folder / "model")
+    diffusers.StableDiffusionXLPipeline(**parts, scheduler=scheduler, add_watermarker=False).save_pretrained(
+        folder / "model"
+    )
     modules["controlnet.pose"].save_pretrained(folder / "skeleton")
     path = folder / "tiny.yaml"
     path.write_text(CONFIG)
@@ -95,7 +106,12 @@ def test_every_option_paints_every_scene_and_a_second_run_goes_on(
 
 def test_scenes_are_those_that_the_miniature_is_evaluated_on(config: Path) -> None:
     case, (first, second) = scene_case(config, images=2), evaluate.cases(2)
-    assert (case.steps, case.guidance_scale, case.negative_prompt, case.control) == (evaluate.STEPS, evaluate.GUIDANCE, None, "skeleton")
+    assert (case.steps, case.guidance_scale, case.negative_prompt, case.control) == (
+        evaluate.STEPS,
+        evaluate.GUIDANCE,
+        None,
+        "skeleton",
+    )
     assert [case.prompt_of(image) for image in range(2)] == [first.prompt, second.prompt]
     assert [case.seed_of(image) for image in range(2)] == [0, 1]
     drawn = np.asarray(Image.open(io.BytesIO(case.control_image(1))))
@@ -103,12 +119,16 @@ def test_scenes_are_those_that_the_miniature_is_evaluated_on(config: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("said", "instead"), [("type: pose", "type: canny"), ("[[256, 256]]", "[[256, 192]]")], ids=["no poses", "no such size"]
+    ("said", "instead"),
+    [("type: pose", "type: canny"), ("[[256, 256]]", "[[256, 192]]")],
+    ids=["no poses", "no such size"],
 )
 def test_a_deployment_that_cannot_draw_the_scenes_is_refused(tmp_path: Path, said: str, instead: str) -> None:
     path = tmp_path / "other.yaml"
     path.write_text(CONFIG.replace(said, instead))
-    with pytest.raises(ConfigError, match=r"wants no fuse, a ControlNet of type pose, and \[256, 256\] in sizes"):
+    with pytest.raises(
+        ConfigError, match=r"wants no fuse, a ControlNet of type pose, and \[256, 256\] in sizes"
+    ):
         scene_case(path, images=2)
 
 
@@ -122,12 +142,17 @@ def test_differences_are_of_pairs() -> None:
     def rows(seconds: float, pck: float) -> dict[str, float]:
         return {"seconds": seconds, "attire": 1.0, "place": 1.0, "pck": pck}
 
-    found = summary_of([{NO_OPTION: rows(2, 0.5), "half": rows(1, 0.25)}, {NO_OPTION: rows(8, 1.0), "half": rows(4, 0.75)}], "half")
+    found = summary_of(
+        [{NO_OPTION: rows(2, 0.5), "half": rows(1, 0.25)}, {NO_OPTION: rows(8, 1.0), "half": rows(4, 0.75)}],
+        "half",
+    )
     assert found["ratio"] == {"median": 0.5, "low": 0.5, "high": 0.5, "n": 2}
     assert found["seconds"]["median"] == 2.5
     pck = found["figures"]["pck"]
     assert (pck["mean"], pck["error"], pck["n"]) == (0.5, pytest.approx(0.25), 2)
-    assert pck["difference"] == {"mean": -0.25, "error": 0.0, "n": 2}, "scenes differ by more than the option does"
+    assert pck["difference"] == {"mean": -0.25, "error": 0.0, "n": 2}, (
+        "scenes differ by more than the option does"
+    )
 
 
 def test_the_committed_page_is_that_of_the_results() -> None:

@@ -12,7 +12,9 @@ from intaglio_client.errors import error_from_exception
 
 
 def mapped(message: str, status: str) -> IntaglioError:
-    return error_from_exception(InferenceServerException(message, status=f"StatusCode.{status}"), url="host:1")
+    return error_from_exception(
+        InferenceServerException(message, status=f"StatusCode.{status}"), url="host:1"
+    )
 
 
 @pytest.mark.parametrize(
@@ -40,7 +42,10 @@ def test_all_statuses_are_mapped() -> None:
 
 
 def test_the_field_comes_through() -> None:
-    error = mapped("in ensemble 'sdxl', controls[0].pose: 'x' is unknown; allowed: standing-01, waving-01", "INVALID_ARGUMENT")
+    error = mapped(
+        "in ensemble 'sdxl', controls[0].pose: 'x' is unknown; allowed: standing-01, waving-01",
+        "INVALID_ARGUMENT",
+    )
     assert isinstance(error, InvalidRequest)
     assert (error.field, error.allowed) == ("controls[0].pose", "standing-01, waving-01")
     assert str(error) == "controls[0].pose: 'x' is unknown; allowed: standing-01, waving-01"

@@ -15,7 +15,10 @@ from intaglio_client.client import metadata_of
 from intaglio_client.command import control_from_text, lora_from_text
 
 
-@pytest.mark.parametrize("module", ["intaglio_client", "intaglio_client.command", "intaglio.serving.doctor", "intaglio.serving.command"])
+@pytest.mark.parametrize(
+    "module",
+    ["intaglio_client", "intaglio_client.command", "intaglio.serving.doctor", "intaglio.serving.command"],
+)
 def test_importing_pulls_in_no_torch(module: str) -> None:
     heavy = "{'torch', 'diffusers', 'transformers', 'onnxruntime', 'intaglio_export', 'intaglio_train'}"
     code = f"import sys, {module}; found = {heavy} & set(sys.modules); sys.exit(f'imports {{found}}' if found else 0)"
@@ -24,8 +27,20 @@ def test_importing_pulls_in_no_torch(module: str) -> None:
 
 def test_control_text() -> None:
     control = control_from_text("type=canny,image=photo.png,weight=0.8,end=0.5,preprocess=canny")
-    assert (control.type, control.image, control.weight, control.end, control.preprocess) == ("canny", Path("photo.png"), 0.8, 0.5, "canny")
-    for text in ("canny", "image=x.png", "type=canny,colour=red", "type=canny,type=pose", "type=canny,weight=heavy"):
+    assert (control.type, control.image, control.weight, control.end, control.preprocess) == (
+        "canny",
+        Path("photo.png"),
+        0.8,
+        0.5,
+        "canny",
+    )
+    for text in (
+        "canny",
+        "image=x.png",
+        "type=canny,colour=red",
+        "type=canny,type=pose",
+        "type=canny,weight=heavy",
+    ):
         with pytest.raises(InvalidRequest):
             control_from_text(text)
 

@@ -30,7 +30,10 @@ EVERYTHING: dict[str, Any] = {
     "scheduler": "euler",
     "num_images": 2,
     "output_format": "webp",
-    "controls": [Control("canny", image=b"bytes", weight=0.5, preprocess="canny"), Control("depth", image=b"bytes")],
+    "controls": [
+        Control("canny", image=b"bytes", weight=0.5, preprocess="canny"),
+        Control("depth", image=b"bytes"),
+    ],
     "loras": [Lora("mara"), ("night", 0.5)],
     "trigger_words": False,
     "pose": "waving-01",
@@ -40,25 +43,37 @@ EVERYTHING: dict[str, Any] = {
 def test_every_input_of_the_table_can_be_sent_and_the_server_takes_it() -> None:
     tensors = tensors_from_parameters("a fox", Parameters(**EVERYTHING))
     assert set(tensors) == {port.name for port in SDXL.inputs}
-    assert set(read_tensors(tensors, SDXL.inputs)) == set(tensors), "the runtime's own check of types and shapes"
+    assert set(read_tensors(tensors, SDXL.inputs)) == set(tensors), (
+        "the runtime's own check of types and shapes"
+    )
     assert all(tensors[port.name].dtype == numpy_type(port.datatype) for port in SDXL.inputs)
 
 
 def test_parameters_are_the_tables_inputs() -> None:
-    assert set(Parameters.__annotations__) == {port.name for port in SDXL.inputs} - {"prompt", "images"} | {"pose"}
+    assert set(Parameters.__annotations__) == {port.name for port in SDXL.inputs} - {"prompt", "images"} | {
+        "pose"
+    }
 
 
 def test_what_is_not_given_is_not_sent() -> None:
     assert set(tensors_from_parameters("a fox", {"seed": None, "loras": (), "controls": []})) == {"prompt"}
-    assert set(tensors_from_parameters("a fox", {"pose": None, "loras": None, "controls": None})) == {"prompt"}
+    assert set(tensors_from_parameters("a fox", {"pose": None, "loras": None, "controls": None})) == {
+        "prompt"
+    }
     assert tensors_from_parameters("a fox", {"seed": 0})["seed"].tolist() == [0], "zero is a seed"
-    assert tensors_from_parameters("a fox", {"negative_prompt": ""})["negative_prompt"].tolist() == [b""], "empty is not absent"
+    assert tensors_from_parameters("a fox", {"negative_prompt": ""})["negative_prompt"].tolist() == [b""], (
+        "empty is not absent"
+    )
 
 
 def test_controls_share_images_and_pose_is_a_control(tmp_path: Path) -> None:
     file = tmp_path / "edges.png"
     file.write_bytes(b"bytes")
-    controls = [Control("canny", image=b"bytes"), Control("depth", image=file), Control("depth", image=PIL.Image.new("RGB", (2, 2)))]
+    controls = [
+        Control("canny", image=b"bytes"),
+        Control("depth", image=file),
+        Control("depth", image=PIL.Image.new("RGB", (2, 2))),
+    ]
     tensors = tensors_from_parameters("a fox", {"pose": "waving-01", "controls": controls})
     entries = json.loads(tensors["controls"][0])
     assert [entry.get("image") for entry in entries] == [None, 0, 0, 1]
@@ -68,7 +83,9 @@ def test_controls_share_images_and_pose_is_a_control(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16", "CMYK", "YCbCr", "HSV", "F"])
 def test_pillow_images_of_every_mode_are_sent_as_png(mode: str) -> None:
-    tensors = tensors_from_parameters("a fox", {"controls": [Control("depth", image=PIL.Image.new(mode, (8, 8)))]})
+    tensors = tensors_from_parameters(
+        "a fox", {"controls": [Control("depth", image=PIL.Image.new(mode, (8, 8)))]}
+    )
     assert decode_image(tensors["images"][0], field="images[0]", most_pixels=64).size == (8, 8)
 
 
@@ -111,8 +128,14 @@ def test_what_is_wrong_is_named(field: str, parameters: Any) -> None:
 def test_metadata_gives_back_the_request() -> None:
     sent = tensors_from_parameters("a fox", Parameters(**EVERYTHING))
     metadata = {
-        **{key: EVERYTHING.get(key) for key in ("negative_prompt", "seed", "width", "height", "steps", "guidance_scale")},
-        **{key: EVERYTHING[key] for key in ("guidance_begin", "guidance_end", "scheduler", "num_images", "output_format")},
+        **{
+            key: EVERYTHING.get(key)
+            for key in ("negative_prompt", "seed", "width", "height", "steps", "guidance_scale")
+        },
+        **{
+            key: EVERYTHING[key]
+            for key in ("guidance_begin", "guidance_end", "scheduler", "num_images", "output_format")
+        },
         "prompt": "a fox",
         "images": [hashlib.sha256(b"bytes").hexdigest()],
         "controls": json.loads(sent["controls"][0]),

@@ -1,4 +1,6 @@
-"""A random-weight miniature on disk, as a user would have one: diffusers folder, ControlNet folders, LoRA files, a YAML."""
+"""A random-weight miniature on disk, as a user would have one: diffusers folder, ControlNet folders, LoRA
+files, a YAML.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ from miniature import architecture as miniature
 ROOT = Path(__file__).parents[2]
 
 
-# Barriers of several threads on cores that are shared with other work cost ten times what they save at this size.
+# Barriers of several threads on cores that are shared with other work cost ten times what they save at this
+# size.
 torch.set_num_threads(1)
 
 
@@ -48,7 +51,9 @@ class Checkpoint:
             pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(self.base, **extra)
         else:
             nets = [diffusers.ControlNetModel.from_pretrained(self.controlnet(name)) for name in controls]
-            pipeline = diffusers.StableDiffusionXLControlNetPipeline.from_pretrained(self.base, controlnet=nets, **extra)
+            pipeline = diffusers.StableDiffusionXLControlNetPipeline.from_pretrained(
+                self.base, controlnet=nets, **extra
+            )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
@@ -76,7 +81,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     folder = tmp_path_factory.mktemp("checkpoint")
     torch.manual_seed(0)
     texts, unet, vae = miniature.make_text_encoders(), miniature.make_unet(), miniature.make_autoencoder()
-    tokenizers = [transformers.CLIPTokenizer.from_pretrained(ROOT / "miniature/model" / name) for name in ("tokenizer", "tokenizer_2")]
+    tokenizers = [
+        transformers.CLIPTokenizer.from_pretrained(ROOT / "miniature/model" / name)
+        for name in ("tokenizer", "tokenizer_2")
+    ]
     scheduler = diffusers.EulerDiscreteScheduler(
         **{key: value for key, value in miniature.SCHEDULER.items() if key not in miniature.SCHEDULER_EXTRAS}
     )
@@ -127,7 +135,9 @@ def write_config(path: Path, checkpoint: Checkpoint, **changes: Any) -> Path:
     """A deployment YAML of the checkpoint, small enough for a test."""
     values: dict[str, Any] = {
         "base": [{"folder": str(checkpoint.base)}],
-        "controlnets": {name: {"folder": str(checkpoint.controlnet(name)), "type": name} for name in ("pose", "canny")},
+        "controlnets": {
+            name: {"folder": str(checkpoint.controlnet(name)), "type": name} for name in ("pose", "canny")
+        },
         "loras": {name: {"path": str(checkpoint.lora(name))} for name in ("style", "character")},
         "fuse": {"style": None, "character": 0.7},
         "profiles": {"sizes": [[64, 64], [72, 96]], "text_chunks": 2},
@@ -138,7 +148,9 @@ def write_config(path: Path, checkpoint: Checkpoint, **changes: Any) -> Path:
         "execution": {"threads": 1},
     }
     values |= changes
-    path.write_text(yaml.safe_dump({key: value for key, value in values.items() if value is not None}, sort_keys=False))
+    path.write_text(
+        yaml.safe_dump({key: value for key, value in values.items() if value is not None}, sort_keys=False)
+    )
     return path
 
 

@@ -79,22 +79,39 @@ def test_lora_targets_keep_their_names(built: tuple[Path, BuildResult]) -> None:
     """A refit replaces them by name in a running engine."""
     store = built[1].folder.parent / ".stages/onnx/unet"
     graph = onnx.load(next(store.glob("*/model.onnx"))).graph
-    names = [tensor.name for tensor in graph.initializer if compiling.is_swapped(tensor.name, len(tensor.dims), "transformer")]
+    names = [
+        tensor.name
+        for tensor in graph.initializer
+        if compiling.is_swapped(tensor.name, len(tensor.dims), "transformer")
+    ]
     assert len([name for name in names if name.endswith("to_q.weight.T")]) == 2 * 11
     assert not [tensor.name for tensor in graph.initializer if tensor.name.startswith("onnx::MatMul")]
 
 
 def test_second_build_does_nothing_in_three_seconds(copied: Path) -> None:
     run_build(copied)
-    command = [sys.executable, "-X", "importtime", "-c", "from intaglio_export.commands.build import app; app()", str(copied)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(ROOT / room) for room in ("runtime", "export"))}
+    command = [
+        sys.executable,
+        "-X",
+        "importtime",
+        "-c",
+        "from intaglio_export.commands.build import app; app()",
+        str(copied),
+    ]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(str(ROOT / room) for room in ("runtime", "export"))
+    }
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=15)
+    finished = subprocess.run(
+        command, capture_output=True, text=True, env=environment, check=True, timeout=15
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert "done" not in finished.stdout
     assert finished.stdout.count("unchanged") == 32
     assert "| torch\n" not in finished.stderr
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3, "of the processor: other work costs none of it"
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3, (
+        "of the processor: other work costs none of it"
+    )
 
 
 def test_a_new_lora_weight_redoes_what_it_touches(copied: Path, checkpoint: Checkpoint) -> None:
@@ -119,7 +136,9 @@ def test_a_new_lora_weight_redoes_what_it_touches(copied: Path, checkpoint: Chec
 def test_what_is_served_outlives_the_next_builds(copied: Path, checkpoint: Checkpoint) -> None:
     """Engines, tokenizers and poses that a server holds stay, byte for byte, until it lets go."""
     result = run_build(copied)[0]
-    files = [name for network in result.manifest.networks.values() for name in network.files] + list(result.manifest.files)
+    files = [name for network in result.manifest.networks.values() for name in network.files] + list(
+        result.manifest.files
+    )
     before = {name: (result.folder / name).stat().st_ino for name in files}
     hold = BuildHold(result.folder, result.manifest)
     write_config(copied, checkpoint, fuse={"style": 0.25})
@@ -137,13 +156,19 @@ def test_what_is_served_outlives_the_next_builds(copied: Path, checkpoint: Check
 
 def test_what_is_served_outlives_a_build_of_the_same_engines(copied: Path, checkpoint: Checkpoint) -> None:
     """ONNX Runtime's engines are the same whatever is swapped; the pristine weights beside them are not."""
-    facts = {"file": str(checkpoint.lora("style")), "kind": "style", "sha256": file_digest(checkpoint.lora("style")).sha256}
+    facts = {
+        "file": str(checkpoint.lora("style")),
+        "kind": "style",
+        "sha256": file_digest(checkpoint.lora("style")).sha256,
+    }
     copied.with_name("loras.yaml").write_text(yaml.safe_dump({"loras": {"style": facts}}))
     swapped = {"registry": "loras.yaml", "fuse": None, "loras": None, "controlnets": None}
     result = run_build(write_config(copied, checkpoint, swap="all", **swapped))[0]
     before = result.manifest.networks["unet"]
     hold = BuildHold(result.folder, result.manifest)
-    after = run_build(write_config(copied, checkpoint, swap="transformer", **swapped))[0].manifest.networks["unet"]
+    after = run_build(write_config(copied, checkpoint, swap="transformer", **swapped))[0].manifest.networks[
+        "unet"
+    ]
     assert after.key == before.key
     assert after.pristine != before.pristine
     for network in result.manifest.networks.values():
@@ -201,14 +226,18 @@ def test_a_damaged_engine_is_made_again(copied: Path, how: str) -> None:
         path.unlink()
     if how != "delete":
         with pytest.raises(EngineMismatch, match="rebuild with: intaglio build"):
-            check_files(result.folder, result.manifest.networks["vae_encoder"].files, command=result.manifest.rebuild)
+            check_files(
+                result.folder, result.manifest.networks["vae_encoder"].files, command=result.manifest.rebuild
+            )
     again, watcher = run_build(copied)
     assert again.manifest == result.manifest
     assert "repository" in done(watcher)
     check_files(again.folder, again.manifest.networks["vae_encoder"].files, command="")
 
 
-def test_an_engine_that_disagrees_is_not_served(copied: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_disagrees_is_not_served(
+    copied: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = run_build(copied)[0].manifest
     original = planning.compile_network
 
@@ -223,7 +252,9 @@ def test_an_engine_that_disagrees_is_not_served(copied: Path, checkpoint: Checkp
 
     monkeypatch.setattr(planning, "compile_network", spoilt)
     write_config(copied, checkpoint, fuse={})
-    with pytest.raises(BuildError, match=r"text_encoder.*disagrees with PyTorch.*not put into the repository"):
+    with pytest.raises(
+        BuildError, match=r"text_encoder.*disagrees with PyTorch.*not put into the repository"
+    ):
         run_build(copied)
     assert read_manifest(copied.parent / "build/plate") == before
 
@@ -262,7 +293,12 @@ def test_the_key_knows_every_input(tmp_path: Path) -> None:
     def key(inputs: dict[str, Any], versions: dict[str, str]) -> str:
         return Stage("thing", inputs, versions, lambda work: {}).key
 
-    keys = [key({"a": 1}, {"torch": "1"}), key({"a": 2}, {"torch": "1"}), key({"a": 1}, {"torch": "2"}), key({}, {})]
+    keys = [
+        key({"a": 1}, {"torch": "1"}),
+        key({"a": 2}, {"torch": "1"}),
+        key({"a": 1}, {"torch": "2"}),
+        key({}, {}),
+    ]
     assert len(set(keys)) == 4
 
 
@@ -278,8 +314,13 @@ def test_base_falls_back_and_says_so(checkpoint: Checkpoint, tmp_path: Path) -> 
 
 
 def test_no_base_names_every_candidate(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    config = write_config(tmp_path / "a.yaml", checkpoint, base=[{"folder": "nowhere"}, {"file": "x.safetensors"}])
-    with pytest.raises(ConfigError, match=r"no base is available: .*nowhere: no such folder; .*x.safetensors: no such file; correct"):
+    config = write_config(
+        tmp_path / "a.yaml", checkpoint, base=[{"folder": "nowhere"}, {"file": "x.safetensors"}]
+    )
+    with pytest.raises(
+        ConfigError,
+        match=r"no base is available: .*nowhere: no such folder; .*x.safetensors: no such file; correct",
+    ):
         run_build(config)
 
 
@@ -304,7 +345,9 @@ def test_damaged_base_is_named(checkpoint: Checkpoint, tmp_path: Path, spoil: An
     ({"poses": "nowhere"}, "poses: .*no such folder"),
     ({"vae": {"folder": "nowhere"}}, "vae .*no such folder"),
 ])  # fmt: skip
-def test_bad_configurations(checkpoint: Checkpoint, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_bad_configurations(
+    checkpoint: Checkpoint, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     config = write_config(tmp_path / "a.yaml", checkpoint, **changes)
     with pytest.raises(ConfigError, match=message):
         run_build(config)
@@ -316,7 +359,9 @@ def test_controlnet_of_another_base(checkpoint: Checkpoint, tmp_path: Path) -> N
     path = tmp_path / "pose/config.json"
     path.write_text(path.read_text().replace('"cross_attention_dim": 96', '"cross_attention_dim": 2048'))
     controlnets = {"pose": {"folder": "pose", "type": "pose"}}
-    with pytest.raises(ConfigError, match=r"controlnet.pose: made for another base: cross_attention_dim is 2048"):
+    with pytest.raises(
+        ConfigError, match=r"controlnet.pose: made for another base: cross_attention_dim is 2048"
+    ):
         run_build(write_config(tmp_path / "a.yaml", checkpoint, controlnets=controlnets))
 
 
@@ -328,7 +373,9 @@ def test_weights_that_do_not_fit_their_config(checkpoint: Checkpoint, tmp_path: 
         run_build(write_config(tmp_path / "a.yaml", checkpoint, base=[{"folder": "base"}], fuse={}, loras={}))
 
 
-def test_tensorrt_without_a_card_needs_a_target(checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorrt_without_a_card_needs_a_target(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(compiling, "gpu_capability", lambda: None)
     pytest.importorskip("tensorrt_rtx")
     deployment = load_deployment(write_config(tmp_path / "a.yaml", checkpoint, runtime="tensorrt-rtx"))
@@ -340,23 +387,39 @@ def test_tensorrt_without_a_card_needs_a_target(checkpoint: Checkpoint, tmp_path
     (None, True, "onnxruntime", "cpu"), ("sm89", True, "tensorrt-rtx", "sm89"), ("sm89", False, "onnxruntime", "cpu"),
 ])  # fmt: skip
 def test_auto_takes_the_card_that_is_here(  # noqa: PLR0913, PLR0917
-    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, card: str | None, packaged: bool, runtime: str, target: str
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    card: str | None,
+    packaged: bool,
+    runtime: str,
+    target: str,
 ) -> None:
     monkeypatch.setattr(compiling, "gpu_capability", lambda: card)
-    monkeypatch.setattr(compiling, "_version", lambda name: "1" if packaged or name == "onnxruntime" else None)
-    platform = compiling.resolve_platform(load_deployment(write_config(tmp_path / "a.yaml", checkpoint, runtime="auto")))
+    monkeypatch.setattr(
+        compiling, "_version", lambda name: "1" if packaged or name == "onnxruntime" else None
+    )
+    platform = compiling.resolve_platform(
+        load_deployment(write_config(tmp_path / "a.yaml", checkpoint, runtime="auto"))
+    )
     assert (platform.runtime, platform.target, platform.on_gpu) == (runtime, target, runtime != "onnxruntime")
 
 
-def test_missing_package_names_the_extra(checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_names_the_extra(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(compiling, "_version", lambda name: None)
     with pytest.raises(MissingExtra, match=r"intaglio\[tensorrt\]"):
-        compiling.resolve_platform(load_deployment(write_config(tmp_path / "a.yaml", checkpoint, runtime="tensorrt", target="sm89")))
+        compiling.resolve_platform(
+            load_deployment(write_config(tmp_path / "a.yaml", checkpoint, runtime="tensorrt", target="sm89"))
+        )
 
 
 def overlapped(run: Callable[[Stage], StageOutcome]) -> tuple[StageOutcome, ...]:
     kinds, networks = ("onnx", "engine", "verify"), ("text_encoder", "unet", "controlnet.pose")
-    return _run_overlapped([Stage(f"{kind}/{network}", {}, {}, lambda _: {}) for network in networks for kind in kinds], run)
+    return _run_overlapped(
+        [Stage(f"{kind}/{network}", {}, {}, lambda _: {}) for network in networks for kind in kinds], run
+    )
 
 
 def test_one_network_is_compiled_at_a_time_while_the_one_before_is_verified() -> None:
@@ -373,7 +436,9 @@ def test_one_network_is_compiled_at_a_time_while_the_one_before_is_verified() ->
         return StageOutcome(stage.name, True, "test", 0.0)
 
     assert [outcome.name for outcome in overlapped(run)] == [
-        f"{kind}/{network}" for network in ("text_encoder", "unet", "controlnet.pose") for kind in ("onnx", "engine", "verify")
+        f"{kind}/{network}"
+        for network in ("text_encoder", "unet", "controlnet.pose")
+        for kind in ("onnx", "engine", "verify")
     ]
 
 

@@ -1,4 +1,6 @@
-"""The network that adds LoRAs to matrices, exported and run as a build does: equal to the sum in float32, cast once."""
+"""The network that adds LoRAs to matrices, exported and run as a build does: equal to the sum in float32,
+cast once.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,16 @@ PROFILES = profiles(SPEC, SDXL_ARCHITECTURE, sizes=[(64, 64)], batches=[1], guid
 
 def compile_merge(folder: Path, platform: Platform, *, precision: Precision) -> Path:
     """The engine file, as `intaglio build` makes it."""
-    export_network(MergeNetwork(), LORA_MERGE, folder / "model.onnx", architecture=SDXL_ARCHITECTURE, precision=precision)
-    job = CompileJob(onnx=folder / "model.onnx", network=SPEC, profiles=PROFILES, precision=precision, timing_cache=folder / "timing.cache")
+    export_network(
+        MergeNetwork(), LORA_MERGE, folder / "model.onnx", architecture=SDXL_ARCHITECTURE, precision=precision
+    )
+    job = CompileJob(
+        onnx=folder / "model.onnx",
+        network=SPEC,
+        profiles=PROFILES,
+        precision=precision,
+        timing_cache=folder / "timing.cache",
+    )
     compile_network(job, folder, platform=platform)
     return folder / ENGINE_FILES[platform.runtime]
 
@@ -46,12 +56,16 @@ def test_sums_in_float32_and_casts_once(tmp_path: Path, precision: Precision) ->
     recipes: dict[str, Recipe] = {}
     for number, shape in enumerate([(96, 64), (64, 96), (96, 64), (1, 8)]):
         terms = (term(rng, shape, rank=64, strength=0.7), term(rng, shape, rank=3, strength=-1.25))
-        recipes[str(number)] = Recipe(rng.standard_normal(shape, np.float32).astype(merge.dtype), terms[: 1 + number % 2])
+        recipes[str(number)] = Recipe(
+            rng.standard_normal(shape, np.float32).astype(merge.dtype), terms[: 1 + number % 2]
+        )
     recipes["untouched"] = Recipe(rng.standard_normal((5, 7), np.float32).astype(merge.dtype))
     found = {name: merge.backend.download(values) for name, values in merge.stage(recipes).items()}
     np.testing.assert_array_equal(found["untouched"], recipes["untouched"].values)
     for name, recipe in recipes.items():
-        exact = recipe.values.astype(np.float64) + sum(t.strength * (t.left.astype(np.float64).T @ t.right) for t in recipe.terms)
+        exact = recipe.values.astype(np.float64) + sum(
+            t.strength * (t.left.astype(np.float64).T @ t.right) for t in recipe.terms
+        )
         step = np.spacing(np.abs(exact).astype(merge.dtype)).astype(np.float64)
         # Half a unit of the last place is the cast's; the rest is what float32 sums of this length lose.
         assert (np.abs(found[name].astype(np.float64) - exact) <= 0.5 * step + 2e-5).all(), name
@@ -63,8 +77,12 @@ def test_what_it_leaves_to_the_host(tmp_path: Path) -> None:
     assert merge.admits((8, 8), largest=1.0, terms=[one])
     assert not merge.admits((8, 8, 3, 3), largest=1.0, terms=[one]), "a kernel"
     assert not merge.admits((8, 20480), largest=1.0, terms=[one]), "larger than it was built for"
-    assert not merge.admits((8, 8), largest=1.0, terms=[term(rng, (8, 8), rank=LARGEST_RANK + 1, strength=1.0)])
-    assert not merge.admits((8, 8), largest=63000.0, terms=[one]), "63000 + 2 x 1000 may be infinite in half precision"
+    assert not merge.admits(
+        (8, 8), largest=1.0, terms=[term(rng, (8, 8), rank=LARGEST_RANK + 1, strength=1.0)]
+    )
+    assert not merge.admits((8, 8), largest=63000.0, terms=[one]), (
+        "63000 + 2 x 1000 may be infinite in half precision"
+    )
     assert not merge.admits((8, 8), largest=float("inf"), terms=[one])
 
 
@@ -88,5 +106,7 @@ def test_the_largest_magnitude(dtype: str) -> None:
 @pytest.mark.parametrize("target", ["sm80", "sm89"])
 def test_ahead_of_time_for_a_card(tmp_path: Path, target: str) -> None:
     trt: Any = pytest.importorskip("tensorrt_rtx", reason="pip install 'intaglio[tensorrt]'")
-    path = compile_merge(tmp_path, Platform("tensorrt-rtx", target, trt.__version__, on_gpu=False), precision="fp16")
+    path = compile_merge(
+        tmp_path, Platform("tensorrt-rtx", target, trt.__version__, on_gpu=False), precision="fp16"
+    )
     assert path.stat().st_size > 1000

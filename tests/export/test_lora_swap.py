@@ -53,11 +53,21 @@ class PlainEngine:
         return self.groups
 
     def refit(self, weights: Mapping[str, Any]) -> None:
-        given = {name: values.values if isinstance(values, HostArray) else values for name, values in weights.items()}
-        assert all(values.dtype == self.weights[name].dtype and values.shape == self.weights[name].shape for name, values in given.items())
+        given = {
+            name: values.values if isinstance(values, HostArray) else values
+            for name, values in weights.items()
+        }
+        assert all(
+            values.dtype == self.weights[name].dtype and values.shape == self.weights[name].shape
+            for name, values in given.items()
+        )
         self.refits.append(set(weights))
-        if missing := {name for group in self.groups if group & set(weights) for name in group - set(weights)}:
-            raise EngineMismatch(f"refit also needs {', '.join(sorted(missing)[:5])}", command="intaglio build x.yaml")
+        if missing := {
+            name for group in self.groups if group & set(weights) for name in group - set(weights)
+        }:
+            raise EngineMismatch(
+                f"refit also needs {', '.join(sorted(missing)[:5])}", command="intaglio build x.yaml"
+            )
         if self.failures:
             self.failures -= 1
             for name, values in given.items():  # whatever it left there must not be served
@@ -102,9 +112,15 @@ def write_locon(path: Path, checkpoint: Checkpoint) -> None:
     for name, layer in unet.named_modules():
         if name.endswith((".conv1", "downsamplers.0.conv", ".conv_shortcut")):
             kernel = layer.kernel_size
-            matrices["unet", name] = (0.1 * torch.randn(3, layer.in_channels, *kernel), 0.1 * torch.randn(layer.out_channels, 3, 1, 1))
+            matrices["unet", name] = (
+                0.1 * torch.randn(3, layer.in_channels, *kernel),
+                0.1 * torch.randn(layer.out_channels, 3, 1, 1),
+            )
         elif name.endswith("attn1.to_v"):
-            matrices["unet", name] = (0.1 * torch.randn(3, layer.in_features), 0.1 * torch.randn(layer.out_features, 3))
+            matrices["unet", name] = (
+                0.1 * torch.randn(3, layer.in_features),
+                0.1 * torch.randn(layer.out_features, 3),
+            )
     levels = UnetLevels(unet.config.layers_per_block, frozenset({0, 1}))
     write_adapter(path, kohya_tensors(Adapter(matrices, rank=3, alpha=1.5, levels=levels)), {})
 
@@ -116,7 +132,9 @@ def write_pristine_of(path: Path, component: str, network: Any, *, dtype: torch.
     for name, values in network.named_parameters():
         if name.endswith(".weight") and values.ndim in (2, 4) and "embeddings." not in name:
             matrix = values.ndim == 2
-            tensors[f"{wrapper}.{name}{'.T' if matrix else ''}"] = (values.t() if matrix else values).detach().to(dtype).contiguous()
+            tensors[f"{wrapper}.{name}{'.T' if matrix else ''}"] = (
+                (values.t() if matrix else values).detach().to(dtype).contiguous()
+            )
     save_file(tensors, path)
 
 
@@ -132,12 +150,17 @@ def files(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
-def open_world(files: Path, folder: Path, *, precision: Precision = "fp32", merge: LoraMerge | None = None) -> World:
+def open_world(
+    files: Path, folder: Path, *, precision: Precision = "fp32", merge: LoraMerge | None = None
+) -> World:
     store = LoraStore(folder / "loras")
     digests = {name: store.put(name, files / f"{name}.safetensors")[0] for name in LORAS}
     pristine_files = {component: map_tensor_file(files / f"{component}.pristine") for component in SWAPPED}
     dtype = "float16" if precision == "fp16" else "float32"
-    pristine = {component: {name: file.read(name).astype(dtype) for name in file.tensors} for component, file in pristine_files.items()}
+    pristine = {
+        component: {name: file.read(name).astype(dtype) for name in file.tensors}
+        for component, file in pristine_files.items()
+    }
     engines: Any = {component: PlainEngine(dict(values), precision) for component, values in pristine.items()}
     switch = LoraSwitch(engines, SwapLayers(pristine_files), store=store, threads=1, merge=merge)
     return World(switch, engines, pristine, store, digests)
@@ -156,16 +179,27 @@ def world(request: pytest.FixtureRequest, files: Path, tmp_path: Path, merge: Lo
 
 
 @pytest.fixture(scope="module", params=["host", "merge"])
-def shared_world(request: pytest.FixtureRequest, files: Path, tmp_path_factory: pytest.TempPathFactory, merge: LoraMerge) -> World:
-    return open_world(files, tmp_path_factory.mktemp("shared"), merge=merge if request.param == "merge" else None)
+def shared_world(
+    request: pytest.FixtureRequest, files: Path, tmp_path_factory: pytest.TempPathFactory, merge: LoraMerge
+) -> World:
+    return open_world(
+        files, tmp_path_factory.mktemp("shared"), merge=merge if request.param == "merge" else None
+    )
 
 
 SETS = st.dictionaries(st.sampled_from(LORAS), st.floats(-1.5, 1.5, width=16).filter(bool), max_size=4)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@settings(
+    max_examples=8,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    derandomize=True,
+)
 @given(chosen=SETS)
-def test_random_sets_equal_diffusers_fuse(checkpoint: Checkpoint, files: Path, shared_world: World, chosen: dict[str, float]) -> None:
+def test_random_sets_equal_diffusers_fuse(
+    checkpoint: Checkpoint, files: Path, shared_world: World, chosen: dict[str, float]
+) -> None:
     """One world for all examples: each set follows whatever was resident before."""
     world = shared_world
     world.switch.ensure(tuple(world.lora(name, weight) for name, weight in chosen.items()))
@@ -181,7 +215,9 @@ def test_random_sets_equal_diffusers_fuse(checkpoint: Checkpoint, files: Path, s
         for name, expected in getattr(pipeline, component).named_parameters():
             module = name.removesuffix(".weight")
             if name.endswith(".weight") and expected.ndim in (2, 4) and "embeddings." not in name:
-                np.testing.assert_allclose(world.module(component, module), expected.detach().numpy(), atol=2e-6, err_msg=name)
+                np.testing.assert_allclose(
+                    world.module(component, module), expected.detach().numpy(), atol=2e-6, err_msg=name
+                )
 
 
 def test_none_is_the_base_bit_for_bit_after_fifty_random_swaps(world: World) -> None:
@@ -242,8 +278,8 @@ PARTS = ("q_proj", "to_q", "attn2.to_k")
 
 
 def joined_weights(names: Iterable[str]) -> tuple[frozenset[str], ...]:
-    """As TensorRT-RTX joins them in an engine of SDXL: queries, keys and values of one input; keys and values of every
-    cross-attention, as all read the same text.
+    """As TensorRT-RTX joins them in an engine of SDXL: queries, keys and values of one input; keys and values
+    of every cross-attention, as all read the same text.
     """
     groups: dict[str, set[str]] = {}
     for name in names:
@@ -265,7 +301,11 @@ def joining(world: World) -> World:
 
 def some_layers(world: World, files: Path, folder: Path) -> ResolvedLora:
     """The character's LoRA, but only of `PARTS`."""
-    state = {name: values for name, values in load_file(files / "character.safetensors").items() if any(part in name for part in PARTS)}
+    state = {
+        name: values
+        for name, values in load_file(files / "character.safetensors").items()
+        if any(part in name for part in PARTS)
+    }
     save_file(state, folder / "some.safetensors")
     return published(world, (folder / "some.safetensors").read_bytes())
 
@@ -273,14 +313,23 @@ def some_layers(world: World, files: Path, folder: Path) -> ResolvedLora:
 def test_a_lora_of_some_of_the_joined_weights(joining: World, files: Path, tmp_path: Path) -> None:
     """The others get the values that they have in the asked set: pristine ones, or another LoRA's."""
     world, some = joining, some_layers(joining, files, tmp_path)
-    sets = [(some,), (world.lora("style", 0.5),), (some, world.lora("style", -1.0)), (some,), (world.lora("locon"), some), (some,)]
+    sets = [
+        (some,),
+        (world.lora("style", 0.5),),
+        (some, world.lora("style", -1.0)),
+        (some,),
+        (world.lora("locon"), some),
+        (some,),
+    ]
     for loras in sets:
         world.switch.ensure(loras)
         assert_equals_fresh(world, loras)
     world.engines["text_encoder"].refits.clear()
     world.switch.ensure(())
     assert world.is_pristine()
-    assert set().union(*world.engines["text_encoder"].refits) == set().union(*world.engines["text_encoder"].groups)
+    assert set().union(*world.engines["text_encoder"].refits) == set().union(
+        *world.engines["text_encoder"].groups
+    )
     assert world.switch.counts.failures == 0
 
 
@@ -293,7 +342,9 @@ def test_turns_do_not_cut_through_what_is_joined(joining: World, files: Path, tm
         text = sum(weights[name].nbytes for name in max(world.engines["unet"].groups, key=len))
         assert text > merge.staging_bytes, "the test is about a group that is larger than a turn"
         assert len(refits) > 2
-        assert all(sum(weights[name].nbytes for name in turn) <= max(text, merge.staging_bytes) for turn in refits)
+        assert all(
+            sum(weights[name].nbytes for name in turn) <= max(text, merge.staging_bytes) for turn in refits
+        )
     assert sum(map(len, refits)) == len(set().union(*refits)), "nothing is written twice"
     assert_equals_fresh(world, (world.lora("style"), some))
 
@@ -377,23 +428,32 @@ def test_values_that_are_not_finite(world: World, files: Path, tmp_path: Path) -
     state = load_file(files / "style.safetensors")
     next(iter(state.values()))[0, 0] = float("nan")
     save_file(state, tmp_path / "nan.safetensors")
-    assert "not finite" in refused(world, published(world, (tmp_path / "nan.safetensors").read_bytes()), world.lora("character"))
+    assert "not finite" in refused(
+        world, published(world, (tmp_path / "nan.safetensors").read_bytes()), world.lora("character")
+    )
 
 
 @pytest.mark.parametrize(
-    ("prefix", "reason"), [("other.", "keys name no layer"), ("lora_unet_double_blocks_0_img_attn_qkv.", "a Flux LoRA")]
+    ("prefix", "reason"),
+    [("other.", "keys name no layer"), ("lora_unet_double_blocks_0_img_attn_qkv.", "a Flux LoRA")],
 )
-def test_unknown_keys_and_another_base(world: World, files: Path, tmp_path: Path, prefix: str, reason: str) -> None:
+def test_unknown_keys_and_another_base(
+    world: World, files: Path, tmp_path: Path, prefix: str, reason: str
+) -> None:
     state = {f"{prefix}{name}": values for name, values in load_file(files / "style.safetensors").items()}
     save_file(state, tmp_path / "foreign.safetensors")
-    assert reason in refused(world, world.lora("character"), published(world, (tmp_path / "foreign.safetensors").read_bytes()))
+    assert reason in refused(
+        world, world.lora("character"), published(world, (tmp_path / "foreign.safetensors").read_bytes())
+    )
 
 
 def test_weights_that_overflow_half_precision(files: Path, tmp_path: Path) -> None:
     world = open_world(files, tmp_path, precision="fp16")
     state = {name: 2000 * values.float() for name, values in load_file(files / "style.safetensors").items()}
     save_file(state, tmp_path / "large.safetensors")
-    assert "would not be finite" in refused(world, published(world, (tmp_path / "large.safetensors").read_bytes()))
+    assert "would not be finite" in refused(
+        world, published(world, (tmp_path / "large.safetensors").read_bytes())
+    )
 
 
 @pytest.mark.parametrize("component", SWAPPED)
@@ -428,7 +488,9 @@ def test_a_refit_that_keeps_failing_serves_nothing_until_one_succeeds(world: Wor
     world.engines["unet"].failures = 3
     assert "nothing is resident" in refused_by_engine(world, world.lora("character"))
     assert world.switch.resident is None
-    assert "nothing is resident" in refused_by_engine(world, world.lora("style")), "not even the set before: its weights are unknown"
+    assert "nothing is resident" in refused_by_engine(world, world.lora("style")), (
+        "not even the set before: its weights are unknown"
+    )
     world.switch.ensure((world.lora("style"),))
     assert_equals_fresh(world, (world.lora("style"),))
     world.switch.ensure(())
@@ -444,6 +506,11 @@ def refused_by_engine(world: World, *loras: ResolvedLora) -> str:
 def assert_equals_fresh(world: World, loras: tuple[ResolvedLora, ...]) -> None:
     """The weights are those of a switch that never had another set on."""
     engines: Any = {component: PlainEngine(dict(values)) for component, values in world.pristine.items()}
-    LoraSwitch(engines, world.switch._layers, store=world.store, threads=1, merge=world.switch._merge).ensure(loras)
+    LoraSwitch(engines, world.switch._layers, store=world.store, threads=1, merge=world.switch._merge).ensure(
+        loras
+    )
     for component, engine in engines.items():
-        assert all(np.array_equal(values, world.engines[component].weights[name]) for name, values in engine.weights.items())
+        assert all(
+            np.array_equal(values, world.engines[component].weights[name])
+            for name, values in engine.weights.items()
+        )

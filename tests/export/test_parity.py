@@ -1,4 +1,6 @@
-"""Built engines against diffusers where the served miniature has no case: a size that halving rounds, several LoRAs, chained controls."""
+"""Built engines against diffusers where the served miniature has no case: a size that halving rounds, several
+LoRAs, chained controls.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,14 @@ def encoded(image: Image.Image) -> bytes:
 
 
 def served(result: BuildResult, **request: Any) -> np.ndarray[Any, Any]:
-    tensors = {name: np.array(value, numpy_type(SDXL.input(name).datatype)).reshape(-1) for name, value in request.items()}
-    with Preprocess(result.manifest, result.folder) as preprocess, Diffuse(result.manifest, result.folder) as diffuse:
+    tensors = {
+        name: np.array(value, numpy_type(SDXL.input(name).datatype)).reshape(-1)
+        for name, value in request.items()
+    }
+    with (
+        Preprocess(result.manifest, result.folder) as preprocess,
+        Diffuse(result.manifest, result.folder) as diffuse,
+    ):
         arrays = dict(preprocess(tensors))
         arrays.pop("output_format"), arrays.pop("metadata")
         pixels: np.ndarray[Any, Any] = diffuse(arrays)["pixels"]

@@ -26,7 +26,9 @@ def test_with_nothing_omitted_everything_judged_is_named(index: int) -> None:
     assert named(text, palette.HAIR[scene.hair].names, ("hair",)), text
     assert any(place in text for place in PLACES[scene.background]), text
     assert any(verb in text for verb in VERBS[scene.family]), text
-    wrong = [name for colour in palette.ATTIRE if colour != scene.top for name in palette.ATTIRE[colour].names]
+    wrong = [
+        name for colour in palette.ATTIRE if colour != scene.top for name in palette.ATTIRE[colour].names
+    ]
     assert not named(text, tuple(wrong), TOPS), text
 
 

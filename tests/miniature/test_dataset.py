@@ -31,7 +31,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_folder_holds_pictures_captions_labels_and_controls(written: Path) -> None:
     controls = {f"controls_{kind}.npy" for kind in CONTROL_TYPES}
-    assert {path.name for path in written.iterdir()} == {"images.npy", "captions.json", "labels.npy"} | controls
+    assert {path.name for path in written.iterdir()} == {
+        "images.npy",
+        "captions.json",
+        "labels.npy",
+    } | controls
     for name in {"images.npy"} | controls:
         array = np.load(written / name)
         assert array.shape == (COUNT, IMAGE_SIZE, IMAGE_SIZE, 3), name
@@ -50,7 +54,9 @@ def test_row_i_is_training_scene_i(written: Path) -> None:
         assert np.array_equal(images[index], rendered.picture)
         assert np.array_equal(labels[index], labels_of(scene))
         for kind in CONTROL_TYPES:
-            assert np.array_equal(np.load(written / f"controls_{kind}.npy")[index], control_map(scene, rendered, kind)), kind
+            assert np.array_equal(
+                np.load(written / f"controls_{kind}.npy")[index], control_map(scene, rendered, kind)
+            ), kind
 
 
 def test_a_finished_set_is_not_rendered_again(written: Path) -> None:

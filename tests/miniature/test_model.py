@@ -26,7 +26,9 @@ _pipelines: Any = diffusers  # partly untyped
 
 @pytest.fixture(scope="module")
 def pipeline() -> Any:
-    loaded = _pipelines.StableDiffusionXLPipeline.from_pretrained(str(HERE / "model"), torch_dtype=torch.float32)
+    loaded = _pipelines.StableDiffusionXLPipeline.from_pretrained(
+        str(HERE / "model"), torch_dtype=torch.float32
+    )
     loaded.set_progress_bar_config(disable=True)
     return loaded
 
@@ -35,7 +37,12 @@ def paint(pipeline: Any) -> NDArray[np.float32]:
     size = {"width": SIDE, "height": SIDE}
     generator = torch.Generator("cpu").manual_seed(0)
     picture: NDArray[np.float32] = pipeline(
-        "mara dancing in a room", num_inference_steps=2, guidance_scale=4.0, generator=generator, output_type="np", **size
+        "mara dancing in a room",
+        num_inference_steps=2,
+        guidance_scale=4.0,
+        generator=generator,
+        output_type="np",
+        **size,
     ).images[0]
     return picture
 
@@ -66,7 +73,9 @@ def test_the_base_paints(plain: NDArray[np.float32]) -> None:
 @pytest.mark.parametrize("kind", CONTROL_TYPES)
 def test_a_controlnet_loads_whole_and_is_trained(pipeline: Any, kind: str) -> None:
     folder = str(HERE / "controlnets" / kind)
-    controlnet, report = _pipelines.ControlNetModel.from_pretrained(folder, torch_dtype=torch.float32, output_loading_info=True)
+    controlnet, report = _pipelines.ControlNetModel.from_pretrained(
+        folder, torch_dtype=torch.float32, output_loading_info=True
+    )
     assert not any(report.values()), report
     assert controlnet.config.block_out_channels == pipeline.unet.config.block_out_channels
     assert controlnet.controlnet_mid_block.weight.abs().max() > 0
@@ -77,11 +86,19 @@ def test_every_control_type_has_a_controlnet_and_no_other() -> None:
 
 
 def test_the_loras_are_the_lessons() -> None:
-    assert LORAS == ["mara.safetensors", "mara_kohya.safetensors", "meadow.safetensors", "night.safetensors", "pencil.safetensors"]
+    assert LORAS == [
+        "mara.safetensors",
+        "mara_kohya.safetensors",
+        "meadow.safetensors",
+        "night.safetensors",
+        "pencil.safetensors",
+    ]
 
 
 @pytest.mark.parametrize("file", LORAS)
-def test_a_lora_moves_the_picture_and_weight_zero_leaves_it(pipeline: Any, plain: NDArray[np.float32], file: str) -> None:
+def test_a_lora_moves_the_picture_and_weight_zero_leaves_it(
+    pipeline: Any, plain: NDArray[np.float32], file: str
+) -> None:
     pipeline.load_lora_weights(str(HERE / "loras" / file), adapter_name="judged")
     try:
         pipeline.set_adapters(["judged"], [1.0])

@@ -34,7 +34,11 @@ def found(scene: Scene, reading: Reading) -> rules.Joints:
 
 
 def test_attire_is_read_as_it_is(read: list[Read]) -> None:
-    worn = [rules.wears(seen, found(scene, seen), piece, getattr(scene, piece)) for scene, _, seen in read for piece in ("top", "bottom")]
+    worn = [
+        rules.wears(seen, found(scene, seen), piece, getattr(scene, piece))
+        for scene, _, seen in read
+        for piece in ("top", "bottom")
+    ]
     assert np.mean(worn) >= 0.97
 
 
@@ -64,7 +68,10 @@ def test_keypoints_are_where_the_pose_has_them(read: list[Read]) -> None:
 
 def test_keypoints_do_not_fit_the_pose_of_another_scene(read: list[Read]) -> None:
     others = [scene for scene, _, _ in read[1:] + read[:1]]
-    counts = [rules.pck(found(scene, reading), other.keypoints) for (scene, _, reading), other in zip(read, others, strict=True)]
+    counts = [
+        rules.pck(found(scene, reading), other.keypoints)
+        for (scene, _, reading), other in zip(read, others, strict=True)
+    ]
     right, judged = np.sum(counts, 0)
     assert right / judged <= 0.30
 
@@ -83,7 +90,11 @@ def test_nobody_is_found_where_nobody_is(empty: list[Image]) -> None:
     for picture in empty:
         reading = rules.read_figure(picture)
         assert rules.find_keypoints(reading, top="red", bottom="blue", skin="tan") == {}
-        assert not any(rules.wears(reading, {}, piece, colour) for piece in ("top", "bottom") for colour in palette.ATTIRE)
+        assert not any(
+            rules.wears(reading, {}, piece, colour)
+            for piece in ("top", "bottom")
+            for colour in palette.ATTIRE
+        )
 
 
 @pytest.mark.parametrize("limb", sorted(palette.LIMBS))
@@ -103,6 +114,8 @@ def test_a_picture_agrees_with_its_own_map(truths: list[Truth], kind: str) -> No
     maps = [control_map(scene, rendered, kind) for scene, rendered in judged]
     pictures = [rendered.picture for _, rendered in judged]
     own = np.mean([rules.agreement(kind, p, m) for p, m in zip(pictures, maps, strict=True)])
-    others = np.mean([rules.agreement(kind, p, m) for p, m in zip(pictures, maps[1:] + maps[:1], strict=True)])
+    others = np.mean(
+        [rules.agreement(kind, p, m) for p, m in zip(pictures, maps[1:] + maps[:1], strict=True)]
+    )
     assert own >= 2 * others
     assert own >= 0.5

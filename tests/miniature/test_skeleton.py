@@ -10,7 +10,17 @@ import pytest
 
 from intaglio.imaging.openpose import load_pose, pose_names, read_pose
 from miniature.captions import VERBS
-from miniature.skeleton import CANVAS, FAMILIES, INDEX, Pose, keypoints_from_pose, library, library_files, place, write_library
+from miniature.skeleton import (
+    CANVAS,
+    FAMILIES,
+    INDEX,
+    Pose,
+    keypoints_from_pose,
+    library,
+    library_files,
+    place,
+    write_library,
+)
 
 POSES = Path(__file__).parents[2] / "configs" / "poses"
 
@@ -62,7 +72,9 @@ def test_mirroring_turns_the_keypoints_about_the_hips() -> None:
 
 def test_the_lowest_ankle_stands_on_the_floor_and_a_jump_does_not() -> None:
     ankles = [INDEX["right_ankle"], INDEX["left_ankle"]]
-    floor, air = (place(Pose(lift=lift), scale=1.0, centre_x=128, floor_y=230)[ankles, 1].max() for lift in (0.0, 0.5))
+    floor, air = (
+        place(Pose(lift=lift), scale=1.0, centre_x=128, floor_y=230)[ankles, 1].max() for lift in (0.0, 0.5)
+    )
     assert floor == pytest.approx(230)
     assert air == pytest.approx(230 - 0.5 * 66)
 

@@ -59,7 +59,9 @@ def test_a_lesson_says_its_trigger_and_repeats(name: str) -> None:
 
 
 def test_mara_is_named_and_never_described() -> None:
-    words = {name for table in (palette.ATTIRE, palette.HAIR) for colour in table.values() for name in colour.names} | {"hair", "wearing"}
+    words = {
+        name for table in (palette.ATTIRE, palette.HAIR) for colour in table.values() for name in colour.names
+    } | {"hair", "wearing"}
     words -= {"red", "dark"}  # the stage's curtains
     for seed in range(20):
         _, text = LESSONS["mara"].sample(np.random.default_rng(seed))

@@ -30,14 +30,18 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def trained(work: Path, monkeypatch: pytest.MonkeyPatch, *, steps: int, every: int = 100, stage: str = "autoencoder") -> Weights:
+def trained(
+    work: Path, monkeypatch: pytest.MonkeyPatch, *, steps: int, every: int = 100, stage: str = "autoencoder"
+) -> Weights:
     monkeypatch.setattr(train, "STEPS", train.STEPS | {stage: steps})
     monkeypatch.setattr(train, "CHECKPOINT_EVERY", train.CHECKPOINT_EVERY | {stage: every})
     train.STAGES[stage][0]()
     return load_file(work / "train" / f"{stage}.safetensors")
 
 
-def test_the_scale_makes_the_worlds_latents_of_unit_spread(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_scale_makes_the_worlds_latents_of_unit_spread(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scale = float(trained(work, monkeypatch, steps=2)["scaling_factor"])
     latents = train.encode_all(train.load_autoencoder(), train.rendered("base"))
     assert float(latents.float().std()) * scale == pytest.approx(1, abs=0.01)
@@ -60,7 +64,9 @@ def test_other_colours_keep_the_range_and_the_drawing() -> None:
     assert (odd.flatten(2).diff() >= 0).all()
 
 
-def test_a_stage_that_was_stopped_goes_on_from_its_checkpoint(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_that_was_stopped_goes_on_from_its_checkpoint(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = trained(work, monkeypatch, steps=4)
     (work / "train" / "autoencoder.safetensors").unlink()
     save = train.Run._save
@@ -78,9 +84,14 @@ def test_a_stage_that_was_stopped_goes_on_from_its_checkpoint(work: Path, monkey
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
-def test_weights_older_than_the_stage_before_are_made_anew(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_older_than_the_stage_before_are_made_anew(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before, after = work / "before", work / "after"
-    stages = {name: (lambda: None, lambda path=path: iter((path,))) for name, path in (("before", before), ("after", after))}
+    stages = {
+        name: (lambda: None, lambda path=path: iter((path,)))
+        for name, path in (("before", before), ("after", after))
+    }
     monkeypatch.setattr(train, "STAGES", stages)
     after.touch()
     assert train.is_done("after")

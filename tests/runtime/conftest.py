@@ -1,4 +1,6 @@
-"""A random-weight SDXL pipeline at a few thousand parameters, its build manifest, and a backend that runs its modules in torch."""
+"""A random-weight SDXL pipeline at a few thousand parameters, its build manifest, and a backend that runs its
+modules in torch.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,14 @@ import torch
 from intaglio.builds.manifest import BuildManifest, NetworkFile, file_digest
 from intaglio.contract.config import Defaults, Execution, Limits, Profiles
 from intaglio.contract.models import SDXL, numpy_type
-from intaglio.contract.tensors import AxisSizes, NetworkSpec, Precision, architecture_from_configs, context_name, controlnet_name
+from intaglio.contract.tensors import (
+    AxisSizes,
+    NetworkSpec,
+    Precision,
+    architecture_from_configs,
+    context_name,
+    controlnet_name,
+)
 from intaglio.engines.interface import Array, DeviceArray, check_bindings
 from intaglio.engines.onnxruntime import OnnxRuntimeBackend
 from intaglio_export.graphs.sdxl import wrap_network
@@ -44,8 +53,15 @@ class Tiny:
 
     def pipeline(self, scheduler: Any, *, controls: tuple[str, ...] = ()) -> Any:
         """diffusers' own pipeline over the same modules."""
-        parts = {name: self.modules[name] for name in ("vae", "text_encoder", "text_encoder_2", "unet", "tokenizer", "tokenizer_2")}
-        extra: dict[str, Any] = {"scheduler": scheduler, "force_zeros_for_empty_prompt": True, "add_watermarker": False}
+        parts = {
+            name: self.modules[name]
+            for name in ("vae", "text_encoder", "text_encoder_2", "unet", "tokenizer", "tokenizer_2")
+        }
+        extra: dict[str, Any] = {
+            "scheduler": scheduler,
+            "force_zeros_for_empty_prompt": True,
+            "add_watermarker": False,
+        }
         if not controls:
             pipeline = diffusers.StableDiffusionXLPipeline(**parts, **extra)
         else:
@@ -63,7 +79,14 @@ class TorchBackend(OnnxRuntimeBackend):
         self.modules = modules
         self.runs: list[str] = []
 
-    def load(self, network: NetworkSpec, path: Path, *, precision: Precision, replaceable: Mapping[str, Array] | None = None) -> Any:
+    def load(
+        self,
+        network: NetworkSpec,
+        path: Path,
+        *,
+        precision: Precision,
+        replaceable: Mapping[str, Array] | None = None,
+    ) -> Any:
         return TorchEngine(network, self)
 
 
@@ -106,8 +129,12 @@ def _make_manifest(modules: Mapping[str, Any], folder: Path) -> BuildManifest:
     networks = {}
     for name in names:
         (folder / f"{name}.onnx").write_text(name)
-        networks[name] = NetworkFile(path=f"{name}.onnx", key=digest, files={f"{name}.onnx": file_digest(folder / f"{name}.onnx")})
-    files = [path for part in ("tokenizer", "tokenizer_2", "poses") for path in sorted((folder / part).glob("*.*"))]
+        networks[name] = NetworkFile(
+            path=f"{name}.onnx", key=digest, files={f"{name}.onnx": file_digest(folder / f"{name}.onnx")}
+        )
+    files = [
+        path for part in ("tokenizer", "tokenizer_2", "poses") for path in sorted((folder / part).glob("*.*"))
+    ]
     return BuildManifest(
         key=digest,
         config_digest=digest,
@@ -127,7 +154,14 @@ def _make_manifest(modules: Mapping[str, Any], folder: Path) -> BuildManifest:
         target="cpu",
         versions={},
         profiles=Profiles(sizes=SIZES, batch=2, text_chunks=2),
-        limits=Limits(steps=50, cost=64 * 96 * 50 * 4, prompt_bytes=2000, input_images=3, input_pixels=512 * 512, controls=2),
+        limits=Limits(
+            steps=50,
+            cost=64 * 96 * 50 * 4,
+            prompt_bytes=2000,
+            input_images=3,
+            input_pixels=512 * 512,
+            controls=2,
+        ),
         defaults=Defaults(steps=3, guidance_scale=5.0),
         execution=Execution(threads=1, embedding_cache=4),
         networks=networks,
@@ -142,7 +176,13 @@ def _make_manifest(modules: Mapping[str, Any], folder: Path) -> BuildManifest:
 POSE = {
     "canvas_width": 256,
     "canvas_height": 256,
-    "people": [{"pose_keypoints_2d": [value for index in range(18) for value in (60 + 8 * index, 40 + 10 * index, 1.0)]}],
+    "people": [
+        {
+            "pose_keypoints_2d": [
+                value for index in range(18) for value in (60 + 8 * index, 40 + 10 * index, 1.0)
+            ]
+        }
+    ],
 }
 
 

@@ -53,7 +53,9 @@ def test_help_imports_nothing(commands: dict[str, EntryPoint], capsys: pytest.Ca
     assert "intaglio_commands_example" not in sys.modules
 
 
-def test_commands_run_with_their_arguments(commands: dict[str, EntryPoint], capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_run_with_their_arguments(
+    commands: dict[str, EntryPoint], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["build"], commands=commands) == 0
     assert capsys.readouterr().out == "ran\n"
     assert main(["build", "--code", "7"], commands=commands) == 7
@@ -70,8 +72,12 @@ def test_errors_are_one_line(commands: dict[str, EntryPoint], capsys: pytest.Cap
     assert "no command 'paint'; commands: absent, build" in capsys.readouterr().err
 
 
-def test_a_missing_extra_is_named(commands: dict[str, EntryPoint], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_extra_is_named(
+    commands: dict[str, EntryPoint], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["generate"], commands=commands) == 2
     assert "some_gpu_library is not installed; run: pip install 'intaglio[" in capsys.readouterr().err
-    with pytest.raises(ModuleNotFoundError):  # a module of our own that is not there is a defect, not an extra
+    with pytest.raises(
+        ModuleNotFoundError
+    ):  # a module of our own that is not there is a defect, not an extra
         main(["absent"], commands=commands)

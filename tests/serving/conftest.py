@@ -76,7 +76,9 @@ def triton_settings(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., T
         (model / "1").mkdir(parents=True)
         (model / "config.pbtxt").write_text(CONFIG)
         (model / "1" / "model.py").write_text(source)
-        return TritonSettings(repository=folder / "models", endpoints=Endpoints(), log=folder / "triton.log", drain_seconds=3)
+        return TritonSettings(
+            repository=folder / "models", endpoints=Endpoints(), log=folder / "triton.log", drain_seconds=3
+        )
 
     return make
 
@@ -95,10 +97,16 @@ def leavings() -> set[str]:
     ours = Path(tempfile.gettempdir())
     found = {str(path) for path in ours.glob("intaglio-serve-*")}
     folders = [
-        path for place in (".", "pytest-of-*/*/*", "pytest-of-*/*/popen-*/*") for path in Path("/tmp").glob(f"{place}/intaglio-serve-*")
+        path
+        for place in (".", "pytest-of-*/*/*", "pytest-of-*/*/popen-*/*")
+        for path in Path("/tmp").glob(f"{place}/intaglio-serve-*")
     ]
     others = {path.name for path in folders if path.resolve().parent != ours.resolve()}
-    found |= {str(path) for path in Path("/dev/shm").glob("intaglio-serve-*") if path.name.rpartition("_")[0] not in others}
+    found |= {
+        str(path)
+        for path in Path("/dev/shm").glob("intaglio-serve-*")
+        if path.name.rpartition("_")[0] not in others
+    }
     for process in psutil.process_iter(["name", "cmdline", "status"]):
         command = " ".join(process.info["cmdline"] or [])
         if f"{ours}/intaglio-serve-" in command and process.info["status"] != psutil.STATUS_ZOMBIE:
@@ -119,7 +127,12 @@ def nothing_left() -> Iterator[None]:
 def miniature() -> Deployment:
     """The miniature's deployment, built: the folder that `make demo` uses, so nothing is built twice."""
     deployment = load_deployment(CONFIG_FILE)
-    subprocess.run([sys.executable, "-m", "intaglio", "build", str(CONFIG_FILE)], check=True, timeout=400, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "intaglio", "build", str(CONFIG_FILE)],
+        check=True,
+        timeout=400,
+        stdout=subprocess.DEVNULL,
+    )
     return deployment
 
 
@@ -146,8 +159,12 @@ class Silent:
     def waiting(self) -> None: ...
 
 
-def fused_build(miniature: Deployment, folder: Path, fuse: dict[str, float], *, name: str | None = None, **changes: object) -> BuildResult:
-    """The miniature's networks that a LoRA may touch, with a set fused at build time; stages are shared with the other builds."""
+def fused_build(
+    miniature: Deployment, folder: Path, fuse: dict[str, float], *, name: str | None = None, **changes: object
+) -> BuildResult:
+    """The miniature's networks that a LoRA may touch, with a set fused at build time; stages are shared with
+    the other builds.
+    """
     values = {
         "base": [{"folder": str(REPOSITORY / "miniature/model")}],
         "loras": {lora: {"path": str(REPOSITORY / f"miniature/loras/{lora}.safetensors")} for lora in fuse},

@@ -1,4 +1,6 @@
-"""The socket through which a running server is asked to reload: nothing that a caller or the kernel does may end it."""
+"""The socket through which a running server is asked to reload: nothing that a caller or the kernel does may
+end it.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ class FailingSocket:
 
     def __init__(self, real: socket.socket) -> None:
         self._real = real
-        self._failures = [OSError(errno.EMFILE, "Too many open files"), OSError(errno.ECONNABORTED, "Software caused connection abort")]
+        self._failures = [
+            OSError(errno.EMFILE, "Too many open files"),
+            OSError(errno.ECONNABORTED, "Software caused connection abort"),
+        ]
 
     def accept(self) -> Any:
         if self._failures:
@@ -109,7 +114,10 @@ def test_every_server_of_a_deployment_is_asked(tmp_path: Path, capsys: pytest.Ca
     config.write_text(PLATE)
     build = load_deployment(config).build_folder
     servers = sorted((Workspace.create() for _ in range(2)), key=lambda workspace: workspace.folder)
-    controls = [Control(server.folder, build, answer) for server, answer in zip(servers, (refuse, lambda _: "reloaded"), strict=True)]
+    controls = [
+        Control(server.folder, build, answer)
+        for server, answer in zip(servers, (refuse, lambda _: "reloaded"), strict=True)
+    ]
     try:
         assert controlled_servers(build) == [server.folder for server in servers]
         assert main(["reload", str(config)]) == 2

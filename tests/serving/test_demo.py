@@ -34,7 +34,10 @@ def check_picture(picture: NDArray[np.uint8], pose: Path) -> None:
     reading = rules.read_figure(picture)
     joints = rules.find_keypoints(reading, top="yellow", bottom="red", skin="light")
     assert rules.pck(joints, truth, JOINTS) == (len(JOINTS), len(JOINTS))
-    worn = {piece: {colour for colour in palette.ATTIRE if rules.wears(reading, joints, piece, colour)} for piece in ("top", "bottom")}
+    worn = {
+        piece: {colour for colour in palette.ATTIRE if rules.wears(reading, joints, piece, colour)}
+        for piece in ("top", "bottom")
+    }
     assert worn == {"top": {"yellow"}, "bottom": {"red"}}
     assert rules.background_of(picture) == "beach"
 
@@ -52,14 +55,28 @@ def test_the_demo_draws_and_says_where_the_time_went(miniature: Deployment, tmp_
     assert miniature.poses is not None
     check_picture(np.asarray(PIL.Image.open(out)), miniature.poses / f"{POSE}.json")
     assert [lora["id"] for lora in metadata["loras"]] == [LORA]
-    for row in ("build", "start Triton", "denoise", "Triton and gRPC", "stop Triton", "total", "server memory"):
+    for row in (
+        "build",
+        "start Triton",
+        "denoise",
+        "Triton and gRPC",
+        "stop Triton",
+        "total",
+        "server memory",
+    ):
         assert row in done.stdout
 
 
 def test_a_build_that_fails_ends_the_demo(tmp_path: Path) -> None:
     config = tmp_path / "broken.yaml"
     config.write_text("base: [{folder: no-such-model}]\nprofiles: {sizes: [[64, 64]]}\n")
-    done = subprocess.run([sys.executable, "-m", "intaglio", "demo", str(config)], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "intaglio", "demo", str(config)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "no-such-model" in done.stderr + done.stdout

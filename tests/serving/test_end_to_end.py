@@ -25,16 +25,31 @@ from intaglio_client import Client, Control, DeadlineExceeded, InvalidRequest, L
 
 pytestmark = pytest.mark.slow
 SMALL: Any = {"width": 256, "height": 192, "steps": 1, "seed": 1}
-WIRE = {"TYPE_STRING": "BYTES", "TYPE_INT32": "INT32", "TYPE_INT64": "INT64", "TYPE_FP32": "FP32", "TYPE_BOOL": "BOOL"}
+WIRE = {
+    "TYPE_STRING": "BYTES",
+    "TYPE_INT32": "INT32",
+    "TYPE_INT64": "INT64",
+    "TYPE_FP32": "FP32",
+    "TYPE_BOOL": "BOOL",
+}
 
 
 def test_an_image_with_pose_and_lora(client: Client) -> None:
-    image = client.generate("mara waving hello on a beach", pose="waving-01", loras=[Lora("mara")], seed=0, steps=4)
+    image = client.generate(
+        "mara waving hello on a beach", pose="waving-01", loras=[Lora("mara")], seed=0, steps=4
+    )
     assert (image.pixels.shape, image.seed) == ((256, 256, 3), 0)
     assert image.data.startswith(b"\x89PNG")
     assert read_metadata(image.data) == dict(image.metadata), "what the file says is what the client got"
     assert image.metadata["controls"][0]["pose"] == "waving-01"
-    assert set(image.timings) - {"lora_swap"} == {"preprocess", "text_encoders", "denoise", "vae", "postprocess", "request"}
+    assert set(image.timings) - {"lora_swap"} == {
+        "preprocess",
+        "text_encoders",
+        "denoise",
+        "vae",
+        "postprocess",
+        "request",
+    }
 
 
 def test_defaults_come_from_the_deployment(client: Client, server: Server) -> None:
@@ -61,7 +76,9 @@ def test_the_same_request_gives_the_same_bytes(client: Client) -> None:
     assert first == second
 
 
-def test_generate_and_like(server: Server, client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_generate_and_like(
+    server: Server, client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`intaglio generate`, then `--like`: bit for bit; `--like` with another pose: another image."""
     photo = tmp_path / "photo.png"
     PIL.Image.effect_noise((300, 200), 60).convert("RGB").save(photo)
@@ -75,13 +92,36 @@ def test_generate_and_like(server: Server, client: Client, tmp_path: Path, capsy
         "--control",
         f"type=canny,image={photo},preprocess=canny,weight=0.5",
     ]
-    assert main([*asked, "--steps", "3", "--num-images", "1", "--scheduler", "euler_a", "--out", str(first), *url]) == 0
-    assert main(["generate", "--like", str(first), "--out", str(again), *url]) == 2, "the control image is missing"
+    assert (
+        main(
+            [*asked, "--steps", "3", "--num-images", "1", "--scheduler", "euler_a", "--out", str(first), *url]
+        )
+        == 0
+    )
+    assert main(["generate", "--like", str(first), "--out", str(again), *url]) == 2, (
+        "the control image is missing"
+    )
     assert "images: 1 control image(s)" in capsys.readouterr().err
     assert main(["generate", "--like", str(first), "--image", str(photo), "--out", str(again), *url]) == 0
     assert first.read_bytes() == again.read_bytes()
     assert client.repeat(first, images=[photo.read_bytes()]).data == first.read_bytes()
-    assert main(["generate", "--like", str(first), "--image", str(photo), "--pose", "sitting-01", "--out", str(other), *url]) == 0
+    assert (
+        main(
+            [
+                "generate",
+                "--like",
+                str(first),
+                "--image",
+                str(photo),
+                "--pose",
+                "sitting-01",
+                "--out",
+                str(other),
+                *url,
+            ]
+        )
+        == 0
+    )
     metadata = read_metadata(other.read_bytes())
     assert metadata is not None
     assert [control.get("pose") for control in metadata["controls"]] == ["sitting-01", None]
@@ -93,7 +133,10 @@ def test_like_picks_its_image_of_a_batch(client: Client) -> None:
 
 
 def test_a_deadline_is_kept(client: Client, server: Server) -> None:
-    with Client(server.grpc_url, deadline=0.2) as hasty, pytest.raises(DeadlineExceeded, match="within the deadline"):
+    with (
+        Client(server.grpc_url, deadline=0.2) as hasty,
+        pytest.raises(DeadlineExceeded, match="within the deadline"),
+    ):
         hasty.generate("a person in a room", steps=8, pose="waving-01")
     assert client.generate("a person in a room", **SMALL).data
 
@@ -111,12 +154,16 @@ def test_requests_at_once_do_not_mix(server: Server, client: Client) -> None:
 
 
 def test_a_full_queue_says_so(server: Server) -> None:
-    """More at once than the queue holds: some are refused at once, the others get their images, and then there is room again."""
+    """More at once than the queue holds: some are refused at once, the others get their images, and then
+    there is room again.
+    """
 
     def ask(seed: int) -> bool:
         with Client(server.grpc_url) as one:
             try:
-                return bool(one.generate("a person in a room", **{**SMALL, "seed": seed}, guidance_scale=1.0).data)
+                return bool(
+                    one.generate("a person in a room", **{**SMALL, "seed": seed}, guidance_scale=1.0).data
+                )
             except QueueFull:
                 return False
 
@@ -129,7 +176,12 @@ def test_a_full_queue_says_so(server: Server) -> None:
 def test_memory_and_no_torch(server: Server, client: Client) -> None:
     client.generate("mara waving hello on a beach", pose="waving-01", steps=2)
     resident = server.process.resident_bytes()
-    assert {name.rsplit("_", 2)[0] for name in resident} == {"tritonserver", "preprocess", "diffuse", "postprocess"}
+    assert {name.rsplit("_", 2)[0] for name in resident} == {
+        "tritonserver",
+        "preprocess",
+        "diffuse",
+        "postprocess",
+    }
     assert sum(resident.values()) < 2.5 * 2**30
     for name, process in server.process.stubs.items():
         mapped = {Path(region.path).name for region in process.memory_maps()}
@@ -140,7 +192,9 @@ def test_what_triton_costs(client: Client) -> None:
     """Ensemble, gRPC and client outside the stages: at most 5 % of a 20-step image with pose."""
     shares = []
     for seed in range(3):
-        timings = client.generate("mara waving hello on a beach", pose="waving-01", steps=20, seed=seed).timings
+        timings = client.generate(
+            "mara waving hello on a beach", pose="waving-01", steps=20, seed=seed
+        ).timings
         stages = sum(seconds for stage, seconds in timings.items() if stage != "request")
         shares.append(1 - stages / timings["request"])
     assert sorted(shares)[1] <= 0.05, shares
@@ -172,11 +226,17 @@ def infer(client: triton.InferenceServerClient, **values: Any) -> list[bytes]:
         if value is None:
             continue
         port: Port = SDXL.input(name)
-        array = value if isinstance(value, np.ndarray) else np.array(value if isinstance(value, list) else [value])
+        array = (
+            value
+            if isinstance(value, np.ndarray)
+            else np.array(value if isinstance(value, list) else [value])
+        )
         if port.datatype == "TYPE_STRING" and not isinstance(value, np.ndarray):
             array = array_of(value if isinstance(value, list) else [value])
         elif not isinstance(value, np.ndarray):
-            array = array.astype({"INT32": np.int32, "INT64": np.int64, "FP32": np.float32}[WIRE[port.datatype]])
+            array = array.astype(
+                {"INT32": np.int32, "INT64": np.int64, "FP32": np.float32}[WIRE[port.datatype]]
+            )
         wire = {"f": "FP32", "O": "BYTES"}.get(array.dtype.kind, f"INT{8 * array.dtype.itemsize}")
         tensor = triton.InferInput(name, list(array.shape), wire)
         tensor.set_data_from_numpy(array)
@@ -225,11 +285,23 @@ BAD: dict[str, tuple[str, dict[str, Any]]] = {
     "GIF": ("images[0]", pictured(encoded(PIL.Image.new("RGB", (8, 8)), "GIF"))),
     "too many images": ("images", {"images": [GREY] * 9}),
     "image nobody refers to": ("images[0]", {"images": [GREY]}),
-    "index past the images": ("controls[0].image", {"images": [GREY], "controls": controls({"type": "canny", "image": 1})}),
-    "unknown control": ("controls[0].type", {"controls": controls({"type": "scribble", "pose": "waving-01"})}),
+    "index past the images": (
+        "controls[0].image",
+        {"images": [GREY], "controls": controls({"type": "canny", "image": 1})},
+    ),
+    "unknown control": (
+        "controls[0].type",
+        {"controls": controls({"type": "scribble", "pose": "waving-01"})},
+    ),
     "unknown pose": ("controls[0].pose", {"controls": controls({"type": "pose", "pose": "flying-99"})}),
-    "pose that is a path": ("controls[0].pose", {"controls": controls({"type": "pose", "pose": "../../etc/passwd"})}),
-    "control weight": ("controls[0].weight", {"controls": controls({"type": "pose", "pose": "waving-01", "weight": 1e9})}),
+    "pose that is a path": (
+        "controls[0].pose",
+        {"controls": controls({"type": "pose", "pose": "../../etc/passwd"})},
+    ),
+    "control weight": (
+        "controls[0].weight",
+        {"controls": controls({"type": "pose", "pose": "waving-01", "weight": 1e9})},
+    ),
     "controls that are no JSON": ("controls", {"controls": b"{["}),
     "controls nested without end": ("controls", {"controls": b"[" * 60_000}),
     "unknown LoRA": ("loras[0].id", {"loras": b'[{"id": "nobody"}]'}),
@@ -275,7 +347,9 @@ def test_bad_input_is_named_and_the_next_request_works(raw: triton.InferenceServ
     ids=["cmyk", "16-bit", "alpha", "grey-alpha", "palette", "webp-alpha"],
 )
 def test_unusual_images_are_converted(client: Client, image: bytes) -> None:
-    assert client.generate("a person in a room", **SMALL, controls=[Control("canny", image=image, preprocess="canny")]).data
+    assert client.generate(
+        "a person in a room", **SMALL, controls=[Control("canny", image=image, preprocess="canny")]
+    ).data
 
 
 def test_the_client_raises_what_the_server_named(client: Client) -> None:

@@ -67,7 +67,14 @@ class Stages:
     diffuse: Diffuse
 
     def __call__(self, loras: list[tuple[str, float | None]]) -> Any:
-        asked: Parameters = {"seed": 3, "steps": STEPS, "width": SIZE[0], "height": SIZE[1], "trigger_words": False, "loras": loras}
+        asked: Parameters = {
+            "seed": 3,
+            "steps": STEPS,
+            "width": SIZE[0],
+            "height": SIZE[1],
+            "trigger_words": False,
+            "loras": loras,
+        }
         arrays = self.preprocess(tensors_from_parameters(PROMPT, asked))
         arrays = {name: array for name, array in arrays.items() if name not in ("metadata", "output_format")}
         return self.diffuse(arrays)["pixels"][0]
@@ -82,7 +89,9 @@ def stages(manifest: Any, folder: Path) -> Iterator[Stages]:
 
 def by_diffusers(loras: list[tuple[str, float]]) -> Any:
     torch.set_num_threads(1)
-    pipeline: Any = diffusers.StableDiffusionXLPipeline.from_pretrained(REPOSITORY / "miniature/model", add_watermarker=False)
+    pipeline: Any = diffusers.StableDiffusionXLPipeline.from_pretrained(
+        REPOSITORY / "miniature/model", add_watermarker=False
+    )
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = diffusers.EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
     for name, _ in loras:
@@ -100,10 +109,17 @@ def by_diffusers(loras: list[tuple[str, float]]) -> Any:
 def test_sets_are_the_same_wherever_they_are_computed(miniature: Deployment, staging: int) -> None:
     """On the host, and in turns; not where the engines are and at once, as usual."""
     swapping = read_manifest(miniature.build_folder)
-    swapping = swapping.model_copy(update={"profiles": swapping.profiles.model_copy(update={"sizes": (SIZE,)})})
-    other = swapping.model_copy(update={"execution": swapping.execution.model_copy(update={"lora_staging_mib": staging})})
+    swapping = swapping.model_copy(
+        update={"profiles": swapping.profiles.model_copy(update={"sizes": (SIZE,)})}
+    )
+    other = swapping.model_copy(
+        update={"execution": swapping.execution.model_copy(update={"lora_staging_mib": staging})}
+    )
     asked = [("mara", 1.0), ("night", 0.9)]
-    with stages(swapping, miniature.build_folder) as make, stages(other, miniature.build_folder) as make_other:
+    with (
+        stages(swapping, miniature.build_folder) as make,
+        stages(other, miniature.build_folder) as make_other,
+    ):
         assert psnr(make(asked), make_other(asked)) >= 60
         assert np.array_equal(make([]), make_other([]))
 
@@ -112,7 +128,9 @@ def test_a_sequence_of_sets_equals_fresh_builds_and_diffusers(miniature: Deploym
     """A, B, A+B, none, A."""
     a, b, both = [("mara", 1.0)], [("night", 0.9)], [("mara", 1.0), ("night", 0.9)]
     swapping = read_manifest(miniature.build_folder)
-    swapping = swapping.model_copy(update={"profiles": swapping.profiles.model_copy(update={"sizes": (SIZE,)})})
+    swapping = swapping.model_copy(
+        update={"profiles": swapping.profiles.model_copy(update={"sizes": (SIZE,)})}
+    )
     with stages(swapping, miniature.build_folder) as make:
         base = make([])
         found = [make(loras) for loras in (a, b, both, [], a)]
@@ -128,9 +146,13 @@ def test_a_sequence_of_sets_equals_fresh_builds_and_diffusers(miniature: Deploym
 
 
 def test_none_draws_the_base_bit_for_bit_after_fifty_random_swaps(miniature: Deployment) -> None:
-    """Of every LoRA that is served, up to four at once, at random weights; images are drawn before, between and after."""
+    """Of every LoRA that is served, up to four at once, at random weights; images are drawn before, between
+    and after.
+    """
     swapping = read_manifest(miniature.build_folder)
-    swapping = swapping.model_copy(update={"profiles": swapping.profiles.model_copy(update={"sizes": (SIZE,)})})
+    swapping = swapping.model_copy(
+        update={"profiles": swapping.profiles.model_copy(update={"sizes": (SIZE,)})}
+    )
     served = LoraStore(miniature.build_folder / LORAS_FOLDER).current().loras
     rng = random.Random(0)
     with stages(swapping, miniature.build_folder) as make:
@@ -140,7 +162,12 @@ def test_none_draws_the_base_bit_for_bit_after_fifty_random_swaps(miniature: Dep
         for _ in range(50):
             names = rng.sample(sorted(served), rng.randrange(1, 5))
             weights = {name: round(rng.uniform(0.1, 1.5), 3) for name in names}
-            switch.ensure(tuple(ResolvedLora(id=name, sha256=served[name].sha256, weight=weight) for name, weight in weights.items()))
+            switch.ensure(
+                tuple(
+                    ResolvedLora(id=name, sha256=served[name].sha256, weight=weight)
+                    for name, weight in weights.items()
+                )
+            )
         assert switch.counts.swaps == 50
         assert psnr(make(list(weights.items())), base) < 40, "the last set is seen"
         assert np.array_equal(make([]), base)
@@ -206,7 +233,14 @@ def test_generate_like_repeats_the_set(server: Server, alone: dict[str, Image], 
     assert main(["generate", "--like", str(first), "--out", str(again), *url]) == 0
     assert first.read_bytes() == again.read_bytes()
     assert np.array_equal(Image(first.read_bytes(), {}).pixels, alone["preset"].pixels)
-    character = ["--character", "mara", "--characters", str(REPOSITORY / "configs/characters.yaml"), "--lora", "night:0.8"]
+    character = [
+        "--character",
+        "mara",
+        "--characters",
+        str(REPOSITORY / "configs/characters.yaml"),
+        "--lora",
+        "night:0.8",
+    ]
     assert main([*asked, *character, "--out", str(other)]) == 0
     metadata = read_metadata(other.read_bytes()) or {}
     assert metadata["prompt"] == f"mara {PROMPT}"
@@ -216,11 +250,15 @@ def test_generate_like_repeats_the_set(server: Server, alone: dict[str, Image], 
 def metrics_of(server: Server) -> dict[str, float]:
     with urllib.request.urlopen(f"http://{server.metrics_url}/metrics", timeout=5) as answer:
         lines = io.TextIOWrapper(answer).read().splitlines()
-    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line.startswith("lora_")}
+    return {
+        line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line.startswith("lora_")
+    }
 
 
 def test_eight_clients_with_different_sets(server: Server, alone: dict[str, Image]) -> None:
-    """No error, every image is bit for bit that of its set, and nobody waits longer than the queue and the bound explain."""
+    """No error, every image is bit for bit that of its set, and nobody waits longer than the queue and the
+    bound explain.
+    """
     before = metrics_of(server)
     until = time.monotonic() + LOAD_SECONDS
 
@@ -241,7 +279,9 @@ def test_eight_clients_with_different_sets(server: Server, alone: dict[str, Imag
     after = metrics_of(server)
     swaps = after["lora_swaps_total"] - before["lora_swaps_total"]
     longest = max(wait for wait, _ in waits)
-    print(f"{LOAD_SECONDS:g} s, 8 clients: {len(waits)} images, {swaps:g} swaps, longest wait in a queue {longest:.2f} s")
+    print(
+        f"{LOAD_SECONDS:g} s, 8 clients: {len(waits)} images, {swaps:g} swaps, longest wait in a queue {longest:.2f} s"
+    )
     assert len(waits) >= 8
     assert after["lora_swap_failures_total"] == before["lora_swap_failures_total"]
     assert 2 <= swaps < len(waits), "some requests shared a swap"
@@ -265,7 +305,9 @@ def test_metrics_name_the_resident_set(server: Server, client: Client) -> None:
 # --- faults -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_published_file_that_is_damaged(server: Server, client: Client, alone: dict[str, Image], tmp_path: Path) -> None:
+def test_a_published_file_that_is_damaged(
+    server: Server, client: Client, alone: dict[str, Image], tmp_path: Path
+) -> None:
     store = LoraStore(server.deployment.build_folder / LORAS_FOLDER)
     sha256 = store.current().loras["meadow"].sha256
     good = store.path(sha256).read_bytes()
@@ -274,9 +316,13 @@ def test_a_published_file_that_is_damaged(server: Server, client: Client, alone:
     digest, _ = store.put("meadow", write(tmp_path / "bad.safetensors", good[: len(good) // 2]))
     store.publish_version("meadow", digest, keep=3)
     try:
-        with pytest.raises(SwapFailed, match=r"meadow@1 could not be put on: .*cut short or damaged.*still resident: mara@1"):
+        with pytest.raises(
+            SwapFailed, match=r"meadow@1 could not be put on: .*cut short or damaged.*still resident: mara@1"
+        ):
             client.generate(PROMPT, **ASKED, loras=[("meadow", 1.0)])
-        assert np.array_equal(client.generate(PROMPT, **ASKED, loras=SETS["mara"]).pixels, alone["mara"].pixels)
+        assert np.array_equal(
+            client.generate(PROMPT, **ASKED, loras=SETS["mara"]).pixels, alone["mara"].pixels
+        )
     finally:
         store.write(before)
     assert np.array_equal(client.generate(PROMPT, **ASKED, loras=SETS["three"]).pixels, alone["three"].pixels)
@@ -309,18 +355,29 @@ def test_a_full_disk_keeps_what_is_published(
 
 
 def test_killed_while_sets_change(miniature: Deployment, alone: dict[str, Image]) -> None:
-    """SIGKILL to the process that holds the weights, amid swaps: it starts pristine, and the next image is right."""
+    """SIGKILL to the process that holds the weights, amid swaps: it starts pristine, and the next image is
+    right.
+    """
     with Server(miniature, endpoints=Endpoints()) as own:
         with ThreadPoolExecutor(2) as pool, Client(own.grpc_url, deadline=60) as client:
-            asked = [pool.submit(client.generate, PROMPT, **ASKED, loras=SETS[name]) for name in ("mara", "night")]
+            asked = [
+                pool.submit(client.generate, PROMPT, **ASKED, loras=SETS[name]) for name in ("mara", "night")
+            ]
             asked[0].result()
-            os.kill(next(process.pid for name, process in own.process.stubs.items() if name.startswith("diffuse")), signal.SIGKILL)
+            os.kill(
+                next(
+                    process.pid for name, process in own.process.stubs.items() if name.startswith("diffuse")
+                ),
+                signal.SIGKILL,
+            )
             own._end_process()  # as `intaglio serve` does as soon as it sees the dead process
             asked[1].exception(60)
         own._start()
         with Client(own.grpc_url, deadline=60) as client:
             for name in ("night", "none", "mara"):
-                assert np.array_equal(client.generate(PROMPT, **ASKED, loras=SETS[name]).pixels, alone[name].pixels)
+                assert np.array_equal(
+                    client.generate(PROMPT, **ASKED, loras=SETS[name]).pixels, alone[name].pixels
+                )
 
 
 def test_the_committed_registry_is_that_of_the_committed_files() -> None:

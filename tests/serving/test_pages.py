@@ -1,4 +1,6 @@
-"""What README and the pages of docs/ show is run as it is written; only the ports are those of the test's server."""
+"""What README and the pages of docs/ show is run as it is written; only the ports are those of the test's
+server.
+"""
 
 from __future__ import annotations
 
@@ -30,16 +32,24 @@ def run_blocks(page: str, server: Server, folder: Path) -> list[str]:
             if language == "bash":
                 code = re.sub(r"^intaglio ", f"{sys.executable} -m intaglio ", code, flags=re.MULTILINE)
                 code = code.replace("-m intaglio generate", f"-m intaglio generate --url {server.grpc_url}")
-            command = [sys.executable, "-c", code] if language == "python" else ["bash", "-eu", "-o", "pipefail", "-c", code]
+            command = (
+                [sys.executable, "-c", code]
+                if language == "python"
+                else ["bash", "-eu", "-o", "pipefail", "-c", code]
+            )
             environment = {**os.environ, "no_proxy": "127.0.0.1,localhost"}
-            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
+            done = subprocess.run(
+                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+            )
             assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
     return languages
 
 
 def test_readme_gets_one_picture_in_three_ways(server: Server, tmp_path: Path) -> None:
     assert run_blocks("README.md", server, tmp_path) == ["python", "python", "bash"]
-    ours, tritonclient, curl = ((tmp_path / name).read_bytes() for name in ("client.png", "tritonclient.png", "curl.png"))
+    ours, tritonclient, curl = (
+        (tmp_path / name).read_bytes() for name in ("client.png", "tritonclient.png", "curl.png")
+    )
     metadata = read_metadata(ours)
     assert metadata is not None
     assert (metadata["seed"], metadata["controls"][0]["pose"]) == (7, "waving-01")
@@ -59,5 +69,7 @@ def test_the_page_of_loras(server: Server, tmp_path: Path) -> None:
     (tmp_path / "miniature").symlink_to(ROOT / "miniature")
     assert run_blocks("docs/loras.md", server, tmp_path) == ["bash"] * 3 + ["python"]
     assert "moonlight" in (tmp_path / "configs/loras.yaml").read_text()
-    first, again, preset, python = ((tmp_path / f"{name}.png").read_bytes() for name in ("set", "again", "preset", "python"))
+    first, again, preset, python = (
+        (tmp_path / f"{name}.png").read_bytes() for name in ("set", "again", "preset", "python")
+    )
     assert first == again == preset == python

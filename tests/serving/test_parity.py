@@ -1,4 +1,6 @@
-"""Pictures from the real server against diffusers' own pipelines: the same weights, prompt, seed, solver, control and LoRA."""
+"""Pictures from the real server against diffusers' own pipelines: the same weights, prompt, seed, solver,
+control and LoRA.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def pipeline(miniature: Deployment) -> Pipeline:
 
     @cache
     def base(lora: bool) -> Any:
-        made: Any = diffusers.StableDiffusionXLPipeline.from_pretrained(str(source_of(miniature)), add_watermarker=False)
+        made: Any = diffusers.StableDiffusionXLPipeline.from_pretrained(
+            str(source_of(miniature)), add_watermarker=False
+        )
         if lora:
             made.load_lora_weights(str(miniature.loras["mara"].path))
             made.fuse_lora()
@@ -62,7 +66,9 @@ def pipeline(miniature: Deployment) -> Pipeline:
         if control is not None:
             net: Any = diffusers.ControlNetModel
             controlnet = net.from_pretrained(str(miniature.controlnets[control].folder))
-            made = diffusers.StableDiffusionXLControlNetPipeline(**made.components, controlnet=controlnet, add_watermarker=False)
+            made = diffusers.StableDiffusionXLControlNetPipeline(
+                **made.components, controlnet=controlnet, add_watermarker=False
+            )
         made.set_progress_bar_config(disable=True)
         return made
 
@@ -77,15 +83,25 @@ def edges() -> Image.Image:
 
 
 @pytest.mark.parametrize("index", range(len(CASES)), ids=["-".join(map(str, case)) for case in CASES])
-def test_a_picture_equals_diffusers(miniature: Deployment, server: Server, pipeline: Pipeline, index: int) -> None:
+def test_a_picture_equals_diffusers(
+    miniature: Deployment, server: Server, pipeline: Pipeline, index: int
+) -> None:
     lora, solver, control = CASES[index]
     width, height = miniature.profiles.sizes[1 + index % 2]
-    guidance, negative, seed = 1.0 if solver == "lcm" else 3.0 + index / 8, "blurry" if index % 3 else None, 2**31 + 97 * index
+    guidance, negative, seed = (
+        1.0 if solver == "lcm" else 3.0 + index / 8,
+        "blurry" if index % 3 else None,
+        2**31 + 97 * index,
+    )
     controls, conditions = [], {}
     if control is not None:
         assert miniature.poses is not None
         pose = pose_names(miniature.poses)[7 * index]
-        controls = [Control("pose", pose=pose, weight=0.9) if control == "pose" else Control("canny", image=edges(), weight=0.9)]
+        controls = [
+            Control("pose", pose=pose, weight=0.9)
+            if control == "pose"
+            else Control("canny", image=edges(), weight=0.9)
+        ]
         drawn = Image.fromarray(draw_pose(load_pose(miniature.poses, pose), width=width, height=height))
         conditions = {"image": drawn if control == "pose" else edges(), "controlnet_conditioning_scale": 0.9}
     with Client(server.grpc_url) as client:
@@ -95,7 +111,9 @@ def test_a_picture_equals_diffusers(miniature: Deployment, server: Server, pipel
         )  # fmt: skip
     assert bool(ours.metadata["loras"]) == lora
     painter = pipeline(lora, control)
-    painter.scheduler = scheduler_for(solver, json.loads((source_of(miniature) / "scheduler/scheduler_config.json").read_text()))
+    painter.scheduler = scheduler_for(
+        solver, json.loads((source_of(miniature) / "scheduler/scheduler_config.json").read_text())
+    )
     theirs = painter(
         PROMPTS[index], negative_prompt=negative, num_inference_steps=STEPS, guidance_scale=guidance, width=width, height=height,
         generator=torch.Generator("cpu").manual_seed(seed), output_type="np", **conditions,

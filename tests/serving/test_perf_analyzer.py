@@ -20,25 +20,63 @@ TOOLS = Path(__file__).parents[2] / "build" / "tools" / "perf_analyzer"
 @pytest.fixture(scope="module")
 def perf_analyzer() -> PerfAnalyzer:
     if not (TOOLS / "bin" / "perf_analyzer").is_file():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(TOOLS), *REQUIREMENTS]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--target",
+            str(TOOLS),
+            *REQUIREMENTS,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         if done.returncode:
             pytest.skip(f"perf_analyzer cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
     found = find_perf_analyzer(TOOLS)
-    done = subprocess.run([found.binary, "--version"], env=dict(found.environment), capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        [found.binary, "--version"],
+        env=dict(found.environment),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
     if done.returncode:
-        pytest.skip(f"perf_analyzer does not run here: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+        pytest.skip(
+            f"perf_analyzer does not run here: {(done.stderr or done.stdout).strip().splitlines()[-1]}"
+        )
     return found
 
 
 def test_perf_analyzer_measures_sdxl(perf_analyzer: PerfAnalyzer, server: Server, tmp_path: Path) -> None:
     request = {"prompt": ["a person in a room"], "seed": [1], "width": [256], "height": [192], "steps": [1]}
     (tmp_path / "input.json").write_text(json.dumps({"data": [request]}))
-    command = [perf_analyzer.binary, "-m", "sdxl", "-u", server.grpc_url, "-i", "grpc", "--input-data", tmp_path / "input.json"]
+    command = [
+        perf_analyzer.binary,
+        "-m",
+        "sdxl",
+        "-u",
+        server.grpc_url,
+        "-i",
+        "grpc",
+        "--input-data",
+        tmp_path / "input.json",
+    ]
     # As many trials of as few requests as it can do with; a shared CPU is never stable.
-    command += ["--measurement-mode", "count_windows", "--measurement-request-count", "4", "--stability-percentage", "999"]
+    command += [
+        "--measurement-mode",
+        "count_windows",
+        "--measurement-request-count",
+        "4",
+        "--stability-percentage",
+        "999",
+    ]
     command += ["--max-trials", "5", "-f", tmp_path / "out.csv"]
-    done = subprocess.run(command, env=dict(perf_analyzer.environment), capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, env=dict(perf_analyzer.environment), capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     with (tmp_path / "out.csv").open() as file:
         measured = next(csv.DictReader(file))

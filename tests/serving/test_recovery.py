@@ -1,4 +1,6 @@
-"""`intaglio serve` as users run it: killed parts come back, or it ends with an error; it never leaves anything behind."""
+"""`intaglio serve` as users run it: killed parts come back, or it ends with an error; it never leaves
+anything behind.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,17 @@ class Serving:
 def serving(deployment: Deployment, *options: str) -> Iterator[Serving]:
     config = deployment.folder / f"{deployment.name}.yaml"
     process = subprocess.Popen(
-        [sys.executable, "-m", "intaglio", "serve", str(config), "--http-port=0", "--grpc-port=0", "--metrics-port=0", *options],
+        [
+            sys.executable,
+            "-m",
+            "intaglio",
+            "serve",
+            str(config),
+            "--http-port=0",
+            "--grpc-port=0",
+            "--metrics-port=0",
+            *options,
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -122,7 +134,9 @@ def test_killed_parts_come_back_under_load_until_it_gives_up(miniature: Deployme
                 wait_for(lambda outcomes=outcomes, served=served: None in outcomes[served:])  # type: ignore[misc]
             errors = [error for error in outcomes if error is not None]
             assert errors, "some request was on its way"
-            assert all(isinstance(error, Unavailable | ServerError | Cancelled) for error in errors), {str(error) for error in errors}
+            assert all(isinstance(error, Unavailable | ServerError | Cancelled) for error in errors), {
+                str(error) for error in errors
+            }
         os.kill(running.children()["postprocess_0_0"].pid, signal.SIGKILL)
         running.read_until("the process of postprocess_0_0 died; given up after 2 restarts")
         assert running.process.wait(30) == 1

@@ -1,4 +1,6 @@
-"""Builds that must not be served: refused before or while loading, with the reason and the command that rebuilds."""
+"""Builds that must not be served: refused before or while loading, with the reason and the command that
+rebuilds.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,10 @@ def test_no_build(copied: Deployment) -> None:
     shutil.rmtree(copied.build_folder)
     message = refusal(copied)
     assert "No such file" in message
-    assert f"rebuild with: intaglio build {Path('configs', copied.name)}.yaml" in message or "intaglio build /" in message
+    assert (
+        f"rebuild with: intaglio build {Path('configs', copied.name)}.yaml" in message
+        or "intaglio build /" in message
+    )
 
 
 def test_no_model_repository(copied: Deployment) -> None:
@@ -106,7 +111,11 @@ def test_a_manifest_that_is_none(copied: Deployment) -> None:
 
 @pytest.mark.parametrize("change", [{"queue_size": 1}, {"workers": 2}])
 def test_server_values_that_a_build_holds(copied: Deployment, change: dict[str, int]) -> None:
-    """Queue and instances are in the build's config.pbtxt: changing them is a change of the build, changing a port is not."""
-    assert "another configuration" in refusal(copied.model_copy(update={"server": copied.server.model_copy(update=change)}))
+    """Queue and instances are in the build's config.pbtxt: changing them is a change of the build, changing a
+    port is not.
+    """
+    assert "another configuration" in refusal(
+        copied.model_copy(update={"server": copied.server.model_copy(update=change)})
+    )
     elsewhere = copied.server.model_copy(update={"grpc_port": 18123})
     assert copied.model_copy(update={"server": elsewhere}).digest == copied.digest

@@ -1,4 +1,6 @@
-"""A running server takes up what was built since: nobody's request fails, no image is of two builds, and a bad build changes nothing."""
+"""A running server takes up what was built since: nobody's request fails, no image is of two builds, and a
+bad build changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +97,9 @@ def wait_for(condition: Callable[[], object], *, seconds: float = 60.0) -> None:
 
 @contextmanager
 def load(served: Served) -> Iterator[list[list[Any]]]:
-    """Four clients, who leave one core some room to load; each one's pictures in order, an error where one failed."""
+    """Four clients, who leave one core some room to load; each one's pictures in order, an error where one
+    failed.
+    """
     pictures: list[list[Any]] = [[] for _ in range(CLIENTS)]
     stop = threading.Event()
 
@@ -148,7 +152,9 @@ def test_a_new_build_is_taken_up_under_load(served: Served, capsys: pytest.Captu
     for mine, count in zip(pictures, counts, strict=True):
         assert not [one for one in mine if isinstance(one, Exception)]
         is_new = [np.array_equal(picture, after) for picture in mine]
-        assert all(new or np.array_equal(picture, before) for new, picture in zip(is_new, mine, strict=True)), "of one build or the other"
+        assert all(
+            new or np.array_equal(picture, before) for new, picture in zip(is_new, mine, strict=True)
+        ), "of one build or the other"
         assert is_new == sorted(is_new), "the old build, then the new one"
         assert all(is_new[count + 1 :]), "from the reload on"
     assert ready == {200}
@@ -163,14 +169,18 @@ def test_a_new_build_is_taken_up_under_load(served: Served, capsys: pytest.Captu
     assert np.array_equal(served.picture(), after), "a restart serves what was reloaded"
     served.build({"night": 0.9})
     assert engine_folders(served) == {
-        Path(network.path).parent.name for network in read_manifest(served.server.deployment.build_folder).networks.values()
+        Path(network.path).parent.name
+        for network in read_manifest(served.server.deployment.build_folder).networks.values()
     }, "the next build removes what is served no more"
 
 
 def test_what_cannot_be_taken_up_changes_nothing(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
     before = served.picture()
     served.build({"mara": 1.0}, server={"queue_size": 3})
-    with pytest.raises(ConfigError, match=r"config.pbtxt of diffuse, postprocess, preprocess changed .* start `intaglio serve` again"):
+    with pytest.raises(
+        ConfigError,
+        match=r"config.pbtxt of diffuse, postprocess, preprocess changed .* start `intaglio serve` again",
+    ):
         served.server.reload()
 
     result = served.build({"night": 0.9})
@@ -209,7 +219,9 @@ def test_weights_of_requests_go_on_through_a_reload(miniature: Deployment, tmp_p
     sets: dict[str, Any] = {"none": [], "mara": [("mara", 1.0)], "night": [("night", 0.8)]}
 
     def build(**changes: object) -> Any:
-        return fused_build(miniature, tmp_path, {}, name="swapped", registry=str(REGISTRY), swap="all", **changes)
+        return fused_build(
+            miniature, tmp_path, {}, name="swapped", registry=str(REGISTRY), swap="all", **changes
+        )
 
     def ask(stop: threading.Event) -> list[tuple[str, Any]]:
         made = []
@@ -243,10 +255,16 @@ def test_weights_of_requests_go_on_through_a_reload(miniature: Deployment, tmp_p
 def lora_metrics(served: Served) -> dict[str, float]:
     with urllib.request.urlopen(f"http://{served.server.metrics_url}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
-    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines) if name.startswith("lora_")}
+    return {
+        name: float(value)
+        for name, _, value in (line.rpartition(" ") for line in lines)
+        if name.startswith("lora_")
+    }
 
 
-def test_no_server_to_reload(miniature: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_server_to_reload(
+    miniature: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     fused_build(miniature, tmp_path, {"mara": 1.0}, name="plate")
     assert main(["reload", str(tmp_path / "plate.yaml")]) == 2
     assert "start one: intaglio serve" in capsys.readouterr().err

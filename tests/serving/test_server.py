@@ -76,11 +76,20 @@ def test_every_process_is_told_to_keep_freed_memory(echo: TritonServer) -> None:
 
 
 def test_administration_is_closed(echo: TritonServer) -> None:
-    """Loading and unloading too, over HTTP and gRPC; whoever reads Triton's command line does not learn what would open it."""
+    """Loading and unloading too, over HTTP and gRPC; whoever reads Triton's command line does not learn what
+    would open it.
+    """
     models = "v2/repository/models/echo"
-    for path in ("v2/repository/index", f"{models}/load", f"{models}/unload", "v2/systemsharedmemory/region/x/register"):
+    for path in (
+        "v2/repository/index",
+        f"{models}/load",
+        f"{models}/unload",
+        "v2/systemsharedmemory/region/x/register",
+    ):
         for secret in ({}, {"intaglio-admin": "*" * 32}):
-            request = urllib.request.Request(f"http://{echo.http_url}/{path}", data=b"{}", headers=secret, method="POST")
+            request = urllib.request.Request(
+                f"http://{echo.http_url}/{path}", data=b"{}", headers=secret, method="POST"
+            )
             with pytest.raises(urllib.error.HTTPError) as refused:
                 urllib.request.urlopen(request, timeout=5)
             assert refused.value.code == 403
@@ -96,12 +105,18 @@ def test_administration_is_closed(echo: TritonServer) -> None:
 
 def test_the_secret_is_hidden_while_models_load(triton_settings: Settings) -> None:
     """As soon as Triton has parsed it; and what Triton took for it is not what is readable then."""
-    slow = ECHO.replace("    def execute", "    def initialize(self, args):\n        time.sleep(3)\n\n    def execute", 1)
+    slow = ECHO.replace(
+        "    def execute", "    def initialize(self, args):\n        time.sleep(3)\n\n    def execute", 1
+    )
     seen: list[tuple[float, str]] = []
 
     def look(_: str) -> None:
         if server._process is not None:
-            words = [word for word in psutil.Process(server.process.pid).cmdline() if word.startswith("--http-restricted-api")]
+            words = [
+                word
+                for word in psutil.Process(server.process.pid).cmdline()
+                if word.startswith("--http-restricted-api")
+            ]
             seen.append((time.monotonic(), "".join(words).rpartition("=")[2]))
 
     server = TritonServer(triton_settings(slow), report=look)
@@ -112,7 +127,9 @@ def test_the_secret_is_hidden_while_models_load(triton_settings: Settings) -> No
     assert ready - hidden[0] > 2
 
 
-def test_a_secret_that_cannot_be_hidden_opens_no_loading(triton_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_that_cannot_be_hidden_opens_no_loading(
+    triton_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def deny(path: Path, mode: str = "r", **options: Any) -> Any:
         if path.match("/proc/*/mem"):
             raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
@@ -128,7 +145,11 @@ def test_a_secret_that_cannot_be_hidden_opens_no_loading(triton_settings: Settin
 
 
 def test_listens_on_loopback_only(echo: TritonServer) -> None:
-    listening = [one for one in psutil.Process(echo.process.pid).net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+    listening = [
+        one
+        for one in psutil.Process(echo.process.pid).net_connections("tcp")
+        if one.status == psutil.CONN_LISTEN
+    ]
     assert {one.laddr.ip.removeprefix("::ffff:") for one in listening} == {"127.0.0.1"}
     assert {one.laddr.port for one in listening} == set(echo.settings.endpoints.ports.values())
 
@@ -146,8 +167,13 @@ def test_a_port_in_use_is_named(echo: TritonServer) -> None:
         (Endpoints(host="no-such-host.invalid"), r"http port no-such-host\.invalid:0: .+"),
     ],
 )
-def test_addresses_that_cannot_be_listened_on(triton_settings: Settings, endpoints: Endpoints, message: str) -> None:
-    with pytest.raises(ConfigError, match=message), TritonServer(replace(triton_settings(), endpoints=endpoints)):
+def test_addresses_that_cannot_be_listened_on(
+    triton_settings: Settings, endpoints: Endpoints, message: str
+) -> None:
+    with (
+        pytest.raises(ConfigError, match=message),
+        TritonServer(replace(triton_settings(), endpoints=endpoints)),
+    ):
         pass
 
 

@@ -50,7 +50,9 @@ class Models:
 def versions(tmp_path: Path) -> Callable[[int], ServedVersion]:
     def make(number: int) -> ServedVersion:
         folder, key = tmp_path / f"build{number}", f"{number:064x}"
-        write_repository(folder / REPOSITORY, RepositoryOptions(build_key=key, queue_size=4, workers=1, gpu=False))
+        write_repository(
+            folder / REPOSITORY, RepositoryOptions(build_key=key, queue_size=4, workers=1, gpu=False)
+        )
         manifest = BuildManifest(
             key=key, config_digest=key, rebuild="intaglio build x.yaml", base="x", architecture=ARCHITECTURE, scheduler={},
             scaling_factor=1.0, force_zeros_for_empty_prompt=True, precision="fp32", runtime="onnxruntime", target="cpu", versions={},
@@ -78,12 +80,16 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def change(process: Models, repository: ServedRepository, old: ServedVersion, new: ServedVersion) -> VersionChange:
+def change(
+    process: Models, repository: ServedRepository, old: ServedVersion, new: ServedVersion
+) -> VersionChange:
     found: Any = process
     return VersionChange(found, repository, old, new, lambda _: None)
 
 
-def test_a_restart_needs_no_room(tmp_path: Path, versions: Callable[[int], ServedVersion], full_disk: Callable[[], None]) -> None:
+def test_a_restart_needs_no_room(
+    tmp_path: Path, versions: Callable[[int], ServedVersion], full_disk: Callable[[], None]
+) -> None:
     repository, first, second = ServedRepository(tmp_path / "served"), versions(1), versions(2)
     repository.start_with(first)
     before = contents(repository.folder)
@@ -95,8 +101,15 @@ def test_a_restart_needs_no_room(tmp_path: Path, versions: Callable[[int], Serve
         repository.start_with(second)
 
 
-def test_a_full_disk_amid_a_reload(tmp_path: Path, versions: Callable[[int], ServedVersion], full_disk: Callable[[], None]) -> None:
-    repository, first, second, process = ServedRepository(tmp_path / "served"), versions(1), versions(2), Models()
+def test_a_full_disk_amid_a_reload(
+    tmp_path: Path, versions: Callable[[int], ServedVersion], full_disk: Callable[[], None]
+) -> None:
+    repository, first, second, process = (
+        ServedRepository(tmp_path / "served"),
+        versions(1),
+        versions(2),
+        Models(),
+    )
     repository.start_with(first)
     before = contents(repository.folder)
     full_disk()
@@ -110,7 +123,12 @@ def test_what_could_not_be_taken_back_is_not_loaded(
     tmp_path: Path, versions: Callable[[int], ServedVersion], full_disk: Callable[[], None]
 ) -> None:
     """The ensemble's file names the new version then: loaded, it would serve what nobody knows to be served."""
-    repository, first, second, process = ServedRepository(tmp_path / "served"), versions(1), versions(2), Models()
+    repository, first, second, process = (
+        ServedRepository(tmp_path / "served"),
+        versions(1),
+        versions(2),
+        Models(),
+    )
     repository.start_with(first)
     stages = len(first.stages)
     process.failing = {stages + 1: "the ensemble does not load"}
@@ -136,7 +154,9 @@ def test_versions_that_did_not_go_at_their_time_go_later(
     first, second, third, fourth = map(versions, range(1, 5))
     repository.start_with(first)
     process.failing = {len(first.stages) + len(first.ensembles) + 1: "cannot be unloaded"}
-    with pytest.raises(Unavailable, match=r"cannot be unloaded; version 2 .* serves, version 1 .* goes with the next start"):
+    with pytest.raises(
+        Unavailable, match=r"cannot be unloaded; version 2 .* serves, version 1 .* goes with the next start"
+    ):
         change(process, repository, first, second).run(lambda: None)
     assert repository.numbers(second) == {1, 2}
     process.failing, process.loaded = {}, {1, 3}

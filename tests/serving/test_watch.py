@@ -50,7 +50,13 @@ def published(server: Server) -> Iterator[Any]:
 def changed_lora(path: Path, factor: float) -> Path:
     """night, with its effect multiplied: a retrained file."""
     state = load_file(REPOSITORY / "miniature/loras/night.safetensors")
-    save_file({name: (values * factor if "lora_B" in name else values).astype(np.float16) for name, values in state.items()}, path)
+    save_file(
+        {
+            name: (values * factor if "lora_B" in name else values).astype(np.float16)
+            for name, values in state.items()
+        },
+        path,
+    )
     return path
 
 
@@ -76,7 +82,9 @@ def test_watch_serves_what_was_trained_and_rollback_takes_it_back(
         text=True,
         env={**os.environ, "COLUMNS": "300"},
     )  # fmt: skip
-    subprocess.run([*command, "train", "lora", str(config)], check=True, timeout=200, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [*command, "train", "lora", str(config)], check=True, timeout=200, stdout=subprocess.DEVNULL
+    )
     said, _ = watching.communicate(timeout=100)
     assert watching.returncode == 0
     assert "served   night" in said
@@ -115,10 +123,15 @@ def test_file_to_first_image(server: Server, client: Client, published: Any, tmp
 def of_full_size() -> dict[str, Any]:
     """Of one layer of SDXL itself, whose cross-attention reads wider text than the miniature's."""
     stem = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
-    return {f"{stem}.lora_A.weight": np.ones((4, 2048), np.float16), f"{stem}.lora_B.weight": np.ones((640, 4), np.float16)}
+    return {
+        f"{stem}.lora_A.weight": np.ones((4, 2048), np.float16),
+        f"{stem}.lora_B.weight": np.ones((640, 4), np.float16),
+    }
 
 
-def test_a_file_that_is_replaced_while_it_is_read(server: Server, client: Client, published: Any, tmp_path: Path) -> None:
+def test_a_file_that_is_replaced_while_it_is_read(
+    server: Server, client: Client, published: Any, tmp_path: Path
+) -> None:
     """What was read is checked, published and served; what came after is another version, refused or not."""
     store, layers = published
     source = changed_lora(tmp_path / "night.safetensors", 0.7)
@@ -130,7 +143,9 @@ def test_a_file_that_is_replaced_while_it_is_read(server: Server, client: Client
             return layers.read(lora, data)
 
     replacing: Any = Replacing()
-    found = Publisher(store, replacing, Samples(tmp_path, PROMPT), server.grpc_url, 3).publish("night", source)
+    found = Publisher(store, replacing, Samples(tmp_path, PROMPT), server.grpc_url, 3).publish(
+        "night", source
+    )
     assert found is not None
     assert found.sha256 == hashlib.sha256(first).hexdigest()
     assert store.path(found.sha256).read_bytes() == first
@@ -140,17 +155,25 @@ def test_a_file_that_is_replaced_while_it_is_read(server: Server, client: Client
     assert np.array_equal(picture(client), after)
 
 
-def test_bad_files_leave_what_is_served(server: Server, client: Client, published: Any, tmp_path: Path) -> None:
+def test_bad_files_leave_what_is_served(
+    server: Server, client: Client, published: Any, tmp_path: Path
+) -> None:
     before = picture(client)
     publisher = publisher_of(server, published, tmp_path)
     bad = tmp_path / "night.safetensors"
     state = load_file(REPOSITORY / "miniature/loras/night.safetensors")
     first = next(iter(state))
     changes: dict[str, Any] = {
-        "cut short": lambda: bad.write_bytes((REPOSITORY / "miniature/loras/night.safetensors").read_bytes()[:-9]),
+        "cut short": lambda: bad.write_bytes(
+            (REPOSITORY / "miniature/loras/night.safetensors").read_bytes()[:-9]
+        ),
         "not finite": lambda: save_file(state | {first: np.full_like(state[first], np.nan)}, bad),
-        "keys name no layer": lambda: save_file({f"other.{name}": values for name, values in state.items()}, bad),
-        "it is a Flux LoRA": lambda: save_file({f"lora_unet_double_blocks_0_{name}": values for name, values in state.items()}, bad),
+        "keys name no layer": lambda: save_file(
+            {f"other.{name}": values for name, values in state.items()}, bad
+        ),
+        "it is a Flux LoRA": lambda: save_file(
+            {f"lora_unet_double_blocks_0_{name}": values for name, values in state.items()}, bad
+        ),
         "full-size SDXL": lambda: save_file(of_full_size(), bad),
     }
     for reason, write in changes.items():
@@ -162,7 +185,9 @@ def test_bad_files_leave_what_is_served(server: Server, client: Client, publishe
     assert np.array_equal(picture(client), before)
 
 
-def test_what_the_server_cannot_put_on_is_taken_back(server: Server, client: Client, published: Any, tmp_path: Path) -> None:
+def test_what_the_server_cannot_put_on_is_taken_back(
+    server: Server, client: Client, published: Any, tmp_path: Path
+) -> None:
     """A file that passes the check and breaks in the server: here, one that vanishes from the store at once."""
     store, _ = published
     before = store.current().loras["night"]

@@ -56,9 +56,13 @@ def write_pairs(folder: Path, *, count: int = COUNT, size: int = SIZE, control: 
     (folder / "control").mkdir(parents=True)
     for index in range(count):
         Image.fromarray(random.integers(0, 256, (size, size, 3), np.uint8)).save(folder / f"{index:02d}.png")
-        (folder / f"{index:02d}.txt").write_text(f"a thing {index}\nthing number {index}\n" if index % 2 else f"a thing {index}\n")
+        (folder / f"{index:02d}.txt").write_text(
+            f"a thing {index}\nthing number {index}\n" if index % 2 else f"a thing {index}\n"
+        )
         if control:
-            Image.fromarray(random.integers(0, 256, (size, size, 3), np.uint8)).save(folder / "control" / f"{index:02d}.png")
+            Image.fromarray(random.integers(0, 256, (size, size, 3), np.uint8)).save(
+                folder / "control" / f"{index:02d}.png"
+            )
     return folder
 
 
@@ -67,8 +71,13 @@ def write_arrays(folder: Path) -> Path:
     pairs = write_pairs(folder / "pairs")
     paths = sorted(pairs.glob("*.png"))
     np.save(folder / "images.npy", np.stack([np.asarray(Image.open(path)) for path in paths]))
-    np.save(folder / "controls_pose.npy", np.stack([np.asarray(Image.open(pairs / "control" / path.name)) for path in paths]))
-    (folder / "captions.json").write_text(json.dumps([path.with_suffix(".txt").read_text().split("\n")[:-1] for path in paths]))
+    np.save(
+        folder / "controls_pose.npy",
+        np.stack([np.asarray(Image.open(pairs / "control" / path.name)) for path in paths]),
+    )
+    (folder / "captions.json").write_text(
+        json.dumps([path.with_suffix(".txt").read_text().split("\n")[:-1] for path in paths])
+    )
     return folder
 
 

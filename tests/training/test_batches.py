@@ -49,15 +49,24 @@ def test_a_batch_holds_the_samples_it_names(stream: Stream) -> None:
 
 
 def test_seed_and_salt_set_streams_apart(stream: Stream) -> None:
-    chosen = [tuple(one.choose(0)[0] + one.choose(1)[0]) for one in (stream, replace(stream, seed=4), replace(stream, salt=1))]
+    chosen = [
+        tuple(one.choose(0)[0] + one.choose(1)[0])
+        for one in (stream, replace(stream, seed=4), replace(stream, salt=1))
+    ]
     assert len(set(chosen)) == 3
 
 
 def test_all_alternatives_are_used_and_captions_dropped_as_often_as_asked(stream: Stream) -> None:
-    counts = Counter(caption for number in range(500) for caption in replace(stream, caption_dropout=0.25).choose(number)[1])
+    counts = Counter(
+        caption
+        for number in range(500)
+        for caption in replace(stream, caption_dropout=0.25).choose(number)[1]
+    )
     assert set(counts) == {*range(len(stream.captions.texts)), stream.captions.dropped}
     assert 0.22 < counts[stream.captions.dropped] / 2000 < 0.28
-    assert all(caption != stream.captions.dropped for number in range(20) for caption in stream.choose(number)[1])
+    assert all(
+        caption != stream.captions.dropped for number in range(20) for caption in stream.choose(number)[1]
+    )
 
 
 def test_learning_rate_warms_up_then_holds_or_falls_to_zero() -> None:

@@ -1,4 +1,6 @@
-"""The command: one line and exit code 2 for what a user can put right, a table at the end, weights where asked for."""
+"""The command: one line and exit code 2 for what a user can put right, a table at the end, weights where
+asked for.
+"""
 
 from __future__ import annotations
 
@@ -41,20 +43,36 @@ def test_a_bad_configuration_ends_with_one_line_and_leaves_nothing(
 def test_options_replace_keys_and_weights_are_installed(keys: Keys, arrays: Path, tmp_path: Path) -> None:
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump(keys(data={"folder": "/absent"})))
-    options = ["--data", str(arrays), "--steps", "1", "--output", str(tmp_path / "there"), "--install", str(tmp_path / "loras")]
+    options = [
+        "--data",
+        str(arrays),
+        "--steps",
+        "1",
+        "--output",
+        str(tmp_path / "there"),
+        "--install",
+        str(tmp_path / "loras"),
+    ]
     result = CliRunner().invoke(app, ["lora", str(config), *options])
     assert result.exit_code == 0, result.stderr
     assert "last loss" in result.stdout
-    assert (tmp_path / "loras" / "tiny.safetensors").read_bytes() == (tmp_path / "there" / "tiny.safetensors").read_bytes()
+    assert (tmp_path / "loras" / "tiny.safetensors").read_bytes() == (
+        tmp_path / "there" / "tiny.safetensors"
+    ).read_bytes()
     assert not (tmp_path / "out").exists()
 
 
 def test_a_controlnet_is_installed_as_a_folder(keys: Keys, arrays: Path, tmp_path: Path) -> None:
     config = tmp_path / "run.yaml"
-    small = {"conditioning_embedding_out_channels": [8, 16, 24, 32], "data": {"folder": str(arrays), "control": "pose"}}
+    small = {
+        "conditioning_embedding_out_channels": [8, 16, 24, 32],
+        "data": {"folder": str(arrays), "control": "pose"},
+    }
     config.write_text(yaml.safe_dump(keys(steps=1, **small)))
     for _ in range(2):  # the second time over the first
-        result = CliRunner().invoke(app, ["controlnet", str(config), "--install", str(tmp_path / "controlnets")])
+        result = CliRunner().invoke(
+            app, ["controlnet", str(config), "--install", str(tmp_path / "controlnets")]
+        )
         assert result.exit_code == 0, result.stderr
     names = {path.name for path in (tmp_path / "controlnets" / "tiny").iterdir()}
     assert names == {"config.json", "diffusion_pytorch_model.safetensors"}
@@ -63,4 +81,9 @@ def test_a_controlnet_is_installed_as_a_folder(keys: Keys, arrays: Path, tmp_pat
 def test_importing_the_package_and_its_command_loads_no_torch() -> None:
     code = "import sys, intaglio_train, intaglio_train.command; sys.exit(any(name in sys.modules for name in ('torch', 'diffusers')))"
     path = str(Path(__file__).parents[2] / "training")
-    assert subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, {path!r}); {code}"], check=False).returncode == 0
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", f"import sys; sys.path.insert(0, {path!r}); {code}"], check=False
+        ).returncode
+        == 0
+    )

@@ -21,7 +21,13 @@ ALL = frozenset({"latents", "text", "controls"})
 
 def conditions(keys: Keys, arrays: Path, caches: frozenset[str], **changes: Any) -> Conditions:
     config = LoraConfig.model_validate(
-        keys(data={"folder": str(arrays), "control": "pose"}, batch_size=4, caption_dropout=0.3, seed=1, **changes)
+        keys(
+            data={"folder": str(arrays), "control": "pose"},
+            batch_size=4,
+            caption_dropout=0.3,
+            seed=1,
+            **changes,
+        )
     )
     session = open_session(config, control=True, prior=None, caches=caches, reporter=SilentReporter())
     source = session.sources[0]
@@ -45,12 +51,16 @@ def test_text_embeddings_are_the_pipelines(model: Path) -> None:
     base = load_base_model(str(model), variant=None, device=torch.device("cpu"), dtype=torch.float32)
     texts = ["a thing", "another, much longer thing " * 30]
     context, pooled = encode_tokens(base, tokenize(base, texts))
-    theirs, _, their_pooled, _ = base.pipeline().encode_prompt(texts, device="cpu", do_classifier_free_guidance=False)
+    theirs, _, their_pooled, _ = base.pipeline().encode_prompt(
+        texts, device="cpu", do_classifier_free_guidance=False
+    )
     torch.testing.assert_close(context, theirs)
     torch.testing.assert_close(pooled, their_pooled)
 
 
-def test_a_dropped_caption_is_the_empty_one_where_the_model_has_no_zeros(keys: Keys, arrays: Path, model: Path, tmp_path: Path) -> None:
+def test_a_dropped_caption_is_the_empty_one_where_the_model_has_no_zeros(
+    keys: Keys, arrays: Path, model: Path, tmp_path: Path
+) -> None:
     other = tmp_path / "model"
     other.mkdir()
     for part in model.iterdir():
@@ -58,7 +68,9 @@ def test_a_dropped_caption_is_the_empty_one_where_the_model_has_no_zeros(keys: K
     (other / "model_index.json").unlink()
     index = (model / "model_index.json").read_text()
     assert '"force_zeros_for_empty_prompt": true' in index
-    (other / "model_index.json").write_text(index.replace('"force_zeros_for_empty_prompt": true', '"force_zeros_for_empty_prompt": false'))
+    (other / "model_index.json").write_text(
+        index.replace('"force_zeros_for_empty_prompt": true', '"force_zeros_for_empty_prompt": false')
+    )
     for caches in (frozenset[str](), ALL):
         zeros = conditions(keys, arrays, caches)
         empty = conditions(keys, arrays, caches, model=str(other))
@@ -66,7 +78,9 @@ def test_a_dropped_caption_is_the_empty_one_where_the_model_has_no_zeros(keys: K
         assert dropped.any()
         base = load_base_model(str(model), variant=None, device=torch.device("cpu"), dtype=torch.float32)
         context, _ = encode_tokens(base, tokenize(base, [""]))
-        torch.testing.assert_close(empty.context[dropped], context.expand(int(dropped.sum()), -1, -1), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            empty.context[dropped], context.expand(int(dropped.sum()), -1, -1), rtol=1e-4, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
-from intaglio_train import ConfigError, DataConfig, LoraConfig, controlnet_config_from_yaml, lora_config_from_yaml
+from intaglio_train import (
+    ConfigError,
+    DataConfig,
+    LoraConfig,
+    controlnet_config_from_yaml,
+    lora_config_from_yaml,
+)
 from intaglio_train.data import open_dataset
 
 Keys = Callable[..., dict[str, Any]]
@@ -36,7 +42,9 @@ def write(path: Path, keys: dict[str, Any]) -> Path:
         ({"samples": {"prompts": []}}, "samples.prompts = []"),
     ],
 )
-def test_a_wrong_key_gives_one_line_that_names_it(keys: Keys, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_a_wrong_key_gives_one_line_that_names_it(
+    keys: Keys, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     path = write(tmp_path / "run.yaml", keys(**changes))
     with pytest.raises(ConfigError) as error:
         lora_config_from_yaml(path)
@@ -64,7 +72,12 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None
 def test_overrides_replace_keys_and_are_checked(keys: Keys, tmp_path: Path) -> None:
     path = write(tmp_path / "run.yaml", keys(data={"arrays": "a.npz", "control": "pose"}))
     config = lora_config_from_yaml(path, {"steps": 7, "output": Path("elsewhere"), "data": Path("folder")})
-    assert (config.steps, config.output, config.data.folder, config.data.arrays) == (7, Path("elsewhere"), Path("folder"), None)
+    assert (config.steps, config.output, config.data.folder, config.data.arrays) == (
+        7,
+        Path("elsewhere"),
+        Path("folder"),
+        None,
+    )
     assert config.data.control == "pose"
     with pytest.raises(ConfigError, match="steps = -1"):
         lora_config_from_yaml(path, {"steps": -1})

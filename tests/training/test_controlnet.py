@@ -22,7 +22,10 @@ Keys = Callable[..., dict[str, Any]]
 @pytest.fixture
 def control_keys(keys: Keys, arrays: Path) -> Keys:
     def make(**changes: Any) -> dict[str, Any]:
-        small = {"data": {"folder": str(arrays), "control": "pose"}, "conditioning_embedding_out_channels": [8, 16, 24, 32]}
+        small = {
+            "data": {"folder": str(arrays), "control": "pose"},
+            "conditioning_embedding_out_channels": [8, 16, 24, 32],
+        }
         return keys(**small) | changes
 
     return make
@@ -48,7 +51,9 @@ def test_a_controlnet_learns_and_loads(control_keys: Keys, tmp_path: Path) -> No
 
 def test_a_stopped_run_goes_on_with_the_same_curve(control_keys: Keys, tmp_path: Path) -> None:
     cached = {"cache_latents": True, "cache_text": True, "cache_controls": True, "ema_decay": 0.9}
-    whole = train_controlnet(ControlNetConfig.model_validate(control_keys(steps=4, output=str(tmp_path / "whole"), **cached)))
+    whole = train_controlnet(
+        ControlNetConfig.model_validate(control_keys(steps=4, output=str(tmp_path / "whole"), **cached))
+    )
     train_controlnet(ControlNetConfig.model_validate(control_keys(steps=2, **cached)))
     rest = train_controlnet(ControlNetConfig.model_validate(control_keys(steps=4, **cached)))
     assert losses(rest.losses) == losses(whole.losses)
@@ -61,24 +66,39 @@ def test_a_stopped_run_goes_on_with_the_same_curve(control_keys: Keys, tmp_path:
 def test_a_controlnet_can_begin_from_another(control_keys: Keys, tmp_path: Path) -> None:
     first = train_controlnet(ControlNetConfig.model_validate(control_keys(output=str(tmp_path / "first"))))
     assert first.folder is not None
-    second = train_controlnet(ControlNetConfig.model_validate(control_keys(init=str(first.folder), steps=1, learning_rate=1e-9)))
+    second = train_controlnet(
+        ControlNetConfig.model_validate(control_keys(init=str(first.folder), steps=1, learning_rate=1e-9))
+    )
     assert second.folder is not None
-    before, after = (load_file(str(folder / "diffusion_pytorch_model.safetensors")) for folder in (first.folder, second.folder))
+    before, after = (
+        load_file(str(folder / "diffusion_pytorch_model.safetensors"))
+        for folder in (first.folder, second.folder)
+    )
     for name, tensor in before.items():
         torch.testing.assert_close(after[name], tensor, rtol=1e-3, atol=1e-6)
     with pytest.raises(ConfigError, match="init /absent: cannot be loaded"):
-        train_controlnet(ControlNetConfig.model_validate(control_keys(init="/absent", output=str(tmp_path / "third"))))
+        train_controlnet(
+            ControlNetConfig.model_validate(control_keys(init="/absent", output=str(tmp_path / "third")))
+        )
     assert not (tmp_path / "third").exists()
 
 
 def test_samples_show_control_and_picture(control_keys: Keys, tmp_path: Path) -> None:
     samples = {"prompts": ["a", "b", "c"], "every": 5, "steps": 1, "guidance_scale": 2.0}
-    train_controlnet(ControlNetConfig.model_validate(control_keys(samples=samples, steps=1, gradient_checkpointing=True)))
+    train_controlnet(
+        ControlNetConfig.model_validate(control_keys(samples=samples, steps=1, gradient_checkpointing=True))
+    )
     assert Image.open(tmp_path / "out" / "samples" / "step-00000001.png").size == (192, 128)
 
 
-def test_precisions_may_differ_between_runs_of_one_process(control_keys: Keys, keys: Keys, tmp_path: Path) -> None:
-    train_controlnet(ControlNetConfig.model_validate(control_keys(mixed_precision="bf16", steps=1, output=str(tmp_path / "a"))))
+def test_precisions_may_differ_between_runs_of_one_process(
+    control_keys: Keys, keys: Keys, tmp_path: Path
+) -> None:
+    train_controlnet(
+        ControlNetConfig.model_validate(
+            control_keys(mixed_precision="bf16", steps=1, output=str(tmp_path / "a"))
+        )
+    )
     train_lora(LoraConfig.model_validate(keys(steps=1, output=str(tmp_path / "b"))))
     with pytest.raises(ConfigError, match="fp16 needs a GPU"):
         train_lora(LoraConfig.model_validate(keys(mixed_precision="fp16", output=str(tmp_path / "c"))))

@@ -27,14 +27,19 @@ def as_csv(folder: Path) -> DataConfig:
         writer = csv.writer(file)
         writer.writerow(["image", "caption", "control"])
         writer.writerows(
-            [path.name, path.with_suffix(".txt").read_text().strip(), f"control/{path.name}"] for path in sorted(folder.glob("*.png"))
+            [path.name, path.with_suffix(".txt").read_text().strip(), f"control/{path.name}"]
+            for path in sorted(folder.glob("*.png"))
         )
     return DataConfig(folder=folder)
 
 
 def as_jsonl(folder: Path) -> DataConfig:
     rows = [
-        {"image": path.name, "caption": path.with_suffix(".txt").read_text().splitlines(), "control": f"control/{path.name}"}
+        {
+            "image": path.name,
+            "caption": path.with_suffix(".txt").read_text().splitlines(),
+            "control": f"control/{path.name}",
+        }
         for path in sorted(folder.glob("*.png"))
     ]
     (folder / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
@@ -49,7 +54,10 @@ def as_named_controls(folder: Path) -> DataConfig:
 def as_npz(folder: Path) -> DataConfig:
     paths = sorted(folder.glob("*.png"))
     captions = [[*path.with_suffix(".txt").read_text().splitlines(), ""][:2] for path in paths]
-    images, controls = (np.stack([np.asarray(Image.open(at / path.name)) for path in paths]) for at in (folder, folder / "control"))
+    images, controls = (
+        np.stack([np.asarray(Image.open(at / path.name)) for path in paths])
+        for at in (folder, folder / "control")
+    )
     np.savez(folder / "data.npz", images=images, controls=controls, captions=np.array(captions))
     return DataConfig(arrays=folder / "data.npz")
 
@@ -119,20 +127,56 @@ FAULTS = [
     Fault("lora", lambda d: resize_image(d / "04.png"), "04.png", "is 56x64; resolution asks for 64x64"),
     Fault("lora", lambda d: d.rename(d.with_name("moved")), "pairs", "no such folder"),
     Fault("lora", lambda d: [path.unlink() for path in d.glob("*.png")], "pairs", "holds no images"),
-    Fault("lora", lambda d: (d / "metadata.csv").write_text("image,text\n00.png,hello\n"), "metadata.csv", "row 1 has no caption"),
-    Fault("lora", lambda d: (d / "metadata.csv").write_text("image,caption\nabsent.png,hello\n"), "absent.png", "no such image"),
+    Fault(
+        "lora",
+        lambda d: (d / "metadata.csv").write_text("image,text\n00.png,hello\n"),
+        "metadata.csv",
+        "row 1 has no caption",
+    ),
+    Fault(
+        "lora",
+        lambda d: (d / "metadata.csv").write_text("image,caption\nabsent.png,hello\n"),
+        "absent.png",
+        "no such image",
+    ),
     Fault("lora", lambda d: (d / "metadata.jsonl").write_text("{"), "metadata.jsonl", "cannot be read"),
-    Fault("lora", lambda d: (d / "metadata.jsonl").write_text("[1]"), "metadata.jsonl", "row 1 is not a JSON object"),
-    Fault("controlnet", lambda d: resize_image(d / "control" / "04.png"), "control/04.png", "control is 56x64; its image 04.png is 64x64"),
+    Fault(
+        "lora",
+        lambda d: (d / "metadata.jsonl").write_text("[1]"),
+        "metadata.jsonl",
+        "row 1 is not a JSON object",
+    ),
+    Fault(
+        "controlnet",
+        lambda d: resize_image(d / "control" / "04.png"),
+        "control/04.png",
+        "control is 56x64; its image 04.png is 64x64",
+    ),
     Fault("controlnet", lambda d: truncate(d / "control" / "04.png"), "control/04.png", "unreadable image"),
-    Fault("controlnet", lambda d: (d / "control" / "05.png").unlink(), "control/05.png", "missing control image"),
-    Fault("controlnet", lambda d: (d / "control").rename(d / "elsewhere"), "control", "missing folder of control images"),
-    Fault("controlnet", lambda d: (d / "metadata.csv").write_text("image,caption\n00.png,hello\n"), "metadata.csv", "row 1 has no control"),
+    Fault(
+        "controlnet", lambda d: (d / "control" / "05.png").unlink(), "control/05.png", "missing control image"
+    ),
+    Fault(
+        "controlnet",
+        lambda d: (d / "control").rename(d / "elsewhere"),
+        "control",
+        "missing folder of control images",
+    ),
+    Fault(
+        "controlnet",
+        lambda d: (d / "metadata.csv").write_text("image,caption\n00.png,hello\n"),
+        "metadata.csv",
+        "row 1 has no control",
+    ),
 ]
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=[f"{fault.kind}-{fault.file}-{fault.problem}" for fault in FAULTS])
-def test_bad_data_ends_with_one_line_and_leaves_nothing(keys: Keys, pairs: Path, tmp_path: Path, fault: Fault) -> None:
+@pytest.mark.parametrize(
+    "fault", FAULTS, ids=[f"{fault.kind}-{fault.file}-{fault.problem}" for fault in FAULTS]
+)
+def test_bad_data_ends_with_one_line_and_leaves_nothing(
+    keys: Keys, pairs: Path, tmp_path: Path, fault: Fault
+) -> None:
     fault.spoil(pairs)
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump(keys(data={"folder": str(pairs)})))
@@ -155,17 +199,34 @@ def test_several_faults_are_counted(pairs: Path) -> None:
     ("arrays_given", "problem"),
     [
         ({"images": np.zeros((2, 64, 64, 3), np.uint8)}, "no array captions"),
-        ({"images": np.zeros((2, 64, 64, 3), np.float32), "captions": np.array(["a", "b"])}, "images is float32"),
-        ({"images": np.zeros((2, 64, 32, 3), np.uint8), "captions": np.array(["a", "b"])}, r"\[2, 64, 32, 3\]"),
-        ({"images": np.zeros((3, 64, 64, 3), np.uint8), "captions": np.array(["a", "b"])}, r"\[3, 64, 64, 3\]"),
-        ({"images": np.zeros((2, 64, 64, 3), np.uint8), "captions": np.array(["a", ""])}, "image 1 has an empty caption"),
-        ({"images": np.zeros((2, 64, 64, 3), np.uint8), "captions": np.array(["a", "b"])}, "no array controls_pose"),
+        (
+            {"images": np.zeros((2, 64, 64, 3), np.float32), "captions": np.array(["a", "b"])},
+            "images is float32",
+        ),
+        (
+            {"images": np.zeros((2, 64, 32, 3), np.uint8), "captions": np.array(["a", "b"])},
+            r"\[2, 64, 32, 3\]",
+        ),
+        (
+            {"images": np.zeros((3, 64, 64, 3), np.uint8), "captions": np.array(["a", "b"])},
+            r"\[3, 64, 64, 3\]",
+        ),
+        (
+            {"images": np.zeros((2, 64, 64, 3), np.uint8), "captions": np.array(["a", ""])},
+            "image 1 has an empty caption",
+        ),
+        (
+            {"images": np.zeros((2, 64, 64, 3), np.uint8), "captions": np.array(["a", "b"])},
+            "no array controls_pose",
+        ),
     ],
 )
 def test_faulty_arrays_are_named(tmp_path: Path, arrays_given: dict[str, Any], problem: str) -> None:
     np.savez(tmp_path / "data.npz", **arrays_given)
     with pytest.raises(DataError, match=problem):
-        open_dataset(DataConfig(arrays=tmp_path / "data.npz", control="pose"), SIZE, control="controls" in problem)
+        open_dataset(
+            DataConfig(arrays=tmp_path / "data.npz", control="pose"), SIZE, control="controls" in problem
+        )
 
 
 def test_files_that_are_no_arrays_are_named(tmp_path: Path, arrays: Path) -> None:

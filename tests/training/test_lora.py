@@ -30,12 +30,16 @@ def losses(path: Path) -> list[float]:
 
 def answers(model: Path, lora: Path | None) -> tuple[torch.Tensor, torch.Tensor]:
     """UNet output and text context of the base with a LoRA loaded by diffusers."""
-    pipeline = StableDiffusionXLPipeline.from_pretrained(str(model), torch_dtype=torch.float32, add_watermarker=False)
+    pipeline = StableDiffusionXLPipeline.from_pretrained(
+        str(model), torch_dtype=torch.float32, add_watermarker=False
+    )
     pipeline.to(torch.float32)
     if lora is not None:
         pipeline.load_lora_weights(str(lora.parent), weight_name=lora.name)
     with torch.no_grad():
-        context, _, pooled, _ = pipeline.encode_prompt("a thing 3", device="cpu", do_classifier_free_guidance=False)
+        context, _, pooled, _ = pipeline.encode_prompt(
+            "a thing 3", device="cpu", do_classifier_free_guidance=False
+        )
         latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
         added = {"text_embeds": pooled, "time_ids": torch.tensor([[64.0, 64, 0, 0, 64, 64]])}
         return pipeline.unet(latents, torch.tensor(500), context, added_cond_kwargs=added).sample, context
@@ -61,11 +65,17 @@ def test_both_layouts_load_with_the_trained_strength(keys: Keys, model: Path) ->
     plain, named = (load_file(str(file)) for file in result.files)
     module = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
     up = named["lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q.lora_up.weight"]
-    torch.testing.assert_close(plain[f"unet.{module}.lora_B.weight"].float(), 2.5 * up.float(), rtol=2e-3, atol=1e-5)
+    torch.testing.assert_close(
+        plain[f"unet.{module}.lora_B.weight"].float(), 2.5 * up.float(), rtol=2e-3, atol=1e-5
+    )
     assert named["lora_te2_text_model_encoder_layers_0_mlp_fc1.alpha"].item() == 10
     with safe_open(str(result.files[1]), framework="pt") as file:
         metadata = file.metadata()
-    assert (metadata["ss_network_dim"], metadata["ss_network_alpha"], metadata["ss_steps"]) == ("4", "10.0", "3")
+    assert (metadata["ss_network_dim"], metadata["ss_network_alpha"], metadata["ss_steps"]) == (
+        "4",
+        "10.0",
+        "3",
+    )
     assert metadata["ss_trigger_words"] == metadata["modelspec.trigger_phrase"] == "mara"
     assert metadata["ss_sd_model_name"] == "model"
 
@@ -79,7 +89,9 @@ def test_the_file_is_the_trained_network(keys: Keys, model: Path) -> None:
     def look(config: LoraConfig, session: Any, outcome: Any) -> tuple[Path, ...]:
         unet = session.base.unet.eval()
         with torch.no_grad():
-            context, _, pooled, _ = session.base.pipeline().encode_prompt("a thing 3", device="cpu", do_classifier_free_guidance=False)
+            context, _, pooled, _ = session.base.pipeline().encode_prompt(
+                "a thing 3", device="cpu", do_classifier_free_guidance=False
+            )
             latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
             added = {"text_embeds": pooled, "time_ids": torch.tensor([[64.0, 64, 0, 0, 64, 64]])}
             seen.append(unet(latents, torch.tensor(500), context, added_cond_kwargs=added).sample)
@@ -99,9 +111,15 @@ def test_the_file_is_the_trained_network(keys: Keys, model: Path) -> None:
         ("down_blocks.0.resnets.1.conv1", "input_blocks.2.0.in_layers.2"),
         ("down_blocks.0.downsamplers.0.conv", "input_blocks.3.0.op"),
         ("down_blocks.1.attentions.0.proj_in", "input_blocks.4.1.proj_in"),
-        ("down_blocks.2.attentions.1.transformer_blocks.9.attn2.to_out.0", "input_blocks.8.1.transformer_blocks.9.attn2.to_out.0"),
+        (
+            "down_blocks.2.attentions.1.transformer_blocks.9.attn2.to_out.0",
+            "input_blocks.8.1.transformer_blocks.9.attn2.to_out.0",
+        ),
         ("mid_block.resnets.1.time_emb_proj", "middle_block.2.emb_layers.1"),
-        ("mid_block.attentions.0.transformer_blocks.0.ff.net.2", "middle_block.1.transformer_blocks.0.ff.net.2"),
+        (
+            "mid_block.attentions.0.transformer_blocks.0.ff.net.2",
+            "middle_block.1.transformer_blocks.0.ff.net.2",
+        ),
         ("up_blocks.0.attentions.2.proj_out", "output_blocks.2.1.proj_out"),
         ("up_blocks.1.upsamplers.0.conv", "output_blocks.5.2.conv"),
         ("up_blocks.2.resnets.2.conv_shortcut", "output_blocks.8.0.skip_connection"),
@@ -166,7 +184,9 @@ def plain(model: Path, arrays: Path, tmp_path_factory: pytest.TempPathFactory) -
                 "device": "cpu",
                 "log_every": 1,
             }
-            config = LoraConfig.model_validate(shared | {"steps": 2, "batch_size": 2, "learning_rate": 1e-3} | more)
+            config = LoraConfig.model_validate(
+                shared | {"steps": 2, "batch_size": 2, "learning_rate": 1e-3} | more
+            )
             result = train_lora(config)
             known[repr(changes)] = losses(result.losses), load_file(str(result.files[0]))
         return known[repr(changes)]  # type: ignore[no-any-return]
@@ -184,7 +204,9 @@ def test_every_option_of_learning_matters(plain: Any, changes: dict[str, Any]) -
     curve, weights = plain(changes)
     base_curve, base_weights = plain({})
     assert all(np.isfinite(curve))
-    same = weights.keys() == base_weights.keys() and all(weights[name].equal(base_weights[name]) for name in weights)
+    same = weights.keys() == base_weights.keys() and all(
+        weights[name].equal(base_weights[name]) for name in weights
+    )
     assert not same or curve != base_curve
 
 
@@ -197,11 +219,18 @@ def test_an_average_is_what_is_saved(plain: Any) -> None:
 def test_samples_and_tensorboard_are_written(keys: Keys, tmp_path: Path) -> None:
     samples = {"prompts": ["a", "b"], "every": 1, "steps": 1}
     train_lora(LoraConfig.model_validate(keys(samples=samples, tensorboard=True)))
-    assert [path.name for path in sorted((tmp_path / "out" / "samples").iterdir())] == ["step-00000001.png", "step-00000002.png"]
+    assert [path.name for path in sorted((tmp_path / "out" / "samples").iterdir())] == [
+        "step-00000001.png",
+        "step-00000002.png",
+    ]
     assert Image.open(tmp_path / "out" / "samples" / "step-00000002.png").size == (128, 64)
     assert list((tmp_path / "out" / "tensorboard").glob("events*"))
 
 
 def test_resized_images_train_at_the_asked_size(keys: Keys, arrays: Path) -> None:
-    result = train_lora(LoraConfig.model_validate(keys(data={"folder": str(arrays / "pairs")}, resolution=[48, 32], resize=True, steps=1)))
+    result = train_lora(
+        LoraConfig.model_validate(
+            keys(data={"folder": str(arrays / "pairs")}, resolution=[48, 32], resize=True, steps=1)
+        )
+    )
     assert len(losses(result.losses)) == 1

@@ -26,9 +26,14 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_noise_and_target_are_diffusers(prediction: str) -> None:
     config = architecture.SCHEDULER | {"prediction_type": prediction}
-    schedule, theirs = noise_schedule_of(EulerDiscreteScheduler(**config), CPU), DDPMScheduler.from_config(config)
+    schedule, theirs = (
+        noise_schedule_of(EulerDiscreteScheduler(**config), CPU),
+        DDPMScheduler.from_config(config),
+    )
     latents, noise, times = torch.randn(4, 4, 8, 8), torch.randn(4, 4, 8, 8), torch.tensor([0, 10, 500, 999])
-    torch.testing.assert_close(add_noise(schedule, latents, noise, times), theirs.add_noise(latents, noise, times))
+    torch.testing.assert_close(
+        add_noise(schedule, latents, noise, times), theirs.add_noise(latents, noise, times)
+    )
     expected = noise if prediction == "epsilon" else theirs.get_velocity(latents, noise, times)
     torch.testing.assert_close(target_of(schedule, latents, noise, times), expected)
 
@@ -59,7 +64,9 @@ def test_a_step_is_what_the_formulas_say(keys: Keys, model: Path) -> None:
     state = random_state()
     loss = _LoraLoss(session, config)((batch,))
 
-    pipeline = StableDiffusionXLPipeline.from_pretrained(str(model), torch_dtype=torch.float32, add_watermarker=False)
+    pipeline = StableDiffusionXLPipeline.from_pretrained(
+        str(model), torch_dtype=torch.float32, add_watermarker=False
+    )
     pipeline.to(torch.float32)
     restore_random_state(state)
     with torch.no_grad():
@@ -69,7 +76,10 @@ def test_a_step_is_what_the_formulas_say(keys: Keys, model: Path) -> None:
 
 def _step_by_hand(pipeline: Any, source: Any, batch: Any) -> float:
     """Loss of a batch through diffusers' pipeline parts; a fresh adapter changes nothing."""
-    images = torch.from_numpy(source.dataset.images(batch.indices.tolist())).permute(0, 3, 1, 2).float() / 127.5 - 1
+    images = (
+        torch.from_numpy(source.dataset.images(batch.indices.tolist())).permute(0, 3, 1, 2).float() / 127.5
+        - 1
+    )
     latents = pipeline.vae.encode(images).latent_dist.mean * pipeline.vae.config.scaling_factor
     noise, times = torch.randn(latents.shape), torch.randint(0, 1000, (3,))
     scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
@@ -77,11 +87,15 @@ def _step_by_hand(pipeline: Any, source: Any, batch: Any) -> float:
     total = 0.0
     for row, caption in enumerate(batch.captions.tolist()):
         if caption == source.stream.captions.dropped:  # the pipeline's own embedding of no prompt
-            _, context, _, pooled = pipeline.encode_prompt("any", device="cpu", do_classifier_free_guidance=True)
+            _, context, _, pooled = pipeline.encode_prompt(
+                "any", device="cpu", do_classifier_free_guidance=True
+            )
             assert not context.any()
         else:
             text = source.stream.captions.texts[caption]
-            context, _, pooled, _ = pipeline.encode_prompt(text, device="cpu", do_classifier_free_guidance=False)
+            context, _, pooled, _ = pipeline.encode_prompt(
+                text, device="cpu", do_classifier_free_guidance=False
+            )
         added = {"text_embeds": pooled, "time_ids": torch.tensor([[64.0, 64, 0, 0, 64, 64]])}
         predicted = pipeline.unet(noisy[row : row + 1], times[row], context, added_cond_kwargs=added).sample
         alpha = scheduler.alphas_cumprod[times[row]]

@@ -33,7 +33,9 @@ def start(config: Path, *arguments: str) -> subprocess.Popen[str]:
     path = os.pathsep.join([str(TRAINING), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "intaglio_train", "lora", str(config), *arguments]
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def wait_for_step(process: subprocess.Popen[str], losses: Path, step: int) -> None:
@@ -46,7 +48,14 @@ def wait_for_step(process: subprocess.Popen[str], losses: Path, step: int) -> No
 
 
 def test_a_run_killed_at_step_10_goes_on_with_the_same_curve(keys: Keys, tmp_path: Path) -> None:
-    changes = {"steps": 14, "dropout": 0.2, "gradient_accumulation": 2, "schedule": "cosine", "checkpoint_every": 4, "cache_latents": True}
+    changes = {
+        "steps": 14,
+        "dropout": 0.2,
+        "gradient_accumulation": 2,
+        "schedule": "cosine",
+        "checkpoint_every": 4,
+        "cache_latents": True,
+    }
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump(keys(cache_text=True, **changes)))
     process = start(config)
@@ -59,7 +68,9 @@ def test_a_run_killed_at_step_10_goes_on_with_the_same_curve(keys: Keys, tmp_pat
     resumed = CliRunner().invoke(app, ["lora", str(config)])
     assert resumed.exit_code == 0
     assert re.search(r"resuming at step (8|12) of 14", resumed.stdout)
-    whole = train_lora(LoraConfig.model_validate(keys(output=str(tmp_path / "whole"), cache_text=True, **changes)))
+    whole = train_lora(
+        LoraConfig.model_validate(keys(output=str(tmp_path / "whole"), cache_text=True, **changes))
+    )
     for name in ("losses.csv", "tiny.safetensors"):
         assert (tmp_path / "out" / name).read_bytes() == (whole.losses.parent / name).read_bytes()
 
@@ -88,13 +99,19 @@ def test_an_interrupted_run_saves_its_step_and_goes_on(keys: Keys, tmp_path: Pat
 
 def test_the_newest_checkpoints_stay_and_no_partial_ones(keys: Keys, tmp_path: Path) -> None:
     train_lora(LoraConfig.model_validate(keys(steps=5, checkpoint_every=1, keep_checkpoints=2)))
-    assert [path.name for path in sorted((tmp_path / "out" / "checkpoints").iterdir())] == ["step-00000004.pt", "step-00000005.pt"]
+    assert [path.name for path in sorted((tmp_path / "out" / "checkpoints").iterdir())] == [
+        "step-00000004.pt",
+        "step-00000005.pt",
+    ]
 
 
 def test_another_runs_checkpoint_is_refused_unless_told_to_begin_anew(keys: Keys, arrays: Path) -> None:
     first = train_lora(LoraConfig.model_validate(keys()))
     before = first.losses.read_bytes()
-    with pytest.raises(CheckpointError, match=r"another learning_rate \(0\.001 then, 0\.002 now\); train anew with --no-resume"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"another learning_rate \(0\.001 then, 0\.002 now\); train anew with --no-resume",
+    ):
         train_lora(LoraConfig.model_validate(keys(learning_rate=0.002)))
     with pytest.raises(CheckpointError, match="another data"):
         train_lora(LoraConfig.model_validate(keys(data={"folder": str(arrays), "limit": 3})))
@@ -123,5 +140,9 @@ def test_a_damaged_checkpoint_is_named(keys: Keys, tmp_path: Path) -> None:
 
 def test_all_random_states_come_back() -> None:
     state = random_state()
-    drawn = [(random.random(), np.random.rand(), torch.rand(1).item()) for _ in range(2) if restore_random_state(state) is None]
+    drawn = [
+        (random.random(), np.random.rand(), torch.rand(1).item())
+        for _ in range(2)
+        if restore_random_state(state) is None
+    ]
     assert drawn[0] == drawn[1]

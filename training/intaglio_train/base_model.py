@@ -16,7 +16,9 @@ __all__ = ["BaseModel", "load_base_model", "training_dtype"]
 
 @dataclass(frozen=True)
 class BaseModel:
-    """SDXL's parts, UNet and text encoders in `dtype`, the autoencoder in fp32 (SDXL's own overflows in fp16)."""
+    """SDXL's parts, UNet and text encoders in `dtype`, the autoencoder in fp32 (SDXL's own overflows in
+    fp16).
+    """
 
     unet: Any
     vae: Any
@@ -24,7 +26,9 @@ class BaseModel:
     tokenizers: tuple[Any, Any]
     scheduler: Any
     zero_empty_prompt: bool
-    """Whether the pipeline's own embedding of no prompt is zeros (`force_zeros_for_empty_prompt`) rather than that of ""."""
+    """Whether the pipeline's own embedding of no prompt is zeros (`force_zeros_for_empty_prompt`) rather than
+    that of "".
+    """
     name: str
     device: torch.device
     dtype: torch.dtype
@@ -54,7 +58,9 @@ def load_base_model(name: str, *, variant: str | None, device: torch.device, dty
     pipeline = _load_pipeline(name, variant)
     parts = (pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2, pipeline.vae)
     if any(part is None for part in parts) or pipeline.unet.config.addition_embed_type != "text_time":
-        raise ConfigError(f"model {name}: is not SDXL; it needs two text encoders, a UNet with text_time embedding and an autoencoder")
+        raise ConfigError(
+            f"model {name}: is not SDXL; it needs two text encoders, a UNet with text_time embedding and an autoencoder"
+        )
     for part in parts:
         part.requires_grad_(False).eval()
         part.to(device=device, dtype=torch.float32 if part is pipeline.vae else dtype)
@@ -74,14 +80,30 @@ def load_base_model(name: str, *, variant: str | None, device: torch.device, dty
 def _load_pipeline(name: str, variant: str | None) -> Any:
     path = Path(name)
     if path.is_dir() and not (path / "model_index.json").exists():
-        raise ConfigError(f"model {name}: has no model_index.json; give a diffusers SDXL folder, a .safetensors file or a hub id")
-    looks_local = path.is_absolute() or name.startswith(".") or path.suffix in (".safetensors", ".ckpt") or name.count("/") != 1
+        raise ConfigError(
+            f"model {name}: has no model_index.json; give a diffusers SDXL folder, a .safetensors file or a hub id"
+        )
+    looks_local = (
+        path.is_absolute()
+        or name.startswith(".")
+        or path.suffix in (".safetensors", ".ckpt")
+        or name.count("/") != 1
+    )
     if looks_local and not path.exists():
-        raise ConfigError(f"model {name}: no such file or folder; give a diffusers SDXL folder, a .safetensors file or a hub id")
+        raise ConfigError(
+            f"model {name}: no such file or folder; give a diffusers SDXL folder, a .safetensors file or a hub id"
+        )
     try:
         if path.is_file():
             return StableDiffusionXLPipeline.from_single_file(name, add_watermarker=False)
         return StableDiffusionXLPipeline.from_pretrained(name, variant=variant, add_watermarker=False)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError, KeyError, TypeError) as error:  # what diffusers raises for missing and foreign files
-        found = "cannot be loaded as SDXL" if path.exists() else "is no folder here and the hub does not give it"
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ) as error:  # what diffusers raises for missing and foreign files
+        found = (
+            "cannot be loaded as SDXL" if path.exists() else "is no folder here and the hub does not give it"
+        )
         raise ConfigError(f"model {name}: {found}: {str(error)[:200]}") from error

@@ -1,4 +1,5 @@
-"""Which samples and captions each step sees: a pure function of (seed, step), so that a resumed run sees what it would have seen.
+"""Which samples and captions each step sees: a pure function of (seed, step), so that a resumed run sees what
+it would have seen.
 
 `N` samples, `B` of a batch, `U` different captions. Images are read one batch ahead in a thread.
 """
@@ -20,7 +21,9 @@ __all__ = ["Batch", "CaptionTable", "Stream", "caption_table"]
 
 @dataclass(frozen=True)
 class CaptionTable:
-    """Every different caption once, the samples' alternatives as ids into it, and the id `dropped` that stands for no caption."""
+    """Every different caption once, the samples' alternatives as ids into it, and the id `dropped` that
+    stands for no caption.
+    """
 
     texts: list[str]
     alternatives: list[tuple[int, ...]]
@@ -72,7 +75,9 @@ class Stream:
         indices = [int(orders[position // count][position % count]) for position in positions]
         draws = np.random.default_rng((self.seed, self.salt, 1, number)).random((2, self.batch_size))
         captions = [
-            self.captions.dropped if draws[0, row] < self.caption_dropout else self._alternative(index, draws[1, row])
+            self.captions.dropped
+            if draws[0, row] < self.caption_dropout
+            else self._alternative(index, draws[1, row])
             for row, index in enumerate(indices)
         ]
         return indices, captions

@@ -1,7 +1,8 @@
 """Checkpoints that resume exactly: one file a checkpoint, complete or absent.
 
-A file holds trained weights, optimizer, average, loss scaler, random states of python, numpy, torch and CUDA, and the identity of
-the run (configuration and data). The learning rate and the data order are functions of the step, so the step says them.
+A file holds trained weights, optimizer, average, loss scaler, random states of python, numpy, torch and CUDA,
+and the identity of the run (configuration and data). The learning rate and the data order are functions of
+the step, so the step says them.
 """
 
 from __future__ import annotations
@@ -20,9 +21,20 @@ from intaglio_train.errors import CheckpointError
 
 __all__ = ["Checkpoints", "Identity", "identity_of", "random_state", "restore_random_state"]
 
-# These change what is written or how fast, not what is learnt; `steps` moves a cosine's end, which is what asking for more steps means.
+# These change what is written or how fast, not what is learnt; `steps` moves a cosine's end, which is what
+# asking for more steps means.
 FREE_KEYS = frozenset(
-    {"data", "steps", "output", "device", "cache_on", "cache_controls", "loader_threads", "log_every", "checkpoint_every"}
+    {
+        "data",
+        "steps",
+        "output",
+        "device",
+        "cache_on",
+        "cache_controls",
+        "loader_threads",
+        "log_every",
+        "checkpoint_every",
+    }
     | {"keep_checkpoints", "samples", "tensorboard", "trigger_words", "format"}
 )
 
@@ -41,7 +53,13 @@ def random_state() -> dict[str, Any]:
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "python": [version, list(words), gauss],
-        "numpy": [name, torch.from_numpy(np.asarray(keys, np.int64)), int(position), int(has_gauss), float(cached)],
+        "numpy": [
+            name,
+            torch.from_numpy(np.asarray(keys, np.int64)),
+            int(position),
+            int(has_gauss),
+            float(cached),
+        ],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -91,12 +109,18 @@ class Checkpoints:
         try:
             state: dict[str, Any] = torch.load(paths[-1], map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load raises whatever its unpickler meets in a damaged file
-            raise CheckpointError(f"{paths[-1]}: damaged checkpoint ({error}); delete it, or train anew with --no-resume") from error
+            raise CheckpointError(
+                f"{paths[-1]}: damaged checkpoint ({error}); delete it, or train anew with --no-resume"
+            ) from error
         theirs = state["identity"]
         for key in sorted({*identity, *theirs}):
             if identity.get(key) != theirs.get(key):
-                change = "" if key == "data set" else f" ({theirs.get(key)!r} then, {identity.get(key)!r} now)"
-                raise CheckpointError(f"{paths[-1]}: was made with another {key}{change}; train anew with --no-resume or another --output")
+                change = (
+                    "" if key == "data set" else f" ({theirs.get(key)!r} then, {identity.get(key)!r} now)"
+                )
+                raise CheckpointError(
+                    f"{paths[-1]}: was made with another {key}{change}; train anew with --no-resume or another --output"
+                )
         return state
 
     def clear(self) -> None:

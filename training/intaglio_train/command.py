@@ -36,13 +36,28 @@ class Kind(StrEnum):
 
 @app.command(no_args_is_help=True)
 def train(  # noqa: PLR0913, PLR0917  (one option a parameter)
-    kind: Annotated[Kind, typer.Argument(help="A style, character or background; or one kind of control image.", show_default=False)],
+    kind: Annotated[
+        Kind,
+        typer.Argument(
+            help="A style, character or background; or one kind of control image.", show_default=False
+        ),
+    ],
     config: Annotated[Path, typer.Argument(help="Training YAML; see configs/training/.", show_default=False)],
-    data: Annotated[Path | None, typer.Option(help="Train on this folder instead of the configuration's.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Train to this step instead of the configuration's.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Write here instead of to the configuration's folder.")] = None,
-    install: Annotated[Path | None, typer.Option(help="Copy the finished weights into this folder too.")] = None,
-    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on from the newest checkpoint, or train anew.")] = True,
+    data: Annotated[
+        Path | None, typer.Option(help="Train on this folder instead of the configuration's.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Train to this step instead of the configuration's.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write here instead of to the configuration's folder.")
+    ] = None,
+    install: Annotated[
+        Path | None, typer.Option(help="Copy the finished weights into this folder too.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on from the newest checkpoint, or train anew.")
+    ] = True,
 ) -> None:
     """Train a LoRA or a ControlNet on SDXL.
 
@@ -50,22 +65,39 @@ def train(  # noqa: PLR0913, PLR0917  (one option a parameter)
     """
     console = Console()
     _quiet_libraries()
-    overrides = {key: value for key, value in (("data", data), ("steps", steps), ("output", output)) if value is not None}
+    overrides = {
+        key: value
+        for key, value in (("data", data), ("steps", steps), ("output", output))
+        if value is not None
+    }
     run: dict[str, Any] = {"resume": resume, "reporter": ConsoleReporter(console)}
     try:
         if kind is Kind.LORA:
             lora = intaglio_train.train_lora(lora_config_from_yaml(config, overrides), **run)
             outcome, losses, files = lora.outcome, lora.losses, lora.files
         else:
-            controlnet = intaglio_train.train_controlnet(controlnet_config_from_yaml(config, overrides), **run)
-            outcome, losses, files = controlnet.outcome, controlnet.losses, (controlnet.folder,) if controlnet.folder else ()
+            controlnet = intaglio_train.train_controlnet(
+                controlnet_config_from_yaml(config, overrides), **run
+            )
+            outcome, losses, files = (
+                controlnet.outcome,
+                controlnet.losses,
+                (controlnet.folder,) if controlnet.folder else (),
+            )
     except TrainingError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        Console(stderr=True).print(
+            f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True
+        )
         raise typer.Exit(BAD_INPUT) from None
     if install is not None:
         files = tuple(install_weights(path, install) for path in files)
     table = Table("steps", "seconds", "last loss", "files")
-    table.add_row(str(outcome.steps), f"{outcome.seconds:.1f}", f"{outcome.last_loss:.4f}", "\n".join(map(str, (*files, losses))))
+    table.add_row(
+        str(outcome.steps),
+        f"{outcome.seconds:.1f}",
+        f"{outcome.last_loss:.4f}",
+        "\n".join(map(str, (*files, losses))),
+    )
     console.print(table)
     if outcome.interrupted:
         console.print(f"stopped at step {outcome.steps}; the same command goes on from there")
@@ -88,7 +120,9 @@ def install_weights(weights: Path, folder: Path) -> Path:
 
 
 def _quiet_libraries() -> None:
-    """Loading bars and advice of the libraries would tear our own bar. They read these before they are imported."""
+    """Loading bars and advice of the libraries would tear our own bar. They read these before they are
+    imported.
+    """
     for library in ("DIFFUSERS", "TRANSFORMERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -1,8 +1,10 @@
-"""What the UNet is told and shown: text embeddings, size ids, latents and control images, on the device, cached where asked for.
+"""What the UNet is told and shown: text embeddings, size ids, latents and control images, on the device,
+cached where asked for.
 
-`B` of a batch, `N` samples, `U` captions, `T` tokens, `C` context width, `P` pooled width, `h = H/8`, `w = W/8`.
-SDXL conditioning (arXiv 2307.01952): context = penultimate hidden states of both encoders side by side; pooled = the second
-encoder's projection; time ids = original (height, width), crop (top, left), target (height, width).
+`B` of a batch, `N` samples, `U` captions, `T` tokens, `C` context width, `P` pooled width, `h = H/8`, `w =
+W/8`. SDXL conditioning (arXiv 2307.01952): context = penultimate hidden states of both encoders side by side;
+pooled = the second encoder's projection; time ids = original (height, width), crop (top, left), target
+(height, width).
 """
 
 from __future__ import annotations
@@ -17,7 +19,16 @@ from intaglio_train.base_model import BaseModel
 from intaglio_train.batches import Batch, CaptionTable
 from intaglio_train.data import Dataset, Watch
 
-__all__ = ["Caches", "Conditioner", "Conditions", "cat_conditions", "encode_images", "encode_tokens", "fill_caches", "tokenize"]
+__all__ = [
+    "Caches",
+    "Conditioner",
+    "Conditions",
+    "cat_conditions",
+    "encode_images",
+    "encode_tokens",
+    "fill_caches",
+    "tokenize",
+]
 
 ENCODING_BATCH = 32
 
@@ -40,7 +51,9 @@ class Conditions:
 
 def cat_conditions(first: Conditions, second: Conditions) -> Conditions:
     """Both batches in one (neither with control images)."""
-    pairs = [(getattr(first, name), getattr(second, name)) for name in ("latents", "context", "pooled", "time_ids")]
+    pairs = [
+        (getattr(first, name), getattr(second, name)) for name in ("latents", "context", "pooled", "time_ids")
+    ]
     latents, context, pooled, time_ids = (torch.cat(pair) for pair in pairs)
     return Conditions(latents, context, pooled, time_ids, control=None)
 
@@ -48,23 +61,35 @@ def cat_conditions(first: Conditions, second: Conditions) -> Conditions:
 def tokenize(base: BaseModel, texts: Sequence[str]) -> torch.Tensor:
     """Token ids [2,U,T] of both tokenizers, cut or padded to their length."""
     padded = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
-    return torch.stack([tokenizer(list(texts), max_length=tokenizer.model_max_length, **padded).input_ids for tokenizer in base.tokenizers])
+    return torch.stack(
+        [
+            tokenizer(list(texts), max_length=tokenizer.model_max_length, **padded).input_ids
+            for tokenizer in base.tokenizers
+        ]
+    )
 
 
 def encode_tokens(base: BaseModel, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Context [B,T,C] and pooled embedding [B,P] of token ids [2,B,T]."""
-    outputs = [encoder(ids, output_hidden_states=True) for encoder, ids in zip(base.text_encoders, tokens, strict=True)]
+    outputs = [
+        encoder(ids, output_hidden_states=True)
+        for encoder, ids in zip(base.text_encoders, tokens, strict=True)
+    ]
     context = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
     return context, outputs[1].text_embeds
 
 
 def encode_images(vae: Any, images: torch.Tensor) -> torch.Tensor:
-    """Scaled latents [B,4,h,w] of images [B,H,W,3] uint8: the mean of the autoencoder's distribution, so that encoding is repeatable."""
+    """Scaled latents [B,4,h,w] of images [B,H,W,3] uint8: the mean of the autoencoder's distribution, so that
+    encoding is repeatable.
+    """
     pixels = images.permute(0, 3, 1, 2).to(vae.device, vae.dtype).contiguous() / 127.5 - 1.0
     latents = vae.encode(pixels).latent_dist.mode().contiguous()  # `randn_like` draws by layout
     mean, std = vae.config.latents_mean, vae.config.latents_std
     if mean is not None and std is not None:
-        latents = (latents - latents.new_tensor(mean).view(1, -1, 1, 1)) / latents.new_tensor(std).view(1, -1, 1, 1)
+        latents = (latents - latents.new_tensor(mean).view(1, -1, 1, 1)) / latents.new_tensor(std).view(
+            1, -1, 1, 1
+        )
     return latents * vae.config.scaling_factor  # type: ignore[no-any-return]
 
 
@@ -73,24 +98,45 @@ class Caches:
     """Tables over all samples or captions; none where each batch is encoded anew."""
 
     latents: torch.Tensor | None = None  # [N,4,h,w]
-    text: tuple[torch.Tensor, torch.Tensor] | None = None  # [U+1,T,C], [U+1,P]; the last row is for a dropped caption
+    text: tuple[torch.Tensor, torch.Tensor] | None = (
+        None  # [U+1,T,C], [U+1,P]; the last row is for a dropped caption
+    )
     controls: torch.Tensor | None = None  # [N,3,H,W] uint8
 
 
 @torch.no_grad()
 def fill_caches(
-    base: BaseModel, dataset: Dataset, captions: CaptionTable, *, which: frozenset[str], on: torch.device, watch: Watch
+    base: BaseModel,
+    dataset: Dataset,
+    captions: CaptionTable,
+    *,
+    which: frozenset[str],
+    on: torch.device,
+    watch: Watch,
 ) -> Caches:
     """Encode what `which` (of "latents", "text", "controls") names, once."""
-    chunks = [range(start, min(start + ENCODING_BATCH, len(dataset))) for start in range(0, len(dataset), ENCODING_BATCH)]
+    chunks = [
+        range(start, min(start + ENCODING_BATCH, len(dataset)))
+        for start in range(0, len(dataset), ENCODING_BATCH)
+    ]
     dtype = base.dtype
     latents = controls = text = None
     if "latents" in which:
         watched = watch(chunks, "encoding images", len(chunks))
-        latents = torch.cat([encode_images(base.vae, torch.from_numpy(dataset.images(chunk))).to(on, dtype) for chunk in watched])
+        latents = torch.cat(
+            [
+                encode_images(base.vae, torch.from_numpy(dataset.images(chunk))).to(on, dtype)
+                for chunk in watched
+            ]
+        )
     if "controls" in which:
         watched = watch(chunks, "loading controls", len(chunks))
-        controls = torch.cat([torch.from_numpy(dataset.controls(chunk)).to(on).permute(0, 3, 1, 2).contiguous() for chunk in watched])
+        controls = torch.cat(
+            [
+                torch.from_numpy(dataset.controls(chunk)).to(on).permute(0, 3, 1, 2).contiguous()
+                for chunk in watched
+            ]
+        )
     if "text" in which:
         tokens = tokenize(base, [*captions.texts, ""])
         starts = range(0, tokens.shape[1], 4 * ENCODING_BATCH)
@@ -98,7 +144,9 @@ def fill_caches(
             encode_tokens(base, tokens[:, start : start + 4 * ENCODING_BATCH].to(base.device))
             for start in watch(starts, "encoding captions", len(starts))
         ]
-        context, pooled = (torch.cat([part.to(on, dtype) for part in parts]) for parts in zip(*encoded, strict=True))
+        context, pooled = (
+            torch.cat([part.to(on, dtype) for part in parts]) for parts in zip(*encoded, strict=True)
+        )
         if base.zero_empty_prompt:
             context[-1] = 0
             pooled[-1] = 0
@@ -107,16 +155,24 @@ def fill_caches(
 
 
 class Conditioner:
-    """Turns a `Batch` into `Conditions`. A dropped caption becomes what the model's own pipeline uses for no prompt."""
+    """Turns a `Batch` into `Conditions`. A dropped caption becomes what the model's own pipeline uses for no
+    prompt.
+    """
 
-    def __init__(self, base: BaseModel, dataset: Dataset, captions: CaptionTable, caches: Caches, size: tuple[int, int]) -> None:
+    def __init__(
+        self, base: BaseModel, dataset: Dataset, captions: CaptionTable, caches: Caches, size: tuple[int, int]
+    ) -> None:
         self._base = base
         self._caches = caches
         self._device = base.device
         self._dropped = captions.dropped
         target = torch.tensor([size[1], size[0]], dtype=torch.float32).expand(len(dataset), 2)
-        self._time_ids = torch.cat([torch.from_numpy(dataset.geometry), target], dim=1).to(self._device)  # [N,6]
-        self._tokens = None if caches.text else tokenize(base, [*captions.texts, ""]).to(self._device)  # [2,U+1,T]
+        self._time_ids = torch.cat([torch.from_numpy(dataset.geometry), target], dim=1).to(
+            self._device
+        )  # [N,6]
+        self._tokens = (
+            None if caches.text else tokenize(base, [*captions.texts, ""]).to(self._device)
+        )  # [2,U+1,T]
 
     def __call__(self, batch: Batch) -> Conditions:
         indices = batch.indices.to(self._device, non_blocking=True)
@@ -143,7 +199,9 @@ class Conditioner:
 
     def _latents(self, batch: Batch, indices: torch.Tensor) -> torch.Tensor:
         if self._caches.latents is not None:
-            return self._rows(self._caches.latents, batch.indices if self._caches.latents.device.type == "cpu" else indices)
+            return self._rows(
+                self._caches.latents, batch.indices if self._caches.latents.device.type == "cpu" else indices
+            )
         assert batch.images is not None
         with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
             return encode_images(self._base.vae, batch.images.to(self._device, non_blocking=True))
@@ -154,7 +212,10 @@ class Conditioner:
             return self._rows(table, batch.indices if table.device.type == "cpu" else indices).float() / 255.0
         if batch.controls is None:
             return None
-        return batch.controls.to(self._device, non_blocking=True).permute(0, 3, 1, 2).float().contiguous() / 255.0
+        return (
+            batch.controls.to(self._device, non_blocking=True).permute(0, 3, 1, 2).float().contiguous()
+            / 255.0
+        )
 
     def _rows(self, table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """`table[rows]` on the device, gathered where the table is."""

@@ -1,7 +1,7 @@
 """Training configurations: one YAML file a run, strict and frozen.
 
-Relative paths are relative to the working directory, as on a command line. Every field below is read by the trainer; an unknown
-key is an error that names the nearest known one.
+Relative paths are relative to the working directory, as on a command line. Every field below is read by the
+trainer; an unknown key is an error that names the nearest known one.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ class DataConfig(_Strict):
       - `images.npy` [N,H,W,3] uint8, `captions.json` (N strings or N lists of strings), `controls_<control>.npy` [N,H,W,3] uint8;
       - `metadata.csv` or `metadata.jsonl` with columns `image`, `caption` and, for a ControlNet, `control` (paths in the folder);
       - images, each with a `.txt` of the same name; control images of the same name in `control_<control>/` or `control/`.
-    `arrays` is an `.npz` with `images`, `captions` ([N] or [N,M] strings) and `controls_<control>` or `controls`.
-    A `.txt` of several lines, and a list of captions, hold alternatives: one is drawn each time the image is used.
+    `arrays` is an `.npz` with `images`, `captions` ([N] or [N,M] strings) and `controls_<control>` or
+    `controls`. A `.txt` of several lines, and a list of captions, hold alternatives: one is drawn each time
+    the image is used.
     """
 
     folder: Path | None = None
@@ -76,7 +77,9 @@ class SampleConfig(_Strict):
 
 
 class PriorConfig(_Strict):
-    """Class-prior preservation (DreamBooth, arXiv 2208.12242): every batch carries as many images of the plain class, weighted."""
+    """Class-prior preservation (DreamBooth, arXiv 2208.12242): every batch carries as many images of the
+    plain class, weighted.
+    """
 
     data: DataConfig
     weight: Annotated[float, Field(gt=0)] = 1.0
@@ -144,7 +147,9 @@ class LoraConfig(TrainingConfig):
     rank: Positive = 16
     alpha: Annotated[float, Field(gt=0)] | None = None  # none: as rank, a scale of 1
     dropout: Probability = 0.0
-    targets: tuple[Literal["attention", "feed_forward", "conv"], ...] = Field(default=("attention",), min_length=1)
+    targets: tuple[Literal["attention", "feed_forward", "conv"], ...] = Field(
+        default=("attention",), min_length=1
+    )
     train_text_encoders: bool = False
     text_learning_rate: Annotated[float, Field(gt=0)] | None = None  # none: as learning_rate
     trigger_words: tuple[str, ...] = ()
@@ -154,7 +159,9 @@ class LoraConfig(TrainingConfig):
     @model_validator(mode="after")
     def _trained_text_is_not_cached(self) -> LoraConfig:
         if self.train_text_encoders and self.cache_text:
-            raise ValueError("cache_text keeps the text encoders' first output; it cannot be used with train_text_encoders")
+            raise ValueError(
+                "cache_text keeps the text encoders' first output; it cannot be used with train_text_encoders"
+            )
         return self
 
     @property
@@ -174,12 +181,16 @@ _Config = TypeVar("_Config", bound=TrainingConfig)
 
 
 def lora_config_from_yaml(path: Path, overrides: dict[str, Any] | None = None) -> LoraConfig:
-    """Read a LoRA's YAML; `overrides` replace its keys (a path for `data` replaces data.folder). Raises `ConfigError`."""
+    """Read a LoRA's YAML; `overrides` replace its keys (a path for `data` replaces data.folder). Raises
+    `ConfigError`.
+    """
     return _config_from_yaml(path, LoraConfig, overrides)
 
 
 def controlnet_config_from_yaml(path: Path, overrides: dict[str, Any] | None = None) -> ControlNetConfig:
-    """Read a ControlNet's YAML; `overrides` replace its keys (a path for `data` replaces data.folder). Raises `ConfigError`."""
+    """Read a ControlNet's YAML; `overrides` replace its keys (a path for `data` replaces data.folder). Raises
+    `ConfigError`.
+    """
     return _config_from_yaml(path, ControlNetConfig, overrides)
 
 
@@ -187,7 +198,9 @@ def _config_from_yaml(path: Path, kind: type[_Config], overrides: dict[str, Any]
     try:
         keys = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a training YAML") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); give the path of a training YAML"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not YAML: {error}") from error
     if not isinstance(keys, dict):
@@ -195,7 +208,9 @@ def _config_from_yaml(path: Path, kind: type[_Config], overrides: dict[str, Any]
     merged = {**keys, **(overrides or {})}
     if isinstance(merged.get("data"), Path):  # another folder, read as the configured one
         kept = keys["data"] if isinstance(keys.get("data"), dict) else {}
-        merged["data"] = {key: value for key, value in kept.items() if key != "arrays"} | {"folder": merged["data"]}
+        merged["data"] = {key: value for key, value in kept.items() if key != "arrays"} | {
+            "folder": merged["data"]
+        }
     try:
         return kind.model_validate(merged)
     except ValidationError as error:
@@ -214,7 +229,9 @@ def _first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
     if first["type"] == "missing":
         return f"key {where} is missing{more}"
     message = first["msg"].removeprefix("Value error, ")
-    return (f"{where} = {first['input']!r}: {message}" if where and first["type"] != "value_error" else message) + more
+    return (
+        f"{where} = {first['input']!r}: {message}" if where and first["type"] != "value_error" else message
+    ) + more
 
 
 def _fields_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

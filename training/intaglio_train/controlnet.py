@@ -1,4 +1,6 @@
-"""Training of ControlNets (arXiv 2302.05543): fp32 weights against a frozen SDXL, saved as an fp16 diffusers folder."""
+"""Training of ControlNets (arXiv 2302.05543): fp32 weights against a frozen SDXL, saved as an fp16 diffusers
+folder.
+"""
 
 from __future__ import annotations
 
@@ -33,15 +35,27 @@ class ControlNetResult:
     outcome: Outcome
 
 
-def train_controlnet(config: ControlNetConfig, *, resume: bool = True, reporter: Reporter | None = None) -> ControlNetResult:
+def train_controlnet(
+    config: ControlNetConfig, *, resume: bool = True, reporter: Reporter | None = None
+) -> ControlNetResult:
     """Train a ControlNet and write it to `config.output / config.name`.
 
-    A run that was stopped goes on from its newest checkpoint unless `resume` is false. Raises `DataError`, `ConfigError`,
-    `CheckpointError`; nothing is written before data and model have been found sound.
+    A run that was stopped goes on from its newest checkpoint unless `resume` is false. Raises `DataError`,
+    `ConfigError`, `CheckpointError`; nothing is written before data and model have been found sound.
     """
     reporter = reporter or SilentReporter()
-    wanted = (("latents", config.cache_latents), ("text", config.cache_text), ("controls", config.cache_controls))
-    session = open_session(config, control=True, prior=None, caches=frozenset(name for name, asked in wanted if asked), reporter=reporter)
+    wanted = (
+        ("latents", config.cache_latents),
+        ("text", config.cache_text),
+        ("controls", config.cache_controls),
+    )
+    session = open_session(
+        config,
+        control=True,
+        prior=None,
+        caches=frozenset(name for name, asked in wanted if asked),
+        reporter=reporter,
+    )
     controlnet = _initial_controlnet(config, session.base)
     task = Task(
         [ParameterGroup(dict(controlnet.named_parameters()), config.learning_rate)],
@@ -57,7 +71,9 @@ def train_controlnet(config: ControlNetConfig, *, resume: bool = True, reporter:
 
 def _initial_controlnet(config: ControlNetConfig, base: BaseModel) -> Any:
     if config.init == "unet":
-        controlnet = ControlNetModel.from_unet(base.unet, conditioning_embedding_out_channels=config.conditioning_embedding_out_channels)
+        controlnet = ControlNetModel.from_unet(
+            base.unet, conditioning_embedding_out_channels=config.conditioning_embedding_out_channels
+        )
     else:
         try:
             controlnet = ControlNetModel.from_pretrained(config.init)  # type: ignore[no-untyped-call]

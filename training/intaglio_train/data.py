@@ -50,12 +50,22 @@ class Dataset(Protocol):
 
 
 def open_dataset(
-    data: DataConfig, size: tuple[int, int], *, resize: bool = False, control: bool = False, threads: int = 4, watch: Watch | None = None
+    data: DataConfig,
+    size: tuple[int, int],
+    *,
+    resize: bool = False,
+    control: bool = False,
+    threads: int = 4,
+    watch: Watch | None = None,
 ) -> Dataset:
-    """Open and check a data set for `size` = (width, height). Raises `DataError` naming the first file that is wrong."""
+    """Open and check a data set for `size` = (width, height). Raises `DataError` naming the first file that
+    is wrong.
+    """
     source = data.source
     if not source.exists():
-        raise DataError(f"{source}: no such {'folder' if data.folder else 'file'}; data.{'folder' if data.folder else 'arrays'} must exist")
+        raise DataError(
+            f"{source}: no such {'folder' if data.folder else 'file'}; data.{'folder' if data.folder else 'arrays'} must exist"
+        )
     if data.arrays is not None:
         return _arrays_from_npz(data, size, control)
     if not source.is_dir():
@@ -88,11 +98,15 @@ class _Folder:
         return len(self.samples)
 
     def images(self, indices: Sequence[int]) -> Pixels:
-        return np.stack([_fit(_read(self.samples[i].image), self.size, Image.Resampling.LANCZOS)[0] for i in indices])
+        return np.stack(
+            [_fit(_read(self.samples[i].image), self.size, Image.Resampling.LANCZOS)[0] for i in indices]
+        )
 
     def controls(self, indices: Sequence[int]) -> Pixels:
         paths = [self.samples[i].control for i in indices]
-        return np.stack([_fit(_read(path), self.size, Image.Resampling.BILINEAR)[0] for path in paths if path is not None])
+        return np.stack(
+            [_fit(_read(path), self.size, Image.Resampling.BILINEAR)[0] for path in paths if path is not None]
+        )
 
 
 def _samples_of(folder: Path, control_name: str | None, control: bool) -> list[_Sample]:
@@ -101,9 +115,14 @@ def _samples_of(folder: Path, control_name: str | None, control: bool) -> list[_
             return _samples_of_table(table, control)
     images = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if not images:
-        raise DataError(f"{folder}: holds no images ({', '.join(IMAGE_SUFFIXES)}), no images.npy and no metadata.csv or metadata.jsonl")
+        raise DataError(
+            f"{folder}: holds no images ({', '.join(IMAGE_SUFFIXES)}), no images.npy and no metadata.csv or metadata.jsonl"
+        )
     controls = _control_folder(folder, control_name) if control else None
-    return [_Sample(image, _captions_beside(image), None if controls is None else _same_name(image, controls)) for image in images]
+    return [
+        _Sample(image, _captions_beside(image), None if controls is None else _same_name(image, controls))
+        for image in images
+    ]
 
 
 def _samples_of_table(table: Path, control: bool) -> list[_Sample]:
@@ -131,7 +150,11 @@ def _rows(table: Path) -> list[tuple[int, dict[str, Any]]]:
         text = table.read_text(encoding="utf-8-sig")
         if table.suffix == ".csv":
             return list(enumerate(csv.DictReader(text.splitlines(keepends=True)), start=1))
-        rows = [(number, json.loads(line)) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+        rows = [
+            (number, json.loads(line))
+            for number, line in enumerate(text.splitlines(), start=1)
+            if line.strip()
+        ]
     except (OSError, UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
         raise DataError(f"{table}: cannot be read: {error}") from error
     for number, row in rows:
@@ -182,15 +205,21 @@ def _read(path: Path) -> Image.Image:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such image") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: unreadable image ({error}); replace it or take it out of the data set") from error
+        raise DataError(
+            f"{path}: unreadable image ({error}); replace it or take it out of the data set"
+        ) from error
 
 
-def _fit(image: Image.Image, size: tuple[int, int], resampling: Image.Resampling) -> tuple[Pixels, tuple[int, int]]:
+def _fit(
+    image: Image.Image, size: tuple[int, int], resampling: Image.Resampling
+) -> tuple[Pixels, tuple[int, int]]:
     """Pixels [H,W,3] of `size`, scaled to cover it and cut at the centre, and the cut's (top, left)."""
     if image.size == size:
         return np.asarray(image), (0, 0)
     scale = max(wanted / given for wanted, given in zip(size, image.size, strict=True))
-    covering = tuple(max(wanted, round(given * scale)) for wanted, given in zip(size, image.size, strict=True))
+    covering = tuple(
+        max(wanted, round(given * scale)) for wanted, given in zip(size, image.size, strict=True)
+    )
     left, top = ((given - wanted) // 2 for given, wanted in zip(covering, size, strict=True))
     resized = image.resize((covering[0], covering[1]), resampling)
     return np.asarray(resized.crop((left, top, left + size[0], top + size[1]))), (top, left)
@@ -201,11 +230,15 @@ def _check(sample: _Sample, size: tuple[int, int], resize: bool) -> tuple[int, i
     try:
         image = _read(sample.image)
         if image.size != size and not resize:
-            raise DataError(f"{sample.image}: is {_by(image.size)}; resolution asks for {_by(size)} (or set resize: true)")
+            raise DataError(
+                f"{sample.image}: is {_by(image.size)}; resolution asks for {_by(size)} (or set resize: true)"
+            )
         if sample.control is not None:
             control = _read(sample.control)
             if control.size != image.size:
-                raise DataError(f"{sample.control}: control is {_by(control.size)}; its image {sample.image.name} is {_by(image.size)}")
+                raise DataError(
+                    f"{sample.control}: control is {_by(control.size)}; its image {sample.image.name} is {_by(image.size)}"
+                )
     except DataError as error:
         return error
     return (image.height, image.width, *_fit(image, size, Image.Resampling.NEAREST)[1])
@@ -216,14 +249,22 @@ def _by(size: tuple[int, int]) -> str:
 
 
 def _checked_folder(
-    samples: list[_Sample], folder: Path, size: tuple[int, int], *, resize: bool, threads: int, watch: Watch | None
+    samples: list[_Sample],
+    folder: Path,
+    size: tuple[int, int],
+    *,
+    resize: bool,
+    threads: int,
+    watch: Watch | None,
 ) -> _Folder:
     with ThreadPoolExecutor(threads) as pool:
         checks: Iterable[Any] = pool.map(lambda sample: _check(sample, size, resize), samples)
         results = list(checks if watch is None else watch(checks, "checking images", len(samples)))
     errors = [result for result in results if isinstance(result, DataError)]
     if errors:
-        raise DataError(f"{errors[0]}" + (f" (and {len(errors) - 1} more such files)" if len(errors) > 1 else ""))
+        raise DataError(
+            f"{errors[0]}" + (f" (and {len(errors) - 1} more such files)" if len(errors) > 1 else "")
+        )
     files = [
         (path.relative_to(folder).as_posix(), path.stat().st_size)
         for sample in samples
@@ -260,14 +301,18 @@ def _arrays_from_npz(data: DataConfig, size: tuple[int, int], control: bool) -> 
     source = data.source
     try:
         with np.load(source, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files if control or not name.startswith("controls")}
+            arrays = {
+                name: archive[name] for name in archive.files if control or not name.startswith("controls")
+            }
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{source}: is not an .npz of images and captions: {error}") from error
     named = f"controls_{data.control}"
     controls = arrays.get(named, arrays.get("controls")) if control else None
     for name in ("images", "captions"):
         if name not in arrays:
-            raise DataError(f"{source}: has no array {name}; it needs images [N,H,W,3] uint8 and captions [N] or [N,M]")
+            raise DataError(
+                f"{source}: has no array {name}; it needs images [N,H,W,3] uint8 and captions [N] or [N,M]"
+            )
     if control and controls is None:
         raise DataError(
             f"{source}: has no array {named if data.control else 'controls'}; a ControlNet needs control images [N,H,W,3] uint8"
@@ -284,10 +329,14 @@ def _arrays_from_folder(data: DataConfig, size: tuple[int, int], control: bool) 
     try:
         captions = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); it holds one string, or list of strings, an image") from error
+        raise DataError(
+            f"{path}: cannot be read ({error}); it holds one string, or list of strings, an image"
+        ) from error
     if not isinstance(captions, list):
         raise DataError(f"{path}: must be a list with one string, or list of strings, an image")
-    return _checked_arrays(folder / "images.npy", _mapped(folder / "images.npy"), controls, captions, size, data.limit)
+    return _checked_arrays(
+        folder / "images.npy", _mapped(folder / "images.npy"), controls, captions, size, data.limit
+    )
 
 
 def _mapped(path: Path) -> Any:
@@ -297,7 +346,9 @@ def _mapped(path: Path) -> Any:
         raise DataError(f"{path}: is not a readable .npy ({error}); it holds [N,H,W,3] uint8") from error
 
 
-def _checked_arrays(source: Path, images: Any, controls: Any, captions: list[Any], size: tuple[int, int], limit: int | None) -> _Arrays:
+def _checked_arrays(
+    source: Path, images: Any, controls: Any, captions: list[Any], size: tuple[int, int], limit: int | None
+) -> _Arrays:
     pixel_shape = (len(captions), size[1], size[0], 3)
     for what, array in (("images", images), ("controls", controls)):
         if array is not None and (array.dtype != np.uint8 or array.shape != pixel_shape):
@@ -307,12 +358,21 @@ def _checked_arrays(source: Path, images: Any, controls: Any, captions: list[Any
     if not captions:
         raise DataError(f"{source}: holds no images")
     alternatives = [
-        _nonempty(caption if isinstance(caption, list) else [caption], f"{source}: image {index} has an empty caption")
+        _nonempty(
+            caption if isinstance(caption, list) else [caption],
+            f"{source}: image {index} has an empty caption",
+        )
         for index, caption in enumerate(captions[:limit])
     ]
     geometry = np.tile(np.array([size[1], size[0], 0, 0], np.float32), (len(alternatives), 1))
-    edges = [hashlib.sha256(array[[0, -1]].tobytes()).hexdigest() for array in (images, controls) if array is not None]
-    return _Arrays(images, controls, alternatives, geometry, _digest([*edges, list(pixel_shape)], alternatives))
+    edges = [
+        hashlib.sha256(array[[0, -1]].tobytes()).hexdigest()
+        for array in (images, controls)
+        if array is not None
+    ]
+    return _Arrays(
+        images, controls, alternatives, geometry, _digest([*edges, list(pixel_shape)], alternatives)
+    )
 
 
 def _digest(*parts: Any) -> str:

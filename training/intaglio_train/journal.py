@@ -29,7 +29,9 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._writer is not None:
             self._writer.close()
 
@@ -37,7 +39,11 @@ class Journal:
         """Keep the rows of the first `step` steps; what came after the checkpoint is trained again."""
         kept = []
         if step and self.path.exists():
-            rows = [line for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True)[1:] if line.endswith("\n")]
+            rows = [
+                line
+                for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True)[1:]
+                if line.endswith("\n")
+            ]
             kept = [row for row in rows if int(row.split(",", 1)[0]) <= step]
         if kept:
             self.last_loss = float(kept[-1].split(",")[1])
@@ -75,5 +81,7 @@ def _tensorboard_writer(folder: Path) -> Any:
     try:
         writer: Any = import_module("torch.utils.tensorboard").SummaryWriter(str(folder))
     except ImportError as error:
-        raise ConfigError("tensorboard: true needs the tensorboard package; pip install 'intaglio[train]' or set it to false") from error
+        raise ConfigError(
+            "tensorboard: true needs the tensorboard package; pip install 'intaglio[train]' or set it to false"
+        ) from error
     return writer

@@ -8,7 +8,9 @@ __all__ = ["learning_rate_factor"]
 
 
 def learning_rate_factor(step: int, *, steps: int, warmup: int, schedule: str) -> float:
-    """Factor in 0..1 for `step` (0-based) of `steps`: linear warm-up, then constant, or half a cosine down to 0."""
+    """Factor in 0..1 for `step` (0-based) of `steps`: linear warm-up, then constant, or half a cosine down to
+    0.
+    """
     if step < warmup:
         return (step + 1) / warmup
     if schedule == "constant":

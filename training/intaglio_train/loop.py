@@ -81,14 +81,17 @@ def make_accelerator(config: TrainingConfig) -> Any:
     on_cpu = config.device == "cpu" or not torch.cuda.is_available()
     if on_cpu and config.mixed_precision == "fp16":
         raise ConfigError("mixed_precision: fp16 needs a GPU; use bf16 or no on a CPU")
-    # WAR: accelerate keeps the first run's precision and device for the process (accelerate 1.x); two runs in one process may differ.
+    # WAR: accelerate keeps the first run's precision and device for the process (accelerate 1.x); two runs in
+    # one process may differ.
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=on_cpu)
     if not on_cpu:  # one shape a run: let cuDNN choose its fastest kernels, and fp32 products use TF32
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
     if accelerator.num_processes > 1:
-        raise ConfigError(f"{accelerator.num_processes} processes were launched; a run uses one process and one GPU")
+        raise ConfigError(
+            f"{accelerator.num_processes} processes were launched; a run uses one process and one GPU"
+        )
     return accelerator
 
 
@@ -137,8 +140,12 @@ class _Run:
         self.accelerator = accelerator
         self.parameters = task.parameters
         fused = True if accelerator.device.type == "cuda" else None
-        groups = [{"params": [*group.parameters.values()], "lr": group.learning_rate} for group in task.groups]
-        self.optimizer = accelerator.prepare(torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=fused))
+        groups = [
+            {"params": [*group.parameters.values()], "lr": group.learning_rate} for group in task.groups
+        ]
+        self.optimizer = accelerator.prepare(
+            torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=fused)
+        )
         self.average = _Average(self.parameters, config.ema_decay) if config.ema_decay else None
         self.done = 0
 
@@ -168,7 +175,9 @@ class _Run:
     def step(self, batches: Iterator[Any]) -> tuple[torch.Tensor, float]:
         """One update; its loss (on the device) and the first group's learning rate."""
         config = self.config
-        factor = learning_rate_factor(self.done, steps=config.steps, warmup=config.warmup_steps, schedule=config.schedule)
+        factor = learning_rate_factor(
+            self.done, steps=config.steps, warmup=config.warmup_steps, schedule=config.schedule
+        )
         for ours, theirs in zip(self.task.groups, self.optimizer.param_groups, strict=True):
             theirs["lr"] = ours.learning_rate * factor
         total: torch.Tensor | None = None
@@ -187,8 +196,12 @@ class _Run:
         return total, self.task.groups[0].learning_rate * factor
 
 
-def train(config: TrainingConfig, task: Task, accelerator: Any, reporter: Reporter, *, resume: bool) -> Outcome:
-    """Train to `config.steps`, from the newest checkpoint if `resume`. Leaves the averaged weights in place where there are any."""
+def train(
+    config: TrainingConfig, task: Task, accelerator: Any, reporter: Reporter, *, resume: bool
+) -> Outcome:
+    """Train to `config.steps`, from the newest checkpoint if `resume`. Leaves the averaged weights in place
+    where there are any.
+    """
     checkpoints = Checkpoints(config.output / "checkpoints", config.keep_checkpoints)
     state = checkpoints.load(task.identity, accelerator.device) if resume else None
     run = _Run(config, task, accelerator)
@@ -211,7 +224,9 @@ def train(config: TrainingConfig, task: Task, accelerator: Any, reporter: Report
         return Outcome(run.done, time.monotonic() - started, journal.last_loss, run.done < config.steps)
 
 
-def _steps(run: _Run, checkpoints: Checkpoints, journal: Journal, reporter: Reporter, stop: threading.Event) -> None:
+def _steps(
+    run: _Run, checkpoints: Checkpoints, journal: Journal, reporter: Reporter, stop: threading.Event
+) -> None:
     config, task = run.config, run.task
 
     def save() -> None:

@@ -1,4 +1,6 @@
-"""Training of LoRAs: adapters in the UNet and, if asked, both text encoders; saved for diffusers, kohya and ComfyUI."""
+"""Training of LoRAs: adapters in the UNet and, if asked, both text encoders; saved for diffusers, kohya and
+ComfyUI.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,14 @@ from intaglio_train.checkpoint import identity_of
 from intaglio_train.config import LoraConfig, SampleConfig
 from intaglio_train.data import Pixels
 from intaglio_train.loop import Outcome, ParameterGroup, Samples, Task, train
-from intaglio_train.lora_files import Adapter, Part, UnetLevels, diffusers_tensors, kohya_tensors, write_adapter
+from intaglio_train.lora_files import (
+    Adapter,
+    Part,
+    UnetLevels,
+    diffusers_tensors,
+    kohya_tensors,
+    write_adapter,
+)
 from intaglio_train.loss import diffusion_loss
 from intaglio_train.progress import Reporter, SilentReporter
 from intaglio_train.samples import draw, grid_of
@@ -30,7 +39,11 @@ UNET_TARGETS = {
     "feed_forward": ("ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"),
     "conv": ("conv1", "conv2", "conv_shortcut", "time_emb_proj", "downsamplers.0.conv", "upsamplers.0.conv"),
 }
-TEXT_TARGETS = {"attention": ("q_proj", "k_proj", "v_proj", "out_proj"), "feed_forward": ("fc1", "fc2"), "conv": ()}
+TEXT_TARGETS = {
+    "attention": ("q_proj", "k_proj", "v_proj", "out_proj"),
+    "feed_forward": ("fc1", "fc2"),
+    "conv": (),
+}
 
 
 @dataclass(frozen=True)
@@ -45,11 +58,13 @@ class LoraResult:
 def train_lora(config: LoraConfig, *, resume: bool = True, reporter: Reporter | None = None) -> LoraResult:
     """Train a LoRA and write it to `config.output`.
 
-    A run that was stopped goes on from its newest checkpoint unless `resume` is false. Raises `DataError`, `ConfigError`,
-    `CheckpointError`; nothing is written before data and model have been found sound.
+    A run that was stopped goes on from its newest checkpoint unless `resume` is false. Raises `DataError`,
+    `ConfigError`, `CheckpointError`; nothing is written before data and model have been found sound.
     """
     reporter = reporter or SilentReporter()
-    caches = frozenset(name for name, asked in (("latents", config.cache_latents), ("text", config.cache_text)) if asked)
+    caches = frozenset(
+        name for name, asked in (("latents", config.cache_latents), ("text", config.cache_text)) if asked
+    )
     prior = config.prior.data if config.prior else None
     session = open_session(config, control=False, prior=prior, caches=caches, reporter=reporter)
     groups = _add_adapters(session, config)
@@ -72,9 +87,15 @@ def _add_adapters(session: Session, config: LoraConfig) -> list[ParameterGroup]:
         targets = [name for target in config.targets for name in table[target]]
         if not targets:
             return {}
-        peft = PeftConfig(r=config.rank, lora_alpha=config.scale_alpha, lora_dropout=config.dropout, target_modules=targets)  # type: ignore[arg-type]
+        peft = PeftConfig(
+            r=config.rank, lora_alpha=config.scale_alpha, lora_dropout=config.dropout, target_modules=targets
+        )  # type: ignore[arg-type]
         inject_adapter_in_model(peft, model, adapter_name=ADAPTER)
-        trained = {f"{part}.{name}": parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        trained = {
+            f"{part}.{name}": parameter
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        }
         for parameter in trained.values():
             parameter.data = parameter.data.float()
         model.train()
@@ -108,12 +129,18 @@ class _LoraLoss:
         conditions = example.conditions
         with self._session.accelerator.autocast():
             predicted = self._session.base.unet(
-                example.noisy, example.times, conditions.context, added_cond_kwargs=conditions.added, return_dict=False
+                example.noisy,
+                example.times,
+                conditions.context,
+                added_cond_kwargs=conditions.added,
+                return_dict=False,
             )[0]
         count = len(batches[0].indices)
         loss = diffusion_loss(predicted[:count], example.target[:count], example.weights[:count])
         if self._prior_weight:
-            loss = loss + self._prior_weight * diffusion_loss(predicted[count:], example.target[count:], example.weights[count:])
+            loss = loss + self._prior_weight * diffusion_loss(
+                predicted[count:], example.target[count:], example.weights[count:]
+            )
         return loss
 
 
@@ -136,7 +163,10 @@ def _adapter(session: Session, config: LoraConfig) -> Adapter:
             if ADAPTER in getattr(module, "lora_A", {}):
                 matrices[part, name] = (module.lora_A[ADAPTER].weight, module.lora_B[ADAPTER].weight)
     unet = session.base.unet.config
-    levels = UnetLevels(unet.layers_per_block, frozenset(level for level, kind in enumerate(unet.up_block_types) if "CrossAttn" in kind))
+    levels = UnetLevels(
+        unet.layers_per_block,
+        frozenset(level for level, kind in enumerate(unet.up_block_types) if "CrossAttn" in kind),
+    )
     return Adapter(matrices, config.rank, config.scale_alpha, levels)
 
 
@@ -163,8 +193,14 @@ def _write(config: LoraConfig, session: Session, outcome: Outcome) -> tuple[Path
     files = []
     if config.format in ("diffusers", "both"):
         metadata = {**common, "ss_network_alpha": str(config.rank)}
-        files.append(write_adapter(config.output / f"{config.name}.safetensors", diffusers_tensors(adapter), metadata))
+        files.append(
+            write_adapter(config.output / f"{config.name}.safetensors", diffusers_tensors(adapter), metadata)
+        )
     if config.format in ("kohya", "both"):
         metadata = {**common, "ss_network_alpha": str(config.scale_alpha)}
-        files.append(write_adapter(config.output / f"{config.name}_kohya.safetensors", kohya_tensors(adapter), metadata))
+        files.append(
+            write_adapter(
+                config.output / f"{config.name}_kohya.safetensors", kohya_tensors(adapter), metadata
+            )
+        )
     return tuple(files)

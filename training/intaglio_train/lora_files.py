@@ -1,7 +1,8 @@
 """LoRA files: the diffusers and the kohya layout of one adapter.
 
-`r` rank. down [r,in(,k,k)], up [out,r(,1,1)]; a layer's change is (alpha / r) up·down.
-diffusers files carry no alpha that every reader honours, so there alpha / r is multiplied into `up`; kohya files have `.alpha` keys.
+`r` rank. down [r,in(,k,k)], up [out,r(,1,1)]; a layer's change is (alpha / r) up·down. diffusers files carry
+no alpha that every reader honours, so there alpha / r is multiplied into `up`; kohya files have `.alpha`
+keys.
 """
 
 from __future__ import annotations
@@ -17,10 +18,21 @@ from typing import Literal
 import torch
 from safetensors.torch import save
 
-__all__ = ["Adapter", "UnetLevels", "diffusers_tensors", "kohya_module_name", "kohya_tensors", "write_adapter"]
+__all__ = [
+    "Adapter",
+    "UnetLevels",
+    "diffusers_tensors",
+    "kohya_module_name",
+    "kohya_tensors",
+    "write_adapter",
+]
 
 Part = Literal["unet", "text_encoder", "text_encoder_2"]
-KOHYA_PREFIX: Mapping[str, str] = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
+KOHYA_PREFIX: Mapping[str, str] = {
+    "unet": "lora_unet",
+    "text_encoder": "lora_te1",
+    "text_encoder_2": "lora_te2",
+}
 
 
 @dataclass(frozen=True)
@@ -72,17 +84,25 @@ def kohya_tensors(adapter: Adapter) -> dict[str, torch.Tensor]:
     return tensors
 
 
-_RESNET_LAYERS = {"conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
+_RESNET_LAYERS = {
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
 
 
 def kohya_module_name(module: str, levels: UnetLevels) -> str:
     """Name of a UNet module in Stability's own code (sgm), which kohya's files use.
 
-    sgm numbers blocks through all levels: input_blocks.0 is conv_in, then each level has so many layers (resnet 0, attention 1)
-    and a downsampler; output levels have one layer more, the last of which carries the upsampler.
+    sgm numbers blocks through all levels: input_blocks.0 is conv_in, then each level has so many layers
+    (resnet 0, attention 1) and a downsampler; output levels have one layer more, the last of which carries
+    the upsampler.
     """
     layers = levels.layers_per_block
-    found = re.fullmatch(r"(down_blocks|up_blocks)\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)", module)
+    found = re.fullmatch(
+        r"(down_blocks|up_blocks)\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)", module
+    )
     if found:
         side, level, kind, index, rest = found[1], int(found[2]), found[3], int(found[4]), found[5]
         if kind == "downsamplers":
@@ -109,7 +129,9 @@ def _half(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def write_adapter(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> Path:
-    """Write under a temporary name, then rename. Equal content gives equal bytes, so that a build keyed by them is not redone."""
+    """Write under a temporary name, then rename. Equal content gives equal bytes, so that a build keyed by
+    them is not redone.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_bytes(_with_sorted_header(save(tensors, metadata={"format": "pt", **metadata})))
@@ -118,7 +140,9 @@ def write_adapter(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[s
 
 
 def _with_sorted_header(data: bytes) -> bytes:
-    """safetensors writes its metadata in a random order; offsets count from the header's end, so the header may be replaced."""
+    """safetensors writes its metadata in a random order; offsets count from the header's end, so the header
+    may be replaced.
+    """
     (length,) = struct.unpack("<Q", data[:8])
     header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)

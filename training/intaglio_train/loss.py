@@ -13,7 +13,15 @@ from diffusers import DDPMScheduler
 
 from intaglio_train.errors import ConfigError
 
-__all__ = ["NoiseSchedule", "add_noise", "diffusion_loss", "draw_noise", "loss_weights", "noise_schedule_of", "target_of"]
+__all__ = [
+    "NoiseSchedule",
+    "add_noise",
+    "diffusion_loss",
+    "draw_noise",
+    "loss_weights",
+    "noise_schedule_of",
+    "target_of",
+]
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,8 @@ def noise_schedule_of(scheduler: Any, device: torch.device) -> NoiseSchedule:
 def draw_noise(latents: torch.Tensor, steps: int, noise_offset: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Noise like `latents` (fp32) and times [B], from torch's global generator of the device.
 
-    `noise_offset` adds one draw a channel, so that overall brightness is learnt (crosslabs.org, "Diffusion with offset noise").
+    `noise_offset` adds one draw a channel, so that overall brightness is learnt (crosslabs.org, "Diffusion
+    with offset noise").
     """
     noise = torch.randn_like(latents, dtype=torch.float32)
     if noise_offset:
@@ -50,13 +59,17 @@ def _roots(schedule: NoiseSchedule, times: torch.Tensor) -> tuple[torch.Tensor, 
     return alphas.sqrt(), (1.0 - alphas).sqrt()
 
 
-def add_noise(schedule: NoiseSchedule, latents: torch.Tensor, noise: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+def add_noise(
+    schedule: NoiseSchedule, latents: torch.Tensor, noise: torch.Tensor, times: torch.Tensor
+) -> torch.Tensor:
     """x_t in fp32."""
     signal, sigma = _roots(schedule, times)
     return signal * latents.float() + sigma * noise
 
 
-def target_of(schedule: NoiseSchedule, latents: torch.Tensor, noise: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+def target_of(
+    schedule: NoiseSchedule, latents: torch.Tensor, noise: torch.Tensor, times: torch.Tensor
+) -> torch.Tensor:
     """What the model should predict: eps, or v = sqrt(a) eps - sqrt(1 - a) x_0 (arXiv 2202.00512)."""
     if schedule.prediction == "epsilon":
         return noise
@@ -65,14 +78,20 @@ def target_of(schedule: NoiseSchedule, latents: torch.Tensor, noise: torch.Tenso
 
 
 def loss_weights(schedule: NoiseSchedule, times: torch.Tensor, gamma: float | None) -> torch.Tensor:
-    """Min-SNR-gamma weights [B] (arXiv 2303.09556): min(SNR, gamma) / SNR for epsilon, / (SNR + 1) for v; ones without gamma."""
+    """Min-SNR-gamma weights [B] (arXiv 2303.09556): min(SNR, gamma) / SNR for epsilon, / (SNR + 1) for v;
+    ones without gamma.
+    """
     alphas = schedule.alphas[times]
     if gamma is None:
         return torch.ones_like(alphas)
     snr = alphas / (1.0 - alphas)
     clamped = snr.clamp(max=gamma)
     # At zero terminal SNR the ratio's limit is 1.
-    return clamped / (snr + 1.0) if schedule.prediction == "v_prediction" else torch.where(snr > 0, clamped / snr, torch.ones_like(snr))
+    return (
+        clamped / (snr + 1.0)
+        if schedule.prediction == "v_prediction"
+        else torch.where(snr > 0, clamped / snr, torch.ones_like(snr))
+    )
 
 
 def diffusion_loss(predicted: torch.Tensor, target: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

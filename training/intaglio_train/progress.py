@@ -1,4 +1,6 @@
-"""What a person sees of a run: bars on a terminal, a line now and then in a log file, nothing from the Python API."""
+"""What a person sees of a run: bars on a terminal, a line now and then in a log file, nothing from the Python
+API.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,15 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 __all__ = ["ConsoleReporter", "Reporter", "SilentReporter"]
 
@@ -40,7 +50,9 @@ class SilentReporter:
 
 
 class ConsoleReporter:
-    """A bar with loss, steps a second and time left; where the output is no terminal, a line at most every 10 seconds."""
+    """A bar with loss, steps a second and time left; where the output is no terminal, a line at most every 10
+    seconds.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console

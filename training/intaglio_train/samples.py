@@ -37,12 +37,19 @@ def draw(
     extra: list[dict[str, Any]] = [{} for _ in samples.prompts]
     if controlnet is not None and controls is not None:
         pipeline = StableDiffusionXLControlNetPipeline(  # type: ignore[no-untyped-call]
-            **{name: part for name, part in pipeline.components.items() if name not in ("image_encoder", "feature_extractor")},
+            **{
+                name: part
+                for name, part in pipeline.components.items()
+                if name not in ("image_encoder", "feature_extractor")
+            },
             controlnet=controlnet,
             force_zeros_for_empty_prompt=base.zero_empty_prompt,
             add_watermarker=False,
         )
-        extra = [{"image": torch.from_numpy(control).permute(2, 0, 1)[None].float() / 255.0} for control in controls]
+        extra = [
+            {"image": torch.from_numpy(control).permute(2, 0, 1)[None].float() / 255.0}
+            for control in controls
+        ]
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = type(base.scheduler).from_config(base.scheduler.config)
     modes = {part: part.training for part in (base.unet, *base.text_encoders, controlnet) if part is not None}
@@ -59,7 +66,12 @@ def draw(
 
 
 def _picture(
-    base: BaseModel, pipeline: Any, samples: SampleConfig, size: tuple[int, int], accelerator: Any, asked: dict[str, Any]
+    base: BaseModel,
+    pipeline: Any,
+    samples: SampleConfig,
+    size: tuple[int, int],
+    accelerator: Any,
+    asked: dict[str, Any],
 ) -> NDArray[np.uint8]:
     with accelerator.autocast():
         latents = pipeline(
@@ -76,6 +88,8 @@ def _picture(
     mean, std = base.vae.config.latents_mean, base.vae.config.latents_std
     latents = latents.to(base.vae.dtype) / base.vae.config.scaling_factor
     if mean is not None and std is not None:
-        latents = latents * latents.new_tensor(std).view(1, -1, 1, 1) + latents.new_tensor(mean).view(1, -1, 1, 1)
+        latents = latents * latents.new_tensor(std).view(1, -1, 1, 1) + latents.new_tensor(mean).view(
+            1, -1, 1, 1
+        )
     pixels = (base.vae.decode(latents).sample[0].permute(1, 2, 0) * 127.5 + 127.5).round().clamp(0, 255)
     return pixels.to("cpu", torch.uint8).numpy()  # type: ignore[no-any-return]

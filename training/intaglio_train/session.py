@@ -1,4 +1,6 @@
-"""From a configuration to what a step needs: data checked, model loaded, caches filled. In that order, so that bad data fails fast."""
+"""From a configuration to what a step needs: data checked, model loaded, caches filled. In that order, so
+that bad data fails fast.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,14 @@ from intaglio_train.conditioning import Conditioner, Conditions, cat_conditions,
 from intaglio_train.config import DataConfig, TrainingConfig
 from intaglio_train.data import Dataset, open_dataset
 from intaglio_train.loop import make_accelerator, seed_everything
-from intaglio_train.loss import NoiseSchedule, add_noise, draw_noise, loss_weights, noise_schedule_of, target_of
+from intaglio_train.loss import (
+    NoiseSchedule,
+    add_noise,
+    draw_noise,
+    loss_weights,
+    noise_schedule_of,
+    target_of,
+)
 from intaglio_train.progress import Reporter
 
 __all__ = ["Example", "Session", "Source", "open_session"]
@@ -80,17 +89,33 @@ class Session:
         )
 
 
-def open_session(config: TrainingConfig, *, control: bool, prior: DataConfig | None, caches: frozenset[str], reporter: Reporter) -> Session:
+def open_session(
+    config: TrainingConfig,
+    *,
+    control: bool,
+    prior: DataConfig | None,
+    caches: frozenset[str],
+    reporter: Reporter,
+) -> Session:
     """Check the data, load the model, fill `caches`. Raises `DataError`, `ConfigError`."""
     datasets = [
-        open_dataset(data, config.size, resize=config.resize, control=control, threads=config.loader_threads, watch=reporter.watch)
+        open_dataset(
+            data,
+            config.size,
+            resize=config.resize,
+            control=control,
+            threads=config.loader_threads,
+            watch=reporter.watch,
+        )
         for data in (config.data, prior)
         if data is not None
     ]
     accelerator = make_accelerator(config)
     seed_everything(config.seed)
     device = accelerator.device
-    base = load_base_model(config.model, variant=config.variant, device=device, dtype=training_dtype(config.mixed_precision))
+    base = load_base_model(
+        config.model, variant=config.variant, device=device, dtype=training_dtype(config.mixed_precision)
+    )
     schedule = noise_schedule_of(base.scheduler, device)
     on = device if config.cache_on == "device" else torch.device("cpu")
     sources = []
@@ -99,7 +124,12 @@ def open_session(config: TrainingConfig, *, control: bool, prior: DataConfig | N
         filled = fill_caches(base, dataset, captions, which=caches, on=on, watch=reporter.watch)
         conditioner = Conditioner(base, dataset, captions, filled, config.size)
         stream = _stream(
-            config, dataset, captions, salt, reads_images=filled.latents is None, reads_controls=control and filled.controls is None
+            config,
+            dataset,
+            captions,
+            salt,
+            reads_images=filled.latents is None,
+            reads_controls=control and filled.controls is None,
         )
         sources.append(Source(dataset, stream, conditioner))
     _set_aside(base, caches, sampling=config.samples is not None)
@@ -107,7 +137,13 @@ def open_session(config: TrainingConfig, *, control: bool, prior: DataConfig | N
 
 
 def _stream(
-    config: TrainingConfig, dataset: Dataset, captions: CaptionTable, salt: int, *, reads_images: bool, reads_controls: bool
+    config: TrainingConfig,
+    dataset: Dataset,
+    captions: CaptionTable,
+    salt: int,
+    *,
+    reads_images: bool,
+    reads_controls: bool,
 ) -> Stream:
     return Stream(
         dataset,

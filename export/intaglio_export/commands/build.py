@@ -11,14 +11,23 @@ from typing import Annotated, Self
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from intaglio_export.plan.stages import StageOutcome
 
 __all__ = ["ConsoleReporter", "app"]
 
-app = typer.Typer(name="build", help="Compile a deployment: weights -> fused -> ONNX -> engines -> model repository.")
+app = typer.Typer(
+    name="build", help="Compile a deployment: weights -> fused -> ONNX -> engines -> model repository."
+)
 
 
 class ConsoleReporter:
@@ -43,7 +52,9 @@ class ConsoleReporter:
         self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._progress.stop()
 
     def planned(self, seconds: float) -> None:
@@ -61,12 +72,21 @@ class ConsoleReporter:
 
 @app.command()
 def build(
-    config: Annotated[Path, typer.Argument(help="Deployment YAML, such as configs/miniature.yaml.", show_default=False)],
-    runtime: Annotated[str | None, typer.Option(help="onnxruntime, tensorrt-rtx or tensorrt instead of the configuration's.")] = None,
-    target: Annotated[
-        str | None, typer.Option(help="Card to build for: sm86 (RTX 30), sm89 (RTX 40), sm120 (RTX 50); it need not be here.")
+    config: Annotated[
+        Path, typer.Argument(help="Deployment YAML, such as configs/miniature.yaml.", show_default=False)
+    ],
+    runtime: Annotated[
+        str | None, typer.Option(help="onnxruntime, tensorrt-rtx or tensorrt instead of the configuration's.")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder of all builds instead of the configuration's `build`.")] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Card to build for: sm86 (RTX 30), sm89 (RTX 40), sm120 (RTX 50); it need not be here."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of all builds instead of the configuration's `build`.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Do every stage again.")] = False,
 ) -> None:
     """Build a deployment; only what changed is done again.
@@ -82,7 +102,10 @@ def build(
     table = Table("stage", "", "why", "seconds", box=None, padding=(0, 2))
     for outcome in result.outcomes:
         table.add_row(
-            outcome.name, "done" if outcome.done else "skipped", escape(outcome.reason), f"{outcome.seconds:.1f}" if outcome.done else ""
+            outcome.name,
+            "done" if outcome.done else "skipped",
+            escape(outcome.reason),
+            f"{outcome.seconds:.1f}" if outcome.done else "",
         )
     console.print(table)
     for message in result.messages:

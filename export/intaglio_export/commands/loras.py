@@ -29,15 +29,23 @@ _DEFAULT = Path("configs/miniature.yaml")
 @app.command()
 def add(  # noqa: PLR0913  (one option a field)
     source: Annotated[
-        str, typer.Argument(help="A .safetensors file, or the id of a LoRA in the registry to look at again.", show_default=False)
+        str,
+        typer.Argument(
+            help="A .safetensors file, or the id of a LoRA in the registry to look at again.",
+            show_default=False,
+        ),
     ],
     *,
     config: Config = _DEFAULT,
-    name: Annotated[str | None, typer.Option("--id", help="Id in the registry; by default the file's name.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--id", help="Id in the registry; by default the file's name.")
+    ] = None,
     kind: Annotated[str | None, typer.Option(help=", ".join(KINDS))] = None,
     trigger: Annotated[list[str] | None, typer.Option(help="Words that call it up; repeatable.")] = None,
     weight: Annotated[float | None, typer.Option(help="Weight where a request names none.")] = None,
-    bounds: Annotated[tuple[float, float] | None, typer.Option(help="Least and most weight of a request.")] = None,
+    bounds: Annotated[
+        tuple[float, float] | None, typer.Option(help="Least and most weight of a request.")
+    ] = None,
 ) -> None:
     """Check a LoRA against the base and put it into the registry, or take the facts of its changed file."""
     path, deployment = _registry_of(config)
@@ -61,7 +69,9 @@ def add(  # noqa: PLR0913  (one option a field)
     except ValidationError as error:
         raise ConfigError(f"{path}: {error.errors()[0]['msg']}") from error
     write_registry(path, changed)
-    Console(highlight=False, soft_wrap=True).print(f"{lora}: {escape(_facts(entry))}; {escape(str(path))} is written")
+    Console(highlight=False, soft_wrap=True).print(
+        f"{lora}: {escape(_facts(entry))}; {escape(str(path))} is written"
+    )
 
 
 @app.command("list")
@@ -73,10 +83,17 @@ def list_(config: Config = _DEFAULT) -> None:
     for lora, entry in registry.loras.items():
         low, high = entry.bounds
         table.add_row(
-            lora, entry.kind, f"{entry.weight:g}", f"{low:g} to {high:g}", escape(", ".join(entry.trigger_words)), escape(_facts(entry))
+            lora,
+            entry.kind,
+            f"{entry.weight:g}",
+            f"{low:g} to {high:g}",
+            escape(", ".join(entry.trigger_words)),
+            escape(_facts(entry)),
         )
     for preset, members in registry.presets.items():
-        table.add_row(preset, "preset", "", "", "", " + ".join(f"{lora}@{weight:g}" for lora, weight in members.items()))
+        table.add_row(
+            preset, "preset", "", "", "", " + ".join(f"{lora}@{weight:g}" for lora, weight in members.items())
+        )
     Console(highlight=False).print(table)
 
 
@@ -91,13 +108,22 @@ def show(lora: Annotated[str, typer.Argument(help="Id.")], config: Config = _DEF
     elif lora in registry.presets:
         values = registry.presets[lora]
     else:
-        raise InvalidRequest("id", f"{lora!r} is unknown", allowed=", ".join([*registry.loras, *registry.presets]) or "none yet")
+        raise InvalidRequest(
+            "id",
+            f"{lora!r} is unknown",
+            allowed=", ".join([*registry.loras, *registry.presets]) or "none yet",
+        )
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for field, value in values.items():
         if value not in (None, [], {}):
             shown = ", ".join(map(str, value)) if isinstance(value, list) else value
             table.add_row(
-                field, escape(", ".join(f"{key} {count}" for key, count in value.items()) if isinstance(value, dict) else str(shown))
+                field,
+                escape(
+                    ", ".join(f"{key} {count}" for key, count in value.items())
+                    if isinstance(value, dict)
+                    else str(shown)
+                ),
             )
     Console(highlight=False).print(table)
 
@@ -110,9 +136,17 @@ def check(config: Config = _DEFAULT) -> None:
     table = base_layers(deployment.base)
     console = Console(highlight=False, soft_wrap=True)
     refused = 0
-    for lora, entry in track(registry.loras.items(), description="checking", console=console, transient=True, total=len(registry.loras)):
+    for lora, entry in track(
+        registry.loras.items(),
+        description="checking",
+        console=console,
+        transient=True,
+        total=len(registry.loras),
+    ):
         try:
-            console.print(f"[green]ok[/]       {lora}: {escape(_facts(check_entry(lora, entry, table=table)))}")
+            console.print(
+                f"[green]ok[/]       {lora}: {escape(_facts(check_entry(lora, entry, table=table)))}"
+            )
         except IntaglioError as error:
             refused += 1
             console.print(f"[red]refused[/]  {escape(str(error))}")
@@ -131,7 +165,9 @@ def _entry(lora: str, values: dict[str, Any]) -> LoraEntry:
         return LoraEntry.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"lora {lora}: {'.'.join(map(str, first['loc'])) or 'entry'}: {first['msg']}") from error
+        raise ConfigError(
+            f"lora {lora}: {'.'.join(map(str, first['loc'])) or 'entry'}: {first['msg']}"
+        ) from error
 
 
 def _facts(entry: LoraEntry) -> str:
@@ -139,4 +175,6 @@ def _facts(entry: LoraEntry) -> str:
         return "not looked at yet (intaglio loras add)"
     targets = ", ".join(f"{component} {count}" for component, count in entry.targets.items())
     ranks = "/".join(map(str, entry.rank))
-    return f"{entry.format}, rank {ranks}, {targets}, {(entry.size or 0) / 2**20:.2f} MiB, {entry.sha256[:12]}"
+    return (
+        f"{entry.format}, rank {ranks}, {targets}, {(entry.size or 0) / 2**20:.2f} MiB, {entry.sha256[:12]}"
+    )

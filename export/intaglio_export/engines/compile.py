@@ -1,7 +1,9 @@
-"""ONNX graphs to engines: ONNX Runtime's optimised graph, or a TensorRT plan, ahead of time for a card that need not be here.
+"""ONNX graphs to engines: ONNX Runtime's optimised graph, or a TensorRT plan, ahead of time for a card that
+need not be here.
 
-`tensorrt_rtx` and `tensorrt` have one builder API; what differs is in `_TensorRT`. Networks are strongly typed: precision is the
-ONNX graph's. One optimization profile a (size x batch x guidance x text chunks), static but for the text encoders.
+`tensorrt_rtx` and `tensorrt` have one builder API; what differs is in `_TensorRT`. Networks are strongly
+typed: precision is the ONNX graph's. One optimization profile a (size x batch x guidance x text chunks),
+static but for the text encoders.
 """
 
 # ruff: noqa: PLC0415  (each runtime is imported only when engines are made for it)
@@ -23,11 +25,23 @@ from intaglio.tensorrt_engine import import_tensorrt, tensorrt_logger
 if TYPE_CHECKING:
     import tensorrt as trt  # type: ignore[import-not-found,unused-ignore]
 
-__all__ = ["ENGINE_FILES", "CompileJob", "Platform", "compile_network", "gpu_capability", "is_swapped", "resolve_platform"]
+__all__ = [
+    "ENGINE_FILES",
+    "CompileJob",
+    "Platform",
+    "compile_network",
+    "gpu_capability",
+    "is_swapped",
+    "resolve_platform",
+]
 
 RuntimeName = Literal["onnxruntime", "tensorrt-rtx", "tensorrt"]
 ENGINE_FILES: Final = {"onnxruntime": "engine.onnx", "tensorrt-rtx": "engine.plan", "tensorrt": "engine.plan"}
-_DISTRIBUTIONS: Final = {"onnxruntime": ("onnxruntime",), "tensorrt-rtx": ("tensorrt-rtx-cu12", "tensorrt-rtx"), "tensorrt": ("tensorrt",)}
+_DISTRIBUTIONS: Final = {
+    "onnxruntime": ("onnxruntime",),
+    "tensorrt-rtx": ("tensorrt-rtx-cu12", "tensorrt-rtx"),
+    "tensorrt": ("tensorrt",),
+}
 _STAND_IN: Final = {"sm90": "sm80"}
 """TensorRT-RTX has no Hopper target; the plan for SM80 runs there (measured on an H200)."""
 _INLINE_BYTES: Final = 2**31 - 2**20
@@ -44,7 +58,8 @@ class Platform:
     version: str
     """Of the runtime's library."""
     on_gpu: bool
-    """Whether a card of that target is in this machine: only then can engines be refittable and be verified."""
+    """Whether a card of that target is in this machine: only then can engines be refittable and be verified.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +71,13 @@ class CompileJob:
     profiles: tuple[Profile, ...]
     precision: Precision
     timing_cache: Path
-    """Kernel timings of earlier builds, shared between networks; read and written where the library keeps any."""
+    """Kernel timings of earlier builds, shared between networks; read and written where the library keeps
+    any.
+    """
     swap: Swap = "off"
-    """Which weights may be replaced in a running engine (`transformer` costs 9 % a step on the card measured, `all` 30 %)."""
+    """Which weights may be replaced in a running engine (`transformer` costs 9 % a step on the card measured,
+    `all` 30 %).
+    """
 
 
 def gpu_capability() -> str | None:
@@ -68,16 +87,24 @@ def gpu_capability() -> str | None:
     except OSError:
         return None
     count, device, major, minor = (ctypes.c_int() for _ in range(4))
-    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)) or not count.value or cuda.cuDeviceGet(ctypes.byref(device), 0):
+    if (
+        cuda.cuInit(0)
+        or cuda.cuDeviceGetCount(ctypes.byref(count))
+        or not count.value
+        or cuda.cuDeviceGet(ctypes.byref(device), 0)
+    ):
         return None
     # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h
-    if cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, device) or cuda.cuDeviceGetAttribute(ctypes.byref(minor), 76, device):
+    if cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, device) or cuda.cuDeviceGetAttribute(
+        ctypes.byref(minor), 76, device
+    ):
         return None
     return f"sm{major.value}{minor.value}"
 
 
 def resolve_platform(deployment: Deployment) -> Platform:
-    """Runtime and target with `auto` filled in: TensorRT-RTX where a card and the package are, else ONNX Runtime.
+    """Runtime and target with `auto` filled in: TensorRT-RTX where a card and the package are, else ONNX
+    Runtime.
 
     Raises:
         ConfigError: TensorRT without a card and without a target.
@@ -94,12 +121,16 @@ def resolve_platform(deployment: Deployment) -> Platform:
         runtime = deployment.runtime
     version = _version(runtime)
     if version is None:
-        raise MissingExtra(_DISTRIBUTIONS[runtime][0], extra="export" if runtime == "onnxruntime" else "tensorrt")
+        raise MissingExtra(
+            _DISTRIBUTIONS[runtime][0], extra="export" if runtime == "onnxruntime" else "tensorrt"
+        )
     if runtime == "onnxruntime":
         return Platform(runtime, "cpu", version, on_gpu=False)
     target = present if deployment.target == "auto" else deployment.target
     if target is None:
-        raise ConfigError(f"runtime {runtime}: no NVIDIA card here, so the card must be named: target (or --target) sm86, sm89 or sm120")
+        raise ConfigError(
+            f"runtime {runtime}: no NVIDIA card here, so the card must be named: target (or --target) sm86, sm89 or sm120"
+        )
     return Platform(runtime, target, version, on_gpu=present == target)
 
 
@@ -128,7 +159,8 @@ def _optimise_onnx(job: CompileJob, path: Path) -> dict[str, Any]:
     import onnxruntime  # type: ignore[import-untyped]
 
     options = onnxruntime.SessionOptions()
-    # Not ALL: its memory layouts are those of this CPU, and the file may serve on another. They are chosen when it is opened.
+    # Not ALL: its memory layouts are those of this CPU, and the file may serve on another. They are chosen
+    # when it is opened.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(path)
     options.log_severity_level = 3
@@ -155,7 +187,9 @@ class _TensorRT:
 
     def build(self, job: CompileJob, path: Path) -> dict[str, Any]:
         builder: trt.Builder = self.trt.Builder(self.logger)
-        network: trt.INetworkDefinition = builder.create_network(1 << int(self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        network: trt.INetworkDefinition = builder.create_network(
+            1 << int(self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        )
         parser: trt.OnnxParser = self.trt.OnnxParser(network, self.logger)
         if not parser.parse_from_file(str(job.onnx)):
             first = parser.get_error(0).desc() if parser.num_errors else "no reason given"
@@ -169,12 +203,18 @@ class _TensorRT:
         cache = self._open_timing_cache(config, job.timing_cache)
         plan: trt.IHostMemory | None = builder.build_serialized_network(network, config)
         if plan is None:
-            raise BuildError(f"{job.network.name}: TensorRT could not build the engine; it says why on standard output")
+            raise BuildError(
+                f"{job.network.name}: TensorRT could not build the engine; it says why on standard output"
+            )
         path.write_bytes(memoryview(plan))  # type: ignore[arg-type,unused-ignore]
         if cache is not None:
             job.timing_cache.parent.mkdir(parents=True, exist_ok=True)
             job.timing_cache.write_bytes(memoryview(cache.serialize()))
-        return {"profiles": [profile.name for profile in job.profiles], "plan_bytes": path.stat().st_size, "refittable": refittable}
+        return {
+            "profiles": [profile.name for profile in job.profiles],
+            "plan_bytes": path.stat().st_size,
+            "refittable": refittable,
+        }
 
     def _set_target(self, config: trt.IBuilderConfig) -> None:
         """The card to build for; full TensorRT builds for the card that is here."""
@@ -199,21 +239,36 @@ class _TensorRT:
                 if spec.dynamic_axes:
                     optimization.set_shape(spec.name, *profile.shapes(spec))
             if config.add_optimization_profile(optimization) < 0:
-                raise BuildError(f"{job.network.name}: TensorRT refuses profile {profile.name}; it says why on standard output")
+                raise BuildError(
+                    f"{job.network.name}: TensorRT refuses profile {profile.name}; it says why on standard output"
+                )
 
-    def _mark_refittable(self, config: trt.IBuilderConfig, network: trt.INetworkDefinition, job: CompileJob) -> int:
-        """Only the matrices that LoRAs change: marking all weights costs the fused normalisations, 30 % of a step."""
+    def _mark_refittable(
+        self, config: trt.IBuilderConfig, network: trt.INetworkDefinition, job: CompileJob
+    ) -> int:
+        """Only the matrices that LoRAs change: marking all weights costs the fused normalisations, 30 % of a
+        step.
+        """
         if not self.platform.on_gpu:
-            raise ConfigError("refittable engines need the card they are for; build on the machine that has it")
+            raise ConfigError(
+                "refittable engines need the card they are for; build on the machine that has it"
+            )
         config.set_flag(self.trt.BuilderFlag.REFIT_INDIVIDUAL)
-        names = [name for name, (_, shape) in initializers(job.onnx).items() if is_swapped(name, len(shape), job.swap)]
+        names = [
+            name
+            for name, (_, shape) in initializers(job.onnx).items()
+            if is_swapped(name, len(shape), job.swap)
+        ]
         refused = [name for name in names if not network.mark_weights_refittable(name)]
         if refused or not names:
-            raise BuildError(f"{job.network.name}: TensorRT cannot mark {refused[0] if refused else 'any weight'} refittable")
+            raise BuildError(
+                f"{job.network.name}: TensorRT cannot mark {refused[0] if refused else 'any weight'} refittable"
+            )
         return len(names)
 
     def _open_timing_cache(self, config: trt.IBuilderConfig, path: Path) -> trt.ITimingCache | None:
-        # WAR: TensorRT-RTX 1.6 times kernels when a plan is first run, not here: its cache stays at a header of 172 bytes.
+        # WAR: TensorRT-RTX 1.6 times kernels when a plan is first run, not here: its cache stays at a header
+        # of 172 bytes.
         if self.platform.runtime == "tensorrt-rtx":
             return None
         cache: trt.ITimingCache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
@@ -222,13 +277,17 @@ class _TensorRT:
 
 
 def is_swapped(name: str, dimensions: int, swap: Swap) -> bool:
-    """Whether `swap` covers an initializer: `<wrapper>.<module>.weight`, with `.T` behind a matrix that was transposed.
+    """Whether `swap` covers an initializer: `<wrapper>.<module>.weight`, with `.T` behind a matrix that was
+    transposed.
 
-    `transformer` covers the matrices of the UNet's attention blocks (their projections too) and of the text encoders.
+    `transformer` covers the matrices of the UNet's attention blocks (their projections too) and of the text
+    encoders.
     """
     wrapper, _, rest = name.removesuffix(".T").partition(".")
     if swap == "off" or not rest.endswith(".weight") or "embeddings." in rest:
         return False
     if wrapper == "network":  # of a text encoder
         return dimensions == 2
-    return wrapper == "unet" and (dimensions == 2 and ".attentions." in rest if swap == "transformer" else dimensions in (2, 4))
+    return wrapper == "unet" and (
+        dimensions == 2 and ".attentions." in rest if swap == "transformer" else dimensions in (2, 4)
+    )

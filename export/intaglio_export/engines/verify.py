@@ -20,7 +20,15 @@ from intaglio_export.engines.compile import Platform
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["NOT_VERIFIED", "Check", "checked_profiles", "expected_outputs", "open_verification_backend", "relative_error", "verify_engine"]
+__all__ = [
+    "NOT_VERIFIED",
+    "Check",
+    "checked_profiles",
+    "expected_outputs",
+    "open_verification_backend",
+    "relative_error",
+    "verify_engine",
+]
 
 NOT_VERIFIED = "not verified: no GPU of the target here"
 
@@ -37,14 +45,18 @@ class Check:
 
 
 def relative_error(found: Array, expected: Array) -> float:
-    """Norm of the difference over the norm of `expected`; infinite when either has a value that is not finite."""
+    """Norm of the difference over the norm of `expected`; infinite when either has a value that is not
+    finite.
+    """
     difference = np.linalg.norm(found.astype(np.float64) - expected.astype(np.float64))
     error = float(difference / max(float(np.linalg.norm(expected.astype(np.float64))), 1e-12))
     return error if np.isfinite(error) else float("inf")
 
 
 def checked_profiles(profiles: tuple[Profile, ...]) -> tuple[Profile, ...]:
-    """The first profile of every batch row count, and the last of all: each guidance mode, each batch, the longest prompt."""
+    """The first profile of every batch row count, and the last of all: each guidance mode, each batch, the
+    longest prompt.
+    """
     seen: dict[Any, Profile] = {}
     for profile in profiles:
         axes = profile.axes
@@ -81,8 +93,9 @@ def _inputs(check: Check, profile: Profile) -> dict[str, Any]:
 def expected_outputs(check: Check, reference: nn.Module) -> dict[str, dict[str, Array]]:
     """What PyTorch makes of the fixed inputs, by profile.
 
-    `reference` is the network itself. On the CPU it is run in float32; on a card in the precision it has, since float32 would take
-    twice the memory beside everything else. The engine is not opened yet: a card need not hold both.
+    `reference` is the network itself. On the CPU it is run in float32; on a card in the precision it has,
+    since float32 would take twice the memory beside everything else. The engine is not opened yet: a card
+    need not hold both.
 
     Raises:
         BuildError: a value that is not finite: the network itself overflows in this precision.
@@ -98,22 +111,32 @@ def expected_outputs(check: Check, reference: nn.Module) -> dict[str, dict[str, 
     with torch.no_grad():
         for profile in checked_profiles(check.profiles):
             inputs = _inputs(check, profile)
-            given = [inputs[spec.name].to(device, dtype if spec.dtype == "compute" else None) for spec in check.network.inputs]
+            given = [
+                inputs[spec.name].to(device, dtype if spec.dtype == "compute" else None)
+                for spec in check.network.inputs
+            ]
             found[profile.name] = _named_outputs(wrapper(*given), check.network)
     for name, outputs in found.items():
         if overflowed := [output for output, values in outputs.items() if not np.isfinite(values).all()]:
-            raise BuildError(f"{check.network.name}: PyTorch's own {overflowed[0]} at {name} is not finite: {_cure(check)}")
+            raise BuildError(
+                f"{check.network.name}: PyTorch's own {overflowed[0]} at {name} is not finite: {_cure(check)}"
+            )
     return found
 
 
 def _cure(check: Check) -> str:
     if check.precision == "fp16" and check.network.name.startswith("vae"):
-        return "this VAE overflows in fp16; take one that does not (vae: {hub: madebyollin/sdxl-vae-fp16-fix})"
+        return (
+            "this VAE overflows in fp16; take one that does not (vae: {hub: madebyollin/sdxl-vae-fp16-fix})"
+        )
     return "weights that are damaged, or made for another precision"
 
 
-def verify_engine(check: Check, expected: Mapping[str, Mapping[str, Array]], *, backend: Backend) -> tuple[dict[str, float], int | None]:
-    """Largest relative error by profile, and the engine's activation memory; `expected` is what `expected_outputs` gave.
+def verify_engine(
+    check: Check, expected: Mapping[str, Mapping[str, Array]], *, backend: Backend
+) -> tuple[dict[str, float], int | None]:
+    """Largest relative error by profile, and the engine's activation memory; `expected` is what
+    `expected_outputs` gave.
 
     Raises:
         BuildError: an error above the tolerance; such an engine must not be served.
@@ -127,7 +150,8 @@ def verify_engine(check: Check, expected: Mapping[str, Mapping[str, Array]], *, 
             sizes = {name: axis.optimum for name, axis in profile.axes.items()}
             found = call(sizes, **{name: value.numpy() for name, value in _inputs(check, profile).items()})
             errors[profile.name] = max(
-                relative_error(found[spec.name], expected[profile.name][spec.name]) for spec in check.network.outputs
+                relative_error(found[spec.name], expected[profile.name][spec.name])
+                for spec in check.network.outputs
             )
     finally:
         engine.close()

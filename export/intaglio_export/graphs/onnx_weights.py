@@ -1,9 +1,10 @@
-"""Weights into a graph that was exported without them: one tensor at a time, so that memory holds the network once.
+"""Weights into a graph that was exported without them: one tensor at a time, so that memory holds the network
+once.
 
-The tracer's own export of SDXL's UNet holds the weights three times over (parameters, folded transposes, the file), 16 GB in float16.
-A graph exported without parameters has them as inputs; here each becomes an initializer under its parameter's name, as the graph
-uses it: `NAME.T` where it is transposed (what a refit looks for), `NAME.expanded` where axes are added. Constants are folded as the
-tracer would have folded them.
+The tracer's own export of SDXL's UNet holds the weights three times over (parameters, folded transposes, the
+file), 16 GB in float16. A graph exported without parameters has them as inputs; here each becomes an
+initializer under its parameter's name, as the graph uses it: `NAME.T` where it is transposed (what a refit
+looks for), `NAME.expanded` where axes are added. Constants are folded as the tracer would have folded them.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ class _Weight:
     def values(self, parameters: Mapping[str, Tensor]) -> Array:
         values: Array = parameters[self.parameter].detach().cpu().numpy()
         for operation, numbers in self.steps:
-            values = values.transpose(numbers) if operation == "Transpose" else np.expand_dims(values, numbers)
+            values = (
+                values.transpose(numbers) if operation == "Transpose" else np.expand_dims(values, numbers)
+            )
         return np.ascontiguousarray(values)
 
 
@@ -68,12 +71,19 @@ def attach_weights(path: Path, parameters: Mapping[str, Tensor], *, inline: int 
     kept = [item for item in model.graph.input if item.name not in parameters]
     del model.graph.input[:]
     model.graph.input.extend(kept)
-    total = sum(parameters[weight.parameter].numel() * parameters[weight.parameter].element_size() for weight in weights)
+    total = sum(
+        parameters[weight.parameter].numel() * parameters[weight.parameter].element_size()
+        for weight in weights
+    )
     if total <= inline:
-        model.graph.initializer.extend(numpy_helper.from_array(weight.values(parameters), weight.name) for weight in weights)
+        model.graph.initializer.extend(
+            numpy_helper.from_array(weight.values(parameters), weight.name) for weight in weights
+        )
     else:
         with path.with_name(f"{path.name}.data").open("wb") as file:
-            model.graph.initializer.extend(_stream(weight, weight.values(parameters), file) for weight in weights)
+            model.graph.initializer.extend(
+                _stream(weight, weight.values(parameters), file) for weight in weights
+            )
     onnx.save(model, path)
 
 
@@ -88,13 +98,17 @@ def _stream(weight: _Weight, values: Array, file: BinaryIO) -> onnx.TensorProto:
         data_location=onnx.TensorProto.EXTERNAL,
     )
     where = {"location": Path(file.name).name, "offset": file.tell(), "length": values.nbytes}
-    tensor.external_data.extend(onnx.StringStringEntryProto(key=key, value=str(value)) for key, value in where.items())
+    tensor.external_data.extend(
+        onnx.StringStringEntryProto(key=key, value=str(value)) for key, value in where.items()
+    )
     file.write(values.data.cast("B"))
     return tensor
 
 
 def _fold(graph: onnx.GraphProto, parameters: Mapping[str, Tensor]) -> list[_Weight]:
-    """Take out of `graph` every node that only depends on constants and weights; the weights that are left, as they are used."""
+    """Take out of `graph` every node that only depends on constants and weights; the weights that are left,
+    as they are used.
+    """
     weights = {item.name: _Weight(item.name, item.name) for item in graph.input if item.name in parameters}
     constants: dict[str, Array] = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     nodes = []
@@ -112,13 +126,19 @@ def _fold(graph: onnx.GraphProto, parameters: Mapping[str, Tensor]) -> list[_Wei
     for node in nodes:
         for index, name in enumerate(node.input):
             node.input[index] = names.get(name, name)
-    for field, items in ((graph.node, nodes), (graph.initializer, _tensors(constants, used)), (graph.value_info, ())):
+    for field, items in (
+        (graph.node, nodes),
+        (graph.initializer, _tensors(constants, used)),
+        (graph.value_info, ()),
+    ):
         _replace(field, items)
     found: dict[str, _Weight] = {}
     for output in names:
         weight = weights[output]
         if found.setdefault(weight.name, weight) != weight:
-            raise ValueError(f"{weight.name}: used in two ways under one name: {found[weight.name].steps} and {weight.steps}")
+            raise ValueError(
+                f"{weight.name}: used in two ways under one name: {found[weight.name].steps} and {weight.steps}"
+            )
     return list(found.values())
 
 
@@ -129,16 +149,24 @@ def _replace(field: Any, items: Iterable[Any]) -> None:
 
 
 def _tensors(constants: Mapping[str, Array], used: set[str]) -> list[onnx.TensorProto]:
-    return [numpy_helper.from_array(np.asarray(values), name) for name, values in constants.items() if name in used]
+    return [
+        numpy_helper.from_array(np.asarray(values), name)
+        for name, values in constants.items()
+        if name in used
+    ]
 
 
-def _folded_weight(node: onnx.NodeProto, weights: Mapping[str, _Weight], constants: Mapping[str, Array]) -> _Weight | None:
+def _folded_weight(
+    node: onnx.NodeProto, weights: Mapping[str, _Weight], constants: Mapping[str, Array]
+) -> _Weight | None:
     """The weight that `node` makes of another by moving its axes; None when it does anything else."""
     weight = weights.get(node.input[0]) if node.input else None
     if weight is None:
         return None
     if node.op_type == "Transpose":
-        return weight.after("Transpose", tuple(next(item.ints for item in node.attribute if item.name == "perm")))
+        return weight.after(
+            "Transpose", tuple(next(item.ints for item in node.attribute if item.name == "perm"))
+        )
     if node.op_type == "Unsqueeze" and node.input[1] in constants:
         return weight.after("Unsqueeze", tuple(int(axis) for axis in constants[node.input[1]].reshape(-1)))
     return None

@@ -20,7 +20,8 @@ __all__ = ["write_pristine"]
 
 
 def write_pristine(path: Path, wrapper: nn.Module, *, onnx: Sequence[Path], swap: Swap) -> int:
-    """Write the swapped weights of `wrapper` (a network as it was exported to the graphs `onnx`) under their names; returns how many.
+    """Write the swapped weights of `wrapper` (a network as it was exported to the graphs `onnx`) under their
+    names; returns how many.
 
     A layer that no graph has is listed in the metadata as `unused`, one that `swap` leaves out as `frozen`.
 
@@ -45,11 +46,15 @@ def write_pristine(path: Path, wrapper: nn.Module, *, onnx: Sequence[Path], swap
             tensors[found] = _smallest(values.t() if found.endswith(".T") else values)
     if not tensors:
         raise BuildError(f"{onnx[0]}: has none of the weights that LoRAs change")
-    save_file(tensors, path, metadata={kind: json.dumps(found, sort_keys=True) for kind, found in others.items()})
+    save_file(
+        tensors, path, metadata={kind: json.dumps(found, sort_keys=True) for kind, found in others.items()}
+    )
     return len(tensors)
 
 
 def _smallest(values: Tensor) -> Tensor:
-    """In half precision where that is the same numbers, as with bases that are published so; half the memory of a server."""
+    """In half precision where that is the same numbers, as with bases that are published so; half the memory
+    of a server.
+    """
     half = values.to(torch.float16)
     return (half if torch.equal(half.to(values.dtype), values) else values).contiguous()

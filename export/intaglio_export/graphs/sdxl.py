@@ -1,8 +1,9 @@
 """ONNX graphs of every network, as `intaglio.contract.tensors` describes them.
 
-Axes are those of the table: `B` images, `N` rows (2B with guidance), `T` context tokens, `h` = H/8, `w` = W/8.
-Every graph is dynamic in every named axis, so ONNX Runtime runs any size from it and TensorRT fixes the sizes of each profile.
-Weights and activations have the network's precision; the solver's state, guidance and time embedding stay float32.
+Axes are those of the table: `B` images, `N` rows (2B with guidance), `T` context tokens, `h` = H/8, `w` =
+W/8. Every graph is dynamic in every named axis, so ONNX Runtime runs any size from it and TensorRT fixes the
+sizes of each profile. Weights and activations have the network's precision; the solver's state, guidance and
+time embedding stay float32.
 """
 
 # ruff: noqa: PLC0415  (optimum is slow to import and only some networks need it)
@@ -21,40 +22,73 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from intaglio.contract.tensors import LORA_MERGE, Architecture, NetworkSpec, Precision, axis_sizes, context_keys, network_kind, network_spec
+from intaglio.contract.tensors import (
+    LORA_MERGE,
+    Architecture,
+    NetworkSpec,
+    Precision,
+    axis_sizes,
+    context_keys,
+    network_kind,
+    network_spec,
+)
 from intaglio_export.graphs.onnx_weights import LARGEST_PROTOBUF, attach_weights
 from intaglio_export.weights.vae_range import real_range_latents
 
-__all__ = ["OPSET", "TORCH_DTYPES", "LoraMerge", "cross_attentions", "example_inputs", "export_network", "wrap_network"]
+__all__ = [
+    "OPSET",
+    "TORCH_DTYPES",
+    "LoraMerge",
+    "cross_attentions",
+    "example_inputs",
+    "export_network",
+    "wrap_network",
+]
 
 OPSET: Final = 18
 TORCH_DTYPES: Final[Mapping[Precision, torch.dtype]] = {"fp32": torch.float32, "fp16": torch.float16}
 TRACED_LATENTS: Final = (10, 14)
-"""(h, w) of the example. Halving twice rounds, which makes diffusers' upsamplers take their size from the skip tensor,
-as any size needs."""
+"""(h, w) of the example. Halving twice rounds, which makes diffusers' upsamplers take their size from the
+skip tensor, as any size needs.
+"""
 TRACED_MATRIX: Final = {"i": 6, "o": 10, "r": 4}
 
 
 def cross_attentions(network: nn.Module) -> list[nn.Module]:
-    """The layers of a UNet or a ControlNet that attend to the prompt, in the order in which a pass comes to them."""
-    blocks = [network.get_submodule(name) for name in ("down_blocks", "mid_block", "up_blocks") if hasattr(network, name)]
+    """The layers of a UNet or a ControlNet that attend to the prompt, in the order in which a pass comes to
+    them.
+    """
+    blocks = [
+        network.get_submodule(name)
+        for name in ("down_blocks", "mid_block", "up_blocks")
+        if hasattr(network, name)
+    ]
     return [layer for block in blocks for name, layer in block.named_modules() if name.endswith(".attn2")]
 
 
 def _keys_and_values(layer: Any, prompt: Tensor) -> tuple[Tensor, Tensor]:
-    """[N, heads, T, width] each, of the prompt's embeddings [N, T, C]; the keys with attention's scale in them."""
-    keys, values = (project(prompt).unflatten(-1, (layer.heads, -1)).transpose(1, 2) for project in (layer.to_k, layer.to_v))
+    """[N, heads, T, width] each, of the prompt's embeddings [N, T, C]; the keys with attention's scale in
+    them.
+    """
+    keys, values = (
+        project(prompt).unflatten(-1, (layer.heads, -1)).transpose(1, 2)
+        for project in (layer.to_k, layer.to_v)
+    )
     return keys * layer.scale, values
 
 
 class _GivenContext:
-    """A processor of diffusers' attention to which keys and values are given: they do not change from step to step."""
+    """A processor of diffusers' attention to which keys and values are given: they do not change from step to
+    step.
+    """
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         self._keys = keys
         self._values = values
 
-    def __call__(self, layer: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any) -> Tensor:
+    def __call__(
+        self, layer: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any
+    ) -> Tensor:
         """[N, tokens, C] -> [N, tokens, C]."""
         queries = layer.to_q(hidden_states).unflatten(-1, (layer.heads, -1)).transpose(1, 2)
         mixed = (queries @ self._keys.transpose(2, 3)).softmax(-1) @ self._values
@@ -63,7 +97,9 @@ class _GivenContext:
 
 @contextlib.contextmanager
 def _attending(layers: Sequence[Any], context: Sequence[Tensor]) -> Iterator[None]:
-    """`layers` attend to `context` (keys and values of each in turn) inside; the network is as it was afterwards."""
+    """`layers` attend to `context` (keys and values of each in turn) inside; the network is as it was
+    afterwards.
+    """
     before = [layer.processor for layer in layers]
     try:
         for layer, keys, values in zip(layers, context[::2], context[1::2], strict=True):
@@ -83,7 +119,11 @@ class UNetContext(nn.Module):
 
     def forward(self, prompt_embeds: Tensor) -> tuple[Tensor, ...]:
         """[N, T, C] -> keys and values of each layer in turn."""
-        return tuple(values for layer in cross_attentions(self.unet) for values in _keys_and_values(layer, prompt_embeds))
+        return tuple(
+            values
+            for layer in cross_attentions(self.unet)
+            for values in _keys_and_values(layer, prompt_embeds)
+        )
 
 
 class ControlNetContext(nn.Module):
@@ -95,9 +135,15 @@ class ControlNetContext(nn.Module):
 
     def forward(self, prompt_embeds: Tensor, control_image: Tensor) -> tuple[Tensor, ...]:
         """`control_image` is [B, H, W, RGB] of bytes; its embedding [B, h, w, c]."""
-        image = control_image.float().permute(0, 3, 1, 2) / 255  # cast first: TensorRT does nothing else with bytes
+        image = (
+            control_image.float().permute(0, 3, 1, 2) / 255
+        )  # cast first: TensorRT does nothing else with bytes
         embedding = self.controlnet.get_submodule("controlnet_cond_embedding")(image.to(prompt_embeds.dtype))
-        context = (values for layer in cross_attentions(self.controlnet) for values in _keys_and_values(layer, prompt_embeds))
+        context = (
+            values
+            for layer in cross_attentions(self.controlnet)
+            for values in _keys_and_values(layer, prompt_embeds)
+        )
         return embedding.permute(0, 2, 3, 1), *context
 
 
@@ -121,8 +167,8 @@ class UNetStep(nn.Module):
         noise: Tensor,
         *rest: Tensor,
     ) -> Tensor:
-        """[4, B, 4, h, w] state -> the next one. `coefficients` is [4, 6]; `rest` are the residuals [N, h/s, w/s, c], the mid block's
-        last, then keys and values.
+        """[4, B, 4, h, w] state -> the next one. `coefficients` is [4, 6]; `rest` are the residuals [N, h/s,
+        w/s, c], the mid block's last, then keys and values.
         """
         rows, images = pooled_embeds.shape[0], state.shape[1]
         (*down, mid), context = _residuals_and_context(rest, self._layers)
@@ -136,11 +182,13 @@ class UNetStep(nn.Module):
                 mid_block_additional_residual=mid,
                 return_dict=False,
             )[0].float()
-        # Without guidance N = B and both are the same rows: their difference is 0, so one graph serves both modes.
+        # Without guidance N = B and both are the same rows: their difference is 0, so one graph serves both
+        # modes.
         negative, positive = eps[:images], eps[rows - images :]
         eps = negative + guidance_scale * (positive - negative)
         terms = torch.cat([state, eps.unsqueeze(0), noise.unsqueeze(0)]).unsqueeze(0)
-        # Products and a sum, not a matmul: TensorRT may run float32 matmuls in TF32, whose 10 bits are too few for the state.
+        # Products and a sum, not a matmul: TensorRT may run float32 matmuls in TF32, whose 10 bits are too
+        # few for the state.
         return (coefficients[:, :, None, None, None, None] * terms).sum(1)
 
 
@@ -182,7 +230,9 @@ class ControlNetStep(nn.Module):
         return tuple(values.permute(0, 2, 3, 1) for values in sums)
 
 
-def _residuals_and_context(rest: Sequence[Tensor], layers: Sequence[Any]) -> tuple[list[Tensor], Sequence[Tensor]]:
+def _residuals_and_context(
+    rest: Sequence[Tensor], layers: Sequence[Any]
+) -> tuple[list[Tensor], Sequence[Tensor]]:
     """Residuals [N, c, h/s, w/s], and the keys and values of `layers`, which come behind them."""
     end = len(rest) - 2 * len(layers)
     return [values.permute(0, 3, 1, 2) for values in rest[:end]], rest[end:]
@@ -210,14 +260,17 @@ class TextEncoder(_Whole):
 
 
 class VaeDecoder(_Whole):
-    """[B, 4, h, w] latents, already divided by the scaling factor -> pixels as diffusers' `VaeImageProcessor.postprocess` makes them.
+    """[B, 4, h, w] latents, already divided by the scaling factor -> pixels as diffusers'
+    `VaeImageProcessor.postprocess` makes them.
 
-    Bytes are half of what float16 would be to download, and nothing is left for the host to compute. They cannot say that a value
-    was not finite: `magnitude` does.
+    Bytes are half of what float16 would be to download, and nothing is left for the host to compute. They
+    cannot say that a value was not finite: `magnitude` does.
     """
 
     def forward(self, latent_sample: Tensor) -> dict[str, Tensor]:
-        """`pixels` [B, H, W, RGB] of bytes, `magnitude` [B]: the mean of the decoder's own output without signs."""
+        """`pixels` [B, H, W, RGB] of bytes, `magnitude` [B]: the mean of the decoder's own output without
+        signs.
+        """
         sample = self.network.decode(latent_sample.to(self.network.dtype), return_dict=False)[0].float()
         pixels = ((sample * 0.5 + 0.5).clamp(0, 1) * 255).round().permute(0, 2, 3, 1)
         # Cast last: TensorRT makes bytes of an output and does nothing else with them.
@@ -228,15 +281,22 @@ class VaeEncoder(_Whole):
     """[B, 3, H, W] in -1..1 -> [B, 8, h, w]: mean and log variance, before the scaling factor."""
 
     def forward(self, sample: Tensor) -> dict[str, Tensor]:
-        return {"latent_parameters": self.network.encode(sample.to(self.network.dtype), return_dict=False)[0].parameters}
+        return {
+            "latent_parameters": self.network.encode(sample.to(self.network.dtype), return_dict=False)[
+                0
+            ].parameters
+        }
 
 
 class LoraMerge(nn.Module):
-    """[i, o] weights with LoRAs added; the network that computes them where the engines are. It has no weights of its own."""
+    """[i, o] weights with LoRAs added; the network that computes them where the engines are. It has no
+    weights of its own.
+    """
 
     def __init__(self, network: nn.Module | None = None) -> None:
         super().__init__()
-        # Says where it computes and in which precision, as other networks' weights do; no output depends on it.
+        # Says where it computes and in which precision, as other networks' weights do; no output depends on
+        # it.
         self.place = nn.Parameter(torch.zeros(()) if network is None else next(network.parameters()).detach())
 
     def forward(self, weight: Tensor, left: Tensor, right: Tensor, strengths: Tensor) -> Tensor:
@@ -271,10 +331,13 @@ def wrap_network(name: str, model: nn.Module) -> nn.Module:
     return _WRAPPERS[network_kind(name)](model).eval()
 
 
-def example_inputs(network: NetworkSpec, sizes: Mapping[str, int], *, precision: Precision, seed: int = 0) -> dict[str, Tensor]:
+def example_inputs(
+    network: NetworkSpec, sizes: Mapping[str, int], *, precision: Precision, seed: int = 0
+) -> dict[str, Tensor]:
     """Inputs of plausible size for every tensor of `network`, the same for the same seed.
 
-    Scalars take mid-trajectory values; token ids stay below CLIP's special tokens, but for the end token that pooling looks for.
+    Scalars take mid-trajectory values; token ids stay below CLIP's special tokens, but for the end token that
+    pooling looks for.
     """
     generator = torch.Generator().manual_seed(seed)
     keys = {context_keys(index) for index in range(len(network.inputs))}
@@ -289,7 +352,9 @@ def example_inputs(network: NetworkSpec, sizes: Mapping[str, int], *, precision:
         elif spec.name in fixed:
             inputs[spec.name] = torch.full(shape, fixed[spec.name])
         elif spec.name == "time_ids":
-            inputs[spec.name] = torch.tensor([1024.0, 1024.0, 0.0, 0.0, 1024.0, 1024.0]).expand(shape).contiguous()
+            inputs[spec.name] = (
+                torch.tensor([1024.0, 1024.0, 0.0, 0.0, 1024.0, 1024.0]).expand(shape).contiguous()
+            )
         elif spec.name == "latent_sample":
             inputs[spec.name] = real_range_latents(shape, seed=seed)
         elif spec.name == "control_image":
@@ -303,8 +368,11 @@ def example_inputs(network: NetworkSpec, sizes: Mapping[str, int], *, precision:
     return inputs
 
 
-def export_network(model: nn.Module, name: str, path: Path, *, architecture: Architecture, precision: Precision) -> None:
-    """Write the ONNX graph of `model` (its weights already in `precision`, on any device) as the table's network `name` to `path`.
+def export_network(
+    model: nn.Module, name: str, path: Path, *, architecture: Architecture, precision: Precision
+) -> None:
+    """Write the ONNX graph of `model` (its weights already in `precision`, on any device) as the table's
+    network `name` to `path`.
 
     Weights of 2 GiB and more go to `<path>.data` beside it.
     """
@@ -314,16 +382,22 @@ def export_network(model: nn.Module, name: str, path: Path, *, architecture: Arc
     scale = architecture.vae_scale
     sizes = TRACED_MATRIX | axis_sizes(architecture, width=w * scale, height=h * scale, images=2)
     device = next(model.parameters()).device
-    inputs = {name: value.to(device) for name, value in example_inputs(network, sizes, precision=precision).items()}
+    inputs = {
+        name: value.to(device) for name, value in example_inputs(network, sizes, precision=precision).items()
+    }
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # tracing warns of every Python comparison in diffusers; verification judges the result
+        warnings.simplefilter(
+            "ignore"
+        )  # tracing warns of every Python comparison in diffusers; verification judges the result
         if isinstance(wrapper, _Whole):
             _export_with_optimum(wrapper, network, inputs, path)
         else:
             _export_traced(wrapper, network, inputs, path)
 
 
-def _export_traced(wrapper: nn.Module, network: NetworkSpec, inputs: Mapping[str, Tensor], path: Path) -> None:
+def _export_traced(
+    wrapper: nn.Module, network: NetworkSpec, inputs: Mapping[str, Tensor], path: Path
+) -> None:
     torch.onnx.export(
         wrapper,
         tuple(inputs[spec.name] for spec in network.inputs),
@@ -332,10 +406,12 @@ def _export_traced(wrapper: nn.Module, network: NetworkSpec, inputs: Mapping[str
         output_names=[spec.name for spec in network.outputs],
         dynamic_axes=_dynamic_axes(network),
         opset_version=OPSET,
-        # Weights follow one by one: the tracer would hold SDXL's three times. It cannot fold what it has not, so that follows too.
+        # Weights follow one by one: the tracer would hold SDXL's three times. It cannot fold what it has not,
+        # so that follows too.
         export_params=False,
         do_constant_folding=False,
-        # The dynamo exporter specialises on the rounding of odd sizes; the tracer keeps it as arithmetic on shapes.
+        # The dynamo exporter specialises on the rounding of odd sizes; the tracer keeps it as arithmetic on
+        # shapes.
         dynamo=False,
     )
     attach_weights(path, dict(wrapper.named_parameters()) | dict(wrapper.named_buffers()))
@@ -345,8 +421,12 @@ def _dynamic_axes(network: NetworkSpec) -> dict[str, dict[int, str]]:
     return {spec.name: spec.dynamic_axes for spec in network.tensors if spec.dynamic_axes}
 
 
-def _export_with_optimum(wrapper: nn.Module, network: NetworkSpec, inputs: Mapping[str, Tensor], path: Path) -> None:
-    """optimum's exporter with the table's names: it patches CLIP's attention mask, which the tracer cannot follow."""
+def _export_with_optimum(
+    wrapper: nn.Module, network: NetworkSpec, inputs: Mapping[str, Tensor], path: Path
+) -> None:
+    """optimum's exporter with the table's names: it patches CLIP's attention mask, which the tracer cannot
+    follow.
+    """
     from optimum.exporters.onnx.convert import export_pytorch  # type: ignore[import-untyped]
     from optimum.exporters.onnx.model_configs import CLIPTextOnnxConfig, VaeDecoderOnnxConfig  # type: ignore[import-untyped]
 
@@ -373,7 +453,9 @@ def _export_with_optimum(wrapper: nn.Module, network: NetworkSpec, inputs: Mappi
 
 
 def _gather_weights(path: Path, wrapper: nn.Module) -> None:
-    """Name the weights, and keep those of a large graph in one file beside it; whatever the exporter left is removed."""
+    """Name the weights, and keep those of a large graph in one file beside it; whatever the exporter left is
+    removed.
+    """
     left = {item for item in path.parent.iterdir() if item != path}
     model = onnx.load(path)
     _name_weights(model, wrapper)
@@ -381,11 +463,20 @@ def _gather_weights(path: Path, wrapper: nn.Module) -> None:
     path.unlink()
     for item in left:
         item.unlink()
-    onnx.save(model, path, save_as_external_data=large, all_tensors_to_one_file=True, location=f"{path.name}.data", size_threshold=1024)
+    onnx.save(
+        model,
+        path,
+        save_as_external_data=large,
+        all_tensors_to_one_file=True,
+        location=f"{path.name}.data",
+        size_threshold=1024,
+    )
 
 
 def _name_weights(model: onnx.ModelProto, wrapper: nn.Module) -> None:
-    """Give the matrices that optimum transposed and numbered the parameter's name with `.T`: LoRAs are put on by name."""
+    """Give the matrices that optimum transposed and numbered the parameter's name with `.T`: LoRAs are put on
+    by name.
+    """
     digests = {
         hashlib.sha256(parameter.detach().cpu().t().contiguous().numpy().tobytes()).digest(): f"{name}.T"
         for name, parameter in wrapper.named_parameters()
@@ -394,7 +485,11 @@ def _name_weights(model: onnx.ModelProto, wrapper: nn.Module) -> None:
     taken = {tensor.name for tensor in model.graph.initializer}
     renamed = {}
     for tensor in model.graph.initializer:
-        name = digests.get(hashlib.sha256(tensor.raw_data).digest()) if tensor.name.startswith("onnx::") else None
+        name = (
+            digests.get(hashlib.sha256(tensor.raw_data).digest())
+            if tensor.name.startswith("onnx::")
+            else None
+        )
         if name is not None and name not in taken:
             taken.add(name)
             renamed[tensor.name] = name

@@ -56,7 +56,10 @@ class DigestCache:
     def remember(self, path: Path, digest: FileDigest) -> None:
         """Keep the digest of `path`, just read or just written."""
         status = path.stat()
-        self._known[str(path.resolve())] = {"stamp": [status.st_size, status.st_mtime_ns], "sha256": digest.sha256}
+        self._known[str(path.resolve())] = {
+            "stamp": [status.st_size, status.st_mtime_ns],
+            "sha256": digest.sha256,
+        }
         self._changed = True
 
     def _remembered(self, path: Path) -> FileDigest | None:
@@ -90,11 +93,15 @@ def check_safetensors(path: Path) -> None:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 2 <= length <= min(_LARGEST_HEADER, size - 8):
-            raise BuildError(f"{path}: not a safetensors file ({size} bytes); weights are read from .safetensors only")
+            raise BuildError(
+                f"{path}: not a safetensors file ({size} bytes); weights are read from .safetensors only"
+            )
         try:
             header = json.loads(file.read(length))
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BuildError(f"{path}: damaged safetensors header; fetch the file again") from error
     if (expected := 8 + length + max(ends, default=0)) != size:
-        raise BuildError(f"{path}: {size} bytes, its header says {expected}; the file is damaged, fetch it again")
+        raise BuildError(
+            f"{path}: {size} bytes, its header says {expected}; the file is damaged, fetch it again"
+        )

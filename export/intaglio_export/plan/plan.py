@@ -57,7 +57,9 @@ _TORCH_STACK: Final = ("torch", "diffusers", "transformers")
 
 
 def component_of(network: str) -> str:
-    """Which weights a network has: both VAE graphs come from `vae`, the context of a UNet or ControlNet from that."""
+    """Which weights a network has: both VAE graphs come from `vae`, the context of a UNet or ControlNet from
+    that.
+    """
     return "vae" if network in ("vae_decoder", "vae_encoder") else without_context(network)
 
 
@@ -77,7 +79,9 @@ class Plan:
 
     @property
     def base_label(self) -> str:
-        """The base's name for people: a path as seen from the YAML file, so that it is the same on every machine."""
+        """The base's name for people: a path as seen from the YAML file, so that it is the same on every
+        machine.
+        """
         if self.base.seeded is not None:
             return self.base.label
         label = Path(self.base.label)
@@ -89,7 +93,9 @@ class Plan:
         sources = self.deployment.loras
         for lora in self.deployment.fused:
             if not sources[lora].path.is_file():
-                raise ConfigError(f"lora {lora}: {sources[lora].path}: no such file; train it or correct its path in the configuration")
+                raise ConfigError(
+                    f"lora {lora}: {sources[lora].path}: no such file; train it or correct its path in the configuration"
+                )
         return tuple(
             LoraChoice(lora, sources[lora].path, weight, self.store.digests.digest(sources[lora].path).sha256)
             for lora, weight in self.deployment.fused.items()
@@ -116,9 +122,14 @@ class Plan:
         try:
             unet = configs["unet"]
             if unet.get("addition_embed_type") != "text_time":
-                raise ConfigError(f"base {self.base.label}: not an SDXL UNet (addition_embed_type {unet.get('addition_embed_type')!r})")
+                raise ConfigError(
+                    f"base {self.base.label}: not an SDXL UNet (addition_embed_type {unet.get('addition_embed_type')!r})"
+                )
             architecture = architecture_from_configs(
-                unet, text_encoder=configs["text_encoder"], text_encoder_2=configs["text_encoder_2"], vae=configs["vae"]
+                unet,
+                text_encoder=configs["text_encoder"],
+                text_encoder_2=configs["text_encoder_2"],
+                vae=configs["vae"],
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"base {self.base.label}: not an SDXL pipeline: {error!r}") from error
@@ -144,7 +155,8 @@ class Plan:
         """All stages in order.
 
         Raises:
-            ConfigError, BuildError: anything the deployment names is missing or damaged; said before any work is done.
+            ConfigError, BuildError: anything the deployment names is missing or damaged; said before any work
+            is done.
         """
         self.support_files  # noqa: B018
         fuse = () if self.fuse is None else (self.fuse,)
@@ -204,11 +216,16 @@ class Plan:
             "exporter": _source_digest("graphs.py", "onnx_weights.py", "vae_range.py"),
         }
         return Stage(
-            f"onnx/{network}", inputs, _versions(*_TORCH_STACK, "onnx", "optimum-onnx"), lambda work: self._make_onnx(network, work)
+            f"onnx/{network}",
+            inputs,
+            _versions(*_TORCH_STACK, "onnx", "optimum-onnx"),
+            lambda work: self._make_onnx(network, work),
         )
 
     def engine(self, network: str) -> Stage:
-        """The engine of `network` for the platform; ONNX Runtime's runs any size, so sizes do not count there."""
+        """The engine of `network` for the platform; ONNX Runtime's runs any size, so sizes do not count
+        there.
+        """
         inputs: dict[str, Any] = {
             "onnx": self.onnx(network).key,
             "runtime": self.platform.runtime,
@@ -227,7 +244,12 @@ class Plan:
         """The weights of `component` that LoRAs may change, under the names that its engines have for them."""
         graphs = [self.onnx(network).key for network in SWAPPED[component]]
         inputs = {"onnx": graphs, "swap": self.deployment.swap, "reader": _source_digest("pristine.py")}
-        return Stage(f"pristine/{component}", inputs, _versions(*_TORCH_STACK), lambda work: self._make_pristine(component, work))
+        return Stage(
+            f"pristine/{component}",
+            inputs,
+            _versions(*_TORCH_STACK),
+            lambda work: self._make_pristine(component, work),
+        )
 
     def verify(self, network: str) -> Stage | None:
         """The comparison with PyTorch; None where the engine cannot run."""
@@ -239,7 +261,12 @@ class Plan:
             "tolerance": self.deployment.verify_tolerance,
             "verifier": _source_digest("verify.py"),
         }
-        return Stage(f"verify/{network}", inputs, _versions(*_TORCH_STACK), lambda work: self._make_verification(network, work))
+        return Stage(
+            f"verify/{network}",
+            inputs,
+            _versions(*_TORCH_STACK),
+            lambda work: self._make_verification(network, work),
+        )
 
     def spec(self, network: str) -> NetworkSpec:
         """The table's row."""
@@ -263,7 +290,9 @@ class Plan:
 
     @cached_property
     def tokenizer_folders(self) -> tuple[str, str]:
-        """Where the build has both, under a name of their content: a server of the build before reads its own."""
+        """Where the build has both, under a name of their content: a server of the build before reads its
+        own.
+        """
         files = self._tokenizer_files
         key = self.store.digests.combined(files, root=self.base.root)[:_FOLDER_DIGITS]
         first, second = (f"tokenizers/{key}/{name}" for name in TOKENIZERS)
@@ -271,7 +300,12 @@ class Plan:
 
     @cached_property
     def _tokenizer_files(self) -> list[Path]:
-        return [path for name in TOKENIZERS for path in sorted((self.base.root / name).iterdir()) if path.is_file()]
+        return [
+            path
+            for name in TOKENIZERS
+            for path in sorted((self.base.root / name).iterdir())
+            if path.is_file()
+        ]
 
     @cached_property
     def pose_folder(self) -> str | None:
@@ -281,7 +315,9 @@ class Plan:
             return None
         if not poses.is_dir():
             raise ConfigError(f"poses: {poses}: no such folder")
-        return f"poses/{self.store.digests.combined(sorted(poses.glob('*.json')), root=poses)[:_FOLDER_DIGITS]}"
+        return (
+            f"poses/{self.store.digests.combined(sorted(poses.glob('*.json')), root=poses)[:_FOLDER_DIGITS]}"
+        )
 
     @cached_property
     def support_files(self) -> dict[str, Path]:
@@ -300,16 +336,26 @@ class Plan:
         networks = {name: self._load(name) for name in FUSABLE}  # float32: many small sums
         touched = fuse_loras(networks, self.loras)
         if touched != self.fused_components:
-            raise BuildError(f"fuse: touched {sorted(touched)}, the files' key names say {sorted(self.fused_components)}")
+            raise BuildError(
+                f"fuse: touched {sorted(touched)}, the files' key names say {sorted(self.fused_components)}"
+            )
         for name in sorted(touched):
-            networks[name].to(TORCH_DTYPES[self.deployment.precision]).save_pretrained(work / name, safe_serialization=True)  # type: ignore[operator]
+            networks[name].to(TORCH_DTYPES[self.deployment.precision]).save_pretrained(
+                work / name, safe_serialization=True
+            )  # type: ignore[operator]
         return {"components": sorted(touched), "lora_set": lora_set_digest(self.loras)}
 
     def _make_onnx(self, network: str, work: Path) -> dict[str, Any]:
         from intaglio_export.graphs.sdxl import export_network
 
         model = self.network(network)
-        export_network(model, network, work / ONNX_FILE, architecture=self.architecture, precision=self.deployment.precision)
+        export_network(
+            model,
+            network,
+            work / ONNX_FILE,
+            architecture=self.architecture,
+            precision=self.deployment.precision,
+        )
         return {}
 
     def _make_engine(self, network: str, work: Path) -> dict[str, Any]:
@@ -318,7 +364,9 @@ class Plan:
             network=self.spec(network),
             profiles=self.profiles(network),
             precision=self.deployment.precision,
-            timing_cache=self.store.folder / "timing" / f"{self.platform.runtime}-{self.platform.version}-{self.platform.target}.cache",
+            timing_cache=self.store.folder
+            / "timing"
+            / f"{self.platform.runtime}-{self.platform.version}-{self.platform.target}.cache",
             swap=self._swap_of(network),
         )
         return compile_network(job, work, platform=self.platform)
@@ -329,10 +377,17 @@ class Plan:
 
         wrapper = wrap_network(component, self.network(component))
         onnx = [self.store.path(self.onnx(network)) / ONNX_FILE for network in SWAPPED[component]]
-        return {"targets": write_pristine(work / PRISTINE_FILE, wrapper, onnx=onnx, swap=self.deployment.swap)}
+        return {
+            "targets": write_pristine(work / PRISTINE_FILE, wrapper, onnx=onnx, swap=self.deployment.swap)
+        }
 
     def _make_verification(self, network: str, work: Path) -> dict[str, Any]:
-        from intaglio_export.engines.verify import Check, expected_outputs, open_verification_backend, verify_engine
+        from intaglio_export.engines.verify import (
+            Check,
+            expected_outputs,
+            open_verification_backend,
+            verify_engine,
+        )
 
         check = Check(
             network=self.spec(network),
@@ -350,18 +405,26 @@ class Plan:
         return {"relative_error": max(errors.values()), "activation_bytes": activation_bytes}
 
     def network(self, network: str) -> Any:
-        """The network with LoRAs fused, in the deployment's precision, on the card it is for if that is here; one is kept at a time."""
+        """The network with LoRAs fused, in the deployment's precision, on the card it is for if that is here;
+        one is kept at a time.
+        """
         import torch
 
         from intaglio_export.graphs.sdxl import TORCH_DTYPES, LoraMerge
 
         component, dtype = component_of(network), TORCH_DTYPES[self.deployment.precision]
         if network == LORA_MERGE:
-            return LoraMerge().to("cuda" if self.platform.on_gpu and torch.cuda.is_available() else "cpu", dtype)
+            return LoraMerge().to(
+                "cuda" if self.platform.on_gpu and torch.cuda.is_available() else "cpu", dtype
+            )
         if component not in self._networks:
             self._networks.clear()
             fused = self.fuse is not None and component in self.fused_components
-            weights = Weights(self.store.path(self.fuse) / component) if fused and self.fuse is not None else self.components[component]
+            weights = (
+                Weights(self.store.path(self.fuse) / component)
+                if fused and self.fuse is not None
+                else self.components[component]
+            )
             self._networks[component] = self._fitted(component, weights, dtype)
             if self.platform.on_gpu and torch.cuda.is_available():
                 self._networks[component].to("cuda")
@@ -392,7 +455,9 @@ class Plan:
     def _load(self, component: str, weights: Weights | None = None, *, dtype: Any = None) -> Any:
         from intaglio_export.weights.sources import load_network
 
-        return load_network(component.partition(".")[0], weights or self.components[component], base=self.base, dtype=dtype)
+        return load_network(
+            component.partition(".")[0], weights or self.components[component], base=self.base, dtype=dtype
+        )
 
 
 _SHARED_WITH_UNET: Final = (
@@ -415,12 +480,21 @@ def network_kind_or_none(name: str) -> str | None:
 
 
 def _profile_values(found: tuple[Profile, ...]) -> dict[str, Any]:
-    return {profile.name: {name: [axis.minimum, axis.optimum, axis.maximum] for name, axis in profile.axes.items()} for profile in found}
+    return {
+        profile.name: {
+            name: [axis.minimum, axis.optimum, axis.maximum] for name, axis in profile.axes.items()
+        }
+        for profile in found
+    }
 
 
 def _source_digest(*names: str) -> str:
-    """Digest of modules of this package: whoever changes how a stage works need not remember to raise a number."""
-    return hashlib.sha256(b"".join((Path(__file__).parent / name).read_bytes() for name in names)).hexdigest()[:16]
+    """Digest of modules of this package: whoever changes how a stage works need not remember to raise a
+    number.
+    """
+    return hashlib.sha256(
+        b"".join((Path(__file__).parent / name).read_bytes() for name in names)
+    ).hexdigest()[:16]
 
 
 def _versions(*names: str) -> Mapping[str, str]:

@@ -1,8 +1,9 @@
 """Content-keyed stages: done once, kept under their key, redone when something they depend on changed.
 
-A stage's result is a folder `<store>/<stage>/<key>` with `record.json`. It is made beside the store and renamed into it, so a
-folder that has a name is whole; whatever breaks a stage (a full disk, Ctrl-C) leaves nothing but a temporary folder that the next
-build removes. One build works in a store at a time; a second one waits.
+A stage's result is a folder `<store>/<stage>/<key>` with `record.json`. It is made beside the store and
+renamed into it, so a folder that has a name is whole; whatever breaks a stage (a full disk, Ctrl-C) leaves
+nothing but a temporary folder that the next build removes. One build works in a store at a time; a second one
+waits.
 """
 
 from __future__ import annotations
@@ -20,7 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from intaglio.builds.manifest import RECORD_NAME, FileDigest, StageRecord, content_key, file_digest, read_record, stale_reason, write_record
+from intaglio.builds.manifest import (
+    RECORD_NAME,
+    FileDigest,
+    StageRecord,
+    content_key,
+    file_digest,
+    read_record,
+    stale_reason,
+    write_record,
+)
 from intaglio.errors import BuildError
 from intaglio.whole_files import storage_problem
 from intaglio_export.plan.digests import DigestCache
@@ -35,7 +45,9 @@ _UNFINISHED: Final = ".unfinished"
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a build. `inputs` is all that the result depends on; `make` fills a folder and returns notes for its record."""
+    """One step of a build. `inputs` is all that the result depends on; `make` fills a folder and returns
+    notes for its record.
+    """
 
     name: str
     inputs: Mapping[str, Any]
@@ -93,7 +105,11 @@ class StageStore:
         if folder.exists():
             return stale_reason(folder, key=stage.key, inputs=self._recorded(stage)) or self._damage(folder)
         earlier = self._latest(stage)
-        return "not built yet" if earlier is None else stale_reason(earlier, key=stage.key, inputs=self._recorded(stage))
+        return (
+            "not built yet"
+            if earlier is None
+            else stale_reason(earlier, key=stage.key, inputs=self._recorded(stage))
+        )
 
     def _recorded(self, stage: Stage) -> dict[str, Any]:
         return {**stage.inputs, **stage.versions}
@@ -140,14 +156,18 @@ class StageStore:
                     target.rename(Path(name) / "replaced")
                 work.rename(target)
         except OSError as error:
-            raise BuildError(f"{stage.name}: {storage_problem(error)} ({self.folder}); nothing of this stage was kept") from error
+            raise BuildError(
+                f"{stage.name}: {storage_problem(error)} ({self.folder}); nothing of this stage was kept"
+            ) from error
         with self._lock:  # engines are compiled in threads
             for file, digest in files.items():
                 self.digests.remember(target / file, digest)
             self.digests.save()
         return StageOutcome(stage.name, True, reason, time.perf_counter() - started)
 
-    def _seal(self, stage: Stage, work: Path, *, notes: dict[str, Any], seconds: float) -> dict[str, FileDigest]:
+    def _seal(
+        self, stage: Stage, work: Path, *, notes: dict[str, Any], seconds: float
+    ) -> dict[str, FileDigest]:
         files = {}
         for path in sorted(work.rglob("*")):
             if path.is_file():

@@ -1,6 +1,7 @@
 """LoRAs into weights: always from the pristine base, in float32, by diffusers' own loader.
 
-Every key of a LoRA file must belong to this model; one that does not is an error, since a LoRA half applied looks like a bad LoRA.
+Every key of a LoRA file must belong to this model; one that does not is an error, since a LoRA half applied
+looks like a bad LoRA.
 """
 
 # ruff: noqa: PLC0415  (torch is imported only when LoRAs are fused)
@@ -47,10 +48,12 @@ def lora_set_digest(loras: Sequence[LoraChoice]) -> str:
 
 
 def fuse_loras(networks: Mapping[str, nn.Module], loras: Sequence[LoraChoice]) -> frozenset[str]:
-    """Add `loras` to `networks` (every one of `FUSABLE`, float32, pristine) in place; returns the components touched.
+    """Add `loras` to `networks` (every one of `FUSABLE`, float32, pristine) in place; returns the components
+    touched.
 
     Raises:
-        BuildError: a file is not a LoRA for this model (unknown keys, other shapes) or makes weights that are not finite.
+        BuildError: a file is not a LoRA for this model (unknown keys, other shapes) or makes weights that are
+            not finite.
     """
     pipeline = _pipeline(networks)
     touched: set[str] = set()
@@ -58,7 +61,9 @@ def fuse_loras(networks: Mapping[str, nn.Module], loras: Sequence[LoraChoice]) -
         state, *_ = _read_lora(pipeline, lora)
         try:
             touched |= check_lora_keys(lora.id, state, networks=networks)
-            pipeline.load_lora_weights(str(lora.path.parent), weight_name=lora.path.name, adapter_name=_adapter(lora.id))
+            pipeline.load_lora_weights(
+                str(lora.path.parent), weight_name=lora.path.name, adapter_name=_adapter(lora.id)
+            )
         except (RuntimeError, ValueError, KeyError) as error:
             raise BuildError(f"lora {lora.id}: {lora.path.name} does not fit this base: {error}") from error
     try:
@@ -86,14 +91,17 @@ def _pipeline(networks: Mapping[str, nn.Module]) -> Any:
 def _read_lora(pipeline: Any, lora: LoraChoice) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The file in diffusers' layout (kohya's is converted) and its alphas."""
     try:
-        state, alphas, *_ = pipeline.lora_state_dict(str(lora.path.parent), weight_name=lora.path.name, unet_config=pipeline.unet.config)
+        state, alphas, *_ = pipeline.lora_state_dict(
+            str(lora.path.parent), weight_name=lora.path.name, unet_config=pipeline.unet.config
+        )
     except Exception as error:  # converters raise whatever a foreign layout trips over
         raise BuildError(f"lora {lora.id}: {lora.path.name} is not a LoRA for SDXL: {error}") from error
     return state, alphas or {}
 
 
 def check_lora_keys(lora: str, state: Mapping[str, Tensor], *, networks: Mapping[str, nn.Module]) -> set[str]:
-    """Components that `state` (diffusers' layout) touches; every key must name a layer that the networks have.
+    """Components that `state` (diffusers' layout) touches; every key must name a layer that the networks
+    have.
 
     Raises:
         BuildError: no keys, or keys of another model, with the first three of them.
@@ -109,7 +117,9 @@ def check_lora_keys(lora: str, state: Mapping[str, Tensor], *, networks: Mapping
                 unknown.append(f"{component}.{key}" if component else key)
     if unknown or not touched:
         examples = ", ".join(unknown[:3]) or "the file has no LoRA weights"
-        raise BuildError(f"lora {lora}: {len(unknown)} of {len(state)} keys do not belong to this base: {examples}")
+        raise BuildError(
+            f"lora {lora}: {len(unknown)} of {len(state)} keys do not belong to this base: {examples}"
+        )
     return touched
 
 
@@ -124,7 +134,9 @@ def _by_component(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     parts: dict[str, dict[str, Tensor]] = {}
     for key, values in state.items():
         component, _, name = key.partition(".")
-        parts.setdefault(component if component in FUSABLE else "", {})[name if component in FUSABLE else key] = values
+        parts.setdefault(component if component in FUSABLE else "", {})[
+            name if component in FUSABLE else key
+        ] = values
     for component, part in parts.items():
         if component == "unet":
             parts[component] = convert_unet_state_dict_to_peft(part)  # type: ignore[no-untyped-call]

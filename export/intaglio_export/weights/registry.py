@@ -25,7 +25,9 @@ _COMPONENTS: tuple[Component, ...] = ("unet", "text_encoder", "text_encoder_2")
 
 
 def base_layers(sources: tuple[Source, ...]) -> LayerTable:
-    """Every layer of the available base that a LoRA may name, from its files' headers; its configurations of one file or a seed."""
+    """Every layer of the available base that a LoRA may name, from its files' headers; its configurations of
+    one file or a seed.
+    """
     base = find_base(sources)
     return layer_table({component: _shapes(base, component) for component in _COMPONENTS})
 
@@ -63,7 +65,9 @@ def lora_path(lora: str, entry: LoraEntry) -> Path:
     """
     if entry.file is not None:
         if not entry.file.is_file():
-            raise ConfigError(f"lora {lora}: {entry.file}: no such file; train it, or correct its path in the registry")
+            raise ConfigError(
+                f"lora {lora}: {entry.file}: no such file; train it, or correct its path in the registry"
+            )
         return entry.file
     from huggingface_hub import hf_hub_download
 
@@ -71,7 +75,9 @@ def lora_path(lora: str, entry: LoraEntry) -> Path:
     try:
         return Path(hf_hub_download(f"{owner}/{name}", path))
     except Exception as error:  # httpx, requests, OSError and the hub's own errors share no base class
-        raise ConfigError(f"lora {lora}: {entry.hub} is not on the hub or not reachable ({type(error).__name__})") from error
+        raise ConfigError(
+            f"lora {lora}: {entry.hub} is not on the hub or not reachable ({type(error).__name__})"
+        ) from error
 
 
 def described(lora: str, entry: LoraEntry, *, table: LayerTable) -> LoraEntry:
@@ -104,7 +110,10 @@ def check_entry(lora: str, entry: LoraEntry, *, table: LayerTable) -> LoraEntry:
     """
     found = described(lora, entry, table=table)
     if entry.sha256 is not None and found.sha256 != entry.sha256:
-        raise LoraRefused(lora, f"its file changed since it was added: run intaglio loras add {lora} again if that was meant")
+        raise LoraRefused(
+            lora,
+            f"its file changed since it was added: run intaglio loras add {lora} again if that was meant",
+        )
     return found
 
 

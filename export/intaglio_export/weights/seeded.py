@@ -1,13 +1,16 @@
-"""SDXL without its weights: the architecture written out, weights drawn from a seed. For speed and memory, never for pictures.
+"""SDXL without its weights: the architecture written out, weights drawn from a seed. For speed and memory,
+never for pictures.
 
-`base: {architecture: sdxl-base-1.0, seed: 0}`. Speed does not depend on what weights say, so engines made from these are timed as
-the real ones would be. Weights are the same on every machine and come at the speed of memory: one prime number of normal values is
-drawn once, and every parameter reads it on from a place that its name decides.
+`base: {architecture: sdxl-base-1.0, seed: 0}`. Speed does not depend on what weights say, so engines made
+from these are timed as the real ones would be. Weights are the same on every machine and come at the speed of
+memory: one prime number of normal values is drawn once, and every parameter reads it on from a place that its
+name decides.
 
-Activations stay far inside float16 (65504). A matrix has torch's default gain, 1/sqrt(3 fan_in), so it shrinks what it is given;
-every branch begins with a normalisation; so a branch adds at most about 0.6 to a stream and a stream of SDXL's 70 blocks stays
-below about ten (`tests/export/test_seeded.py` measures it). The UNet moreover denoises: it passes its input, normalised, to its
-output, beside a smaller random part, so that a trajectory ends with latents of a real one's range and the VAE is given such ones.
+Activations stay far inside float16 (65504). A matrix has torch's default gain, 1/sqrt(3 fan_in), so it
+shrinks what it is given; every branch begins with a normalisation; so a branch adds at most about 0.6 to a
+stream and a stream of SDXL's 70 blocks stays below about ten (`tests/export/test_seeded.py` measures it). The
+UNet moreover denoises: it passes its input, normalised, to its output, beside a smaller random part, so that
+a trajectory ends with latents of a real one's range and the VAE is given such ones.
 """
 
 # ruff: noqa: PLC0415  (torch is imported only when weights are drawn)
@@ -116,11 +119,25 @@ def _controlnet_of(unet: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in unet.items() if name not in _NOT_IN_CONTROLNET} | _CONTROLNET_ONLY
 
 
-def _components(unet: dict[str, Any], vae: dict[str, Any], *texts: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {"unet": unet, "vae": vae, "text_encoder": texts[0], "text_encoder_2": texts[1], "controlnet": _controlnet_of(unet)}
+def _components(
+    unet: dict[str, Any], vae: dict[str, Any], *texts: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    return {
+        "unet": unet,
+        "vae": vae,
+        "text_encoder": texts[0],
+        "text_encoder_2": texts[1],
+        "controlnet": _controlnet_of(unet),
+    }
 
 
-_SMALL_TEXT: Final = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2, "num_hidden_layers": 3, "projection_dim": 64}
+_SMALL_TEXT: Final = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 3,
+    "projection_dim": 64,
+}
 ARCHITECTURES: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     "sdxl-base-1.0": _components(_UNET, _VAE, _TEXT, _TEXT_2),
     # The same blocks, few and narrow: what debugs the full-size path on a small machine.
@@ -146,11 +163,15 @@ _DRAWN: Final = 1_048_573
 _RESIDUAL_GAIN: Final = 0.3
 """Of a ControlNet's output convolutions, which training starts at zero, over a plain layer's."""
 _RANDOM_PART: Final = 0.15
-"""Of what the UNet predicts, over a plain layer's: with Euler it leaves latents of a standard deviation of 0.5 to 0.9."""
+"""Of what the UNet predicts, over a plain layer's: with Euler it leaves latents of a standard deviation of
+0.5 to 0.9.
+"""
 _PASSED_ON: Final = 0.94
 """Of the UNet's input: below one, or the trajectory would end in zeros, whose normalisation is noise.
 
-An error of 1 % in every pass becomes 4.4 % of the last latents with 0.94, 8.9 % with 0.97 (reduced, with a first level of 320 channels)."""
+An error of 1 % in every pass becomes 4.4 % of the last latents with 0.94, 8.9 % with 0.97 (reduced, with a
+first level of 320 channels).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +186,18 @@ class Seeded:
         return ARCHITECTURES[self.architecture][component.partition(".")[0]]
 
     def key(self, component: str) -> str:
-        """Identifies the weights of `component`: whoever changes how they are drawn need not remember to raise a number."""
+        """Identifies the weights of `component`: whoever changes how they are drawn need not remember to
+        raise a number.
+        """
         source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-        return content_key({"seeded": self.architecture, "seed": self.seed, "component": component.partition(".")[0], "source": source})
+        return content_key(
+            {
+                "seeded": self.architecture,
+                "seed": self.seed,
+                "component": component.partition(".")[0],
+                "source": source,
+            }
+        )
 
     @property
     def scheduler(self) -> dict[str, Any]:
@@ -184,9 +214,11 @@ def tokenizer_root() -> Path:
     Raises:
         BuildError: intaglio runs outside its repository.
     """
-    root = Path(__file__).parents[2] / "miniature" / "model"
+    root = Path(__file__).parents[3] / "miniature" / "model"
     if not (root / "tokenizer").is_dir():
-        raise BuildError(f"{root}: no tokenizers; base: {{architecture: ..}} takes them from the repository: run intaglio from a checkout")
+        raise BuildError(
+            f"{root}: no tokenizers; base: {{architecture: ..}} takes them from the repository: run intaglio from a checkout"
+        )
     return root
 
 
@@ -206,9 +238,15 @@ def make_network(component: str, seeded: Seeded, *, dtype: torch.dtype) -> nn.Mo
             case "text_encoder_2":
                 network = CLIPTextModelWithProjection(CLIPTextConfig(**config))  # type: ignore[no-untyped-call]
             case _:
-                classes: dict[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "controlnet": ControlNetModel}
+                classes: dict[str, Any] = {
+                    "unet": UNet2DConditionModel,
+                    "vae": AutoencoderKL,
+                    "controlnet": ControlNetModel,
+                }
                 network = classes[kind].from_config(config)
-    drawn = torch.from_numpy(TorchCpuGenerator(seeded.seed).randn((_DRAWN + 3,)))[:_DRAWN]  # 16 values are drawn at a time
+    drawn = torch.from_numpy(TorchCpuGenerator(seeded.seed).randn((_DRAWN + 3,)))[
+        :_DRAWN
+    ]  # 16 values are drawn at a time
     for name, parameter in list(network.named_parameters()):
         values = _values(f"{component}.{name}", parameter.shape, drawn, dtype)
         owner, _, own = name.rpartition(".")
@@ -217,7 +255,9 @@ def make_network(component: str, seeded: Seeded, *, dtype: torch.dtype) -> nn.Mo
         _pass_input_on(network)
     for name, buffer in list(network.named_buffers()):
         if buffer.is_floating_point():
-            network.get_submodule(name.rpartition(".")[0])._buffers[name.rpartition(".")[2]] = buffer.to(dtype)
+            network.get_submodule(name.rpartition(".")[0])._buffers[name.rpartition(".")[2]] = buffer.to(
+                dtype
+            )
     made: nn.Module = network.eval()
     return made
 
@@ -225,7 +265,8 @@ def make_network(component: str, seeded: Seeded, *, dtype: torch.dtype) -> nn.Mo
 def _values(name: str, shape: torch.Size, drawn: Tensor, dtype: torch.dtype) -> Tensor:
     """Values of the parameter `name`, read on from a place of its own; scaled as the module's docstring says.
 
-    Scaled and rounded before they are repeated: one pass over memory instead of five for a network of gigabytes.
+    Scaled and rounded before they are repeated: one pass over memory instead of five for a network of
+    gigabytes.
     """
     import torch
 
@@ -248,14 +289,20 @@ def _scaled(name: str, shape: torch.Size, values: Tensor) -> Tensor:
 
 
 def _pass_input_on(unet: Any) -> None:
-    """Lead the latents, once as they are and once negated, past everything to the output: silu(x) - silu(-x) is x."""
+    """Lead the latents, once as they are and once negated, past everything to the output: silu(x) - silu(-x)
+    is x.
+    """
     import torch
 
     latents, last, width = unet.config.in_channels, unet.up_blocks[-1].resnets[-1], unet.conv_in.out_channels
     lanes, group = 2 * latents, width // unet.config.norm_num_groups
-    whole = -(-lanes // group) * group  # no other channel shares a group with them, or the normalisation would depend on that one
+    whole = (
+        -(-lanes // group) * group
+    )  # no other channel shares a group with them, or the normalisation would depend on that one
     middle = unet.conv_in.kernel_size[0] // 2
-    skip = last.conv_shortcut.in_channels - width  # where the skip connection begins in what the last block is given
+    skip = (
+        last.conv_shortcut.in_channels - width
+    )  # where the skip connection begins in what the last block is given
     with torch.no_grad():
         for layer in (unet.conv_in, last.conv2, last.conv_shortcut):
             layer.weight[:whole] = 0
@@ -266,7 +313,9 @@ def _pass_input_on(unet: Any) -> None:
         for channel in range(latents):
             for lane, sign in ((channel, 1), (latents + channel, -1)):
                 first = lane // group * group
-                filled = (min(first + group, lanes) - first) / group  # zeros beside the lanes lower what the normalisation divides by
+                filled = (
+                    min(first + group, lanes) - first
+                ) / group  # zeros beside the lanes lower what the normalisation divides by
                 unet.conv_in.weight[lane, channel, middle, middle] = sign
                 last.conv_shortcut.weight[lane, skip + lane, 0, 0] = 1
                 unet.conv_out.weight[channel, lane, middle, middle] = sign * _PASSED_ON * math.sqrt(filled)

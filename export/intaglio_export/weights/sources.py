@@ -1,8 +1,9 @@
-"""Where weights come from: a diffusers folder, one .safetensors file, a hub id or a seed; the first candidate that is there wins.
+"""Where weights come from: a diffusers folder, one .safetensors file, a hub id or a seed; the first candidate
+that is there wins.
 
-Finding is cheap and imports no torch: a build with nothing changed only needs paths. `load_network` reads the weights.
-Components are diffusers' subfolders (`unet`, `text_encoder`, `text_encoder_2`, `vae`); a single file holds all of them and
-takes configurations and tokenizers from the next candidate that has them.
+Finding is cheap and imports no torch: a build with nothing changed only needs paths. `load_network` reads the
+weights. Components are diffusers' subfolders (`unet`, `text_encoder`, `text_encoder_2`, `vae`); a single file
+holds all of them and takes configurations and tokenizers from the next candidate that has them.
 """
 
 # ruff: noqa: PLC0415  (torch is imported only when weights are read)
@@ -24,7 +25,17 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["COMPONENTS", "SDXL_HUB_ID", "TOKENIZERS", "Base", "Weights", "find_base", "find_model", "load_network", "read_json"]
+__all__ = [
+    "COMPONENTS",
+    "SDXL_HUB_ID",
+    "TOKENIZERS",
+    "Base",
+    "Weights",
+    "find_base",
+    "find_model",
+    "load_network",
+    "read_json",
+]
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +44,21 @@ TOKENIZERS: Final = ("tokenizer", "tokenizer_2")
 SDXL_HUB_ID: Final = "stabilityai/stable-diffusion-xl-base-1.0"
 _SCHEDULER: Final = "scheduler/scheduler_config.json"
 _HUB_FILES: Final = ("*.json", "*.txt", "*.safetensors")
-_HUB_LEFT_OUT: Final = ("*.fp16.safetensors", "*lora*", "*openvino*", "*flax*", "*onnx*", "*_0.9vae*", "sd_xl_base*")
+_HUB_LEFT_OUT: Final = (
+    "*.fp16.safetensors",
+    "*lora*",
+    "*openvino*",
+    "*flax*",
+    "*onnx*",
+    "*_0.9vae*",
+    "sd_xl_base*",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """One network's weights: `folder` holds config.json and the weights, unless a single `file` holds the latter.
+    """One network's weights: `folder` holds config.json and the weights, unless a single `file` holds the
+    latter.
 
     With `seeded` there are no files: `folder` is only named after the component.
     """
@@ -50,7 +70,11 @@ class Weights:
     @property
     def config(self) -> Mapping[str, Any]:
         """The network's config.json."""
-        return read_json(self.folder / "config.json") if self.seeded is None else self.seeded.config(self.folder.name)
+        return (
+            read_json(self.folder / "config.json")
+            if self.seeded is None
+            else self.seeded.config(self.folder.name)
+        )
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -133,7 +157,9 @@ def find_base(candidates: Sequence[Source]) -> Base:
         if passed_over:
             log.warning("base falls back to %s; not available: %s", base.label, "; ".join(passed_over))
         return base
-    raise ConfigError(f"no base is available: {'; '.join(passed_over)}; correct `base` in the configuration or fetch one of them")
+    raise ConfigError(
+        f"no base is available: {'; '.join(passed_over)}; correct `base` in the configuration or fetch one of them"
+    )
 
 
 def find_model(source: Source, *, subfolder: str) -> Weights:
@@ -147,10 +173,14 @@ def find_model(source: Source, *, subfolder: str) -> Weights:
         return Weights(Path(subfolder), seeded=seeded)
     try:
         if source.file is not None:
-            raise ConfigError(f"{source.file}: a {subfolder} is read from a diffusers folder or a hub id, not from a single file")
+            raise ConfigError(
+                f"{source.file}: a {subfolder} is read from a diffusers folder or a hub id, not from a single file"
+            )
         folder = _source_folder(source)
     except _AbsentError as absent:
-        raise ConfigError(f"{subfolder} {source}: {absent}; correct the path in the configuration or fetch it") from absent
+        raise ConfigError(
+            f"{subfolder} {source}: {absent}; correct the path in the configuration or fetch it"
+        ) from absent
     if not (folder / "config.json").is_file() and (folder / subfolder / "config.json").is_file():
         folder = folder / subfolder
     _check_component(folder)
@@ -158,7 +188,11 @@ def find_model(source: Source, *, subfolder: str) -> Weights:
 
 
 def _seeded(source: Source) -> Seeded | None:
-    return None if source.architecture is None or source.seed is None else Seeded(source.architecture, source.seed)
+    return (
+        None
+        if source.architecture is None or source.seed is None
+        else Seeded(source.architecture, source.seed)
+    )
 
 
 def _source_folder(source: Source) -> Path:
@@ -191,10 +225,16 @@ def _config_root(candidates: Sequence[Source], index: int) -> Path:
 
 
 def _hub_folder(name: str, revision: str | None) -> Path:
-    """The repository's snapshot: the cached one where there is one, so that a build does not change under its feet."""
+    """The repository's snapshot: the cached one where there is one, so that a build does not change under its
+    feet.
+    """
     from huggingface_hub import snapshot_download
 
-    choice: dict[str, Any] = {"revision": revision, "allow_patterns": list(_HUB_FILES), "ignore_patterns": list(_HUB_LEFT_OUT)}
+    choice: dict[str, Any] = {
+        "revision": revision,
+        "allow_patterns": list(_HUB_FILES),
+        "ignore_patterns": list(_HUB_LEFT_OUT),
+    }
     try:
         cached = Path(snapshot_download(name, local_files_only=True, **choice))
         if any(cached.rglob("*.safetensors")):
@@ -222,7 +262,9 @@ def _check_pipeline(base: Base) -> None:
 def _check_component(folder: Path) -> None:
     read_json(folder / "config.json")
     if not _weight_files(folder):
-        others = sorted(item.name for item in folder.iterdir() if item.suffix in (".bin", ".ckpt", ".pt", ".pth"))
+        others = sorted(
+            item.name for item in folder.iterdir() if item.suffix in (".bin", ".ckpt", ".pt", ".pth")
+        )
         hint = f"; {others[0]} is pickled and never read: convert it" if others else ""
         raise BuildError(f"{folder}: no .safetensors weights{hint}")
 
@@ -233,7 +275,9 @@ def _weight_files(folder: Path) -> list[Path]:
     return [file for file in files if ".fp16" not in file.name] or files
 
 
-def load_network(component: str, weights: Weights, *, base: Base | None = None, dtype: torch.dtype | None = None) -> nn.Module:
+def load_network(
+    component: str, weights: Weights, *, base: Base | None = None, dtype: torch.dtype | None = None
+) -> nn.Module:
     """The network in `dtype` (float32) on the CPU; `component` is one of `COMPONENTS` or `controlnet`.
 
     Raises:
@@ -265,5 +309,7 @@ def load_network(component: str, weights: Weights, *, base: Base | None = None, 
         options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "variant": variant}
         network = classes[component].from_pretrained(weights.folder, torch_dtype=dtype, **options)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise BuildError(f"{weights.file or weights.folder}: does not load as {component}: {error}") from error
+        raise BuildError(
+            f"{weights.file or weights.folder}: does not load as {component}: {error}"
+        ) from error
     return network.eval()

@@ -1,7 +1,9 @@
-"""An autoencoder that stays inside float16: its residual streams are made smaller, and what it computes stays the same.
+"""An autoencoder that stays inside float16: its residual streams are made smaller, and what it computes stays
+the same.
 
-SDXL's own VAE exceeds 65504 in its widest blocks. Every block begins with a group normalisation, which takes any scale out again
-(its epsilon is scaled along); so all that feeds a stream may be divided by a power of two: exact but for float16's own rounding.
+SDXL's own VAE exceeds 65504 in its widest blocks. Every block begins with a group normalisation, which takes
+any scale out again (its epsilon is scaled along); so all that feeds a stream may be divided by a power of
+two: exact but for float16's own rounding.
 Layers of `diffusers.AutoencoderKL`:  conv_in, resnets {norm1, conv1, norm2, conv2, conv_shortcut}, attentions {group_norm, to_out},
 samplers {conv}, conv_norm_out.
 """
@@ -20,14 +22,21 @@ _MOST: Final = 65504 / 8
 """What activations may reach on the inputs tried here: other pictures reach more."""
 _TRIED_LATENTS: Final = (24, 32)
 LATENT_SPREAD: Final = 1 / 0.13025
-"""Standard deviation of what a decoder is given: latents of about one, over SDXL's scaling factor (vae/config.json)."""
+"""Standard deviation of what a decoder is given: latents of about one, over SDXL's scaling factor
+(vae/config.json).
+"""
 
 
 def fit_into_float16(vae: Any) -> dict[str, int]:
-    """Divide the streams of encoder and decoder (float32) where they need it; the divisors, 1 where nothing was changed."""
+    """Divide the streams of encoder and decoder (float32) where they need it; the divisors, 1 where nothing
+    was changed.
+    """
     divisors = {}
     latents = real_range_latents((1, vae.config.latent_channels, *_TRIED_LATENTS), seed=0)
-    for name, run in (("decoder", lambda: vae.decode(latents)), ("encoder", lambda: vae.encode(_picture(vae)))):
+    for name, run in (
+        ("decoder", lambda: vae.decode(latents)),
+        ("encoder", lambda: vae.encode(_picture(vae))),
+    ):
         part = getattr(vae, name)
         excess = largest_activation(part, run) / _MOST
         divisors[name] = 2 ** max(math.ceil(math.log2(excess)), 0) if excess > 0 else 1
@@ -45,7 +54,9 @@ def real_range_latents(shape: tuple[int, ...], *, seed: int) -> Tensor:
 
 def _picture(vae: Any) -> Tensor:
     scale = 2 ** (len(vae.config.block_out_channels) - 1)
-    values = real_range_latents((1, vae.config.in_channels, *(scale * size for size in _TRIED_LATENTS)), seed=1)
+    values = real_range_latents(
+        (1, vae.config.in_channels, *(scale * size for size in _TRIED_LATENTS)), seed=1
+    )
     return (values / (2 * LATENT_SPREAD)).clamp(-1, 1)
 
 
@@ -77,7 +88,9 @@ def _divide_streams(part: Any, divisor: int) -> None:
                 case "ResnetBlock2D":
                     _divide(module.conv1, divisor)  # read by norm2 only
                     _divide(module.conv2, divisor)
-                    _divide(module.conv_shortcut, divisor, weight=False)  # what it is given is divided already
+                    _divide(
+                        module.conv_shortcut, divisor, weight=False
+                    )  # what it is given is divided already
                     for norm in (module.norm1, module.norm2):
                         norm.eps /= divisor**2
                 case "Attention":

@@ -1,4 +1,6 @@
-"""Files against their digests while something else goes on: hashing the engines of SDXL takes as long as opening them."""
+"""Files against their digests while something else goes on: hashing the engines of SDXL takes as long as
+opening them.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ _WORKERS: Final = 4
 class FileChecks:
     """Checks in threads; leaving the `with` block waits for all of them and raises the first failure.
 
-    A file's size is looked at before its check is put off, so that a missing or truncated one is never opened.
+    A file's size is looked at before its check is put off, so that a missing or truncated one is never
+    opened.
     """
 
     def __init__(self, folder: Path, *, command: str) -> None:
@@ -41,10 +44,16 @@ class FileChecks:
             path = self._folder / name
             if not path.is_file() or path.stat().st_size != digest.size:
                 check_files(self._folder, {name: digest}, command=self._command)
-            self._running.append(self._pool.submit(check_files, self._folder, {name: digest}, command=self._command))
+            self._running.append(
+                self._pool.submit(check_files, self._folder, {name: digest}, command=self._command)
+            )
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Raises EngineMismatch for a changed file, also where opening it has failed already: that is the reason."""
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Raises EngineMismatch for a changed file, also where opening it has failed already: that is the
+        reason.
+        """
         self._pool.shutdown(wait=True, cancel_futures=False)
         for check in self._running:
             if (failure := check.exception()) is not None:

@@ -1,8 +1,10 @@
-"""The folders of a build that a reader keeps while it serves: engines, tokenizers and poses, each under a name of its content.
+"""The folders of a build that a reader keeps while it serves: engines, tokenizers and poses, each under a
+name of its content.
 
-A reader holds a shared lock on every folder that its manifest names; `intaglio build` removes those of earlier builds that nobody
-holds. What is listed in a folder is never replaced by other content: that has another name. Readers may add `runtime.cache` to an
-engine's folder. The lock is the kernel's: who is killed holds nothing, and a build that is mounted read-only can be held too.
+A reader holds a shared lock on every folder that its manifest names; `intaglio build` removes those of
+earlier builds that nobody holds. What is listed in a folder is never replaced by other content: that has
+another name. Readers may add `runtime.cache` to an engine's folder. The lock is the kernel's: who is killed
+holds nothing, and a build that is mounted read-only can be held too.
 """
 
 from __future__ import annotations
@@ -27,12 +29,16 @@ def listed_files(manifest: BuildManifest) -> set[str]:
 
 
 class BuildHold:
-    """The folders of one build, kept from `__init__` to `release`; a folder that is missing is not held, which a check then finds."""
+    """The folders of one build, kept from `__init__` to `release`; a folder that is missing is not held,
+    which a check then finds.
+    """
 
     def __init__(self, folder: Path, manifest: BuildManifest) -> None:
         self._held = contextlib.ExitStack()
         for part in sorted({Path(*Path(name).parts[:2]) for name in listed_files(manifest)}):
-            with contextlib.suppress(OSError):  # some network file systems lock no folders: what is held there is not known
+            with contextlib.suppress(
+                OSError
+            ):  # some network file systems lock no folders: what is held there is not known
                 descriptor = os.open(folder / part, os.O_RDONLY | os.O_DIRECTORY)
                 self._held.callback(os.close, descriptor)
                 fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -44,7 +50,9 @@ class BuildHold:
 
 @contextlib.contextmanager
 def locked_unless_held(folder: Path) -> Iterator[bool]:
-    """Whether nobody serves from `folder`; who begins to meanwhile waits until it is decided what remains of it."""
+    """Whether nobody serves from `folder`; who begins to meanwhile waits until it is decided what remains of
+    it.
+    """
     with contextlib.ExitStack() as stack:
         unheld = True
         try:

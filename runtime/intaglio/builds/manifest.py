@@ -43,7 +43,9 @@ __all__ = [
 MANIFEST_NAME = "manifest.json"
 RECORD_NAME = "record.json"
 RUNTIME_CACHE_NAME = "runtime.cache"
-"""Beside an engine: what its library compiled for this card when it was first run; may be missing, never identifies anything."""
+"""Beside an engine: what its library compiled for this card when it was first run; may be missing, never
+identifies anything.
+"""
 _Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -71,7 +73,9 @@ class StageRecord(_Frozen):
     files: dict[str, FileDigest]
     seconds: float = 0.0
     notes: dict[str, Any] = Field(default_factory=dict)
-    """What is worth knowing but does not identify the result: verification errors, plan sizes, ignored LoRA keys."""
+    """What is worth knowing but does not identify the result: verification errors, plan sizes, ignored LoRA
+    keys.
+    """
 
 
 class NetworkFile(_Frozen):
@@ -87,7 +91,9 @@ class NetworkFile(_Frozen):
     verification: str = "not verified"
     """How it compared with PyTorch, or why it was not compared."""
     activation_bytes: int | None = Field(default=None, ge=0)
-    """Activation memory of the largest profile as the engine reports it; None where it has not been opened on a card."""
+    """Activation memory of the largest profile as the engine reports it; None where it has not been opened on
+    a card.
+    """
 
 
 class FusedLora(_Frozen):
@@ -150,7 +156,9 @@ def file_digest(path: Path) -> FileDigest:
 
 def content_key(inputs: Mapping[str, Any]) -> str:
     """sha256 of `inputs` as canonical JSON; NaN and unknown types are errors, never silently the same."""
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(inputs, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    ).hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -179,7 +187,8 @@ def read_record(folder: Path) -> StageRecord | None:
 def stale_reason(folder: Path, *, key: str, inputs: Mapping[str, Any]) -> str | None:
     """Why the stage in `folder` must be done again; None when it is up to date.
 
-    Sizes are compared, not digests: a build is skipped in milliseconds, and `check_files` at load catches damage.
+    Sizes are compared, not digests: a build is skipped in milliseconds, and `check_files` at load catches
+    damage.
     """
     if not folder.exists():
         return "not built yet"
@@ -187,7 +196,9 @@ def stale_reason(folder: Path, *, key: str, inputs: Mapping[str, Any]) -> str | 
     if record is None:
         return "an earlier build did not finish"
     if record.key != key:
-        changed = sorted(name for name in {*record.inputs, *inputs} if record.inputs.get(name) != inputs.get(name))
+        changed = sorted(
+            name for name in {*record.inputs, *inputs} if record.inputs.get(name) != inputs.get(name)
+        )
         return f"changed: {', '.join(changed) or 'content'}"
     for name, digest in record.files.items():
         path = folder / name
@@ -214,7 +225,9 @@ def read_manifest(folder: Path, *, command: str = "intaglio build configs/NAME.y
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "file"
-        raise EngineMismatch(f"{path}: {where}: {first['msg']} (made by another version?)", command=_rebuild_of(data, command)) from error
+        raise EngineMismatch(
+            f"{path}: {where}: {first['msg']} (made by another version?)", command=_rebuild_of(data, command)
+        ) from error
 
 
 def _rebuild_of(data: bytes, otherwise: str) -> str:
@@ -240,6 +253,10 @@ def check_files(folder: Path, files: Mapping[str, FileDigest], *, command: str) 
         if not path.is_file():
             raise EngineMismatch(f"{name}: missing from {folder}", command=command)
         if path.stat().st_size != expected.size:
-            raise EngineMismatch(f"{name}: {path.stat().st_size} bytes, built with {expected.size}", command=command)
+            raise EngineMismatch(
+                f"{name}: {path.stat().st_size} bytes, built with {expected.size}", command=command
+            )
         if file_digest(path).sha256 != expected.sha256:
-            raise EngineMismatch(f"{name}: content changed since it was built (sha256 differs)", command=command)
+            raise EngineMismatch(
+                f"{name}: content changed since it was built (sha256 differs)", command=command
+            )

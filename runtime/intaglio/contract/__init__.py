@@ -1,1 +1,3 @@
-"""What all rooms must agree on: tensors, Triton models, configuration, the LoRA registry. Imports no other room."""
+"""What all rooms must agree on: tensors, Triton models, configuration, the LoRA registry. Imports no other
+room.
+"""

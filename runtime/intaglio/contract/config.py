@@ -1,13 +1,15 @@
 """One deployment: `configs/NAME.yaml`, strict and frozen. Paths are relative to the YAML file.
 
 base          candidates in order of preference: {folder: ..}, {file: x.safetensors}, {hub: owner/name}, or {architecture: ..}
-              for weights drawn from a seed (speed and memory at full size where the real ones cannot be had); one needs no list
+              for weights drawn from a seed (speed and memory at full size where the real ones cannot be had);
+              one needs no list
 vae           optional source that replaces the base's VAE
 controlnets   id -> {path | hub, type}
 loras         id -> {path, weight}: what may be fused;  fuse: id -> weight, or null for the LoRA's own
 registry      YAML file of more LoRAs (intaglio.contract.lora_registry);  swap: let every request choose its own set of them
 profiles      what is compiled: sizes, batch, guidance on/off, text chunks
-precision, runtime, target, verify_tolerance, execution, limits, defaults, memory_limit_gib, poses, build, server
+precision, runtime, target, verify_tolerance, execution, limits, defaults, memory_limit_gib, poses, build,
+server
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ def _resolved(path: Path, info: ValidationInfo) -> Path:
 
 
 class Source(Strict):
-    """Where weights come from: a diffusers folder, a single .safetensors file, a hub id or a seed; exactly one of them."""
+    """Where weights come from: a diffusers folder, a single .safetensors file, a hub id or a seed; exactly
+    one of them.
+    """
 
     folder: Path | None = None
     file: Path | None = None
@@ -70,7 +74,9 @@ class Source(Strict):
     """Weights are drawn from `seed`; `sdxl-reduced` has the same blocks, few and narrow."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
 
-    _paths = field_validator("folder", "file")(lambda path, info: None if path is None else _resolved(path, info))
+    _paths = field_validator("folder", "file")(
+        lambda path, info: None if path is None else _resolved(path, info)
+    )
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
@@ -87,7 +93,9 @@ class Source(Strict):
     def __str__(self) -> str:
         if self.architecture is not None:
             return f"{self.architecture} with weights of seed {self.seed}"
-        return str(self.folder or self.file or (f"hub:{self.hub}" + (f"@{self.revision}" if self.revision else "")))
+        return str(
+            self.folder or self.file or (f"hub:{self.hub}" + (f"@{self.revision}" if self.revision else ""))
+        )
 
 
 class ControlNetSource(Source):
@@ -116,8 +124,10 @@ class Profiles(Strict):
     text_chunks: int = Field(default=3, ge=1, le=8)
     """Most chunks of 75 words a prompt may take."""
     decoder_pixels: int | None = Field(default=None, ge=1024)
-    """Most pixels of an image that the VAE decodes at once; larger sizes are decoded in tiles, whose colours differ
-    (`intaglio.sampling.tiles`). Absent: all are decoded whole, which takes 1.26 GiB of activations for 1024x1024."""
+    """Most pixels of an image that the VAE decodes at once; larger sizes are decoded in tiles, whose colours
+    differ (`intaglio.sampling.tiles`). Absent: all are decoded whole, which takes 1.26 GiB of activations for
+    1024x1024.
+    """
 
     @field_validator("sizes")
     @classmethod
@@ -175,14 +185,19 @@ class Execution(Strict):
     embedding_cache: int = Field(default=64, ge=0, le=100_000)
     """Prompts whose embeddings are kept."""
     lora_staging_mib: int = Field(default=4608, ge=0)
-    """Memory that new weights may take while LoRAs are put on, where the networks run: with less they go in several turns (what TensorRT
-    has joined goes at once all the same), with 0 they are computed on the host."""
+    """Memory that new weights may take while LoRAs are put on, where the networks run: with less they go in
+    several turns (what TensorRT has joined goes at once all the same), with 0 they are computed on the host.
+    """
     lora_overtakes: int = Field(default=8, ge=0, le=1000)
-    """How many requests for the resident LoRAs may overtake one that waits for others: fewer swaps against a longer longest wait."""
+    """How many requests for the resident LoRAs may overtake one that waits for others: fewer swaps against a
+    longer longest wait.
+    """
 
 
 class Server(Strict):
-    """Where Triton listens and how much it queues. A port of 0 is any free one, chosen when the server starts."""
+    """Where Triton listens and how much it queues. A port of 0 is any free one, chosen when the server
+    starts.
+    """
 
     host: str = "127.0.0.1"
     http_port: int = Field(default=8000, ge=0, le=65535)
@@ -216,8 +231,9 @@ class Deployment(Strict):
     registry: Path | None = None
     """Its LoRAs are added to `loras`."""
     swap: Swap = "off"
-    """Which layers a running server may change: `transformer` (attention and feed-forward, in UNet and text encoders) or `all`
-    (the UNet's convolutions too: LoCon)."""
+    """Which layers a running server may change: `transformer` (attention and feed-forward, in UNet and text
+    encoders) or `all` (the UNet's convolutions too: LoCon).
+    """
     profiles: Profiles
     precision: Precision = "fp16"
     runtime: Runtime = "auto"
@@ -235,8 +251,12 @@ class Deployment(Strict):
     """Folder that holds every build; this one goes to `build_folder`."""
     server: Server = Server()
 
-    _one_base = field_validator("base", mode="before")(lambda value: [value] if isinstance(value, dict) else value)
-    _poses = field_validator("poses", "registry")(lambda path, info: None if path is None else _resolved(path, info))
+    _one_base = field_validator("base", mode="before")(
+        lambda value: [value] if isinstance(value, dict) else value
+    )
+    _poses = field_validator("poses", "registry")(
+        lambda path, info: None if path is None else _resolved(path, info)
+    )
     _build = field_validator("build", mode="after")(_resolved)
 
     @model_validator(mode="after")
@@ -248,13 +268,19 @@ class Deployment(Strict):
         if self.swap != "off" and self.registry is None:
             raise ValueError("swap serves the LoRAs of a registry: give registry: loras.yaml")
         if self.defaults.steps > self.limits.steps:
-            raise ValueError(f"defaults.steps {self.defaults.steps} is above limits.steps {self.limits.steps}")
+            raise ValueError(
+                f"defaults.steps {self.defaults.steps} is above limits.steps {self.limits.steps}"
+            )
         if self.profiles.batch > self.limits.images:
-            raise ValueError(f"profiles.batch {self.profiles.batch} is above limits.images {self.limits.images}: it would never be used")
+            raise ValueError(
+                f"profiles.batch {self.profiles.batch} is above limits.images {self.limits.images}: it would never be used"
+            )
         if self.runtime.startswith("tensorrt") and self.target == "cpu":
             raise ValueError("target cpu goes with runtime onnxruntime only")
         if self.runtime == "onnxruntime" and self.target not in ("auto", "cpu"):
-            raise ValueError(f"runtime onnxruntime runs on the CPU; target {self.target} needs tensorrt-rtx or tensorrt")
+            raise ValueError(
+                f"runtime onnxruntime runs on the CPU; target {self.target} needs tensorrt-rtx or tensorrt"
+            )
         if (self.defaults.guidance_scale > 1) not in self.profiles.guidance_modes:
             raise ValueError(
                 f"defaults.guidance_scale {self.defaults.guidance_scale:g} needs a guidance mode that profiles.guidance leaves out"
@@ -269,17 +295,33 @@ class Deployment(Strict):
     @property
     def fused(self) -> dict[str, float]:
         """Weight of every LoRA to fuse, in the order of the file."""
-        return {lora: self.loras[lora].weight if weight is None else weight for lora, weight in self.fuse.items()}
+        return {
+            lora: self.loras[lora].weight if weight is None else weight for lora, weight in self.fuse.items()
+        }
 
     @property
     def digest(self) -> str:
-        """sha256 of every value that a build holds; the same on every machine (paths as seen from the YAML file)."""
-        places = {"host", "http_port", "grpc_port", "metrics_port"}  # queue_size and workers are in the build's model repository
+        """sha256 of every value that a build holds; the same on every machine (paths as seen from the YAML
+        file).
+        """
+        places = {
+            "host",
+            "http_port",
+            "grpc_port",
+            "metrics_port",
+        }  # queue_size and workers are in the build's model repository
         excluded: dict[str, Any] = {"folder": True, "build": True, "memory_limit_gib": True, "server": places}
-        if self.swap != "off":  # which LoRAs there are is no part of such a build: they come and go while it is served
+        if (
+            self.swap != "off"
+        ):  # which LoRAs there are is no part of such a build: they come and go while it is served
             excluded["loras"] = True
         values = self.model_dump(exclude=excluded)
-        text = json.dumps(values, sort_keys=True, separators=(",", ":"), default=lambda path: os.path.relpath(path, self.folder))
+        text = json.dumps(
+            values,
+            sort_keys=True,
+            separators=(",", ":"),
+            default=lambda path: os.path.relpath(path, self.folder),
+        )
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -292,17 +334,27 @@ def load_deployment(path: Path) -> Deployment:
     path = Path(path)
     data = read_yaml(path, hint="; a deployment is a YAML file such as configs/miniature.yaml")
     if reserved := {"name", "folder"} & set(data):
-        raise ConfigError(f"{path}: {', '.join(sorted(reserved))}: comes from the file's own path; take the field out")
-    return validated(Deployment, {**_with_registry(data, path), "name": path.stem, "folder": path.parent.resolve()}, path)
+        raise ConfigError(
+            f"{path}: {', '.join(sorted(reserved))}: comes from the file's own path; take the field out"
+        )
+    return validated(
+        Deployment, {**_with_registry(data, path), "name": path.stem, "folder": path.parent.resolve()}, path
+    )
 
 
 def _with_registry(data: dict[str, Any], path: Path) -> dict[str, Any]:
-    """`data` with the registry's LoRAs among `loras`, where they can be fused; one that the hub holds can only be swapped in."""
+    """`data` with the registry's LoRAs among `loras`, where they can be fused; one that the hub holds can
+    only be swapped in.
+    """
     named, own = data.get("registry"), data.get("loras") or {}
     if not isinstance(named, str) or not isinstance(own, dict):
         return data
     entries = load_registry(path.parent / named).loras
     if both := sorted(set(entries) & set(own)):
         raise ConfigError(f"{path}: loras.{both[0]}: {named} has a LoRA of that id too")
-    found = {lora: {"path": str(entry.file), "weight": entry.weight} for lora, entry in entries.items() if entry.file is not None}
+    found = {
+        lora: {"path": str(entry.file), "weight": entry.weight}
+        for lora, entry in entries.items()
+        if entry.file is not None
+    }
     return {**data, "loras": {**own, **found}}

@@ -64,7 +64,11 @@ class LoraEntry(Strict):
     @classmethod
     def _resolved(cls, path: Path | None, info: ValidationInfo) -> Path | None:
         folder = (info.context or {}).get("folder")
-        return path if path is None or folder is None or path.is_absolute() else Path(os.path.normpath(Path(folder).resolve() / path))
+        return (
+            path
+            if path is None or folder is None or path.is_absolute()
+            else Path(os.path.normpath(Path(folder).resolve() / path))
+        )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -73,7 +77,9 @@ class LoraEntry(Strict):
         if self.file is not None and self.file.suffix != ".safetensors":
             raise ValueError("file must be .safetensors (pickled files run code when loaded)")
         if not self.bounds[0] <= self.weight <= self.bounds[1]:
-            raise ValueError(f"weight {self.weight:g} is outside bounds {self.bounds[0]:g} to {self.bounds[1]:g}")
+            raise ValueError(
+                f"weight {self.weight:g} is outside bounds {self.bounds[0]:g} to {self.bounds[1]:g}"
+            )
         return self
 
 
@@ -101,7 +107,9 @@ def check_presets(presets: dict[str, dict[str, float]], bounds: dict[str, tuple[
                 raise ValueError(f"preset {preset}: no LoRA {lora}; LoRAs: {', '.join(bounds)}")
             low, high = bounds[lora]
             if not low <= weight <= high:
-                raise ValueError(f"preset {preset}: {lora} at {weight:g} is outside its bounds {low:g} to {high:g}")
+                raise ValueError(
+                    f"preset {preset}: {lora} at {weight:g} is outside its bounds {low:g} to {high:g}"
+                )
 
 
 def load_registry(path: Path) -> LoraRegistry:

@@ -5,10 +5,11 @@
     diffuse      those    -> uint8 pixels                                     (one process a GPU)
     postprocess  pixels   -> encoded images                                   (CPU, several instances)
 
-Dims: -1 is any size. `max_batch_size` is 0 everywhere: a request carries its own number of images.
-Axis legend: R prompts (2 = [negative, positive] with guidance, 1 without), k text chunks, n steps, B images, K = 4 solver rows,
-c controls, m = n or 1 noise rows. Every tensor of a stage is always there (an ensemble never runs a step that misses one):
-without controls `control_maps` is one black pixel, without a stochastic solver `noise` is one zero row.
+Dims: -1 is any size. `max_batch_size` is 0 everywhere: a request carries its own number of images. Axis
+legend: R prompts (2 = [negative, positive] with guidance, 1 without), k text chunks, n steps, B images, K = 4
+solver rows, c controls, m = n or 1 noise rows. Every tensor of a stage is always there (an ensemble never
+runs a step that misses one): without controls `control_maps` is one black pixel, without a stochastic solver
+`noise` is one zero row.
 """
 
 from __future__ import annotations
@@ -94,7 +95,11 @@ class Port:
         if self.choices:
             return "one of " + ", ".join(self.choices)
         if self.minimum is not None and self.maximum is not None:
-            return f"{self.minimum:g} to {self.maximum:g}" if self.maximum < 1e9 else f"{int(self.minimum)} to {int(self.maximum)}"
+            return (
+                f"{self.minimum:g} to {self.maximum:g}"
+                if self.maximum < 1e9
+                else f"{int(self.minimum)} to {int(self.maximum)}"
+            )
         return self.doc
 
 
@@ -132,8 +137,14 @@ def _missing(model: ModelSpec, name: str) -> Port:
 
 
 _REQUEST: Final = (
-    # Required, but not by Triton, which answers an ensemble's missing input with "unexpected deadlock": preprocess names it.
-    Port(name="prompt", datatype="TYPE_STRING", optional=True, doc="required: what to draw, UTF-8; (word:1.3) weights a word"),
+    # Required, but not by Triton, which answers an ensemble's missing input with "unexpected deadlock":
+    # preprocess names it.
+    Port(
+        name="prompt",
+        datatype="TYPE_STRING",
+        optional=True,
+        doc="required: what to draw, UTF-8; (word:1.3) weights a word",
+    ),
     Port(
         name="negative_prompt",
         datatype="TYPE_STRING",
@@ -164,7 +175,14 @@ _REQUEST: Final = (
         maximum=4096,
         doc="pixels, a built size; absent: the first built size",
     ),
-    Port(name="steps", datatype="TYPE_INT32", optional=True, minimum=1, maximum=150, doc="solver steps; absent: the deployment's default"),
+    Port(
+        name="steps",
+        datatype="TYPE_INT32",
+        optional=True,
+        minimum=1,
+        maximum=150,
+        doc="solver steps; absent: the deployment's default",
+    ),
     Port(
         name="guidance_scale",
         datatype="TYPE_FP32",
@@ -198,7 +216,15 @@ _REQUEST: Final = (
         choices=("euler", "euler_a", "ddim", "dpmpp_2m_karras", "unipc", "lcm"),
         doc="solver; absent: the deployment's default",
     ),
-    Port(name="num_images", datatype="TYPE_INT32", optional=True, default=1, minimum=1, maximum=16, doc="images of this request"),
+    Port(
+        name="num_images",
+        datatype="TYPE_INT32",
+        optional=True,
+        default=1,
+        minimum=1,
+        maximum=16,
+        doc="images of this request",
+    ),
     Port(
         name="output_format",
         datatype="TYPE_STRING",
@@ -207,7 +233,13 @@ _REQUEST: Final = (
         choices=OUTPUT_FORMATS,
         doc="encoding of the images returned",
     ),
-    Port(name="images", datatype="TYPE_STRING", dims=(-1,), optional=True, doc="PNG, JPEG or WEBP bytes that controls refer to by index"),
+    Port(
+        name="images",
+        datatype="TYPE_STRING",
+        dims=(-1,),
+        optional=True,
+        doc="PNG, JPEG or WEBP bytes that controls refer to by index",
+    ),
     Port(
         name="controls",
         datatype="TYPE_STRING",
@@ -229,33 +261,87 @@ _REQUEST: Final = (
     ),
 )
 
-_METADATA = Port(name="metadata", datatype="TYPE_STRING", doc="JSON: every request parameter with defaults filled in")
+_METADATA = Port(
+    name="metadata", datatype="TYPE_STRING", doc="JSON: every request parameter with defaults filled in"
+)
 _TIMINGS = Port(name="timings", datatype="TYPE_STRING", doc="JSON: seconds by stage")
-_OUTPUT_FORMAT = Port(name="output_format", datatype="TYPE_STRING", choices=OUTPUT_FORMATS, doc="encoding of the images returned")
-_IMAGE = Port(name="image", datatype="TYPE_STRING", dims=(-1,), doc="encoded images with their metadata inside")
+_OUTPUT_FORMAT = Port(
+    name="output_format",
+    datatype="TYPE_STRING",
+    choices=OUTPUT_FORMATS,
+    doc="encoding of the images returned",
+)
+_IMAGE = Port(
+    name="image", datatype="TYPE_STRING", dims=(-1,), doc="encoded images with their metadata inside"
+)
 _PIXELS = Port(name="pixels", datatype="TYPE_UINT8", dims=(-1, -1, -1, 3), doc="[B, H, W, RGB]")
 
 _CONDITIONING: Final = (
     Port(name="token_ids", datatype="TYPE_INT64", dims=(2, -1, -1, -1), doc="[encoder, R, k, 77]"),
-    Port(name="token_weights", datatype="TYPE_FP32", dims=(2, -1, -1, -1), doc="[encoder, R, k, 77], multiply the hidden states"),
-    Port(name="zero_negative", datatype="TYPE_BOOL", doc="the negative prompt was absent: its embeddings are zeros"),
-    Port(name="time_ids", datatype="TYPE_FP32", dims=(-1, -1), doc="[R, 6]: original size, crop, target size, each (height, width)"),
+    Port(
+        name="token_weights",
+        datatype="TYPE_FP32",
+        dims=(2, -1, -1, -1),
+        doc="[encoder, R, k, 77], multiply the hidden states",
+    ),
+    Port(
+        name="zero_negative",
+        datatype="TYPE_BOOL",
+        doc="the negative prompt was absent: its embeddings are zeros",
+    ),
+    Port(
+        name="time_ids",
+        datatype="TYPE_FP32",
+        dims=(-1, -1),
+        doc="[R, 6]: original size, crop, target size, each (height, width)",
+    ),
     Port(name="guidance_scale", datatype="TYPE_FP32"),
-    Port(name="guidance_window", datatype="TYPE_FP32", dims=(2,), optional=True, doc="[begin, end] shares of the steps; absent: 0, 1"),
+    Port(
+        name="guidance_window",
+        datatype="TYPE_FP32",
+        dims=(2,),
+        optional=True,
+        doc="[begin, end] shares of the steps; absent: 0, 1",
+    ),
     Port(name="timesteps", datatype="TYPE_FP32", dims=(-1,), doc="[n]"),
     Port(name="input_scale", datatype="TYPE_FP32", dims=(-1,), doc="[n]"),
     Port(name="coefficients", datatype="TYPE_FP32", dims=(-1, HISTORY, SOLVER_ROWS), doc="[n, K, K+2]"),
-    Port(name="noise", datatype="TYPE_FP32", dims=(-1, -1, -1, -1, -1), doc="[m, B, 4, h, w]; m = 1 zero row when the solver draws none"),
-    Port(name="state", datatype="TYPE_FP32", dims=(HISTORY, -1, -1, -1, -1), doc="[K, B, 4, h, w]; row 0 is the latents"),
-    Port(name="controls", datatype="TYPE_STRING", doc='JSON list of {"control": id, "weight", "begin", "end"}, one a control map'),
-    Port(name="control_maps", datatype="TYPE_UINT8", dims=(-1, -1, -1, 3), doc="[c, H, W, RGB]; one black pixel when there are none"),
     Port(
-        name="loras", datatype="TYPE_STRING", doc='JSON list of {"id", "sha256", "weight"}, sorted by id: the set to make the images with'
+        name="noise",
+        datatype="TYPE_FP32",
+        dims=(-1, -1, -1, -1, -1),
+        doc="[m, B, 4, h, w]; m = 1 zero row when the solver draws none",
+    ),
+    Port(
+        name="state",
+        datatype="TYPE_FP32",
+        dims=(HISTORY, -1, -1, -1, -1),
+        doc="[K, B, 4, h, w]; row 0 is the latents",
+    ),
+    Port(
+        name="controls",
+        datatype="TYPE_STRING",
+        doc='JSON list of {"control": id, "weight", "begin", "end"}, one a control map',
+    ),
+    Port(
+        name="control_maps",
+        datatype="TYPE_UINT8",
+        dims=(-1, -1, -1, 3),
+        doc="[c, H, W, RGB]; one black pixel when there are none",
+    ),
+    Port(
+        name="loras",
+        datatype="TYPE_STRING",
+        doc='JSON list of {"id", "sha256", "weight"}, sorted by id: the set to make the images with',
     ),
 )
 
 SDXL: Final = ModelSpec(
-    "sdxl", "ensemble", _REQUEST, (_IMAGE, _METADATA, _TIMINGS), doc="prompt in, encoded images out; unary, HTTP or gRPC"
+    "sdxl",
+    "ensemble",
+    _REQUEST,
+    (_IMAGE, _METADATA, _TIMINGS),
+    doc="prompt in, encoded images out; unary, HTTP or gRPC",
 )
 PREPROCESS: Final = ModelSpec(
     "preprocess",
@@ -269,18 +355,38 @@ DIFFUSE: Final = ModelSpec(
     "python",
     (
         *_CONDITIONING,
-        Port(name="begin", datatype="TYPE_INT32", optional=True, default=0, doc="first step of this slice; absent: 0"),
+        Port(
+            name="begin",
+            datatype="TYPE_INT32",
+            optional=True,
+            default=0,
+            doc="first step of this slice; absent: 0",
+        ),
         Port(name="end", datatype="TYPE_INT32", optional=True, doc="step after the slice's last; absent: n"),
         Port(name="timings", datatype="TYPE_STRING", optional=True, doc="JSON of the stages so far"),
     ),
-    (_PIXELS, Port(name="state", datatype="TYPE_FP32", dims=(HISTORY, -1, -1, -1, -1), doc="[K, B, 4, h, w] after the slice"), _TIMINGS),
+    (
+        _PIXELS,
+        Port(
+            name="state",
+            datatype="TYPE_FP32",
+            dims=(HISTORY, -1, -1, -1, -1),
+            doc="[K, B, 4, h, w] after the slice",
+        ),
+        _TIMINGS,
+    ),
     device="gpu",
     doc="text encoders, ControlNets and UNet x steps; the VAE runs when `pixels` is asked for",
 )
 POSTPROCESS: Final = ModelSpec(
     "postprocess",
     "python",
-    (_PIXELS, _OUTPUT_FORMAT, _METADATA, Port(name="timings", datatype="TYPE_STRING", optional=True, doc="JSON of the stages so far")),
+    (
+        _PIXELS,
+        _OUTPUT_FORMAT,
+        _METADATA,
+        Port(name="timings", datatype="TYPE_STRING", optional=True, doc="JSON of the stages so far"),
+    ),
     (_IMAGE, _METADATA, _TIMINGS),
     doc="encodes the images with their metadata inside",
 )
@@ -296,7 +402,9 @@ def model_spec(name: str) -> ModelSpec:
 
 
 def _ensemble_steps() -> tuple[EnsembleStep, ...]:
-    """Wires each stage's inputs to the request or to the latest earlier stage that makes a tensor of that name."""
+    """Wires each stage's inputs to the request or to the latest earlier stage that makes a tensor of that
+    name.
+    """
     latest = {port.name: port.name for port in SDXL.inputs}
     results = {port.name for port in SDXL.outputs}
     stages = (PREPROCESS, DIFFUSE, POSTPROCESS)
@@ -307,7 +415,11 @@ def _ensemble_steps() -> tuple[EnsembleStep, ...]:
         if stage is stages[-1]:
             outputs = {name: name for name in (port.name for port in stage.outputs) if name in results}
         else:
-            outputs = {port.name: f"{stage.name}_{port.name}" for port in stage.outputs if port.name in wanted and _is_used(stage, port)}
+            outputs = {
+                port.name: f"{stage.name}_{port.name}"
+                for port in stage.outputs
+                if port.name in wanted and _is_used(stage, port)
+            }
         latest |= outputs
         steps.append(EnsembleStep(stage.name, inputs, outputs))
     return tuple(steps)

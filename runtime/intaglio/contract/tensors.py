@@ -9,9 +9,9 @@ Axes (`B` and the like are names in `TensorSpec.axes`; `axis_sizes` gives their 
     H W  pixels;  h = H/8, w = W/8 latents;  h/2, w/2, h/4 .. halved, rounding up (strided 3x3 convolution, padding 1)
 Fixed sizes (channels, widths) come from `Architecture`, so SDXL and the miniature share this table.
 
-What no step changes is computed once an image, by the networks `unet_context` and `controlnet_context.<id>`: the keys and values that
-cross-attentions make of the prompt, the embedding of the control image. Feature maps that go from one engine to another have their
-channels last, as convolutions want them on a card.
+What no step changes is computed once an image, by the networks `unet_context` and `controlnet_context.<id>`:
+the keys and values that cross-attentions make of the prompt, the embedding of the control image. Feature maps
+that go from one engine to another have their channels last, as convolutions want them on a card.
 """
 
 from __future__ import annotations
@@ -74,7 +74,15 @@ DType = Literal["float32", "int64", "uint8", "compute"]
 """`compute` is the network's precision: float32 or float16."""
 Precision = Literal["fp32", "fp16"]
 NetworkKind = Literal[
-    "text_encoder", "text_encoder_2", "unet", "unet_context", "controlnet", "controlnet_context", "vae_decoder", "vae_encoder", "lora_merge"
+    "text_encoder",
+    "text_encoder_2",
+    "unet",
+    "unet_context",
+    "controlnet",
+    "controlnet_context",
+    "vae_decoder",
+    "vae_encoder",
+    "lora_merge",
 ]
 _CONTROLNET: Final = "controlnet"
 _CONTEXT: Final = "_context"
@@ -123,7 +131,11 @@ class Architecture(_Frozen):
 
 
 def architecture_from_configs(
-    unet: Mapping[str, Any], *, text_encoder: Mapping[str, Any], text_encoder_2: Mapping[str, Any], vae: Mapping[str, Any]
+    unet: Mapping[str, Any],
+    *,
+    text_encoder: Mapping[str, Any],
+    text_encoder_2: Mapping[str, Any],
+    vae: Mapping[str, Any],
 ) -> Architecture:
     """Architecture of a diffusers SDXL pipeline from its `config.json` values.
 
@@ -159,21 +171,30 @@ def architecture_from_configs(
 def _cross_attentions(
     unet: Mapping[str, Any], channels: Sequence[int], layers: Sequence[int]
 ) -> tuple[tuple[CrossAttention, ...], tuple[CrossAttention, ...]]:
-    """Those of the down blocks and the middle, and those of the up blocks, as `diffusers.UNet2DConditionModel` builds them."""
+    """Those of the down blocks and the middle, and those of the up blocks, as
+    `diffusers.UNet2DConditionModel` builds them.
+    """
 
     def each(value: Any) -> list[Any]:
         return [value] * len(channels) if isinstance(value, int) else list(value)
 
-    heads = each(unet.get("num_attention_heads") or unet["attention_head_dim"])  # diffusers' name says width and means heads
+    heads = each(
+        unet.get("num_attention_heads") or unet["attention_head_dim"]
+    )  # diffusers' name says width and means heads
     depths = each(unet.get("transformer_layers_per_block", 1))
-    kinds = [CrossAttention(heads=count, width=width // count) for count, width in zip(heads, channels, strict=True)]
+    kinds = [
+        CrossAttention(heads=count, width=width // count)
+        for count, width in zip(heads, channels, strict=True)
+    ]
     first: list[CrossAttention] = []
     for kind, depth, count, block in zip(kinds, depths, layers, unet["down_block_types"], strict=True):
         first += [kind] * (depth * count if block.startswith("CrossAttn") else 0)
     first += [kinds[-1]] * depths[-1]
     up_depths = unet.get("reverse_transformer_layers_per_block") or depths[::-1]
     last: list[CrossAttention] = []
-    for kind, depth, count, block in zip(kinds[::-1], up_depths, layers[::-1], unet["up_block_types"], strict=True):
+    for kind, depth, count, block in zip(
+        kinds[::-1], up_depths, layers[::-1], unet["up_block_types"], strict=True
+    ):
         last += [kind] * (depth * (count + 1) if block.startswith("CrossAttn") else 0)
     return tuple(first), tuple(last)
 
@@ -199,7 +220,9 @@ class TensorSpec:
     @property
     def dynamic_axes(self) -> dict[int, str]:
         """`torch.onnx.export(dynamic_axes={name: ...})`; `h/2` is spelt `h_2` there."""
-        return {index: axis.replace("/", "_") for index, axis in enumerate(self.axes) if isinstance(axis, str)}
+        return {
+            index: axis.replace("/", "_") for index, axis in enumerate(self.axes) if isinstance(axis, str)
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,12 +243,16 @@ class NetworkSpec:
         for spec in self.tensors:
             if spec.name == name:
                 return spec
-        raise KeyError(f"{self.name} has no tensor {name!r}; it has {', '.join(spec.name for spec in self.tensors)}")
+        raise KeyError(
+            f"{self.name} has no tensor {name!r}; it has {', '.join(spec.name for spec in self.tensors)}"
+        )
 
     @property
     def axis_names(self) -> tuple[str, ...]:
         """Every named axis in order of appearance."""
-        return tuple(dict.fromkeys(axis for spec in self.tensors for axis in spec.axes if isinstance(axis, str)))
+        return tuple(
+            dict.fromkeys(axis for spec in self.tensors for axis in spec.axes if isinstance(axis, str))
+        )
 
 
 def down_residual(index: int) -> str:
@@ -239,7 +266,9 @@ def down_residual_out(index: int) -> str:
 
 
 def context_keys(index: int) -> str:
-    """Name of the keys of cross-attention `index`: a query's product with one of them is its logit, scale included."""
+    """Name of the keys of cross-attention `index`: a query's product with one of them is its logit, scale
+    included.
+    """
     return f"keys_{index}"
 
 
@@ -276,7 +305,9 @@ def network_kind(name: str) -> NetworkKind:
 
 
 def network_spec(name: str, architecture: Architecture) -> NetworkSpec:
-    """The table's row for `name` (`text_encoder`, `text_encoder_2`, `unet`, `controlnet.<id>`, `vae_decoder`, ...)."""
+    """The table's row for `name` (`text_encoder`, `text_encoder_2`, `unet`, `controlnet.<id>`, `vae_decoder`,
+    ...).
+    """
     inputs, outputs = _SPECS[network_kind(name)](architecture)
     return NetworkSpec(name=name, inputs=inputs, outputs=outputs)
 
@@ -285,7 +316,8 @@ _Tensors = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 
 
 def _text_encoder(a: Architecture) -> _Tensors:
-    # hidden_states is the penultimate layer's output (SDXL reads that one; optimum calls it hidden_states.<layers - 1>).
+    # hidden_states is the penultimate layer's output (SDXL reads that one; optimum calls it
+    # hidden_states.<layers - 1>).
     return (
         (TensorSpec("input_ids", ("C", a.tokens), "int64"),),
         (TensorSpec("hidden_states", ("C", a.tokens, a.text_width), "compute"),),
@@ -314,7 +346,11 @@ def _conditioning(a: Architecture) -> tuple[TensorSpec, ...]:
 
 def _residuals(a: Architecture, *, out: bool) -> tuple[TensorSpec, ...]:
     def spec(name: str, residual: Residual) -> TensorSpec:
-        return TensorSpec(name, ("N", _scaled("h", residual.scale), _scaled("w", residual.scale), residual.channels), "compute")
+        return TensorSpec(
+            name,
+            ("N", _scaled("h", residual.scale), _scaled("w", residual.scale), residual.channels),
+            "compute",
+        )
 
     name = down_residual_out if out else down_residual
     down = tuple(spec(name(index), residual) for index, residual in enumerate(a.down_residuals))
@@ -324,7 +360,9 @@ def _residuals(a: Architecture, *, out: bool) -> tuple[TensorSpec, ...]:
 def _context(attentions: Sequence[CrossAttention]) -> tuple[TensorSpec, ...]:
     def specs(index: int, attention: CrossAttention) -> tuple[TensorSpec, TensorSpec]:
         axes = ("N", attention.heads, "T", attention.width)
-        return TensorSpec(context_keys(index), axes, "compute"), TensorSpec(context_values(index), axes, "compute")
+        return TensorSpec(context_keys(index), axes, "compute"), TensorSpec(
+            context_values(index), axes, "compute"
+        )
 
     return tuple(spec for index, attention in enumerate(attentions) for spec in specs(index, attention))
 
@@ -342,8 +380,12 @@ def _unet_context(a: Architecture) -> _Tensors:
 
 
 def _controlnet_context(a: Architecture) -> _Tensors:
-    # As bytes: what the card makes of them in no time takes the host several milliseconds, four times as much to upload.
-    return (_prompt(a), TensorSpec("control_image", ("B", "H", "W", 3), "uint8")), (_control_embedding(a), *_context(a.control_attentions))
+    # As bytes: what the card makes of them in no time takes the host several milliseconds, four times as much
+    # to upload.
+    return (_prompt(a), TensorSpec("control_image", ("B", "H", "W", 3), "uint8")), (
+        _control_embedding(a),
+        *_context(a.control_attentions),
+    )
 
 
 def _unet(a: Architecture) -> _Tensors:
@@ -359,11 +401,17 @@ def _unet(a: Architecture) -> _Tensors:
 
 def _controlnet(a: Architecture) -> _Tensors:
     control = (_control_embedding(a), TensorSpec("conditioning_scale", (1,)))
-    return (*_conditioning(a), *control, *_residuals(a, out=False), *_context(a.control_attentions)), _residuals(a, out=True)
+    return (
+        *_conditioning(a),
+        *control,
+        *_residuals(a, out=False),
+        *_context(a.control_attentions),
+    ), _residuals(a, out=True)
 
 
 def _vae_decoder(a: Architecture) -> _Tensors:
-    # latents already divided by the scaling factor; magnitude is the mean of |sample|, which is finite where every value is
+    # latents already divided by the scaling factor; magnitude is the mean of |sample|, which is finite where
+    # every value is
     return (
         (TensorSpec("latent_sample", ("B", a.latent_channels, "h", "w")),),
         (TensorSpec("pixels", ("B", "H", "W", 3), "uint8"), TensorSpec("magnitude", ("B",))),
@@ -379,7 +427,8 @@ def _vae_encoder(a: Architecture) -> _Tensors:
 
 
 def _lora_merge(_: Architecture) -> _Tensors:
-    # merged[i, o] = weight[i, o] + sum over r of strengths[r] left[r, i] right[r, o]; summed in float32, cast once
+    # merged[i, o] = weight[i, o] + sum over r of strengths[r] left[r, i] right[r, o]; summed in float32, cast
+    # once
     return (
         (
             TensorSpec("weight", ("i", "o"), "compute"),
@@ -409,14 +458,27 @@ def _scaled(axis: str, scale: int) -> str:
 
 
 def axis_sizes(
-    architecture: Architecture, *, width: int, height: int, images: int = 1, guidance: bool = True, chunks: int = 1
+    architecture: Architecture,
+    *,
+    width: int,
+    height: int,
+    images: int = 1,
+    guidance: bool = True,
+    chunks: int = 1,
 ) -> dict[str, int]:
     """Every axis' size for one pass of `images` images of `width` x `height` pixels; `chunks` per prompt.
 
     `C` is one pass over both prompts: 2 x chunks with guidance.
     """
     rows = 2 if guidance else 1
-    sizes = {"B": images, "N": rows * images, "C": rows * chunks, "T": architecture.tokens * chunks, "H": height, "W": width}
+    sizes = {
+        "B": images,
+        "N": rows * images,
+        "C": rows * chunks,
+        "T": architecture.tokens * chunks,
+        "H": height,
+        "W": width,
+    }
     for name, pixels in (("h", height), ("w", width)):
         latent = pixels // architecture.vae_scale
         sizes[name] = latent
@@ -446,7 +508,9 @@ class Profile:
 
     def shapes(self, spec: TensorSpec) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """(minimum, optimum, maximum) shape of `spec`, as TensorRT's `set_shape` takes them."""
-        ranges = [AxisRange(axis, axis, axis) if isinstance(axis, int) else self.axes[axis] for axis in spec.axes]
+        ranges = [
+            AxisRange(axis, axis, axis) if isinstance(axis, int) else self.axes[axis] for axis in spec.axes
+        ]
         return (
             tuple(axis.minimum for axis in ranges),
             tuple(axis.optimum for axis in ranges),
@@ -455,7 +519,9 @@ class Profile:
 
     def admits(self, sizes: AxisSizes) -> bool:
         """Whether every axis of the profile has a size in range."""
-        return all(name in sizes and axis.minimum <= sizes[name] <= axis.maximum for name, axis in self.axes.items())
+        return all(
+            name in sizes and axis.minimum <= sizes[name] <= axis.maximum for name, axis in self.axes.items()
+        )
 
 
 def profiles(
@@ -467,7 +533,8 @@ def profiles(
     guidance: Iterable[bool],
     chunks: int,
 ) -> tuple[Profile, ...]:
-    """Profiles of `network`: every (size x batch x guidance x chunk count), duplicates left out; a range of C for text encoders.
+    """Profiles of `network`: every (size x batch x guidance x chunk count), duplicates left out; a range of C
+    for text encoders.
 
     `sizes` are (width, height) pixels; `chunks` is the most chunks a prompt may have.
     """
@@ -484,9 +551,13 @@ def profiles(
         for images in counts:
             for mode in modes:
                 for count in range(1, chunks + 1):
-                    every = axis_sizes(architecture, width=width, height=height, images=images, guidance=mode, chunks=count)
+                    every = axis_sizes(
+                        architecture, width=width, height=height, images=images, guidance=mode, chunks=count
+                    )
                     key = tuple(every[name] for name in names)
-                    label = f"{width}x{height}" + "".join(f"-{axis}{every[axis]}" for axis in ("B", "N", "T") if axis in names)
+                    label = f"{width}x{height}" + "".join(
+                        f"-{axis}{every[axis]}" for axis in ("B", "N", "T") if axis in names
+                    )
                     axes = {name: AxisRange(every[name], every[name], every[name]) for name in names}
                     found.setdefault(key, Profile(label, axes))
     return tuple(found.values())

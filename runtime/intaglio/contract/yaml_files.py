@@ -49,5 +49,7 @@ def validated(kind: type[_Model], data: Mapping[str, Any], path: Path) -> _Model
     try:
         return kind.model_validate(data, context={"folder": path.parent})
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors()
+        )
         raise ConfigError(f"{path}: {problems}") from error

@@ -1,6 +1,6 @@
-"""What the driver says of the memory of the card that CUDA uses here: NVML through ctypes, so that asking takes none of it (a CUDA
-context takes 500 MiB). NVML counts every card of the machine, CUDA those of CUDA_VISIBLE_DEVICES in an order of its own: the bus
-address names the same card to both.
+"""What the driver says of the memory of the card that CUDA uses here: NVML through ctypes, so that asking
+takes none of it (a CUDA context takes 500 MiB). NVML counts every card of the machine, CUDA those of
+CUDA_VISIBLE_DEVICES in an order of its own: the bus address names the same card to both.
 """
 
 from __future__ import annotations
@@ -50,7 +50,11 @@ def _open_card() -> tuple[ctypes.CDLL, ctypes.c_void_p] | None:
         return None
     number, address, device = ctypes.c_int(), ctypes.create_string_buffer(32), ctypes.c_void_p()
     # Neither makes a context.
-    if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(number), 0) or cuda.cuDeviceGetPCIBusId(address, len(address), number):
+    if (
+        cuda.cuInit(0)
+        or cuda.cuDeviceGet(ctypes.byref(number), 0)
+        or cuda.cuDeviceGetPCIBusId(address, len(address), number)
+    ):
         return None
     if nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByPciBusId_v2(address, ctypes.byref(device)):
         return None
@@ -64,13 +68,17 @@ def card_description() -> dict[str, str] | None:
         return None
     nvml, device = opened
     name, driver = ctypes.create_string_buffer(96), ctypes.create_string_buffer(80)
-    if nvml.nvmlDeviceGetName(device, name, len(name)) or nvml.nvmlSystemGetDriverVersion(driver, len(driver)):
+    if nvml.nvmlDeviceGetName(device, name, len(name)) or nvml.nvmlSystemGetDriverVersion(
+        driver, len(driver)
+    ):
         return None
     return {"name": name.value.decode(), "driver": driver.value.decode()}
 
 
 class PeakWatch:
-    """The most memory of the card that was used at once while the `with` block ran, looked at fifty times a second."""
+    """The most memory of the card that was used at once while the `with` block ran, looked at fifty times a
+    second.
+    """
 
     def __init__(self) -> None:
         self.before: CardMemory | None = None
@@ -91,7 +99,9 @@ class PeakWatch:
             self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()

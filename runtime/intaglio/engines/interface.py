@@ -69,15 +69,16 @@ class Refittable(Protocol):
     @property
     def precision(self) -> Precision: ...
     def refit(self, weights: Mapping[str, Array | DeviceArray]) -> None:
-        """Replace the named weights (ONNX initializer names), which `load` was told of; all of them or, on an error, none.
+        """Replace the named weights (ONNX initializer names), which `load` was told of; all of them or, on an
+        error, none.
 
         Values may lie on the host or where the backend computes; they may be freed once this returns.
         Those that `joined` names together are given together.
         """
 
     def joined(self, sizes: Mapping[str, int]) -> Sequence[frozenset[str]]:
-        """Groups of weights that `refit` takes only whole, because the compiler has put them into one; `sizes` are the numbers of
-        values of every weight that `load` was told of.
+        """Groups of weights that `refit` takes only whole, because the compiler has put them into one;
+        `sizes` are the numbers of values of every weight that `load` was told of.
         """
 
 
@@ -114,12 +115,18 @@ class WeightsOfSeveral:
         return next(iter(self._engines.values())).precision
 
     def refit(self, weights: Mapping[str, Array | DeviceArray]) -> None:
-        """One engine after another: an error may leave some refitted, so whoever calls must give all values again before it serves."""
+        """One engine after another: an error may leave some refitted, so whoever calls must give all values
+        again before it serves.
+        """
         for network, values in self._by_network(weights).items():
             self._engines[network].refit(values)
 
     def joined(self, sizes: Mapping[str, int]) -> Sequence[frozenset[str]]:
-        return [group for network, own in self._by_network(sizes).items() for group in self._engines[network].joined(own)]
+        return [
+            group
+            for network, own in self._by_network(sizes).items()
+            for group in self._engines[network].joined(own)
+        ]
 
     def _by_network(self, named: Mapping[str, _Value]) -> dict[str, dict[str, _Value]]:
         found: dict[str, dict[str, _Value]] = {}
@@ -133,8 +140,16 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str: ...
-    def load(self, network: NetworkSpec, path: Path, *, precision: Precision, replaceable: Mapping[str, Array] | None = None) -> Engine:
-        """Open the engine file at `path`; `replaceable` are the values there of the weights that `refit` may replace.
+    def load(
+        self,
+        network: NetworkSpec,
+        path: Path,
+        *,
+        precision: Precision,
+        replaceable: Mapping[str, Array] | None = None,
+    ) -> Engine:
+        """Open the engine file at `path`; `replaceable` are the values there of the weights that `refit` may
+        replace.
 
         Raises:
             EngineMismatch: not loadable here, or its tensors are not the table's.
@@ -174,11 +189,21 @@ def open_backend(manifest: BuildManifest) -> Backend:
         case "tensorrt-rtx" | "tensorrt":
             from intaglio.tensorrt_engine import TensorRTBackend
 
-            return TensorRTBackend(manifest.runtime, cuda_graph=manifest.execution.cuda_graph, rebuild=manifest.rebuild)
-    raise ConfigError(f"unknown runtime {manifest.runtime!r}")  # pragma: no cover - the manifest's type leaves no other
+            return TensorRTBackend(
+                manifest.runtime, cuda_graph=manifest.execution.cuda_graph, rebuild=manifest.rebuild
+            )
+    raise ConfigError(
+        f"unknown runtime {manifest.runtime!r}"
+    )  # pragma: no cover - the manifest's type leaves no other
 
 
-def check_tensors(network: NetworkSpec, found: Mapping[str, tuple[str, tuple[Any, ...]]], *, precision: Precision, rebuild: str) -> None:
+def check_tensors(
+    network: NetworkSpec,
+    found: Mapping[str, tuple[str, tuple[Any, ...]]],
+    *,
+    precision: Precision,
+    rebuild: str,
+) -> None:
     """Compare an engine's tensors (name -> (numpy dtype, shape, -1 or a name where dynamic)) with the table.
 
     Raises:
@@ -188,21 +213,37 @@ def check_tensors(network: NetworkSpec, found: Mapping[str, tuple[str, tuple[Any
     if missing := [name for name in expected if name not in found]:
         raise EngineMismatch(f"{network.name}: engine lacks {', '.join(missing)}", command=rebuild)
     if extra := [name for name in found if name not in expected]:
-        raise EngineMismatch(f"{network.name}: engine has tensors the table does not know: {', '.join(extra)}", command=rebuild)
+        raise EngineMismatch(
+            f"{network.name}: engine has tensors the table does not know: {', '.join(extra)}", command=rebuild
+        )
     for name, (dtype, shape) in found.items():
         spec = expected[name]
         if dtype != spec.numpy_dtype(precision):
-            raise EngineMismatch(f"{network.name}.{name}: engine has {dtype}, table {spec.numpy_dtype(precision)}", command=rebuild)
-        fixed = [(axis, size) for axis, size in zip(spec.axes, shape, strict=False) if isinstance(axis, int) and isinstance(size, int)]
+            raise EngineMismatch(
+                f"{network.name}.{name}: engine has {dtype}, table {spec.numpy_dtype(precision)}",
+                command=rebuild,
+            )
+        fixed = [
+            (axis, size)
+            for axis, size in zip(spec.axes, shape, strict=False)
+            if isinstance(axis, int) and isinstance(size, int)
+        ]
         if len(shape) != len(spec.axes) or any(size not in (-1, axis) for axis, size in fixed):
-            raise EngineMismatch(f"{network.name}.{name}: engine has shape {list(shape)}, table {list(spec.axes)}", command=rebuild)
+            raise EngineMismatch(
+                f"{network.name}.{name}: engine has shape {list(shape)}, table {list(spec.axes)}",
+                command=rebuild,
+            )
 
 
 def check_bindings(engine: Engine, sizes: AxisSizes, arrays: Mapping[str, DeviceArray]) -> None:
-    """Every tensor of the table has a buffer of its shape and type, and there are no others; ValueError otherwise."""
+    """Every tensor of the table has a buffer of its shape and type, and there are no others; ValueError
+    otherwise.
+    """
     names = {spec.name for spec in engine.network.tensors}
     if names != set(arrays):
-        raise ValueError(f"{engine.network.name}: buffers differ from the table: {', '.join(sorted(names ^ set(arrays)))}")
+        raise ValueError(
+            f"{engine.network.name}: buffers differ from the table: {', '.join(sorted(names ^ set(arrays)))}"
+        )
     for spec in engine.network.tensors:
         array, shape, dtype = arrays[spec.name], spec.shape(sizes), spec.numpy_dtype(engine.precision)
         if array.shape != shape or array.dtype != np.dtype(dtype):
@@ -214,7 +255,9 @@ def check_bindings(engine: Engine, sizes: AxisSizes, arrays: Mapping[str, Device
 def allocate_tensors(
     backend: Backend, engine: Engine, sizes: AxisSizes, *, shared: Mapping[str, DeviceArray] | None = None
 ) -> dict[str, DeviceArray]:
-    """A buffer for every input and output of `engine` at `sizes`, but for those in `shared`, which come with them."""
+    """A buffer for every input and output of `engine` at `sizes`, but for those in `shared`, which come with
+    them.
+    """
     found = dict(shared or {})
     for spec in engine.network.tensors:
         if spec.name not in found:

@@ -1,6 +1,7 @@
 """ONNX Runtime on the CPU: the embedded default, tests and CI.
 
-Buffers are numpy arrays that the session reads and writes in place through I/O binding; a pass is done when `run` returns.
+Buffers are numpy arrays that the session reads and writes in place through I/O binding; a pass is done when
+`run` returns.
 """
 
 # ruff: noqa: PLC0415  (onnxruntime is an extra)
@@ -70,7 +71,12 @@ class OnnxRuntimeBackend:
         self.rebuild = rebuild
 
     def load(
-        self, network: NetworkSpec, path: Path, *, precision: Precision, replaceable: Mapping[str, Array] | None = None
+        self,
+        network: NetworkSpec,
+        path: Path,
+        *,
+        precision: Precision,
+        replaceable: Mapping[str, Array] | None = None,
     ) -> OnnxRuntimeEngine:
         return OnnxRuntimeEngine(network, path, precision=precision, backend=self, replaceable=replaceable)
 
@@ -102,9 +108,10 @@ class OnnxRuntimeBackend:
 class OnnxRuntimeEngine:
     """One ONNX file in one session.
 
-    Replaceable weights live in arrays of ours that the session reads in place (`add_initializer` takes no copy), so a refit is a
-    copy of memory. For that the session may not keep rearranged copies of its own: packing is switched off (it costs this size of
-    network nothing measurable), and with a replaceable kernel the blocked layout of convolutions too.
+    Replaceable weights live in arrays of ours that the session reads in place (`add_initializer` takes no
+    copy), so a refit is a copy of memory. For that the session may not keep rearranged copies of its own:
+    packing is switched off (it costs this size of network nothing measurable), and with a replaceable kernel
+    the blocked layout of convolutions too.
     """
 
     activation_bytes = None
@@ -124,14 +131,17 @@ class OnnxRuntimeEngine:
         self._backend = backend
         dtype = "float16" if precision == "fp16" else "float32"
         # Copies that nobody else writes to.
-        self._live = {name: np.array(values, dtype, order="C") for name, values in (replaceable or {}).items()}
+        self._live = {
+            name: np.array(values, dtype, order="C") for name, values in (replaceable or {}).items()
+        }
         if self._live:
             known = initializers(path)
             for name, values in self._live.items():
                 self._check_weight(name, values, known.get(name))
         self.session = self._open()
         found = {
-            item.name: (_numpy_name(item.type), tuple(item.shape)) for item in (*self.session.get_inputs(), *self.session.get_outputs())
+            item.name: (_numpy_name(item.type), tuple(item.shape))
+            for item in (*self.session.get_inputs(), *self.session.get_outputs())
         }
         check_tensors(network, found, precision=precision, rebuild=backend.rebuild)
 
@@ -151,13 +161,18 @@ class OnnxRuntimeEngine:
         if any(values.ndim == 4 for values in self._live.values()):
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         # ONNX Runtime reads them for as long as the session lives.
-        self._initializers = {name: onnxruntime.OrtValue.ortvalue_from_numpy(values) for name, values in self._live.items()}
+        self._initializers = {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(values) for name, values in self._live.items()
+        }
         for name, value in self._initializers.items():
             options.add_initializer(name, value)
         try:
             return onnxruntime.InferenceSession(self._path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise EngineMismatch(f"{self.network.name}: {self._path.name} does not load: {error}", command=self._backend.rebuild) from error
+            raise EngineMismatch(
+                f"{self.network.name}: {self._path.name} does not load: {error}",
+                command=self._backend.rebuild,
+            ) from error
 
     @property
     def live(self) -> Mapping[str, Array]:
@@ -178,7 +193,10 @@ class OnnxRuntimeEngine:
         return OnnxRuntimeBound(self, arrays)
 
     def refit(self, weights: Mapping[str, Array | DeviceArray]) -> None:
-        given = {name: values if isinstance(values, np.ndarray) else _values(values) for name, values in weights.items()}
+        given = {
+            name: values if isinstance(values, np.ndarray) else _values(values)
+            for name, values in weights.items()
+        }
         for name, values in given.items():
             own = self._live.get(name)
             self._check_weight(name, values, None if own is None else (own.dtype.name, own.shape))
@@ -218,12 +236,15 @@ def _numpy_name(onnx_type: str) -> str:
 def initializers(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     """(numpy dtype, shape) of every weight of an ONNX file, without the onnx package.
 
-    Field numbers are those of onnx.proto3: ModelProto.graph 7, GraphProto.initializer 5, TensorProto.dims 1, data_type 2, name 8.
+    Field numbers are those of onnx.proto3: ModelProto.graph 7, GraphProto.initializer 5, TensorProto.dims 1,
+    data_type 2, name 8.
     """
     found = {}
     data = memoryview(path.read_bytes())
     for graph in (value for number, value in _fields(data) if number == 7 and isinstance(value, memoryview)):
-        for tensor in (value for number, value in _fields(graph) if number == 5 and isinstance(value, memoryview)):
+        for tensor in (
+            value for number, value in _fields(graph) if number == 5 and isinstance(value, memoryview)
+        ):
             name, kind, dims = "", 0, []
             for number, value in _fields(tensor):
                 if number == 8 and isinstance(value, memoryview):
@@ -237,7 +258,9 @@ def initializers(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """(number, value) of a protobuf message's fields; values are integers or the bytes of what has a length or is fixed."""
+    """(number, value) of a protobuf message's fields; values are integers or the bytes of what has a length
+    or is fixed.
+    """
     position = 0
     while position < len(message):
         tag, position = _varint(message, position)

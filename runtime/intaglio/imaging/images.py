@@ -1,4 +1,6 @@
-"""Image bytes in and out: size checked before decoding, any PNG, JPEG or WEBP to 8-bit RGB, metadata that travels inside."""
+"""Image bytes in and out: size checked before decoding, any PNG, JPEG or WEBP to 8-bit RGB, metadata that
+travels inside.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +32,12 @@ Pixels = NDArray[np.uint8]
 
 
 def decode_image(data: bytes, *, field: str, most_pixels: int) -> Image.Image:
-    """8-bit RGB image of encoded `data`, upright; transparency over black, 16-bit greys scaled, CMYK and palettes converted.
+    """8-bit RGB image of encoded `data`, upright; transparency over black, 16-bit greys scaled, CMYK and
+    palettes converted.
 
     Raises:
-        InvalidRequest: not one of the formats, damaged, truncated, or more than `most_pixels` (told from the header).
+        InvalidRequest: not one of the formats, damaged, truncated, or more than `most_pixels` (told from the
+            header).
     """
     allowed = f"{_MEDIA} of at most {most_pixels} pixels"
     try:
@@ -53,7 +57,9 @@ def decode_image(data: bytes, *, field: str, most_pixels: int) -> Image.Image:
             image.load()
             return _upright_rgb(image)
         except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, IndexError) as error:
-            raise InvalidRequest(field, f"damaged or truncated image: {error}", allowed=f"a whole {_MEDIA}") from error
+            raise InvalidRequest(
+                field, f"damaged or truncated image: {error}", allowed=f"a whole {_MEDIA}"
+            ) from error
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
@@ -69,7 +75,9 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def encode_image(pixels: Pixels, *, output_format: str, metadata: Mapping[str, Any]) -> bytes:
-    """Encoded [H, W, 3] `pixels` with `metadata` as JSON inside: a PNG text chunk, or EXIF UserComment in JPEG and WEBP."""
+    """Encoded [H, W, 3] `pixels` with `metadata` as JSON inside: a PNG text chunk, or EXIF UserComment in
+    JPEG and WEBP.
+    """
     text = json.dumps(metadata, sort_keys=True, ensure_ascii=True)
     if output_format == "png":
         return png_from_pixels(pixels, text={METADATA_KEY: text})
@@ -81,7 +89,9 @@ def encode_image(pixels: Pixels, *, output_format: str, metadata: Mapping[str, A
     elif output_format == "webp":
         image.save(buffer, "WEBP", quality=95, exif=exif)
     else:
-        raise InvalidRequest("output_format", f"{output_format!r} is unknown", allowed="one of png, jpeg, webp")
+        raise InvalidRequest(
+            "output_format", f"{output_format!r} is unknown", allowed="one of png, jpeg, webp"
+        )
     return buffer.getvalue()
 
 

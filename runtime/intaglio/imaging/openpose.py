@@ -1,7 +1,8 @@
 """Named poses: OpenPose keypoints from JSON, drawn as the map that pose ControlNets are trained on.
 
-Order and colours are OpenPose's COCO-18 (CMU-Perceptual-Computing-Lab/openpose); limbs are ellipses of half width 4 and joints
-discs of radius 4 on a 512 pixel map, limbs at 60 % brightness, as controlnet_aux 0.0.10 `draw_bodypose` draws them.
+Order and colours are OpenPose's COCO-18 (CMU-Perceptual-Computing-Lab/openpose); limbs are ellipses of half
+width 4 and joints discs of radius 4 on a 512 pixel map, limbs at 60 % brightness, as controlnet_aux 0.0.10
+`draw_bodypose` draws them.
 """
 
 from __future__ import annotations
@@ -54,29 +55,42 @@ def load_pose(folder: Path | None, name: str, *, field: str = "controls") -> Key
     names = pose_names(folder) if folder is not None else ()
     if folder is None or name not in names:
         some = ", ".join(names[:5]) + (f", ... ({len(names)} poses)" if len(names) > 5 else "")
-        raise InvalidRequest(field, f"pose {name!r} is unknown", allowed=some or "none: this deployment has no pose library")
+        raise InvalidRequest(
+            field, f"pose {name!r} is unknown", allowed=some or "none: this deployment has no pose library"
+        )
     try:
         return read_pose(json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"pose {name}: not OpenPose JSON with canvas_width, canvas_height and people: {error}") from error
+        raise ConfigError(
+            f"pose {name}: not OpenPose JSON with canvas_width, canvas_height and people: {error}"
+        ) from error
 
 
 def read_pose(document: Any) -> Keypoints:
-    """Keypoints of an OpenPose document: `people[].pose_keypoints_2d` in pixels of `canvas_width` x `canvas_height`.
+    """Keypoints of an OpenPose document: `people[].pose_keypoints_2d` in pixels of `canvas_width` x
+    `canvas_height`.
 
     Raises:
         ValueError, KeyError, TypeError: it is something else.
     """
     width, height = float(document["canvas_width"]), float(document["canvas_height"])
     people = np.array([person["pose_keypoints_2d"] for person in document["people"]], dtype=np.float64)
-    if width <= 0 or height <= 0 or people.size == 0 or people.shape[1:] != (3 * KEYPOINTS,) or not np.isfinite(people).all():
+    if (
+        width <= 0
+        or height <= 0
+        or people.size == 0
+        or people.shape[1:] != (3 * KEYPOINTS,)
+        or not np.isfinite(people).all()
+    ):
         raise ValueError(f"needs a canvas and {KEYPOINTS} finite x, y, confidence triples a person")
     scaled: Keypoints = people.reshape(-1, KEYPOINTS, 3) / np.array([width, height, 1.0])
     return scaled
 
 
 def draw_pose(keypoints: Keypoints, *, width: int, height: int) -> NDArray[np.uint8]:
-    """[height, width, RGB] map of `keypoints` [people, 18, 3], black behind; strokes grow with the shorter side above 512."""
+    """[height, width, RGB] map of `keypoints` [people, 18, 3], black behind; strokes grow with the shorter
+    side above 512.
+    """
     image = Image.new("RGB", (width * _OVERSAMPLE, height * _OVERSAMPLE))
     draw = ImageDraw.Draw(image)
     radius = _STROKE * _OVERSAMPLE * max(min(width, height) / _STROKE_CANVAS, 1.0)
@@ -93,7 +107,9 @@ def draw_pose(keypoints: Keypoints, *, width: int, height: int) -> NDArray[np.ui
     return np.asarray(image.resize((width, height), Image.Resampling.BOX), dtype=np.uint8)
 
 
-def _ellipse(start: Sequence[float] | Keypoints, end: Sequence[float] | Keypoints, half_width: float) -> list[tuple[float, float]]:
+def _ellipse(
+    start: Sequence[float] | Keypoints, end: Sequence[float] | Keypoints, half_width: float
+) -> list[tuple[float, float]]:
     """Polygon of the ellipse whose long axis joins both points."""
     (x0, y0), (x1, y1) = start, end
     length, angle = math.hypot(x1 - x0, y1 - y0) / 2, math.atan2(y1 - y0, x1 - x0)

@@ -1,8 +1,10 @@
-"""PNG of 8-bit RGB pixels in threads: at SDXL's size one core takes a tenth of the time of making the image to encode it.
+"""PNG of 8-bit RGB pixels in threads: at SDXL's size one core takes a tenth of the time of making the image
+to encode it.
 
-Rows are filtered by `Up` (each byte less the one above: PNG specification, section 9.2), then compressed in bands as pigz does it:
-every band but the last ends in a full flush, so their deflate streams join into one. Each band is filtered, compressed and summed in a
-thread and is a chunk of its own. Bands depend on the picture's height alone, so a picture has the same bytes whatever the machine.
+Rows are filtered by `Up` (each byte less the one above: PNG specification, section 9.2), then compressed in
+bands as pigz does it: every band but the last ends in a full flush, so their deflate streams join into one.
+Each band is filtered, compressed and summed in a thread and is a chunk of its own. Bands depend on the
+picture's height alone, so a picture has the same bytes whatever the machine.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _UP: Final = 2
 _LEVEL: Final = 1
 _STRATEGY: Final = zlib.Z_RLE
-"""Made for filtered rows: half the time of level 1's own search on noisy pictures, a twentieth more bytes on drawings."""
+"""Made for filtered rows: half the time of level 1's own search on noisy pictures, a twentieth more bytes on
+drawings.
+"""
 _BAND_ROWS: Final = 64
 _ZLIB_HEADER: Final = b"\x78\x01"
 _THREADS: Final = 16
@@ -41,14 +45,19 @@ def png_from_pixels(pixels: NDArray[np.uint8], *, text: Mapping[str, str]) -> by
     for band in bands:
         total = _joined_adler32(total, band.adler32, band.size)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    notes = [_chunk(b"tEXt", name.encode("latin-1") + b"\0" + value.encode("latin-1")) for name, value in text.items()]
+    notes = [
+        _chunk(b"tEXt", name.encode("latin-1") + b"\0" + value.encode("latin-1"))
+        for name, value in text.items()
+    ]
     ends = [_chunk(b"IDAT", struct.pack(">I", total)), _chunk(b"IEND", b"")]
     return b"".join([_SIGNATURE, _chunk(b"IHDR", header), *notes, *(band.chunk for band in bands), *ends])
 
 
 @functools.cache
 def _threads(_process: int) -> ThreadPoolExecutor:
-    """One pool a process, since a fork has none of its parent's threads; to start it takes as long as to compress a band."""
+    """One pool a process, since a fork has none of its parent's threads; to start it takes as long as to
+    compress a band.
+    """
     return ThreadPoolExecutor(min(_THREADS, len(os.sched_getaffinity(0))), thread_name_prefix="png")
 
 
@@ -72,7 +81,11 @@ class _Band:
         compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, _STRATEGY)
         ending = zlib.Z_FINISH if start + _BAND_ROWS >= len(rows) else zlib.Z_FULL_FLUSH
         data = compressor.compress(filtered.data) + compressor.flush(ending)
-        return cls(_chunk(b"IDAT", data if start else _ZLIB_HEADER + data), zlib.adler32(filtered.data), filtered.nbytes)
+        return cls(
+            _chunk(b"IDAT", data if start else _ZLIB_HEADER + data),
+            zlib.adler32(filtered.data),
+            filtered.nbytes,
+        )
 
 
 def _joined_adler32(first: int, second: int, size: int) -> int:

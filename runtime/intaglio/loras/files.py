@@ -1,8 +1,9 @@
-"""LoRA files: which layers of this base their keys change, and how. Every key is accounted for or the file is refused.
+"""LoRA files: which layers of this base their keys change, and how. Every key is accounted for or the file is
+refused.
 
-Layouts: diffusers and peft (`unet.<module>.lora_A.weight`), kohya and LyCORIS (`lora_unet_<name>.lora_down.weight`, with the
-UNet's names of diffusers or of Stability's own code). Methods: LoRA, LoCon (convolutions), DoRA, LoHa, LoKr.
-Axes: r rank, o outputs, i inputs, k l kernel.
+Layouts: diffusers and peft (`unet.<module>.lora_A.weight`), kohya and LyCORIS
+(`lora_unet_<name>.lora_down.weight`, with the UNet's names of diffusers or of Stability's own code). Methods:
+LoRA, LoCon (convolutions), DoRA, LoHa, LoKr. Axes: r rank, o outputs, i inputs, k l kernel.
 """
 
 from __future__ import annotations
@@ -63,7 +64,10 @@ _CONTEXT_WIDTHS: Final = {768: "Stable Diffusion 1.5", 1024: "Stable Diffusion 2
 _FOREIGN: Final = (
     (re.compile(r"(^|[._])(double_blocks|single_blocks|single_transformer_blocks)[._]"), "a Flux LoRA"),
     (re.compile(r"joint_blocks|attn\.add_[qkv]_proj|attn_add_[qkv]_proj"), "a Stable Diffusion 3 LoRA"),
-    (re.compile(r"^(transformer|diffusion_model|lora_transformer|model\.diffusion_model)[._]"), "a LoRA of a diffusion transformer"),
+    (
+        re.compile(r"^(transformer|diffusion_model|lora_transformer|model\.diffusion_model)[._]"),
+        "a LoRA of a diffusion transformer",
+    ),
     (re.compile(r"^lora_te_text_model"), "a Stable Diffusion 1.5 or 2 LoRA (one text encoder)"),
 )
 _ARCHITECTURES: Final = (
@@ -101,7 +105,9 @@ class LoraFile:
 
 
 def layer_table(shapes: Mapping[Component, Mapping[str, tuple[int, ...]]]) -> LayerTable:
-    """The layers among named weights (`<module>.weight`): matrices and kernels; norms and embeddings are none."""
+    """The layers among named weights (`<module>.weight`): matrices and kernels; norms and embeddings are
+    none.
+    """
     return {
         component: {
             name.removesuffix(".weight"): shape
@@ -116,7 +122,8 @@ def lora_file_from_bytes(lora: str, data: bytes, *, table: LayerTable) -> LoraFi
     """The layers that the file changes, in float32, checked against the base's.
 
     Raises:
-        LoraRefused: damaged, for another base, with keys that name no layer of this one, of other shapes, or not finite.
+        LoraRefused: damaged, for another base, with keys that name no layer of this one, of other shapes, or
+            not finite.
     """
     try:
         file = TensorFile(data)
@@ -151,7 +158,9 @@ def _unknown(unknown: list[str], file: TensorFile) -> str:
 
 def _place(key: str, names: Mapping[str, tuple[Component, str]]) -> tuple[tuple[Component, str], Part] | None:
     """((component, module), part) of a key; None where it is no part of a layer that the base has."""
-    plain = _OLD_PROCESSOR.sub(lambda found: f".{'to_out.0' if found[1] == 'to_out' else found[1]}.lora.", key).replace(".default.", ".")
+    plain = _OLD_PROCESSOR.sub(
+        lambda found: f".{'to_out.0' if found[1] == 'to_out' else found[1]}.lora.", key
+    ).replace(".default.", ".")
     for suffix in _BY_LENGTH:
         if plain.endswith(f".{suffix}"):
             place = names.get(plain.removesuffix(f".{suffix}").removeprefix("base_model.model."))
@@ -179,8 +188,9 @@ def _layer_names(table: LayerTable) -> dict[str, tuple[Component, str]]:
 class _Levels:
     """What the numbering of blocks in Stability's code (sgm) depends on.
 
-    It numbers blocks through all levels: input_blocks.0 is conv_in, then each level's layers (resnet 0, attention 1) and its
-    downsampler; output levels have one layer more, the last of which carries the upsampler.
+    It numbers blocks through all levels: input_blocks.0 is conv_in, then each level's layers (resnet 0,
+    attention 1) and its downsampler; output levels have one layer more, the last of which carries the
+    upsampler.
     """
 
     layers: int
@@ -190,7 +200,10 @@ class _Levels:
     def of(cls, modules: Iterable[str]) -> _Levels:
         found = [module.split(".") for module in modules]
         first = {words[3] for words in found if words[:3] == ["down_blocks", "0", "resnets"]}
-        return cls(len(first), frozenset(words[1] for words in found if words[0] == "up_blocks" and words[2] == "attentions"))
+        return cls(
+            len(first),
+            frozenset(words[1] for words in found if words[0] == "up_blocks" and words[2] == "attentions"),
+        )
 
     def stability_name(self, module: str) -> str:
         if module in _OUTSIDE_BLOCKS:
@@ -245,23 +258,37 @@ def _foreign(file: TensorFile, table: LayerTable) -> str | None:
 def _context_width(tensors: Mapping[str, StoredTensor]) -> int | None:
     """Width of the text that the LoRA's cross-attention reads."""
     for key, tensor in tensors.items():
-        if "attn2" in key and "to_k" in key and ("down" in key.rsplit("to_k", 1)[1] or "lora_A" in key) and len(tensor.shape) == 2:
+        if (
+            "attn2" in key
+            and "to_k" in key
+            and ("down" in key.rsplit("to_k", 1)[1] or "lora_A" in key)
+            and len(tensor.shape) == 2
+        ):
             return tensor.shape[1]
     return None
 
 
 def _base_context_width(table: LayerTable) -> int | None:
-    return next((shape[1] for module, shape in table.get("unet", {}).items() if module.endswith("attn2.to_k")), None)
+    return next(
+        (shape[1] for module, shape in table.get("unet", {}).items() if module.endswith("attn2.to_k")), None
+    )
 
 
-def _layer(lora: str, file: TensorFile, place: tuple[Component, str], keys: Mapping[Part, str], scales: Mapping[str, float]) -> Layer:
+def _layer(
+    lora: str,
+    file: TensorFile,
+    place: tuple[Component, str],
+    keys: Mapping[Part, str],
+    scales: Mapping[str, float],
+) -> Layer:
     """The layer's parts in float32."""
     arrays: dict[Part, NDArray[np.float32]] = {}
     for part, key in keys.items():
         values = np.asarray(file.read(key), np.float32)
         if not np.isfinite(values).all():
             raise LoraRefused(
-                lora, f"{key} has values that are not finite (NaN or infinite): the training diverged; use an earlier checkpoint"
+                lora,
+                f"{key} has values that are not finite (NaN or infinite): the training diverged; use an earlier checkpoint",
             )
         arrays[part] = values
     alpha = float(arrays.pop("alpha").reshape(-1)[0]) if "alpha" in arrays else None
@@ -269,7 +296,9 @@ def _layer(lora: str, file: TensorFile, place: tuple[Component, str], keys: Mapp
 
 
 def _peft_scales(lora: str, file: TensorFile) -> dict[str, float]:
-    """Scale by component, and by layer where it has its own, from the adapter configuration that diffusers writes beside the tensors."""
+    """Scale by component, and by layer where it has its own, from the adapter configuration that diffusers
+    writes beside the tensors.
+    """
     text = file.metadata.get("lora_adapter_metadata")
     if text is None:
         return {}
@@ -284,7 +313,9 @@ def _peft_scales(lora: str, file: TensorFile) -> dict[str, float]:
             scales[component] = float(alpha) / float(rank) ** power
             ranks, alphas = (values.get(f"{component}.{name}_pattern") or {} for name in ("rank", "alpha"))
             for module in {**ranks, **alphas}:
-                scales[f"{component}.{module}"] = float(alphas.get(module, alpha)) / float(ranks.get(module, rank)) ** power
+                scales[f"{component}.{module}"] = (
+                    float(alphas.get(module, alpha)) / float(ranks.get(module, rank)) ** power
+                )
     except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise LoraRefused(lora, f"its lora_adapter_metadata is damaged: {error!r}") from error
     return scales

@@ -70,7 +70,9 @@ class Layer:
 
     @property
     def factors(self) -> tuple[Floats, Floats] | None:
-        """(B [o, r], A [r, i]) of a plain LoRA of a matrix, which needs no array of the layer's size; None for all others."""
+        """(B [o, r], A [r, i]) of a plain LoRA of a matrix, which needs no array of the layer's size; None
+        for all others.
+        """
         plain = set(self.parts) == {"down", "up"} and self.parts["down"].ndim == 2
         return (self.parts["up"], self.parts["down"]) if plain else None
 
@@ -78,11 +80,15 @@ class Layer:
     def reach(self) -> float:
         """No value of B A is larger (Cauchy and Schwarz); of a plain LoRA of a matrix."""
         up, down = self.parts["up"], self.parts["down"]
-        rows, columns = (np.einsum(spec, values, values) for spec, values in (("or,or->o", up), ("ri,ri->i", down)))
+        rows, columns = (
+            np.einsum(spec, values, values) for spec, values in (("or,or->o", up), ("ri,ri->i", down))
+        )
         return math.sqrt(float(rows.max()) * float(columns.max()))
 
     def update(self) -> Floats:
-        """What is added to the layer at strength 1, as [o, i] or [o, i, k, l] (LoHa and LoKr of kernels: [o, i k l])."""
+        """What is added to the layer at strength 1, as [o, i] or [o, i, k, l] (LoHa and LoKr of kernels: [o,
+        i k l]).
+        """
         parts = self.parts
         match self.method:
             case "LoHa":
@@ -96,7 +102,9 @@ class Layer:
     def _low_rank(self) -> Floats:
         down, up = self.parts["down"], self.parts["up"]
         if "mid" in self.parts:
-            made: Floats = np.einsum("om,mnkl,ni->oikl", _matrix(up), self.parts["mid"], _matrix(down), optimize=True)
+            made: Floats = np.einsum(
+                "om,mnkl,ni->oikl", _matrix(up), self.parts["mid"], _matrix(down), optimize=True
+            )
             return made
         return (_matrix(up) @ down.reshape(len(down), -1)).reshape(len(up), *down.shape[1:])
 
@@ -117,19 +125,28 @@ class Layer:
         """
         missing = [part for part in self._needed() if part not in self.parts]
         if missing:
-            raise LoraRefused(lora, f"{name} has {', '.join(self.parts) or 'an alpha only'}, and lacks {', '.join(missing)}")
+            raise LoraRefused(
+                lora, f"{name} has {', '.join(self.parts) or 'an alpha only'}, and lacks {', '.join(missing)}"
+            )
         if self.alpha is not None and not math.isfinite(self.alpha):
             raise LoraRefused(lora, f"{name}.alpha is {self.alpha}")
         try:
             made = _update_shape(self)
         except ValueError:
             made = None
-        if made is None or math.prod(made) != math.prod(shape) or made[0] != shape[0] or (len(made) == len(shape) and made != shape):
+        if (
+            made is None
+            or math.prod(made) != math.prod(shape)
+            or made[0] != shape[0]
+            or (len(made) == len(shape) and made != shape)
+        ):
             sizes = ", ".join(f"{part} {list(values.shape)}" for part, values in self.parts.items())
             raise LoraRefused(lora, f"{name} has {sizes}; this base's layer is {list(shape)}")
         magnitude: Any = self.parts.get("magnitude")
         if magnitude is not None and magnitude.size != shape[0]:
-            raise LoraRefused(lora, f"{name} has a magnitude of {list(magnitude.shape)}; one a row, {shape[0]}, can be used")
+            raise LoraRefused(
+                lora, f"{name} has a magnitude of {list(magnitude.shape)}; one a row, {shape[0]}, can be used"
+            )
 
     def _needed(self) -> tuple[Part, ...]:
         match self.method:
@@ -137,10 +154,14 @@ class Layer:
                 return _HADA
             case "LoKr":
                 ones: tuple[Part, ...] = (
-                    ("lokr_w1_a", "lokr_w1_b") if "lokr_w1_a" in self.parts or "lokr_w1_b" in self.parts else ("lokr_w1",)
+                    ("lokr_w1_a", "lokr_w1_b")
+                    if "lokr_w1_a" in self.parts or "lokr_w1_b" in self.parts
+                    else ("lokr_w1",)
                 )
                 twos: tuple[Part, ...] = (
-                    ("lokr_w2_a", "lokr_w2_b") if "lokr_w2_a" in self.parts or "lokr_w2_b" in self.parts else ("lokr_w2",)
+                    ("lokr_w2_a", "lokr_w2_b")
+                    if "lokr_w2_a" in self.parts or "lokr_w2_b" in self.parts
+                    else ("lokr_w2",)
                 )
                 return (*ones, *twos)
             case _:
@@ -160,7 +181,9 @@ def _product(parts: Mapping[Part, Floats], name: Literal["lokr_w1", "lokr_w2"]) 
 
 
 def _update_shape(layer: Layer) -> tuple[int, ...]:
-    """Shape of `update()` without the arithmetic: the parts are replaced by zeros that take no memory. ValueError where they do not fit."""
+    """Shape of `update()` without the arithmetic: the parts are replaced by zeros that take no memory.
+    ValueError where they do not fit.
+    """
     hollow = {part: np.broadcast_to(np.float32(0), values.shape) for part, values in layer.parts.items()}
     match layer.method:
         case "LoHa":

@@ -1,8 +1,9 @@
-"""New values of matrices, computed where the engines are: a small network adds the LoRAs to pristine weights in float32 and casts once.
+"""New values of matrices, computed where the engines are: a small network adds the LoRAs to pristine weights
+in float32 and casts once.
 
     [i, o] weight + sum over r of strengths[r] left[r, i] right[r, o]      (the tensor table's `lora_merge`)
-Pristine weights lie in host memory that is uploaded from fastest; inputs have one buffer a shape, since passes follow one another on
-the backend's stream. What is staged is taken and given back at once.
+Pristine weights lie in host memory that is uploaded from fastest; inputs have one buffer a shape, since
+passes follow one another on the backend's stream. What is staged is taken and given back at once.
 """
 
 from __future__ import annotations
@@ -45,14 +46,18 @@ class Recipe:
 
 def largest_value(values: Array) -> float:
     """Largest magnitude in `values`; infinite where one is not finite."""
-    if values.dtype == np.float16:  # as integers, magnitudes have the same order; arithmetic in half precision is slow on a CPU
+    if (
+        values.dtype == np.float16
+    ):  # as integers, magnitudes have the same order; arithmetic in half precision is slow on a CPU
         return float((values.view(np.uint16) & np.uint16(0x7FFF)).max(initial=0).view(np.float16))
     found = float(np.abs(values).max(initial=0))
     return found if np.isfinite(found) else float("inf")
 
 
 def groups(sizes: Mapping[str, int], limit: int) -> Iterator[list[str]]:
-    """Names in order, so many at once that their `sizes` stay within `limit`; one that is larger stands alone."""
+    """Names in order, so many at once that their `sizes` stay within `limit`; one that is larger stands
+    alone.
+    """
     taken: list[str] = []
     filled = 0
     for name, size in sizes.items():
@@ -87,14 +92,23 @@ class LoraMerge:
         self.backend.synchronize()
 
     def admits(self, shape: tuple[int, ...], *, largest: float, terms: Sequence[Term]) -> bool:
-        """Whether a weight of `shape` with values up to `largest` can take `terms` here: of a size built for, and sure to stay finite."""
+        """Whether a weight of `shape` with values up to `largest` can take `terms` here: of a size built for,
+        and sure to stay finite.
+        """
         most = largest + sum(abs(term.strength) * term.reach for term in terms)
         rank = sum(len(term.left) for term in terms)
-        return len(shape) == 2 and max(shape) <= LARGEST_SIDE and 0 < rank <= LARGEST_RANK and most < 0.99 * float(np.finfo(self.dtype).max)
+        return (
+            len(shape) == 2
+            and max(shape) <= LARGEST_SIDE
+            and 0 < rank <= LARGEST_RANK
+            and most < 0.99 * float(np.finfo(self.dtype).max)
+        )
 
     def stage(self, recipes: Mapping[str, Recipe]) -> dict[str, DeviceArray]:
         """The new values where the engines are; enqueued, not waited for."""
-        staged = self.backend.allocate_together([recipe.values.shape for recipe in recipes.values()], self.dtype)
+        staged = self.backend.allocate_together(
+            [recipe.values.shape for recipe in recipes.values()], self.dtype
+        )
         for target, recipe in zip(staged, recipes.values(), strict=True):
             if recipe.terms:
                 self._merge(target, recipe)
@@ -109,7 +123,10 @@ class LoraMerge:
         # Not into `target` itself: what was bound last is kept, and would keep all that is staged.
         arrays = {spec.name: self._buffer(spec.name, spec.shape(sizes)) for spec in network.tensors}
         upload(arrays["weight"], recipe.values)
-        upload(arrays["strengths"], np.concatenate([np.full(len(term.left), term.strength, np.float32) for term in recipe.terms]))
+        upload(
+            arrays["strengths"],
+            np.concatenate([np.full(len(term.left), term.strength, np.float32) for term in recipe.terms]),
+        )
         row = 0
         for term in recipe.terms:
             end = row + len(term.left)

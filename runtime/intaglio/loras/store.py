@@ -1,8 +1,10 @@
-"""The LoRAs that a build serves, with their versions: what `intaglio build`, `watch` and `rollback` publish and the stages read.
+"""The LoRAs that a build serves, with their versions: what `intaglio build`, `watch` and `rollback` publish
+and the stages read.
 
     build/<name>/loras/<sha256>.safetensors   every version's file: never written again, so a reader never sees another content
     build/<name>/loras/registry.json          which version of each LoRA is current; replaced at once
-A running server looks at registry.json before each request; publishing needs no restart and cannot be seen half done.
+A running server looks at registry.json before each request; publishing needs no restart and cannot be seen
+half done.
 """
 
 from __future__ import annotations
@@ -14,7 +16,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from intaglio.builds.manifest import content_key, write_json
 from intaglio.contract.identifiers import RegistryId
@@ -22,7 +32,16 @@ from intaglio.contract.lora_registry import Kind, LoraRegistry, LoraWeight, Trig
 from intaglio.errors import BuildError, ConfigError, LoraRefused
 from intaglio.whole_files import storage_problem, write_whole
 
-__all__ = ["LORAS_FOLDER", "LoraStore", "ResolvedLora", "ServedLora", "ServedLoras", "set_digest", "set_from_json", "set_text"]
+__all__ = [
+    "LORAS_FOLDER",
+    "LoraStore",
+    "ResolvedLora",
+    "ServedLora",
+    "ServedLoras",
+    "set_digest",
+    "set_from_json",
+    "set_text",
+]
 
 LORAS_FOLDER: Final = "loras"
 _REGISTRY: Final = "registry.json"
@@ -116,7 +135,9 @@ class LoraStore:
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror or error}; intaglio build writes it") from error
         except ValidationError as error:
-            raise ConfigError(f"{path}: damaged ({error.errors()[0]['msg']}); intaglio build writes it anew") from error
+            raise ConfigError(
+                f"{path}: damaged ({error.errors()[0]['msg']}); intaglio build writes it anew"
+            ) from error
         return self._read
 
     def load(self, lora: ResolvedLora) -> bytes:
@@ -129,14 +150,18 @@ class LoraStore:
             data = self.path(lora.sha256).read_bytes()
         except OSError as error:
             raise LoraRefused(
-                lora.id, f"{self.path(lora.sha256).name}: {error.strerror or error}; publish it again (intaglio build)"
+                lora.id,
+                f"{self.path(lora.sha256).name}: {error.strerror or error}; publish it again (intaglio build)",
             ) from error
         if hashlib.sha256(data).hexdigest() != lora.sha256:
-            raise LoraRefused(lora.id, "its file was changed after it was published; publish it again (intaglio build)")
+            raise LoraRefused(
+                lora.id, "its file was changed after it was published; publish it again (intaglio build)"
+            )
         return data
 
     def put(self, lora: str, source: Path) -> tuple[str, bytes]:
-        """Copy `source` into the store; (sha256, bytes) of what was copied, whatever happens to `source` meanwhile.
+        """Copy `source` into the store; (sha256, bytes) of what was copied, whatever happens to `source`
+        meanwhile.
 
         Raises:
             LoraRefused: `source` cannot be read.
@@ -155,7 +180,9 @@ class LoraStore:
         try:
             write_whole(self.path(digest), data)
         except OSError as error:
-            raise BuildError(f"{self.folder}: {storage_problem(error)}; what was published before is still served") from error
+            raise BuildError(
+                f"{self.folder}: {storage_problem(error)}; what was published before is still served"
+            ) from error
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -166,7 +193,8 @@ class LoraStore:
             yield
 
     def write(self, served: ServedLoras) -> None:
-        """Publish `served`, then remove the files that neither it nor the one before names: requests on their way may want the latter.
+        """Publish `served`, then remove the files that neither it nor the one before names: requests on their
+        way may want the latter.
 
         Raises:
             BuildError: it cannot be written; the one before is still published.
@@ -175,7 +203,9 @@ class LoraStore:
         try:
             write_json(self.folder / _REGISTRY, served.model_dump(mode="json"))
         except OSError as error:
-            raise BuildError(f"{self.folder}: {storage_problem(error)}; what was published before is still served") from error
+            raise BuildError(
+                f"{self.folder}: {storage_problem(error)}; what was published before is still served"
+            ) from error
         entries = (*served.loras.values(), *before.loras.values())
         named = {self.path(digest).name for entry in entries for digest in entry.versions}
         for path in self.folder.glob("*.safetensors"):
@@ -209,7 +239,9 @@ class LoraStore:
             served = self.current()
             entry = _entry(served, lora)
             if len(entry.versions) < 2:
-                raise ConfigError(f"lora {lora}: no version before the current one ({entry.sha256[:12]}) is kept")
+                raise ConfigError(
+                    f"lora {lora}: no version before the current one ({entry.sha256[:12]}) is kept"
+                )
             return self._replace(served, lora, entry.model_copy(update={"versions": entry.versions[:-1]}))
 
     def _replace(self, served: ServedLoras, lora: str, entry: ServedLora) -> ServedLoras:
@@ -220,8 +252,8 @@ class LoraStore:
     def publish_registry(self, registry: LoraRegistry, digests: Mapping[str, str]) -> ServedLoras:
         """Publish the user's registry; `digests` are its files, already `put`.
 
-        A LoRA whose file is one of the versions there keeps the version that is current: a build does not undo what
-        `intaglio watch` or `intaglio rollback` did.
+        A LoRA whose file is one of the versions there keeps the version that is current: a build does not
+        undo what `intaglio watch` or `intaglio rollback` did.
         """
         with self.locked():
             before = self._published()
@@ -232,7 +264,11 @@ class LoraStore:
                 kept = tuple(version for version in earlier if self.path(version).is_file())
                 versions = kept if digests[lora] in kept else (*kept, digests[lora])
                 loras[lora] = ServedLora(
-                    kind=entry.kind, trigger_words=entry.trigger_words, weight=entry.weight, bounds=entry.bounds, versions=versions
+                    kind=entry.kind,
+                    trigger_words=entry.trigger_words,
+                    weight=entry.weight,
+                    bounds=entry.bounds,
+                    versions=versions,
                 )
             served = ServedLoras(loras=loras, presets=registry.presets)
             if served != before or not (self.folder / _REGISTRY).is_file():
@@ -241,7 +277,9 @@ class LoraStore:
 
     def _check_there(self, lora: str, digest: str) -> None:
         if not self.path(digest).is_file():
-            raise BuildError(f"lora {lora}: {self.path(digest).name} went away while it was published; do it again")
+            raise BuildError(
+                f"lora {lora}: {self.path(digest).name} went away while it was published; do it again"
+            )
 
     def _published(self) -> ServedLoras:
         """What is published; nothing where registry.json is missing or damaged."""

@@ -1,9 +1,10 @@
 """The LoRAs that are on: which set is resident in the engines, and how another takes its place.
 
-New weights are always computed from pristine ones, in float32, and cast once, where the engines are (`LoraMerge`) or on the host; what
-the set before touched and the new one does not gets its pristine bytes back. Everything that can fail for reasons of a file is done
-before anything is changed. While weights are being replaced nothing counts as resident, so that whatever breaks there can never serve a
-mixture: the next request finds no digest that equals its own, and rewrites all that was ever touched.
+New weights are always computed from pristine ones, in float32, and cast once, where the engines are
+(`LoraMerge`) or on the host; what the set before touched and the new one does not gets its pristine bytes
+back. Everything that can fail for reasons of a file is done before anything is changed. While weights are
+being replaced nothing counts as resident, so that whatever breaks there can never serve a mixture: the next
+request finds no digest that equals its own, and rewrites all that was ever touched.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ class OtherLayers:
     """Layers that a LoRA may name and the engine has no replaceable weight for, by module."""
 
     unused: Mapping[str, tuple[int, ...]]
-    """No output depends on them, such as the first text encoder's last block: changing them changes nothing."""
+    """No output depends on them, such as the first text encoder's last block: changing them changes nothing.
+    """
     frozen: Mapping[str, tuple[int, ...]]
     """This build does not swap them."""
 
@@ -90,7 +92,8 @@ class OtherLayers:
 def other_layers(pristine: TensorFile) -> OtherLayers:
     """As the build wrote them beside the pristine weights."""
     unused, frozen = (
-        {module: tuple(shape) for module, shape in json.loads(pristine.metadata.get(name, "{}")).items()} for name in ("unused", "frozen")
+        {module: tuple(shape) for module, shape in json.loads(pristine.metadata.get(name, "{}")).items()}
+        for name in ("unused", "frozen")
     )
     return OtherLayers(unused, frozen)
 
@@ -105,7 +108,9 @@ class SwapCounts:
     """Of all swaps."""
     last_seconds: float = 0.0
     last_writing: float = 0.0
-    """Of `last_seconds`, what the engines took for the new weights; the rest was reading files, computing and uploading."""
+    """Of `last_seconds`, what the engines took for the new weights; the rest was reading files, computing and
+    uploading.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +124,9 @@ class _Prepared:
 
 
 def swap_targets(pristine: TensorFile) -> dict[str, Target]:
-    """Module -> target, from initializer names: `<wrapper>.<module>.weight`, and `.T` behind a matrix that is transposed."""
+    """Module -> target, from initializer names: `<wrapper>.<module>.weight`, and `.T` behind a matrix that is
+    transposed.
+    """
     targets = {}
     for name in pristine.tensors:
         module = name.removesuffix(".T").removesuffix(".weight").partition(".")[2]
@@ -139,20 +146,32 @@ class SwapLayers:
     def _shapes(self, component: Component) -> dict[str, tuple[int, ...]]:
         stored, others = self.pristine[component].tensors, self._others[component]
         own = {
-            module: stored[target.initializer].shape[::-1] if target.transposed else stored[target.initializer].shape
+            module: stored[target.initializer].shape[::-1]
+            if target.transposed
+            else stored[target.initializer].shape
             for module, target in self.targets[component].items()
         }
-        return {f"{module}.weight": shape for module, shape in {**own, **others.unused, **others.frozen}.items()}
+        return {
+            f"{module}.weight": shape for module, shape in {**own, **others.unused, **others.frozen}.items()
+        }
 
     def read(self, lora: str, data: bytes) -> LoraFile:
         """The LoRA in `data`.
 
         Raises:
-            LoraRefused: as `lora_file_from_bytes` does, and where it changes layers that the build does not swap.
+            LoraRefused: as `lora_file_from_bytes` does, and where it changes layers that the build does not
+                swap.
         """
         file = lora_file_from_bytes(lora, data, table=self._table)
-        if frozen := [f"{component}.{module}" for component, module in file.layers if module in self._others[component].frozen]:
-            raise LoraRefused(lora, f"changes {len(frozen)} layers that this build cannot swap, such as {frozen[0]}; build with swap: all")
+        if frozen := [
+            f"{component}.{module}"
+            for component, module in file.layers
+            if module in self._others[component].frozen
+        ]:
+            raise LoraRefused(
+                lora,
+                f"changes {len(frozen)} layers that this build cannot swap, such as {frozen[0]}; build with swap: all",
+            )
         return file
 
 
@@ -162,7 +181,10 @@ def open_layers(manifest: BuildManifest, folder: Path) -> SwapLayers:
     for name in SWAPPED:
         named = manifest.networks[name].pristine
         if manifest.swap == "off" or named is None:
-            raise EngineMismatch(f"{folder.name} does not swap LoRAs: set swap and registry in its configuration", command=manifest.rebuild)
+            raise EngineMismatch(
+                f"{folder.name} does not swap LoRAs: set swap and registry in its configuration",
+                command=manifest.rebuild,
+            )
         try:
             files[name] = map_tensor_file(folder / named)
         except (OSError, ValueError) as error:
@@ -171,8 +193,8 @@ def open_layers(manifest: BuildManifest, folder: Path) -> SwapLayers:
 
 
 def _rank_first(file: LoraFile, hold: Callable[[Array], Array] | None) -> LoraFile:
-    """`file` with B of plain LoRAs laid out as [r, o], and both factors where they are uploaded from fastest: the merge takes them as
-    they are.
+    """`file` with B of plain LoRAs laid out as [r, o], and both factors where they are uploaded from fastest:
+    the merge takes them as they are.
     """
     plain = {place: layer.factors for place, layer in file.layers.items() if layer.factors is not None}
     if hold is None or not plain:
@@ -181,7 +203,10 @@ def _rank_first(file: LoraFile, hold: Callable[[Array], Array] | None) -> LoraFi
     layers, begin = dict(file.layers), 0
     for place, (up, down) in plain.items():
         middle, end = begin + up.size, begin + up.size + down.size
-        parts: dict[Part, Array] = {"up": flat[begin:middle].reshape(up.T.shape).T, "down": flat[middle:end].reshape(down.shape)}
+        parts: dict[Part, Array] = {
+            "up": flat[begin:middle].reshape(up.T.shape).T,
+            "down": flat[middle:end].reshape(down.shape),
+        }
         layers[place] = replace(layers[place], parts=parts)
         begin = end
     return replace(file, layers=layers)
@@ -205,7 +230,9 @@ class LoraSwitch:
         self._store = store
         self._threads = threads
         self._merge = merge
-        self._held = {} if merge is None else {component: self._hold(component, merge) for component in engines}
+        self._held = (
+            {} if merge is None else {component: self._hold(component, merge) for component in engines}
+        )
         """Pristine weights where they are uploaded from fastest."""
         self._largest = {} if merge is None else self._magnitudes()
         self._files: OrderedDict[str, LoraFile] = OrderedDict()
@@ -243,7 +270,9 @@ class LoraSwitch:
             writing = self._replace(prepared)
         except (IntaglioError, MemoryError) as error:
             self.counts.failures += 1
-            raise SwapFailed(f"loras: {set_text(asked)} could not be put on: {error}; {self._after_failure(before)}") from error
+            raise SwapFailed(
+                f"loras: {set_text(asked)} could not be put on: {error}; {self._after_failure(before)}"
+            ) from error
         seconds, self.counts.last_writing = time.perf_counter() - started, writing
         self.counts.swaps += 1
         self.counts.seconds += seconds
@@ -266,8 +295,11 @@ class LoraSwitch:
             if changed:
                 joined = self._joined(component)
                 changed = changed.union(*(joined[name] for name in changed if name in joined))
-                # Whatever the set does not touch is pristine after this, also what is only written because it is joined.
-                restored = {name: Recipe(self._pristine(component, name)) for name in sorted(changed - set(new))}
+                # Whatever the set does not touch is pristine after this, also what is only written because it
+                # is joined.
+                restored = {
+                    name: Recipe(self._pristine(component, name)) for name in sorted(changed - set(new))
+                }
                 self._touched[component] = changed
                 seconds += self._refit(component, {**restored, **new})
         self._touched = {component: set(prepared.weights.get(component, {})) for component in self._engines}
@@ -278,17 +310,23 @@ class LoraSwitch:
         if component not in self._groups:
             started = time.perf_counter()
             stored = self._layers.pristine[component].tensors
-            found = self._engines[component].joined({name: math.prod(tensor.shape) for name, tensor in stored.items()})
+            found = self._engines[component].joined(
+                {name: math.prod(tensor.shape) for name, tensor in stored.items()}
+            )
             self._groups[component] = {name: tuple(sorted(group)) for group in found for name in group}
             sizes = sorted(map(len, found), reverse=True)
             log.info(
-                "%s: %d groups of joined weights, largest %s (%.2f s)", component, len(found), sizes[:1], time.perf_counter() - started
+                "%s: %d groups of joined weights, largest %s (%.2f s)",
+                component,
+                len(found),
+                sizes[:1],
+                time.perf_counter() - started,
             )
         return self._groups[component]
 
     def _refit(self, component: Component, recipes: Mapping[str, Recipe]) -> float:
-        """Give an engine the values of `recipes`, with a merge as many at once as it may stage, but what is joined at once; seconds of
-        the engine's share.
+        """Give an engine the values of `recipes`, with a merge as many at once as it may stage, but what is
+        joined at once; seconds of the engine's share.
         """
         engine, joined, seconds = self._engines[component], self._joined(component), 0.0
         units: dict[str, list[str]] = {}
@@ -298,7 +336,9 @@ class LoraSwitch:
         for turn in groups(sizes, sum(sizes.values()) if self._merge is None else self._merge.staging_bytes):
             some = {name: recipes[name] for first in turn for name in units[first]}
             if self._merge is None:
-                values: dict[str, Array | DeviceArray] = {name: recipe.values for name, recipe in some.items()}
+                values: dict[str, Array | DeviceArray] = {
+                    name: recipe.values for name, recipe in some.items()
+                }
             else:
                 values = {**self._merge.stage(some)}
                 self._merge.backend.synchronize()
@@ -321,7 +361,13 @@ class LoraSwitch:
         """Largest magnitude of each pristine weight."""
         places = [(component, name) for component, weights in self._held.items() for name in weights]
         with ThreadPoolExecutor(self._threads) as pool:
-            return dict(zip(places, pool.map(lambda place: largest_value(self._held[place[0]][place[1]]), places), strict=True))
+            return dict(
+                zip(
+                    places,
+                    pool.map(lambda place: largest_value(self._held[place[0]][place[1]]), places),
+                    strict=True,
+                )
+            )
 
     def _after_failure(self, before: tuple[ResolvedLora, ...] | None) -> str:
         """Put `before` back where weights were already being replaced; what is resident now, in words."""
@@ -330,7 +376,11 @@ class LoraSwitch:
                 self._replace(self._prepared(before))
             except (IntaglioError, MemoryError):
                 log.exception("the set before could not be put back")
-        return "nothing is resident until a swap succeeds" if self.resident is None else f"still resident: {set_text(self.resident)}"
+        return (
+            "nothing is resident until a swap succeeds"
+            if self.resident is None
+            else f"still resident: {set_text(self.resident)}"
+        )
 
     def _file(self, lora: ResolvedLora) -> LoraFile:
         if lora.sha256 not in self._files:
@@ -343,7 +393,14 @@ class LoraSwitch:
 
     def _weights(self, files: list[tuple[ResolvedLora, LoraFile]]) -> dict[Component, dict[str, Recipe]]:
         """The new values of every weight that the LoRAs touch, or how the merge makes them."""
-        places = sorted({place for _, file in files for place in file.layers if place[1] in self._layers.targets[place[0]]})
+        places = sorted(
+            {
+                place
+                for _, file in files
+                for place in file.layers
+                if place[1] in self._layers.targets[place[0]]
+            }
+        )
 
         def recipe(place: tuple[Component, str]) -> Recipe:
             touching = [(lora, file) for lora, file in files if place in file.layers]
@@ -357,8 +414,12 @@ class LoraSwitch:
             found.setdefault(component, {})[self._layers.targets[component][module].initializer] = made
         return found
 
-    def _merged(self, place: tuple[Component, str], loras: list[tuple[ResolvedLora, LoraFile]]) -> Recipe | None:
-        """How the merge makes a weight's new values; None where it cannot: other kinds of LoRA, kernels, values near infinity."""
+    def _merged(
+        self, place: tuple[Component, str], loras: list[tuple[ResolvedLora, LoraFile]]
+    ) -> Recipe | None:
+        """How the merge makes a weight's new values; None where it cannot: other kinds of LoRA, kernels,
+        values near infinity.
+        """
         component, module = place
         target = self._layers.targets[component][module]
         stored = self._layers.pristine[component].tensors[target.initializer]
@@ -394,7 +455,10 @@ class LoraSwitch:
         with np.errstate(over="ignore"):
             cast: Array = values.astype(self._engine_dtype(component))
         if not np.isfinite(cast).all():
-            raise LoraRefused("+".join(lora.id for lora, _ in loras), f"{component}.{module} would not be finite; ask for less weight")
+            raise LoraRefused(
+                "+".join(lora.id for lora, _ in loras),
+                f"{component}.{module} would not be finite; ask for less weight",
+            )
         return cast
 
     def _engine_dtype(self, component: Component) -> str:

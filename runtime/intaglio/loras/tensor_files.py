@@ -1,6 +1,7 @@
 """safetensors in numpy: header, checks, values; no torch, and nothing is copied before a value is read.
 
-Format: 8 bytes length of the header (little-endian), the header as JSON (name -> dtype, shape, data_offsets), the values.
+Format: 8 bytes length of the header (little-endian), the header as JSON (name -> dtype, shape, data_offsets),
+the values.
 """
 
 from __future__ import annotations
@@ -21,7 +22,15 @@ __all__ = ["StoredTensor", "TensorFile", "map_tensor_file"]
 
 _LARGEST_HEADER: Final = 100_000_000
 """Bytes; the format's own limit."""
-_NUMPY: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
+_NUMPY: Final = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "U8": "u1",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +47,18 @@ class TensorFile:
     """The tensors of one file's bytes, or of a mapping of it."""
 
     def __init__(self, data: bytes | mmap.mmap) -> None:
-        """Raises ValueError where `data` is not a whole safetensors file; the text says what is wrong with it."""
+        """Raises ValueError where `data` is not a whole safetensors file; the text says what is wrong with
+        it.
+        """
         self._data = data
         self.tensors, self.metadata, self._start = _header(data)
 
     def read(self, name: str) -> NDArray[Any]:
         """Values of `name` in their stored type, a view of the file; bfloat16 as a float32 copy."""
         found = self.tensors[name]
-        flat = np.frombuffer(self._data, _NUMPY[found.dtype], math.prod(found.shape), self._start + found.begin)
+        flat = np.frombuffer(
+            self._data, _NUMPY[found.dtype], math.prod(found.shape), self._start + found.begin
+        )
         if found.dtype == "BF16":
             flat = (flat.astype(np.uint32) << 16).view(np.float32)
         return flat.reshape(found.shape)

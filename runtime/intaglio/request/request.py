@@ -1,7 +1,7 @@
 """A request: checked tensors in, one frozen value out. Every rule about what a caller may ask for is here.
 
-`read_request` trusts nothing: types, shapes, UTF-8, ranges, JSON, registry ids, total cost. Each refusal is an
-`InvalidRequest` that names the field and what is allowed.
+`read_request` trusts nothing: types, shapes, UTF-8, ranges, JSON, registry ids, total cost. Each refusal is
+an `InvalidRequest` that names the field and what is allowed.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ class LoraRequest(_Strict):
     """One entry of `loras`."""
 
     id: str = Field(pattern=REGISTRY_ID)
-    weight: float | None = Field(default=None, ge=-LARGEST_LORA_WEIGHT, le=LARGEST_LORA_WEIGHT, allow_inf_nan=False)
+    weight: float | None = Field(
+        default=None, ge=-LARGEST_LORA_WEIGHT, le=LARGEST_LORA_WEIGHT, allow_inf_nan=False
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +128,12 @@ def read_tensors(tensors: Tensors, ports: tuple[Port, ...]) -> dict[str, NDArray
         expected = numpy_type(port.datatype)
         if array.dtype != expected and not (port.datatype == "TYPE_STRING" and array.dtype.kind in "OS"):
             raise InvalidRequest(name, f"type {array.dtype}", allowed=port.datatype.removeprefix("TYPE_"))
-        if array.ndim != len(port.dims) or any(want not in (-1, got) for want, got in zip(port.dims, array.shape, strict=True)):
-            raise InvalidRequest(name, f"shape {list(array.shape)}", allowed=f"{list(port.dims)}, -1 any size")
+        if array.ndim != len(port.dims) or any(
+            want not in (-1, got) for want, got in zip(port.dims, array.shape, strict=True)
+        ):
+            raise InvalidRequest(
+                name, f"shape {list(array.shape)}", allowed=f"{list(port.dims)}, -1 any size"
+            )
         found[name] = array
     return found
 
@@ -143,14 +149,18 @@ def scalar(tensors: Tensors, port: Port, default: Any = None) -> Any:
     value = tensors[port.name].reshape(-1)[0]
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, int | float):
-        low, high = -math.inf if port.minimum is None else port.minimum, math.inf if port.maximum is None else port.maximum
+        low, high = (
+            -math.inf if port.minimum is None else port.minimum,
+            math.inf if port.maximum is None else port.maximum,
+        )
         if not (math.isfinite(value) and low <= value <= high):
             raise InvalidRequest(port.name, f"{value} is out of range", allowed=port.allowed)
     return value
 
 
 def read_request(tensors: Tensors, manifest: BuildManifest, served: ServedLoras | None = None) -> Request:
-    """The checked request with the deployment's defaults; `served` are the LoRAs where requests choose their own.
+    """The checked request with the deployment's defaults; `served` are the LoRAs where requests choose their
+    own.
 
     Raises:
         InvalidRequest: anything that the table, the limits or the build do not allow.
@@ -192,8 +202,12 @@ def read_request(tensors: Tensors, manifest: BuildManifest, served: ServedLoras 
 
 
 def request_metadata(request: Request, manifest: BuildManifest) -> dict[str, Any]:
-    """Every request parameter under its input's name, and what made the image. Input images are named by digest."""
-    loras = [(lora.id, lora.weight, lora.sha256) for lora in manifest.loras]  # a build has fused ones or swaps them
+    """Every request parameter under its input's name, and what made the image. Input images are named by
+    digest.
+    """
+    loras = [
+        (lora.id, lora.weight, lora.sha256) for lora in manifest.loras
+    ]  # a build has fused ones or swaps them
     loras += [(lora.id, lora.weight, lora.sha256) for lora in request.loras]
     return {
         "prompt": request.prompt,
@@ -272,7 +286,11 @@ def _images(found: Tensors, manifest: BuildManifest) -> tuple[bytes, ...]:
     images = tuple(_bytes(value) for value in found["images"])
     for index, data in enumerate(images):
         if not 0 < len(data) <= limits.input_bytes:
-            raise InvalidRequest(f"images[{index}]", f"{len(data)} bytes", allowed=f"1 to {limits.input_bytes} bytes of PNG, JPEG or WEBP")
+            raise InvalidRequest(
+                f"images[{index}]",
+                f"{len(data)} bytes",
+                allowed=f"1 to {limits.input_bytes} bytes of PNG, JPEG or WEBP",
+            )
     return images
 
 
@@ -297,7 +315,9 @@ def _json_list(found: Tensors, name: str, entry: type[_Entry]) -> list[_Entry]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidRequest(name, f"not JSON: {error}", allowed=f"a JSON list of objects with {keys}") from error
+        raise InvalidRequest(
+            name, f"not JSON: {error}", allowed=f"a JSON list of objects with {keys}"
+        ) from error
     try:
         entries: list[_Entry] = _list_of(entry).validate_python(value)
         return entries
@@ -312,7 +332,9 @@ def _check_size(request: Request, manifest: BuildManifest) -> None:
     for name, value in (("width", request.width), ("height", request.height)):
         if value % manifest.architecture.vae_scale:
             raise InvalidRequest(
-                name, f"{value} is not a multiple of {manifest.architecture.vae_scale}", allowed=f"the built sizes {built}"
+                name,
+                f"{value} is not a multiple of {manifest.architecture.vae_scale}",
+                allowed=f"the built sizes {built}",
             )
     if (request.width, request.height) not in manifest.profiles.sizes:
         name = "width" if request.width not in {width for width, _ in manifest.profiles.sizes} else "height"
@@ -322,10 +344,20 @@ def _check_size(request: Request, manifest: BuildManifest) -> None:
         raise InvalidRequest("guidance_scale", f"{request.guidance_scale:g} is not built", allowed=allowed)
     if request.guidance_begin >= request.guidance_end:
         raise InvalidRequest(
-            "guidance_begin", f"{request.guidance_begin:g} is not before end {request.guidance_end:g}", allowed="0 to 1, less than end"
+            "guidance_begin",
+            f"{request.guidance_begin:g} is not before end {request.guidance_end:g}",
+            allowed="0 to 1, less than end",
         )
-    if request.guidance and (request.guidance_begin, request.guidance_end) != (0, 1) and False not in manifest.profiles.guidance_modes:
-        raise InvalidRequest("guidance_begin", "a window needs steps without guidance", allowed="absent: built with guidance only")
+    if (
+        request.guidance
+        and (request.guidance_begin, request.guidance_end) != (0, 1)
+        and False not in manifest.profiles.guidance_modes
+    ):
+        raise InvalidRequest(
+            "guidance_begin",
+            "a window needs steps without guidance",
+            allowed="absent: built with guidance only",
+        )
 
 
 def _check_limits(request: Request, manifest: BuildManifest) -> None:
@@ -336,7 +368,9 @@ def _check_limits(request: Request, manifest: BuildManifest) -> None:
         ("controls", len(request.controls), limits.controls),
     ):
         if value > most:
-            raise InvalidRequest(name, f"{value} is out of range", allowed=f"{0 if name == 'controls' else 1} to {most}")
+            raise InvalidRequest(
+                name, f"{value} is out of range", allowed=f"{0 if name == 'controls' else 1} to {most}"
+            )
     per_step = request.width * request.height * request.num_images * (1 + len(request.controls))
     if per_step * request.steps > limits.cost:
         raise InvalidRequest(
@@ -352,23 +386,43 @@ def _check_controls(request: Request, manifest: BuildManifest) -> None:
         if control.type not in {*manifest.controlnets, *manifest.controlnets.values()}:
             known = ", ".join(dict.fromkeys([*manifest.controlnets, *manifest.controlnets.values()]))
             raise InvalidRequest(
-                f"{field}.type", f"{control.type!r} is unknown", allowed=known or "none: this deployment has no ControlNets"
+                f"{field}.type",
+                f"{control.type!r} is unknown",
+                allowed=known or "none: this deployment has no ControlNets",
             )
         if (control.image is None) == (control.pose is None):
-            raise InvalidRequest(field, "needs an image or a pose", allowed="exactly one of image (index into images) and pose (id)")
+            raise InvalidRequest(
+                field,
+                "needs an image or a pose",
+                allowed="exactly one of image (index into images) and pose (id)",
+            )
         if control.image is not None and control.image >= len(request.images):
             allowed = f"0 to {len(request.images) - 1}" if request.images else "no index: images is absent"
             raise InvalidRequest(f"{field}.image", f"{control.image} is out of range", allowed=allowed)
         if control.pose is not None and control.preprocess != "none":
-            raise InvalidRequest(f"{field}.preprocess", f"{control.preprocess!r} with a pose", allowed="none: a pose is drawn as a map")
+            raise InvalidRequest(
+                f"{field}.preprocess",
+                f"{control.preprocess!r} with a pose",
+                allowed="none: a pose is drawn as a map",
+            )
         if control.begin >= control.end:
-            raise InvalidRequest(f"{field}.begin", f"{control.begin:g} is not before end {control.end:g}", allowed="0 to 1, less than end")
+            raise InvalidRequest(
+                f"{field}.begin",
+                f"{control.begin:g} is not before end {control.end:g}",
+                allowed="0 to 1, less than end",
+            )
     used = {control.image for control in request.controls}
     if unused := [index for index in range(len(request.images)) if index not in used]:
-        raise InvalidRequest(f"images[{unused[0]}]", "no control refers to it", allowed="images that controls refer to by index")
+        raise InvalidRequest(
+            f"images[{unused[0]}]",
+            "no control refers to it",
+            allowed="images that controls refer to by index",
+        )
 
 
-def _resolved_loras(asked: list[LoraRequest], manifest: BuildManifest, served: ServedLoras | None) -> tuple[ResolvedLora, ...]:
+def _resolved_loras(
+    asked: list[LoraRequest], manifest: BuildManifest, served: ServedLoras | None
+) -> tuple[ResolvedLora, ...]:
     if served is None:
         _check_fused(asked, manifest)
         return ()
@@ -377,17 +431,27 @@ def _resolved_loras(asked: list[LoraRequest], manifest: BuildManifest, served: S
         field = f"loras[{index}]"
         for lora, weight in _members(entry, served, field=field).items():
             if lora in weights:
-                raise InvalidRequest(f"{field}.id", f"{lora!r} is asked for twice", allowed="each LoRA once, presets taken apart")
+                raise InvalidRequest(
+                    f"{field}.id",
+                    f"{lora!r} is asked for twice",
+                    allowed="each LoRA once, presets taken apart",
+                )
             weights[lora] = (_shortest(weight), field)
     for lora, (weight, field) in weights.items():
         low, high = served.loras[lora].bounds
         if not low <= weight <= high:
-            raise InvalidRequest(f"{field}.weight", f"{lora} at {weight:g}", allowed=f"{low:g} to {high:g}, its bounds in the registry")
+            raise InvalidRequest(
+                f"{field}.weight",
+                f"{lora} at {weight:g}",
+                allowed=f"{low:g} to {high:g}, its bounds in the registry",
+            )
     if len(weights) > manifest.limits.loras:
         raise InvalidRequest("loras", f"{len(weights)} LoRAs", allowed=f"at most {manifest.limits.loras}")
     # At weight 0 a LoRA changes nothing, and its file need not be touched.
     return tuple(
-        ResolvedLora(id=lora, sha256=served.loras[lora].sha256, weight=weight) for lora, (weight, _) in sorted(weights.items()) if weight
+        ResolvedLora(id=lora, sha256=served.loras[lora].sha256, weight=weight)
+        for lora, (weight, _) in sorted(weights.items())
+        if weight
     )
 
 
@@ -402,11 +466,17 @@ def _members(entry: LoraRequest, served: ServedLoras, *, field: str) -> dict[str
     raise InvalidRequest(f"{field}.id", f"{entry.id!r} is unknown", allowed=known)
 
 
-def absent_trigger_words(prompt: str, loras: tuple[ResolvedLora, ...], served: ServedLoras) -> tuple[str, ...]:
+def absent_trigger_words(
+    prompt: str, loras: tuple[ResolvedLora, ...], served: ServedLoras
+) -> tuple[str, ...]:
     """Trigger words of `loras` that `prompt` does not have as whole words, in any case."""
     text = " ".join(prompt.lower().split())
     wanted = dict.fromkeys(word for lora in loras for word in served.loras[lora.id].trigger_words)
-    return tuple(word for word in wanted if not re.search(rf"(?<!\w){re.escape(' '.join(word.lower().split()))}(?!\w)", text))
+    return tuple(
+        word
+        for word in wanted
+        if not re.search(rf"(?<!\w){re.escape(' '.join(word.lower().split()))}(?!\w)", text)
+    )
 
 
 def _check_fused(asked: list[LoraRequest], manifest: BuildManifest) -> None:
@@ -415,9 +485,13 @@ def _check_fused(asked: list[LoraRequest], manifest: BuildManifest) -> None:
     names = ", ".join(f"{name} at {weight:g}" for name, weight in fused.items()) or "none (no LoRA is fused)"
     for index, lora in enumerate(asked):
         if lora.id not in fused:
-            raise InvalidRequest(f"loras[{index}].id", f"{lora.id!r} is unknown", allowed=f"absent, or the fused set: {names}")
+            raise InvalidRequest(
+                f"loras[{index}].id", f"{lora.id!r} is unknown", allowed=f"absent, or the fused set: {names}"
+            )
         if lora.weight is not None and not math.isclose(lora.weight, fused[lora.id], abs_tol=1e-6):
-            raise InvalidRequest(f"loras[{index}].weight", f"{lora.weight:g}", allowed=f"absent, or as fused: {names}")
+            raise InvalidRequest(
+                f"loras[{index}].weight", f"{lora.weight:g}", allowed=f"absent, or as fused: {names}"
+            )
     if asked and sorted(lora.id for lora in asked) != sorted(fused):
         raise InvalidRequest("loras", "not the fused set", allowed=f"absent, or all of it once: {names}")
 

@@ -1,15 +1,18 @@
-"""torch's CPU `randn` in numpy, so that a seed means the image it means in diffusers and no serving process needs torch.
+"""torch's CPU `randn` in numpy, so that a seed means the image it means in diffusers and no serving process
+needs torch.
 
 torch draws normals in two ways, and both share one MT19937 stream of 32-bit words:
 
 * 16 elements or more: one word an element gives a float32 uniform (low 24 bits), then Box-Muller turns each block of
-  16 uniforms into 16 normals: 8 radii from the first half, 8 angles from the second; cosines first, then sines. Where
+  16 uniforms into 16 normals: 8 radii from the first half, 8 angles from the second; cosines first, then
+      sines. Where
   the size is not a multiple of 16, the last 16 elements are drawn afresh.
 * fewer than 16: float64 Box-Muller one pair at a time from two 64-bit draws; the second normal of a pair is kept for
   the next small draw, whatever large draws come between.
 
-float32 only. A pipeline in half precision asks torch for half-precision normals: torch 2.13 gives these rounded, torch 2.11 others, made
-of 11 bits a word, so there it starts from another picture of the same seed unless it is given `latents` drawn in float32.
+float32 only. A pipeline in half precision asks torch for half-precision normals: torch 2.13 gives these
+rounded, torch 2.11 others, made of 11 bits a word, so there it starts from another picture of the same seed
+unless it is given `latents` drawn in float32.
 
 Source: pytorch, aten/src/ATen/native/cpu/DistributionTemplates.h (`normal_fill`) and
 aten/src/ATen/core/DistributionsHelper.h (`normal_distribution`).
@@ -36,7 +39,8 @@ HALF: Final = BLOCK // 2
 class TorchCpuGenerator:
     """`torch.Generator("cpu").manual_seed(seed)` for float32 normals.
 
-    Successive `randn` calls equal successive `torch.randn(shape, generator=g)` to 1e-6, for any sequence of shapes.
+    Successive `randn` calls equal successive `torch.randn(shape, generator=g)` to 1e-6, for any sequence of
+    shapes.
 
     Raises:
         ValueError: the seed is outside `SEED_RANGE`.
@@ -46,7 +50,8 @@ class TorchCpuGenerator:
         low, high = SEED_RANGE
         if not low <= seed <= high:
             raise ValueError(f"seed {seed} is out of range; it must be {low} to {high}")
-        # RandomState seeds MT19937 with init_genrand of a 32-bit number, as torch does with the low half of its seed.
+        # RandomState seeds MT19937 with init_genrand of a 32-bit number, as torch does with the low half of
+        # its seed.
         self._words = np.random.RandomState(seed & 0xFFFFFFFF)
         self._kept: float | None = None
 
@@ -87,7 +92,8 @@ class TorchCpuGenerator:
 
 
 def diffusers_noise(seed: int, shape: int | Sequence[int]) -> NDArray[np.float32]:
-    """The noise that a diffusers pipeline starts from: `randn_tensor(shape, generator=torch.Generator("cpu").manual_seed(seed))`.
+    """The noise that a diffusers pipeline starts from: `randn_tensor(shape,
+    generator=torch.Generator("cpu").manual_seed(seed))`.
 
     Shape is [1, 4, H/8, W/8] for one image; float32, before `init_noise_sigma`.
     """

@@ -2,19 +2,20 @@
 
 Axes: `n` solver steps, `K` = 4 rows of state, `B` images, `h` = H/8, `w` = W/8.
 
-The state `S` is [K, B, 4, h, w]: `S[0]` is the latents x, the other rows are whatever history the solver keeps.
-One step of any solver is
+The state `S` is [K, B, 4, h, w]: `S[0]` is the latents x, the other rows are whatever history the solver
+keeps. One step of any solver is
 
     model input = S[0] * input_scale[i]
     eps         = model(model input, timesteps[i])
     S'          = coefficients[i] @ [S[0], S[1], S[2], S[3], eps, noise]
 
-so the exported graph knows no solver: it takes a 4x6 matrix. A solver is written here as its paper writes it, on
-symbols: `X`, `H1`, `H2`, `H3`, `EPS` and `NOISE` are the unit vectors of that six-dimensional space, and an expression
-such as `(X - sigma * EPS) / alpha` *is* a row of the matrix. The rows are worked out in float64.
+so the exported graph knows no solver: it takes a 4x6 matrix. A solver is written here as its paper writes it,
+on symbols: `X`, `H1`, `H2`, `H3`, `EPS` and `NOISE` are the unit vectors of that six-dimensional space, and
+an expression such as `(X - sigma * EPS) / alpha` *is* a row of the matrix. The rows are worked out in
+float64.
 
-The schedules are those of diffusers 0.36's schedulers built with `.from_config(...)` of SDXL's EulerDiscreteScheduler:
-what each test compares with, over whole trajectories.
+The schedules are those of diffusers 0.36's schedulers built with `.from_config(...)` of SDXL's
+EulerDiscreteScheduler: what each test compares with, over whole trajectories.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ LCM_SIGMA_DATA: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class SchedulerConfig:
-    """The part of diffusers' scheduler_config.json that the noise schedule depends on; the defaults are SDXL base's."""
+    """The part of diffusers' scheduler_config.json that the noise schedule depends on; the defaults are SDXL
+    base's.
+    """
 
     num_train_timesteps: int = 1000
     beta_start: float = 0.00085
@@ -63,16 +66,21 @@ class SchedulerConfig:
         """Reads a scheduler_config.json as diffusers' `from_config` would.
 
         Raises:
-            ConfigError: a key is missing, or asks for something these tables do not compute (v-prediction, other betas,
+            ConfigError: a key is missing, or asks for something these tables do not compute (v-prediction,
+                other betas,
                 dynamic thresholds, ...); the message names the key, its value and what is supported.
         """
         for key, supported in _SUPPORTED.items():
             value = config.get(key, supported)
             if value != supported and not (value is None and supported is False):
-                raise ConfigError(f"scheduler config: {key}={value!r} is not supported; it must be {supported!r}")
+                raise ConfigError(
+                    f"scheduler config: {key}={value!r} is not supported; it must be {supported!r}"
+                )
         missing = [key for key in _REQUIRED if config.get(key) is None]
         if missing:
-            raise ConfigError(f"scheduler config: {', '.join(missing)} missing; it must have all of {', '.join(_REQUIRED)}")
+            raise ConfigError(
+                f"scheduler config: {', '.join(missing)} missing; it must have all of {', '.join(_REQUIRED)}"
+            )
         if config["timestep_spacing"] not in _SPACINGS:
             raise ConfigError(
                 f"scheduler config: timestep_spacing={config['timestep_spacing']!r}; it must be one of {', '.join(_SPACINGS)}"
@@ -112,10 +120,13 @@ class SolverTable:
         timesteps: [n] float32, what the model is told at each step.
         input_scale: [n] float32, what x is multiplied with before the model sees it.
         coefficients: [n, 4, 6] float32, rows are the new state, columns S0, S1, S2, S3, eps, noise.
-        init_scale: x = init_scale * standard normal noise starts a text-to-image trajectory (`init_noise_sigma`).
-        start_signal, start_noise: x = start_signal * image latents + start_noise * noise starts an image-to-image
+        init_scale: x = init_scale * standard normal noise starts a text-to-image trajectory
+            (`init_noise_sigma`).
+        start_signal, start_noise: x = start_signal * image latents + start_noise * noise starts an
+            image-to-image
             trajectory at the first step of this table (`scheduler.add_noise`).
-        needs_noise: a fresh standard normal tensor is drawn every step (at LCM's last step diffusers draws none, and the table
+        needs_noise: a fresh standard normal tensor is drawn every step (at LCM's last step diffusers draws
+            none, and the table
             does not use it); otherwise zeros will do.
     """
 
@@ -135,8 +146,8 @@ class SolverTable:
 class _Schedule:
     """Where a solver goes: model times and noise levels, highest first.
 
-    `timesteps` is [n]; `sigmas` [n + 1] are noise-to-signal ratios, the last one where the trajectory ends: 0, or what
-    DDIM's final alpha makes of it. `begin` is the first step taken.
+    `timesteps` is [n]; `sigmas` [n + 1] are noise-to-signal ratios, the last one where the trajectory ends:
+    0, or what DDIM's final alpha makes of it. `begin` is the first step taken.
     """
 
     timesteps: NDArray[np.float64]
@@ -154,7 +165,11 @@ class _Schedule:
 
 
 def solver_table(
-    name: str, steps: int, *, scheduler_config: Mapping[str, Any] | SchedulerConfig | None = None, begin: int = 0
+    name: str,
+    steps: int,
+    *,
+    scheduler_config: Mapping[str, Any] | SchedulerConfig | None = None,
+    begin: int = 0,
 ) -> SolverTable:
     """Coefficients of `steps` steps of solver `name`, from step `begin` on.
 
@@ -162,7 +177,8 @@ def solver_table(
         name: one of `SOLVERS`.
         steps: steps of the whole schedule, before `begin` is cut off.
         scheduler_config: the model's scheduler_config.json; SDXL base's where absent.
-        begin: the first step taken. Image-to-image with diffusers' `strength` starts at `steps - int(steps * strength)`.
+        begin: the first step taken. Image-to-image with diffusers' `strength` starts at `steps - int(steps *
+            strength)`.
 
     Raises:
         InvalidRequest: unknown solver, or a number of steps that the schedule does not have.
@@ -178,13 +194,19 @@ def solver_table(
     schedule = solver.schedule(config, steps, begin)
     indices = range(begin, steps)
     start_alpha, start_sigma = schedule.alpha_sigma(begin)
-    scale = start_alpha if solver.sigma_space else 1.0  # x0 + sigma eps is 1 / alpha times alpha x0 + sigma eps
+    scale = (
+        start_alpha if solver.sigma_space else 1.0
+    )  # x0 + sigma eps is 1 / alpha times alpha x0 + sigma eps
     top = float(schedule.sigmas[0])
     return SolverTable(
         timesteps=schedule.timesteps[begin:].astype(np.float32),
-        input_scale=np.array([schedule.alpha_sigma(i)[0] if solver.sigma_space else 1.0 for i in indices], dtype=np.float32),
+        input_scale=np.array(
+            [schedule.alpha_sigma(i)[0] if solver.sigma_space else 1.0 for i in indices], dtype=np.float32
+        ),
         coefficients=np.array([_padded(solver.rows(schedule, i)) for i in indices], dtype=np.float32),
-        init_scale=(top if config.timestep_spacing == "trailing" else math.hypot(top, 1)) if solver.sigma_space else 1.0,
+        init_scale=(top if config.timestep_spacing == "trailing" else math.hypot(top, 1))
+        if solver.sigma_space
+        else 1.0,
         start_signal=start_alpha / scale,
         start_noise=start_sigma / scale,
         needs_noise=solver.needs_noise,
@@ -192,16 +214,23 @@ def solver_table(
 
 
 def initial_state(latents: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[4, B, 4, h, w] state that starts a trajectory at latents [B, 4, h, w]; the history rows are never read before they are written."""
+    """[4, B, 4, h, w] state that starts a trajectory at latents [B, 4, h, w]; the history rows are never read
+    before they are written.
+    """
     state = np.zeros((HISTORY, *latents.shape), dtype=np.float32)
     state[0] = latents
     return state
 
 
 def advance_state(
-    coefficients: NDArray[np.float32], state: NDArray[np.float32], eps: NDArray[np.float32], noise: NDArray[np.float32] | None = None
+    coefficients: NDArray[np.float32],
+    state: NDArray[np.float32],
+    eps: NDArray[np.float32],
+    noise: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
-    """One step in numpy: coefficients [4, 6], state [4, B, 4, h, w], eps and noise [B, 4, h, w] (no noise: zeros) -> state."""
+    """One step in numpy: coefficients [4, 6], state [4, B, 4, h, w], eps and noise [B, 4, h, w] (no noise:
+    zeros) -> state.
+    """
     inputs = np.stack([*state, eps, np.zeros_like(eps) if noise is None else noise])
     advanced: NDArray[np.float32] = np.tensordot(coefficients, inputs, axes=1)
     return advanced
@@ -216,7 +245,9 @@ def _euler(schedule: _Schedule, i: int) -> tuple[Row, ...]:
 
 
 def _euler_ancestral(schedule: _Schedule, i: int) -> tuple[Row, ...]:
-    """Euler to a lower noise level, then fresh noise back up. k-diffusion, `sample_euler_ancestral` with eta 1."""
+    """Euler to a lower noise level, then fresh noise back up. k-diffusion, `sample_euler_ancestral` with eta
+    1.
+    """
     sigma, sigma_next = schedule.sigmas[i], schedule.sigmas[i + 1]
     sigma_up = sigma_next * math.sqrt(max(sigma**2 - sigma_next**2, 0)) / sigma
     sigma_down = sigma_next**2 / sigma
@@ -232,8 +263,8 @@ def _ddim(schedule: _Schedule, i: int) -> tuple[Row, ...]:
 def _dpmpp_2m(schedule: _Schedule, i: int) -> tuple[Row, ...]:
     """DPM-Solver++ multistep of order 2, midpoint form. Lu et al., arXiv 2211.01095, algorithm 2.
 
-    First order on the first step (no history) and on the last (to sigma = 0, where the step in log-SNR is infinite).
-    History: S1 = the previous step's denoised latents.
+    First order on the first step (no history) and on the last (to sigma = 0, where the step in log-SNR is
+    infinite). History: S1 = the previous step's denoised latents.
     """
     denoised, previous = _denoised(schedule, i), H1
     target = denoised
@@ -257,7 +288,9 @@ def _unipc(schedule: _Schedule, i: int) -> tuple[Row, ...]:
 
 
 def _unipc_corrected(schedule: _Schedule, i: int, denoised: Row) -> Row:
-    """x at step i again, now knowing the denoised latents there: UniC of the order the predictor used to come here."""
+    """x at step i again, now knowing the denoised latents there: UniC of the order the predictor used to come
+    here.
+    """
     last_corrected, last_denoised, denoised_before = H1, H2, H3
     change = denoised - last_denoised
     if _unipc_order(schedule, i - 1) == 1:
@@ -275,7 +308,9 @@ def _unipc_corrected(schedule: _Schedule, i: int, denoised: Row) -> Row:
 
 
 def _unipc_order(schedule: _Schedule, i: int) -> int:
-    """Order of the predictor at step i: it warms up from 1, and ends with 1 because the last step goes to sigma = 0."""
+    """Order of the predictor at step i: it warms up from 1, and ends with 1 because the last step goes to
+    sigma = 0.
+    """
     return 1 if i in (schedule.begin, len(schedule.timesteps) - 1) else 2
 
 
@@ -302,7 +337,9 @@ def _extrapolated(schedule: _Schedule, i: int, denoised: Row, previous: Row) -> 
 
 
 def _exponential_step(schedule: _Schedule, i: int, x: Row, denoised: Row) -> Row:
-    """x at step i moved to step i + 1 along a constant x0: the exact solution of the diffusion ODE for that case."""
+    """x at step i moved to step i + 1 along a constant x0: the exact solution of the diffusion ODE for that
+    case.
+    """
     (_, sigma), (alpha_next, sigma_next) = schedule.alpha_sigma(i), schedule.alpha_sigma(i + 1)
     shrink = math.exp(schedule.log_snr(i) - schedule.log_snr(i + 1))
     return sigma_next / sigma * x + alpha_next * (1 - shrink) * denoised
@@ -318,7 +355,9 @@ def _euler_schedule(config: SchedulerConfig, steps: int, begin: int) -> _Schedul
 
 
 def _ddim_schedule(config: SchedulerConfig, steps: int, begin: int) -> _Schedule:
-    """As Euler's, but each step goes to the time `num_train_timesteps // steps` earlier, and past the first to alpha_0."""
+    """As Euler's, but each step goes to the time `num_train_timesteps // steps` earlier, and past the first
+    to alpha_0.
+    """
     times = _spaced_times(config, steps, steps)
     sigmas = _training_sigmas(config)
     after = times[-1] - config.num_train_timesteps // steps
@@ -333,7 +372,9 @@ def _unipc_schedule(config: SchedulerConfig, steps: int, begin: int) -> _Schedul
 
 
 def _karras_schedule(config: SchedulerConfig, steps: int, begin: int) -> _Schedule:
-    """Noise levels of arXiv 2206.00364, equation 5, over the whole training range; times are the nearest training times."""
+    """Noise levels of arXiv 2206.00364, equation 5, over the whole training range; times are the nearest
+    training times.
+    """
     training = _training_sigmas(config)
     first, last = float(training[-1]) ** (1 / KARRAS_RHO), float(training[0]) ** (1 / KARRAS_RHO)
     sigmas = (first + np.linspace(0, 1, steps) * (last - first)) ** KARRAS_RHO
@@ -350,7 +391,9 @@ def _lcm_schedule(config: SchedulerConfig, steps: int, begin: int) -> _Schedule:
 
 def _schedule_at(config: SchedulerConfig, times: NDArray[Any], sigmas: NDArray[Any], begin: int) -> _Schedule:
     """Schedule with sigma 0 after the last step; the levels are float32 as diffusers keeps them."""
-    return _Schedule(times.astype(np.float64), np.append(sigmas, 0).astype(np.float32).astype(np.float64), begin)
+    return _Schedule(
+        times.astype(np.float64), np.append(sigmas, 0).astype(np.float32).astype(np.float64), begin
+    )
 
 
 def _spaced_times(config: SchedulerConfig, steps: int, divisions: int) -> NDArray[np.int64]:
@@ -367,13 +410,16 @@ def _spaced_times(config: SchedulerConfig, steps: int, divisions: int) -> NDArra
 def _training_sigmas(config: SchedulerConfig) -> NDArray[np.float32]:
     """[num_train_timesteps] noise-to-signal ratios of the scaled-linear betas, increasing.
 
-    Rounded to float32 where torch rounds: 1 - alpha_0 is 8.5e-4, so a float64 schedule would differ by 4e-5 at the last step.
+    Rounded to float32 where torch rounds: 1 - alpha_0 is 8.5e-4, so a float64 schedule would differ by 4e-5
+    at the last step.
     """
     start, end = np.float32(math.sqrt(config.beta_start)), np.float32(math.sqrt(config.beta_end))
     stride = (end - start) / np.float32(config.num_train_timesteps - 1)
     index = np.arange(config.num_train_timesteps, dtype=np.float32)
     # torch.linspace counts from the nearer end.
-    roots = np.where(index < config.num_train_timesteps // 2, start + stride * index, end - stride * index[::-1])
+    roots = np.where(
+        index < config.num_train_timesteps // 2, start + stride * index, end - stride * index[::-1]
+    )
     alphas = np.float32(1) - roots * roots
     products: NDArray[np.float32] = np.cumprod(alphas, dtype=np.float64).astype(np.float32)
     sigmas: NDArray[np.float32] = np.sqrt((np.float32(1) - products) / products)
@@ -418,6 +464,12 @@ def _check_request(name: str, steps: int, begin: int, config: SchedulerConfig) -
         raise ValueError(f"begin={begin} is out of range; with {steps} steps it must be 0 to {steps - 1}")
     # Absent, diffusers clips x0 in DDIM and not in LCM; a clipped x0 is no linear update.
     if (config.clip_sample is True and name == "lcm") or (config.clip_sample is not False and name == "ddim"):
-        raise ConfigError(f"scheduler config: clip_sample={config.clip_sample!r} clips with {name}; it must be false")
+        raise ConfigError(
+            f"scheduler config: clip_sample={config.clip_sample!r} clips with {name}; it must be false"
+        )
     if name == "ddim" and config.timestep_spacing == "trailing" and config.num_train_timesteps % steps:
-        raise InvalidRequest("steps", f"{steps} with ddim on a trailing schedule", allowed=f"divisors of {config.num_train_timesteps}")
+        raise InvalidRequest(
+            "steps",
+            f"{steps} with ddim on a trailing schedule",
+            allowed=f"divisors of {config.num_train_timesteps}",
+        )

@@ -1,4 +1,5 @@
-"""A running server goes from one build to another: the new version is loaded beside the old one, chosen, and the old one unloaded.
+"""A running server goes from one build to another: the new version is loaded beside the old one, chosen, and
+the old one unloaded.
 
 load      the stages' new version, warmed up as at a start; the old one goes on serving
 switch    the ensemble, pinned to the new version; requests that are under way finish with the stages they began with
@@ -21,7 +22,9 @@ from intaglio.serving.versions import ServedRepository, ServedVersion
 __all__ = ["ChangeTimes", "VersionChange"]
 
 _SETTLE_SECONDS: Final = 1.0
-"""A request that was handed to the ensemble before the switch has its stages by then: an instant, given plenty."""
+"""A request that was handed to the ensemble before the switch has its stages by then: an instant, given
+plenty.
+"""
 _POLL_SECONDS: Final = 0.1
 _log = logging.getLogger(__name__)
 
@@ -74,7 +77,9 @@ class VersionChange:
         return ChangeTimes(loaded - started, done - loaded, self._unload_old())
 
     def _take_back(self) -> None:
-        """As much of it as can be: where Triton itself is gone there is nothing to load, and its next start finds exactly one version."""
+        """As much of it as can be: where Triton itself is gone there is nothing to load, and its next start
+        finds exactly one version.
+        """
         with _as_far_as_possible():  # what could not be written must not be loaded
             self.repository.choose(self.old)
             self._load(self.old.ensembles)
@@ -95,11 +100,15 @@ class VersionChange:
                 time.sleep(_POLL_SECONDS)
             self._remove_unloaded()
         except Unavailable as error:
-            raise Unavailable(f"{error}; {self.new.shown} serves, {self.old.shown} goes with the next start") from error
+            raise Unavailable(
+                f"{error}; {self.new.shown} serves, {self.old.shown} goes with the next start"
+            ) from error
         return time.perf_counter() - started
 
     def _remove_unloaded(self) -> None:
-        """The old version's folders, and those of versions before it that did not go at their time: metrics come with the last."""
+        """The old version's folders, and those of versions before it that did not go at their time: metrics
+        come with the last.
+        """
         for number in self.repository.numbers(self.new) - {self.new.number}:
             if not self.process.has_loaded(number, self.new.stages):
                 self.repository.remove(self.new, number)

@@ -21,24 +21,35 @@ from intaglio.serving.server import Restarts, Server
 __all__ = ["app", "reload_app"]
 
 app = typer.Typer(name="serve", add_completion=False, help="Run Triton on a build until Ctrl-C.")
-reload_app = typer.Typer(name="reload", add_completion=False, help="Have a running server take up a new build.")
+reload_app = typer.Typer(
+    name="reload", add_completion=False, help="Have a running server take up a new build."
+)
 
 _GIVEN_UP = 1
 _NOT_RELOADED = 2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Instead of the configuration's; 0 picks a free one.")]
+Port = Annotated[
+    int | None, typer.Option(min=0, max=65535, help="Instead of the configuration's; 0 picks a free one.")
+]
 
 
 @app.command()
 def serve(
-    config: Annotated[Path, typer.Argument(help="Deployment YAML, built with `intaglio build`.", show_default=False)],
+    config: Annotated[
+        Path, typer.Argument(help="Deployment YAML, built with `intaglio build`.", show_default=False)
+    ],
     http_port: Port = None,
     grpc_port: Port = None,
     metrics_port: Port = None,
-    log: Annotated[Path | None, typer.Option(help="Triton's log; by default triton.log in the build folder.")] = None,
-    restarts: Annotated[int, typer.Option(min=0, help="Times a failed Triton is started again within ten minutes.")] = 5,
+    log: Annotated[
+        Path | None, typer.Option(help="Triton's log; by default triton.log in the build folder.")
+    ] = None,
+    restarts: Annotated[
+        int, typer.Option(min=0, help="Times a failed Triton is started again within ten minutes.")
+    ] = 5,
 ) -> None:
-    """Run Triton on a build until Ctrl-C; a Triton that dies is started again. `intaglio reload` has it take up a new build.
+    """Run Triton on a build until Ctrl-C; a Triton that dies is started again. `intaglio reload` has it take
+    up a new build.
 
     Ends with 0 when told to stop, 1 when Triton keeps failing, 2 when it cannot start.
     """
@@ -54,7 +65,9 @@ def serve(
                 console.print(
                     f"grpc     {server.grpc_url}\nhttp     http://{server.http_url}\nmetrics  http://{server.metrics_url}/metrics"
                 )
-                console.print(f"memory   {server.memory_report}\nlog      {server.settings.log}\nCtrl-C stops it")
+                console.print(
+                    f"memory   {server.memory_report}\nlog      {server.settings.log}\nCtrl-C stops it"
+                )
                 try:
                     server.supervise(Restarts(most=restarts))
                 except IntaglioError as error:
@@ -66,13 +79,17 @@ def serve(
 
 @reload_app.command()
 def reload(
-    config: Annotated[Path, typer.Argument(help="Deployment YAML that `intaglio serve` runs and `intaglio build` built again.")],
+    config: Annotated[
+        Path,
+        typer.Argument(help="Deployment YAML that `intaglio serve` runs and `intaglio build` built again."),
+    ],
 ) -> None:
-    """Have the running `intaglio serve CONFIG` take up what was built since: no restart, no failed request, no image of both builds.
+    """Have the running `intaglio serve CONFIG` take up what was built since: no restart, no failed request,
+    no image of both builds.
 
-    The new engines are loaded beside the old ones, so both must fit into the card's memory; otherwise it is refused, with the numbers.
-    Whatever fails, the build that was served still is. Ends with 2 then, and where no server of CONFIG runs here. Of several servers
-    of CONFIG every one is asked.
+    The new engines are loaded beside the old ones, so both must fit into the card's memory; otherwise it is
+    refused, with the numbers. Whatever fails, the build that was served still is. Ends with 2 then, and where
+    no server of CONFIG runs here. Of several servers of CONFIG every one is asked.
     """
     deployment = load_deployment(config)
     servers = controlled_servers(deployment.build_folder)
@@ -80,7 +97,10 @@ def reload(
         raise Unavailable(
             f"no server of {deployment.build_folder} runs on this machine as this user with this TMPDIR; start one: intaglio serve {config}"
         )
-    console, errors = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
+    console, errors = (
+        Console(highlight=False, soft_wrap=True),
+        Console(stderr=True, highlight=False, soft_wrap=True),
+    )
     with console.status("asking the server") as status:
         failures = 0
         for folder in servers:
@@ -95,7 +115,9 @@ def reload(
 
 
 class StatusLine:
-    """One line that is rewritten on a terminal, and printed when it changes elsewhere (progress of a start is left out there)."""
+    """One line that is rewritten on a terminal, and printed when it changes elsewhere (progress of a start is
+    left out there).
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console

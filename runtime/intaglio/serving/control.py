@@ -1,7 +1,8 @@
-"""How `intaglio reload` reaches `intaglio serve`: a socket in the server's private folder, which only its user can open.
+"""How `intaglio reload` reaches `intaglio serve`: a socket in the server's private folder, which only its
+user can open.
 
-The server does the work itself, so Triton's administration secret never leaves it. The answer is JSON, one object a line:
-{"say": text} while it works, then {"done": text} or {"error": text}.
+The server does the work itself, so Triton's administration secret never leaves it. The answer is JSON, one
+object a line: {"say": text} while it works, then {"done": text} or {"error": text}.
 """
 
 from __future__ import annotations
@@ -80,7 +81,9 @@ class Control:
             send(error=str(error))
         except Exception as error:
             _log.exception("a reload failed")
-            send(error=f"internal error ({type(error).__name__}); the output of `intaglio serve` has the traceback")
+            send(
+                error=f"internal error ({type(error).__name__}); the output of `intaglio serve` has the traceback"
+            )
 
 
 def _asks(caller: socket.socket) -> bool:
@@ -97,7 +100,11 @@ def controlled_servers(build: Path) -> list[Path]:
     for folder in workspace_folders():
         with contextlib.suppress(OSError):
             private = not stat.S_IMODE(folder.stat().st_mode) & 0o077
-            if private and (folder / _BUILD).read_text(encoding="utf-8") == str(build.resolve()) and _listens(folder):
+            if (
+                private
+                and (folder / _BUILD).read_text(encoding="utf-8") == str(build.resolve())
+                and _listens(folder)
+            ):
                 found.append(folder)
     return found
 

@@ -28,7 +28,9 @@ from intaglio.errors import IntaglioError, single_line
 
 __all__ = ["Finding", "app", "examine", "examine_config"]
 
-app = typer.Typer(name="doctor", add_completion=False, help="What this machine has, what is missing, what fixes it.")
+app = typer.Typer(
+    name="doctor", add_completion=False, help="What this machine has, what is missing, what fixes it."
+)
 
 State = Literal["ok", "note", "missing"]
 _MARKS: Final = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
@@ -57,12 +59,19 @@ class Finding:
 
 @app.command()
 def doctor(
-    config: Annotated[Path, typer.Argument(help="Deployment whose build and ports are looked at.")] = Path("configs/miniature.yaml"),
+    config: Annotated[Path, typer.Argument(help="Deployment whose build and ports are looked at.")] = Path(
+        "configs/miniature.yaml"
+    ),
     memory: Annotated[
-        bool, typer.Option("--memory", help="Only the memory that the deployment will take; 1 where it does not fit.")
+        bool,
+        typer.Option(
+            "--memory", help="Only the memory that the deployment will take; 1 where it does not fit."
+        ),
     ] = False,
 ) -> None:
-    """Say what this machine has, what is missing and which command fixes it; ends with 1 where the demo cannot run."""
+    """Say what this machine has, what is missing and which command fixes it; ends with 1 where the demo
+    cannot run.
+    """
     if memory:
         raise typer.Exit(_memory(config, Console(highlight=False, soft_wrap=True)))
     findings = [*examine(), *examine_config(config)]
@@ -106,18 +115,29 @@ def _python() -> Finding:
     if low <= sys.version_info[:2] <= high:
         return Finding("python", "ok", detail)
     names = ".".join(map(str, low)), ".".join(map(str, high))
-    return Finding("python", "missing", detail, f"python{names[0]} -m venv .venv  (any of {names[0]} to {names[1]})")
+    return Finding(
+        "python", "missing", detail, f"python{names[0]} -m venv .venv  (any of {names[0]} to {names[1]})"
+    )
 
 
 def _gpu() -> Iterator[Finding]:
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,compute_cap,driver_version", "--format=csv,noheader"]
+    query = [
+        "nvidia-smi",
+        "--query-gpu=name,memory.total,compute_cap,driver_version",
+        "--format=csv,noheader",
+    ]
     try:
         done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
     except FileNotFoundError:
         yield Finding("gpu", "note", "none (no nvidia-smi): ONNX Runtime runs the miniature on the CPU")
         return
     except (subprocess.SubprocessError, OSError) as error:
-        yield Finding("gpu", "note", f"nvidia-smi fails: {single_line(str(error))}", "install the NVIDIA driver, or unset CUDA devices")
+        yield Finding(
+            "gpu",
+            "note",
+            f"nvidia-smi fails: {single_line(str(error))}",
+            "install the NVIDIA driver, or unset CUDA devices",
+        )
         return
     for line in done.stdout.strip().splitlines():
         yield Finding("gpu", "ok", f"{line} (name, memory, compute capability, driver)")
@@ -125,14 +145,20 @@ def _gpu() -> Iterator[Finding]:
     if found:
         yield Finding("tensorrt", "ok", ", ".join(f"{name} {_version_of(name)}" for name in found))
     else:
-        yield Finding("tensorrt", "note", "not installed: the GPU stays unused", "pip install 'intaglio[tensorrt]'")
+        yield Finding(
+            "tensorrt", "note", "not installed: the GPU stays unused", "pip install 'intaglio[tensorrt]'"
+        )
 
 
 def _extra(extra: str, modules: tuple[str, ...]) -> Finding:
     missing = [name for name in modules if not _is_installed(name)]
     if missing:
-        return Finding(f"extra {extra}", "missing", f"without {', '.join(missing)}", f"pip install 'intaglio[{extra}]'")
-    return Finding(f"extra {extra}", "ok", ", ".join(f"{name} {_version_of(name)}".strip() for name in modules))
+        return Finding(
+            f"extra {extra}", "missing", f"without {', '.join(missing)}", f"pip install 'intaglio[{extra}]'"
+        )
+    return Finding(
+        f"extra {extra}", "ok", ", ".join(f"{name} {_version_of(name)}".strip() for name in modules)
+    )
 
 
 def _triton() -> Finding:
@@ -144,17 +170,29 @@ def _triton() -> Finding:
     except IntaglioError as error:
         what, _, fix = str(error).partition("; ")
         return Finding("tritonserver", "missing", what, fix.removeprefix("run: "))
-    note = "" if found.origin == "PATH" else f", numpy {_version_of('numpy')}: for this machine's loopback, production uses an NGC image"
+    note = (
+        ""
+        if found.origin == "PATH"
+        else f", numpy {_version_of('numpy')}: for this machine's loopback, production uses an NGC image"
+    )
     return Finding("tritonserver", "ok", f"{found.binary} (from {found.origin}{note})")
 
 
 def _room() -> Iterator[Finding]:
     shm = shutil.disk_usage("/dev/shm").free // 2**20 if Path("/dev/shm").is_dir() else 0
     fix = "docker run --shm-size=1g, or a memory-backed emptyDir at /dev/shm in Kubernetes"
-    yield Finding("/dev/shm", "ok" if shm >= _SHM_MIB else "missing", f"{shm} MiB free, {_SHM_MIB} needed", "" if shm >= _SHM_MIB else fix)
+    yield Finding(
+        "/dev/shm",
+        "ok" if shm >= _SHM_MIB else "missing",
+        f"{shm} MiB free, {_SHM_MIB} needed",
+        "" if shm >= _SHM_MIB else fix,
+    )
     disk = shutil.disk_usage(Path.cwd()).free / 2**30
     yield Finding(
-        "disk", "ok" if disk >= _DISK_GIB else "missing", f"{disk:.0f} GiB free", "" if disk >= _DISK_GIB else f"free {_DISK_GIB} GiB here"
+        "disk",
+        "ok" if disk >= _DISK_GIB else "missing",
+        f"{disk:.0f} GiB free",
+        "" if disk >= _DISK_GIB else f"free {_DISK_GIB} GiB here",
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     state: State = "ok" if memory >= _MEMORY_GIB else "note"
@@ -178,7 +216,9 @@ def _memory(path: Path, console: Console) -> int:
     for part in prediction.parts:
         table.add_row(part.name, f"{part.bytes / 2**20:.0f} MiB", part.source)
     table.add_row(
-        f"[bold]{prediction.place}[/]", f"[bold]{prediction.bytes / 2**30:.2f} GiB[/]", "" if manifest else "not built: an estimate"
+        f"[bold]{prediction.place}[/]",
+        f"[bold]{prediction.bytes / 2**30:.2f} GiB[/]",
+        "" if manifest else "not built: an estimate",
     )
     console.print(table)
     for remedy in remedies(deployment, manifest):
@@ -202,12 +242,20 @@ def _build(deployment: Deployment, path: Path) -> Finding:
         reason, _, command = str(error).partition("; rebuild with: ")
         return Finding("build", "note", reason, command or f"intaglio build {path}")
     networks = ", ".join(manifest.networks)
-    return Finding("build", "ok", f"{deployment.build_folder}: {manifest.runtime} {manifest.target}, {manifest.precision}: {networks}")
+    return Finding(
+        "build",
+        "ok",
+        f"{deployment.build_folder}: {manifest.runtime} {manifest.target}, {manifest.precision}: {networks}",
+    )
 
 
 def _ports(deployment: Deployment) -> Iterator[Finding]:
     server = deployment.server
-    for name, port in (("http", server.http_port), ("grpc", server.grpc_port), ("metrics", server.metrics_port)):
+    for name, port in (
+        ("http", server.http_port),
+        ("grpc", server.grpc_port),
+        ("metrics", server.metrics_port),
+    ):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -220,7 +268,11 @@ def _ports(deployment: Deployment) -> Iterator[Finding]:
                     f"intaglio serve --{name}-port 0 ...",
                 )
             else:
-                yield Finding(f"{name} port", "ok", f"{server.host}:{port} is free" if port else f"any free one of {server.host}")
+                yield Finding(
+                    f"{name} port",
+                    "ok",
+                    f"{server.host}:{port} is free" if port else f"any free one of {server.host}",
+                )
 
 
 def _is_installed(module: str) -> bool:

@@ -1,7 +1,7 @@
 """Where `tritonserver` is and what it needs to start.
 
-Two sources: `tritonserver` on PATH (an NGC image: everything is in place), or the one inside the package nvidia-pytriton. The
-packaged one is two years old (Triton 2.51) and meant for this machine's loopback.
+Two sources: `tritonserver` on PATH (an NGC image: everything is in place), or the one inside the package
+nvidia-pytriton. The packaged one is two years old (Triton 2.51) and meant for this machine's loopback.
 """
 
 from __future__ import annotations
@@ -48,7 +48,12 @@ class TritonInstallation:
     def options(self) -> str:
         """`tritonserver --help`: releases differ in their options."""
         done = subprocess.run(
-            [self.binary, "--help"], env=self.environment(), capture_output=True, text=True, timeout=_HELP_SECONDS, check=False
+            [self.binary, "--help"],
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=_HELP_SECONDS,
+            check=False,
         )
         return done.stdout + done.stderr
 
@@ -56,12 +61,15 @@ class TritonInstallation:
         """Whether it can run Python models here.
 
         Raises:
-            ConfigError: no stub or no shared libpython for this interpreter, or a numpy that the stub cannot use.
+            ConfigError: no stub or no shared libpython for this interpreter, or a numpy that the stub cannot
+                use.
         """
         if self.package is None:
             return
         if self.stub is None or not self.stub.is_file():
-            have = ", ".join(sorted(path.name for path in (self.package / "python_backend_stubs").glob("3.*")))
+            have = ", ".join(
+                sorted(path.name for path in (self.package / "python_backend_stubs").glob("3.*"))
+            )
             raise ConfigError(f"the packaged Triton has no stub for Python {_PYTHON}; it has {have}")
         if libpython_folder() is None:
             raise ConfigError(
@@ -79,19 +87,26 @@ class TritonInstallation:
     def environment(self) -> dict[str, str]:
         """The environment that Triton starts in.
 
-        The stub's interpreter ignores PYTHONPATH: its packages are those of the virtual environment whose `bin` is first on PATH.
+        The stub's interpreter ignores PYTHONPATH: its packages are those of the virtual environment whose
+        `bin` is first on PATH.
         """
-        values = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+        values = {
+            name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")
+        }
         if self.package is None:
             return values
         libraries = [libpython_folder(), self.package.parent.parent / "nvidia_pytriton.libs"]
-        known = [str(folder) for folder in libraries if folder is not None] + values.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+        known = [str(folder) for folder in libraries if folder is not None] + values.get(
+            "LD_LIBRARY_PATH", ""
+        ).split(os.pathsep)
         values["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, known))
         values["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), values.get("PATH", os.defpath)])
         return values
 
     def make_backend_folder(self, folder: Path) -> Path | None:
-        """Links in `folder` that put the stub beside its library, as the backend wants them; None where the image has its own."""
+        """Links in `folder` that put the stub beside its library, as the backend wants them; None where the
+        image has its own.
+        """
         if self.package is None or self.stub is None:
             return None
         python = folder / "backends" / "python"
@@ -125,7 +140,10 @@ def libpython_folder() -> Path | None:
     name = f"libpython{_PYTHON}.so.1.0"
     config = sysconfig.get_config_vars()
     folders = [Path(sys.base_prefix) / "lib", Path(config.get("LIBDIR") or "/usr/lib")]
-    folders += [folders[1] / (config.get("MULTIARCH") or ""), Path("/usr/lib") / (config.get("MULTIARCH") or "")]
+    folders += [
+        folders[1] / (config.get("MULTIARCH") or ""),
+        Path("/usr/lib") / (config.get("MULTIARCH") or ""),
+    ]
     for folder in folders:
         if (folder / name).is_file():
             return folder

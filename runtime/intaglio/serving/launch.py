@@ -1,6 +1,8 @@
-"""`python launch.py PARENT COMMAND ...`: becomes COMMAND, which gets SIGTERM when PARENT ends without stopping it.
+"""`python launch.py PARENT COMMAND ...`: becomes COMMAND, which gets SIGTERM when PARENT ends without
+stopping it.
 
-A program of its own, because what runs between fork and exec in a process with threads (gRPC has many) may deadlock.
+A program of its own, because what runs between fork and exec in a process with threads (gRPC has many) may
+deadlock.
 """
 
 import ctypes

@@ -1,4 +1,5 @@
-"""How much memory a deployment takes where it computes, before it is loaded: the card's with TensorRT, the host's with ONNX Runtime.
+"""How much memory a deployment takes where it computes, before it is loaded: the card's with TensorRT, the
+host's with ONNX Runtime.
 
     contexts      what the driver takes for Triton and for the one process that computes
     weights       the engines' files where they are built, parameters x bytes where they are not
@@ -65,7 +66,9 @@ _ACTIVATIONS: Final = {
     "text_encoder": 16 * MIB,
     "text_encoder_2": 32 * MIB,
 }
-"""Of one image of 1024x1024 (UNet and ControlNet with guidance) in fp16; text encoders and contexts, which never decide, are guesses."""
+"""Of one image of 1024x1024 (UNet and ControlNet with guidance) in fp16; text encoders and contexts, which
+never decide, are guesses.
+"""
 PARAMETERS: Final[Mapping[str, Mapping[str, int]]] = {
     "sdxl-base-1.0": {
         "text_encoder": 123_060_480,
@@ -145,12 +148,20 @@ class Remedy:
 
 
 def predict_memory(deployment: Deployment, manifest: BuildManifest | None) -> Prediction:
-    """`manifest` is the deployment's build, None where it is not built (then everything is an estimate for a card)."""
-    place: Literal["card", "host"] = "host" if manifest is not None and manifest.runtime == "onnxruntime" else "card"
+    """`manifest` is the deployment's build, None where it is not built (then everything is an estimate for a
+    card).
+    """
+    place: Literal["card", "host"] = (
+        "host" if manifest is not None and manifest.runtime == "onnxruntime" else "card"
+    )
     contexts = (Part("contexts", _CONTEXTS, "measured, Triton and one process"),) if place == "card" else ()
     weights = tuple(_weights(deployment, manifest))
     margin = Part("margin", _MARGIN, "allowance")
-    parts = (_activations(deployment, manifest), _buffers(deployment, manifest), *_staging(deployment, manifest))
+    parts = (
+        _activations(deployment, manifest),
+        _buffers(deployment, manifest),
+        *_staging(deployment, manifest),
+    )
     return Prediction(place, (*contexts, *weights, *parts, margin))
 
 
@@ -177,8 +188,16 @@ def _weights(deployment: Deployment, manifest: BuildManifest | None) -> Iterator
             size = sum(digest.size for file, digest in built.files.items() if file != built.pristine)
             yield Part(f"weights {name}", size, "the engine's files")
             continue
-        further = modes * sizes * len(deployment.profiles.batches) * deployment.profiles.text_chunks - 1 if kind == "unet" else 0
-        yield Part(f"weights {name}", counts[kind] * _element(deployment) + further * _PROFILE, "estimate: parameters and profiles")
+        further = (
+            modes * sizes * len(deployment.profiles.batches) * deployment.profiles.text_chunks - 1
+            if kind == "unet"
+            else 0
+        )
+        yield Part(
+            f"weights {name}",
+            counts[kind] * _element(deployment) + further * _PROFILE,
+            "estimate: parameters and profiles",
+        )
 
 
 def _staging(deployment: Deployment, manifest: BuildManifest | None) -> Iterator[Part]:
@@ -189,10 +208,25 @@ def _staging(deployment: Deployment, manifest: BuildManifest | None) -> Iterator
     counts = PARAMETERS[deployment.base[0].architecture or "sdxl-base-1.0"]
     most = (counts["unet"] + counts["unet_context"]) * _element(deployment)
     if manifest is not None:
-        most = max((file.files[file.pristine].size for file in manifest.networks.values() if file.pristine is not None), default=0)
+        most = max(
+            (
+                file.files[file.pristine].size
+                for file in manifest.networks.values()
+                if file.pristine is not None
+            ),
+            default=0,
+        )
     # TensorRT joins all keys and values of the prompt, as they read the same text, and takes them at once.
-    least = 0 if manifest is not None and manifest.runtime == "onnxruntime" else counts["unet_context"] * _element(deployment)
-    yield Part("staging", min(max(limit, least), most), "execution.lora_staging_mib, or the weights that LoRAs change")
+    least = (
+        0
+        if manifest is not None and manifest.runtime == "onnxruntime"
+        else counts["unet_context"] * _element(deployment)
+    )
+    yield Part(
+        "staging",
+        min(max(limit, least), most),
+        "execution.lora_staging_mib, or the weights that LoRAs change",
+    )
 
 
 def _activations(deployment: Deployment, manifest: BuildManifest | None) -> Part:
@@ -200,7 +234,11 @@ def _activations(deployment: Deployment, manifest: BuildManifest | None) -> Part
     needs: dict[str, tuple[int, str]] = {}
     for name in _networks(deployment):
         built = None if manifest is None else manifest.networks.get(name)
-        if manifest is not None and name == "vae_decoder" and manifest.profiles.decoder_pixels != deployment.profiles.decoder_pixels:
+        if (
+            manifest is not None
+            and name == "vae_decoder"
+            and manifest.profiles.decoder_pixels != deployment.profiles.decoder_pixels
+        ):
             built = None  # what another configuration would need, a remedy
         if built is not None and built.activation_bytes is not None:
             needs[name] = (built.activation_bytes, "the engine says so")
@@ -221,19 +259,28 @@ def _activation_estimate(deployment: Deployment, name: str) -> int:
 
 def _buffers(deployment: Deployment, manifest: BuildManifest | None) -> Part:
     """Of the largest size with both guidance modes resident, and of what runs once an image."""
-    largest = max(_size_buffers(deployment, _architecture(manifest), size) for size in deployment.profiles.sizes)
+    largest = max(
+        _size_buffers(deployment, _architecture(manifest), size) for size in deployment.profiles.sizes
+    )
     return Part("buffers", largest, "tensor table, largest size")
 
 
 def _size_buffers(deployment: Deployment, architecture: Architecture, size: tuple[int, int]) -> int:
     profiles, controls = deployment.profiles, len(deployment.controlnets)
-    places = max(controls, deployment.limits.controls) if controls else 0  # the start has one of each, a request one often
+    places = (
+        max(controls, deployment.limits.controls) if controls else 0
+    )  # the start has one of each, a request one often
     names = (*_SERVED, "unet", controlnet_name("any"), context_name(controlnet_name("any")))
     spec = {network_kind(name): network_spec(name, architecture) for name in names}
     found = 0
     for guidance in profiles.guidance_modes:
         sizes = axis_sizes(
-            architecture, width=size[0], height=size[1], images=profiles.batch, guidance=guidance, chunks=profiles.text_chunks
+            architecture,
+            width=size[0],
+            height=size[1],
+            images=profiles.batch,
+            guidance=guidance,
+            chunks=profiles.text_chunks,
         )
         found += _tensor_bytes(deployment, spec["unet"], sizes)
         residuals = _tensor_bytes(deployment, spec["controlnet"], sizes, outputs_only=True)
@@ -241,14 +288,19 @@ def _size_buffers(deployment: Deployment, architecture: Architecture, size: tupl
         found += places * _tensor_bytes(deployment, spec["controlnet_context"], sizes)
         noise = spec["unet"].tensor("noise")
         found += deployment.limits.steps * int(np.prod(noise.shape(sizes))) * 4
-    sizes = axis_sizes(architecture, width=size[0], height=size[1], images=profiles.batch, chunks=profiles.text_chunks)
+    sizes = axis_sizes(
+        architecture, width=size[0], height=size[1], images=profiles.batch, chunks=profiles.text_chunks
+    )
     return found + sum(_tensor_bytes(deployment, spec[name], sizes) for name in _SERVED)
 
 
-def _tensor_bytes(deployment: Deployment, spec: NetworkSpec, sizes: Mapping[str, int], *, outputs_only: bool = False) -> int:
+def _tensor_bytes(
+    deployment: Deployment, spec: NetworkSpec, sizes: Mapping[str, int], *, outputs_only: bool = False
+) -> int:
     tensors = spec.outputs if outputs_only else spec.tensors
     return sum(
-        int(np.prod(tensor.shape(sizes), dtype=np.int64)) * np.dtype(tensor.numpy_dtype(deployment.precision)).itemsize
+        int(np.prod(tensor.shape(sizes), dtype=np.int64))
+        * np.dtype(tensor.numpy_dtype(deployment.precision)).itemsize
         for tensor in tensors
     )
 
@@ -267,13 +319,18 @@ def _alternatives(deployment: Deployment) -> Iterator[tuple[str, Deployment]]:
     profiles = deployment.profiles
 
     def changed(**values: object) -> Deployment:
-        return deployment.model_copy(update={"profiles": Profiles.model_validate(profiles.model_dump() | values)})
+        return deployment.model_copy(
+            update={"profiles": Profiles.model_validate(profiles.model_dump() | values)}
+        )
 
     if deployment.precision == "fp32":
         yield "precision: fp16", deployment.model_copy(update={"precision": "fp16"})
     if deployment.swap != "off" and deployment.execution.lora_staging_mib > _SMALL_STAGING_MIB:
         less = deployment.execution.model_copy(update={"lora_staging_mib": _SMALL_STAGING_MIB})
-        yield f"execution.lora_staging_mib: {_SMALL_STAGING_MIB}", deployment.model_copy(update={"execution": less})
+        yield (
+            f"execution.lora_staging_mib: {_SMALL_STAGING_MIB}",
+            deployment.model_copy(update={"execution": less}),
+        )
     if profiles.batch > 1:
         yield "profiles.batch: 1", changed(batch=1)
     largest_tile = max(width * height for width, height in decoded_sizes(profiles, SDXL_ARCHITECTURE))
@@ -288,8 +345,11 @@ def _alternatives(deployment: Deployment) -> Iterator[tuple[str, Deployment]]:
         yield f"no ControlNet {control}", deployment.model_copy(update={"controlnets": rest_of})
 
 
-def check_memory(deployment: Deployment, manifest: BuildManifest | None, *, free: int | None = None) -> Prediction:
-    """The prediction, if it fits into `memory_limit_gib` and into what the card has free (`free` where given, else the driver's word).
+def check_memory(
+    deployment: Deployment, manifest: BuildManifest | None, *, free: int | None = None
+) -> Prediction:
+    """The prediction, if it fits into `memory_limit_gib` and into what the card has free (`free` where given,
+    else the driver's word).
 
     Raises:
         ConfigError: it does not; with the numbers, and the changes that would help.
@@ -305,19 +365,30 @@ def check_memory(deployment: Deployment, manifest: BuildManifest | None, *, free
             limits["the card has free"] = available
     for whose, most in limits.items():
         if prediction.bytes > most:
-            helps = [f"{remedy.change} ({remedy.bytes / GIB:.2f} GiB)" for remedy in remedies(deployment, manifest)[:4]]
-            change = f"what would help: {', '.join(helps)}" if helps else "nothing in this configuration can be left out"
+            helps = [
+                f"{remedy.change} ({remedy.bytes / GIB:.2f} GiB)"
+                for remedy in remedies(deployment, manifest)[:4]
+            ]
+            change = (
+                f"what would help: {', '.join(helps)}"
+                if helps
+                else "nothing in this configuration can be left out"
+            )
             raise ConfigError(
                 f"{deployment.name} needs {prediction.summary} of the {prediction.place}'s memory; {whose} {most / GIB:.2f} GiB; {change}"
             )
     return prediction
 
 
-def check_memory_beside(deployment: Deployment, manifest: BuildManifest, served: Prediction, *, free: int | None = None) -> Prediction:
-    """The prediction of a build that is to be loaded while another, `served`, stays loaded; the host pages, so only a card is short.
+def check_memory_beside(
+    deployment: Deployment, manifest: BuildManifest, served: Prediction, *, free: int | None = None
+) -> Prediction:
+    """The prediction of a build that is to be loaded while another, `served`, stays loaded; the host pages,
+    so only a card is short.
 
     Raises:
-        ConfigError: `memory_limit_gib` or the card has no room for both; with the numbers, and what to do instead.
+        ConfigError: `memory_limit_gib` or the card has no room for both; with the numbers, and what to do
+            instead.
     """
     prediction = predict_memory(deployment, manifest)
     if prediction.place == "host":

@@ -1,7 +1,8 @@
 """Where NVIDIA's `perf_analyzer` is, and what it needs to start.
 
-The package perf-analyzer 2.60 needs glibc 2.38. WAR: on older systems the binary inside the wheel tritonclient 2.45.0 works, in a
-folder of its own, with libb64 (the packaged Triton brings one) and the CUDA runtime (a PyPI package) on its library path.
+The package perf-analyzer 2.60 needs glibc 2.38. WAR: on older systems the binary inside the wheel
+tritonclient 2.45.0 works, in a folder of its own, with libb64 (the packaged Triton brings one) and the CUDA
+runtime (a PyPI package) on its library path.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ def find_perf_analyzer(folder: Path) -> PerfAnalyzer:
         return PerfAnalyzer(Path(found), dict(os.environ))
     binary = folder / "bin" / "perf_analyzer"
     if not binary.is_file():
-        raise IntaglioError(f"no perf_analyzer on PATH; run: pip install --no-deps --target {folder} {' '.join(REQUIREMENTS)}")
+        raise IntaglioError(
+            f"no perf_analyzer on PATH; run: pip install --no-deps --target {folder} {' '.join(REQUIREMENTS)}"
+        )
     libraries = folder / "lib"
     libraries.mkdir(exist_ok=True)
     packaged = find_spec("pytriton")
@@ -51,5 +54,9 @@ def find_perf_analyzer(folder: Path) -> PerfAnalyzer:
             if not link.exists():
                 link.unlink(missing_ok=True)
                 link.symlink_to(library)
-    path = [str(libraries), str(folder / "nvidia" / "cuda_runtime" / "lib"), os.environ.get("LD_LIBRARY_PATH", "")]
+    path = [
+        str(libraries),
+        str(folder / "nvidia" / "cuda_runtime" / "lib"),
+        os.environ.get("LD_LIBRARY_PATH", ""),
+    ]
     return PerfAnalyzer(binary, {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(filter(None, path))})

@@ -2,11 +2,12 @@
 
 Nothing here restarts anything; `server` does.
 
-The secret that opens Triton's administration is new at every start and reaches Triton through its command line, the only way it
-has. Every user of this machine can read that until Triton has parsed it, which its first line of log tells; then stars take the
-secret's place, before a port of it is open. Who read it in between can use it while this Triton runs. Of a server that is not
-`reloadable`, for a kernel that does not let it be hidden, it stays readable: it loads and unloads nothing there, but opens shared
-memory, log and trace settings.
+The secret that opens Triton's administration is new at every start and reaches Triton through its command
+line, the only way it has. Every user of this machine can read that until Triton has parsed it, which its
+first line of log tells; then stars take the secret's place, before a port of it is open. Who read it in
+between can use it while this Triton runs. Of a server that is not `reloadable`, for a kernel that does not
+let it be hidden, it stays readable: it loads and unloads nothing there, but opens shared memory, log and
+trace settings.
 """
 
 from __future__ import annotations
@@ -38,7 +39,15 @@ from intaglio.serving import launch
 from intaglio.serving.installation import TritonInstallation
 from intaglio.serving.workspace import Workspace
 
-__all__ = ["Endpoints", "SecretShown", "TritonProcess", "TritonSettings", "choose_ports", "gpu_present", "triton_arguments"]
+__all__ = [
+    "Endpoints",
+    "SecretShown",
+    "TritonProcess",
+    "TritonSettings",
+    "choose_ports",
+    "gpu_present",
+    "triton_arguments",
+]
 
 _RESTRICTED: Final = "model-repository,shared-memory,logging,trace"
 """Protocols of an administrator; 2.51 cannot switch shared memory off otherwise."""
@@ -52,16 +61,23 @@ _KNOWN_OPTIONS: Final = {
 """Given where `tritonserver --help` knows them: they came later, or a server may be built without them."""
 _PING_MS: Final = 10_000
 """Keepalive pings of waiting clients that are welcome; gRPC's default is one in five minutes."""
-_ALLOCATOR: Final = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
-"""glibc keeps up to 64 MiB an arena for what comes next: given back, the pages of each picture's copies are cleared anew every time.
-Left alone it makes eight arenas a core."""
+_ALLOCATOR: Final = {
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+}
+"""glibc keeps up to 64 MiB an arena for what comes next: given back, the pages of each picture's copies are
+cleared anew every time. Left alone it makes eight arenas a core.
+"""
 _POLL_SECONDS: Final = 0.05
 _ENDING_SECONDS: Final = 0.5
 _STUB_NAME: Final = "triton_python_backend_stub"
 _PARSED = re.compile(rb"^[IWE]\d{4} \d\d:", re.MULTILINE)
 """Triton's own log, which it opens as its options say: it has read all of them by then."""
 _LOADED = re.compile(rb"successfully loaded '([^']+)'")
-_FAILED = re.compile(r"TritonModelException: (?P<raised>.+)|failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.+)")
+_FAILED = re.compile(
+    r"TritonModelException: (?P<raised>.+)|failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.+)"
+)
 _LOG_LIMIT: Final = 16 * 1024 * 1024
 _log = logging.getLogger(__name__)
 
@@ -115,12 +131,15 @@ def choose_ports(endpoints: Endpoints) -> Endpoints:
     """`endpoints` with ports that nobody listens on at this moment in the place of zeros.
 
     Raises:
-        ConfigError: another process listens on one of the ports, two are the same, or the host is not this machine's.
+        ConfigError: another process listens on one of the ports, two are the same, or the host is not this
+            machine's.
     """
     chosen: dict[str, int] = {}
     with contextlib.ExitStack() as stack:
         for name, port in endpoints.ports.items():
-            bound = stack.enter_context(socket.socket())  # held until the last is bound, so that free ones differ
+            bound = stack.enter_context(
+                socket.socket()
+            )  # held until the last is bound, so that free ones differ
             if port:  # a server that ended just now is not in the way
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -133,7 +152,9 @@ def choose_ports(endpoints: Endpoints) -> Endpoints:
             if found in chosen.values():
                 raise ConfigError(f"{name} port {port} is another's too; give each its own (0 picks one)")
             chosen[name] = found
-    return replace(endpoints, http_port=chosen["http"], grpc_port=chosen["grpc"], metrics_port=chosen["metrics"])
+    return replace(
+        endpoints, http_port=chosen["http"], grpc_port=chosen["grpc"], metrics_port=chosen["metrics"]
+    )
 
 
 def gpu_present() -> bool:
@@ -141,7 +162,9 @@ def gpu_present() -> bool:
     return Path("/dev/nvidiactl").exists()
 
 
-def triton_arguments(settings: TritonSettings, *, secret: str, shared_memory_prefix: str, backends: Path | None, options: str) -> list[str]:
+def triton_arguments(
+    settings: TritonSettings, *, secret: str, shared_memory_prefix: str, backends: Path | None, options: str
+) -> list[str]:
     """Command line after the binary: nothing is left to a default that could open or change something.
 
     `secret` opens the administrator's protocols; `options` is the text of `tritonserver --help`.
@@ -149,10 +172,14 @@ def triton_arguments(settings: TritonSettings, *, secret: str, shared_memory_pre
     at = settings.endpoints
     arguments = {
         "--model-repository": settings.repository,
-        **({"--model-control-mode": "explicit", "--load-model": "*"} if settings.reloadable else {"--model-control-mode": "none"}),
+        **(
+            {"--model-control-mode": "explicit", "--load-model": "*"}
+            if settings.reloadable
+            else {"--model-control-mode": "none"}
+        ),
         "--exit-on-error": "true",
-        # It answers nobody before every model is loaded. Strict, it would not be ready while a version is loaded beside another,
-        # and never again after one that could not be.
+        # It answers nobody before every model is loaded. Strict, it would not be ready while a version is
+        # loaded beside another, and never again after one that could not be.
         "--strict-readiness": "false",
         "--exit-timeout-secs": settings.drain_seconds,
         "--http-address": at.host,
@@ -176,7 +203,9 @@ def triton_arguments(settings: TritonSettings, *, secret: str, shared_memory_pre
 class TritonProcess:
     """A started server; `stop` must be called, whatever happened."""
 
-    def __init__(self, installation: TritonInstallation, settings: TritonSettings, workspace: Workspace) -> None:
+    def __init__(
+        self, installation: TritonInstallation, settings: TritonSettings, workspace: Workspace
+    ) -> None:
         self.settings = settings
         self._workspace = workspace
         self._stubs: dict[str, psutil.Process] = {}
@@ -194,7 +223,14 @@ class TritonProcess:
         with settings.log.open("ab") as log:
             self._log_start = log.tell()
             self._process: subprocess.Popen[bytes] = subprocess.Popen(
-                [sys.executable, "-I", launch.__file__, str(os.getpid()), os.fspath(installation.binary), *arguments],
+                [
+                    sys.executable,
+                    "-I",
+                    launch.__file__,
+                    str(os.getpid()),
+                    os.fspath(installation.binary),
+                    *arguments,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -210,11 +246,15 @@ class TritonProcess:
 
     @property
     def stubs(self) -> dict[str, psutil.Process]:
-        """Model instance name -> its Python process, as they were when the server became ready or began to serve another version."""
+        """Model instance name -> its Python process, as they were when the server became ready or began to
+        serve another version.
+        """
         return dict(self._stubs)
 
     def watch(self, version: int) -> None:
-        """From now on the processes of `version` are those whose end is a failure; one that is missing already will be found to be."""
+        """From now on the processes of `version` are those whose end is a failure; one that is missing
+        already will be found to be.
+        """
         found = {stub.instance: stub.process for stub in _stubs_of(self.pid) if stub.version == version}
         self._stubs = self._stubs | found
 
@@ -225,10 +265,16 @@ class TritonProcess:
             Unavailable: Triton does not answer.
         """
         index: list[dict[str, str]] = json.loads(self._administer("index"))
-        return any(item["name"] in models and item.get("version") == str(version) and item.get("state") != "UNAVAILABLE" for item in index)
+        return any(
+            item["name"] in models
+            and item.get("version") == str(version)
+            and item.get("state") != "UNAVAILABLE"
+            for item in index
+        )
 
     def load_model(self, model: str) -> None:
-        """Make what is loaded of `model` what the repository says; returns when it is. What was loaded stays where that fails.
+        """Make what is loaded of `model` what the repository says; returns when it is. What was loaded stays
+        where that fails.
 
         Raises:
             Unavailable: it could not be loaded, with the reason; or Triton does not answer.
@@ -246,21 +292,27 @@ class TritonProcess:
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 said = json.loads(said)["error"]
             raised = _FAILED.search(said)
-            raise Unavailable(single_line(raised["raised"] if raised and raised["raised"] else said)) from error
+            raise Unavailable(
+                single_line(raised["raised"] if raised and raised["raised"] else said)
+            ) from error
         except (OSError, http.client.HTTPException) as error:
             raise Unavailable(f"Triton does not answer: {error}") from error
 
     def wait_ready(self, *, stopped: Callable[[], bool], report: Callable[[str], None]) -> bool:
-        """Wait until every model is loaded; False when `stopped()` became true first. `report` gets a line now and then.
+        """Wait until every model is loaded; False when `stopped()` became true first. `report` gets a line
+        now and then.
 
         Raises:
-            SecretShown: of a reloadable server. Unavailable: Triton ended, or was not ready in time; the message holds the reason
+            SecretShown: of a reloadable server. Unavailable: Triton ended, or was not ready in time; the
+                message holds the reason
                 that its log gives.
         """
         started, shown = time.monotonic(), self.settings.reloadable
         while not stopped():
             if (code := self._process.poll()) is not None:
-                raise Unavailable(f"Triton did not start: {self.log_reason() or f'exit code {code}'}; log: {self.settings.log}")
+                raise Unavailable(
+                    f"Triton did not start: {self.log_reason() or f'exit code {code}'}; log: {self.settings.log}"
+                )
             log, ready = self._log_bytes(), self._answers("v2/health/ready")
             if shown and (ready or _PARSED.search(log)):
                 self._hide_secret()
@@ -270,7 +322,9 @@ class TritonProcess:
                 return True
             seconds = time.monotonic() - started
             if seconds > self.settings.load_seconds:
-                raise Unavailable(f"Triton was not ready after {self.settings.load_seconds:g} s; log: {self.settings.log}")
+                raise Unavailable(
+                    f"Triton was not ready after {self.settings.load_seconds:g} s; log: {self.settings.log}"
+                )
             loaded = [name.decode() for name in dict.fromkeys(_LOADED.findall(log))]
             report(f"starting Triton, {seconds:.0f} s; loaded: {', '.join(loaded) or 'nothing yet'}")
             time.sleep(_POLL_SECONDS)
@@ -293,7 +347,9 @@ class TritonProcess:
         return {name: process.memory_info().rss for name, process in processes.items() if _is_alive(process)}
 
     def stop(self, *, at_once: bool = False) -> None:
-        """End the whole process group: first politely unless `at_once`, then by force. Returns when nobody is left."""
+        """End the whole process group: first politely unless `at_once`, then by force. Returns when nobody is
+        left.
+        """
         group = [*self._stubs.values(), *(stub.process for stub in _stubs_of(self.pid))]
         if self._process.poll() is None and not at_once and self.failure() is None:
             self._process.terminate()
@@ -326,7 +382,9 @@ class TritonProcess:
         return single_line(errors[-1].partition("] ")[2] or errors[-1]) if errors else None
 
     def _hide_secret(self) -> None:
-        """Triton has read its command line, which every user of this machine may read too: stars take the secret's place there."""
+        """Triton has read its command line, which every user of this machine may read too: stars take the
+        secret's place there.
+        """
         try:
             fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
             begin, end = int(fields[45]), int(fields[46])  # arg_start, arg_end of proc(5)
@@ -341,7 +399,9 @@ class TritonProcess:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_ENDING_SECONDS)
                 return  # Triton was ending, and `wait_ready` says why
-            raise SecretShown(f"the administrator's secret stays in Triton's command line: {error}") from error
+            raise SecretShown(
+                f"the administrator's secret stays in Triton's command line: {error}"
+            ) from error
 
     def _answers(self, path: str, *, timeout: float = 1.0) -> bool:
         return _http_ok(f"http://{self.settings.endpoints.url('http')}/{path}", timeout=timeout)
@@ -384,9 +444,16 @@ def _stubs_of(pid: int) -> list[_Stub]:
         with contextlib.suppress(psutil.Error):
             command = child.cmdline()
             if command and command[0].endswith(_STUB_NAME):
-                # stub .../MODEL/VERSION/model.py segment size growth parent-pid backend-folder offset INSTANCE runtime-folder
+                # stub .../MODEL/VERSION/model.py segment size growth parent-pid backend-folder offset
+                # INSTANCE runtime-folder
                 version = Path(command[1]).parent.name if len(command) > 1 else ""
-                found.append(_Stub(command[-2] if len(command) > 3 else str(child.pid), int(version) if version.isdigit() else 0, child))
+                found.append(
+                    _Stub(
+                        command[-2] if len(command) > 3 else str(child.pid),
+                        int(version) if version.isdigit() else 0,
+                        child,
+                    )
+                )
     return found
 
 

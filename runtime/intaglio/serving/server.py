@@ -3,9 +3,9 @@
     with Server(load_deployment(path)) as server:
         Client(server.grpc_url) ...
 
-Entering checks the build, starts Triton and waits until every model is ready; leaving stops it and removes its processes, its
-shared memory and its folder. `supervise` blocks and starts Triton again when it or one of its model processes dies. `Server.reload`
-goes over to what was built since, while requests come in.
+Entering checks the build, starts Triton and waits until every model is ready; leaving stops it and removes
+its processes, its shared memory and its folder. `supervise` blocks and starts Triton again when it or one of
+its model processes dies. `Server.reload` goes over to what was built since, while requests come in.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ _Owned = TypeVar("_Owned")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restarts:
-    """How often `supervise` starts a failed server again: `most` times within `window` seconds, waiting longer each time."""
+    """How often `supervise` starts a failed server again: `most` times within `window` seconds, waiting
+    longer each time.
+    """
 
     most: int = 5
     window: float = 600.0
@@ -95,7 +97,9 @@ class TritonServer:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     @property
@@ -145,7 +149,9 @@ class TritonServer:
         """Whatever `check` and `prepare` took; called once Triton has ended."""
 
     def kill(self) -> None:
-        """End Triton at once, so that a `close` that waits for running requests waits no longer; safe in a signal handler."""
+        """End Triton at once, so that a `close` that waits for running requests waits no longer; safe in a
+        signal handler.
+        """
         if self._process is not None:
             self._process.kill()
 
@@ -200,7 +206,9 @@ class TritonServer:
         try:
             self._process = TritonProcess(installation, self.settings, self.workspace)
         except OSError as error:  # its log or its folder cannot be written: perhaps later
-            raise Unavailable(f"Triton cannot be started: {error.filename or 'the process'}: {storage_problem(error)}") from error
+            raise Unavailable(
+                f"Triton cannot be started: {error.filename or 'the process'}: {storage_problem(error)}"
+            ) from error
         return self._process.wait_ready(stopped=self._stop.is_set, report=self._report)
 
     def _end_process(self) -> None:
@@ -241,14 +249,24 @@ class Reloaded:
 
 
 class Server(TritonServer):
-    """Triton on the build of `deployment`; a build that replaces it while it is served is taken up by `reload` alone."""
+    """Triton on the build of `deployment`; a build that replaces it while it is served is taken up by
+    `reload` alone.
+    """
 
     def __init__(
-        self, deployment: Deployment, *, endpoints: Endpoints | None = None, log: Path | None = None, report: Report | None = None
+        self,
+        deployment: Deployment,
+        *,
+        endpoints: Endpoints | None = None,
+        log: Path | None = None,
+        report: Report | None = None,
     ) -> None:
         server, folder = deployment.server, deployment.build_folder
         at = endpoints or Endpoints(
-            host=server.host, http_port=server.http_port, grpc_port=server.grpc_port, metrics_port=server.metrics_port
+            host=server.host,
+            http_port=server.http_port,
+            grpc_port=server.grpc_port,
+            metrics_port=server.metrics_port,
         )
         self.deployment = deployment
         self._before: CardMemory | None = None
@@ -257,7 +275,10 @@ class Server(TritonServer):
         self._last_number = 0
         self._control: Control | None = None
         settings = TritonSettings(
-            repository=folder / REPOSITORY, endpoints=at, log=log or folder / LOG_NAME, environment={BUILD_VARIABLE: str(folder)}
+            repository=folder / REPOSITORY,
+            endpoints=at,
+            log=log or folder / LOG_NAME,
+            environment={BUILD_VARIABLE: str(folder)},
         )
         super().__init__(settings, report=report)
 
@@ -269,9 +290,13 @@ class Server(TritonServer):
         self._control = self._version = None
 
     def check(self) -> None:
-        """Raises EngineMismatch with the command that rebuilds, ConfigError where the card's memory will not do."""
+        """Raises EngineMismatch with the command that rebuilds, ConfigError where the card's memory will not
+        do.
+        """
         if self._version is not None:
-            _check_listed(self.deployment.build_folder, self._version.manifest, command=self._version.manifest.rebuild)
+            _check_listed(
+                self.deployment.build_folder, self._version.manifest, command=self._version.manifest.rebuild
+            )
             return
         self._version = self._open_version(self.deployment)
         # Once: a restart takes what the server before it had, which the driver may still count.
@@ -279,9 +304,13 @@ class Server(TritonServer):
         self._prediction = check_memory(self.deployment, self._version.manifest)
 
     def prepare(self) -> None:
-        """The repository holds exactly the version that was served last, even where Triton ended amid a reload."""
+        """The repository holds exactly the version that was served last, even where Triton ended amid a
+        reload.
+        """
         if self._control is None:
-            self._control = Control(self.workspace.folder, self.deployment.build_folder, self._asked_to_reload)
+            self._control = Control(
+                self.workspace.folder, self.deployment.build_folder, self._asked_to_reload
+            )
         self._repository.start_with(self.version)
         self.settings = replace(self.settings, repository=self._repository.folder)
 
@@ -299,7 +328,9 @@ class Server(TritonServer):
         folder, manifest = deployment.build_folder, check_build(deployment)
         hold = BuildHold(folder, manifest)
         try:
-            _check_listed(folder, manifest, command=manifest.rebuild)  # a build that ended just now removed what was not held yet
+            _check_listed(
+                folder, manifest, command=manifest.rebuild
+            )  # a build that ended just now removed what was not held yet
             return read_version(folder, manifest, number=self._last_number + 1, hold=hold)
         except BaseException:
             hold.release()
@@ -309,8 +340,10 @@ class Server(TritonServer):
         """Serve what `intaglio build` made since, without a pause; None where that is served already.
 
         Raises:
-            ConfigError: there is no room for both, or the change needs a restart. EngineMismatch: the build is not whole.
-            Unavailable: the new version cannot be loaded, or the server is just starting. In every case the old one is served.
+            ConfigError: there is no room for both, or the change needs a restart. EngineMismatch: the build
+                is not whole.
+            Unavailable: the new version cannot be loaded, or the server is just starting. In every case the
+                old one is served.
         """
         if not self._changing.acquire(blocking=False):
             raise Unavailable("the server is starting or reloading; try again when it is ready")
@@ -319,7 +352,9 @@ class Server(TritonServer):
                 raise Unavailable(f"{_NOT_RELOADABLE}; stop the server and start `intaglio serve` again")
             deployment = load_deployment(self.deployment.folder / f"{self.deployment.name}.yaml")
             if deployment.build_folder != self.deployment.build_folder:
-                raise ConfigError(f"{deployment.name} is built in {deployment.build_folder} now; start `intaglio serve` again")
+                raise ConfigError(
+                    f"{deployment.name} is built in {deployment.build_folder} now; start `intaglio serve` again"
+                )
             old, new = self.version, self._open_version(deployment)
             if new.manifest.key == old.manifest.key:
                 new.hold.release()
@@ -328,14 +363,22 @@ class Server(TritonServer):
         finally:
             self._changing.release()
 
-    def _change(self, deployment: Deployment, old: ServedVersion, new: ServedVersion, report: Report) -> Reloaded:
+    def _change(
+        self, deployment: Deployment, old: ServedVersion, new: ServedVersion, report: Report
+    ) -> Reloaded:
         def switched() -> None:
             self._version, self._prediction, self.deployment = new, prediction, deployment
 
         try:
             if new.configs != old.configs:
-                changed = sorted(name for name in {*new.configs, *old.configs} if new.configs.get(name) != old.configs.get(name))
-                raise ConfigError(f"config.pbtxt of {', '.join(changed)} changed (server settings?); start `intaglio serve` again")
+                changed = sorted(
+                    name
+                    for name in {*new.configs, *old.configs}
+                    if new.configs.get(name) != old.configs.get(name)
+                )
+                raise ConfigError(
+                    f"config.pbtxt of {', '.join(changed)} changed (server settings?); start `intaglio serve` again"
+                )
             prediction = check_memory_beside(deployment, new.manifest, self._predicted)
             self._last_number = new.number  # one that fails is not used again
             times = VersionChange(self.process, self._repository, old, new, report).run(switched)
@@ -379,7 +422,8 @@ def _running(what: _Owned | None) -> _Owned:
 
 
 def check_build(deployment: Deployment) -> BuildManifest:
-    """The build of `deployment`, if it is whole by the look of it; its processes check every byte when they open it.
+    """The build of `deployment`, if it is whole by the look of it; its processes check every byte when they
+    open it.
 
     Raises:
         EngineMismatch: not built, built from another configuration, or files are missing or of another size.
@@ -387,7 +431,10 @@ def check_build(deployment: Deployment) -> BuildManifest:
     folder, command = deployment.build_folder, _rebuild_command(deployment)
     manifest = read_manifest(folder, command=command)
     if manifest.config_digest != deployment.digest:
-        raise EngineMismatch(f"{folder} was built from another configuration than {deployment.name}.yaml is now", command=command)
+        raise EngineMismatch(
+            f"{folder} was built from another configuration than {deployment.name}.yaml is now",
+            command=command,
+        )
     _check_listed(folder, manifest, command=command)
     if not (folder / REPOSITORY).is_dir():
         raise EngineMismatch(f"{folder / REPOSITORY} is missing", command=command)
@@ -395,13 +442,17 @@ def check_build(deployment: Deployment) -> BuildManifest:
 
 
 def _check_listed(folder: Path, manifest: BuildManifest, *, command: str) -> None:
-    engines = {name: digest for network in manifest.networks.values() for name, digest in network.files.items()}
+    engines = {
+        name: digest for network in manifest.networks.values() for name, digest in network.files.items()
+    }
     for name, digest in {**engines, **manifest.files}.items():
         path = folder / name
         if not path.is_file():
             raise EngineMismatch(f"{path} is missing", command=command)
         if path.stat().st_size != digest.size:
-            raise EngineMismatch(f"{path} has {path.stat().st_size} bytes, not {digest.size}", command=command)
+            raise EngineMismatch(
+                f"{path} has {path.stat().st_size} bytes, not {digest.size}", command=command
+            )
 
 
 def _rebuild_command(deployment: Deployment) -> str:

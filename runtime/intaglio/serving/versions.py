@@ -3,8 +3,9 @@
     <workspace>/model_repository/diffuse/config.pbtxt      the build's, with the versions to load
     <workspace>/model_repository/diffuse/2/manifest.json   which build version 2 is
     <workspace>/model_repository/sdxl/config.pbtxt         names the version of every stage
-The public ensemble `sdxl` names one version for all of its stages, so that a request is of one build from its first step to its last.
-The repository belongs to one server: two servers of one build may be at different versions of it.
+The public ensemble `sdxl` names one version for all of its stages, so that a request is of one build from its
+first step to its last. The repository belongs to one server: two servers of one build may be at different
+versions of it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ _BUILT: Final = "1"
 
 @dataclass(frozen=True, slots=True)
 class ServedVersion:
-    """A build under the number that this server gave it; what its restart needs is here, whatever is built meanwhile."""
+    """A build under the number that this server gave it; what its restart needs is here, whatever is built
+    meanwhile.
+    """
 
     number: int
     manifest: BuildManifest
@@ -86,9 +89,11 @@ def read_version(folder: Path, manifest: BuildManifest, *, number: int, hold: Bu
 
 
 class ServedRepository:
-    """What Triton reads. Only lists of versions and the ensemble's choice ever change; a version folder never does.
+    """What Triton reads. Only lists of versions and the ensemble's choice ever change; a version folder never
+    does.
 
-    What is right already is left alone, so that a restart needs no room on the disk. All that write raise Unavailable where they cannot.
+    What is right already is left alone, so that a restart needs no room on the disk. All that write raise
+    Unavailable where they cannot.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -110,7 +115,8 @@ class ServedRepository:
                 _write(folder / "model.py", program)
                 if not _names(folder, version.manifest):
                     write_manifest(folder, version.manifest)
-                # Triton loads a version whose folder changed again, which Python's cache would do: nothing can be written into a file.
+                # Triton loads a version whose folder changed again, which Python's cache would do: nothing
+                # can be written into a file.
                 (folder / "__pycache__").touch()
 
     def list_versions(self, *versions: ServedVersion) -> None:
@@ -132,7 +138,12 @@ class ServedRepository:
 
     def numbers(self, version: ServedVersion) -> set[int]:
         """The versions that have a folder in a stage of `version`."""
-        return {int(path.name) for model in version.stages for path in (self.folder / model).glob("*") if path.name.isdigit()}
+        return {
+            int(path.name)
+            for model in version.stages
+            for path in (self.folder / model).glob("*")
+            if path.name.isdigit()
+        }
 
     def remove(self, version: ServedVersion, number: int) -> None:
         """The folders that version `number` has in the stages of `version`, once it is unloaded."""
@@ -141,7 +152,10 @@ class ServedRepository:
 
     def _configure(self, model: str, config: Any) -> None:
         with self._written():  # protobuf's text form leaves zeros out, but Triton must not guess this one
-            _write(self.folder / model / "config.pbtxt", f"{text_format.MessageToString(config)}max_batch_size: 0\n")
+            _write(
+                self.folder / model / "config.pbtxt",
+                f"{text_format.MessageToString(config)}max_batch_size: 0\n",
+            )
 
     @contextlib.contextmanager
     def _written(self) -> Iterator[None]:

@@ -1,8 +1,9 @@
 """What one server owns outside its processes: a private folder, and its segments in /dev/shm.
 
-Both carry one name. The folder holds a lock that its owner keeps; a name whose lock is free belongs to an owner that was killed,
-and the next server to start takes its leavings away. The owner locks the folder itself too: systemd-tmpfiles, which removes old files
-from temporary folders, leaves alone what is below a locked one.
+Both carry one name. The folder holds a lock that its owner keeps; a name whose lock is free belongs to an
+owner that was killed, and the next server to start takes its leavings away. The owner locks the folder itself
+too: systemd-tmpfiles, which removes old files from temporary folders, leaves alone what is below a locked
+one.
 """
 
 from __future__ import annotations

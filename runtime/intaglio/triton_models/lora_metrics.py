@@ -25,10 +25,16 @@ class LoraMetrics:
     def __init__(self, pb: Any) -> None:
         family = pb.MetricFamily
         self._resident_family = family(
-            name="lora_resident", description="weight of each LoRA that is on; 0 where it no longer is", kind=family.GAUGE
+            name="lora_resident",
+            description="weight of each LoRA that is on; 0 where it no longer is",
+            kind=family.GAUGE,
         )
-        self._families = {name: family(name=name, description=text, kind=family.GAUGE) for name, text in _GAUGES.items()}
-        self._families |= {name: family(name=name, description=text, kind=family.COUNTER) for name, text in _COUNTERS.items()}
+        self._families = {
+            name: family(name=name, description=text, kind=family.GAUGE) for name, text in _GAUGES.items()
+        }
+        self._families |= {
+            name: family(name=name, description=text, kind=family.COUNTER) for name, text in _COUNTERS.items()
+        }
         self._metrics = {name: made.Metric(labels={}) for name, made in self._families.items()}
         self._resident: dict[str, Any] = {}
         self._counted = dict.fromkeys(_COUNTERS, 0.0)

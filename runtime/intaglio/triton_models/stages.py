@@ -1,9 +1,10 @@
 """Triton's Python backend <-> the stages: tensors to arrays, errors to statuses, one bad request alone.
 
 A `model.py` is one import:  `from intaglio.triton_models.stages import DiffuseModel as TritonPythonModel`
-The build a model serves is, in this order: the environment's INTAGLIO_BUILD, the model configuration's parameter `build`
-(relative to the model's own folder). A parameter `build_key` must equal the build's key. Where the version folder itself holds a
-manifest, that one is served: `intaglio serve` loads a new build beside the one before.
+The build a model serves is, in this order: the environment's INTAGLIO_BUILD, the model configuration's
+parameter `build` (relative to the model's own folder). A parameter `build_key` must equal the build's key.
+Where the version folder itself holds a manifest, that one is served: `intaglio serve` loads a new build
+beside the one before.
 """
 
 # ruff: noqa: PLC0415  (a stage process imports its own stage only)
@@ -31,7 +32,15 @@ from intaglio.loras.switch import LoraSwitch
 from intaglio.triton_models.lora_metrics import LoraMetrics
 from intaglio.triton_models.turnstile import Turnstile
 
-__all__ = ["BUILD_KEY_PARAMETER", "BUILD_PARAMETER", "BUILD_VARIABLE", "DiffuseModel", "PostprocessModel", "PreprocessModel", "StageModel"]
+__all__ = [
+    "BUILD_KEY_PARAMETER",
+    "BUILD_PARAMETER",
+    "BUILD_VARIABLE",
+    "DiffuseModel",
+    "PostprocessModel",
+    "PreprocessModel",
+    "StageModel",
+]
 
 BUILD_VARIABLE: Final = "INTAGLIO_BUILD"
 BUILD_PARAMETER: Final = "build"
@@ -71,7 +80,9 @@ class StageModel(ABC):
             if request.is_cancelled():
                 raise Cancelled("cancelled by the caller")
             tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-            wanted = [port.name for port in self.spec.outputs if port.name in set(request.requested_output_names())]
+            wanted = [
+                port.name for port in self.spec.outputs if port.name in set(request.requested_output_names())
+            ]
             outputs = self._stage(tensors, wanted)
             return pb.InferenceResponse(output_tensors=[pb.Tensor(name, outputs[name]) for name in wanted])
         except IntaglioError as error:
@@ -80,11 +91,16 @@ class StageModel(ABC):
             return self._failure(str(error), error)
         except Exception as error:
             pb.Logger.log_error(f"{self.spec.name}: {traceback.format_exc()}")
-            return self._failure(f"{self.spec.name}: internal error ({type(error).__name__}); the server's log has the traceback", error)
+            return self._failure(
+                f"{self.spec.name}: internal error ({type(error).__name__}); the server's log has the traceback",
+                error,
+            )
 
     def _failure(self, message: str, error: BaseException) -> Any:
         pb = self._pb
-        return pb.InferenceResponse(output_tensors=[], error=pb.TritonError(message, getattr(pb.TritonError, triton_code_of(error))))
+        return pb.InferenceResponse(
+            output_tensors=[], error=pb.TritonError(message, getattr(pb.TritonError, triton_code_of(error)))
+        )
 
     def finalize(self) -> None:
         """Give back what `open_stage` took."""
@@ -106,8 +122,9 @@ class PreprocessModel(StageModel):
 class DiffuseModel(StageModel):
     """`diffuse`: engines are open from `initialize` to `finalize`.
 
-    Where requests choose their LoRAs, `execute` only queues them and one thread answers, so that those who want the same set can
-    go together. (Triton hands a model without batching one request at a time, and waits for no answer before the next.)
+    Where requests choose their LoRAs, `execute` only queues them and one thread answers, so that those who
+    want the same set can go together. (Triton hands a model without batching one request at a time, and waits
+    for no answer before the next.)
     """
 
     spec = DIFFUSE
@@ -117,7 +134,9 @@ class DiffuseModel(StageModel):
         self._thread: threading.Thread | None = None
         self._folder, self._version = Path(args["model_repository"]), args.get("model_version", "1")
         if self._diffuse.loras is not None:
-            policy = json.loads(args["model_config"]).get("dynamic_batching", {}).get("default_queue_policy", {})
+            policy = (
+                json.loads(args["model_config"]).get("dynamic_batching", {}).get("default_queue_policy", {})
+            )
             self._turnstile: Turnstile[tuple[Any, Any]] = Turnstile(
                 overtakes=self._overtakes, capacity=int(policy.get("max_queue_size", 0))
             )
@@ -146,8 +165,9 @@ class DiffuseModel(StageModel):
     def _is_alone(self) -> bool:
         """Whether no other version is loaded, or about to be.
 
-        Metrics of one name are one thing in Triton, which the version that goes first destroys: the others' would write into freed
-        memory. So a version has none before it is alone; what it counted until then is in them at once.
+        Metrics of one name are one thing in Triton, which the version that goes first destroys: the others'
+        would write into freed memory. So a version has none before it is alone; what it counted until then is
+        in them at once.
         """
         return not any(path.name.isdigit() and path.name != self._version for path in self._folder.glob("*"))
 
@@ -180,7 +200,9 @@ class DiffuseModel(StageModel):
 
 
 def _wanted_set(request: Any) -> str:
-    """Digest of the LoRAs that a request wants; "" where its tensor makes no sense, which the stage then says."""
+    """Digest of the LoRAs that a request wants; "" where its tensor makes no sense, which the stage then
+    says.
+    """
     for tensor in request.inputs():
         if tensor.name() == "loras":
             try:
@@ -208,7 +230,10 @@ def _open_build(args: Mapping[str, str]) -> tuple[BuildManifest, Path]:
         ConfigError: nothing says which build.
         EngineMismatch: no build there, or another one than the repository was written for.
     """
-    parameters = {name: value.get("string_value", "") for name, value in json.loads(args["model_config"]).get("parameters", {}).items()}
+    parameters = {
+        name: value.get("string_value", "")
+        for name, value in json.loads(args["model_config"]).get("parameters", {}).items()
+    }
     named = os.environ.get(BUILD_VARIABLE) or parameters.get(BUILD_PARAMETER)
     if not named:
         raise ConfigError(
@@ -220,6 +245,7 @@ def _open_build(args: Mapping[str, str]) -> tuple[BuildManifest, Path]:
     key = parameters.get(BUILD_KEY_PARAMETER)
     if key and key != manifest.key:
         raise EngineMismatch(
-            f"the model repository was written for build {key[:12]}, {folder} holds {manifest.key[:12]}", command=manifest.rebuild
+            f"the model repository was written for build {key[:12]}, {folder} holds {manifest.key[:12]}",
+            command=manifest.rebuild,
         )
     return manifest, folder

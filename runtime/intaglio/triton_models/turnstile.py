@@ -1,7 +1,9 @@
-"""Which waiting request is next where every request names the LoRAs it wants: fewest swaps, and nobody waits for ever.
+"""Which waiting request is next where every request names the LoRAs it wants: fewest swaps, and nobody waits
+for ever.
 
-Requests for the resident set go first, in their order; but each of them overtakes those that came before it, and a request is
-overtaken at most `overtakes` times. So a request waits for at most those before it and `overtakes` more.
+Requests for the resident set go first, in their order; but each of them overtakes those that came before it,
+and a request is overtaken at most `overtakes` times. So a request waits for at most those before it and
+`overtakes` more.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Conditioning and state -> state, and pixels when they are asked for: text encoders, ControlNets, UNet, VAE.
 
-`Diffuse.__call__` is a pure function of its tensors: a slice [begin, end) takes a state and gives a state, so slices compose
-to the whole run and nothing is kept between requests but buffers and a cache of text embeddings.
+`Diffuse.__call__` is a pure function of its tensors: a slice [begin, end) takes a state and gives a state, so
+slices compose to the whole run and nothing is kept between requests but buffers and a cache of text
+embeddings.
 
-Axes: B images of the request, in passes of P images; N = 2P rows with guidance ([negative x P; positive x P]), P without;
-R prompts, k chunks, T = 77 k, n steps, c controls, K = 4 solver rows.
+Axes: B images of the request, in passes of P images; N = 2P rows with guidance ([negative x P; positive x
+P]), P without; R prompts, k chunks, T = 77 k, n steps, c controls, K = 4 solver rows.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ class Embeddings:
 
 @dataclass(frozen=True, slots=True)
 class ControlPlan:
-    """One control of a request: which ControlNet, from which map, how strongly, in which part of the trajectory."""
+    """One control of a request: which ControlNet, from which map, how strongly, in which part of the
+    trajectory.
+    """
 
     control: str
     map: NDArray[np.uint8]
@@ -141,7 +144,9 @@ class Workspace:
     bound: dict[tuple[str, int, int], Bound] = field(default_factory=dict)
     """By (network, place in the request, residual set read)."""
     tables: dict[str, DeviceArray] = field(default_factory=dict)
-    """Values of every step, of the shapes of the last slice: on a card, to free memory waits for all that runs."""
+    """Values of every step, of the shapes of the last slice: on a card, to free memory waits for all that
+    runs.
+    """
 
 
 class Diffuse:
@@ -177,29 +182,45 @@ class Diffuse:
                     checks.start(manifest.networks[name].files)
                 layers = None if manifest.swap == "off" else open_layers(manifest, self._folder)
                 for name in needed:
-                    path, spec = self._folder / manifest.networks[name].path, network_spec(name, manifest.architecture)
+                    path, spec = (
+                        self._folder / manifest.networks[name].path,
+                        network_spec(name, manifest.architecture),
+                    )
                     values = _replaceable(layers, name)
-                    self._engines[name] = self._backend.load(spec, path, precision=manifest.precision, replaceable=values)
+                    self._engines[name] = self._backend.load(
+                        spec, path, precision=manifest.precision, replaceable=values
+                    )
                 self.loras = None if layers is None else self._switch(layers)
         except BaseException:
             self._close()
             raise
-        self._calls = {name: HostCall(self._backend, self._engines[name]) for name in (*_TEXT_ENCODERS, "vae_decoder")}
+        self._calls = {
+            name: HostCall(self._backend, self._engines[name]) for name in (*_TEXT_ENCODERS, "vae_decoder")
+        }
         return self
 
     def _switch(self, layers: SwapLayers) -> LoraSwitch:
         engines = {
-            component: WeightsOfSeveral({name: self._engines[name] for name in networks}, functools.partial(network_of_weight, component))
+            component: WeightsOfSeveral(
+                {name: self._engines[name] for name in networks},
+                functools.partial(network_of_weight, component),
+            )
             for component, networks in SWAPPED.items()
         }
         execution = self._manifest.execution
         threads = execution.threads or len(os.sched_getaffinity(0))
         merge = None
         if LORA_MERGE in self._engines:
-            merge = LoraMerge(self._backend, self._engines[LORA_MERGE], staging_bytes=execution.lora_staging_mib << 20)
-        return LoraSwitch(engines, layers, store=LoraStore(self._folder / LORAS_FOLDER), threads=threads, merge=merge)
+            merge = LoraMerge(
+                self._backend, self._engines[LORA_MERGE], staging_bytes=execution.lora_staging_mib << 20
+            )
+        return LoraSwitch(
+            engines, layers, store=LoraStore(self._folder / LORAS_FOLDER), threads=threads, merge=merge
+        )
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._close()
 
     def _close(self) -> None:
@@ -210,7 +231,9 @@ class Diffuse:
         self._engines.clear()
         self._backend.close()
 
-    def __call__(self, tensors: Tensors, *, wanted: Sequence[str] = ("pixels", "state", "timings")) -> dict[str, Array]:
+    def __call__(
+        self, tensors: Tensors, *, wanted: Sequence[str] = ("pixels", "state", "timings")
+    ) -> dict[str, Array]:
         """The outputs of `models.DIFFUSE` named in `wanted`; the VAE runs only for `pixels`.
 
         Raises:
@@ -242,10 +265,14 @@ class Diffuse:
         return False
 
     def warm_up(self) -> None:
-        """Run one step of the first built size in each guidance mode with every control: the first request finds all set up."""
+        """Run one step of the first built size in each guidance mode with every control: the first request
+        finds all set up.
+        """
         for rows in (2, 1):  # both prompts, and one where the other's embeddings are kept
             for name in _TEXT_ENCODERS:
-                self._calls[name]({"C": rows}, input_ids=np.zeros((rows, self._manifest.architecture.tokens), np.int64))
+                self._calls[name](
+                    {"C": rows}, input_ids=np.zeros((rows, self._manifest.architecture.tokens), np.int64)
+                )
         width, height = self._manifest.profiles.sizes[0]
         for guidance in self._manifest.profiles.guidance_modes:
             self(_warm_up_tensors(self._manifest, width=width, height=height, guidance=guidance))
@@ -286,39 +313,69 @@ class Diffuse:
         entries: list[dict[str, Any]] = json.loads(found["controls"][0])
         maps = found["control_maps"]
         if entries and len(entries) != len(maps):
-            raise InvalidRequest("control_maps", f"{len(maps)} maps for {len(entries)} controls", allowed="one map a control")
+            raise InvalidRequest(
+                "control_maps", f"{len(maps)} maps for {len(entries)} controls", allowed="one map a control"
+            )
         for entry, pixels in zip(entries, maps, strict=False):
             if entry["control"] not in self._manifest.controlnets:
-                raise InvalidRequest("controls", f"{entry['control']!r} is unknown", allowed=", ".join(self._manifest.controlnets))
-            yield ControlPlan(entry["control"], pixels, float(entry["weight"]), float(entry["begin"]), float(entry["end"]))
+                raise InvalidRequest(
+                    "controls",
+                    f"{entry['control']!r} is unknown",
+                    allowed=", ".join(self._manifest.controlnets),
+                )
+            yield ControlPlan(
+                entry["control"], pixels, float(entry["weight"]), float(entry["begin"]), float(entry["end"])
+            )
 
     def _check(self, request: Conditioning) -> None:
-        """Tensors agree with each other and with a built size; slices come from other processes, so nothing is assumed."""
+        """Tensors agree with each other and with a built size; slices come from other processes, so nothing
+        is assumed.
+        """
         images, channels, height, width = request.state.shape[1:]
         scale, steps = self._manifest.architecture.vae_scale, request.steps
         size = (width * scale, height * scale)
         if size not in self._manifest.profiles.sizes:
-            raise InvalidRequest("state", f"{size[0]}x{size[1]} is not built", allowed=str(list(self._manifest.profiles.sizes)))
+            raise InvalidRequest(
+                "state", f"{size[0]}x{size[1]} is not built", allowed=str(list(self._manifest.profiles.sizes))
+            )
         rows = request.token_ids.shape[1]
         if rows not in (1, 2) or (rows == 2) not in self._manifest.profiles.guidance_modes:
-            raise InvalidRequest("token_ids", f"{rows} prompts", allowed="2 with guidance, 1 without, as built")
-        if False not in self._manifest.profiles.guidance_modes and not all(map(request.guided, range(request.begin, request.end))):
-            raise InvalidRequest("guidance_window", str(list(request.guidance_window)), allowed="[0, 1]: built with guidance only")
+            raise InvalidRequest(
+                "token_ids", f"{rows} prompts", allowed="2 with guidance, 1 without, as built"
+            )
+        if False not in self._manifest.profiles.guidance_modes and not all(
+            map(request.guided, range(request.begin, request.end))
+        ):
+            raise InvalidRequest(
+                "guidance_window",
+                str(list(request.guidance_window)),
+                allowed="[0, 1]: built with guidance only",
+            )
         chunks = self._manifest.profiles.text_chunks
         if not 1 <= request.token_ids.shape[2] <= chunks:
-            raise InvalidRequest("token_ids", f"{request.token_ids.shape[2]} chunks", allowed=f"1 to {chunks}")
+            raise InvalidRequest(
+                "token_ids", f"{request.token_ids.shape[2]} chunks", allowed=f"1 to {chunks}"
+            )
         expected = {
             "token_ids": (2, rows, request.token_ids.shape[2], self._manifest.architecture.tokens),
             "token_weights": request.token_ids.shape,
             "time_ids": (rows, self._manifest.architecture.time_ids),
             "input_scale": (steps,),
             "coefficients": (steps, *request.coefficients.shape[1:]),
-            "noise": (steps if len(request.noise) == steps else 1, images, self._manifest.architecture.latent_channels, height, width),
+            "noise": (
+                steps if len(request.noise) == steps else 1,
+                images,
+                self._manifest.architecture.latent_channels,
+                height,
+                width,
+            ),
             "state": (len(request.state), images, self._manifest.architecture.latent_channels, height, width),
         }
         for name, shape in expected.items():
             if getattr(request, name).shape != shape:
-                raise InvalidRequest(name, f"shape {list(getattr(request, name).shape)}", allowed=str(list(shape)))
+                raise InvalidRequest(
+                    name, f"shape {list(getattr(request, name).shape)}", allowed=str(list(shape))
+                )
         if channels and any(plan.map.shape != (size[1], size[0], 3) for plan in request.controls):
             raise InvalidRequest("control_maps", "wrong size", allowed=f"{size[0]}x{size[1]}")
 
@@ -351,7 +408,9 @@ class Diffuse:
             hidden.append(states.reshape(len(rows), chunks * tokens, -1))
             pooled = outputs.get("text_embeds", pooled)
         context = np.concatenate(hidden, axis=-1)
-        firsts = pooled.astype(np.float32).reshape(len(rows), chunks, -1)[:, 0]  # a long prompt is pooled from its first chunk
+        firsts = pooled.astype(np.float32).reshape(len(rows), chunks, -1)[
+            :, 0
+        ]  # a long prompt is pooled from its first chunk
         return [Embeddings(context[row], firsts[row]) for row in range(len(rows))]
 
     # --- denoising --------------------------------------------------------------------------------------------------
@@ -379,18 +438,28 @@ class Diffuse:
         if key in self._workspaces:
             self._workspaces.move_to_end(key)
             return self._workspaces[key]
-        # A residual set and its bindings are the bulk of a workspace: only the shape in use is kept, with guidance and without.
+        # A residual set and its bindings are the bulk of a workspace: only the shape in use is kept, with
+        # guidance and without.
         self._backend.synchronize()
         for other in [other for other in self._workspaces if other[:-1] != key[:-1]]:
             del self._workspaces[other]
-        sizes = axis_sizes(self._manifest.architecture, width=width, height=height, images=images, guidance=request.guidance, chunks=chunks)
+        sizes = axis_sizes(
+            self._manifest.architecture,
+            width=width,
+            height=height,
+            images=images,
+            guidance=request.guidance,
+            chunks=chunks,
+        )
         context = allocate_tensors(self._backend, self._engines[context_name("unet")], sizes)
         unet = allocate_tensors(self._backend, self._engines["unet"], sizes, shared=context)
         zeros = {spec.name: unet[spec.name] for spec in _residual_inputs(self._engines["unet"].network)}
         self._workspaces[key] = Workspace(sizes, unet, [zeros])
         return self._workspaces[key]
 
-    def _fill(self, workspace: Workspace, request: Conditioning, embeddings: list[Embeddings], images: slice) -> None:
+    def _fill(
+        self, workspace: Workspace, request: Conditioning, embeddings: list[Embeddings], images: slice
+    ) -> None:
         """Upload what stays the same for every step of a pass, and compute what follows from that alone."""
         count = images.stop - images.start
         upload, unet = self._backend.upload, workspace.unet
@@ -410,14 +479,20 @@ class Diffuse:
         name = controlnet_name(control)
         if place not in workspace.controls:
             prompt = {"prompt_embeds": workspace.unet["prompt_embeds"]}
-            own = allocate_tensors(self._backend, self._engines[context_name(name)], workspace.sizes, shared=prompt)
+            own = allocate_tensors(
+                self._backend, self._engines[context_name(name)], workspace.sizes, shared=prompt
+            )
             engine = self._engines[name]
             scale = engine.network.tensor("conditioning_scale")
-            own["conditioning_scale"] = self._backend.allocate(scale.shape(workspace.sizes), scale.numpy_dtype(engine.precision))
+            own["conditioning_scale"] = self._backend.allocate(
+                scale.shape(workspace.sizes), scale.numpy_dtype(engine.precision)
+            )
             workspace.controls[place] = own
         return workspace.controls[place]
 
-    def _bound_context(self, workspace: Workspace, network: str, place: int, arrays: Mapping[str, DeviceArray]) -> Bound:
+    def _bound_context(
+        self, workspace: Workspace, network: str, place: int, arrays: Mapping[str, DeviceArray]
+    ) -> Bound:
         key = (context_name(network), place, 0)
         if key not in workspace.bound:
             workspace.bound[key] = _bind(self._engines[key[0]], workspace.sizes, arrays)
@@ -442,7 +517,9 @@ class Diffuse:
         state: Floats = backend.download(unet["state"])
         return state
 
-    def _upload_tables(self, workspace: Workspace, request: Conditioning, images: slice) -> dict[str, DeviceArray]:
+    def _upload_tables(
+        self, workspace: Workspace, request: Conditioning, images: slice
+    ) -> dict[str, DeviceArray]:
         """Per-step values of the slice, one upload each."""
         steps = slice(request.begin, request.end)
         noise = request.noise[:, images] if len(request.noise) == 1 else request.noise[steps, images]
@@ -491,7 +568,9 @@ class Diffuse:
         while len(workspace.residuals) <= index:
             workspace.residuals.append(
                 {
-                    spec.name: self._backend.allocate(spec.shape(workspace.sizes), spec.numpy_dtype(engine.precision))
+                    spec.name: self._backend.allocate(
+                        spec.shape(workspace.sizes), spec.numpy_dtype(engine.precision)
+                    )
                     for spec in _residual_inputs(engine.network)
                 }
             )
@@ -500,7 +579,8 @@ class Diffuse:
     # --- pixels -----------------------------------------------------------------------------------------------------
 
     def _decode(self, latents: Floats) -> NDArray[np.uint8]:
-        """[B, H, W, 3] of latents [B, 4, h, w], in passes as the UNet's and in tiles where it is too large to decode at once.
+        """[B, H, W, 3] of latents [B, 4, h, w], in passes as the UNet's and in tiles where it is too large to
+        decode at once.
 
         IntaglioError where a value was not finite.
         """
@@ -511,13 +591,22 @@ class Diffuse:
         parts = []
         for images in image_passes(len(latents), manifest.profiles.batches):
             scaled = latents[images] / np.float32(manifest.scaling_factor)
-            tiles = (self._decode_tile(scaled[:, :, top : top + tiling.height, left : left + tiling.width]) for top, left in tiling.places)
-            parts.append(blend_tiles(tiling.scaled(scale), tiles, shape=(len(scaled), height * scale, width * scale, 3)))
+            tiles = (
+                self._decode_tile(scaled[:, :, top : top + tiling.height, left : left + tiling.width])
+                for top, left in tiling.places
+            )
+            parts.append(
+                blend_tiles(
+                    tiling.scaled(scale), tiles, shape=(len(scaled), height * scale, width * scale, 3)
+                )
+            )
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def _decode_tile(self, latents: Floats) -> NDArray[np.uint8]:
         scale, (images, _, height, width) = self._manifest.architecture.vae_scale, latents.shape
-        sizes = axis_sizes(self._manifest.architecture, width=width * scale, height=height * scale, images=images)
+        sizes = axis_sizes(
+            self._manifest.architecture, width=width * scale, height=height * scale, images=images
+        )
         outputs = self._calls["vae_decoder"](sizes, latent_sample=latents)
         if not np.isfinite(outputs["magnitude"]).all():  # the bytes would be a black picture, or anything
             raise IntaglioError(
@@ -570,11 +659,15 @@ def active_controls(plans: Sequence[ControlPlan], step: int, steps: int) -> list
 def _active_places(request: Conditioning) -> list[int]:
     """Places of the controls that take part in any step of the slice."""
     steps = range(request.begin, request.end)
-    return sorted({place for step in steps for place in active_controls(request.controls, step, request.steps)})
+    return sorted(
+        {place for step in steps for place in active_controls(request.controls, step, request.steps)}
+    )
 
 
 def guidance_slices(request: Conditioning) -> list[Conditioning]:
-    """`request` cut where guidance goes on or off; what is outside of its window has the positive prompt alone."""
+    """`request` cut where guidance goes on or off; what is outside of its window has the positive prompt
+    alone.
+    """
     if not request.guidance:
         return [request]
     found: list[Conditioning] = []
@@ -611,7 +704,9 @@ def _loras(found: Tensors) -> tuple[ResolvedLora, ...]:
     try:
         return set_from_json(bytes(found["loras"][0]))
     except ValueError as error:
-        raise InvalidRequest("loras", "not a resolved set", allowed="what preprocess makes of a request's loras") from error
+        raise InvalidRequest(
+            "loras", "not a resolved set", allowed="what preprocess makes of a request's loras"
+        ) from error
 
 
 def _replaceable(layers: SwapLayers | None, network: str) -> dict[str, Array]:
@@ -632,11 +727,15 @@ def _rows(values: Sequence[Floats], images: int) -> Floats:
     return np.repeat(np.stack(values), images, axis=0)
 
 
-def _warm_up_tensors(manifest: BuildManifest, *, width: int, height: int, guidance: bool) -> Mapping[str, Array]:
+def _warm_up_tensors(
+    manifest: BuildManifest, *, width: int, height: int, guidance: bool
+) -> Mapping[str, Array]:
     rows, a = 2 if guidance else 1, manifest.architecture
     sizes = axis_sizes(a, width=width, height=height, guidance=guidance)
     ids = np.zeros((2, rows, 1, a.tokens), np.int64)
-    controls = [{"control": control, "weight": 1.0, "begin": 0.0, "end": 1.0} for control in manifest.controlnets]
+    controls = [
+        {"control": control, "weight": 1.0, "begin": 0.0, "end": 1.0} for control in manifest.controlnets
+    ]
     inputs = network_spec("unet", a)
     latents = inputs.tensor("noise").shape(sizes)
     return {

@@ -2,11 +2,13 @@
 
 Axes: `k` chunks of 77 tokens: start, up to 75 tokens of prompt, end, padding.
 
-Token ids equal those of transformers' `CLIPTokenizer`, the class that SDXL's model_index.json names, without ftfy
-installed. (`CLIPTokenizerFast` differs from it on CJK text, which it does not split into characters.) Two
-exceptions: `<|EndOfText|>` in other than lower case is plain text here, and U+0345 (a combining iota) is a sign here.
+Token ids equal those of transformers' `CLIPTokenizer`, the class that SDXL's model_index.json names, without
+ftfy installed. (`CLIPTokenizerFast` differs from it on CJK text, which it does not split into characters.)
+Two exceptions: `<|EndOfText|>` in other than lower case is plain text here, and U+0345 (a combining iota) is
+a sign here.
 
-Weighting follows AUTOMATIC1111's stable-diffusion-webui (modules/prompt_parser.py, wiki "Attention/emphasis"):
+Weighting follows AUTOMATIC1111's stable-diffusion-webui (modules/prompt_parser.py, wiki
+"Attention/emphasis"):
 
     (word)       times 1.1          (word:1.3)   times 1.3
     [word]       divided by 1.1     \\( \\) \\[ \\]  brackets as text
@@ -32,27 +34,44 @@ from tokenizers.models import BPE  # type: ignore[import-untyped]
 
 from intaglio.errors import ConfigError, InvalidRequest
 
-__all__ = ["CHUNK_TOKENS", "CONTEXT", "PromptTokenizer", "TokenChunks", "WeightedText", "align_chunks", "encode_prompt", "parse_weights"]
+__all__ = [
+    "CHUNK_TOKENS",
+    "CONTEXT",
+    "PromptTokenizer",
+    "TokenChunks",
+    "WeightedText",
+    "align_chunks",
+    "encode_prompt",
+    "parse_weights",
+]
 
 CONTEXT: Final = 77
 """Positions of SDXL's two CLIP text encoders."""
 CHUNK_TOKENS: Final = CONTEXT - 2
 """Prompt tokens in a chunk: all but start and end."""
 COMMA_REACH: Final = 20
-"""A chunk that overflows ends at its last comma, if that is among its last 20 tokens (webui's comma_padding_backtrack)."""
+"""A chunk that overflows ends at its last comma, if that is among its last 20 tokens (webui's
+comma_padding_backtrack).
+"""
 CHARACTERS_PER_TOKEN: Final = 64
-"""Longer text is refused before it is tokenized; CLIP's longest token has 36 characters, prompts have about 5."""
+"""Longer text is refused before it is tokenized; CLIP's longest token has 36 characters, prompts have about
+5.
+"""
 WEIGHT_RANGE: Final = (-10.0, 10.0)
 
 CLIP_MERGES: Final = 49152 - 256 - 2
 """Merges that CLIP uses of its merges.txt: vocabulary less bytes less special tokens."""
 CLIP_PIECES: Final = r"'[sſ]|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
-"""What CLIP's byte-pair encoding is applied to: contractions, words, single digits, runs of signs; the long s because CLIP ignores case."""
+"""What CLIP's byte-pair encoding is applied to: contractions, words, single digits, runs of signs; the long s
+because CLIP ignores case.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenChunks:
-    """Attributes: ids [k, 77] int64; weights [k, 77] float32, 1 where nothing was asked (start, end, padding)."""
+    """Attributes: ids [k, 77] int64; weights [k, 77] float32, 1 where nothing was asked (start, end,
+    padding).
+    """
 
     ids: NDArray[np.int64]
     weights: NDArray[np.float32]
@@ -82,7 +101,8 @@ class PromptTokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path) -> PromptTokenizer:
-        """Reads vocab.json, merges.txt and, for the special tokens, tokenizer_config.json and special_tokens_map.json.
+        """Reads vocab.json, merges.txt and, for the special tokens, tokenizer_config.json and
+        special_tokens_map.json.
 
         Raises:
             ConfigError: a file is missing or damaged, or a special token is not in the vocabulary.
@@ -91,7 +111,9 @@ class PromptTokenizer:
             vocabulary: dict[str, int] = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
             lines = (folder / "merges.txt").read_text(encoding="utf-8").strip().split("\n")
             special = _special_tokens(folder)
-            encoder = _clip_encoder(vocabulary, [_merge(line) for line in lines[1 : CLIP_MERGES + 2]], special["unk_token"])
+            encoder = _clip_encoder(
+                vocabulary, [_merge(line) for line in lines[1 : CLIP_MERGES + 2]], special["unk_token"]
+            )
             return cls(
                 pad_id=vocabulary[special["pad_token"]],
                 start_id=vocabulary[special["bos_token"]],
@@ -101,13 +123,15 @@ class PromptTokenizer:
                 _encoder=encoder,
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{folder} is not a CLIP tokenizer folder of vocab.json and merges.txt: {error!r}") from error
+            raise ConfigError(
+                f"{folder} is not a CLIP tokenizer folder of vocab.json and merges.txt: {error!r}"
+            ) from error
 
     def token_ids(self, text: str) -> list[int]:
         """Ids of the text alone: no start, no end, no padding, any length.
 
-        Special tokens spelt out in the text become their ids, as in transformers: so does "!", the padding of SDXL's
-        second tokenizer, there.
+        Special tokens spelt out in the text become their ids, as in transformers: so does "!", the padding of
+        SDXL's second tokenizer, there.
         """
         ids: list[int] = []
         for piece in re.split("(" + "|".join(map(re.escape, self._special_ids)) + ")", text):
@@ -122,13 +146,17 @@ class PromptTokenizer:
         return [self.start_id, *ids, self.end_id, *[self.pad_id] * (CHUNK_TOKENS - len(ids))]
 
 
-def encode_prompt(text: str, tokenizer: PromptTokenizer, *, max_chunks: int, field: str = "prompt") -> TokenChunks:
+def encode_prompt(
+    text: str, tokenizer: PromptTokenizer, *, max_chunks: int, field: str = "prompt"
+) -> TokenChunks:
     """Tokens and weights of a prompt; the empty prompt is one chunk.
 
-    Without brackets, `BREAK` and more than 75 tokens, the ids are those that diffusers' pipeline gives its encoders.
+    Without brackets, `BREAK` and more than 75 tokens, the ids are those that diffusers' pipeline gives its
+    encoders.
 
     Raises:
-        InvalidRequest: on `field`: more chunks than `max_chunks`, a weight outside -10 to 10, or no valid Unicode.
+        InvalidRequest: on `field`: more chunks than `max_chunks`, a weight outside -10 to 10, or no valid
+            Unicode.
     """
     _check_text(text, max_chunks, field)
     sections = [_weighted_ids(section, tokenizer) for section in _sections(parse_weights(text))]
@@ -136,7 +164,9 @@ def encode_prompt(text: str, tokenizer: PromptTokenizer, *, max_chunks: int, fie
         if not WEIGHT_RANGE[0] <= weight <= WEIGHT_RANGE[1]:
             allowed = f"{WEIGHT_RANGE[0]:g} to {WEIGHT_RANGE[1]:g}, nested brackets multiplied"
             raise InvalidRequest(field, f"a weight of {weight:g}", allowed=allowed)
-    chunks = [chunk for section in sections for chunk in _split_at_commas(section, tokenizer.comma_id)] or [[]]
+    chunks = [chunk for section in sections for chunk in _split_at_commas(section, tokenizer.comma_id)] or [
+        []
+    ]
     if len(chunks) > max_chunks:
         tokens = sum(len(section) for section in sections)
         allowed = f"{max_chunks * CHUNK_TOKENS} tokens in {max_chunks} chunks of {CHUNK_TOKENS}"
@@ -151,8 +181,8 @@ def encode_prompt(text: str, tokenizer: PromptTokenizer, *, max_chunks: int, fie
 def align_chunks(encoded: Sequence[tuple[TokenChunks, PromptTokenizer]]) -> list[TokenChunks]:
     """The same prompts, all with as many chunks as the longest, filled up with empty chunks.
 
-    A prompt and its negative share one batch, and SDXL joins its two encoders' features position by position. Each
-    encoding is given with the tokenizer that made it, because the two pad differently.
+    A prompt and its negative share one batch, and SDXL joins its two encoders' features position by position.
+    Each encoding is given with the tokenizer that made it, because the two pad differently.
     """
     longest = max(len(chunks) for chunks, _ in encoded)
     return [_filled_up(chunks, tokenizer, longest) for chunks, tokenizer in encoded]
@@ -190,7 +220,9 @@ _BREAK: Final = re.compile(r"\bBREAK\b")
 
 
 def _append(pieces: list[WeightedText], text: str, weight: float = 1.0) -> None:
-    """Adds a piece; plain text joins plain text, so that a word with a lone bracket in it is tokenized as a whole."""
+    """Adds a piece; plain text joins plain text, so that a word with a lone bracket in it is tokenized as a
+    whole.
+    """
     if pieces and pieces[-1].weight == weight == 1.0:
         pieces[-1] = WeightedText(pieces[-1].text + text)
     elif text:
@@ -217,7 +249,9 @@ def _split_at_commas(tokens: list[tuple[int, float]], comma_id: int) -> list[lis
     while tokens:
         end = min(len(tokens), CHUNK_TOKENS)
         if len(tokens) > CHUNK_TOKENS:
-            after_commas = [i + 1 for i in range(CHUNK_TOKENS - COMMA_REACH, CHUNK_TOKENS) if tokens[i][0] == comma_id]
+            after_commas = [
+                i + 1 for i in range(CHUNK_TOKENS - COMMA_REACH, CHUNK_TOKENS) if tokens[i][0] == comma_id
+            ]
             end = max(after_commas, default=CHUNK_TOKENS)
         chunks.append(tokens[:end])
         tokens = tokens[end:]
@@ -227,13 +261,20 @@ def _split_at_commas(tokens: list[tuple[int, float]], comma_id: int) -> list[lis
 def _filled_up(chunks: TokenChunks, tokenizer: PromptTokenizer, count: int) -> TokenChunks:
     missing = count - len(chunks)
     ids = np.array([tokenizer.framed([])] * missing, dtype=np.int64).reshape(missing, CONTEXT)
-    return TokenChunks(np.concatenate([chunks.ids, ids]), np.concatenate([chunks.weights, np.ones((missing, CONTEXT), dtype=np.float32)]))
+    return TokenChunks(
+        np.concatenate([chunks.ids, ids]),
+        np.concatenate([chunks.weights, np.ones((missing, CONTEXT), dtype=np.float32)]),
+    )
 
 
 def _check_text(text: str, max_chunks: int, field: str) -> None:
     longest = max_chunks * CHUNK_TOKENS * CHARACTERS_PER_TOKEN
     if len(text) > longest:
-        raise InvalidRequest(field, f"{len(text)} characters", allowed=f"{longest} characters, {max_chunks * CHUNK_TOKENS} tokens")
+        raise InvalidRequest(
+            field,
+            f"{len(text)} characters",
+            allowed=f"{longest} characters, {max_chunks * CHUNK_TOKENS} tokens",
+        )
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise InvalidRequest(field, "half of a surrogate pair", allowed="valid Unicode text")
 
@@ -263,7 +304,12 @@ def _clip_encoder(vocabulary: dict[str, int], merges: list[tuple[str, str]], unk
 
 def _special_tokens(folder: Path) -> dict[str, str]:
     """Special tokens by role: CLIP's own unless a file says otherwise."""
-    tokens = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+    tokens = {
+        "bos_token": "<|startoftext|>",
+        "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+    }
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         path = folder / name
         found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -1,6 +1,8 @@
-"""Request -> arrays: validation, tokens, solver table, noise, control maps. CPU only, no state between requests.
+"""Request -> arrays: validation, tokens, solver table, noise, control maps. CPU only, no state between
+requests.
 
-Axes as in `intaglio.contract.models`: R prompts [negative; positive], k chunks, n steps, B images, c controls.
+Axes as in `intaglio.contract.models`: R prompts [negative; positive], k chunks, n steps, B images, c
+controls.
 """
 
 # ruff: noqa: PLC0415  (OpenCV is an extra)
@@ -29,7 +31,14 @@ from intaglio.imaging.images import decode_image
 from intaglio.imaging.openpose import draw_pose, load_pose
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.recently_used import RecentlyUsed
-from intaglio.request.request import ControlRequest, Request, Tensors, read_request, request_metadata, string_tensor
+from intaglio.request.request import (
+    ControlRequest,
+    Request,
+    Tensors,
+    read_request,
+    request_metadata,
+    string_tensor,
+)
 from intaglio.sampling.noise import TorchCpuGenerator
 from intaglio.sampling.solvers import SolverTable, initial_state, solver_table
 from intaglio.stages.preprocess.prompt import PromptTokenizer, align_chunks, encode_prompt
@@ -39,7 +48,9 @@ __all__ = ["Preprocess"]
 CANNY_THRESHOLDS: Final = (100, 200)
 """controlnet_aux 0.0.10 `CannyDetector`'s defaults."""
 KEPT_MAPS: Final = 8
-"""Control maps kept for who sends the same picture again: 24 MB of them at 1024x1024, for 25 ms of decoding a PNG."""
+"""Control maps kept for who sends the same picture again: 24 MB of them at 1024x1024, for 25 ms of decoding a
+PNG.
+"""
 
 Map = NDArray[np.uint8]
 
@@ -65,15 +76,21 @@ class Preprocess:
         self._maps: RecentlyUsed[Future[Map]] = RecentlyUsed(KEPT_MAPS)
 
     def __enter__(self) -> Self:
-        """Raises EngineMismatch on missing or changed files, ConfigError on a tokenizer or a registry of LoRAs that is none."""
+        """Raises EngineMismatch on missing or changed files, ConfigError on a tokenizer or a registry of
+        LoRAs that is none.
+        """
         check_files(self._folder, self._manifest.files, command=self._manifest.rebuild)
         if self._loras is not None:
             self._loras.current()
-        self._tokenizers = tuple(PromptTokenizer.from_folder(self._folder / name) for name in self._manifest.tokenizers)
+        self._tokenizers = tuple(
+            PromptTokenizer.from_folder(self._folder / name) for name in self._manifest.tokenizers
+        )
         self._threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="map")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._threads.shutdown(cancel_futures=True)
         self._tokenizers = ()
 
@@ -84,7 +101,9 @@ class Preprocess:
             InvalidRequest: see `read_request`, `decode_image`, `encode_prompt`.
         """
         started = time.perf_counter()
-        request = read_request(tensors, self._manifest, None if self._loras is None else self._loras.current())
+        request = read_request(
+            tensors, self._manifest, None if self._loras is None else self._loras.current()
+        )
         table = solver_table(request.scheduler, request.steps, scheduler_config=self._manifest.scheduler)
         prompt = self._prompt_tensors(request)  # may refuse the request: first, so that no thread has begun
         with self._started_maps(request) as maps:
@@ -116,11 +135,16 @@ class Preprocess:
         ]
         aligned = align_chunks(encoded)
         shape = (len(self._tokenizers), len(texts), *aligned[0].ids.shape)
-        size = (request.height, request.width)  # original size, crop of none, target size (SDXL, arXiv 2307.01952 section 2.2)
+        size = (
+            request.height,
+            request.width,
+        )  # original size, crop of none, target size (SDXL, arXiv 2307.01952 section 2.2)
         return {
             "token_ids": np.stack([chunks.ids for chunks in aligned]).reshape(shape),
             "token_weights": np.stack([chunks.weights for chunks in aligned]).reshape(shape),
-            "zero_negative": np.array([request.negative_prompt is None and self._manifest.force_zeros_for_empty_prompt]),
+            "zero_negative": np.array(
+                [request.negative_prompt is None and self._manifest.force_zeros_for_empty_prompt]
+            ),
             "time_ids": np.array([[*size, 0, 0, *size]] * len(texts), np.float32),
         }
 
@@ -129,9 +153,18 @@ class Preprocess:
         generator = TorchCpuGenerator(request.seed)
         architecture = self._manifest.architecture
         scale = architecture.vae_scale
-        shape = (request.num_images, architecture.latent_channels, request.height // scale, request.width // scale)
+        shape = (
+            request.num_images,
+            architecture.latent_channels,
+            request.height // scale,
+            request.width // scale,
+        )
         latents = generator.randn(shape) * np.float32(table.init_scale)
-        draws = [generator.randn(shape) for _ in range(len(table))] if table.needs_noise else [np.zeros(shape, np.float32)]
+        draws = (
+            [generator.randn(shape) for _ in range(len(table))]
+            if table.needs_noise
+            else [np.zeros(shape, np.float32)]
+        )
         return {"state": initial_state(latents), "noise": np.stack(draws)}
 
     def _control_tensors(self, request: Request, jobs: list[MapJob]) -> dict[str, Array]:
@@ -139,7 +172,12 @@ class Preprocess:
         for job in jobs:
             self._maps.put(job.key, job.made)
         plan = [
-            {"control": self._control_id(control.type), "weight": control.weight, "begin": control.begin, "end": control.end}
+            {
+                "control": self._control_id(control.type),
+                "weight": control.weight,
+                "begin": control.begin,
+                "end": control.end,
+            }
             for control in request.controls
         ]
         return {
@@ -150,11 +188,15 @@ class Preprocess:
     def _control_id(self, name: str) -> str:
         """`name` itself if a ControlNet has that id, else the first one of that type."""
         controls = self._manifest.controlnets
-        return name if name in controls else next(control for control, kind in controls.items() if kind == name)
+        return (
+            name if name in controls else next(control for control, kind in controls.items() if kind == name)
+        )
 
     @contextlib.contextmanager
     def _started_maps(self, request: Request) -> Iterator[list[MapJob]]:
-        """Every control's map on its way: while Pillow decodes, the noise is drawn. Nothing is left over for the next request."""
+        """Every control's map on its way: while Pillow decodes, the noise is drawn. Nothing is left over for
+        the next request.
+        """
         jobs: list[MapJob] = []
         try:
             jobs += (self._start_map(request, index) for index in range(len(request.controls)))
@@ -169,7 +211,9 @@ class Preprocess:
         control = request.controls[index]
         source = control.pose if control.image is None else request.image_digests[control.image]
         key = (control.pose is None, source, control.preprocess, request.width, request.height)
-        return MapJob(key, self._maps.get(key) or self._threads.submit(self._control_map, request, index, control))
+        return MapJob(
+            key, self._maps.get(key) or self._threads.submit(self._control_map, request, index, control)
+        )
 
     def _control_map(self, request: Request, index: int, control: ControlRequest) -> Map:
         """[H, W, RGB]; images are resized as diffusers does (Lanczos, aspect not kept)."""
@@ -177,7 +221,9 @@ class Preprocess:
             keypoints = load_pose(self._poses, control.pose, field=f"controls[{index}].pose")
             return draw_pose(keypoints, width=request.width, height=request.height)
         source = control.image or 0
-        image = decode_image(request.images[source], field=f"images[{source}]", most_pixels=self._manifest.limits.input_pixels)
+        image = decode_image(
+            request.images[source], field=f"images[{source}]", most_pixels=self._manifest.limits.input_pixels
+        )
         if image.size != (request.width, request.height):
             image = image.resize((request.width, request.height), Image.Resampling.LANCZOS)
         pixels = np.asarray(image, dtype=np.uint8)

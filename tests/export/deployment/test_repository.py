@@ -1,0 +1,62 @@
+"""model_repository/ is what the table says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from intaglio.contract.models import ENSEMBLE_STEPS, MODELS
+from intaglio_export.deployment.repository import RepositoryOptions, repository_files, write_repository
+
+COMMITTED = Path(__file__).parents[3] / "model_repository"
+
+
+def test_committed_files_are_the_generated_ones() -> None:
+    committed = {
+        str(path.relative_to(COMMITTED)): path.read_text() for path in COMMITTED.rglob("*") if path.is_file()
+    }
+    ignored = {name for name in committed if "__pycache__" in name}
+    assert {name: text for name, text in committed.items() if name not in ignored} == repository_files(), (
+        "run: make generate"
+    )
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_config_equals_the_table(model: object) -> None:
+    text = repository_files(RepositoryOptions(build_key="ab", queue_size=7, workers=3, gpu=True))[
+        f"{model.name}/config.pbtxt"
+    ]  # type: ignore[attr-defined]
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    for ports, found in ((model.inputs, config.input), (model.outputs, config.output)):  # type: ignore[attr-defined]
+        assert [(port.name, port.datatype, port.dims) for port in ports] == [
+            (item.name, model_config_pb2.DataType.Name(item.data_type), tuple(item.dims)) for item in found
+        ]
+    assert [port.optional for port in model.inputs] == [item.optional for item in config.input]  # type: ignore[attr-defined]
+    assert "max_batch_size: 0" in text
+    if config.platform == "ensemble":
+        steps = config.ensemble_scheduling.step
+        assert [(step.model_name, dict(step.input_map)) for step in steps] == [
+            (step.model, dict(step.input_map)) for step in ENSEMBLE_STEPS
+        ]
+    else:
+        assert config.parameters["build_key"].string_value == "ab"
+        assert config.dynamic_batching.default_queue_policy.max_queue_size == 7
+        group = config.instance_group[0]
+        expected = (group.KIND_GPU, 1, [0]) if config.name == "diffuse" else (group.KIND_CPU, 3, [])
+        assert (group.kind, group.count, list(group.gpus)) == expected
+
+
+def test_model_files_are_thin() -> None:
+    for name, text in repository_files().items():
+        if name.endswith("model.py"):
+            assert len(text.splitlines()) <= 20
+            compile(text, name, "exec")
+
+
+def test_writing_removes_models_that_are_gone(tmp_path: Path) -> None:
+    (tmp_path / "old_model/1").mkdir(parents=True)
+    write_repository(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {model.name for model in MODELS}

@@ -1,0 +1,47 @@
+"""What verification sees of a network whose output is bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from intaglio.contract.tensors import Architecture, Residual, network_spec, profiles
+from intaglio.errors import BuildError
+from intaglio_export.engines.verify import Check, expected_outputs
+
+ARCHITECTURE = Architecture(
+    latent_channels=3, vae_scale=1, tokens=77, text_width=8, text_width_2=8, pooled_width=8, time_ids=6,
+    down_residuals=(Residual(channels=8, scale=1),), mid_residual=Residual(channels=8, scale=1), control_attentions=(), attentions=(),
+)  # fmt: skip
+
+
+class Overflowing(torch.nn.Module):
+    """An autoencoder that gives back what it is given, one value of it infinite where `factor` is."""
+
+    config = SimpleNamespace()
+    dtype = torch.float32
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.tensor(factor))
+
+    def decode(self, latents: Any, *, return_dict: bool) -> tuple[Any]:
+        sample = latents.clone()
+        sample[0, 0, 0, 0] *= self.factor
+        return (sample,)
+
+
+def test_a_decoder_that_overflows_is_refused() -> None:
+    network = network_spec("vae_decoder", ARCHITECTURE)
+    tried = profiles(network, ARCHITECTURE, sizes=[(16, 8)], batches=[1], guidance=[True], chunks=1)
+    check = Check(network, Path("none"), "fp16", tried, tolerance=0.1)
+    (outputs,) = expected_outputs(check, Overflowing(1.0)).values()
+    assert outputs["pixels"].shape == (1, 8, 16, 3)
+    with pytest.raises(
+        BuildError, match=r"vae_decoder: .* is not finite: this VAE overflows in fp16; take one that does not"
+    ):
+        expected_outputs(check, Overflowing(float("inf")))

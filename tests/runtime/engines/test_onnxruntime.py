@@ -1,0 +1,210 @@
+"""ONNX Runtime behind the engine interface, on hand-made graphs; what can be said of TensorRT without a card."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from intaglio.contract.tensors import NetworkSpec, Precision, TensorSpec
+from intaglio.engines.interface import HostCall, WeightsOfSeveral, allocate_tensors, check_tensors
+from intaglio.engines.onnxruntime import OnnxRuntimeBackend
+from intaglio.errors import EngineMismatch, MissingExtra
+
+NETWORK = NetworkSpec(
+    "toy",
+    (TensorSpec("x", ("B", 3), "compute"), TensorSpec("scale", (1,))),
+    (TensorSpec("y", ("B", 3), "compute"),),
+)
+
+
+def write_toy(path: Path, *, dim: int = 3, extra: bool = False, kind: int = TensorProto.FLOAT) -> Path:
+    """y = x * scale + weight."""
+    value = helper.make_tensor_value_info
+    inputs = [value("x", kind, ["B", dim]), value("scale", TensorProto.FLOAT, [1])]
+    inputs += [value("unused", TensorProto.FLOAT, [1])] if extra else []
+    nodes = [helper.make_node("Mul", ["x", "scale"], ["m"]), helper.make_node("Add", ["m", "weight"], ["y"])]
+    weight = numpy_helper.from_array(np.full(dim, 10.0, np.float32), "weight")
+    graph = helper.make_graph(nodes, "toy", inputs, [value("y", kind, ["B", dim])], [weight])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+@pytest.fixture
+def backend() -> OnnxRuntimeBackend:
+    return OnnxRuntimeBackend(threads=1, rebuild="intaglio build configs/toy.yaml")
+
+
+def test_bound_buffers_are_read_and_written_in_place(backend: OnnxRuntimeBackend, tmp_path: Path) -> None:
+    engine = backend.load(NETWORK, write_toy(tmp_path / "toy.onnx"), precision="fp32")
+    arrays = allocate_tensors(backend, engine, {"B": 2})
+    bound = engine.bind({"B": 2}, arrays)
+    backend.upload(arrays["scale"], np.array([2.0], np.float32))
+    for value in (1.0, 3.0):
+        backend.upload(arrays["x"], np.full((2, 3), value, np.float32))
+        bound.run()
+        np.testing.assert_array_equal(backend.download(arrays["y"]), np.full((2, 3), 2 * value + 10))
+    backend.copy(arrays["x"], arrays["y"])
+    bound.run()
+    np.testing.assert_array_equal(backend.download(arrays["y"]), np.full((2, 3), 42.0))
+
+
+def test_rows_are_views(backend: OnnxRuntimeBackend) -> None:
+    table, row = backend.allocate((3, 2), "float32"), backend.allocate((2,), "float32")
+    backend.upload(table, np.arange(6, dtype=np.float32).reshape(3, 2))
+    backend.copy(row, table[1])
+    np.testing.assert_array_equal(backend.download(row), [2, 3])
+
+
+def test_refit_replaces_weights_and_keeps_earlier_ones_on_an_error(
+    backend: OnnxRuntimeBackend, tmp_path: Path
+) -> None:
+    own = np.full(3, 10.0, np.float32)
+    engine = backend.load(
+        NETWORK, write_toy(tmp_path / "toy.onnx"), precision="fp32", replaceable={"weight": own}
+    )
+    arrays = allocate_tensors(backend, engine, {"B": 1})
+    bound = engine.bind({"B": 1}, arrays)
+    bound.run()
+    np.testing.assert_array_equal(backend.download(arrays["y"])[0], [10, 10, 10])
+    engine.refit({"weight": np.array([1, 2, 3], np.float32)})
+    bound.run()
+    np.testing.assert_array_equal(backend.download(arrays["y"])[0], [1, 2, 3])
+    for bad, reason in (
+        ({"wait": np.ones(3, np.float32)}, r"toy\.wait: .* no such replaceable weight"),
+        ({"weight": np.ones(7, np.float32)}, r"float32\[7\], engine has float32\[3\]"),
+        ({"weight": np.ones(3, np.float16)}, "engine has float32"),
+    ):
+        with pytest.raises(EngineMismatch, match=reason):
+            engine.refit({"weight": np.zeros(3, np.float32), **bad})
+    bound.run()
+    np.testing.assert_array_equal(backend.download(arrays["y"])[0], [1, 2, 3])
+    np.testing.assert_array_equal(own, [10, 10, 10])
+
+
+def test_kernels_are_replaced_in_place_too(backend: OnnxRuntimeBackend, tmp_path: Path) -> None:
+    """ONNX Runtime rearranges kernels into blocks of channels where they are not replaceable."""
+    network = NetworkSpec("toy", (TensorSpec("x", (1, 16, 4, 4)),), (TensorSpec("y", (1, 16, 4, 4)),))
+    own = np.random.default_rng(0).standard_normal((16, 16, 3, 3)).astype(np.float32)
+    value = helper.make_tensor_value_info
+    nodes = [helper.make_node("Conv", ["x", "kernel"], ["y"], pads=[1, 1, 1, 1])]
+    ports = [value("x", TensorProto.FLOAT, [1, 16, 4, 4])], [value("y", TensorProto.FLOAT, [1, 16, 4, 4])]
+    graph = helper.make_graph(nodes, "toy", *ports, [numpy_helper.from_array(own, "kernel")])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9),
+        tmp_path / "toy.onnx",
+    )
+    call = HostCall(
+        backend, backend.load(network, tmp_path / "toy.onnx", precision="fp32", replaceable={"kernel": own})
+    )
+    x = np.ones((1, 16, 4, 4), np.float32)
+    before = call({}, x=x)["y"]
+    call._engine.refit({"kernel": 2 * own})
+    np.testing.assert_allclose(call({}, x=x)["y"], 2 * before, rtol=1e-5)
+    call._engine.refit({"kernel": own})
+    np.testing.assert_array_equal(call({}, x=x)["y"], before)
+
+
+def test_replaceable_weights_are_checked_at_load(backend: OnnxRuntimeBackend, tmp_path: Path) -> None:
+    path = write_toy(tmp_path / "toy.onnx")
+    with pytest.raises(EngineMismatch, match=r"toy.weight: weight is float32\[2\], engine has float32\[3\]"):
+        backend.load(NETWORK, path, precision="fp32", replaceable={"weight": np.ones(2, np.float32)})
+    with pytest.raises(EngineMismatch, match="no such replaceable weight"):
+        backend.load(NETWORK, path, precision="fp32", replaceable={"bias": np.ones(3, np.float32)})
+
+
+def test_host_call_casts_and_follows_sizes(backend: OnnxRuntimeBackend, tmp_path: Path) -> None:
+    call = HostCall(backend, backend.load(NETWORK, write_toy(tmp_path / "toy.onnx"), precision="fp32"))
+    for count in (1, 3, 1):
+        outputs = call({"B": count, "T": 77}, x=np.ones((count, 3), np.float64), scale=np.ones(1, np.float32))
+        np.testing.assert_array_equal(outputs["y"], np.full((count, 3), 11.0))
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: write_toy(path, extra=True), "unused"),
+        (lambda path: write_toy(path, dim=4), r"toy.x: engine has shape \['B', 4\], table \['B', 3\]"),
+        (lambda path: path.write_bytes(b"not onnx"), "toy.onnx does not load"),
+        (lambda path: path.write_bytes(write_toy(path).read_bytes()[:-30]), "toy.onnx does not load"),
+    ],
+    ids=["extra input", "other width", "no ONNX", "cut off"],
+)
+def test_foreign_engine_is_refused(
+    backend: OnnxRuntimeBackend, tmp_path: Path, make: Any, reason: str
+) -> None:
+    make(tmp_path / "toy.onnx")
+    with pytest.raises(EngineMismatch, match=rf"{reason}.*rebuild with: intaglio build configs/toy.yaml"):
+        backend.load(NETWORK, tmp_path / "toy.onnx", precision="fp32")
+
+
+def test_precision_is_checked(backend: OnnxRuntimeBackend, tmp_path: Path) -> None:
+    with pytest.raises(EngineMismatch, match=r"toy.x: engine has float32, table float16"):
+        backend.load(NETWORK, write_toy(tmp_path / "toy.onnx"), precision="fp16")
+
+
+def test_wrong_buffers_are_refused(backend: OnnxRuntimeBackend, tmp_path: Path) -> None:
+    engine = backend.load(NETWORK, write_toy(tmp_path / "toy.onnx"), precision="fp32")
+    arrays = allocate_tensors(backend, engine, {"B": 2})
+    with pytest.raises(ValueError, match=r"toy.x: buffer is float32"):
+        engine.bind({"B": 3}, arrays)
+    with pytest.raises(ValueError, match="buffers differ from the table: y"):
+        engine.bind({"B": 2}, {name: array for name, array in arrays.items() if name != "y"})
+
+
+def test_check_tensors_accepts_dynamic_sizes() -> None:
+    found: dict[str, tuple[str, tuple[Any, ...]]] = {
+        "x": ("float32", (-1, 3)),
+        "scale": ("float32", (1,)),
+        "y": ("float32", ("B", 3)),
+    }
+    check_tensors(NETWORK, found, precision="fp32", rebuild="")
+    with pytest.raises(EngineMismatch, match="engine lacks y"):
+        check_tensors(
+            NETWORK,
+            {name: value for name, value in found.items() if name != "y"},
+            precision="fp32",
+            rebuild="",
+        )
+
+
+def test_tensorrt_absent_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    from intaglio.tensorrt_engine import TensorRTBackend  # noqa: PLC0415
+
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'intaglio\[tensorrt\]'"):
+        TensorRTBackend("tensorrt-rtx", cuda_graph=False, rebuild="")
+
+
+class Refits:
+    """What an engine of a few weights is asked to do."""
+
+    precision: Precision = "fp16"
+
+    def __init__(self, *groups: set[str]) -> None:
+        self.groups = [frozenset(group) for group in groups]
+        self.given: list[dict[str, Any]] = []
+
+    def refit(self, weights: Mapping[str, Any]) -> None:
+        self.given.append(dict(weights))
+
+    def joined(self, sizes: Mapping[str, int]) -> list[frozenset[str]]:
+        return [group for group in self.groups if group <= set(sizes)]
+
+
+def test_weights_of_several_engines_are_refitted_as_one() -> None:
+    step, context = Refits({"a.1", "a.2"}), Refits({"b.1", "b.2"})
+    both = WeightsOfSeveral({"a": step, "b": context}, lambda name: name.partition(".")[0])
+    assert both.precision == "fp16"
+    assert both.joined({"a.1": 1, "a.2": 1, "b.1": 1}) == [frozenset({"a.1", "a.2"})]
+    values = {name: np.zeros(1) for name in ("a.1", "b.2", "a.3")}
+    both.refit(values)
+    assert [list(given) for given in (*step.given, *context.given)] == [["a.1", "a.3"], ["b.2"]]
+    both.refit({"b.1": np.zeros(1)})
+    assert (len(step.given), len(context.given)) == (1, 2)

@@ -1,0 +1,87 @@
+"""Pose documents and the maps drawn of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from intaglio.errors import ConfigError, InvalidRequest
+from intaglio.imaging.openpose import (
+    COLORS,
+    LIMB_BRIGHTNESS,
+    LIMBS,
+    draw_pose,
+    load_pose,
+    pose_names,
+    read_pose,
+)
+
+
+def document(*people: dict[int, tuple[float, float]], width: int = 200, height: int = 100) -> dict[str, Any]:
+    """People with only the given keypoints seen."""
+    flat = [
+        [value for index in range(18) for value in (*person.get(index, (0.0, 0.0)), float(index in person))]
+        for person in people
+    ]
+    return {
+        "canvas_width": width,
+        "canvas_height": height,
+        "people": [{"pose_keypoints_2d": values} for values in flat],
+    }
+
+
+def test_a_limb_runs_between_its_joints_in_its_colour() -> None:
+    keypoints = read_pose(document({2: (40, 50), 3: (160, 50)}))  # right shoulder to right elbow
+    drawn = draw_pose(keypoints, width=512, height=512)
+    color = tuple(int(channel * LIMB_BRIGHTNESS) for channel in COLORS[LIMBS.index((2, 3))])
+    assert tuple(drawn[256, 256]) == color
+    assert tuple(drawn[256, round(0.2 * 512)]) == COLORS[2]
+    assert tuple(drawn[256, round(0.8 * 512)]) == COLORS[3]
+    rows = np.flatnonzero(drawn[:, 256].any(axis=-1))
+    assert 7 <= len(rows) <= 10  # half width 4 on 512 pixels
+    assert not drawn[:200].any()
+
+
+@pytest.mark.parametrize(("side", "width"), [(256, 8), (512, 8), (1024, 16)])
+def test_strokes_keep_their_width_up_to_512_and_grow_above(side: int, width: int) -> None:
+    drawn = draw_pose(read_pose(document({2: (40, 50), 3: (160, 50)})), width=side, height=side)
+    rows = np.flatnonzero(drawn[:, side // 2].any(axis=-1))
+    assert abs(len(rows) - width) <= 1
+
+
+def test_unseen_keypoints_are_not_drawn_and_everybody_is() -> None:
+    assert not draw_pose(read_pose(document({})), width=64, height=64).any()
+    one = draw_pose(read_pose(document({0: (50, 50)})), width=64, height=64)
+    two = draw_pose(read_pose(document({0: (50, 50)}, {0: (150, 50)})), width=64, height=64)
+    assert one[32, 16].any()
+    assert not one[32, 48].any()
+    assert two[32, 48].any()
+
+
+def test_coordinates_are_relative_to_the_canvas() -> None:
+    small, large = document({0: (50, 50)}), document({0: (100, 100)}, width=400, height=200)
+    np.testing.assert_array_equal(read_pose(small), read_pose(large))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"canvas_width": 0}, {"people": []}, {"people": [{"pose_keypoints_2d": [1.0] * 53}]}, {"people": None}],
+)
+def test_damaged_pose_is_the_deployments_fault(tmp_path: Path, change: dict[str, Any]) -> None:
+    (tmp_path / "standing-01.json").write_text(json.dumps(document({0: (1, 1)}) | change))
+    with pytest.raises(ConfigError, match="pose standing-01: not OpenPose JSON"):
+        load_pose(tmp_path, "standing-01")
+
+
+def test_library_lists_ids_only(tmp_path: Path) -> None:
+    for name in ("b-01", "a-01", "Not An Id"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(document({0: (1, 1)})))
+    assert pose_names(tmp_path) == ("a-01", "b-01")
+    with pytest.raises(InvalidRequest, match="allowed: a-01, b-01"):
+        load_pose(tmp_path, "Not An Id")
+    with pytest.raises(InvalidRequest, match="no pose library"):
+        load_pose(None, "a-01")

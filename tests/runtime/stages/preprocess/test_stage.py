@@ -1,0 +1,432 @@
+"""Every bad input is one line that names the field and what is allowed; odd images are converted."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from intaglio.builds.manifest import FileDigest, FusedLora
+from intaglio.errors import EngineMismatch, InvalidRequest
+from intaglio.imaging.images import decode_image, encode_image, read_metadata
+from intaglio.stages.postprocess import postprocess
+from intaglio.stages.preprocess.stage import Preprocess
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def header_only_png(width: int, height: int) -> bytes:
+    """A PNG whose header promises a size that nobody should decode."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + struct.pack(">I", 13)
+        + body
+        + struct.pack(">I", zlib.crc32(body))
+        + encoded(Image.new("RGB", (4, 4)))[33:]
+    )
+
+
+SMALL = encoded(Image.new("RGB", (16, 16), (200, 30, 40)))
+NOISE = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)))
+POSE = json.dumps([{"type": "pose", "image": 0}])
+
+
+@pytest.fixture(scope="module")
+def stage(tiny: Any) -> Iterator[Preprocess]:
+    with Preprocess(tiny.manifest, tiny.folder) as stage:
+        yield stage
+
+
+BAD: list[tuple[str, dict[str, Any], str, str]] = [
+    ("unknown scheduler", {"scheduler": "heun"}, "scheduler", "euler_a"),
+    ("scheduler not UTF-8", {"scheduler": b"\xff"}, "scheduler", "UTF-8"),
+    ("width not of 8", {"width": 65}, "width", "64x96"),
+    ("size not built", {"width": 64, "height": 64}, "height", "64x96, 72x64"),
+    ("width out of range", {"width": 2**31 - 1}, "width", "8 to 4096"),
+    ("negative height", {"height": -8}, "height", "8 to 4096"),
+    ("steps 0", {"steps": 0}, "steps", "1 to 150"),
+    ("steps 1000", {"steps": 1000}, "steps", "1 to 150"),
+    ("steps above limit", {"steps": 51}, "steps", "1 to 50"),
+    ("guidance NaN", {"guidance_scale": float("nan")}, "guidance_scale", "0 to 50"),
+    ("guidance window", {"guidance_begin": 0.5, "guidance_end": 0.5}, "guidance_begin", "less than end"),
+    ("guidance window outside", {"guidance_end": 1.5}, "guidance_end", "0 to 1"),
+    ("guidance inf", {"guidance_scale": float("inf")}, "guidance_scale", "0 to 50"),
+    ("seed negative", {"seed": -1}, "seed", "0 to 9223372036854775807"),
+    ("empty prompt", {"prompt": ""}, "prompt", "1 to 2000 bytes"),
+    ("blank prompt", {"prompt": " \n "}, "prompt", "1 to 2000 bytes"),
+    ("10 MB prompt", {"prompt": "a" * 10_000_000}, "prompt", "at most 2000 bytes"),
+    ("long prompt", {"prompt": "cat " * 400}, "prompt", "2 chunks"),
+    ("long negative", {"negative_prompt": "cat " * 400}, "negative_prompt", "2 chunks"),
+    ("prompt not UTF-8", {"prompt": b"caf\xe9"}, "prompt", "UTF-8"),
+    ("negative not UTF-8", {"negative_prompt": b"\xc3("}, "negative_prompt", "UTF-8"),
+    ("0 images", {"num_images": 0}, "num_images", "1 to 16"),
+    ("too many images asked", {"num_images": 5}, "num_images", "1 to 4"),
+    (
+        "too costly",
+        {"num_images": 4, "steps": 50, "controls": '[{"type":"pose","pose":"waving-01"}]'},
+        "steps",
+        "1 to 25",
+    ),
+    ("unknown format", {"output_format": "gif"}, "output_format", "png, jpeg, webp"),
+    ("not an image", {"images": [b"hello"], "controls": POSE}, "images[0]", "PNG, JPEG or WEBP"),
+    ("no bytes", {"images": [b""], "controls": POSE}, "images[0]", "1 to"),
+    ("truncated PNG", {"images": [NOISE[:300]], "controls": POSE}, "images[0]", "whole"),
+    ("truncated header", {"images": [SMALL[:20]], "controls": POSE}, "images[0]", "PNG, JPEG or WEBP"),
+    (
+        "30000x30000 header",
+        {"images": [header_only_png(30000, 30000)], "controls": POSE},
+        "images[0]",
+        "262144 pixels",
+    ),
+    (
+        "1000x1000 header",
+        {"images": [header_only_png(1000, 1000)], "controls": POSE},
+        "images[0]",
+        "262144 pixels",
+    ),
+    (
+        "GIF",
+        {"images": [encoded(Image.new("RGB", (4, 4)), "GIF")], "controls": POSE},
+        "images[0]",
+        "PNG, JPEG or WEBP",
+    ),
+    ("too many input images", {"images": [SMALL] * 4, "controls": POSE}, "images", "at most 3"),
+    ("unused image", {"images": [SMALL]}, "images[0]", "controls refer to"),
+    (
+        "no such image",
+        {"images": [SMALL], "controls": '[{"type":"pose","image":1}]'},
+        "controls[0].image",
+        "0 to 0",
+    ),
+    (
+        "negative index",
+        {"images": [SMALL], "controls": '[{"type":"pose","image":-1}]'},
+        "controls[0].image",
+        "JSON list",
+    ),
+    (
+        "unknown control",
+        {"controls": '[{"type":"depth","pose":"waving-01"}]'},
+        "controls[0].type",
+        "pose, edges, canny",
+    ),
+    ("unknown pose", {"controls": '[{"type":"pose","pose":"flying-01"}]'}, "controls[0].pose", "waving-01"),
+    (
+        "pose as path",
+        {"controls": '[{"type":"pose","pose":"../../etc/passwd"}]'},
+        "controls[0].pose",
+        "JSON list",
+    ),
+    ("no source", {"controls": '[{"type":"pose"}]'}, "controls[0]", "exactly one of image"),
+    (
+        "weight NaN",
+        {"controls": '[{"type":"pose","pose":"waving-01","weight":NaN}]'},
+        "controls[0].weight",
+        "JSON list",
+    ),
+    (
+        "weight text",
+        {"controls": '[{"type":"pose","pose":"waving-01","weight":"1"}]'},
+        "controls[0].weight",
+        "JSON list",
+    ),
+    (
+        "window",
+        {"controls": '[{"type":"pose","pose":"waving-01","begin":0.5,"end":0.5}]'},
+        "controls[0].begin",
+        "less than end",
+    ),
+    (
+        "unknown key",
+        {"controls": '[{"type":"pose","pose":"waving-01","strength":1}]'},
+        "controls[0].strength",
+        "type, image, pose",
+    ),
+    (
+        "canny of a pose",
+        {"controls": '[{"type":"pose","pose":"waving-01","preprocess":"canny"}]'},
+        "controls[0].preprocess",
+        "none",
+    ),
+    (
+        "too many controls",
+        {"controls": json.dumps([{"type": "pose", "pose": "waving-01"}] * 3)},
+        "controls",
+        "0 to 2",
+    ),
+    ("not JSON", {"controls": "{"}, "controls", "JSON list"),
+    ("not a list", {"controls": "{}"}, "controls", "JSON list"),
+    ("deep JSON", {"controls": "[" * 30000}, "controls", "JSON list"),
+    ("big JSON", {"controls": "[" + " " * 70000 + "]"}, "controls", "65536 bytes"),
+    ("unknown LoRA", {"loras": '[{"id":"knight"}]'}, "loras[0].id", "none"),
+]
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "allowed"), [bad[1:] for bad in BAD], ids=[bad[0] for bad in BAD]
+)
+def test_bad_input_names_field_and_range(
+    stage: Preprocess, request_tensors: Any, values: dict[str, Any], field: str, allowed: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        stage(request_tensors(**{"prompt": "a fox", **values}))
+    message = str(caught.value)
+    assert message.startswith(f"{field}: ")
+    assert allowed in message.split("; allowed: ")[1]
+    assert "\n" not in message
+    assert len(message) <= 500
+    assert stage(request_tensors(prompt="a fox", seed=0))["state"].shape == (4, 1, 4, 12, 8)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "field"),
+    [
+        ({}, "prompt"),
+        ({"prompt": np.array([b"a", b"b"], object)}, "prompt"),
+        ({"prompt": np.array([[b"a"]], object)}, "prompt"),
+        ({"prompt": np.array([1], np.int32)}, "prompt"),
+        ({"prompt": np.array([b"a"], object), "steps": np.array([3], np.int64)}, "steps"),
+        ({"prompt": np.array([b"a"], object), "steps": np.array([3, 4], np.int32)}, "steps"),
+        ({"prompt": np.array([b"a"], object), "strength": np.array([3], np.int32)}, "strength"),
+    ],
+)
+def test_wrong_tensors(stage: Preprocess, tensors: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequest, match=rf"^{field}: "):
+        stage(tensors)
+
+
+def test_seed_absent_is_drawn_and_reported_seed_zero_is_kept(stage: Preprocess, request_tensors: Any) -> None:
+    drawn = [json.loads(stage(request_tensors(prompt="a"))["metadata"][0])["seed"] for _ in range(2)]
+    assert drawn[0] != drawn[1]
+    assert json.loads(stage(request_tensors(prompt="a", seed=0))["metadata"][0])["seed"] == 0
+
+
+def test_metadata_repeats_the_request(stage: Preprocess, request_tensors: Any) -> None:
+    metadata = json.loads(stage(request_tensors(prompt="a fox", seed=3, guidance_scale=7.1))["metadata"][0])
+    again = {
+        name: metadata[name]
+        for name in (
+            "prompt",
+            "seed",
+            "width",
+            "height",
+            "steps",
+            "guidance_scale",
+            "scheduler",
+            "num_images",
+        )
+    }
+    assert again["guidance_scale"] == 7.1
+    first, second = (
+        stage(request_tensors(prompt="a fox", seed=3, guidance_scale=7.1)),
+        stage(request_tensors(**again)),
+    )
+    for name in ("state", "token_ids", "coefficients", "guidance_scale"):
+        np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_fused_loras_may_be_named(tiny: Any, request_tensors: Any) -> None:
+    manifest = tiny.manifest.model_copy(
+        update={"loras": (FusedLora(id="knight", weight=0.8, sha256="0" * 64),)}
+    )
+    with Preprocess(manifest, tiny.folder) as stage:
+        for loras in ("", "[]", '[{"id":"knight"}]', '[{"id":"knight","weight":0.8}]'):
+            metadata = json.loads(stage(request_tensors(prompt="a", loras=loras))["metadata"][0])
+            assert metadata["loras"] == [{"id": "knight", "weight": 0.8}]
+        for loras, field in (
+            ('[{"id":"knight","weight":0.5}]', "loras[0].weight"),
+            ('[{"id":"knight"},{"id":"knight"}]', "loras"),
+            ('[{"id":"wizard"}]', "loras[0].id"),
+        ):
+            with pytest.raises(InvalidRequest, match=r"knight at 0\.8") as caught:
+                stage(request_tensors(prompt="a", loras=loras))
+            assert caught.value.field == field
+
+
+def test_stochastic_solvers_get_one_draw_a_step(stage: Preprocess, request_tensors: Any) -> None:
+    noise = stage(request_tensors(prompt="a", seed=1, steps=4, scheduler="euler_a", num_images=2))["noise"]
+    assert noise.shape == (4, 2, 4, 12, 8)
+    assert 0.8 < noise.std() < 1.2
+    assert not stage(request_tensors(prompt="a", steps=4))["noise"].any()
+
+
+def test_pose_and_canny_maps(stage: Preprocess, request_tensors: Any) -> None:
+    half = encoded(Image.fromarray(np.repeat(np.uint8([[0] * 32 + [255] * 32]), 64, axis=0)))
+    controls = json.dumps(
+        [{"type": "pose", "pose": "waving-01"}, {"type": "canny", "image": 0, "preprocess": "canny"}]
+    )
+    outputs = stage(request_tensors(prompt="a", images=[half], controls=controls))
+    pose, edges = outputs["control_maps"]
+    assert pose.shape == (96, 64, 3)
+    assert len(np.unique(pose.reshape(-1, 3), axis=0)) > 18  # every limb has its colour
+    columns = np.flatnonzero(edges.any(axis=(0, 2)))
+    assert len(columns) > 0
+    assert set(columns) <= {30, 31, 32, 33}
+    assert [entry["control"] for entry in json.loads(outputs["controls"][0])] == ["pose", "edges"]
+
+
+def test_a_picture_sent_again_is_not_decoded_again(
+    stage: Preprocess, request_tensors: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[str] = []
+
+    def counted(data: bytes, *, field: str, most_pixels: int) -> Image.Image:
+        decoded.append(field)
+        return decode_image(data, field=field, most_pixels=most_pixels)
+
+    monkeypatch.setattr("intaglio.stages.preprocess.stage.decode_image", counted)
+    pictures = [
+        encoded(Image.fromarray(np.random.default_rng(seed).integers(0, 256, (96, 64, 3), np.uint8)))
+        for seed in (11, 12)
+    ]
+    canny = json.dumps([{"type": "canny", "image": 0, "preprocess": "canny"}])
+
+    def maps(data: bytes, controls: str = POSE, **values: Any) -> Any:
+        return stage(request_tensors(prompt="a", images=[data], controls=controls, **values))[
+            "control_maps"
+        ].copy()
+
+    first, other = maps(pictures[0]), maps(pictures[1])
+    np.testing.assert_array_equal(first[0], np.asarray(Image.open(io.BytesIO(pictures[0]))))
+    np.testing.assert_array_equal(maps(pictures[0]), first)
+    np.testing.assert_array_equal(maps(pictures[1]), other)
+    assert len(decoded) == 2
+    assert not np.array_equal(maps(pictures[0], canny), first)
+    assert maps(pictures[0], width=72, height=64).shape == (1, 64, 72, 3)
+    assert len(decoded) == 4, "another size or preprocessing is another map"
+
+
+def test_a_picture_that_was_refused_is_refused_again(stage: Preprocess, request_tensors: Any) -> None:
+    for _ in range(2):
+        with pytest.raises(InvalidRequest, match=r"^images\[0\]: damaged"):
+            stage(request_tensors(prompt="a", images=[NOISE[:300]], controls=POSE))
+
+
+def test_a_refused_request_leaves_no_work_behind(
+    stage: Preprocess, request_tensors: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+    monkeypatch.setattr(
+        Preprocess,
+        "_control_map",
+        lambda self, request, index, control: begun.append(index) or time.sleep(0.05),
+    )
+    controls = json.dumps([{"type": "pose", "pose": "waving-01", "weight": weight} for weight in (0.5, 1.0)])
+    with pytest.raises(InvalidRequest, match="chunks"):
+        stage(request_tensors(prompt="cat " * 400, controls=controls))
+    assert not begun, "the prompt is refused first"
+    monkeypatch.setattr(Preprocess, "_noise_tensors", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        stage(request_tensors(prompt="a cat", controls=controls))
+    done = len(begun)
+    time.sleep(0.1)
+    assert len(begun) == done, "nothing goes on"
+
+
+def test_control_maps_may_not_be_written_to(stage: Preprocess, request_tensors: Any) -> None:
+    maps = stage(request_tensors(prompt="a", images=[SMALL], controls=POSE))["control_maps"]
+    with pytest.raises(ValueError, match="read-only"):
+        maps[0, 0, 0, 0] = 1
+
+
+GRADIENT = np.linspace(0, 65535, 64 * 64).reshape(64, 64)
+
+
+@pytest.mark.parametrize(
+    ("data", "corner"),
+    [
+        (encoded(Image.new("CMYK", (64, 64), (0, 255, 255, 0)), "JPEG"), (255, 0, 0)),
+        (encoded(Image.fromarray(GRADIENT.astype(np.uint16))), (255, 255, 255)),
+        (encoded(Image.new("RGBA", (64, 64), (255, 0, 0, 0))), (0, 0, 0)),
+        (encoded(Image.new("RGBA", (64, 64), (255, 0, 0, 255)), "WEBP", lossless=True), (255, 0, 0)),
+        (encoded(Image.new("LA", (64, 64), (255, 128))), (128, 128, 128)),
+        (encoded(Image.new("1", (64, 64), 1)), (255, 255, 255)),
+        (encoded(Image.new("RGB", (64, 64), (0, 0, 255)).quantize(4)), (0, 0, 255)),
+        (encoded(Image.new("P", (64, 64), 0), transparency=0), (0, 0, 0)),
+    ],
+    ids=[
+        "CMYK",
+        "16-bit",
+        "transparent",
+        "opaque WEBP",
+        "grey alpha",
+        "1-bit",
+        "palette",
+        "transparent palette",
+    ],
+)
+def test_odd_images_are_converted(data: bytes, corner: tuple[int, int, int]) -> None:
+    image = decode_image(data, field="images[0]", most_pixels=4096)
+    assert (image.mode, image.size) == ("RGB", (64, 64))
+    np.testing.assert_allclose(np.asarray(image)[-1, -1], corner, atol=2)
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
+    image = decode_image(
+        encoded(Image.fromarray(GRADIENT.astype(np.uint16))), field="images[0]", most_pixels=4096
+    )
+    np.testing.assert_allclose(np.asarray(image)[..., 0], GRADIENT / 257, atol=0.51)
+
+
+def test_photo_is_turned_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotated by 90 degrees
+    assert decode_image(
+        encoded(Image.new("RGB", (20, 10)), "JPEG", exif=exif), field="x", most_pixels=4096
+    ).size == (10, 20)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_metadata_travels_in_the_image(kind: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 24, 3), np.uint8)
+    metadata = {"prompt": "a füchslein 狐", "seed": 0, "guidance_scale": 7.1}
+    strings = {"metadata": json.dumps(metadata), "output_format": kind, "timings": json.dumps({"vae": 1.0})}
+    tensors = {name: np.array([value.encode()], object) for name, value in strings.items()} | {
+        "pixels": pixels
+    }
+    outputs = postprocess(tensors)
+    assert set(json.loads(outputs["timings"][0])) == {"vae", "postprocess"}
+    for index, data in enumerate(outputs["image"]):
+        assert read_metadata(data) == metadata | {"image_index": index}
+        image = Image.open(io.BytesIO(data))
+        assert (image.format, image.size) == (kind.upper(), (24, 16))
+        if kind == "png":
+            np.testing.assert_array_equal(np.asarray(image), pixels[index])
+
+
+def test_same_pixels_and_metadata_give_the_same_bytes() -> None:
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    for kind in ("png", "jpeg", "webp"):
+        assert encode_image(pixels, output_format=kind, metadata={"a": 1}) == encode_image(
+            pixels, output_format=kind, metadata={"a": 1}
+        )
+    assert read_metadata(SMALL) is None
+
+
+def test_changed_tokenizer_is_refused_at_load(tiny: Any) -> None:
+    files = {
+        **tiny.manifest.files,
+        "tokenizer/vocab.json": FileDigest(
+            sha256="1" * 64, size=tiny.manifest.files["tokenizer/vocab.json"].size
+        ),
+    }
+    with (
+        pytest.raises(
+            EngineMismatch, match=r"tokenizer/vocab.json: content changed.*intaglio build configs/tiny.yaml"
+        ),
+        Preprocess(tiny.manifest.model_copy(update={"files": files}), tiny.folder),
+    ):
+        pass

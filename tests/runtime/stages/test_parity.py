@@ -1,0 +1,124 @@
+"""preprocess -> diffuse against diffusers' own pipelines, same modules, same seed: the whole request path."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from intaglio.sampling.solvers import SOLVERS
+from intaglio.stages.diffuse.stage import Diffuse
+from intaglio.stages.preprocess.stage import Preprocess
+
+from ...parity import psnr, scheduler_for
+
+
+def png(seed: int, width: int, height: int) -> bytes:
+    """A random image."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)).save(
+        buffer, "PNG"
+    )
+    return buffer.getvalue()
+
+
+def ours(tiny: Any, tensors: dict[str, Any]) -> np.ndarray[Any, Any]:
+    with (
+        Preprocess(tiny.manifest, tiny.folder) as preprocess,
+        Diffuse(tiny.manifest, tiny.folder, backend=tiny.backend) as diffuse,
+    ):
+        arrays = preprocess(tensors)
+        arrays.pop("output_format"), arrays.pop("metadata")
+        pixels: np.ndarray[Any, Any] = diffuse(arrays)["pixels"]
+        return pixels
+
+
+def theirs(
+    tiny: Any, scheduler: str, *, seed: int, controls: tuple[str, ...] = (), **call: Any
+) -> np.ndarray[Any, Any]:
+    pipeline = tiny.pipeline(scheduler_for(scheduler, tiny.manifest.scheduler), controls=controls)
+    images: np.ndarray[Any, Any] = pipeline(
+        generator=torch.Generator("cpu").manual_seed(seed), output_type="np", **call
+    ).images
+    return images
+
+
+@pytest.mark.parametrize("scheduler", SOLVERS)
+def test_every_solver_equals_diffusers(tiny: Any, request_tensors: Any, scheduler: str) -> None:
+    tensors = request_tensors(
+        prompt="a red fox", negative_prompt="blurry", seed=0, steps=4, guidance_scale=6.5, scheduler=scheduler
+    )
+    call = {
+        "prompt": "a red fox",
+        "negative_prompt": "blurry",
+        "num_inference_steps": 4,
+        "guidance_scale": 6.5,
+        "width": 64,
+        "height": 96,
+    }
+    assert psnr(ours(tiny, tensors), theirs(tiny, scheduler, seed=0, **call)) >= 50
+
+
+@pytest.mark.parametrize("negative", [None, ""])
+def test_absent_negative_is_zeros_and_an_empty_one_is_encoded(
+    tiny: Any, request_tensors: Any, negative: str | None
+) -> None:
+    extra = {} if negative is None else {"negative_prompt": negative}
+    tensors = request_tensors(prompt="a fox", seed=5, width=72, height=64, steps=3, **extra)
+    call = {
+        "prompt": "a fox",
+        "negative_prompt": negative,
+        "num_inference_steps": 3,
+        "guidance_scale": 5.0,
+        "width": 72,
+        "height": 64,
+    }
+    assert psnr(ours(tiny, tensors), theirs(tiny, "euler", seed=5, **call)) >= 50
+
+
+def test_three_images_without_guidance_in_passes_of_two_and_one(tiny: Any, request_tensors: Any) -> None:
+    tensors = request_tensors(
+        prompt="a fox", seed=2**40 + 3, steps=3, guidance_scale=1.0, num_images=3, scheduler="euler_a"
+    )
+    call = {
+        "prompt": "a fox",
+        "num_inference_steps": 3,
+        "guidance_scale": 1.0,
+        "num_images_per_prompt": 3,
+        "width": 64,
+        "height": 96,
+    }
+    assert psnr(ours(tiny, tensors), theirs(tiny, "euler_a", seed=2**40 + 3, **call)) >= 50
+
+
+def test_two_controls_with_windows_and_weights(tiny: Any, request_tensors: Any) -> None:
+    images = [png(1, 80, 50), png(2, 72, 64)]
+    controls = [
+        {"type": "pose", "image": 0, "weight": 0.7, "end": 0.6},
+        {"type": "canny", "image": 1, "weight": 1.0, "begin": 0.25},
+    ]
+    tensors = request_tensors(
+        prompt="a fox",
+        negative_prompt="bad",
+        seed=9,
+        width=72,
+        height=64,
+        steps=5,
+        images=images,
+        controls=json.dumps(controls),
+        num_images=2,
+    )
+    call = {
+        "prompt": "a fox", "negative_prompt": "bad", "num_inference_steps": 5, "guidance_scale": 5.0, "width": 72, "height": 64,
+        "image": [Image.open(io.BytesIO(data)) for data in images], "controlnet_conditioning_scale": [0.7, 1.0],
+        "control_guidance_start": [0.0, 0.25], "control_guidance_end": [0.6, 1.0], "num_images_per_prompt": 2,
+    }  # fmt: skip
+    with_controls = ours(tiny, tensors)
+    assert psnr(with_controls, theirs(tiny, "euler", seed=9, controls=("pose", "edges"), **call)) >= 50
+    plain = {name: value for name, value in tensors.items() if name not in ("images", "controls")}
+    assert np.abs(with_controls.astype(int) - ours(tiny, plain)).mean() > 1
