@@ -30,15 +30,17 @@ from benchmarks.measuring.results import read_part, write_part
 from benchmarks.speed.building import HostWatch, Journal
 from intaglio.builds.manifest import BuildManifest, read_manifest
 from intaglio.contract.config import Deployment, load_deployment
-from intaglio.contract.models import SDXL, numpy_type
-from intaglio.contract.tensors import context_name
+from intaglio.contract.models import SDXL
+from intaglio.contract.ports import numpy_type, string_tensor
+from intaglio.contract.sdxl import context_name
 from intaglio.engines.card import PeakWatch
 from intaglio.engines.interface import Array
 from intaglio.errors import IntaglioError
 from intaglio.loras.merge import LoraMerge
-from intaglio.loras.store import LORAS_FOLDER, LoraStore, ResolvedLora
-from intaglio.loras.switch import LoraSwitch, network_of_weight, open_layers
-from intaglio.request.request import string_tensor
+from intaglio.loras.sets import ResolvedLora
+from intaglio.loras.store import LORAS_FOLDER, LoraStore
+from intaglio.loras.switch import LoraSwitch
+from intaglio.loras.targets import network_of_weight, open_layers
 from intaglio.stages.diffuse.stage import Diffuse
 from intaglio.stages.preprocess.stage import Preprocess
 from intaglio_export.build import BuildOptions, build_deployment

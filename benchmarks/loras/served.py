@@ -25,7 +25,7 @@ from intaglio.contract.config import load_deployment
 from intaglio.engines.card import PeakWatch
 from intaglio.errors import IntaglioError
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
-from intaglio.loras.switch import open_layers
+from intaglio.loras.targets import open_layers
 from intaglio.serving.process import Endpoints
 from intaglio.serving.server import Server
 from intaglio_client import Client

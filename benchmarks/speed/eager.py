@@ -25,7 +25,7 @@ from PIL import Image
 
 from benchmarks.measuring.case import PASSES, Case, Stopwatch, time_passes
 from benchmarks.measuring.results import write_part
-from intaglio.contract.tensors import controlnet_name
+from intaglio.contract.sdxl import controlnet_name
 from intaglio_export.engines.compile import Platform
 from intaglio_export.plan.plan import Plan
 from intaglio_export.plan.stages import StageStore

@@ -18,9 +18,10 @@ from PIL import Image
 from benchmarks.measuring.case import Case, Stopwatch, time_passes
 from benchmarks.measuring.results import write_part
 from intaglio.builds.manifest import BuildManifest
-from intaglio.contract.tensors import axis_sizes, context_name, controlnet_name, network_spec
+from intaglio.contract.sdxl import axis_sizes, context_name, controlnet_name, network_spec
 from intaglio.engines.card import PeakWatch
-from intaglio.engines.interface import Array, Backend, Bound, Engine, allocate_tensors, open_backend
+from intaglio.engines.interface import Array, Backend, Bound, Engine, allocate_tensors
+from intaglio.engines.opening import open_backend
 from intaglio.sampling.tiles import latent_tiling
 from intaglio.serving.server import check_build
 from intaglio.stages.diffuse.stage import Diffuse

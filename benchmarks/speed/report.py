@@ -20,7 +20,7 @@ from rich.table import Table
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]  # also when run as a file
 
 from benchmarks.measuring.results import read_json  # noqa: E402
-from intaglio.contract.tensors import context_name, controlnet_name  # noqa: E402
+from intaglio.contract.sdxl import context_name, controlnet_name  # noqa: E402
 
 __all__ = ["FIGURES", "Figure", "chart_of", "judge", "markdown_of"]
 

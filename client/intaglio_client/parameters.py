@@ -16,7 +16,8 @@ import PIL.Image
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
-from intaglio.contract.models import CONTROL_KEYS, SDXL, Port, numpy_type
+from intaglio.contract.models import CONTROL_KEYS, SDXL
+from intaglio.contract.ports import Port, numpy_type
 from intaglio.errors import InvalidRequest
 from intaglio.request.request import ControlRequest, LoraRequest
 

@@ -20,7 +20,7 @@ from intaglio.contract.config import Deployment
 from intaglio.contract.lora_registry import load_registry
 from intaglio.errors import ConfigError, IntaglioError, SwapFailed, Unavailable
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
-from intaglio.loras.switch import SwapLayers, open_layers
+from intaglio.loras.targets import SwapLayers, open_layers
 from intaglio_client.client import Client
 from intaglio_client.image import Image
 

@@ -40,8 +40,8 @@ from intaglio.builds.manifest import (
 )
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import BuildError, ConfigError
-from intaglio.loras.switch import SWAPPED
-from intaglio.sampling.solvers import SchedulerConfig
+from intaglio.loras.targets import SWAPPED
+from intaglio.sampling.schedules import SchedulerConfig
 from intaglio.whole_files import storage_problem
 from intaglio_export.deployment.repository import (
     REPOSITORY,

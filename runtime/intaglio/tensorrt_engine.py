@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 
 from intaglio.builds.manifest import RUNTIME_CACHE_NAME
-from intaglio.contract.tensors import LORA_MERGE, AxisSizes, NetworkSpec, Precision
+from intaglio.contract.sdxl import LORA_MERGE
+from intaglio.contract.tensors import AxisSizes, NetworkSpec, Precision
 from intaglio.engines.interface import Array, DeviceArray, check_bindings, check_tensors
 from intaglio.errors import EngineMismatch, IntaglioError, MissingExtra, Unavailable
 from intaglio.whole_files import storage_problem, write_whole

@@ -11,10 +11,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from intaglio.contract.models import LARGEST_SEED, SDXL, numpy_type
+from intaglio.contract.models import LARGEST_SEED, SDXL
+from intaglio.contract.ports import numpy_type, read_tensors
 from intaglio.errors import InvalidRequest
 from intaglio.imaging.images import decode_image
-from intaglio.request.request import read_tensors
 from intaglio_client import Control, Lora, Parameters
 from intaglio_client.parameters import parameters_from_metadata, tensors_from_parameters
 

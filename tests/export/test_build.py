@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from intaglio.builds.holds import BuildHold, locked_unless_held
 from intaglio.builds.manifest import check_files, file_digest, read_manifest
 from intaglio.contract.config import load_deployment
-from intaglio.contract.tensors import network_spec
+from intaglio.contract.sdxl import network_spec
 from intaglio.engines.onnxruntime import OnnxRuntimeBackend
 from intaglio.errors import BuildError, ConfigError, EngineMismatch, MissingExtra
 from intaglio_export.build import BuildResult, _run_overlapped

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from intaglio.contract.tensors import LARGEST_RANK, LORA_MERGE, Precision, network_spec, profiles
+from intaglio.contract.sdxl import LARGEST_RANK, LORA_MERGE, network_spec, profiles
+from intaglio.contract.tensors import Precision
 from intaglio.engines.onnxruntime import OnnxRuntimeBackend
 from intaglio.loras.merge import LoraMerge, Recipe, Term, groups, largest_value
 from intaglio.serving.memory import SDXL_ARCHITECTURE

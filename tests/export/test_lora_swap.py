@@ -21,8 +21,10 @@ from intaglio.engines.interface import Array
 from intaglio.engines.onnxruntime import HostArray
 from intaglio.errors import EngineMismatch, IntaglioError, SwapFailed
 from intaglio.loras.merge import LoraMerge
-from intaglio.loras.store import LoraStore, ResolvedLora, set_digest
-from intaglio.loras.switch import SWAPPED, LoraSwitch, SwapLayers
+from intaglio.loras.sets import ResolvedLora, set_digest
+from intaglio.loras.store import LoraStore
+from intaglio.loras.switch import LoraSwitch
+from intaglio.loras.targets import SWAPPED, SwapLayers
 from intaglio.loras.tensor_files import map_tensor_file
 from intaglio_export.weights.fuse import FUSABLE
 from intaglio_export.weights.sources import Weights, load_network

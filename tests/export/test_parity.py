@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from intaglio.contract.models import SDXL, numpy_type
+from intaglio.contract.models import SDXL
+from intaglio.contract.ports import numpy_type
 from intaglio.stages.diffuse.stage import Diffuse
 from intaglio.stages.preprocess.stage import Preprocess
 from intaglio_export.build import BuildResult

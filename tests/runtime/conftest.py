@@ -18,15 +18,10 @@ import torch
 
 from intaglio.builds.manifest import BuildManifest, NetworkFile, file_digest
 from intaglio.contract.config import Defaults, Execution, Limits, Profiles
-from intaglio.contract.models import SDXL, numpy_type
-from intaglio.contract.tensors import (
-    AxisSizes,
-    NetworkSpec,
-    Precision,
-    architecture_from_configs,
-    context_name,
-    controlnet_name,
-)
+from intaglio.contract.models import SDXL
+from intaglio.contract.ports import numpy_type
+from intaglio.contract.sdxl import architecture_from_configs, context_name, controlnet_name
+from intaglio.contract.tensors import AxisSizes, NetworkSpec, Precision
 from intaglio.engines.interface import Array, DeviceArray, check_bindings
 from intaglio.engines.onnxruntime import OnnxRuntimeBackend
 from intaglio_export.graphs.sdxl import wrap_network

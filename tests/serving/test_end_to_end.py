@@ -18,7 +18,8 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from intaglio.cli import main
-from intaglio.contract.models import SDXL, Port
+from intaglio.contract.models import SDXL
+from intaglio.contract.ports import Port
 from intaglio.imaging.images import read_metadata
 from intaglio.serving.server import Server
 from intaglio_client import Client, Control, DeadlineExceeded, InvalidRequest, Lora, QueueFull

@@ -25,7 +25,8 @@ from intaglio.cli import main
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import BuildError
 from intaglio.imaging.images import read_metadata
-from intaglio.loras.store import LORAS_FOLDER, LoraStore, ResolvedLora
+from intaglio.loras.sets import ResolvedLora
+from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.serving.process import Endpoints
 from intaglio.serving.server import Server
 from intaglio.stages.diffuse.stage import Diffuse

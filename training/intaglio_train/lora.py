@@ -88,8 +88,11 @@ def _add_adapters(session: Session, config: LoraConfig) -> list[ParameterGroup]:
         if not targets:
             return {}
         peft = PeftConfig(
-            r=config.rank, lora_alpha=config.scale_alpha, lora_dropout=config.dropout, target_modules=targets
-        )  # type: ignore[arg-type]
+            r=config.rank,
+            lora_alpha=config.scale_alpha,  # type: ignore[arg-type]  # peft divides by it: a float is fine
+            lora_dropout=config.dropout,
+            target_modules=targets,
+        )
         inject_adapter_in_model(peft, model, adapter_name=ADAPTER)
         trained = {
             f"{part}.{name}": parameter

@@ -14,7 +14,8 @@ from typing import Any, Final
 from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc import model_config_pb2
 
-from intaglio.contract.models import ENSEMBLE_STEPS, MODELS, ModelSpec, Port
+from intaglio.contract.models import ENSEMBLE_STEPS, MODELS, ModelSpec
+from intaglio.contract.ports import Port
 from intaglio.triton_models.stages import BUILD_KEY_PARAMETER, BUILD_PARAMETER
 
 __all__ = [

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from intaglio.contract.config import Deployment, Swap
-from intaglio.contract.tensors import LORA_MERGE, NetworkSpec, Precision, Profile
+from intaglio.contract.sdxl import LORA_MERGE
+from intaglio.contract.tensors import NetworkSpec, Precision, Profile
 from intaglio.engines.onnxruntime import initializers
 from intaglio.errors import BuildError, ConfigError, MissingExtra
 from intaglio.tensorrt_engine import import_tensorrt, tensorrt_logger

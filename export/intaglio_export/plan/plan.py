@@ -22,11 +22,9 @@ from typing import Any, Final
 
 from intaglio.builds.manifest import content_key
 from intaglio.contract.config import Deployment, Swap
-from intaglio.contract.tensors import (
+from intaglio.contract.sdxl import (
     LORA_MERGE,
     Architecture,
-    NetworkSpec,
-    Profile,
     architecture_from_configs,
     context_name,
     controlnet_name,
@@ -35,9 +33,10 @@ from intaglio.contract.tensors import (
     profiles,
     without_context,
 )
+from intaglio.contract.tensors import NetworkSpec, Profile
 from intaglio.errors import BuildError, ConfigError
 from intaglio.loras.files import Component
-from intaglio.loras.switch import SWAPPED, SWAPPED_NETWORKS
+from intaglio.loras.targets import SWAPPED, SWAPPED_NETWORKS
 from intaglio.sampling.tiles import decoded_sizes
 from intaglio_export.engines.compile import ENGINE_FILES, CompileJob, Platform, compile_network
 from intaglio_export.plan.stages import Stage, StageStore

@@ -12,7 +12,8 @@ from intaglio.contract.config import Source
 from intaglio.contract.lora_registry import LoraEntry, LoraRegistry, load_registry
 from intaglio.errors import ConfigError, LoraRefused
 from intaglio.loras.files import Component, LayerTable, layer_table, lora_file_from_bytes
-from intaglio.loras.store import LORAS_FOLDER, LoraStore, ServedLoras
+from intaglio.loras.sets import ServedLoras
+from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.tensor_files import map_tensor_file
 from intaglio_export.weights.sources import Base, find_base
 

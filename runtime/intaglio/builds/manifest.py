@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from intaglio.contract.config import Defaults, Execution, Limits, Profiles, RegistryId, Swap
-from intaglio.contract.tensors import Architecture, Precision
+from intaglio.contract.sdxl import Architecture
+from intaglio.contract.tensors import Precision
 from intaglio.errors import EngineMismatch
 from intaglio.whole_files import write_whole
 

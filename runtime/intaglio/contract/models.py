@@ -16,11 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-import numpy as np
-
-from intaglio.contract.tensors import HISTORY, SOLVER_ROWS
+from intaglio.contract.ports import Port
+from intaglio.contract.sdxl import HISTORY, SOLVER_ROWS
 
 __all__ = [
     "CONTROL_KEYS",
@@ -38,13 +37,9 @@ __all__ = [
     "SDXL",
     "EnsembleStep",
     "ModelSpec",
-    "Port",
-    "TritonType",
     "model_spec",
-    "numpy_type",
 ]
 
-TritonType = Literal["TYPE_STRING", "TYPE_BOOL", "TYPE_INT32", "TYPE_INT64", "TYPE_FP32", "TYPE_UINT8"]
 REGISTRY_ID: Final = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 OUTPUT_FORMATS: Final = ("png", "jpeg", "webp")
 CONTROL_PREPROCESSORS: Final = ("none", "canny")
@@ -54,53 +49,6 @@ LARGEST_SEED: Final = 2**63 - 1
 """Seeds are INT64; the generator uses the low 32 bits as torch's CPU generator does."""
 METADATA_KEY: Final = "intaglio"
 """Key of the PNG text chunk (and prefix of the EXIF comment) that holds every request parameter as JSON."""
-
-_NUMPY: Final[Mapping[str, Any]] = {
-    "TYPE_STRING": np.object_,
-    "TYPE_BOOL": np.bool_,
-    "TYPE_INT32": np.int32,
-    "TYPE_INT64": np.int64,
-    "TYPE_FP32": np.float32,
-    "TYPE_UINT8": np.uint8,
-}
-
-
-def numpy_type(datatype: TritonType) -> np.dtype[Any]:
-    """numpy dtype of a Triton type; strings are object arrays of bytes."""
-    return np.dtype(_NUMPY[datatype])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Port:
-    """One input or output. `default` None with `optional` means the server decides (see `doc`)."""
-
-    name: str
-    datatype: TritonType
-    dims: tuple[int, ...] = (1,)
-    optional: bool = False
-    default: int | float | str | None = None
-    minimum: float | None = None
-    maximum: float | None = None
-    choices: tuple[str, ...] = ()
-    doc: str = ""
-
-    @property
-    def is_scalar(self) -> bool:
-        """Whether it is one value."""
-        return self.dims == (1,)
-
-    @property
-    def allowed(self) -> str:
-        """One phrase for error messages and docs."""
-        if self.choices:
-            return "one of " + ", ".join(self.choices)
-        if self.minimum is not None and self.maximum is not None:
-            return (
-                f"{self.minimum:g} to {self.maximum:g}"
-                if self.maximum < 1e9
-                else f"{int(self.minimum)} to {int(self.maximum)}"
-            )
-        return self.doc
 
 
 @dataclass(frozen=True, slots=True)

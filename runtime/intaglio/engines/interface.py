@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intaglio.contract.tensors import AxisSizes, NetworkSpec, Precision
-from intaglio.errors import ConfigError, EngineMismatch
+from intaglio.errors import EngineMismatch
 
 if TYPE_CHECKING:
-    from intaglio.builds.manifest import BuildManifest
+    pass
 
 __all__ = [
     "Array",
@@ -35,7 +35,6 @@ __all__ = [
     "WeightsOfSeveral",
     "allocate_tensors",
     "check_tensors",
-    "open_backend",
 ]
 
 Array = NDArray[Any]
@@ -173,28 +172,6 @@ class Backend(Protocol):
 
     def synchronize(self) -> None: ...
     def close(self) -> None: ...
-
-
-def open_backend(manifest: BuildManifest) -> Backend:
-    """The backend that `manifest`'s engines were built for; its libraries are imported only now.
-
-    Raises:
-        MissingExtra, EngineMismatch: the library or the device is not here.
-    """
-    match manifest.runtime:
-        case "onnxruntime":
-            from intaglio.engines.onnxruntime import OnnxRuntimeBackend
-
-            return OnnxRuntimeBackend(threads=manifest.execution.threads, rebuild=manifest.rebuild)
-        case "tensorrt-rtx" | "tensorrt":
-            from intaglio.tensorrt_engine import TensorRTBackend
-
-            return TensorRTBackend(
-                manifest.runtime, cuda_graph=manifest.execution.cuda_graph, rebuild=manifest.rebuild
-            )
-    raise ConfigError(
-        f"unknown runtime {manifest.runtime!r}"
-    )  # pragma: no cover - the manifest's type leaves no other
 
 
 def check_tensors(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from intaglio.contract.tensors import LARGEST_RANK, LARGEST_SIDE
+from intaglio.contract.sdxl import LARGEST_RANK, LARGEST_SIDE
 from intaglio.engines.interface import Array, Backend, DeviceArray, Engine
 
 __all__ = ["LoraMerge", "Recipe", "Term", "groups", "largest_value"]

@@ -12,19 +12,18 @@ import json
 import math
 import re
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from intaglio import __version__
 from intaglio.builds.manifest import BuildManifest
-from intaglio.contract.models import CONTROL_KEYS, LARGEST_LORA_WEIGHT, REGISTRY_ID, SDXL, Port, numpy_type
+from intaglio.contract.models import CONTROL_KEYS, LARGEST_LORA_WEIGHT, REGISTRY_ID, SDXL
+from intaglio.contract.ports import Tensors, read_tensors, scalar
 from intaglio.errors import InvalidRequest
-from intaglio.loras.store import ResolvedLora, ServedLoras
+from intaglio.loras.sets import ResolvedLora, ServedLoras
 
 __all__ = [
     "ControlRequest",
@@ -32,17 +31,12 @@ __all__ = [
     "Request",
     "absent_trigger_words",
     "read_request",
-    "read_tensors",
     "request_metadata",
-    "scalar",
-    "string_tensor",
 ]
 
 _JSON_BYTES: Final = 64 * 1024
 _GENERATOR_BITS: Final = 32
 """Bits of a seed that torch's CPU generator uses."""
-
-Tensors = Mapping[str, NDArray[Any]]
 
 
 class _Strict(BaseModel):
@@ -106,56 +100,6 @@ class Request:
     def guidance(self) -> bool:
         """Whether the negative prompt takes part (diffusers: `guidance_scale > 1`)."""
         return self.guidance_scale > 1
-
-
-def read_tensors(tensors: Tensors, ports: tuple[Port, ...]) -> dict[str, NDArray[Any]]:
-    """The tensors that are there, each with the type and shape of its port.
-
-    Raises:
-        InvalidRequest: unknown or missing tensor, wrong type, rank or size.
-    """
-    known = {port.name: port for port in ports}
-    for name in tensors:
-        if name not in known:
-            raise InvalidRequest(name, "unknown input", allowed=", ".join(known))
-    found = {}
-    for name, port in known.items():
-        if name not in tensors:
-            if not port.optional:
-                raise InvalidRequest(name, "missing", allowed=port.doc or "required")
-            continue
-        array = tensors[name]
-        expected = numpy_type(port.datatype)
-        if array.dtype != expected and not (port.datatype == "TYPE_STRING" and array.dtype.kind in "OS"):
-            raise InvalidRequest(name, f"type {array.dtype}", allowed=port.datatype.removeprefix("TYPE_"))
-        if array.ndim != len(port.dims) or any(
-            want not in (-1, got) for want, got in zip(port.dims, array.shape, strict=True)
-        ):
-            raise InvalidRequest(
-                name, f"shape {list(array.shape)}", allowed=f"{list(port.dims)}, -1 any size"
-            )
-        found[name] = array
-    return found
-
-
-def scalar(tensors: Tensors, port: Port, default: Any = None) -> Any:
-    """The one value of `port` (bytes for strings) in its range, or `default` where it is absent.
-
-    Raises:
-        InvalidRequest: not finite or out of range.
-    """
-    if port.name not in tensors:
-        return default
-    value = tensors[port.name].reshape(-1)[0]
-    value = value.item() if isinstance(value, np.generic) else value
-    if isinstance(value, int | float):
-        low, high = (
-            -math.inf if port.minimum is None else port.minimum,
-            math.inf if port.maximum is None else port.maximum,
-        )
-        if not (math.isfinite(value) and low <= value <= high):
-            raise InvalidRequest(port.name, f"{value} is out of range", allowed=port.allowed)
-    return value
 
 
 def read_request(tensors: Tensors, manifest: BuildManifest, served: ServedLoras | None = None) -> Request:
@@ -494,10 +438,3 @@ def _check_fused(asked: list[LoraRequest], manifest: BuildManifest) -> None:
             )
     if asked and sorted(lora.id for lora in asked) != sorted(fused):
         raise InvalidRequest("loras", "not the fused set", allowed=f"absent, or all of it once: {names}")
-
-
-def string_tensor(*values: str | bytes) -> NDArray[Any]:
-    """[n] object array of bytes, as Triton's Python backend wants strings."""
-    tensor = np.empty(len(values), np.object_)
-    tensor[:] = [value.encode() if isinstance(value, str) else value for value in values]
-    return tensor

@@ -28,10 +28,20 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from intaglio.contract.tensors import HISTORY, SOLVER_ROWS
+from intaglio.contract.sdxl import HISTORY, SOLVER_ROWS
 from intaglio.errors import ConfigError, InvalidRequest
+from intaglio.sampling.schedules import (
+    LCM_ORIGINAL_STEPS,
+    Schedule,
+    SchedulerConfig,
+    ddim_schedule,
+    euler_schedule,
+    karras_schedule,
+    lcm_schedule,
+    unipc_schedule,
+)
 
-__all__ = ["SOLVERS", "SchedulerConfig", "SolverTable", "advance_state", "initial_state", "solver_table"]
+__all__ = ["SOLVERS", "SolverTable", "advance_state", "initial_state", "solver_table"]
 
 Row = NDArray[np.float64]
 """One row of a coefficient matrix: [6], weights of S0, S1, S2, S3, eps, noise."""
@@ -39,77 +49,9 @@ Row = NDArray[np.float64]
 X, H1, H2, H3, EPS, NOISE = np.eye(SOLVER_ROWS)
 NOTHING: Final[Row] = np.zeros(SOLVER_ROWS)
 
-KARRAS_RHO: Final = 7.0
-"""Exponent of the noise levels of Karras et al., arXiv 2206.00364, equation 5."""
-LCM_ORIGINAL_STEPS: Final = 50
 LCM_TIMESTEP_SCALING: Final = 10.0
 LCM_SIGMA_DATA: Final = 0.5
 """Luo et al., arXiv 2310.04378: the distillation schedule and the boundary condition c_skip, c_out."""
-
-
-@dataclass(frozen=True, slots=True)
-class SchedulerConfig:
-    """The part of diffusers' scheduler_config.json that the noise schedule depends on; the defaults are SDXL
-    base's.
-    """
-
-    num_train_timesteps: int = 1000
-    beta_start: float = 0.00085
-    beta_end: float = 0.012
-    timestep_spacing: str = "leading"
-    steps_offset: int = 1
-    set_alpha_to_one: bool = False
-    clip_sample: bool | None = False
-
-    @classmethod
-    def from_mapping(cls, config: Mapping[str, Any]) -> SchedulerConfig:
-        """Reads a scheduler_config.json as diffusers' `from_config` would.
-
-        Raises:
-            ConfigError: a key is missing, or asks for something these tables do not compute (v-prediction,
-                other betas,
-                dynamic thresholds, ...); the message names the key, its value and what is supported.
-        """
-        for key, supported in _SUPPORTED.items():
-            value = config.get(key, supported)
-            if value != supported and not (value is None and supported is False):
-                raise ConfigError(
-                    f"scheduler config: {key}={value!r} is not supported; it must be {supported!r}"
-                )
-        missing = [key for key in _REQUIRED if config.get(key) is None]
-        if missing:
-            raise ConfigError(
-                f"scheduler config: {', '.join(missing)} missing; it must have all of {', '.join(_REQUIRED)}"
-            )
-        if config["timestep_spacing"] not in _SPACINGS:
-            raise ConfigError(
-                f"scheduler config: timestep_spacing={config['timestep_spacing']!r}; it must be one of {', '.join(_SPACINGS)}"
-            )
-        return cls(
-            **{key: config[key] for key in _REQUIRED},
-            set_alpha_to_one=config.get("set_alpha_to_one", True),  # diffusers' default, not SDXL's
-            clip_sample=config.get("clip_sample"),
-        )
-
-
-_REQUIRED: Final = ("num_train_timesteps", "beta_start", "beta_end", "timestep_spacing", "steps_offset")
-_SPACINGS: Final = ("leading", "trailing")
-_SUPPORTED: Final[Mapping[str, Any]] = {
-    "beta_schedule": "scaled_linear",
-    "prediction_type": "epsilon",
-    "interpolation_type": "linear",
-    "timestep_type": "discrete",
-    "final_sigmas_type": "zero",
-    "trained_betas": None,
-    "rescale_betas_zero_snr": False,
-    "thresholding": False,
-    "use_karras_sigmas": False,
-    "use_exponential_sigmas": False,
-    "use_beta_sigmas": False,
-    "use_flow_sigmas": False,
-    "sigma_min": None,
-    "sigma_max": None,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,28 +82,6 @@ class SolverTable:
 
     def __len__(self) -> int:
         return len(self.timesteps)
-
-
-@dataclass(frozen=True, slots=True)
-class _Schedule:
-    """Where a solver goes: model times and noise levels, highest first.
-
-    `timesteps` is [n]; `sigmas` [n + 1] are noise-to-signal ratios, the last one where the trajectory ends:
-    0, or what DDIM's final alpha makes of it. `begin` is the first step taken.
-    """
-
-    timesteps: NDArray[np.float64]
-    sigmas: NDArray[np.float64]
-    begin: int
-
-    def alpha_sigma(self, i: int) -> tuple[float, float]:
-        """Variance-preserving signal and noise levels at step i: alpha^2 + sigma^2 = 1."""
-        alpha = 1 / math.sqrt(self.sigmas[i] ** 2 + 1)
-        return alpha, float(self.sigmas[i]) * alpha
-
-    def log_snr(self, i: int) -> float:
-        """Half the log signal-to-noise ratio, lambda in the DPM-Solver papers; infinite at the end."""
-        return -math.log(self.sigmas[i]) if self.sigmas[i] > 0 else math.inf
 
 
 def solver_table(
@@ -239,12 +159,12 @@ def advance_state(
 # --- solvers: (schedule, step) -> rows of the new state --------------------------------------------------------------
 
 
-def _euler(schedule: _Schedule, i: int) -> tuple[Row, ...]:
+def _euler(schedule: Schedule, i: int) -> tuple[Row, ...]:
     """Euler's method on dx/dsigma = eps. Karras et al., arXiv 2206.00364."""
     return (X + (schedule.sigmas[i + 1] - schedule.sigmas[i]) * EPS,)
 
 
-def _euler_ancestral(schedule: _Schedule, i: int) -> tuple[Row, ...]:
+def _euler_ancestral(schedule: Schedule, i: int) -> tuple[Row, ...]:
     """Euler to a lower noise level, then fresh noise back up. k-diffusion, `sample_euler_ancestral` with eta
     1.
     """
@@ -254,13 +174,13 @@ def _euler_ancestral(schedule: _Schedule, i: int) -> tuple[Row, ...]:
     return (X + (sigma_down - sigma) * EPS + sigma_up * NOISE,)
 
 
-def _ddim(schedule: _Schedule, i: int) -> tuple[Row, ...]:
+def _ddim(schedule: Schedule, i: int) -> tuple[Row, ...]:
     """Song et al., arXiv 2010.02502, equation 12 with eta 0."""
     alpha_next, sigma_next = schedule.alpha_sigma(i + 1)
     return (alpha_next * _denoised(schedule, i) + sigma_next * EPS,)
 
 
-def _dpmpp_2m(schedule: _Schedule, i: int) -> tuple[Row, ...]:
+def _dpmpp_2m(schedule: Schedule, i: int) -> tuple[Row, ...]:
     """DPM-Solver++ multistep of order 2, midpoint form. Lu et al., arXiv 2211.01095, algorithm 2.
 
     First order on the first step (no history) and on the last (to sigma = 0, where the step in log-SNR is
@@ -273,7 +193,7 @@ def _dpmpp_2m(schedule: _Schedule, i: int) -> tuple[Row, ...]:
     return _exponential_step(schedule, i, X, target), denoised
 
 
-def _unipc(schedule: _Schedule, i: int) -> tuple[Row, ...]:
+def _unipc(schedule: Schedule, i: int) -> tuple[Row, ...]:
     """UniPC of order 2 with B(h) = e^h - 1 ("bh2"), predicting x0. Zhao et al., arXiv 2302.04867.
 
     Each step first corrects the x it was given with the eps just evaluated there, then predicts the next x.
@@ -287,7 +207,7 @@ def _unipc(schedule: _Schedule, i: int) -> tuple[Row, ...]:
     return _exponential_step(schedule, i, corrected, target), corrected, denoised, H2
 
 
-def _unipc_corrected(schedule: _Schedule, i: int, denoised: Row) -> Row:
+def _unipc_corrected(schedule: Schedule, i: int, denoised: Row) -> Row:
     """x at step i again, now knowing the denoised latents there: UniC of the order the predictor used to come
     here.
     """
@@ -307,14 +227,14 @@ def _unipc_corrected(schedule: _Schedule, i: int, denoised: Row) -> Row:
     return _exponential_step(schedule, i - 1, last_corrected, target)
 
 
-def _unipc_order(schedule: _Schedule, i: int) -> int:
+def _unipc_order(schedule: Schedule, i: int) -> int:
     """Order of the predictor at step i: it warms up from 1, and ends with 1 because the last step goes to
     sigma = 0.
     """
     return 1 if i in (schedule.begin, len(schedule.timesteps) - 1) else 2
 
 
-def _lcm(schedule: _Schedule, i: int) -> tuple[Row, ...]:
+def _lcm(schedule: Schedule, i: int) -> tuple[Row, ...]:
     """Latent consistency: jump to the end, add noise again. Luo et al., arXiv 2310.04378."""
     scaled = schedule.timesteps[i] * LCM_TIMESTEP_SCALING
     c_skip = LCM_SIGMA_DATA**2 / (scaled**2 + LCM_SIGMA_DATA**2)
@@ -323,20 +243,20 @@ def _lcm(schedule: _Schedule, i: int) -> tuple[Row, ...]:
     return (alpha_next * (c_out * _denoised(schedule, i) + c_skip * X) + sigma_next * NOISE,)
 
 
-def _denoised(schedule: _Schedule, i: int) -> Row:
+def _denoised(schedule: Schedule, i: int) -> Row:
     """The model's x0: x = alpha x0 + sigma eps, solved for x0."""
     alpha, sigma = schedule.alpha_sigma(i)
     denoised: Row = (X - sigma * EPS) / alpha
     return denoised
 
 
-def _extrapolated(schedule: _Schedule, i: int, denoised: Row, previous: Row) -> Row:
+def _extrapolated(schedule: Schedule, i: int, denoised: Row, previous: Row) -> Row:
     """x0 halfway through step i in log-SNR, on the line through its last two values."""
     h, h_before = schedule.log_snr(i + 1) - schedule.log_snr(i), schedule.log_snr(i) - schedule.log_snr(i - 1)
     return denoised + 0.5 * h / h_before * (denoised - previous)
 
 
-def _exponential_step(schedule: _Schedule, i: int, x: Row, denoised: Row) -> Row:
+def _exponential_step(schedule: Schedule, i: int, x: Row, denoised: Row) -> Row:
     """x at step i moved to step i + 1 along a constant x0: the exact solution of the diffusion ODE for that
     case.
     """
@@ -346,84 +266,6 @@ def _exponential_step(schedule: _Schedule, i: int, x: Row, denoised: Row) -> Row
 
 
 # --- schedules: (config, steps, begin) -> times and noise levels -----------------------------------------------------
-
-
-def _euler_schedule(config: SchedulerConfig, steps: int, begin: int) -> _Schedule:
-    """`steps` times over the training times; sigma 0 after the last."""
-    times = _spaced_times(config, steps, steps)
-    return _schedule_at(config, times, _training_sigmas(config)[times], begin)
-
-
-def _ddim_schedule(config: SchedulerConfig, steps: int, begin: int) -> _Schedule:
-    """As Euler's, but each step goes to the time `num_train_timesteps // steps` earlier, and past the first
-    to alpha_0.
-    """
-    times = _spaced_times(config, steps, steps)
-    sigmas = _training_sigmas(config)
-    after = times[-1] - config.num_train_timesteps // steps
-    end = float(sigmas[max(after, 0)]) if after >= 0 or not config.set_alpha_to_one else 0.0
-    return _Schedule(times.astype(np.float64), np.append(sigmas[times], end), begin)
-
-
-def _unipc_schedule(config: SchedulerConfig, steps: int, begin: int) -> _Schedule:
-    """Leading spacing as for one step more, so that the largest time is close to the last training time."""
-    times = _spaced_times(config, steps, steps + 1)
-    return _schedule_at(config, times, _training_sigmas(config)[times], begin)
-
-
-def _karras_schedule(config: SchedulerConfig, steps: int, begin: int) -> _Schedule:
-    """Noise levels of arXiv 2206.00364, equation 5, over the whole training range; times are the nearest
-    training times.
-    """
-    training = _training_sigmas(config)
-    first, last = float(training[-1]) ** (1 / KARRAS_RHO), float(training[0]) ** (1 / KARRAS_RHO)
-    sigmas = (first + np.linspace(0, 1, steps) * (last - first)) ** KARRAS_RHO
-    times = np.interp(np.log(sigmas), np.log(training), np.arange(len(training))).round()
-    return _schedule_at(config, times, sigmas, begin)
-
-
-def _lcm_schedule(config: SchedulerConfig, steps: int, begin: int) -> _Schedule:
-    """`steps` of the 50 times that consistency models are distilled on, evenly by index."""
-    distilled = np.arange(LCM_ORIGINAL_STEPS, 0, -1) * (config.num_train_timesteps // LCM_ORIGINAL_STEPS) - 1
-    times = distilled[np.floor(np.linspace(0, LCM_ORIGINAL_STEPS, steps, endpoint=False)).astype(np.int64)]
-    return _schedule_at(config, times, _training_sigmas(config)[times], begin)
-
-
-def _schedule_at(config: SchedulerConfig, times: NDArray[Any], sigmas: NDArray[Any], begin: int) -> _Schedule:
-    """Schedule with sigma 0 after the last step; the levels are float32 as diffusers keeps them."""
-    return _Schedule(
-        times.astype(np.float64), np.append(sigmas, 0).astype(np.float32).astype(np.float64), begin
-    )
-
-
-def _spaced_times(config: SchedulerConfig, steps: int, divisions: int) -> NDArray[np.int64]:
-    """`steps` integer training times, latest first. Lin et al., arXiv 2305.08891, table 2."""
-    if config.timestep_spacing == "trailing":
-        ends = np.round(config.num_train_timesteps - np.arange(steps) * (config.num_train_timesteps / steps))
-        trailing: NDArray[np.int64] = ends.astype(np.int64) - 1
-        return trailing
-    index = np.arange(divisions - 1, divisions - 1 - steps, -1, dtype=np.int64)
-    times: NDArray[np.int64] = index * (config.num_train_timesteps // divisions) + config.steps_offset
-    return times
-
-
-def _training_sigmas(config: SchedulerConfig) -> NDArray[np.float32]:
-    """[num_train_timesteps] noise-to-signal ratios of the scaled-linear betas, increasing.
-
-    Rounded to float32 where torch rounds: 1 - alpha_0 is 8.5e-4, so a float64 schedule would differ by 4e-5
-    at the last step.
-    """
-    start, end = np.float32(math.sqrt(config.beta_start)), np.float32(math.sqrt(config.beta_end))
-    stride = (end - start) / np.float32(config.num_train_timesteps - 1)
-    index = np.arange(config.num_train_timesteps, dtype=np.float32)
-    # torch.linspace counts from the nearer end.
-    roots = np.where(
-        index < config.num_train_timesteps // 2, start + stride * index, end - stride * index[::-1]
-    )
-    alphas = np.float32(1) - roots * roots
-    products: NDArray[np.float32] = np.cumprod(alphas, dtype=np.float64).astype(np.float32)
-    sigmas: NDArray[np.float32] = np.sqrt((np.float32(1) - products) / products)
-    return sigmas
 
 
 def _padded(rows: tuple[Row, ...]) -> NDArray[np.float64]:
@@ -438,19 +280,19 @@ class _Solver:
     `sigma_space`: x = x0 + sigma eps, scaled before the model sees it; otherwise x = alpha x0 + sigma eps.
     """
 
-    rows: Callable[[_Schedule, int], tuple[Row, ...]]
-    schedule: Callable[[SchedulerConfig, int, int], _Schedule]
+    rows: Callable[[Schedule, int], tuple[Row, ...]]
+    schedule: Callable[[SchedulerConfig, int, int], Schedule]
     sigma_space: bool = False
     needs_noise: bool = False
 
 
 _SOLVERS: Final[Mapping[str, _Solver]] = {
-    "euler": _Solver(_euler, _euler_schedule, sigma_space=True),
-    "euler_a": _Solver(_euler_ancestral, _euler_schedule, sigma_space=True, needs_noise=True),
-    "ddim": _Solver(_ddim, _ddim_schedule),
-    "dpmpp_2m_karras": _Solver(_dpmpp_2m, _karras_schedule),
-    "unipc": _Solver(_unipc, _unipc_schedule),
-    "lcm": _Solver(_lcm, _lcm_schedule, needs_noise=True),
+    "euler": _Solver(_euler, euler_schedule, sigma_space=True),
+    "euler_a": _Solver(_euler_ancestral, euler_schedule, sigma_space=True, needs_noise=True),
+    "ddim": _Solver(_ddim, ddim_schedule),
+    "dpmpp_2m_karras": _Solver(_dpmpp_2m, karras_schedule),
+    "unipc": _Solver(_unipc, unipc_schedule),
+    "lcm": _Solver(_lcm, lcm_schedule, needs_noise=True),
 }
 SOLVERS: Final[tuple[str, ...]] = tuple(_SOLVERS)
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intaglio.contract.config import Profiles
-from intaglio.contract.tensors import Architecture
+from intaglio.contract.sdxl import Architecture
 
 __all__ = ["Tiling", "blend_tiles", "decoded_sizes", "latent_tiling", "tiling_of"]
 

@@ -19,9 +19,8 @@ import numpy as np
 
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.config import Deployment, Profiles
-from intaglio.contract.tensors import (
+from intaglio.contract.sdxl import (
     Architecture,
-    NetworkSpec,
     architecture_from_configs,
     axis_sizes,
     context_name,
@@ -29,6 +28,7 @@ from intaglio.contract.tensors import (
     network_kind,
     network_spec,
 )
+from intaglio.contract.tensors import NetworkSpec
 from intaglio.engines.card import read_card_memory
 from intaglio.errors import ConfigError
 from intaglio.sampling.tiles import decoded_sizes

@@ -7,9 +7,9 @@ import time
 from typing import Any
 
 from intaglio.contract.models import POSTPROCESS
+from intaglio.contract.ports import Tensors, read_tensors, string_tensor
 from intaglio.engines.interface import Array
 from intaglio.imaging.images import encode_image
-from intaglio.request.request import Tensors, read_tensors, string_tensor
 
 __all__ = ["postprocess"]
 

@@ -27,7 +27,7 @@ from intaglio.builds.manifest import MANIFEST_NAME, BuildManifest, read_manifest
 from intaglio.contract.models import DIFFUSE, POSTPROCESS, PREPROCESS, ModelSpec
 from intaglio.engines.interface import Array
 from intaglio.errors import Cancelled, ConfigError, EngineMismatch, IntaglioError, QueueFull, triton_code_of
-from intaglio.loras.store import set_digest, set_from_json
+from intaglio.loras.sets import set_digest, set_from_json
 from intaglio.loras.switch import LoraSwitch
 from intaglio.triton_models.lora_metrics import LoraMetrics
 from intaglio.triton_models.turnstile import Turnstile

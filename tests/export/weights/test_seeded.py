@@ -12,7 +12,7 @@ import transformers
 from accelerate import init_empty_weights
 
 from intaglio.contract.config import Source, load_deployment
-from intaglio.contract.tensors import context_name
+from intaglio.contract.sdxl import context_name
 from intaglio.errors import ConfigError
 from intaglio.loras.files import Component, layer_table
 from intaglio.serving.memory import PARAMETERS

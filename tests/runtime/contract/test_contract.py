@@ -27,7 +27,7 @@ from intaglio.builds.manifest import (
 )
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.contract.models import ENSEMBLE_STEPS, MODELS, SDXL, model_spec
-from intaglio.contract.tensors import (
+from intaglio.contract.sdxl import (
     Architecture,
     CrossAttention,
     Residual,

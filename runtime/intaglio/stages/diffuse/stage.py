@@ -29,16 +29,9 @@ from numpy.typing import NDArray
 from intaglio.builds.file_checks import FileChecks
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.models import DIFFUSE
-from intaglio.contract.tensors import (
-    LORA_MERGE,
-    AxisSizes,
-    NetworkSpec,
-    TensorSpec,
-    axis_sizes,
-    context_name,
-    controlnet_name,
-    network_spec,
-)
+from intaglio.contract.ports import Tensors, read_tensors, scalar, string_tensor
+from intaglio.contract.sdxl import LORA_MERGE, axis_sizes, context_name, controlnet_name, network_spec
+from intaglio.contract.tensors import AxisSizes, NetworkSpec, TensorSpec
 from intaglio.engines.interface import (
     Array,
     Backend,
@@ -48,14 +41,15 @@ from intaglio.engines.interface import (
     HostCall,
     WeightsOfSeveral,
     allocate_tensors,
-    open_backend,
 )
+from intaglio.engines.opening import open_backend
 from intaglio.errors import EngineMismatch, IntaglioError, InvalidRequest
 from intaglio.loras.merge import LoraMerge
-from intaglio.loras.store import LORAS_FOLDER, LoraStore, ResolvedLora, set_from_json, set_text
-from intaglio.loras.switch import SWAPPED, LoraSwitch, SwapLayers, network_of_weight, open_layers
+from intaglio.loras.sets import ResolvedLora, set_from_json, set_text
+from intaglio.loras.store import LORAS_FOLDER, LoraStore
+from intaglio.loras.switch import LoraSwitch
+from intaglio.loras.targets import SWAPPED, SwapLayers, network_of_weight, open_layers
 from intaglio.recently_used import RecentlyUsed
-from intaglio.request.request import Tensors, read_tensors, scalar, string_tensor
 from intaglio.sampling.tiles import blend_tiles, latent_tiling
 
 __all__ = ["Diffuse", "active_controls", "image_passes"]

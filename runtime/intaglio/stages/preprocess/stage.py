@@ -25,20 +25,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from intaglio.builds.manifest import BuildManifest, check_files
+from intaglio.contract.ports import Tensors, string_tensor
 from intaglio.engines.interface import Array
 from intaglio.errors import MissingExtra
 from intaglio.imaging.images import decode_image
 from intaglio.imaging.openpose import draw_pose, load_pose
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.recently_used import RecentlyUsed
-from intaglio.request.request import (
-    ControlRequest,
-    Request,
-    Tensors,
-    read_request,
-    request_metadata,
-    string_tensor,
-)
+from intaglio.request.request import ControlRequest, Request, read_request, request_metadata
 from intaglio.sampling.noise import TorchCpuGenerator
 from intaglio.sampling.solvers import SolverTable, initial_state, solver_table
 from intaglio.stages.preprocess.prompt import PromptTokenizer, align_chunks, encode_prompt

@@ -1,0 +1,147 @@
+"""Which weights of a build a LoRA may change, and which engine has them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from intaglio.builds.manifest import BuildManifest
+from intaglio.contract.sdxl import context_name
+from intaglio.errors import EngineMismatch, LoraRefused
+from intaglio.loras.files import Component, LoraFile, layer_table, lora_file_from_bytes
+from intaglio.loras.tensor_files import TensorFile, map_tensor_file
+
+__all__ = [
+    "SWAPPED",
+    "SWAPPED_NETWORKS",
+    "OtherLayers",
+    "SwapLayers",
+    "Target",
+    "network_of_weight",
+    "open_layers",
+    "other_layers",
+    "swap_targets",
+]
+
+SWAPPED: Final[Mapping[Component, tuple[str, ...]]] = {
+    "text_encoder": ("text_encoder",),
+    "text_encoder_2": ("text_encoder_2",),
+    "unet": ("unet", context_name("unet")),
+}
+"""Components that a LoRA may touch, and the networks that have their weights."""
+
+
+SWAPPED_NETWORKS: Final = tuple(itertools.chain.from_iterable(SWAPPED.values()))
+
+
+_OF_CONTEXT: Final = (".attn2.to_k.", ".attn2.to_v.")
+"""Layers whose inputs are the prompt alone."""
+
+
+def network_of_weight(component: Component, initializer: str) -> str:
+    """Which network of `component` has the weight that engines call `initializer`."""
+    own, *context = SWAPPED[component]
+    return context[0] if context and any(part in initializer for part in _OF_CONTEXT) else own
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A weight of an engine that LoRAs may change."""
+
+    initializer: str
+    module: str
+    transposed: bool
+    """Whether the engine has the matrix as [i, o]."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtherLayers:
+    """Layers that a LoRA may name and the engine has no replaceable weight for, by module."""
+
+    unused: Mapping[str, tuple[int, ...]]
+    """No output depends on them, such as the first text encoder's last block: changing them changes nothing.
+    """
+    frozen: Mapping[str, tuple[int, ...]]
+    """This build does not swap them."""
+
+
+def other_layers(pristine: TensorFile) -> OtherLayers:
+    """As the build wrote them beside the pristine weights."""
+    unused, frozen = (
+        {module: tuple(shape) for module, shape in json.loads(pristine.metadata.get(name, "{}")).items()}
+        for name in ("unused", "frozen")
+    )
+    return OtherLayers(unused, frozen)
+
+
+def swap_targets(pristine: TensorFile) -> dict[str, Target]:
+    """Module -> target, from initializer names: `<wrapper>.<module>.weight`, and `.T` behind a matrix that is
+    transposed.
+    """
+    targets = {}
+    for name in pristine.tensors:
+        module = name.removesuffix(".T").removesuffix(".weight").partition(".")[2]
+        targets[module] = Target(name, module, name.endswith(".T"))
+    return targets
+
+
+class SwapLayers:
+    """Every layer of a build that a LoRA may name, and the weights behind them."""
+
+    def __init__(self, pristine: Mapping[Component, TensorFile]) -> None:
+        self.pristine = pristine
+        self.targets = {component: swap_targets(file) for component, file in pristine.items()}
+        self._others = {component: other_layers(file) for component, file in pristine.items()}
+        self._table = layer_table({component: self._shapes(component) for component in pristine})
+
+    def _shapes(self, component: Component) -> dict[str, tuple[int, ...]]:
+        stored, others = self.pristine[component].tensors, self._others[component]
+        own = {
+            module: stored[target.initializer].shape[::-1]
+            if target.transposed
+            else stored[target.initializer].shape
+            for module, target in self.targets[component].items()
+        }
+        return {
+            f"{module}.weight": shape for module, shape in {**own, **others.unused, **others.frozen}.items()
+        }
+
+    def read(self, lora: str, data: bytes) -> LoraFile:
+        """The LoRA in `data`.
+
+        Raises:
+            LoraRefused: as `lora_file_from_bytes` does, and where it changes layers that the build does not
+                swap.
+        """
+        file = lora_file_from_bytes(lora, data, table=self._table)
+        if frozen := [
+            f"{component}.{module}"
+            for component, module in file.layers
+            if module in self._others[component].frozen
+        ]:
+            raise LoraRefused(
+                lora,
+                f"changes {len(frozen)} layers that this build cannot swap, such as {frozen[0]}; build with swap: all",
+            )
+        return file
+
+
+def open_layers(manifest: BuildManifest, folder: Path) -> SwapLayers:
+    """The layers of the build in `folder`; EngineMismatch where it does not swap LoRAs."""
+    files: dict[Component, TensorFile] = {}
+    for name in SWAPPED:
+        named = manifest.networks[name].pristine
+        if manifest.swap == "off" or named is None:
+            raise EngineMismatch(
+                f"{folder.name} does not swap LoRAs: set swap and registry in its configuration",
+                command=manifest.rebuild,
+            )
+        try:
+            files[name] = map_tensor_file(folder / named)
+        except (OSError, ValueError) as error:
+            raise EngineMismatch(f"{named}: {error}", command=manifest.rebuild) from error
+    return SwapLayers(files)
