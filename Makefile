@@ -32,14 +32,15 @@ test: $(VENV)/.installed-dev ## Every test, the slow ones too, in two processes
 test-fast: $(VENV)/.installed-dev ## Tests that need no build and no minutes
 	@$(BIN)/python -m pytest -m "not slow"
 
-check: $(VENV)/.installed-dev ## Format, lint, types, fast tests
+check: $(VENV)/.installed-dev ## Format, lint, types, imports between rooms, fast tests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory test-fast
 
 clean: ## Remove builds, outputs and caches; the virtual environment stays
-	rm -rf build out dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build out dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 # A stamp says what was installed from which pyproject.toml: nothing is installed twice.
