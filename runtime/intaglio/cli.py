@@ -33,7 +33,6 @@ _HELP: Final[Mapping[str, str]] = {
     "watch": "follow checkpoints folders and serve each new LoRA",
     "rollback": "serve the version of a LoRA before",
     "train": "train a LoRA or a ControlNet",
-    "bench": "measure a server",
 }
 _EXTRAS: Final[Mapping[str, str]] = {
     "intaglio": "serve",
