@@ -57,9 +57,8 @@ def main(arguments: Sequence[str] | None = None, *, commands: Mapping[str, Entry
         return 0
     name, *rest = arguments
     if name not in found:
-        errors.print(
-            f"intaglio: no command {escape(repr(name))}; commands: {', '.join(sorted(found)) or 'none installed'}"
-        )
+        known = ", ".join(sorted(found)) or "none installed"
+        errors.print(f"intaglio: no command {escape(repr(name))}; commands: {known}")
         return _FAILURE
     try:
         return _run(found[name], rest)
