@@ -1,6 +1,6 @@
-# make demo: the whole job once.  make help: the rest.
-# Bytecode is left to the first import: most of what is installed is never imported, and compiling it takes a minute.
-# PYTHON, VENV and PIP_FLAGS may be given: a machine without a GPU saves 3 GB with PyTorch's CPU index in PIP_FLAGS.
+# `make help` lists the targets; `make demo` runs everything once.
+# pip compiles no bytecode: most of what it installs is never imported, and compiling it takes a minute.
+# You may set PYTHON, VENV, PIP_FLAGS and CONFIG. On a machine without a GPU, PyTorch's CPU index in PIP_FLAGS saves 3 GB.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
@@ -16,20 +16,20 @@ CONFIG ?= configs/miniature.yaml
 
 .PHONY: help demo serve test test-fast check clean
 
-help: ## This list
+help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed-demo ## Build the miniature, serve it, generate out/demo.png, stop; where the time went
+demo: $(VENV)/.installed-demo ## Build and serve CONFIG (the miniature), generate out/demo.png, stop; print the time of each step
 	@$(BIN)/intaglio demo $(CONFIG)
 
 serve: $(VENV)/.installed-demo ## Build CONFIG and serve it until Ctrl-C
 	@$(BIN)/intaglio build $(CONFIG)
 	@exec $(BIN)/intaglio serve $(CONFIG)
 
-test: $(VENV)/.installed-dev ## Every test, the slow ones too, in two processes
+test: $(VENV)/.installed-dev ## Run every test, also the slow ones, in two processes
 	@$(BIN)/python -m pytest -n 2
 
-test-fast: $(VENV)/.installed-dev ## Tests that need no build and no minutes
+test-fast: $(VENV)/.installed-dev ## Run the tests that are not marked slow
 	@$(BIN)/python -m pytest -m "not slow"
 
 check: $(VENV)/.installed-dev ## Format, lint, types, imports between rooms, fast tests

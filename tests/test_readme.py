@@ -18,8 +18,17 @@ from intaglio_train import command as train
 from .pages import ROOT, blocks
 
 APPS = {
-    "build": build.app, "serve": serve.app, "generate": generate.app, "demo": demo.app, "doctor": doctor.app, "train": train.app,
-    "reload": serve.reload_app, "loras": loras.app, "watch": watch_command.watch_app, "rollback": watch_command.rollback_app}  # fmt: skip
+    "build": build.app,
+    "serve": serve.app,
+    "generate": generate.app,
+    "demo": demo.app,
+    "doctor": doctor.app,
+    "train": train.app,
+    "reload": serve.reload_app,
+    "loras": loras.app,
+    "watch": watch_command.watch_app,
+    "rollback": watch_command.rollback_app,
+}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCED = "".join(text for language, text in blocks("README.md") if not language)
 COMMANDS = re.findall(r"^intaglio ([^#\n]+)", FENCED, re.MULTILINE) + re.findall(
@@ -38,6 +47,7 @@ def help_of(*words: str) -> str:
 PAGES = [
     "README.md",
     "miniature/README.md",
+    "docs/architecture.md",
     "docs/clients.md",
     "docs/loras.md",
     "docs/performance.md",
@@ -68,9 +78,3 @@ def test_configurations_it_names_exist() -> None:
     named = set(re.findall(r"configs/[\w./-]+\.yaml", README))
     assert named
     assert not [path for path in named if not (ROOT / path).exists()]
-
-
-def test_the_rooms_on_the_map_exist() -> None:
-    rooms = re.findall(r"^\| `(\w+)/`", README, re.MULTILINE)
-    assert set(rooms) >= {"runtime", "export", "client", "training"}
-    assert not [room for room in rooms if not (ROOT / room).is_dir()]

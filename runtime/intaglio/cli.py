@@ -33,7 +33,6 @@ _HELP: Final[Mapping[str, str]] = {
     "watch": "follow checkpoints folders and serve each new LoRA",
     "rollback": "serve the version of a LoRA before",
     "train": "train a LoRA or a ControlNet",
-    "bench": "measure a server",
 }
 _EXTRAS: Final[Mapping[str, str]] = {
     "intaglio": "serve",
@@ -58,9 +57,8 @@ def main(arguments: Sequence[str] | None = None, *, commands: Mapping[str, Entry
         return 0
     name, *rest = arguments
     if name not in found:
-        errors.print(
-            f"intaglio: no command {escape(repr(name))}; commands: {', '.join(sorted(found)) or 'none installed'}"
-        )
+        known = ", ".join(sorted(found)) or "none installed"
+        errors.print(f"intaglio: no command {escape(repr(name))}; commands: {known}")
         return _FAILURE
     try:
         return _run(found[name], rest)

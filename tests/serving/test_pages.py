@@ -1,6 +1,4 @@
-"""What README and the pages of docs/ show is run as it is written; only the ports are those of the test's
-server.
-"""
+"""The blocks of README and of docs/ run as they are written, with the ports of the test's server."""
 
 from __future__ import annotations
 
@@ -57,9 +55,11 @@ def test_readme_gets_one_picture_in_three_ways(server: Server, tmp_path: Path) -
 
 
 def test_the_page_for_other_clients(server: Server, tmp_path: Path) -> None:
-    assert run_blocks("docs/clients.md", server, tmp_path) == ["bash"] * 3
+    assert run_blocks("docs/clients.md", server, tmp_path) == ["bash"] * 4
     answered = json.loads((tmp_path / "metadata.json").read_text())
     assert {output["name"] for output in answered["outputs"]} == {"metadata", "timings"}
+    (wrapped,) = json.loads((tmp_path / "wrapped.json").read_text())["outputs"]
+    assert json.loads(wrapped["data"][0])["steps"] == 1, "as the page says"
 
 
 def test_the_page_of_loras(server: Server, tmp_path: Path) -> None:
