@@ -26,10 +26,10 @@ from PIL import Image
 from benchmarks.measuring.case import PASSES, Case, Stopwatch, time_passes
 from benchmarks.measuring.results import write_part
 from intaglio.contract.sdxl import controlnet_name
-from intaglio_export.engines.compile import Platform
+from intaglio_export.engines.platform import Platform
 from intaglio_export.plan.plan import Plan
 from intaglio_export.plan.stages import StageStore
-from intaglio_export.weights.sources import load_network
+from intaglio_export.weights.load import load_network
 
 _STAGES = {
     "unet": "unet",

@@ -10,9 +10,13 @@ from typing import Any, Final
 from benchmarks.measuring.case import time_passes
 from intaglio.contract.config import Deployment
 from intaglio.engines.interface import Array, allocate_tensors
-from intaglio_export.engines.compile import ENGINE_FILES, CompileJob, compile_network, resolve_platform
+from intaglio_export.engines.compile import compile_network
+from intaglio_export.engines.job import ENGINE_FILES, CompileJob
+from intaglio_export.engines.platform import resolve_platform
 from intaglio_export.engines.verify import open_verification_backend
-from intaglio_export.graphs.sdxl import example_inputs, export_network
+from intaglio_export.graphs.examples import example_inputs
+from intaglio_export.graphs.export import export_network
+from intaglio_export.plan.make import NetworkLoader
 from intaglio_export.plan.plan import ONNX_FILE, Plan
 from intaglio_export.plan.stages import StageStore
 
@@ -47,8 +51,8 @@ class Workbench:
         return Plan(self.deployment, self.platform, StageStore(self.deployment.build / ".stages"))
 
     def network(self) -> Any:
-        """A UNet that nobody has changed yet: a plan keeps its own."""
-        return self._plan().network(NETWORK)
+        """A UNet that nobody has changed yet: a loader keeps its own."""
+        return NetworkLoader(self._plan()).network(NETWORK)
 
     def build_and_time(self, network: Any, folder: Path) -> Timed:
         """Export `network` into `folder`, compile it there and run it on fixed inputs."""

@@ -25,7 +25,7 @@ from intaglio.contract.tensors import AxisSizes, NetworkSpec, Precision
 from intaglio.engines.interface import Array, DeviceArray, check_bindings
 from intaglio.engines.onnxruntime import OnnxRuntimeBackend
 from intaglio_export.graphs.sdxl import wrap_network
-from intaglio_export.plan.plan import component_of
+from intaglio_export.weights.sources import component_of
 
 from ..parity import SDXL_SCHEDULER
 from ..tiny import CONTROLS, make_modules

@@ -110,7 +110,8 @@ def build(
     console.print(table)
     for message in result.messages:
         console.print(escape(message), style="yellow")
+    manifest = result.manifest
     console.print(
-        f"{result.manifest.runtime} {result.manifest.target}, build {result.manifest.key[:12]}: {escape(str(result.folder))}",
+        f"{manifest.runtime} {manifest.target}, build {manifest.key[:12]}: {escape(str(result.folder))}",
         soft_wrap=True,
     )

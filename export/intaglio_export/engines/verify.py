@@ -1,6 +1,6 @@
-"""Every engine against PyTorch on fixed inputs, through the same backend that serves it."""
+"""Compare every engine with PyTorch on fixed inputs, through the same backend that serves it."""
 
-# ruff: noqa: PLC0415  (torch is imported only when an engine is verified)
+# ruff: noqa: PLC0415  (a runtime's backend is imported only when its engines are verified)
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from intaglio.contract.tensors import NetworkSpec, Precision, Profile
 from intaglio.engines.interface import Array, Backend, HostCall
 from intaglio.errors import BuildError
-from intaglio_export.engines.compile import Platform
-
-if TYPE_CHECKING:
-    from torch import nn
+from intaglio_export.engines.platform import Platform
+from intaglio_export.graphs.examples import example_inputs
+from intaglio_export.graphs.sdxl import wrap_network
 
 __all__ = [
-    "NOT_VERIFIED",
     "Check",
     "checked_profiles",
     "expected_outputs",
@@ -29,8 +29,6 @@ __all__ = [
     "relative_error",
     "verify_engine",
 ]
-
-NOT_VERIFIED = "not verified: no GPU of the target here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +43,24 @@ class Check:
 
 
 def relative_error(found: Array, expected: Array) -> float:
-    """Norm of the difference over the norm of `expected`; infinite when either has a value that is not
-    finite.
-    """
-    difference = np.linalg.norm(found.astype(np.float64) - expected.astype(np.float64))
-    error = float(difference / max(float(np.linalg.norm(expected.astype(np.float64))), 1e-12))
+    """Norm of the difference over the norm of `expected`; infinite where a value of either is not finite."""
+    exact = expected.astype(np.float64)
+    difference = np.linalg.norm(found.astype(np.float64) - exact)
+    error = float(difference / max(float(np.linalg.norm(exact)), 1e-12))
     return error if np.isfinite(error) else float("inf")
 
 
 def checked_profiles(profiles: tuple[Profile, ...]) -> tuple[Profile, ...]:
-    """The first profile of every batch row count, and the last of all: each guidance mode, each batch, the
-    longest prompt.
+    """The first profile of every number of images and rows, and the last profile.
+
+    Together they have each guidance mode, each batch and the longest prompt.
     """
-    seen: dict[Any, Profile] = {}
+    first: dict[tuple[int, ...], Profile] = {}
     for profile in profiles:
-        axes = profile.axes
-        seen.setdefault(tuple(axes[name].optimum for name in ("B", "N") if name in axes), profile)
-    return tuple({profile.name: profile for profile in (*seen.values(), profiles[-1])}.values())
+        batch = tuple(profile.axes[name].optimum for name in ("B", "N") if name in profile.axes)
+        first.setdefault(batch, profile)
+    by_name = {profile.name: profile for profile in (*first.values(), profiles[-1])}
+    return tuple(by_name.values())
 
 
 @contextlib.contextmanager
@@ -82,64 +81,66 @@ def open_verification_backend(platform: Platform, *, threads: int) -> Iterator[B
         backend.close()
 
 
-def _inputs(check: Check, profile: Profile) -> dict[str, Any]:
-    """Fixed inputs in float32; what the network is given is cast from them."""
-    from intaglio_export.graphs.sdxl import example_inputs
+def _sizes(profile: Profile) -> dict[str, int]:
+    return {name: axis.optimum for name, axis in profile.axes.items()}
 
-    sizes = {name: axis.optimum for name, axis in profile.axes.items()}
-    return example_inputs(check.network, sizes, precision="fp32", seed=1)
+
+def _inputs(check: Check, profile: Profile) -> dict[str, Tensor]:
+    """Fixed inputs in float32, from which the network's own are cast."""
+    return example_inputs(check.network, _sizes(profile), precision="fp32", seed=1)
 
 
 def expected_outputs(check: Check, reference: nn.Module) -> dict[str, dict[str, Array]]:
-    """What PyTorch makes of the fixed inputs, by profile.
+    """PyTorch's outputs for the fixed inputs, by profile and tensor.
 
-    `reference` is the network itself. On the CPU it is run in float32; on a card in the precision it has,
-    since float32 would take twice the memory beside everything else. The engine is not opened yet: a card
-    need not hold both.
+    `reference` is the network itself. On the CPU it runs in float32. On a card it runs in the precision that
+    it has, because float32 would need twice the memory. The engine is not open yet, so a card need not hold
+    both.
 
     Raises:
-        BuildError: a value that is not finite: the network itself overflows in this precision.
+        BuildError: a value is not finite: the network itself overflows in this precision.
     """
-    import torch
-
-    from intaglio_export.graphs.sdxl import wrap_network
-
-    on_card = next(reference.parameters()).device.type != "cpu"
-    wrapper = wrap_network(check.network.name, reference if on_card else reference.float())
-    device, dtype = next(wrapper.parameters()).device, next(wrapper.parameters()).dtype
+    if next(reference.parameters()).device.type == "cpu":
+        reference = reference.float()
+    wrapper = wrap_network(check.network.name, reference)
+    weight = next(wrapper.parameters())
     found: dict[str, dict[str, Array]] = {}
     with torch.no_grad():
         for profile in checked_profiles(check.profiles):
             inputs = _inputs(check, profile)
             given = [
-                inputs[spec.name].to(device, dtype if spec.dtype == "compute" else None)
+                _placed(inputs[spec.name], weight, cast=spec.dtype == "compute")
                 for spec in check.network.inputs
             ]
             found[profile.name] = _named_outputs(wrapper(*given), check.network)
-    for name, outputs in found.items():
-        if overflowed := [output for output, values in outputs.items() if not np.isfinite(values).all()]:
-            raise BuildError(
-                f"{check.network.name}: PyTorch's own {overflowed[0]} at {name} is not finite: {_cure(check)}"
-            )
+    for profile_name, outputs in found.items():
+        for output, values in outputs.items():
+            if not np.isfinite(values).all():
+                place = f"{output} at {profile_name}"
+                raise BuildError(f"{check.network.name}: PyTorch's own {place} is not finite: {_cure(check)}")
     return found
+
+
+def _placed(values: Tensor, weight: Tensor, *, cast: bool) -> Tensor:
+    """`values` on the device of `weight`, and with `cast` in its dtype."""
+    return values.to(weight.device, weight.dtype) if cast else values.to(weight.device)
 
 
 def _cure(check: Check) -> str:
     if check.precision == "fp16" and check.network.name.startswith("vae"):
-        return (
-            "this VAE overflows in fp16; take one that does not (vae: {hub: madebyollin/sdxl-vae-fp16-fix})"
-        )
-    return "weights that are damaged, or made for another precision"
+        return "this VAE overflows in fp16; use one that does not (vae: {hub: madebyollin/sdxl-vae-fp16-fix})"
+    return "the weights are damaged or made for another precision"
 
 
 def verify_engine(
     check: Check, expected: Mapping[str, Mapping[str, Array]], *, backend: Backend
 ) -> tuple[dict[str, float], int | None]:
-    """Largest relative error by profile, and the engine's activation memory; `expected` is what
-    `expected_outputs` gave.
+    """Largest relative error by profile, and the bytes of the engine's activation memory.
+
+    `expected` is the result of `expected_outputs`.
 
     Raises:
-        BuildError: an error above the tolerance; such an engine must not be served.
+        BuildError: an error is above the tolerance; such an engine must not be served.
     """
     engine = backend.load(check.network, check.engine, precision=check.precision)
     errors: dict[str, float] = {}
@@ -147,19 +148,19 @@ def verify_engine(
     try:
         call = HostCall(backend, engine)
         for profile in checked_profiles(check.profiles):
-            sizes = {name: axis.optimum for name, axis in profile.axes.items()}
-            found = call(sizes, **{name: value.numpy() for name, value in _inputs(check, profile).items()})
+            inputs = {name: values.numpy() for name, values in _inputs(check, profile).items()}
+            found = call(_sizes(profile), **inputs)
+            right = expected[profile.name]
             errors[profile.name] = max(
-                relative_error(found[spec.name], expected[profile.name][spec.name])
-                for spec in check.network.outputs
+                relative_error(found[spec.name], right[spec.name]) for spec in check.network.outputs
             )
     finally:
         engine.close()
     worst = max(errors, key=lambda name: errors[name])
     if errors[worst] > check.tolerance:
         raise BuildError(
-            f"{check.network.name}: the engine disagrees with PyTorch: relative error {errors[worst]:.2g} at {worst}, "
-            f"tolerance {check.tolerance:g}; it is not put into the repository"
+            f"{check.network.name}: the engine disagrees with PyTorch: relative error {errors[worst]:.2g} "
+            f"at {worst}, tolerance {check.tolerance:g}; it is not put into the repository"
         )
     return errors, activation_bytes
 

@@ -1,10 +1,11 @@
-"""Weights into a graph that was exported without them: one tensor at a time, so that memory holds the network
-once.
+"""Attach weights to a graph that was exported without them, one tensor at a time.
 
-The tracer's own export of SDXL's UNet holds the weights three times over (parameters, folded transposes, the
-file), 16 GB in float16. A graph exported without parameters has them as inputs; here each becomes an
-initializer under its parameter's name, as the graph uses it: `NAME.T` where it is transposed (what a refit
-looks for), `NAME.expanded` where axes are added. Constants are folded as the tracer would have folded them.
+So memory holds the network only once. The tracer's own export of SDXL's UNet holds the weights three times
+(parameters, folded transposes, the file), which is 16 GB in float16.
+
+A graph that was exported without parameters has them as inputs. Here each becomes an initializer, as the
+graph uses it, under its parameter's name: `NAME.T` where it is transposed (the name that a refit looks for)
+and `NAME.expanded` where axes are added. Constants are folded as the tracer would have folded them.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from torch import Tensor
 __all__ = ["LARGEST_PROTOBUF", "attach_weights"]
 
 LARGEST_PROTOBUF: Final = 2**31 - 2**20
-"""Bytes of weights above which a graph keeps them in a file of their own; protobuf stops at 2 GiB."""
+"""Bytes of weights above which a graph keeps them in a file of their own: protobuf's limit is 2 GiB."""
 _ALIGNMENT: Final = 4096
-"""Of every tensor in that file, so that it can be mapped."""
+"""Bytes; every tensor in that file begins at a multiple, so that it can be mapped."""
 _INLINE_BYTES: Final = 1024
-"""Tensors up to this size stay in the graph: shapes are read from them before the file is opened."""
+"""Tensors up to this size stay in the graph, because shapes are read from them before the file is opened."""
 _FOLDED: Final = frozenset(
     "Add Cast Concat Div Gather Identity Mul Reshape Shape Slice Sqrt Squeeze Sub Transpose Unsqueeze".split()  # noqa: SIM905
 )
@@ -44,19 +45,23 @@ class _Weight:
     name: str
     parameter: str
     steps: tuple[tuple[str, tuple[int, ...]], ...] = ()
-    """What is done to it: (`Transpose`, permutation) or (`Unsqueeze`, axes)."""
+    """Operations on the parameter: (`Transpose`, permutation) or (`Unsqueeze`, axes)."""
 
     def after(self, operation: str, numbers: tuple[int, ...]) -> _Weight:
+        """This weight after one more operation."""
         suffix = _SUFFIXES[operation]
-        name = self.name if self.name.endswith(suffix) and operation == "Unsqueeze" else self.name + suffix
+        already_expanded = operation == "Unsqueeze" and self.name.endswith(suffix)
+        name = self.name if already_expanded else self.name + suffix
         return _Weight(name, self.parameter, (*self.steps, (operation, numbers)))
 
     def values(self, parameters: Mapping[str, Tensor]) -> Array:
+        """The parameter's values as the graph uses them."""
         values: Array = parameters[self.parameter].detach().cpu().numpy()
         for operation, numbers in self.steps:
-            values = (
-                values.transpose(numbers) if operation == "Transpose" else np.expand_dims(values, numbers)
-            )
+            if operation == "Transpose":
+                values = values.transpose(numbers)
+            else:
+                values = np.expand_dims(values, numbers)
         return np.ascontiguousarray(values)
 
 
@@ -64,18 +69,14 @@ def attach_weights(path: Path, parameters: Mapping[str, Tensor], *, inline: int 
     """Give the graph at `path` its weights; more than `inline` bytes of them go to `<path>.data` beside it.
 
     Raises:
-        ValueError: the graph uses a parameter under two names that would be the same.
+        ValueError: the graph uses a parameter in two ways that would have the same name.
     """
     model = onnx.load(path, load_external_data=False)
     weights = _fold(model.graph, parameters)
     kept = [item for item in model.graph.input if item.name not in parameters]
     del model.graph.input[:]
     model.graph.input.extend(kept)
-    total = sum(
-        parameters[weight.parameter].numel() * parameters[weight.parameter].element_size()
-        for weight in weights
-    )
-    if total <= inline:
+    if sum(parameters[weight.parameter].nbytes for weight in weights) <= inline:
         model.graph.initializer.extend(
             numpy_helper.from_array(weight.values(parameters), weight.name) for weight in weights
         )
@@ -106,8 +107,9 @@ def _stream(weight: _Weight, values: Array, file: BinaryIO) -> onnx.TensorProto:
 
 
 def _fold(graph: onnx.GraphProto, parameters: Mapping[str, Tensor]) -> list[_Weight]:
-    """Take out of `graph` every node that only depends on constants and weights; the weights that are left,
-    as they are used.
+    """Remove every node of `graph` that depends only on constants and weights.
+
+    Returns the weights that the other nodes use, as they use them.
     """
     weights = {item.name: _Weight(item.name, item.name) for item in graph.input if item.name in parameters}
     constants: dict[str, Array] = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -126,18 +128,20 @@ def _fold(graph: onnx.GraphProto, parameters: Mapping[str, Tensor]) -> list[_Wei
     for node in nodes:
         for index, name in enumerate(node.input):
             node.input[index] = names.get(name, name)
-    for field, items in (
-        (graph.node, nodes),
-        (graph.initializer, _tensors(constants, used)),
-        (graph.value_info, ()),
-    ):
-        _replace(field, items)
+    _replace(graph.node, nodes)
+    _replace(graph.initializer, _tensors(constants, used))
+    _replace(graph.value_info, ())
+    return _distinct(weights[output] for output in names)
+
+
+def _distinct(weights: Iterable[_Weight]) -> list[_Weight]:
+    """Each weight once; ValueError where two different ones have the same name."""
     found: dict[str, _Weight] = {}
-    for output in names:
-        weight = weights[output]
-        if found.setdefault(weight.name, weight) != weight:
+    for weight in weights:
+        other = found.setdefault(weight.name, weight)
+        if other != weight:
             raise ValueError(
-                f"{weight.name}: used in two ways under one name: {found[weight.name].steps} and {weight.steps}"
+                f"{weight.name}: used in two ways under one name: {other.steps} and {weight.steps}"
             )
     return list(found.values())
 
@@ -159,19 +163,20 @@ def _tensors(constants: Mapping[str, Array], used: set[str]) -> list[onnx.Tensor
 def _folded_weight(
     node: onnx.NodeProto, weights: Mapping[str, _Weight], constants: Mapping[str, Array]
 ) -> _Weight | None:
-    """The weight that `node` makes of another by moving its axes; None when it does anything else."""
+    """The weight that `node` makes by moving the axes of another; None when `node` does anything else."""
     weight = weights.get(node.input[0]) if node.input else None
     if weight is None:
         return None
     if node.op_type == "Transpose":
-        return weight.after(
-            "Transpose", tuple(next(item.ints for item in node.attribute if item.name == "perm"))
-        )
+        permutation = next(item.ints for item in node.attribute if item.name == "perm")
+        return weight.after("Transpose", tuple(permutation))
     if node.op_type == "Unsqueeze" and node.input[1] in constants:
-        return weight.after("Unsqueeze", tuple(int(axis) for axis in constants[node.input[1]].reshape(-1)))
+        axes = constants[node.input[1]].reshape(-1)
+        return weight.after("Unsqueeze", tuple(int(axis) for axis in axes))
     return None
 
 
 def _evaluate(node: onnx.NodeProto, constants: Mapping[str, Array]) -> Array:
-    (values,) = ReferenceEvaluator(node).run(None, {name: constants[name] for name in node.input if name})
+    given = {name: constants[name] for name in node.input if name}
+    (values,) = ReferenceEvaluator(node).run(None, given)
     return np.asarray(values)

@@ -1,7 +1,11 @@
-"""The weights that LoRAs may change, apart: what a running server computes every set from, and puts back."""
+"""The weights that LoRAs may change, in a file of their own.
+
+A running server computes every set of LoRAs from these pristine weights, and restores them.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,47 +18,54 @@ from intaglio.contract.config import Swap
 from intaglio.engines.onnxruntime import initializers
 from intaglio.errors import BuildError
 from intaglio.loras.files import layer_table
-from intaglio_export.engines.compile import is_swapped
+from intaglio_export.graphs.swapped_weights import is_swapped
 
 __all__ = ["write_pristine"]
 
 
 def write_pristine(path: Path, wrapper: nn.Module, *, onnx: Sequence[Path], swap: Swap) -> int:
-    """Write the swapped weights of `wrapper` (a network as it was exported to the graphs `onnx`) under their
-    names; returns how many.
+    """Write the swapped weights of `wrapper` under the names that the graphs `onnx` have for them.
 
-    A layer that no graph has is listed in the metadata as `unused`, one that `swap` leaves out as `frozen`.
+    `wrapper` is the network as it was exported to these graphs. Layers that no graph has are listed in the
+    file's metadata as `unused`, and layers that `swap` does not cover as `frozen`. Returns the number of
+    weights.
 
     Raises:
         BuildError: the graphs have none of the weights that LoRAs change.
     """
-    known = {name for graph in onnx for name in initializers(graph)}
+    known = set(itertools.chain.from_iterable(initializers(graph) for graph in onnx))
     parameters = {name: values.detach() for name, values in wrapper.named_parameters()}
-    layers = layer_table({"unet": {name: tuple(values.shape) for name, values in parameters.items()}})["unet"]
+    shapes = {name: tuple(values.shape) for name, values in parameters.items()}
+    layers = layer_table({"unet": shapes})["unet"]
     tensors: dict[str, Tensor] = {}
-    others: dict[str, dict[str, tuple[int, ...]]] = {"unused": {}, "frozen": {}}
+    unused: dict[str, tuple[int, ...]] = {}
+    frozen: dict[str, tuple[int, ...]] = {}
     for layer, shape in layers.items():
         name = f"{layer}.weight"
-        found = next((one for one in (name, f"{name}.T") if one in known), None)
         module = layer.partition(".")[2]
         if not is_swapped(name, len(shape), swap):
-            others["frozen"][module] = shape
-        elif found is None:
-            others["unused"][module] = shape
+            frozen[module] = shape
+        elif name in known:
+            tensors[name] = _smallest(parameters[name])
+        elif f"{name}.T" in known:
+            tensors[f"{name}.T"] = _smallest(parameters[name].t())
         else:
-            values = parameters[name]
-            tensors[found] = _smallest(values.t() if found.endswith(".T") else values)
+            unused[module] = shape
     if not tensors:
         raise BuildError(f"{onnx[0]}: has none of the weights that LoRAs change")
-    save_file(
-        tensors, path, metadata={kind: json.dumps(found, sort_keys=True) for kind, found in others.items()}
-    )
+    metadata = {
+        "unused": json.dumps(unused, sort_keys=True),
+        "frozen": json.dumps(frozen, sort_keys=True),
+    }
+    save_file(tensors, path, metadata=metadata)
     return len(tensors)
 
 
 def _smallest(values: Tensor) -> Tensor:
-    """In half precision where that is the same numbers, as with bases that are published so; half the memory
-    of a server.
+    """`values` in float16 where no number changes, as with bases that are published in float16.
+
+    This halves the memory that a server needs for them.
     """
     half = values.to(torch.float16)
-    return (half if torch.equal(half.to(values.dtype), values) else values).contiguous()
+    kept = half if torch.equal(half.to(values.dtype), values) else values
+    return kept.contiguous()

@@ -1,1 +1,1 @@
-"""What a build must do: stages, their keys, their records. Nothing here imports torch at the top of a file."""
+"""What a build must do: stages, their keys, their records, and how each is made."""

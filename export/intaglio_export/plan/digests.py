@@ -1,13 +1,13 @@
-"""sha256 of large files, remembered by path, size and modification time, and a look at safetensors headers.
+"""sha256 of files, remembered by path, size and modification time; and what they say of files on the disk.
 
-Hashing 14 GB of weights takes half a minute; a build with nothing changed must answer in seconds.
+Hashing 14 GB of weights takes half a minute, and a build with nothing changed must end in seconds.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,10 @@ class DigestCache:
         self._changed = False
 
     def digest(self, path: Path) -> FileDigest:
-        """Digest of a file that a user gave; a safetensors file's header is checked the first time.
+        """Digest of a file that a user named. The header of a safetensors file is checked the first time.
 
         Raises:
-            BuildError: not readable, or not a whole safetensors file.
+            BuildError: the file cannot be read, or is not a whole safetensors file.
         """
         try:
             if path.suffix == ".safetensors" and self._remembered(path) is None:
@@ -45,7 +45,7 @@ class DigestCache:
             raise BuildError(f"{path}: {error.strerror or error}") from error
 
     def digest_unchecked(self, path: Path) -> FileDigest:
-        """Digest of any file; OSError as it comes."""
+        """Digest of a file of ours; OSError where it cannot be read."""
         remembered = self._remembered(path)
         if remembered is not None:
             return remembered
@@ -54,7 +54,7 @@ class DigestCache:
         return found
 
     def remember(self, path: Path, digest: FileDigest) -> None:
-        """Keep the digest of `path`, just read or just written."""
+        """Keep the digest of `path`, which was just read or written."""
         status = path.stat()
         self._known[str(path.resolve())] = {
             "stamp": [status.st_size, status.st_mtime_ns],
@@ -71,22 +71,41 @@ class DigestCache:
             return None
         return FileDigest(sha256=known["sha256"], size=status.st_size)
 
+    def damage(self, folder: Path, files: Mapping[str, FileDigest]) -> str | None:
+        """The first of `files` that is missing from `folder` or was changed; None when all are as they were.
+
+        A file is read only when its size and time are not the remembered ones.
+        """
+        for name, expected in files.items():
+            path = folder / name
+            if not path.is_file():
+                return f"{name} is missing"
+            size = path.stat().st_size
+            if size != expected.size:
+                return f"{name} has {size} bytes, not {expected.size}"
+            if self.digest_unchecked(path) != expected:
+                return f"{name} was changed after it was built"
+        return None
+
     def combined(self, files: Iterable[Path], *, root: Path) -> str:
         """One digest of several files and their names relative to `root`."""
         return content_key({str(file.relative_to(root)): self.digest(file).sha256 for file in files})
 
     def save(self) -> None:
-        """Write the cache, if anything is new in it."""
+        """Write the cache if anything in it is new."""
         if self._changed:
             write_json(self._path, self._known)
             self._changed = False
 
 
 def check_safetensors(path: Path) -> None:
-    """Compare the file's size with what its header says.
+    """Compare the file's size with its header.
+
+    Unlike `intaglio.loras.tensor_files`, this admits tensors of every dtype: a base may have some that a LoRA
+    cannot have.
 
     Raises:
-        BuildError: not a safetensors file, or cut short.
+        BuildError: it is no safetensors file, or it is cut short.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -101,7 +120,8 @@ def check_safetensors(path: Path) -> None:
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BuildError(f"{path}: damaged safetensors header; fetch the file again") from error
-    if (expected := 8 + length + max(ends, default=0)) != size:
+    expected = 8 + length + max(ends, default=0)
+    if expected != size:
         raise BuildError(
-            f"{path}: {size} bytes, its header says {expected}; the file is damaged, fetch it again"
+            f"{path}: {size} bytes, but its header says {expected}; the file is damaged, fetch it again"
         )

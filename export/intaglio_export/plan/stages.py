@@ -1,16 +1,14 @@
 """Content-keyed stages: done once, kept under their key, redone when something they depend on changed.
 
-A stage's result is a folder `<store>/<stage>/<key>` with `record.json`. It is made beside the store and
-renamed into it, so a folder that has a name is whole; whatever breaks a stage (a full disk, Ctrl-C) leaves
-nothing but a temporary folder that the next build removes. One build works in a store at a time; a second one
-waits.
+A stage's result is a folder `<store>/<stage>/<key>` with `record.json`. It is made in a temporary folder and
+then renamed, so a folder that has a name is whole. If a stage fails (a full disk, Ctrl-C), only its temporary
+folder is left, which the next build removes. One build works in a store at a time, and a second one waits.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import logging
 import os
 import shutil
 import tempfile
@@ -19,44 +17,43 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from intaglio.builds.manifest import (
-    RECORD_NAME,
-    FileDigest,
-    StageRecord,
-    content_key,
-    file_digest,
-    read_record,
-    stale_reason,
-    write_record,
-)
+from intaglio.builds.manifest import FileDigest, content_key, file_digest
 from intaglio.errors import BuildError
 from intaglio.whole_files import storage_problem
 from intaglio_export.plan.digests import DigestCache
+from intaglio_export.plan.records import RECORD_NAME, StageRecord, changed_inputs, read_record, write_record
 
-__all__ = ["Stage", "StageOutcome", "StageStore"]
+__all__ = ["Notes", "Stage", "StageKind", "StageOutcome", "StageStore"]
 
-log = logging.getLogger(__name__)
-
+StageKind = Literal["fuse", "onnx", "engine", "pristine", "verify"]
+Notes = dict[str, Any]
+"""Facts for a stage's record that do not identify its result."""
 _KEY_LENGTH: Final = 16
 _UNFINISHED: Final = ".unfinished"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a build. `inputs` is all that the result depends on; `make` fills a folder and returns
-    notes for its record.
-    """
+    """One step of a build, as a value."""
 
-    name: str
+    kind: StageKind
+    network: str
+    """The network or component that it is about; empty for `fuse`, which is about all."""
     inputs: Mapping[str, Any]
+    """Everything that the result depends on, but for `versions`."""
     versions: Mapping[str, str]
-    make: Callable[[Path], dict[str, Any]]
+    """Versions of the libraries that the result depends on."""
+
+    @property
+    def name(self) -> str:
+        """`fuse`, `onnx/unet`: for people and for folders."""
+        return f"{self.kind}/{self.network}" if self.network else self.kind
 
     @property
     def key(self) -> str:
-        """Content key; versions count."""
+        """Content key of the inputs and versions."""
         return content_key({"stage": self.name, **self.inputs, "versions": dict(self.versions)})
 
 
@@ -80,7 +77,11 @@ class StageStore:
 
     @contextlib.contextmanager
     def locked(self, *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Exclusive use until the block ends; `waiting` is called once if another build has it."""
+        """Exclusive use of the store within the block; `waiting` is called once if another build has it.
+
+        Raises:
+            BuildError: the folder cannot be written.
+        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             file = (self.folder / ".lock").open("w")
@@ -102,30 +103,24 @@ class StageStore:
     def why(self, stage: Stage) -> str | None:
         """Why `stage` must be done; None when its result is here and untouched."""
         folder = self.path(stage)
-        if folder.exists():
-            return stale_reason(folder, key=stage.key, inputs=self._recorded(stage)) or self._damage(folder)
-        earlier = self._latest(stage)
-        return (
-            "not built yet"
-            if earlier is None
-            else stale_reason(earlier, key=stage.key, inputs=self._recorded(stage))
-        )
-
-    def _recorded(self, stage: Stage) -> dict[str, Any]:
-        return {**stage.inputs, **stage.versions}
-
-    def _damage(self, folder: Path) -> str | None:
+        if not folder.exists():
+            earlier = self._latest(stage)
+            if earlier is None:
+                return "not built yet"
+            folder = earlier
         record = read_record(folder)
-        for name, expected in record.files.items() if record else ():
-            if self.digests.digest_unchecked(folder / name).sha256 != expected.sha256:
-                return f"{name} was changed after it was built"
-        return None
+        if record is None:
+            return "an earlier build did not finish"
+        if record.key != stage.key:
+            return changed_inputs(record, _recorded_inputs(stage))
+        return self.digests.damage(folder, record.files)
 
     def _latest(self, stage: Stage) -> Path | None:
-        parent = self.folder / stage.name
-        records = [item / RECORD_NAME for item in parent.iterdir()] if parent.is_dir() else []
-        found = [record for record in records if record.is_file()]
-        return max(found, key=lambda record: record.stat().st_mtime).parent if found else None
+        """The newest result of `stage`, whatever its inputs were."""
+        records = list((self.folder / stage.name).glob(f"*/{RECORD_NAME}"))
+        if not records:
+            return None
+        return max(records, key=lambda record: record.stat().st_mtime).parent
 
     def expected_seconds(self, stage: Stage, *, otherwise: float) -> float:
         """How long `stage` took the last time, whatever its inputs were."""
@@ -133,57 +128,69 @@ class StageStore:
         record = None if earlier is None else read_record(earlier)
         return otherwise if record is None else max(record.seconds, 0.05)
 
-    def run(self, stage: Stage, *, force: bool = False) -> StageOutcome:
-        """Make the result of `stage` unless it is here.
+    def run(self, stage: Stage, make: Callable[[Path], Notes], *, force: bool = False) -> StageOutcome:
+        """Have `make` fill a folder with the result of `stage`, unless the result is here.
 
         Raises:
-            BuildError: the stage failed; nothing is left in the store.
+            BuildError: the stage failed; nothing of it is left in the store.
         """
         reason = "forced" if force else self.why(stage)
         if reason is None:
             return StageOutcome(stage.name, False, "unchanged", 0.0)
         started = time.perf_counter()
-        target = self.path(stage)
         try:
-            (self.folder / _UNFINISHED).mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self.folder / _UNFINISHED, prefix="stage-") as name:
-                work = Path(name) / "result"
-                work.mkdir()
-                notes = stage.make(work)
-                files = self._seal(stage, work, notes=notes, seconds=time.perf_counter() - started)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if target.exists():
-                    target.rename(Path(name) / "replaced")
-                work.rename(target)
+            files = self._make(stage, make)
         except OSError as error:
             raise BuildError(
                 f"{stage.name}: {storage_problem(error)} ({self.folder}); nothing of this stage was kept"
             ) from error
         with self._lock:  # engines are compiled in threads
             for file, digest in files.items():
-                self.digests.remember(target / file, digest)
+                self.digests.remember(self.path(stage) / file, digest)
             self.digests.save()
         return StageOutcome(stage.name, True, reason, time.perf_counter() - started)
 
-    def _seal(
-        self, stage: Stage, work: Path, *, notes: dict[str, Any], seconds: float
-    ) -> dict[str, FileDigest]:
-        files = {}
-        for path in sorted(work.rglob("*")):
-            if path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-                files[str(path.relative_to(work))] = file_digest(path)
-        write_record(
-            work,
-            StageRecord(
-                stage=stage.name,
-                key=stage.key,
-                inputs=self._recorded(stage),
-                versions=dict(stage.versions),
-                files=files,
-                seconds=round(seconds, 3),
-                notes=notes,
-            ),
-        )
+    def _make(self, stage: Stage, make: Callable[[Path], Notes]) -> dict[str, FileDigest]:
+        """The files of the result; they are in their final place."""
+        started = time.perf_counter()
+        target = self.path(stage)
+        (self.folder / _UNFINISHED).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.folder / _UNFINISHED, prefix="stage-") as name:
+            work = Path(name) / "result"
+            work.mkdir()
+            notes = make(work)
+            files = _sealed_files(work)
+            seconds = round(time.perf_counter() - started, 3)
+            write_record(work, _record(stage, files, notes=notes, seconds=seconds))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                target.rename(Path(name) / "replaced")
+            work.rename(target)
         return files
+
+
+def _recorded_inputs(stage: Stage) -> dict[str, Any]:
+    return {**stage.inputs, **stage.versions}
+
+
+def _record(stage: Stage, files: dict[str, FileDigest], *, notes: Notes, seconds: float) -> StageRecord:
+    return StageRecord(
+        stage=stage.name,
+        key=stage.key,
+        inputs=_recorded_inputs(stage),
+        versions=dict(stage.versions),
+        files=files,
+        seconds=seconds,
+        notes=notes,
+    )
+
+
+def _sealed_files(work: Path) -> dict[str, FileDigest]:
+    """Digests of all files in `work`, which are on the disk afterwards."""
+    files = {}
+    for path in sorted(work.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            files[str(path.relative_to(work))] = file_digest(path)
+    return files

@@ -1,145 +1,130 @@
-"""LoRAs into weights: always from the pristine base, in float32, by diffusers' own loader.
+"""Fuse LoRAs into weights: always from the pristine base, in float32, with diffusers' own loader.
 
-Every key of a LoRA file must belong to this model; one that does not is an error, since a LoRA half applied
-looks like a bad LoRA.
+Every key of a LoRA file must belong to this model. A key that does not is an error, because a LoRA that is
+only half applied looks like a bad LoRA.
 """
-
-# ruff: noqa: PLC0415  (torch is imported only when LoRAs are fused)
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from intaglio.builds.manifest import FusedLora, content_key
+from diffusers import StableDiffusionXLPipeline
+from diffusers.utils.state_dict_utils import (
+    convert_state_dict_to_diffusers,
+    convert_state_dict_to_peft,
+    convert_unet_state_dict_to_peft,
+)
+from torch import Tensor, nn
+
 from intaglio.errors import BuildError
+from intaglio.loras.sets import ResolvedLora
+from intaglio.loras.targets import SWAPPED
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+__all__ = ["check_lora_keys", "fuse_loras"]
 
-__all__ = ["FUSABLE", "LoraChoice", "check_lora_keys", "fuse_loras", "lora_set_digest"]
-
-FUSABLE: Final = ("text_encoder", "text_encoder_2", "unet")
-"""Components that a LoRA may touch."""
 _KEY: Final = re.compile(r"^(.+)\.(lora_A|lora_B|lora_magnitude_vector)(\.weight)?$")
 
 
-@dataclass(frozen=True, slots=True)
-class LoraChoice:
-    """One LoRA of the set, in the order of fusing."""
+def fuse_loras(
+    networks: Mapping[str, nn.Module], loras: Sequence[ResolvedLora], *, paths: Mapping[str, Path]
+) -> frozenset[str]:
+    """Add `loras` to `networks` in place, in their order; returns the components that they changed.
 
-    id: str
-    path: Path
-    weight: float
-    sha256: str
-
-    @property
-    def record(self) -> FusedLora:
-        """As the manifest keeps it."""
-        return FusedLora(id=self.id, weight=self.weight, sha256=self.sha256)
-
-
-def lora_set_digest(loras: Sequence[LoraChoice]) -> str:
-    """Digest of what is fused: content and weight of every LoRA; names do not matter."""
-    return content_key({"loras": sorted([lora.sha256, lora.weight] for lora in loras)})
-
-
-def fuse_loras(networks: Mapping[str, nn.Module], loras: Sequence[LoraChoice]) -> frozenset[str]:
-    """Add `loras` to `networks` (every one of `FUSABLE`, float32, pristine) in place; returns the components
-    touched.
+    `networks` are all components that a LoRA may change, pristine and in float32. `paths` are the files by
+    id.
 
     Raises:
-        BuildError: a file is not a LoRA for this model (unknown keys, other shapes) or makes weights that are
-            not finite.
+        BuildError: a file is no LoRA for this model (unknown keys, other shapes), or the fused weights would
+            not
+            be finite.
     """
     pipeline = _pipeline(networks)
-    touched: set[str] = set()
+    changed: set[str] = set()
     for lora in loras:
-        state, *_ = _read_lora(pipeline, lora)
+        path = paths[lora.id]
+        state = _read_lora(pipeline, lora.id, path)
         try:
-            touched |= check_lora_keys(lora.id, state, networks=networks)
+            changed |= check_lora_keys(lora.id, state, networks=networks)
             pipeline.load_lora_weights(
-                str(lora.path.parent), weight_name=lora.path.name, adapter_name=_adapter(lora.id)
+                str(path.parent), weight_name=path.name, adapter_name=_adapter(lora.id)
             )
         except (RuntimeError, ValueError, KeyError) as error:
-            raise BuildError(f"lora {lora.id}: {lora.path.name} does not fit this base: {error}") from error
+            raise BuildError(f"lora {lora.id}: {path.name} does not fit this base: {error}") from error
+    names = [_adapter(lora.id) for lora in loras]
     try:
-        names = [_adapter(lora.id) for lora in loras]
-        components = sorted(touched)
         pipeline.set_adapters(names, [lora.weight for lora in loras])
-        pipeline.fuse_lora(components=components, adapter_names=names, safe_fusing=True)
+        pipeline.fuse_lora(components=sorted(changed), adapter_names=names, safe_fusing=True)
     except (RuntimeError, ValueError) as error:
         raise BuildError(f"loras {', '.join(lora.id for lora in loras)}: {error}") from error
     pipeline.unload_lora_weights()
-    return frozenset(touched)
+    return frozenset(changed)
 
 
 def _adapter(lora: str) -> str:
-    return f"lora_{lora.replace('-', '_')}"  # peft makes module names of it: no dots, nothing that starts with a digit
+    # peft makes module names of it, which have no dots and do not start with a digit.
+    return f"lora_{lora.replace('-', '_')}"
 
 
 def _pipeline(networks: Mapping[str, nn.Module]) -> Any:
-    from diffusers import StableDiffusionXLPipeline
-
-    parts: dict[str, Any] = {"vae": None, "tokenizer": None, "tokenizer_2": None, "scheduler": None}
-    return StableDiffusionXLPipeline(**parts, **networks, add_watermarker=False)  # type: ignore[no-untyped-call]
+    others: dict[str, Any] = {"vae": None, "tokenizer": None, "tokenizer_2": None, "scheduler": None}
+    return StableDiffusionXLPipeline(**others, **networks, add_watermarker=False)  # type: ignore[no-untyped-call]
 
 
-def _read_lora(pipeline: Any, lora: LoraChoice) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The file in diffusers' layout (kohya's is converted) and its alphas."""
+def _read_lora(pipeline: Any, lora: str, path: Path) -> Mapping[str, Tensor]:
+    """The file's tensors in diffusers' layout; kohya's layout is converted."""
     try:
-        state, alphas, *_ = pipeline.lora_state_dict(
-            str(lora.path.parent), weight_name=lora.path.name, unet_config=pipeline.unet.config
+        state, *_ = pipeline.lora_state_dict(
+            str(path.parent), weight_name=path.name, unet_config=pipeline.unet.config
         )
-    except Exception as error:  # converters raise whatever a foreign layout trips over
-        raise BuildError(f"lora {lora.id}: {lora.path.name} is not a LoRA for SDXL: {error}") from error
-    return state, alphas or {}
+    except Exception as error:  # the converters raise many types of errors for a foreign layout
+        raise BuildError(f"lora {lora}: {path.name} is not a LoRA for SDXL: {error}") from error
+    found: Mapping[str, Tensor] = state
+    return found
 
 
 def check_lora_keys(lora: str, state: Mapping[str, Tensor], *, networks: Mapping[str, nn.Module]) -> set[str]:
-    """Components that `state` (diffusers' layout) touches; every key must name a layer that the networks
-    have.
+    """Components that `state` (diffusers' layout) changes; every key must name a layer of `networks`.
 
     Raises:
-        BuildError: no keys, or keys of another model, with the first three of them.
+        BuildError: no keys, or keys of another model; the message shows the first three of them.
     """
-    touched, unknown = set(), []
-    for component, part in _by_component(state).items():
+    changed: set[str] = set()
+    unknown: list[str] = []
+    for component, own in _by_component(state).items():
         layers = {name for name, _ in networks[component].named_modules()} if component else set()
-        for key in part:
+        for key in own:
             match = _KEY.match(key)
             if match is not None and match[1] in layers:
-                touched.add(component)
+                changed.add(component)
             elif not key.endswith(".alpha"):
                 unknown.append(f"{component}.{key}" if component else key)
-    if unknown or not touched:
+    if unknown or not changed:
         examples = ", ".join(unknown[:3]) or "the file has no LoRA weights"
         raise BuildError(
             f"lora {lora}: {len(unknown)} of {len(state)} keys do not belong to this base: {examples}"
         )
-    return touched
+    return changed
 
 
 def _by_component(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Keys in peft's names by component, by the converters that diffusers loads with; foreign keys under ""."""
-    from diffusers.utils.state_dict_utils import (
-        convert_state_dict_to_diffusers,
-        convert_state_dict_to_peft,
-        convert_unet_state_dict_to_peft,
-    )
+    """Tensors by component under peft's names; keys of no component are under "".
 
-    parts: dict[str, dict[str, Tensor]] = {}
+    The converters are those that diffusers loads with.
+    """
+    found: dict[str, dict[str, Tensor]] = {}
     for key, values in state.items():
         component, _, name = key.partition(".")
-        parts.setdefault(component if component in FUSABLE else "", {})[
-            name if component in FUSABLE else key
-        ] = values
-    for component, part in parts.items():
+        if component in SWAPPED:
+            found.setdefault(component, {})[name] = values
+        else:
+            found.setdefault("", {})[key] = values
+    for component, own in found.items():
         if component == "unet":
-            parts[component] = convert_unet_state_dict_to_peft(part)  # type: ignore[no-untyped-call]
-        elif component and not any(".lora_A." in key for key in part):
-            parts[component] = convert_state_dict_to_peft(convert_state_dict_to_diffusers(part))  # type: ignore[no-untyped-call]
-    return parts
+            found[component] = convert_unet_state_dict_to_peft(own)  # type: ignore[no-untyped-call]
+        elif component and not any(".lora_A." in key for key in own):
+            diffusers_keys = convert_state_dict_to_diffusers(own)  # type: ignore[no-untyped-call]
+            found[component] = convert_state_dict_to_peft(diffusers_keys)  # type: ignore[no-untyped-call]
+    return found

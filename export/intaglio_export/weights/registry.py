@@ -1,4 +1,4 @@
-"""The user's LoRAs against the base: facts of their files, checks, and publishing them to a build."""
+"""Check the user's LoRAs against the base, collect the facts of their files, and publish them to a build."""
 
 # ruff: noqa: PLC0415  (torch and the hub's client are imported only where they are needed)
 
@@ -6,31 +6,29 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from intaglio.contract.config import Source
+from intaglio.contract.config import Deployment, Source
 from intaglio.contract.lora_registry import LoraEntry, LoraRegistry, load_registry
 from intaglio.errors import ConfigError, LoraRefused
 from intaglio.loras.files import Component, LayerTable, layer_table, lora_file_from_bytes
 from intaglio.loras.sets import ServedLoras
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
+from intaglio.loras.targets import SWAPPED
 from intaglio.loras.tensor_files import map_tensor_file
 from intaglio_export.weights.sources import Base, find_base
 
-if TYPE_CHECKING:
-    from intaglio_export.plan.plan import Plan
-
 __all__ = ["base_layers", "check_entry", "described", "lora_path", "publish_registry"]
-
-_COMPONENTS: tuple[Component, ...] = ("unet", "text_encoder", "text_encoder_2")
 
 
 def base_layers(sources: tuple[Source, ...]) -> LayerTable:
-    """Every layer of the available base that a LoRA may name, from its files' headers; its configurations of
-    one file or a seed.
+    """Every layer of the available base that a LoRA may name, with its shape.
+
+    Shapes come from the headers of the base's files. For a single file or a seed they come from the
+    configurations.
     """
     base = find_base(sources)
-    return layer_table({component: _shapes(base, component) for component in _COMPONENTS})
+    return layer_table({component: _shapes(base, component) for component in SWAPPED})
 
 
 def _shapes(base: Base, component: Component) -> dict[str, tuple[int, ...]]:
@@ -59,15 +57,15 @@ def _configured_shapes(base: Base, component: Component) -> dict[str, tuple[int,
 
 
 def lora_path(lora: str, entry: LoraEntry) -> Path:
-    """The LoRA's file; one of the hub is fetched once.
+    """The LoRA's file; a file of the hub is fetched once.
 
     Raises:
-        ConfigError: not there.
+        ConfigError: there is no such file.
     """
     if entry.file is not None:
         if not entry.file.is_file():
             raise ConfigError(
-                f"lora {lora}: {entry.file}: no such file; train it, or correct its path in the registry"
+                f"lora {lora}: {entry.file}: no such file; train it or correct its path in the registry"
             )
         return entry.file
     from huggingface_hub import hf_hub_download
@@ -82,10 +80,11 @@ def lora_path(lora: str, entry: LoraEntry) -> Path:
 
 
 def described(lora: str, entry: LoraEntry, *, table: LayerTable) -> LoraEntry:
-    """`entry` with the facts of its file, all of whose keys were accounted for.
+    """`entry` with the facts of its file. Every key of the file names a layer of `table`.
 
     Raises:
-        LoraRefused: the file is damaged or not for this base. ConfigError: it is not there.
+        LoraRefused: the file is damaged or not for this base.
+        ConfigError: there is no such file.
     """
     path = lora_path(lora, entry)
     try:
@@ -104,10 +103,10 @@ def described(lora: str, entry: LoraEntry, *, table: LayerTable) -> LoraEntry:
 
 
 def check_entry(lora: str, entry: LoraEntry, *, table: LayerTable) -> LoraEntry:
-    """As `described`, and the file is the one that was added.
+    """As `described`; the file must still be the one that was added.
 
     Raises:
-        LoraRefused: its content changed since.
+        LoraRefused: as `described` does, and where the file changed since it was added.
     """
     found = described(lora, entry, table=table)
     if entry.sha256 is not None and found.sha256 != entry.sha256:
@@ -118,16 +117,17 @@ def check_entry(lora: str, entry: LoraEntry, *, table: LayerTable) -> LoraEntry:
     return found
 
 
-def publish_registry(plan: Plan, folder: Path) -> ServedLoras:
+def publish_registry(deployment: Deployment, folder: Path) -> ServedLoras:
     """Publish the deployment's registry to the build in `folder`; every file is checked against the base.
 
     Raises:
-        ConfigError, LoraRefused: a LoRA is missing or not for this base. BuildError: no room.
+        ConfigError, LoraRefused: a LoRA is missing or not for this base.
+        BuildError: the disk has no room.
     """
-    path = plan.deployment.registry
+    path = deployment.registry
     registry = LoraRegistry() if path is None else load_registry(path)
     store = LoraStore(folder / LORAS_FOLDER)
-    table = base_layers(plan.deployment.base)
+    table = base_layers(deployment.base)
     digests = {}
     for lora, entry in registry.loras.items():
         digest, data = store.put(lora, lora_path(lora, entry))

@@ -1,16 +1,15 @@
-"""SDXL without its weights: the architecture written out, weights drawn from a seed. For speed and memory,
-never for pictures.
+"""SDXL's architecture with weights drawn from a seed: for measuring speed and memory, never for pictures.
 
-`base: {architecture: sdxl-base-1.0, seed: 0}`. Speed does not depend on what weights say, so engines made
-from these are timed as the real ones would be. Weights are the same on every machine and come at the speed of
-memory: one prime number of normal values is drawn once, and every parameter reads it on from a place that its
-name decides.
+`base: {architecture: sdxl-base-1.0, seed: 0}`. Speed does not depend on the values of weights, so engines
+made from these are as fast as the real ones. The weights are the same on every machine. They are drawn
+quickly: a prime number of normal values is drawn once, and every parameter reads them cyclically from a start
+that its name decides.
 
-Activations stay far inside float16 (65504). A matrix has torch's default gain, 1/sqrt(3 fan_in), so it
-shrinks what it is given; every branch begins with a normalisation; so a branch adds at most about 0.6 to a
-stream and a stream of SDXL's 70 blocks stays below about ten (`tests/export/test_seeded.py` measures it). The
-UNet moreover denoises: it passes its input, normalised, to its output, beside a smaller random part, so that
-a trajectory ends with latents of a real one's range and the VAE is given such ones.
+Activations stay far inside float16 (65504). A matrix has torch's default gain, 1/sqrt(3 fan_in), so its
+outputs are smaller than its inputs. Every branch begins with a normalisation. So a branch adds at most about
+0.6 to a stream, and a stream of SDXL's 70 blocks stays below about ten (`tests/export/weights/test_seeded.py`
+measures it). The UNet also denoises: it passes its normalised input to its output and adds a smaller random
+part. So a trajectory ends with latents of a real range, and the VAE decodes such latents.
 """
 
 # ruff: noqa: PLC0415  (torch is imported only when weights are drawn)
@@ -24,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from intaglio.builds.manifest import content_key
 from intaglio.errors import BuildError
 from intaglio.sampling.noise import TorchCpuGenerator
 
@@ -140,7 +138,7 @@ _SMALL_TEXT: Final = {
 }
 ARCHITECTURES: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     "sdxl-base-1.0": _components(_UNET, _VAE, _TEXT, _TEXT_2),
-    # The same blocks, few and narrow: what debugs the full-size path on a small machine.
+    # The same blocks, few and narrow: for debugging the full-size path on a small machine.
     "sdxl-reduced": _components(
         _UNET
         | {
@@ -159,18 +157,19 @@ ARCHITECTURES: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
 """Configurations by architecture and component."""
 
 _DRAWN: Final = 1_048_573
-"""Normal values drawn once: a prime, so that no row of a matrix reads the same values as another."""
+"""Normal values drawn once. It is a prime, so that no row of a matrix reads the same values as another."""
 _RESIDUAL_GAIN: Final = 0.3
-"""Of a ControlNet's output convolutions, which training starts at zero, over a plain layer's."""
+"""Gain of a ControlNet's output convolutions, which training starts at zero, relative to a plain layer's."""
 _RANDOM_PART: Final = 0.15
-"""Of what the UNet predicts, over a plain layer's: with Euler it leaves latents of a standard deviation of
-0.5 to 0.9.
+"""Gain of the random part of the UNet's prediction, relative to a plain layer's.
+
+With the Euler solver, the last latents have a standard deviation of 0.5 to 0.9.
 """
 _PASSED_ON: Final = 0.94
-"""Of the UNet's input: below one, or the trajectory would end in zeros, whose normalisation is noise.
+"""Share of the UNet's input that reaches the output. With one, the trajectory would end in zeros.
 
-An error of 1 % in every pass becomes 4.4 % of the last latents with 0.94, 8.9 % with 0.97 (reduced, with a
-first level of 320 channels).
+An error of 1 % in every pass becomes 4.4 % of the last latents with 0.94 and 8.9 % with 0.97 (measured on the
+reduced architecture with a first level of 320 channels).
 """
 
 
@@ -185,20 +184,6 @@ class Seeded:
         """config.json of `component`."""
         return ARCHITECTURES[self.architecture][component.partition(".")[0]]
 
-    def key(self, component: str) -> str:
-        """Identifies the weights of `component`: whoever changes how they are drawn need not remember to
-        raise a number.
-        """
-        source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-        return content_key(
-            {
-                "seeded": self.architecture,
-                "seed": self.seed,
-                "component": component.partition(".")[0],
-                "source": source,
-            }
-        )
-
     @property
     def scheduler(self) -> dict[str, Any]:
         """scheduler_config.json."""
@@ -209,27 +194,29 @@ class Seeded:
 
 
 def tokenizer_root() -> Path:
-    """Folder with SDXL's two tokenizers; the miniature's are those.
+    """Folder with SDXL's two tokenizers: the miniature uses the same ones.
 
     Raises:
-        BuildError: intaglio runs outside its repository.
+        BuildError: intaglio does not run from a checkout of its repository.
     """
     root = Path(__file__).parents[3] / "miniature" / "model"
     if not (root / "tokenizer").is_dir():
         raise BuildError(
-            f"{root}: no tokenizers; base: {{architecture: ..}} takes them from the repository: run intaglio from a checkout"
+            f"{root}: no tokenizers; base: {{architecture: ..}} takes them from the repository: "
+            "run intaglio from a checkout"
         )
     return root
 
 
 def make_network(component: str, seeded: Seeded, *, dtype: torch.dtype) -> nn.Module:
-    """`component` with its weights in `dtype` on the CPU; nothing is ever held in a wider type."""
+    """`component` with its weights in `dtype` on the CPU; no tensor is ever held in a wider type."""
     import torch
     from accelerate import init_empty_weights  # type: ignore[import-untyped]
     from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    kind, config = component.partition(".")[0], dict(seeded.config(component))
+    kind = component.partition(".")[0]
+    config = dict(seeded.config(component))
     network: Any
     with init_empty_weights(include_buffers=False):
         match kind:
@@ -244,9 +231,8 @@ def make_network(component: str, seeded: Seeded, *, dtype: torch.dtype) -> nn.Mo
                     "controlnet": ControlNetModel,
                 }
                 network = classes[kind].from_config(config)
-    drawn = torch.from_numpy(TorchCpuGenerator(seeded.seed).randn((_DRAWN + 3,)))[
-        :_DRAWN
-    ]  # 16 values are drawn at a time
+    # torch draws 16 values at a time, so the count that is asked for must be a multiple of 16.
+    drawn = torch.from_numpy(TorchCpuGenerator(seeded.seed).randn((_DRAWN + 3,)))[:_DRAWN]
     for name, parameter in list(network.named_parameters()):
         values = _values(f"{component}.{name}", parameter.shape, drawn, dtype)
         owner, _, own = name.rpartition(".")
@@ -255,22 +241,22 @@ def make_network(component: str, seeded: Seeded, *, dtype: torch.dtype) -> nn.Mo
         _pass_input_on(network)
     for name, buffer in list(network.named_buffers()):
         if buffer.is_floating_point():
-            network.get_submodule(name.rpartition(".")[0])._buffers[name.rpartition(".")[2]] = buffer.to(
-                dtype
-            )
+            owner, _, own = name.rpartition(".")
+            network.get_submodule(owner)._buffers[own] = buffer.to(dtype)
     made: nn.Module = network.eval()
     return made
 
 
 def _values(name: str, shape: torch.Size, drawn: Tensor, dtype: torch.dtype) -> Tensor:
-    """Values of the parameter `name`, read on from a place of its own; scaled as the module's docstring says.
+    """Values of the parameter `name`, read from a start of its own and scaled as the module's docstring says.
 
-    Scaled and rounded before they are repeated: one pass over memory instead of five for a network of
-    gigabytes.
+    They are scaled and rounded before they are repeated. For a network of gigabytes that is one pass over
+    memory instead of five.
     """
     import torch
 
-    count, start = shape.numel(), int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % len(drawn)
+    count = shape.numel()
+    start = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) % len(drawn)
     read = drawn[start : start + count] if start + count <= len(drawn) else drawn.roll(-start)[:count]
     values = _scaled(name, shape, read).to(dtype)
     whole = torch.empty(count, dtype=dtype)
@@ -289,33 +275,35 @@ def _scaled(name: str, shape: torch.Size, values: Tensor) -> Tensor:
 
 
 def _pass_input_on(unet: Any) -> None:
-    """Lead the latents, once as they are and once negated, past everything to the output: silu(x) - silu(-x)
-    is x.
+    """Lead the latents past all blocks to the output, once as they are and once negated.
+
+    The output adds both: silu(x) - silu(-x) is x.
     """
     import torch
 
-    latents, last, width = unet.config.in_channels, unet.up_blocks[-1].resnets[-1], unet.conv_in.out_channels
-    lanes, group = 2 * latents, width // unet.config.norm_num_groups
-    whole = (
-        -(-lanes // group) * group
-    )  # no other channel shares a group with them, or the normalisation would depend on that one
+    latents = unet.config.in_channels
+    last = unet.up_blocks[-1].resnets[-1]
+    width = unet.conv_in.out_channels
+    lanes = 2 * latents
+    group = width // unet.config.norm_num_groups
+    # No other channel shares a group with the lanes, or their normalisation would depend on that channel.
+    whole = -(-lanes // group) * group
     middle = unet.conv_in.kernel_size[0] // 2
-    skip = (
-        last.conv_shortcut.in_channels - width
-    )  # where the skip connection begins in what the last block is given
+    # The first channel of the skip connection in the input of the last block.
+    skip = last.conv_shortcut.in_channels - width
     with torch.no_grad():
         for layer in (unet.conv_in, last.conv2, last.conv_shortcut):
             layer.weight[:whole] = 0
             layer.bias[:whole] = 0
-        unet.conv_norm_out.weight[:whole], unet.conv_norm_out.bias[:whole] = 1, 0
+        unet.conv_norm_out.weight[:whole] = 1
+        unet.conv_norm_out.bias[:whole] = 0
         unet.conv_out.weight *= _RANDOM_PART
         unet.conv_out.weight[:, :whole] = 0
         for channel in range(latents):
             for lane, sign in ((channel, 1), (latents + channel, -1)):
                 first = lane // group * group
-                filled = (
-                    min(first + group, lanes) - first
-                ) / group  # zeros beside the lanes lower what the normalisation divides by
+                # Zeros beside the lanes lower what the normalisation divides by.
+                filled = (min(first + group, lanes) - first) / group
                 unet.conv_in.weight[lane, channel, middle, middle] = sign
                 last.conv_shortcut.weight[lane, skip + lane, 0, 0] = 1
                 unet.conv_out.weight[channel, lane, middle, middle] = sign * _PASSED_ON * math.sqrt(filled)

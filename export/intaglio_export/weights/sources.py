@@ -1,12 +1,10 @@
-"""Where weights come from: a diffusers folder, one .safetensors file, a hub id or a seed; the first candidate
-that is there wins.
+"""Where weights come from: a diffusers folder, one .safetensors file, a hub id or a seed.
 
-Finding is cheap and imports no torch: a build with nothing changed only needs paths. `load_network` reads the
-weights. Components are diffusers' subfolders (`unet`, `text_encoder`, `text_encoder_2`, `vae`); a single file
-holds all of them and takes configurations and tokenizers from the next candidate that has them.
+The first candidate that is available is used. Finding it is cheap and imports no torch, because a build with
+nothing changed only needs paths; `intaglio_export.weights.load` reads the weights. Components are diffusers'
+subfolders (`unet`, `text_encoder`, `text_encoder_2`, `vae`). A single file holds all of them; its
+configurations and tokenizers come from the next candidate that has them.
 """
-
-# ruff: noqa: PLC0415  (torch is imported only when weights are read)
 
 from __future__ import annotations
 
@@ -15,15 +13,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from intaglio.contract.config import Source
+from intaglio.contract.sdxl import without_context
 from intaglio.errors import BuildError, ConfigError
-from intaglio_export.weights.seeded import Seeded, make_network, tokenizer_root
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
+from intaglio_export.weights.seeded import Seeded, tokenizer_root
 
 __all__ = [
     "COMPONENTS",
@@ -31,10 +26,11 @@ __all__ = [
     "TOKENIZERS",
     "Base",
     "Weights",
+    "component_of",
     "find_base",
     "find_model",
-    "load_network",
     "read_json",
+    "weight_files",
 ]
 
 log = logging.getLogger(__name__)
@@ -43,6 +39,7 @@ COMPONENTS: Final = ("text_encoder", "text_encoder_2", "unet", "vae")
 TOKENIZERS: Final = ("tokenizer", "tokenizer_2")
 SDXL_HUB_ID: Final = "stabilityai/stable-diffusion-xl-base-1.0"
 _SCHEDULER: Final = "scheduler/scheduler_config.json"
+_PICKLED: Final = (".bin", ".ckpt", ".pt", ".pth")
 _HUB_FILES: Final = ("*.json", "*.txt", "*.safetensors")
 _HUB_LEFT_OUT: Final = (
     "*.fp16.safetensors",
@@ -55,10 +52,17 @@ _HUB_LEFT_OUT: Final = (
 )
 
 
+def component_of(network: str) -> str:
+    """The component whose weights `network` has.
+
+    Both VAE networks have those of `vae`. The context of a UNet or ControlNet has those of that network.
+    """
+    return "vae" if network in ("vae_decoder", "vae_encoder") else without_context(network)
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """One network's weights: `folder` holds config.json and the weights, unless a single `file` holds the
-    latter.
+    """One component's weights: `folder` holds config.json and the weights, unless a single `file` has them.
 
     With `seeded` there are no files: `folder` is only named after the component.
     """
@@ -70,31 +74,29 @@ class Weights:
     @property
     def config(self) -> Mapping[str, Any]:
         """The network's config.json."""
-        return (
-            read_json(self.folder / "config.json")
-            if self.seeded is None
-            else self.seeded.config(self.folder.name)
-        )
+        if self.seeded is not None:
+            return self.seeded.config(self.folder.name)
+        return read_json(self.folder / "config.json")
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file that identifies the weights."""
         if self.seeded is not None:
             return ()
-        own = (self.file,) if self.file is not None else tuple(_weight_files(self.folder))
+        own = weight_files(self.folder) if self.file is None else [self.file]
         return (self.folder / "config.json", *own)
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The base that was available."""
+    """The base that is available."""
 
     label: str
     root: Path
     """Folder with the configurations and tokenizers of every component."""
     file: Path | None
     passed_over: tuple[str, ...]
-    """Candidates before it, each with the reason."""
+    """Earlier candidates, each with the reason why it is not available."""
     seeded: Seeded | None = None
 
     def weights(self, component: str) -> Weights:
@@ -110,12 +112,12 @@ class Base:
     def model_index(self) -> Mapping[str, Any]:
         """model_index.json."""
         if self.seeded is not None:
-            return {}  # SDXL's own says what is assumed where it says nothing
+            return {}  # SDXL's own has the values that are assumed where the file names none
         return read_json(self.root / "model_index.json")
 
 
 class _AbsentError(Exception):
-    """A candidate is not there: the next one is tried."""
+    """A candidate is not available: the next one is tried."""
 
 
 def read_json(path: Path) -> Mapping[str, Any]:
@@ -134,11 +136,11 @@ def read_json(path: Path) -> Mapping[str, Any]:
 
 
 def find_base(candidates: Sequence[Source]) -> Base:
-    """The first of `candidates` that is there; those passed over are named with their reasons.
+    """The first of `candidates` that is available; it names those passed over with their reasons.
 
     Raises:
-        ConfigError: none is there.
-        BuildError: one is there but incomplete (a damaged preference is never silently replaced).
+        ConfigError: none is available.
+        BuildError: one is there but incomplete. A damaged preference is never silently replaced.
     """
     passed_over: list[str] = []
     for index, source in enumerate(candidates):
@@ -158,23 +160,25 @@ def find_base(candidates: Sequence[Source]) -> Base:
             log.warning("base falls back to %s; not available: %s", base.label, "; ".join(passed_over))
         return base
     raise ConfigError(
-        f"no base is available: {'; '.join(passed_over)}; correct `base` in the configuration or fetch one of them"
+        f"no base is available: {'; '.join(passed_over)}; "
+        "correct `base` in the configuration or fetch one of them"
     )
 
 
 def find_model(source: Source, *, subfolder: str) -> Weights:
-    """A single network (a ControlNet, a VAE): its own folder, or `subfolder` of a pipeline's.
+    """A single network (a ControlNet or a VAE), from its own folder or from `subfolder` of a pipeline's.
 
     Raises:
-        ConfigError: not there.
-        BuildError: there but incomplete.
+        ConfigError: it is not available.
+        BuildError: it is there but incomplete.
     """
     if (seeded := _seeded(source)) is not None:
         return Weights(Path(subfolder), seeded=seeded)
     try:
         if source.file is not None:
             raise ConfigError(
-                f"{source.file}: a {subfolder} is read from a diffusers folder or a hub id, not from a single file"
+                f"{source.file}: a {subfolder} cannot be read from a single file; "
+                "name a diffusers folder or a hub id"
             )
         folder = _source_folder(source)
     except _AbsentError as absent:
@@ -188,11 +192,9 @@ def find_model(source: Source, *, subfolder: str) -> Weights:
 
 
 def _seeded(source: Source) -> Seeded | None:
-    return (
-        None
-        if source.architecture is None or source.seed is None
-        else Seeded(source.architecture, source.seed)
-    )
+    if source.architecture is None or source.seed is None:
+        return None
+    return Seeded(source.architecture, source.seed)
 
 
 def _source_folder(source: Source) -> Path:
@@ -211,7 +213,7 @@ def _existing_file(path: Path) -> Path:
 
 
 def _config_root(candidates: Sequence[Source], index: int) -> Path:
-    """Folder with configurations for the single file `candidates[index]`."""
+    """Folder with the configurations for the single file `candidates[index]`."""
     for source in (*candidates[index + 1 :], *candidates[:index], Source(hub=SDXL_HUB_ID)):
         if source.file is None and source.architecture is None:
             try:
@@ -225,10 +227,8 @@ def _config_root(candidates: Sequence[Source], index: int) -> Path:
 
 
 def _hub_folder(name: str, revision: str | None) -> Path:
-    """The repository's snapshot: the cached one where there is one, so that a build does not change under its
-    feet.
-    """
-    from huggingface_hub import snapshot_download
+    """The repository's snapshot. A cached one is preferred, so that a later build uses the same files."""
+    from huggingface_hub import snapshot_download  # noqa: PLC0415  (slow to import, and seldom needed)
 
     choice: dict[str, Any] = {
         "revision": revision,
@@ -239,7 +239,7 @@ def _hub_folder(name: str, revision: str | None) -> Path:
         cached = Path(snapshot_download(name, local_files_only=True, **choice))
         if any(cached.rglob("*.safetensors")):
             return cached
-    except Exception as error:  # every failure of the cache look-up means: ask the hub
+    except Exception as error:  # whatever the reason, the hub is asked next
         log.debug("%s is not cached: %s", name, error)
     try:
         return Path(snapshot_download(name, **choice))
@@ -255,61 +255,19 @@ def _check_pipeline(base: Base) -> None:
             read_json(base.root / component / "config.json")
     for tokenizer in TOKENIZERS:
         if not (base.root / tokenizer).is_dir():
-            raise BuildError(f"{base.root / tokenizer}: missing; a base has both tokenizers")
+            raise BuildError(f"{base.root / tokenizer}: missing; a base must have both tokenizers")
     read_json(base.root / _SCHEDULER)
 
 
 def _check_component(folder: Path) -> None:
     read_json(folder / "config.json")
-    if not _weight_files(folder):
-        others = sorted(
-            item.name for item in folder.iterdir() if item.suffix in (".bin", ".ckpt", ".pt", ".pth")
-        )
-        hint = f"; {others[0]} is pickled and never read: convert it" if others else ""
+    if not weight_files(folder):
+        pickled = sorted(item.name for item in folder.iterdir() if item.suffix in _PICKLED)
+        hint = f"; {pickled[0]} is pickled and never read: convert it to .safetensors" if pickled else ""
         raise BuildError(f"{folder}: no .safetensors weights{hint}")
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that diffusers reads: the plain ones where there are any, not their fp16 variant."""
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that diffusers reads: the plain ones, or else the fp16 variant."""
     files = sorted(folder.glob("*.safetensors"))
     return [file for file in files if ".fp16" not in file.name] or files
-
-
-def load_network(
-    component: str, weights: Weights, *, base: Base | None = None, dtype: torch.dtype | None = None
-) -> nn.Module:
-    """The network in `dtype` (float32) on the CPU; `component` is one of `COMPONENTS` or `controlnet`.
-
-    Raises:
-        BuildError: the files do not fit the configuration.
-    """
-    import torch
-    from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionXLPipeline, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection
-
-    dtype = dtype or torch.float32
-    if weights.seeded is not None:
-        return make_network(component, weights.seeded, dtype=dtype)
-    classes: dict[str, Any] = {
-        "text_encoder": CLIPTextModel,
-        "text_encoder_2": CLIPTextModelWithProjection,
-        "unet": UNet2DConditionModel,
-        "vae": AutoencoderKL,
-        "controlnet": ControlNetModel,
-    }
-    try:
-        if weights.file is not None:
-            root = weights.folder.parent if base is None else base.root
-            pipeline: Any = StableDiffusionXLPipeline.from_single_file(  # type: ignore[no-untyped-call]
-                str(weights.file), config=str(root), local_files_only=True, torch_dtype=dtype
-            )
-            network: nn.Module = getattr(pipeline, component)
-            return network.eval()
-        variant = None if any(".fp16" not in file.name for file in _weight_files(weights.folder)) else "fp16"
-        options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "variant": variant}
-        network = classes[component].from_pretrained(weights.folder, torch_dtype=dtype, **options)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise BuildError(
-            f"{weights.file or weights.folder}: does not load as {component}: {error}"
-        ) from error
-    return network.eval()

@@ -1,11 +1,12 @@
-"""An autoencoder that stays inside float16: its residual streams are made smaller, and what it computes stays
-the same.
+"""Make an autoencoder's activations small enough for float16 without changing what it computes.
 
-SDXL's own VAE exceeds 65504 in its widest blocks. Every block begins with a group normalisation, which takes
-any scale out again (its epsilon is scaled along); so all that feeds a stream may be divided by a power of
-two: exact but for float16's own rounding.
-Layers of `diffusers.AutoencoderKL`:  conv_in, resnets {norm1, conv1, norm2, conv2, conv_shortcut}, attentions {group_norm, to_out},
-samplers {conv}, conv_norm_out.
+SDXL's own VAE exceeds 65504 in its widest blocks. Every block begins with a group normalisation, which
+removes any scale (its epsilon is scaled as well). So everything that feeds a stream may be divided by a power
+of two. The result is exact but for float16's own rounding.
+
+Layers of `diffusers.AutoencoderKL`:
+    conv_in, resnets {norm1, conv1, norm2, conv2, conv_shortcut}, attentions {group_norm, to_out}, samplers
+    {conv}, conv_norm_out
 """
 
 from __future__ import annotations
@@ -19,33 +20,32 @@ from torch import Tensor, nn
 __all__ = ["fit_into_float16", "largest_activation", "real_range_latents"]
 
 _MOST: Final = 65504 / 8
-"""What activations may reach on the inputs tried here: other pictures reach more."""
+"""Largest activation allowed on the inputs tried here; other pictures reach more."""
 _TRIED_LATENTS: Final = (24, 32)
 LATENT_SPREAD: Final = 1 / 0.13025
-"""Standard deviation of what a decoder is given: latents of about one, over SDXL's scaling factor
+"""Standard deviation of a decoder's input: latents of about one, over SDXL's scaling factor
 (vae/config.json).
 """
 
 
 def fit_into_float16(vae: Any) -> dict[str, int]:
-    """Divide the streams of encoder and decoder (float32) where they need it; the divisors, 1 where nothing
-    was changed.
+    """Divide the streams of encoder and decoder (float32) where they need it.
+
+    Returns the divisor of each, which is 1 where nothing was changed.
     """
     divisors = {}
     latents = real_range_latents((1, vae.config.latent_channels, *_TRIED_LATENTS), seed=0)
-    for name, run in (
-        ("decoder", lambda: vae.decode(latents)),
-        ("encoder", lambda: vae.encode(_picture(vae))),
-    ):
-        part = getattr(vae, name)
-        excess = largest_activation(part, run) / _MOST
+    passes = {"decoder": lambda: vae.decode(latents), "encoder": lambda: vae.encode(_picture(vae))}
+    for name, run in passes.items():
+        half = getattr(vae, name)
+        excess = largest_activation(half, run) / _MOST
         divisors[name] = 2 ** max(math.ceil(math.log2(excess)), 0) if excess > 0 else 1
-        _divide_streams(part, divisors[name])
+        _divide_streams(half, divisors[name])
     return divisors
 
 
 def real_range_latents(shape: tuple[int, ...], *, seed: int) -> Tensor:
-    """[B, 4, h, w] as a decoder is given them: flat regions, which drive it hardest, and noise."""
+    """[B, 4, h, w] as a decoder gets them: flat regions, whose activations are largest, and noise."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(*shape[:2], -(-shape[2] // 8), -(-shape[3] // 8), generator=generator)
     regions = coarse.repeat_interleave(8, 2).repeat_interleave(8, 3)[:, :, : shape[2], : shape[3]]
@@ -61,7 +61,7 @@ def _picture(vae: Any) -> Tensor:
 
 
 def largest_activation(part: nn.Module, run: Any) -> float:
-    """Largest magnitude that any layer of `part` puts out while `run` runs."""
+    """Largest magnitude among the outputs of all layers of `part` while `run` runs."""
     found = [0.0]
 
     def watch(_module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -86,11 +86,10 @@ def _divide_streams(part: Any, divisor: int) -> None:
         for module in part.modules():
             match type(module).__name__:
                 case "ResnetBlock2D":
-                    _divide(module.conv1, divisor)  # read by norm2 only
+                    _divide(module.conv1, divisor)  # only norm2 reads its output
                     _divide(module.conv2, divisor)
-                    _divide(
-                        module.conv_shortcut, divisor, weight=False
-                    )  # what it is given is divided already
+                    # The input of the shortcut is divided already.
+                    _divide(module.conv_shortcut, divisor, weight=False)
                     for norm in (module.norm1, module.norm2):
                         norm.eps /= divisor**2
                 case "Attention":

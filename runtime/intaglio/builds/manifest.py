@@ -1,8 +1,7 @@
-"""JSON sidecars of what was built: written atomically, checked with a reason and the command that rebuilds.
+"""`manifest.json`: what was built, and all that the serving processes need to know.
 
-    StageRecord     one artefact folder (fused weights, one ONNX network, one engine): `record.json` beside its files
-    BuildManifest   a whole deployment: `manifest.json`, all that the serving processes need to know
-Paths inside a sidecar are relative to its own folder.
+It is written atomically. Its files are checked, and errors give the reason and the command that rebuilds.
+Paths are relative to the manifest's folder.
 """
 
 from __future__ import annotations
@@ -23,26 +22,20 @@ from intaglio.whole_files import write_whole
 
 __all__ = [
     "MANIFEST_NAME",
-    "RECORD_NAME",
     "RUNTIME_CACHE_NAME",
     "BuildManifest",
     "FileDigest",
     "FusedLora",
     "NetworkFile",
-    "StageRecord",
     "check_files",
     "content_key",
     "file_digest",
     "read_manifest",
-    "read_record",
-    "stale_reason",
     "write_json",
     "write_manifest",
-    "write_record",
 ]
 
 MANIFEST_NAME = "manifest.json"
-RECORD_NAME = "record.json"
 RUNTIME_CACHE_NAME = "runtime.cache"
 """Beside an engine: what its library compiled for this card when it was first run; may be missing, never
 identifies anything.
@@ -59,24 +52,6 @@ class FileDigest(_Frozen):
 
     sha256: _Digest
     size: int = Field(ge=0)
-
-
-class StageRecord(_Frozen):
-    """What one build stage made, from what, with what."""
-
-    schema_version: Literal[1] = 1
-    stage: str
-    key: _Digest
-    """Content key: `content_key` of everything that the result depends on."""
-    inputs: dict[str, Any]
-    """The values that went into the key, readable, so that a mismatch can say which of them changed."""
-    versions: dict[str, str]
-    files: dict[str, FileDigest]
-    seconds: float = 0.0
-    notes: dict[str, Any] = Field(default_factory=dict)
-    """What is worth knowing but does not identify the result: verification errors, plan sizes, ignored LoRA
-    keys.
-    """
 
 
 class NetworkFile(_Frozen):
@@ -167,47 +142,9 @@ def write_json(path: Path, value: Any) -> None:
     write_whole(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
-def write_record(folder: Path, record: StageRecord) -> None:
-    """Write `folder/record.json`: last of all, so that its presence means the folder is whole."""
-    write_json(folder / RECORD_NAME, record.model_dump(mode="json"))
-
-
 def write_manifest(folder: Path, manifest: BuildManifest) -> None:
     """Write `folder/manifest.json` atomically."""
     write_json(folder / MANIFEST_NAME, manifest.model_dump(mode="json"))
-
-
-def read_record(folder: Path) -> StageRecord | None:
-    """The folder's record, or None where there is no usable one (the stage is then simply done again)."""
-    try:
-        return StageRecord.model_validate_json((folder / RECORD_NAME).read_bytes())
-    except (OSError, ValidationError):
-        return None
-
-
-def stale_reason(folder: Path, *, key: str, inputs: Mapping[str, Any]) -> str | None:
-    """Why the stage in `folder` must be done again; None when it is up to date.
-
-    Sizes are compared, not digests: a build is skipped in milliseconds, and `check_files` at load catches
-    damage.
-    """
-    if not folder.exists():
-        return "not built yet"
-    record = read_record(folder)
-    if record is None:
-        return "an earlier build did not finish"
-    if record.key != key:
-        changed = sorted(
-            name for name in {*record.inputs, *inputs} if record.inputs.get(name) != inputs.get(name)
-        )
-        return f"changed: {', '.join(changed) or 'content'}"
-    for name, digest in record.files.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != digest.size:
-            return f"{name} has {path.stat().st_size} bytes, not {digest.size}"
-    return None
 
 
 def read_manifest(folder: Path, *, command: str = "intaglio build configs/NAME.yaml") -> BuildManifest:

@@ -18,9 +18,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Final, Literal
 
-__all__ = ["Axis", "AxisRange", "AxisSizes", "DType", "NetworkSpec", "Precision", "Profile", "TensorSpec"]
+__all__ = [
+    "PRECISION_DTYPES",
+    "Axis",
+    "AxisRange",
+    "AxisSizes",
+    "DType",
+    "NetworkSpec",
+    "Precision",
+    "Profile",
+    "TensorSpec",
+]
 
 
 Axis = int | str
@@ -28,6 +38,9 @@ AxisSizes = Mapping[str, int]
 DType = Literal["float32", "int64", "uint8", "compute"]
 """`compute` is the network's precision: float32 or float16."""
 Precision = Literal["fp32", "fp16"]
+PRECISION_DTYPES: Final[Mapping[Precision, str]] = {"fp32": "float32", "fp16": "float16"}
+"""Name of the numpy dtype that a network of each precision computes in; KeyError for a precision without one.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +59,7 @@ class TensorSpec:
         """Name of the numpy dtype at `precision`."""
         if self.dtype != "compute":
             return self.dtype
-        return "float16" if precision == "fp16" else "float32"
+        return PRECISION_DTYPES[precision]
 
     @property
     def dynamic_axes(self) -> dict[int, str]:
@@ -68,6 +81,15 @@ class NetworkSpec:
     def tensors(self) -> tuple[TensorSpec, ...]:
         """Inputs, then outputs."""
         return self.inputs + self.outputs
+
+    def describe(self) -> dict[str, Any]:
+        """Names, axes and dtypes of every tensor in order, as JSON: what a build's keys know of the network.
+        """
+
+        def described(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
+            return [{"name": spec.name, "axes": list(spec.axes), "dtype": spec.dtype} for spec in specs]
+
+        return {"name": self.name, "inputs": described(self.inputs), "outputs": described(self.outputs)}
 
     def tensor(self, name: str) -> TensorSpec:
         """The tensor called `name`; KeyError when there is none."""

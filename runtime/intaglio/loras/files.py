@@ -8,6 +8,7 @@ LoRA, LoCon (convolutions), DoRA, LoHa, LoKr. Axes: r rank, o outputs, i inputs,
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -21,7 +22,14 @@ from intaglio.errors import LoraRefused
 from intaglio.loras.layers import Layer, Part
 from intaglio.loras.tensor_files import StoredTensor, TensorFile
 
-__all__ = ["Component", "LayerTable", "LoraFile", "layer_table", "lora_file_from_bytes"]
+__all__ = [
+    "Component",
+    "LayerTable",
+    "LoraFile",
+    "layer_table",
+    "lora_file_from_bytes",
+    "named_components",
+]
 
 Component = Literal["unet", "text_encoder", "text_encoder_2"]
 LayerTable = Mapping[Component, Mapping[str, tuple[int, ...]]]
@@ -116,6 +124,25 @@ def layer_table(shapes: Mapping[Component, Mapping[str, tuple[int, ...]]]) -> La
         }
         for component, weights in shapes.items()
     }
+
+
+def named_components(lora: str, keys: Iterable[str]) -> frozenset[Component]:
+    """The components whose layers `keys` name, without a look at the base.
+
+    Raises:
+        LoraRefused: a key in kohya's layout names none of them.
+    """
+    return frozenset(_named_component(lora, key) for key in keys)
+
+
+def _named_component(lora: str, key: str) -> Component:
+    for component, prefixes in _PREFIXES.items():
+        if key.removeprefix("base_model.model.").startswith((f"{component}.", *prefixes)):
+            return component
+    if key.startswith("lora_"):
+        starts = ", ".join(itertools.chain.from_iterable(_PREFIXES.values()))
+        raise LoraRefused(lora, f"{key} names no network of SDXL; its keys start with {starts}")
+    return "unet"  # files of the UNet alone may name its modules without a prefix
 
 
 def lora_file_from_bytes(lora: str, data: bytes, *, table: LayerTable) -> LoraFile:

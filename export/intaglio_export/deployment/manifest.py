@@ -1,0 +1,141 @@
+"""What a finished build says of itself: the manifest that the serving processes read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from intaglio.builds.manifest import BuildManifest, FileDigest, NetworkFile, content_key
+from intaglio.contract.config import Deployment
+from intaglio.errors import BuildError
+from intaglio.loras.targets import SWAPPED
+from intaglio_export.deployment.repository import RepositoryOptions, repository_files
+from intaglio_export.deployment.support_files import SupportFiles
+from intaglio_export.engines.job import ENGINE_FILES
+from intaglio_export.plan.plan import PRISTINE_FILE, Plan
+from intaglio_export.plan.records import StageRecord, read_record
+from intaglio_export.plan.stages import Stage
+
+__all__ = ["NOT_VERIFIED", "build_manifest", "pristine_file", "repository_options"]
+
+NOT_VERIFIED: Final = "not verified: no GPU of the target here"
+
+
+def build_manifest(plan: Plan, support: SupportFiles, *, asked: Deployment, rebuild: str) -> BuildManifest:
+    """The manifest of `plan`, all of whose stages are done.
+
+    `asked` is the deployment as the YAML file has it; `rebuild` is the command that makes the build again.
+
+    Raises:
+        BuildError: the record of a stage disappeared meanwhile.
+    """
+    values = _configured(plan) | {
+        "config_digest": asked.digest,
+        "rebuild": rebuild,
+        "versions": _versions(plan.stages),
+        "networks": {name: _network_file(plan, name) for name in plan.networks},
+        "loras": tuple(lora.model_dump() for lora in plan.loras),
+        "tokenizers": support.tokenizers,
+        "poses": support.poses,
+        "files": {name: plan.store.digests.digest(path) for name, path in support.sources.items()},
+    }
+    draft = BuildManifest(key="0" * 64, **values)
+    identity = draft.model_dump(mode="json", exclude={"key", "rebuild", "base"})
+    identity["repository"] = repository_files(repository_options(plan, build_key=""))
+    return draft.model_copy(update={"key": content_key(identity)})
+
+
+def _configured(plan: Plan) -> dict[str, Any]:
+    """Values that are known before any stage is done."""
+    deployment = plan.deployment
+    model_index = plan.base.model_index
+    return {
+        "base": plan.base_label,
+        "architecture": plan.architecture,
+        "scheduler": plan.base.scheduler,
+        "scaling_factor": float(plan.components["vae"].config["scaling_factor"]),
+        "force_zeros_for_empty_prompt": bool(model_index.get("force_zeros_for_empty_prompt", True)),
+        "precision": deployment.precision,
+        "runtime": plan.platform.runtime,
+        "target": plan.platform.target,
+        "profiles": deployment.profiles,
+        "limits": deployment.limits,
+        "defaults": deployment.defaults,
+        "execution": deployment.execution,
+        "controlnets": {control: source.type for control, source in deployment.controlnets.items()},
+        "swap": deployment.swap,
+    }
+
+
+def _versions(stages: tuple[Stage, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for stage in stages:
+        found |= stage.versions
+    return found
+
+
+def repository_options(plan: Plan, *, build_key: str) -> RepositoryOptions:
+    """What Triton's model repository takes from `plan`."""
+    server = plan.deployment.server
+    return RepositoryOptions(
+        build_key=build_key,
+        queue_size=server.queue_size,
+        workers=server.workers,
+        gpu=plan.platform.runtime != "onnxruntime",
+    )
+
+
+def _network_file(plan: Plan, network: str) -> NetworkFile:
+    stage = plan.engine(network)
+    files = dict(_record(plan, stage).files)
+    source = pristine_file(plan, network)
+    if source is not None:
+        files[PRISTINE_FILE] = plan.store.digests.digest(source)
+    folder = _engine_folder(network, files)
+    return NetworkFile(
+        path=f"{folder}/{ENGINE_FILES[plan.platform.runtime]}",
+        key=stage.key,
+        files={f"{folder}/{name}": digest for name, digest in files.items()},
+        pristine=None if source is None else f"{folder}/{PRISTINE_FILE}",
+        **_verification(plan, network),
+    )
+
+
+def pristine_file(plan: Plan, network: str) -> Path | None:
+    """The store's pristine weights that lie beside the engine of `network`; None where there are none."""
+    if not plan.swaps:
+        return None
+    for component in SWAPPED:
+        if component == network:
+            return plan.store.path(plan.pristine(component)) / PRISTINE_FILE
+    return None
+
+
+def _engine_folder(network: str, files: Mapping[str, FileDigest]) -> str:
+    """A name from the content. The stage's key would not do: two engines of one key may differ in their
+    bytes.
+    """
+    key = content_key({name: digest.sha256 for name, digest in files.items()})
+    return f"engines/{network}-{key[:12]}"
+
+
+def _verification(plan: Plan, network: str) -> dict[str, Any]:
+    stage = plan.verify(network)
+    if stage is None:
+        return {"verification": NOT_VERIFIED}
+    notes = _record(plan, stage).notes
+    tolerance = plan.deployment.verify_tolerance
+    return {
+        "verification": (
+            f"relative error {notes['relative_error']:.2g} against PyTorch, tolerance {tolerance:g}"
+        ),
+        "activation_bytes": notes["activation_bytes"],
+    }
+
+
+def _record(plan: Plan, stage: Stage) -> StageRecord:
+    record = read_record(plan.store.path(stage))
+    if record is None:
+        raise BuildError(f"{stage.name}: its record disappeared while building; build again")
+    return record

@@ -1,0 +1,66 @@
+"""The files of a deployment beside its engines: tokenizers and poses.
+
+Each folder is named by its content, so a server of an earlier build keeps reading its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from intaglio.contract.config import Deployment
+from intaglio.errors import ConfigError
+from intaglio_export.plan.digests import DigestCache
+from intaglio_export.weights.sources import TOKENIZERS, Base
+
+__all__ = ["SupportFiles", "find_support_files"]
+
+_FOLDER_DIGITS: Final = 12
+"""Digits of the content's key in a folder's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class SupportFiles:
+    """Paths in the build, and where each file comes from."""
+
+    tokenizers: tuple[str, str]
+    """Folders of both tokenizers."""
+    poses: str | None
+    """Folder of the poses; None without any."""
+    sources: dict[str, Path] = field(default_factory=dict)
+    """The source of each file by its path in the build."""
+
+
+def find_support_files(deployment: Deployment, base: Base, digests: DigestCache) -> SupportFiles:
+    """The tokenizers of `base` and the poses of `deployment`.
+
+    Raises:
+        ConfigError: there is no folder of poses.
+        BuildError: a file cannot be read.
+    """
+    sources: dict[str, Path] = {}
+    files = [path for name in TOKENIZERS for path in _files(base.root / name)]
+    key = digests.combined(files, root=base.root)[:_FOLDER_DIGITS]
+    for path in files:
+        sources[f"tokenizers/{key}/{path.parent.name}/{path.name}"] = path
+    first, second = (f"tokenizers/{key}/{name}" for name in TOKENIZERS)
+    folder = _find_poses(deployment.poses, digests, sources)
+    return SupportFiles((first, second), folder, sources)
+
+
+def _find_poses(poses: Path | None, digests: DigestCache, sources: dict[str, Path]) -> str | None:
+    """Add the files of `poses` to `sources`; returns their folder in the build."""
+    if poses is None:
+        return None
+    if not poses.is_dir():
+        raise ConfigError(f"poses: {poses}: no such folder")
+    files = sorted(poses.glob("*.json"))
+    folder = f"poses/{digests.combined(files, root=poses)[:_FOLDER_DIGITS]}"
+    for path in files:
+        sources[f"{folder}/{path.name}"] = path
+    return folder
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if path.is_file()]

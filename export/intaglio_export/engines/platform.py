@@ -1,0 +1,104 @@
+"""Which runtime and which card engines are made for."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Final, Literal
+
+from intaglio.contract.config import Deployment
+from intaglio.errors import ConfigError, MissingExtra
+
+__all__ = ["Platform", "RuntimeName", "gpu_capability", "resolve_platform"]
+
+RuntimeName = Literal["onnxruntime", "tensorrt-rtx", "tensorrt"]
+_DISTRIBUTIONS: Final = {
+    "onnxruntime": ("onnxruntime",),
+    "tensorrt-rtx": ("tensorrt-rtx-cu12", "tensorrt-rtx"),
+    "tensorrt": ("tensorrt",),
+}
+"""Packages that carry each runtime."""
+_MAJOR: Final = 75
+_MINOR: Final = 76
+"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h."""
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What engines are made for and with."""
+
+    runtime: RuntimeName
+    target: str
+    """`cpu` or a compute capability, such as `sm89`."""
+    version: str
+    """Version of the runtime's library."""
+    on_gpu: bool
+    """Whether a card of that target is in this machine. Engines can be refittable and verified only then."""
+
+
+def gpu_capability() -> str | None:
+    """Compute capability of the first NVIDIA card as the driver reports it (`sm89`); None without a card."""
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    count = ctypes.c_int()
+    device = ctypes.c_int()
+    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        return None
+    if cuda.cuDeviceGet(ctypes.byref(device), 0):
+        return None
+    major = ctypes.c_int()
+    minor = ctypes.c_int()
+    for number, attribute in ((major, _MAJOR), (minor, _MINOR)):
+        if cuda.cuDeviceGetAttribute(ctypes.byref(number), attribute, device):
+            return None
+    return f"sm{major.value}{minor.value}"
+
+
+def resolve_platform(deployment: Deployment) -> Platform:
+    """The deployment's runtime and target, with `auto` resolved.
+
+    `auto` is TensorRT-RTX where both a card and the package are available, and ONNX Runtime otherwise.
+
+    Raises:
+        ConfigError: TensorRT without a card and without a target.
+        MissingExtra: the runtime's package is not installed.
+    """
+    present = gpu_capability()
+    runtime = _resolve_runtime(deployment, present)
+    version = _version(runtime)
+    if version is None:
+        extra = "export" if runtime == "onnxruntime" else "tensorrt"
+        raise MissingExtra(_DISTRIBUTIONS[runtime][0], extra=extra)
+    if runtime == "onnxruntime":
+        return Platform(runtime, "cpu", version, on_gpu=False)
+    target = present if deployment.target == "auto" else deployment.target
+    if target is None:
+        raise ConfigError(
+            f"runtime {runtime}: no NVIDIA card here, so the card must be named: "
+            "target (or --target) sm86, sm89 or sm120"
+        )
+    return Platform(runtime, target, version, on_gpu=present == target)
+
+
+def _resolve_runtime(deployment: Deployment, present: str | None) -> RuntimeName:
+    if deployment.runtime != "auto":
+        return deployment.runtime
+    names_card = deployment.target not in ("auto", "cpu")
+    wants_gpu = names_card or (deployment.target == "auto" and present is not None)
+    if wants_gpu and _version("tensorrt-rtx") is not None:
+        return "tensorrt-rtx"
+    if names_card:
+        raise MissingExtra("tensorrt_rtx", extra="tensorrt")
+    return "onnxruntime"
+
+
+def _version(runtime: str) -> str | None:
+    for name in _DISTRIBUTIONS[runtime]:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
