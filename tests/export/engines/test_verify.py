@@ -14,9 +14,18 @@ from intaglio.errors import BuildError
 from intaglio_export.engines.verify import Check, expected_outputs
 
 ARCHITECTURE = Architecture(
-    latent_channels=3, vae_scale=1, tokens=77, text_width=8, text_width_2=8, pooled_width=8, time_ids=6,
-    down_residuals=(Residual(channels=8, scale=1),), mid_residual=Residual(channels=8, scale=1), control_attentions=(), attentions=(),
-)  # fmt: skip
+    latent_channels=3,
+    vae_scale=1,
+    tokens=77,
+    text_width=8,
+    text_width_2=8,
+    pooled_width=8,
+    time_ids=6,
+    down_residuals=(Residual(channels=8, scale=1),),
+    mid_residual=Residual(channels=8, scale=1),
+    control_attentions=(),
+    attentions=(),
+)
 
 
 class Overflowing(torch.nn.Module):

@@ -17,9 +17,9 @@ from intaglio.errors import ConfigError
 from intaglio.loras.files import Component, layer_table
 from intaglio.serving.memory import PARAMETERS
 from intaglio_export.graphs.sdxl import cross_attentions
-from intaglio_export.plan.plan import component_of
 from intaglio_export.weights.registry import base_layers
 from intaglio_export.weights.seeded import ARCHITECTURES, Seeded, make_network
+from intaglio_export.weights.sources import component_of
 
 SEEDED = Seeded("sdxl-reduced", 0)
 

@@ -1,49 +1,17 @@
-"""The network that adds LoRAs to matrices, exported and run as a build does: equal to the sum in float32,
-cast once.
-"""
+"""Adding LoRAs to matrices: the sum in float32, cast once."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from intaglio.contract.sdxl import LARGEST_RANK, LORA_MERGE, network_spec, profiles
+from intaglio.contract.sdxl import LARGEST_RANK
 from intaglio.contract.tensors import Precision
-from intaglio.engines.onnxruntime import OnnxRuntimeBackend
-from intaglio.loras.merge import LoraMerge, Recipe, Term, groups, largest_value
-from intaglio.serving.memory import SDXL_ARCHITECTURE
-from intaglio_export.engines.compile import ENGINE_FILES, CompileJob, Platform, compile_network
-from intaglio_export.graphs.sdxl import LoraMerge as MergeNetwork
-from intaglio_export.graphs.sdxl import export_network
+from intaglio.loras.merge import Recipe, Term, groups, largest_value
 
-SPEC = network_spec(LORA_MERGE, SDXL_ARCHITECTURE)
-PROFILES = profiles(SPEC, SDXL_ARCHITECTURE, sizes=[(64, 64)], batches=[1], guidance=[True], chunks=1)
-
-
-def compile_merge(folder: Path, platform: Platform, *, precision: Precision) -> Path:
-    """The engine file, as `intaglio build` makes it."""
-    export_network(
-        MergeNetwork(), LORA_MERGE, folder / "model.onnx", architecture=SDXL_ARCHITECTURE, precision=precision
-    )
-    job = CompileJob(
-        onnx=folder / "model.onnx",
-        network=SPEC,
-        profiles=PROFILES,
-        precision=precision,
-        timing_cache=folder / "timing.cache",
-    )
-    compile_network(job, folder, platform=platform)
-    return folder / ENGINE_FILES[platform.runtime]
-
-
-def open_merge(folder: Path, *, precision: Precision, staging_bytes: int = 1 << 30) -> LoraMerge:
-    """On ONNX Runtime."""
-    path = compile_merge(folder, Platform("onnxruntime", "cpu", "1", on_gpu=False), precision=precision)
-    backend = OnnxRuntimeBackend(threads=1)
-    return LoraMerge(backend, backend.load(SPEC, path, precision=precision), staging_bytes=staging_bytes)
+from .merging import open_merge
 
 
 def term(rng: np.random.Generator, shape: tuple[int, int], *, rank: int, strength: float) -> Term:
@@ -101,13 +69,3 @@ def test_the_largest_magnitude(dtype: str) -> None:
     for wrong in (np.nan, np.inf, -np.inf):
         assert not largest_value(np.array([1.0, wrong], dtype)) < 1e38
     assert largest_value(np.empty((0, 2), dtype)) == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("target", ["sm80", "sm89"])
-def test_ahead_of_time_for_a_card(tmp_path: Path, target: str) -> None:
-    trt: Any = pytest.importorskip("tensorrt_rtx", reason="pip install 'intaglio[tensorrt]'")
-    path = compile_merge(
-        tmp_path, Platform("tensorrt-rtx", target, trt.__version__, on_gpu=False), precision="fp16"
-    )
-    assert path.stat().st_size > 1000
