@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from benchmarks.measuring.case import time_passes
 from intaglio.contract.config import Deployment
-from intaglio.engines.interface import Array, allocate_tensors
+from intaglio.engines.buffers import allocate_tensors
+from intaglio.engines.interface import Array
 from intaglio_export.engines.compile import ENGINE_FILES, CompileJob, compile_network, resolve_platform
 from intaglio_export.engines.verify import open_verification_backend
 from intaglio_export.graphs.sdxl import example_inputs, export_network

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from intaglio.contract.config import Deployment, Swap
 from intaglio.contract.sdxl import LORA_MERGE
 from intaglio.contract.tensors import NetworkSpec, Precision, Profile
-from intaglio.engines.onnxruntime import initializers
+from intaglio.engines.onnx_file import initializers
+from intaglio.engines.tensorrt.library import import_tensorrt, tensorrt_logger
 from intaglio.errors import BuildError, ConfigError, MissingExtra
-from intaglio.tensorrt_engine import import_tensorrt, tensorrt_logger
 
 if TYPE_CHECKING:
     import tensorrt as trt  # type: ignore[import-not-found,unused-ignore]

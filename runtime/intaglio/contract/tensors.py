@@ -18,16 +18,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
-__all__ = ["Axis", "AxisRange", "AxisSizes", "DType", "NetworkSpec", "Precision", "Profile", "TensorSpec"]
-
+__all__ = [
+    "Axis",
+    "AxisRange",
+    "AxisSizes",
+    "DType",
+    "NetworkSpec",
+    "Precision",
+    "Profile",
+    "TensorSpec",
+    "compute_dtype",
+]
 
 Axis = int | str
 AxisSizes = Mapping[str, int]
 DType = Literal["float32", "int64", "uint8", "compute"]
-"""`compute` is the network's precision: float32 or float16."""
+"""`compute` is the dtype of the network's precision, see `compute_dtype`."""
 Precision = Literal["fp32", "fp16"]
+_DTYPE_OF_PRECISION: Final[Mapping[Precision, str]] = {"fp32": "float32", "fp16": "float16"}
+
+
+def compute_dtype(precision: Precision) -> str:
+    """Name of the numpy dtype that a network of `precision` computes in.
+
+    Raises:
+        ValueError: the table has no such precision.
+    """
+    if precision not in _DTYPE_OF_PRECISION:
+        known = ", ".join(_DTYPE_OF_PRECISION)
+        raise ValueError(f"precision {precision!r} is unknown; it must be one of {known}")
+    return _DTYPE_OF_PRECISION[precision]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +66,7 @@ class TensorSpec:
 
     def numpy_dtype(self, precision: Precision) -> str:
         """Name of the numpy dtype at `precision`."""
-        if self.dtype != "compute":
-            return self.dtype
-        return "float16" if precision == "fp16" else "float32"
+        return compute_dtype(precision) if self.dtype == "compute" else self.dtype
 
     @property
     def dynamic_axes(self) -> dict[int, str]:

@@ -32,17 +32,11 @@ from intaglio.contract.models import DIFFUSE
 from intaglio.contract.ports import Tensors, read_tensors, scalar, string_tensor
 from intaglio.contract.sdxl import LORA_MERGE, axis_sizes, context_name, controlnet_name, network_spec
 from intaglio.contract.tensors import AxisSizes, NetworkSpec, TensorSpec
-from intaglio.engines.interface import (
-    Array,
-    Backend,
-    Bound,
-    DeviceArray,
-    Engine,
-    HostCall,
-    WeightsOfSeveral,
-    allocate_tensors,
-)
+from intaglio.engines.buffers import allocate_tensors
+from intaglio.engines.host_call import HostCall
+from intaglio.engines.interface import Array, Backend, Bound, DeviceArray, Engine
 from intaglio.engines.opening import open_backend
+from intaglio.engines.weights_of_several import WeightsOfSeveral
 from intaglio.errors import EngineMismatch, IntaglioError, InvalidRequest
 from intaglio.loras.merge import LoraMerge
 from intaglio.loras.sets import ResolvedLora, set_from_json, set_text
