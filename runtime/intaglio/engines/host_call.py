@@ -34,3 +34,9 @@ class HostCall:
             self._backend.upload(self._arrays[spec.name], inputs[spec.name])
         self._bound.run()
         return {spec.name: self._backend.download(self._arrays[spec.name]) for spec in network.outputs}
+
+    def close(self) -> None:
+        """Free the buffers."""
+        self._bound = None
+        self._arrays = {}
+        self._sizes = None
