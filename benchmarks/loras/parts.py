@@ -35,6 +35,7 @@ from intaglio.contract.ports import numpy_type, string_tensor
 from intaglio.contract.sdxl import context_name
 from intaglio.engines.card import PeakWatch
 from intaglio.engines.interface import Array
+from intaglio.engines.tensorrt.refit import located_weights
 from intaglio.errors import IntaglioError
 from intaglio.loras.merge import LoraMerge
 from intaglio.loras.sets import ResolvedLora
@@ -332,7 +333,8 @@ def _take_apart(engine: Any, given: Mapping[str, Any], *, few: Sequence[str]) ->
     """Seconds of each call of a refit, for a refitter made for it and for one that is kept; with and without
     validation; asynchronous.
     """
-    backend, found = engine.backend, {}
+    library, device = engine.library, engine.device
+    found: dict[str, Any] = {}
     kept: Any = None
     for name in (
         "made for it, validating",
@@ -348,21 +350,21 @@ def _take_apart(engine: Any, given: Mapping[str, Any], *, few: Sequence[str]) ->
             marks.append((label, time.perf_counter()))
 
         if not name.startswith("kept") or kept is None:
-            kept = backend.trt.Refitter(engine.plan, backend.logger)
+            kept = library.module.Refitter(engine.plan, library.logger)
             mark("make")
             kept.get_all_weights()
             mark("list")
         kept.weights_validation = name.endswith("validating")
         some = {weight: given[weight] for weight in few} if name.endswith("few of all") else given
         for weight, values in some.items():
-            kept.set_named_weights(weight, *engine._located(values))
+            kept.set_named_weights(weight, *located_weights(library, values))
         mark("set")
         kept.get_missing_weights()
         mark("missing")
         if name.endswith("asynchronous"):
-            kept.refit_cuda_engine_async(int(backend.stream))
+            kept.refit_cuda_engine_async(int(device.stream))
             mark("refit returned")
-            backend.synchronize()
+            device.synchronize()
         else:
             kept.refit_cuda_engine()
         mark("refit")

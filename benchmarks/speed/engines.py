@@ -19,8 +19,9 @@ from benchmarks.measuring.case import Case, Stopwatch, time_passes
 from benchmarks.measuring.results import write_part
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.sdxl import axis_sizes, context_name, controlnet_name, network_spec
+from intaglio.engines.buffers import allocate_tensors
 from intaglio.engines.card import PeakWatch
-from intaglio.engines.interface import Array, Backend, Bound, Engine, allocate_tensors
+from intaglio.engines.interface import Array, Backend, Bound, Engine
 from intaglio.engines.opening import open_backend
 from intaglio.sampling.tiles import latent_tiling
 from intaglio.serving.server import check_build

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from benchmarks.measuring.case import time_passes
 from intaglio.contract.config import Deployment
-from intaglio.engines.interface import Array, allocate_tensors
+from intaglio.engines.buffers import allocate_tensors
+from intaglio.engines.interface import Array
 from intaglio_export.engines.compile import compile_network
 from intaglio_export.engines.job import ENGINE_FILES, CompileJob
 from intaglio_export.engines.platform import resolve_platform

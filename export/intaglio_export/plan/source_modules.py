@@ -41,7 +41,7 @@ STAGE_MODULES: Final[Mapping[StageKind, tuple[str, ...]]] = {
         "intaglio_export.graphs.pristine",
         "intaglio_export.graphs.sdxl",
         "intaglio_export.graphs.swapped_weights",
-        "intaglio.engines.onnxruntime",
+        "intaglio.engines.onnx_file",
         "intaglio.loras.files",
     ),
     "verify": (
@@ -62,7 +62,7 @@ _TENSORRT: Final = (
     *_ENGINE,
     "intaglio_export.engines.tensorrt",
     "intaglio_export.graphs.swapped_weights",
-    "intaglio.engines.onnxruntime",  # reads the names of a graph's weights
+    "intaglio.engines.onnx_file",  # reads the names of a graph's weights
 )
 ENGINE_MODULES: Final[Mapping[RuntimeName, tuple[str, ...]]] = {
     "onnxruntime": (*_ENGINE, "intaglio_export.engines.onnxruntime"),

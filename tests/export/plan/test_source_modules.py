@@ -31,7 +31,6 @@ IN_THE_KEY_AS_VALUES = (
 WITHOUT_EFFECT = (
     "intaglio.errors",
     "intaglio.whole_files",
-    "intaglio.tensorrt_engine",  # opens the library
     "intaglio.engines.tensorrt",
 )
 ENTRIES = {

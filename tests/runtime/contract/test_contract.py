@@ -374,7 +374,7 @@ def test_messages_are_one_line() -> None:
 def test_serving_code_imports_no_torch() -> None:
     code = (
         "import sys, intaglio.triton_models.stages, intaglio.stages.diffuse.stage, intaglio.stages.preprocess.stage, intaglio.stages.postprocess, intaglio.cli,"
-        " intaglio.contract.config, intaglio.tensorrt_engine, intaglio.engines.onnxruntime\n"
+        " intaglio.contract.config, intaglio.engines.tensorrt.backend, intaglio.engines.onnxruntime\n"
         "heavy = {'torch', 'tritonclient', 'tensorrt', 'tensorrt_rtx', 'cuda', 'onnxruntime', 'diffusers', 'cv2', 'typer'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

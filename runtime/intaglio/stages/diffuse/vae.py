@@ -1,0 +1,65 @@
+"""Latents -> pixels, in passes of a built batch, and in tiles where a picture is too large for one pass."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intaglio.builds.manifest import BuildManifest
+from intaglio.contract.sdxl import axis_sizes
+from intaglio.engines.host_call import HostCall
+from intaglio.errors import IntaglioError
+from intaglio.sampling.tiles import blend_tiles, latent_tiling
+from intaglio.stages.diffuse.passes import image_passes
+
+__all__ = ["VaeDecoder"]
+
+Floats = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+
+
+class VaeDecoder:
+    """The network `vae_decoder` as a function of latents."""
+
+    def __init__(self, call: HostCall, *, manifest: BuildManifest) -> None:
+        self._call = call
+        self._architecture = manifest.architecture
+        self._profiles = manifest.profiles
+        self._scaling_factor = np.float32(manifest.scaling_factor)
+
+    def __call__(self, latents: Floats) -> Pixels:
+        """[B, H, W, 3] of latents [B, 4, h, w].
+
+        Raises:
+            IntaglioError: the picture has values that are not finite.
+        """
+        parts = [
+            self._decode_pass(latents[images] / self._scaling_factor)
+            for images in image_passes(len(latents), self._profiles.batches)
+        ]
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    def _decode_pass(self, latents: Floats) -> Pixels:
+        images, _, height, width = latents.shape
+        scale = self._architecture.vae_scale
+        tiling = latent_tiling(self._profiles, self._architecture, width=width, height=height)
+        tiles = (
+            self._decode_tile(latents[:, :, top : top + tiling.height, left : left + tiling.width])
+            for top, left in tiling.places
+        )
+        shape = (images, height * scale, width * scale, 3)
+        return blend_tiles(tiling.scaled(scale), tiles, shape=shape)
+
+    def _decode_tile(self, latents: Floats) -> Pixels:
+        images, _, height, width = latents.shape
+        scale = self._architecture.vae_scale
+        sizes = axis_sizes(self._architecture, width=width * scale, height=height * scale, images=images)
+        outputs = self._call(sizes, latent_sample=latents)
+        # Of values that are not finite the bytes would be a black picture, or anything.
+        if not np.isfinite(outputs["magnitude"]).all():
+            raise IntaglioError(
+                "the picture has values that are not finite: the networks overflowed on this request; "
+                "try smaller weights of LoRAs and controls, or build with a VAE that stays inside float16"
+            )
+        pixels: Pixels = outputs["pixels"]
+        return pixels
