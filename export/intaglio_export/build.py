@@ -26,12 +26,12 @@ from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
 
-from intaglio.builds.holds import PARTS, listed_files, locked_unless_held
+from intaglio.builds.file_checks import FileDigest
+from intaglio.builds.holds import PARTS, locked_unless_held
 from intaglio.builds.manifest import (
     MANIFEST_NAME,
     RUNTIME_CACHE_NAME,
     BuildManifest,
-    FileDigest,
     NetworkFile,
     content_key,
     read_manifest,
@@ -439,7 +439,7 @@ def _place(source: Path, target: Path, *, linked: bool) -> None:
 
 def _remove_unlisted(folder: Path, manifest: BuildManifest) -> None:
     """Engines, tokenizers and poses of builds before this one, but for what a server holds."""
-    wanted = listed_files(manifest) | {
+    wanted = set(manifest.listed) | {
         str(Path(file.path).with_name(RUNTIME_CACHE_NAME)) for file in manifest.networks.values()
     }
     for item in (item for part in PARTS for item in sorted((folder / part).glob("*"))):

@@ -21,8 +21,9 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from intaglio.builds.file_checks import check_files, file_digest
 from intaglio.builds.holds import BuildHold, locked_unless_held
-from intaglio.builds.manifest import check_files, file_digest, read_manifest
+from intaglio.builds.manifest import read_manifest
 from intaglio.contract.config import load_deployment
 from intaglio.contract.sdxl import network_spec
 from intaglio.engines.onnxruntime import OnnxRuntimeBackend

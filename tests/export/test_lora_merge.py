@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from intaglio.contract.architecture import SDXL_ARCHITECTURE
 from intaglio.contract.sdxl import LARGEST_RANK, LORA_MERGE, network_spec, profiles
 from intaglio.contract.tensors import Precision
 from intaglio.engines.onnxruntime import OnnxRuntimeBackend
 from intaglio.loras.merge import LoraMerge, Recipe, Term, groups, largest_value
-from intaglio.serving.memory import SDXL_ARCHITECTURE
 from intaglio_export.engines.compile import ENGINE_FILES, CompileJob, Platform, compile_network
 from intaglio_export.graphs.sdxl import LoraMerge as MergeNetwork
 from intaglio_export.graphs.sdxl import export_network

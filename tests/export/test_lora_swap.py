@@ -16,12 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.tensors import Precision
 from intaglio.engines.interface import Array
 from intaglio.engines.onnxruntime import HostArray
 from intaglio.errors import EngineMismatch, IntaglioError, SwapFailed
 from intaglio.loras.merge import LoraMerge
-from intaglio.loras.sets import ResolvedLora, set_digest
+from intaglio.loras.sets import set_digest
 from intaglio.loras.store import LoraStore
 from intaglio.loras.switch import LoraSwitch
 from intaglio.loras.targets import SWAPPED, SwapLayers

@@ -22,14 +22,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from intaglio.contract.sdxl import (
-    LORA_MERGE,
-    Architecture,
-    axis_sizes,
-    context_keys,
-    network_kind,
-    network_spec,
-)
+from intaglio.contract.architecture import Architecture
+from intaglio.contract.sdxl import LORA_MERGE, axis_sizes, context_keys, network_kind, network_spec
 from intaglio.contract.tensors import NetworkSpec, Precision
 from intaglio_export.graphs.onnx_weights import LARGEST_PROTOBUF, attach_weights
 from intaglio_export.weights.vae_range import real_range_latents

@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from intaglio.builds.manifest import content_key
+from intaglio.contract.architecture import Architecture, architecture_from_configs
 from intaglio.contract.config import Deployment, Swap
 from intaglio.contract.sdxl import (
     LORA_MERGE,
-    Architecture,
-    architecture_from_configs,
     context_name,
     controlnet_name,
     network_kind,

@@ -21,12 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from intaglio.builds.file_checks import FileDigest, file_digest
 from intaglio.builds.manifest import (
     RECORD_NAME,
-    FileDigest,
     StageRecord,
     content_key,
-    file_digest,
     read_record,
     stale_reason,
     write_record,

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from intaglio.builds.manifest import FusedLora, content_key
+from intaglio.builds.manifest import content_key
+from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.errors import BuildError
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ class LoraChoice:
     sha256: str
 
     @property
-    def record(self) -> FusedLora:
+    def record(self) -> ResolvedLora:
         """As the manifest keeps it."""
-        return FusedLora(id=self.id, weight=self.weight, sha256=self.sha256)
+        return ResolvedLora(id=self.id, weight=self.weight, sha256=self.sha256)
 
 
 def lora_set_digest(loras: Sequence[LoraChoice]) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from intaglio.contract.config import Source
+from intaglio.contract.sources import Source
 from intaglio.errors import BuildError, ConfigError
 from intaglio_export.weights.seeded import Seeded, make_network, tokenizer_root
 

@@ -1,8 +1,8 @@
-"""JSON sidecars of what was built: written atomically, checked with a reason and the command that rebuilds.
+"""JSON files that describe what was built; they are written atomically.
 
-    StageRecord     one artefact folder (fused weights, one ONNX network, one engine): `record.json` beside its files
+    StageRecord     one folder of the build store (fused weights, an ONNX graph, an engine): `record.json`
     BuildManifest   a whole deployment: `manifest.json`, all that the serving processes need to know
-Paths inside a sidecar are relative to its own folder.
+Paths inside such a file are relative to its own folder.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field, ValidationError
 
-from intaglio.contract.config import Defaults, Execution, Limits, Profiles, RegistryId, Swap
-from intaglio.contract.sdxl import Architecture
+from intaglio.builds.file_checks import FileDigest, files_problem
+from intaglio.contract.architecture import Architecture
+from intaglio.contract.config import Defaults, Execution, Limits, Profiles, Swap
+from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.tensors import Precision
+from intaglio.contract.yaml_files import RegistryId, Sha256, Strict
 from intaglio.errors import EngineMismatch
 from intaglio.whole_files import write_whole
 
@@ -26,13 +29,9 @@ __all__ = [
     "RECORD_NAME",
     "RUNTIME_CACHE_NAME",
     "BuildManifest",
-    "FileDigest",
-    "FusedLora",
     "NetworkFile",
     "StageRecord",
-    "check_files",
     "content_key",
-    "file_digest",
     "read_manifest",
     "read_record",
     "stale_reason",
@@ -44,79 +43,59 @@ __all__ = [
 MANIFEST_NAME = "manifest.json"
 RECORD_NAME = "record.json"
 RUNTIME_CACHE_NAME = "runtime.cache"
-"""Beside an engine: what its library compiled for this card when it was first run; may be missing, never
-identifies anything.
+"""Lies beside an engine: what its library compiled for this card at the first run. It may be missing and
+identifies nothing.
 """
-_Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FileDigest(_Frozen):
-    """Size and sha256 of one file."""
-
-    sha256: _Digest
-    size: int = Field(ge=0)
-
-
-class StageRecord(_Frozen):
+class StageRecord(Strict):
     """What one build stage made, from what, with what."""
 
     schema_version: Literal[1] = 1
     stage: str
-    key: _Digest
-    """Content key: `content_key` of everything that the result depends on."""
+    key: Sha256
+    """`content_key` of everything that the result depends on."""
     inputs: dict[str, Any]
-    """The values that went into the key, readable, so that a mismatch can say which of them changed."""
+    """The values behind the key, so that a mismatch can name those that changed."""
     versions: dict[str, str]
     files: dict[str, FileDigest]
     seconds: float = 0.0
     notes: dict[str, Any] = Field(default_factory=dict)
-    """What is worth knowing but does not identify the result: verification errors, plan sizes, ignored LoRA
-    keys.
-    """
+    """What is worth knowing but does not identify the result, such as verification errors."""
 
 
-class NetworkFile(_Frozen):
+class NetworkFile(Strict):
     """One network's engine."""
 
     path: str
     """The file the engine opens (an ONNX model or a TensorRT plan), relative to the manifest."""
-    key: _Digest
+    key: Sha256
     files: dict[str, FileDigest]
-    """Every file of the engine, `path` and external weights alike, and `pristine`."""
+    """Every file of the engine: `path`, external weights, and `pristine`."""
     pristine: str | None = None
-    """Where LoRAs are swapped: the weights they may change, under the engine's names for them."""
+    """File of the weights that LoRAs may change, under the engine's names for them; None where this network
+    has none.
+    """
     verification: str = "not verified"
-    """How it compared with PyTorch, or why it was not compared."""
+    """How the engine compared with PyTorch, or why it was not compared."""
     activation_bytes: int | None = Field(default=None, ge=0)
-    """Activation memory of the largest profile as the engine reports it; None where it has not been opened on
-    a card.
+    """Activation memory of the largest profile, as the engine reports it; None where it was never opened on a
+    card.
     """
 
 
-class FusedLora(_Frozen):
-    """A LoRA inside the weights."""
-
-    id: RegistryId
-    weight: float
-    sha256: _Digest
-
-
-class BuildManifest(_Frozen):
-    """A deployment as built; the serving processes read nothing else but the files it names."""
+class BuildManifest(Strict):
+    """A deployment as built. The serving processes read this and the files that it names."""
 
     schema_version: Literal[1] = 1
-    key: _Digest
-    """Content key of the whole build; `model_repository` carries the same one."""
-    config_digest: _Digest
+    key: Sha256
+    """Content key of the whole build; `model_repository` holds the same key."""
+    config_digest: Sha256
     """`Deployment.digest` of the configuration it was built from."""
     rebuild: str
-    """The command that makes it again."""
+    """The command that builds it again."""
     base: str
-    """The candidate that was available."""
+    """The first candidate that was available."""
     architecture: Architecture
     scheduler: dict[str, Any]
     scaling_factor: float
@@ -131,12 +110,13 @@ class BuildManifest(_Frozen):
     defaults: Defaults
     execution: Execution
     networks: dict[str, NetworkFile]
-    """By network name of `intaglio.contract.tensors`: text_encoder, unet, controlnet.<id>, ..."""
+    """By the names of `intaglio.contract.sdxl`: text_encoder, unet, controlnet.<id>, ..."""
     controlnets: dict[RegistryId, RegistryId]
     """Control id -> type of its control image."""
     swap: Swap = "off"
     """Whether requests choose their LoRAs from `loras/registry.json` beside the manifest."""
-    loras: tuple[FusedLora, ...]
+    loras: tuple[ResolvedLora, ...]
+    """Fused into the weights."""
     tokenizers: tuple[str, str]
     """Folders of both tokenizers."""
     poses: str | None
@@ -144,31 +124,33 @@ class BuildManifest(_Frozen):
     files: dict[str, FileDigest]
     """Tokenizer and pose files."""
 
+    @property
+    def swaps(self) -> bool:
+        """Whether requests choose their LoRAs."""
+        return self.swap != "off"
 
-_Model = TypeVar("_Model", bound=_Frozen)
-
-
-def file_digest(path: Path) -> FileDigest:
-    """sha256 and size of `path`, read once."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-        return FileDigest(sha256=digest.hexdigest(), size=file.tell())
+    @property
+    def listed(self) -> dict[str, FileDigest]:
+        """Every file that the manifest names: those of all networks, and `files`."""
+        found: dict[str, FileDigest] = {}
+        for network in self.networks.values():
+            found |= network.files
+        return found | self.files
 
 
 def content_key(inputs: Mapping[str, Any]) -> str:
-    """sha256 of `inputs` as canonical JSON; NaN and unknown types are errors, never silently the same."""
-    return hashlib.sha256(
-        json.dumps(inputs, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-    ).hexdigest()
+    """sha256 of `inputs` as canonical JSON; NaN and unknown types are errors."""
+    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path` so that a reader sees the old file or the new one, never a part."""
+    """Write `value` to `path` atomically."""
     write_whole(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
 def write_record(folder: Path, record: StageRecord) -> None:
-    """Write `folder/record.json`: last of all, so that its presence means the folder is whole."""
+    """Write `folder/record.json`. It is written last, so a folder that has it is complete."""
     write_json(folder / RECORD_NAME, record.model_dump(mode="json"))
 
 
@@ -178,7 +160,7 @@ def write_manifest(folder: Path, manifest: BuildManifest) -> None:
 
 
 def read_record(folder: Path) -> StageRecord | None:
-    """The folder's record, or None where there is no usable one (the stage is then simply done again)."""
+    """The folder's record; None where there is no usable one, so that the stage is done again."""
     try:
         return StageRecord.model_validate_json((folder / RECORD_NAME).read_bytes())
     except (OSError, ValidationError):
@@ -188,8 +170,8 @@ def read_record(folder: Path) -> StageRecord | None:
 def stale_reason(folder: Path, *, key: str, inputs: Mapping[str, Any]) -> str | None:
     """Why the stage in `folder` must be done again; None when it is up to date.
 
-    Sizes are compared, not digests: a build is skipped in milliseconds, and `check_files` at load catches
-    damage.
+    Of the files only sizes are compared, so that an unchanged build is recognised in milliseconds. Whoever
+    loads an engine compares the content (`intaglio.builds.file_checks`).
     """
     if not folder.exists():
         return "not built yet"
@@ -197,21 +179,14 @@ def stale_reason(folder: Path, *, key: str, inputs: Mapping[str, Any]) -> str | 
     if record is None:
         return "an earlier build did not finish"
     if record.key != key:
-        changed = sorted(
-            name for name in {*record.inputs, *inputs} if record.inputs.get(name) != inputs.get(name)
-        )
+        names = sorted({*record.inputs, *inputs})
+        changed = [name for name in names if record.inputs.get(name) != inputs.get(name)]
         return f"changed: {', '.join(changed) or 'content'}"
-    for name, digest in record.files.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != digest.size:
-            return f"{name} has {path.stat().st_size} bytes, not {digest.size}"
-    return None
+    return files_problem(folder, record.files, digest=None)
 
 
 def read_manifest(folder: Path, *, command: str = "intaglio build configs/NAME.yaml") -> BuildManifest:
-    """The build in `folder`; `command` is what an error recommends while no manifest can say it.
+    """The build in `folder`; an error recommends `command` where no manifest names one.
 
     Raises:
         EngineMismatch: no manifest, or one that this version cannot read.
@@ -238,26 +213,3 @@ def _rebuild_of(data: bytes, otherwise: str) -> str:
         return otherwise
     command = value.get("rebuild") if isinstance(value, dict) else None
     return command if isinstance(command, str) else otherwise
-
-
-def check_files(folder: Path, files: Mapping[str, FileDigest], *, command: str) -> None:
-    """Compare size and sha256 of every file with its sidecar.
-
-    Raises:
-        EngineMismatch: a missing, outside or changed file, named with the reason.
-    """
-    root = folder.resolve()
-    for name, expected in files.items():
-        path = (folder / name).resolve()
-        if not path.is_relative_to(root):
-            raise EngineMismatch(f"{name}: lies outside {folder}", command=command)
-        if not path.is_file():
-            raise EngineMismatch(f"{name}: missing from {folder}", command=command)
-        if path.stat().st_size != expected.size:
-            raise EngineMismatch(
-                f"{name}: {path.stat().st_size} bytes, built with {expected.size}", command=command
-            )
-        if file_digest(path).sha256 != expected.sha256:
-            raise EngineMismatch(
-                f"{name}: content changed since it was built (sha256 differs)", command=command
-            )

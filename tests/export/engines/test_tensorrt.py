@@ -13,7 +13,8 @@ from pathlib import Path
 import diffusers
 import pytest
 
-from intaglio.builds.manifest import check_files, read_record
+from intaglio.builds.file_checks import check_files
+from intaglio.builds.manifest import read_record
 from intaglio.contract.config import Swap, load_deployment
 from intaglio.errors import ConfigError
 from intaglio.loras.tensor_files import map_tensor_file

@@ -11,7 +11,8 @@ import onnxruntime
 import pytest
 import torch
 
-from intaglio.contract.sdxl import architecture_from_configs, axis_sizes, network_spec
+from intaglio.contract.architecture import architecture_from_configs
+from intaglio.contract.sdxl import axis_sizes, network_spec
 from intaglio_export.graphs import sdxl as graphs
 from intaglio_export.graphs.onnx_weights import attach_weights
 from intaglio_export.graphs.sdxl import example_inputs, export_network, wrap_network

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from intaglio.builds.manifest import file_digest
+from intaglio.builds.file_checks import file_digest
 from intaglio.errors import BuildError
 from intaglio_export.weights.fuse import FUSABLE, LoraChoice, fuse_loras, lora_set_digest
 from intaglio_export.weights.sources import Weights, load_network

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from intaglio.builds.file_checks import FileChecks
 from intaglio.builds.manifest import BuildManifest
+from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.models import DIFFUSE
 from intaglio.contract.ports import Tensors, read_tensors, scalar, string_tensor
 from intaglio.contract.sdxl import LORA_MERGE, axis_sizes, context_name, controlnet_name, network_spec
@@ -45,7 +46,7 @@ from intaglio.engines.interface import (
 from intaglio.engines.opening import open_backend
 from intaglio.errors import EngineMismatch, IntaglioError, InvalidRequest
 from intaglio.loras.merge import LoraMerge
-from intaglio.loras.sets import ResolvedLora, set_from_json, set_text
+from intaglio.loras.sets import set_from_json, set_text
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.switch import LoraSwitch
 from intaglio.loras.targets import SWAPPED, SwapLayers, network_of_weight, open_layers

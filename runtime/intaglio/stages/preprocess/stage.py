@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from intaglio.builds.manifest import BuildManifest, check_files
+from intaglio.builds.file_checks import check_files
+from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.ports import Tensors, string_tensor
 from intaglio.engines.interface import Array
 from intaglio.errors import MissingExtra
@@ -32,7 +33,8 @@ from intaglio.imaging.images import decode_image
 from intaglio.imaging.openpose import draw_pose, load_pose
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.recently_used import RecentlyUsed
-from intaglio.request.request import ControlRequest, Request, read_request, request_metadata
+from intaglio.request.read import read_request
+from intaglio.request.request import ControlRequest, Request, request_metadata
 from intaglio.sampling.noise import TorchCpuGenerator
 from intaglio.sampling.solvers import SolverTable, initial_state, solver_table
 from intaglio.stages.preprocess.prompt import PromptTokenizer, align_chunks, encode_prompt

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks.measuring.case import psnr
-from intaglio.builds.manifest import FileDigest
+from intaglio.builds.file_checks import FileDigest
 from intaglio.engines.interface import Array
 from intaglio.errors import EngineMismatch, IntaglioError, InvalidRequest
 from intaglio.stages.diffuse.stage import ControlPlan, Diffuse, active_controls, image_passes
