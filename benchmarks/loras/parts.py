@@ -30,6 +30,7 @@ from benchmarks.measuring.results import read_part, write_part
 from benchmarks.speed.building import HostWatch, Journal
 from intaglio.builds.manifest import BuildManifest, read_manifest
 from intaglio.contract.config import Deployment, load_deployment
+from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.models import SDXL
 from intaglio.contract.ports import numpy_type, string_tensor
 from intaglio.contract.sdxl import context_name
@@ -38,7 +39,6 @@ from intaglio.engines.interface import Array
 from intaglio.engines.tensorrt.refit import located_weights
 from intaglio.errors import IntaglioError
 from intaglio.loras.merge import LoraMerge
-from intaglio.loras.sets import ResolvedLora
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.switch import LoraSwitch
 from intaglio.loras.targets import network_of_weight, open_layers

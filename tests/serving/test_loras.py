@@ -23,9 +23,9 @@ import torch
 from intaglio.builds.manifest import read_manifest
 from intaglio.cli import main
 from intaglio.contract.config import Deployment, load_deployment
+from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.errors import BuildError
 from intaglio.imaging.images import read_metadata
-from intaglio.loras.sets import ResolvedLora
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.serving.process import Endpoints
 from intaglio.serving.server import Server
@@ -318,7 +318,7 @@ def test_a_published_file_that_is_damaged(
     store.publish_version("meadow", digest, keep=3)
     try:
         with pytest.raises(
-            SwapFailed, match=r"meadow@1 could not be put on: .*cut short or damaged.*still resident: mara@1"
+            SwapFailed, match=r"cannot apply meadow@1: .*cut short or damaged.*still resident: mara@1"
         ):
             client.generate(PROMPT, **ASKED, loras=[("meadow", 1.0)])
         assert np.array_equal(

@@ -11,8 +11,8 @@ import pytest
 
 from intaglio.builds.holds import BuildHold
 from intaglio.builds.manifest import BuildManifest
+from intaglio.contract.architecture import Architecture, Residual
 from intaglio.contract.config import Defaults, Execution, Limits, Profiles
-from intaglio.contract.sdxl import Architecture, Residual
 from intaglio.errors import Unavailable
 from intaglio.serving import change as changing
 from intaglio.serving import versions as versioning

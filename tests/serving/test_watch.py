@@ -200,7 +200,7 @@ def test_what_the_server_cannot_put_on_is_taken_back(
         return done
 
     store.publish_version = publish_and_lose
-    with pytest.raises(SwapFailed, match="could not be put on"):
+    with pytest.raises(SwapFailed, match="cannot apply night@1"):
         publisher.publish("night", changed_lora(tmp_path / "night.safetensors", 0.3))
     assert store.current().loras["night"] == before
     assert picture(client).any()

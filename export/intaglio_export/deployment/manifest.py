@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from intaglio.builds.manifest import BuildManifest, FileDigest, NetworkFile, content_key
+from intaglio.builds.file_checks import FileDigest
+from intaglio.builds.manifest import BuildManifest, NetworkFile, content_key
 from intaglio.contract.config import Deployment
 from intaglio.errors import BuildError
 from intaglio.loras.targets import SWAPPED

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from intaglio.builds.manifest import FileDigest, content_key, file_digest, write_json
+from intaglio.builds.file_checks import FileDigest, file_digest
+from intaglio.builds.manifest import content_key, write_json
 from intaglio.errors import BuildError
 
 __all__ = ["DigestCache", "check_safetensors"]

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from intaglio.builds.manifest import content_key
+from intaglio.contract.architecture import Architecture
 from intaglio.contract.config import Deployment, Swap
+from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.sdxl import (
     LORA_MERGE,
-    Architecture,
     context_name,
     controlnet_name,
     network_kind,
@@ -30,7 +31,6 @@ from intaglio.contract.sdxl import (
 from intaglio.contract.tensors import NetworkSpec, Profile
 from intaglio.errors import BuildError, ConfigError
 from intaglio.loras.files import Component, named_components
-from intaglio.loras.sets import ResolvedLora
 from intaglio.loras.targets import SWAPPED, SWAPPED_NETWORKS
 from intaglio.loras.tensor_files import map_tensor_file
 from intaglio.sampling.tiles import decoded_sizes

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from intaglio.contract.models import REGISTRY_ID
+from intaglio.contract.yaml_files import REGISTRY_ID
 from intaglio.errors import ConfigError, InvalidRequest
 
 __all__ = ["KEYPOINTS", "draw_pose", "load_pose", "pose_names", "read_pose"]

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from intaglio.contract.architecture import Architecture
 from intaglio.contract.config import Profiles
-from intaglio.contract.sdxl import Architecture
 
 __all__ = ["Tiling", "blend_tiles", "decoded_sizes", "latent_tiling", "tiling_of"]
 

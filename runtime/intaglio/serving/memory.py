@@ -18,16 +18,13 @@ from typing import Final, Literal
 import numpy as np
 
 from intaglio.builds.manifest import BuildManifest
-from intaglio.contract.config import Deployment, Profiles
-from intaglio.contract.sdxl import (
+from intaglio.contract.architecture import (
+    PARAMETERS,
+    SDXL_ARCHITECTURE,
     Architecture,
-    architecture_from_configs,
-    axis_sizes,
-    context_name,
-    controlnet_name,
-    network_kind,
-    network_spec,
 )
+from intaglio.contract.config import Deployment, Profiles
+from intaglio.contract.sdxl import axis_sizes, context_name, controlnet_name, network_kind, network_spec
 from intaglio.contract.tensors import NetworkSpec
 from intaglio.engines.card import read_card_memory
 from intaglio.errors import ConfigError
@@ -35,8 +32,6 @@ from intaglio.sampling.tiles import decoded_sizes
 
 __all__ = [
     "GIB",
-    "PARAMETERS",
-    "SDXL_ARCHITECTURE",
     "Part",
     "Prediction",
     "Remedy",
@@ -69,42 +64,6 @@ _ACTIVATIONS: Final = {
 """Of one image of 1024x1024 (UNet and ControlNet with guidance) in fp16; text encoders and contexts, which
 never decide, are guesses.
 """
-PARAMETERS: Final[Mapping[str, Mapping[str, int]]] = {
-    "sdxl-base-1.0": {
-        "text_encoder": 123_060_480,
-        "text_encoder_2": 694_659_840,
-        "unet": 2_226_676_484,
-        "unet_context": 340_787_200,
-        "controlnet": 1_082_155_520,
-        "controlnet_context": 168_858_640,
-        "vae_decoder": 49_490_199,
-    },
-    "sdxl-reduced": {
-        "text_encoder": 3_267_584,
-        "text_encoder_2": 3_271_680,
-        "unet": 30_928_004,
-        "unet_context": 950_272,
-        "controlnet": 14_323_968,
-        "controlnet_context": 955_152,
-        "vae_decoder": 633_719,
-    },
-}
-"""By architecture and network."""
-SDXL_ARCHITECTURE: Final = architecture_from_configs(
-    {
-        "attention_head_dim": (5, 10, 20),
-        "block_out_channels": (320, 640, 1280),
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        "transformer_layers_per_block": (1, 2, 10),
-        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        "projection_class_embeddings_input_dim": 2816,
-        "addition_time_embed_dim": 256,
-    },
-    text_encoder={"max_position_embeddings": 77, "hidden_size": 768},
-    text_encoder_2={"hidden_size": 1280, "projection_dim": 1280},
-    vae={"latent_channels": 4, "block_out_channels": (128, 256, 512, 512)},
-)
-"""What is assumed of a base that is not built yet."""
 
 
 @dataclass(frozen=True, slots=True)

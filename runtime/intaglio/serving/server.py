@@ -31,7 +31,7 @@ from intaglio.serving.memory import GIB, Prediction, check_memory, check_memory_
 from intaglio.serving.process import Endpoints, SecretShown, TritonProcess, TritonSettings, choose_ports
 from intaglio.serving.versions import REPOSITORY, ServedRepository, ServedVersion, read_version
 from intaglio.serving.workspace import Workspace
-from intaglio.triton_models.stages import BUILD_VARIABLE
+from intaglio.triton_models.served_build import BUILD_VARIABLE
 from intaglio.whole_files import storage_problem
 
 __all__ = ["REPOSITORY", "Reloaded", "Restarts", "Server", "TritonServer", "check_build"]

@@ -24,7 +24,7 @@ from intaglio.builds.holds import BuildHold
 from intaglio.builds.manifest import BuildManifest, read_manifest, write_manifest
 from intaglio.contract.models import DIFFUSE
 from intaglio.errors import EngineMismatch, Unavailable
-from intaglio.triton_models.stages import BUILD_KEY_PARAMETER
+from intaglio.triton_models.served_build import BUILD_KEY_PARAMETER
 from intaglio.whole_files import storage_problem, write_whole
 
 __all__ = ["REPOSITORY", "ServedRepository", "ServedVersion", "read_version"]

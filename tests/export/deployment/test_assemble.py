@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from intaglio.builds.file_checks import check_files, file_digest
 from intaglio.builds.holds import BuildHold
-from intaglio.builds.manifest import check_files, file_digest
 from intaglio.errors import EngineMismatch
 
 from ...checkpoint import Checkpoint

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from intaglio.builds.manifest import check_files, read_manifest
+from intaglio.builds.file_checks import check_files
+from intaglio.builds.manifest import read_manifest
 from intaglio.contract.config import load_deployment
 from intaglio_export.build import BuildResult
 

@@ -14,7 +14,7 @@ from typing import Any
 import diffusers
 import pytest
 
-from intaglio.builds.manifest import check_files
+from intaglio.builds.file_checks import check_files
 from intaglio.contract.config import Swap, load_deployment
 from intaglio.errors import ConfigError
 from intaglio.loras.tensor_files import map_tensor_file

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from intaglio.contract.sdxl import Architecture, Residual, network_spec, profiles
+from intaglio.contract.architecture import Architecture, Residual
+from intaglio.contract.sdxl import network_spec, profiles
 from intaglio.errors import BuildError
 from intaglio_export.engines.verify import Check, expected_outputs
 

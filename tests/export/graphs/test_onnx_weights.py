@@ -11,7 +11,8 @@ import onnxruntime
 import pytest
 import torch
 
-from intaglio.contract.sdxl import architecture_from_configs, axis_sizes, network_spec
+from intaglio.contract.architecture import architecture_from_configs
+from intaglio.contract.sdxl import axis_sizes, network_spec
 from intaglio_export.graphs import export as graphs
 from intaglio_export.graphs.examples import example_inputs
 from intaglio_export.graphs.export import export_network

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from intaglio.builds.manifest import file_digest
+from intaglio.builds.file_checks import file_digest
 from intaglio.errors import BuildError
 from intaglio_export.plan.digests import DigestCache, check_safetensors
 

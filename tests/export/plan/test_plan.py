@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from intaglio.contract.architecture import architecture_from_configs
 from intaglio.contract.config import load_deployment
-from intaglio.contract.sdxl import architecture_from_configs, network_spec
+from intaglio.contract.sdxl import network_spec
 from intaglio.contract.tensors import NetworkSpec, TensorSpec
 from intaglio.errors import BuildError, ConfigError, LoraRefused
 from intaglio_export.engines.platform import Platform

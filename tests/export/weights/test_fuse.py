@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from intaglio.builds.manifest import file_digest
+from intaglio.builds.file_checks import file_digest
+from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.errors import BuildError
-from intaglio.loras.sets import ResolvedLora
 from intaglio.loras.targets import SWAPPED
 from intaglio_export.weights.fuse import fuse_loras
 from intaglio_export.weights.load import load_network

@@ -13,30 +13,20 @@ import pytest
 import yaml
 
 from intaglio import errors
+from intaglio.builds.file_checks import FileDigest, check_files, file_digest
 from intaglio.builds.manifest import (
-    FileDigest,
     StageRecord,
-    check_files,
     content_key,
-    file_digest,
     read_manifest,
     stale_reason,
     write_json,
     write_manifest,
     write_record,
 )
+from intaglio.contract.architecture import Architecture, CrossAttention, Residual, architecture_from_configs
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.contract.models import ENSEMBLE_STEPS, MODELS, SDXL, model_spec
-from intaglio.contract.sdxl import (
-    Architecture,
-    CrossAttention,
-    Residual,
-    architecture_from_configs,
-    axis_sizes,
-    context_name,
-    network_spec,
-    profiles,
-)
+from intaglio.contract.sdxl import axis_sizes, context_name, network_spec, profiles
 from intaglio.errors import ConfigError, EngineMismatch, InvalidRequest, single_line, triton_code_of
 from intaglio.sampling.solvers import SOLVERS
 
@@ -333,9 +323,9 @@ def test_check_files(tmp_path: Path) -> None:
     digest = file_digest(tmp_path / "a")
     check_files(tmp_path, {"a": digest}, command="make")
     for files, reason in (
-        ({"b": digest}, "b: missing"),
+        ({"b": digest}, "b is missing"),
         ({"../a": digest}, "outside"),
-        ({"a": FileDigest(sha256=digest.sha256, size=4)}, "3 bytes, built with 4"),
+        ({"a": FileDigest(sha256=digest.sha256, size=4)}, "a has 3 bytes, not 4"),
         ({"a": FileDigest(sha256="1" * 64, size=3)}, "content changed"),
     ):
         with pytest.raises(EngineMismatch, match=f"{reason}.*rebuild with: make"):

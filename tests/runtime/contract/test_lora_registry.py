@@ -12,11 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intaglio.contract.config import load_deployment
-from intaglio.contract.lora_registry import LoraEntry, LoraRegistry, load_registry, write_registry
+from intaglio.contract.lora_registry import (
+    LoraEntry,
+    LoraRegistry,
+    ResolvedLora,
+    load_registry,
+    write_registry,
+)
 from intaglio.errors import BuildError, ConfigError, LoraRefused
-from intaglio.loras.sets import ResolvedLora, ServedLora, ServedLoras, set_digest, set_text
+from intaglio.loras.sets import ServedLora, ServedLoras, set_digest, set_text
 from intaglio.loras.store import LoraStore
-from intaglio.request.request import absent_trigger_words
+from intaglio.request.loras import absent_trigger_words
 from intaglio.triton_models.turnstile import Turnstile, Waiting, next_index
 from intaglio_client.characters import load_character, load_characters
 

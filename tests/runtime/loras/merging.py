@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from intaglio.contract.architecture import SDXL_ARCHITECTURE
 from intaglio.contract.sdxl import LORA_MERGE, network_spec, profiles
 from intaglio.contract.tensors import Precision
 from intaglio.engines.onnxruntime import OnnxRuntimeBackend
 from intaglio.loras.merge import LoraMerge
-from intaglio.serving.memory import SDXL_ARCHITECTURE
 from intaglio_export.engines.compile import compile_network
 from intaglio_export.engines.job import ENGINE_FILES, CompileJob
 from intaglio_export.engines.platform import Platform

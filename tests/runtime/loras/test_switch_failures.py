@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.errors import SwapFailed
-from intaglio.loras.sets import ResolvedLora
 from intaglio.loras.targets import SWAPPED
 
 from .world import World, assert_equals_fresh, open_world, published, refused_by_engine

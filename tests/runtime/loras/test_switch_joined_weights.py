@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from intaglio.loras.sets import ResolvedLora
+from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.loras.switch import LoraSwitch
 
 from ...refitting import Plan, refittable_engine

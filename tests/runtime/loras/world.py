@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.tensors import Precision
 from intaglio.engines.interface import Array
 from intaglio.engines.onnxruntime import HostArray
 from intaglio.errors import EngineMismatch, IntaglioError, SwapFailed
 from intaglio.loras.merge import LoraMerge
-from intaglio.loras.sets import ResolvedLora
 from intaglio.loras.store import LoraStore
 from intaglio.loras.switch import LoraSwitch
 from intaglio.loras.targets import SWAPPED, SwapLayers

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from intaglio.builds.manifest import FileDigest, NetworkFile
+from intaglio.builds.file_checks import FileDigest
+from intaglio.builds.manifest import NetworkFile
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.engines.card import CardMemory, PeakWatch
 from intaglio.errors import ConfigError

@@ -14,7 +14,8 @@ import pytest
 
 from intaglio.builds.manifest import write_manifest
 from intaglio.contract.models import ENSEMBLE_STEPS, MODELS, POSTPROCESS
-from intaglio.triton_models.stages import DiffuseModel, PostprocessModel, PreprocessModel, StageModel
+from intaglio.triton_models.diffuse import DiffuseModel
+from intaglio.triton_models.stages import PostprocessModel, PreprocessModel, StageModel
 from intaglio.triton_models.turnstile import Turnstile
 
 
@@ -209,7 +210,7 @@ def test_figures_wait_until_a_version_is_alone(
         made.append(pb)
         return SimpleNamespace(report=lambda loras, *, waited: None)
 
-    monkeypatch.setattr("intaglio.triton_models.stages.LoraMetrics", metrics)
+    monkeypatch.setattr("intaglio.triton_models.diffuse.LoraMetrics", metrics)
     for folder in ("1", "2"):
         (tmp_path / folder).mkdir()
     model: Any = DiffuseModel()

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intaglio.builds.manifest import BuildManifest
+from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.models import DIFFUSE
 from intaglio.contract.ports import Tensors, read_tensors, scalar
 from intaglio.errors import InvalidRequest
-from intaglio.loras.sets import ResolvedLora, set_from_json
+from intaglio.loras.sets import set_from_json
 
 __all__ = ["Conditioning", "ControlPlan", "active_controls", "active_places", "read_conditioning"]
 

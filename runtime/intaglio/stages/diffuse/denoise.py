@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from intaglio.contract.sdxl import Architecture, axis_sizes, context_name, controlnet_name
+from intaglio.contract.architecture import Architecture
+from intaglio.contract.sdxl import axis_sizes, context_name, controlnet_name
 from intaglio.contract.tensors import AxisSizes, NetworkSpec, TensorSpec
 from intaglio.engines.buffers import allocate_tensors
 from intaglio.engines.interface import Backend, Bound, DeviceArray, Engine

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from intaglio.builds.file_checks import FileChecks
 from intaglio.builds.manifest import BuildManifest
+from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.ports import Tensors, string_tensor
 from intaglio.contract.sdxl import LORA_MERGE, axis_sizes, context_name, controlnet_name, network_spec
 from intaglio.engines.host_call import HostCall
@@ -32,7 +33,7 @@ from intaglio.engines.weights_of_several import WeightsOfSeveral
 from intaglio.errors import EngineMismatch, InvalidRequest
 from intaglio.loras.files import Component
 from intaglio.loras.merge import LoraMerge
-from intaglio.loras.sets import ResolvedLora, set_text
+from intaglio.loras.sets import set_text
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.switch import LoraSwitch
 from intaglio.loras.targets import SWAPPED, SwapLayers, network_of_weight, open_layers

@@ -14,11 +14,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from intaglio.builds.manifest import BuildManifest, check_files
+from intaglio.builds.file_checks import check_files
+from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.ports import Tensors, string_tensor
 from intaglio.engines.interface import Array
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
-from intaglio.request.request import Request, read_request, request_metadata
+from intaglio.request.read import read_request
+from intaglio.request.request import Request, request_metadata
 from intaglio.sampling.noise import TorchCpuGenerator
 from intaglio.sampling.solvers import SolverTable, initial_state, solver_table
 from intaglio.stages.preprocess.control_maps import ControlMaps

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from intaglio.builds.manifest import FileDigest
+from intaglio.builds.file_checks import FileDigest
 from intaglio.engines.interface import Array
 from intaglio.errors import EngineMismatch, InvalidRequest
 from intaglio.stages.diffuse.stage import Diffuse

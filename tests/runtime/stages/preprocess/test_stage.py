@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from intaglio.builds.manifest import FileDigest, FusedLora
+from intaglio.builds.file_checks import FileDigest
+from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.errors import EngineMismatch, InvalidRequest
 from intaglio.stages.preprocess.stage import Preprocess
 
@@ -237,7 +238,7 @@ def test_metadata_repeats_the_request(stage: Preprocess, request_tensors: Any) -
 
 def test_fused_loras_may_be_named(tiny: Any, request_tensors: Any) -> None:
     manifest = tiny.manifest.model_copy(
-        update={"loras": (FusedLora(id="knight", weight=0.8, sha256="0" * 64),)}
+        update={"loras": (ResolvedLora(id="knight", weight=0.8, sha256="0" * 64),)}
     )
     with Preprocess(manifest, tiny.folder) as stage:
         for loras in ("", "[]", '[{"id":"knight"}]', '[{"id":"knight","weight":0.8}]'):
