@@ -155,7 +155,8 @@ def _tensor(port: Port, value: Any) -> NDArray[Any]:
     if isinstance(value, bool) or not isinstance(value, kinds):
         kind = "an integer" if is_integer else "a number"
         raise InvalidRequest(port.name, f"{type(value).__name__}", allowed=f"{kind}, {port.allowed}")
-    if not port.admits(float(value)):
+    number: float = value.item() if isinstance(value, np.generic) else value
+    if not port.admits(number):
         raise InvalidRequest(port.name, f"{value} is out of range", allowed=port.allowed)
     return np.array([value], dtype)
 

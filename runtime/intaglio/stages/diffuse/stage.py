@@ -25,7 +25,12 @@ from intaglio.builds.file_checks import FileChecks
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.ports import Tensors, string_tensor
-from intaglio.contract.sdxl import LORA_MERGE, axis_sizes, context_name, controlnet_name, network_spec
+from intaglio.contract.sdxl import (
+    LORA_MERGE,
+    axis_sizes,
+    network_spec,
+    opened_networks,
+)
 from intaglio.engines.host_call import HostCall
 from intaglio.engines.interface import Array, Backend, Engine
 from intaglio.engines.opening import open_backend
@@ -77,11 +82,13 @@ class Diffuse:
             EngineMismatch: an engine is missing, damaged or made for another machine.
             MissingExtra: the engines' library is not installed.
         """
-        needed = _needed_networks(self._manifest)
+        manifest = self._manifest
+        merges = manifest.swap != "off" and manifest.execution.lora_staging_mib > 0
+        needed = opened_networks(manifest.controlnets, merges=merges)
         for name in needed:
-            if name not in self._manifest.networks:
-                raise EngineMismatch(f"{name}: not in the manifest", command=self._manifest.rebuild)
-        self._backend = self._given_backend or open_backend(self._manifest)
+            if name not in manifest.networks:
+                raise EngineMismatch(f"{name}: not in the manifest", command=manifest.rebuild)
+        self._backend = self._given_backend or open_backend(manifest)
         with ExitStack() as stack:
             stack.callback(self._backend.close)
             stack.callback(self._engines.clear)
@@ -218,15 +225,6 @@ class Clock:
         now = time.perf_counter()
         self.laps[name] = now - self._last
         self._last = now
-
-
-def _needed_networks(manifest: BuildManifest) -> list[str]:
-    """Names of the networks that a request may run."""
-    steps = ["unet", *map(controlnet_name, manifest.controlnets)]
-    needed = [*TEXT_ENCODERS, *steps, *map(context_name, steps), _VAE]
-    if manifest.swap != "off" and manifest.execution.lora_staging_mib:
-        needed.append(LORA_MERGE)
-    return needed
 
 
 def _replaceable(layers: SwapLayers | None, network: str) -> dict[str, Array]:
