@@ -10,13 +10,13 @@ import pytest
 
 from intaglio.contract.architecture import architecture_from_configs
 from intaglio.contract.config import load_deployment
-from intaglio.contract.sdxl import network_spec
+from intaglio.contract.sdxl import network_spec, networks_of
 from intaglio.contract.tensors import NetworkSpec, TensorSpec
 from intaglio.errors import BuildError, ConfigError, LoraRefused
 from intaglio_export.engines.platform import Platform
 from intaglio_export.plan import plan as planning
 from intaglio_export.plan import source_modules
-from intaglio_export.plan.plan import Plan, networks_of
+from intaglio_export.plan.plan import Plan
 from intaglio_export.plan.source_modules import ENGINE_MODULES, SEEDED_MODULES, STAGE_MODULES, module_files
 from intaglio_export.plan.stages import Stage, StageStore
 from intaglio_export.weights.seeded import ARCHITECTURES
@@ -151,7 +151,7 @@ CHANGES = {
     "intaglio_export.engines.onnxruntime": (),
     "intaglio_export.engines.verify": ("verify",),
     "intaglio_export.weights.fuse": (),
-    "intaglio.engines.onnxruntime": ("engine", "verify", "pristine"),
+    "intaglio.engines.onnx_file": ("engine", "verify", "pristine"),
     "intaglio.engines": ("engine", "verify", "pristine"),
     "intaglio.loras.files": ("pristine",),
 }
