@@ -1,4 +1,8 @@
-"""Where the steps of a trajectory lie: timesteps and sigmas, as diffusers' schedulers place them."""
+"""Where the steps of a trajectory lie: timesteps and sigmas, as diffusers 0.36's schedulers place them.
+
+Axes: `n` solver steps. A sigma is a noise-to-signal ratio: x = x0 + sigma eps. A schedule is computed in
+float64 from training sigmas in float32, which is where torch rounds.
+"""
 
 from __future__ import annotations
 
@@ -12,66 +16,24 @@ from numpy.typing import NDArray
 
 from intaglio.errors import ConfigError
 
-__all__ = ["SchedulerConfig"]
+__all__ = [
+    "LCM_ORIGINAL_STEPS",
+    "Schedule",
+    "SchedulerConfig",
+    "ddim_schedule",
+    "euler_schedule",
+    "karras_schedule",
+    "lcm_schedule",
+    "unipc_schedule",
+]
 
 KARRAS_RHO: Final = 7.0
 """Exponent of the noise levels of Karras et al., arXiv 2206.00364, equation 5."""
-
-
 LCM_ORIGINAL_STEPS: Final = 50
-
-
-@dataclass(frozen=True, slots=True)
-class SchedulerConfig:
-    """The part of diffusers' scheduler_config.json that the noise schedule depends on; the defaults are SDXL
-    base's.
-    """
-
-    num_train_timesteps: int = 1000
-    beta_start: float = 0.00085
-    beta_end: float = 0.012
-    timestep_spacing: str = "leading"
-    steps_offset: int = 1
-    set_alpha_to_one: bool = False
-    clip_sample: bool | None = False
-
-    @classmethod
-    def from_mapping(cls, config: Mapping[str, Any]) -> SchedulerConfig:
-        """Reads a scheduler_config.json as diffusers' `from_config` would.
-
-        Raises:
-            ConfigError: a key is missing, or asks for something these tables do not compute (v-prediction,
-                other betas,
-                dynamic thresholds, ...); the message names the key, its value and what is supported.
-        """
-        for key, supported in _SUPPORTED.items():
-            value = config.get(key, supported)
-            if value != supported and not (value is None and supported is False):
-                raise ConfigError(
-                    f"scheduler config: {key}={value!r} is not supported; it must be {supported!r}"
-                )
-        missing = [key for key in _REQUIRED if config.get(key) is None]
-        if missing:
-            raise ConfigError(
-                f"scheduler config: {', '.join(missing)} missing; it must have all of {', '.join(_REQUIRED)}"
-            )
-        if config["timestep_spacing"] not in _SPACINGS:
-            raise ConfigError(
-                f"scheduler config: timestep_spacing={config['timestep_spacing']!r}; it must be one of {', '.join(_SPACINGS)}"
-            )
-        return cls(
-            **{key: config[key] for key in _REQUIRED},
-            set_alpha_to_one=config.get("set_alpha_to_one", True),  # diffusers' default, not SDXL's
-            clip_sample=config.get("clip_sample"),
-        )
-
+"""Steps that latent consistency models are distilled on. Luo et al., arXiv 2310.04378."""
 
 _REQUIRED: Final = ("num_train_timesteps", "beta_start", "beta_end", "timestep_spacing", "steps_offset")
-
-
 _SPACINGS: Final = ("leading", "trailing")
-
-
 _SUPPORTED: Final[Mapping[str, Any]] = {
     "beta_schedule": "scaled_linear",
     "prediction_type": "epsilon",
@@ -88,14 +50,59 @@ _SUPPORTED: Final[Mapping[str, Any]] = {
     "sigma_min": None,
     "sigma_max": None,
 }
+"""The one value of each key of a scheduler_config.json that these schedules compute."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerConfig:
+    """The keys of diffusers' scheduler_config.json that a schedule depends on; defaults are SDXL base's."""
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    timestep_spacing: str = "leading"
+    steps_offset: int = 1
+    set_alpha_to_one: bool = False
+    clip_sample: bool | None = False
+
+    @classmethod
+    def from_mapping(cls, config: Mapping[str, Any]) -> SchedulerConfig:
+        """Read a scheduler_config.json as diffusers' `from_config` would.
+
+        Raises:
+            ConfigError: a key is missing, or asks for something that these schedules do not compute
+                (v-prediction, other betas, dynamic thresholds, ...). The message names the key, its value and
+                what is supported.
+        """
+        for key, supported in _SUPPORTED.items():
+            value = config.get(key, supported)
+            if value != supported and not (value is None and supported is False):
+                raise ConfigError(
+                    f"scheduler config: {key}={value!r} is not supported; it must be {supported!r}"
+                )
+        missing = [key for key in _REQUIRED if config.get(key) is None]
+        if missing:
+            raise ConfigError(
+                f"scheduler config: {', '.join(missing)} missing; it must have all of {', '.join(_REQUIRED)}"
+            )
+        if config["timestep_spacing"] not in _SPACINGS:
+            raise ConfigError(
+                f"scheduler config: timestep_spacing={config['timestep_spacing']!r}; "
+                f"it must be one of {', '.join(_SPACINGS)}"
+            )
+        return cls(
+            **{key: config[key] for key in _REQUIRED},
+            set_alpha_to_one=config.get("set_alpha_to_one", True),  # diffusers' default, not SDXL's
+            clip_sample=config.get("clip_sample"),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """Where a solver goes: model times and noise levels, highest first.
 
-    `timesteps` is [n]; `sigmas` [n + 1] are noise-to-signal ratios, the last one where the trajectory ends:
-    0, or what DDIM's final alpha makes of it. `begin` is the first step taken.
+    `timesteps` is [n]. `sigmas` is [n + 1]; the last one is where the trajectory ends: 0, or the sigma of
+    DDIM's final alpha. `begin` is the first step taken.
     """
 
     timesteps: NDArray[np.float64]
@@ -119,8 +126,9 @@ def euler_schedule(config: SchedulerConfig, steps: int, begin: int) -> Schedule:
 
 
 def ddim_schedule(config: SchedulerConfig, steps: int, begin: int) -> Schedule:
-    """As Euler's, but each step goes to the time `num_train_timesteps // steps` earlier, and past the first
-    to alpha_0.
+    """Euler's times, but the trajectory ends one stride (`num_train_timesteps // steps`) after the last time.
+
+    Where that is before the first training time it ends at alpha_0, or at sigma 0 with `set_alpha_to_one`.
     """
     times = _spaced_times(config, steps, steps)
     sigmas = _training_sigmas(config)
@@ -136,11 +144,13 @@ def unipc_schedule(config: SchedulerConfig, steps: int, begin: int) -> Schedule:
 
 
 def karras_schedule(config: SchedulerConfig, steps: int, begin: int) -> Schedule:
-    """Noise levels of arXiv 2206.00364, equation 5, over the whole training range; times are the nearest
-    training times.
+    """Noise levels of arXiv 2206.00364, equation 5, over the whole training range.
+
+    Times are the nearest training times.
     """
     training = _training_sigmas(config)
-    first, last = float(training[-1]) ** (1 / KARRAS_RHO), float(training[0]) ** (1 / KARRAS_RHO)
+    first = float(training[-1]) ** (1 / KARRAS_RHO)
+    last = float(training[0]) ** (1 / KARRAS_RHO)
     sigmas = (first + np.linspace(0, 1, steps) * (last - first)) ** KARRAS_RHO
     times = np.interp(np.log(sigmas), np.log(training), np.arange(len(training))).round()
     return _schedule_at(config, times, sigmas, begin)
@@ -172,12 +182,13 @@ def _spaced_times(config: SchedulerConfig, steps: int, divisions: int) -> NDArra
 
 
 def _training_sigmas(config: SchedulerConfig) -> NDArray[np.float32]:
-    """[num_train_timesteps] noise-to-signal ratios of the scaled-linear betas, increasing.
+    """[num_train_timesteps] sigmas of the scaled-linear betas, increasing.
 
     Rounded to float32 where torch rounds: 1 - alpha_0 is 8.5e-4, so a float64 schedule would differ by 4e-5
     at the last step.
     """
-    start, end = np.float32(math.sqrt(config.beta_start)), np.float32(math.sqrt(config.beta_end))
+    start = np.float32(math.sqrt(config.beta_start))
+    end = np.float32(math.sqrt(config.beta_end))
     stride = (end - start) / np.float32(config.num_train_timesteps - 1)
     index = np.arange(config.num_train_timesteps, dtype=np.float32)
     # torch.linspace counts from the nearer end.

@@ -1,11 +1,11 @@
 """Prompt text -> CLIP token ids and a weight for each token.
 
-Axes: `k` chunks of 77 tokens: start, up to 75 tokens of prompt, end, padding.
+Axes: `k` chunks of 77 tokens. A chunk has a start, up to 75 tokens of the prompt, an end, and padding.
 
 Token ids equal those of transformers' `CLIPTokenizer`, the class that SDXL's model_index.json names, without
 ftfy installed. (`CLIPTokenizerFast` differs from it on CJK text, which it does not split into characters.)
-Two exceptions: `<|EndOfText|>` in other than lower case is plain text here, and U+0345 (a combining iota) is
-a sign here.
+There are two exceptions. `<|endoftext|>` that is not all in lower case is plain text here. U+0345 (a
+combining iota) counts as a sign here.
 
 Weighting follows AUTOMATIC1111's stable-diffusion-webui (modules/prompt_parser.py, wiki
 "Attention/emphasis"):
@@ -14,7 +14,7 @@ Weighting follows AUTOMATIC1111's stable-diffusion-webui (modules/prompt_parser.
     [word]       divided by 1.1     \\( \\) \\[ \\]  brackets as text
     BREAK        starts a new chunk
 
-Brackets nest and multiply. A bracket without a partner is text, so `:(` means what it says.
+Brackets nest, and their factors multiply. A bracket without a partner is text, so `:(` stays as it is.
 """
 
 from __future__ import annotations
@@ -50,31 +50,34 @@ CONTEXT: Final = 77
 CHUNK_TOKENS: Final = CONTEXT - 2
 """Prompt tokens in a chunk: all but start and end."""
 COMMA_REACH: Final = 20
-"""A chunk that overflows ends at its last comma, if that is among its last 20 tokens (webui's
-comma_padding_backtrack).
+"""A chunk that overflows ends at its last comma, if that is among its last 20 tokens.
+
+It is webui's `comma_padding_backtrack`.
 """
 CHARACTERS_PER_TOKEN: Final = 64
-"""Longer text is refused before it is tokenized; CLIP's longest token has 36 characters, prompts have about
-5.
+"""Longer text is refused before it is tokenized.
+
+CLIP's longest token has 36 characters; tokens of prompts have about 5.
 """
 WEIGHT_RANGE: Final = (-10.0, 10.0)
 
 CLIP_MERGES: Final = 49152 - 256 - 2
 """Merges that CLIP uses of its merges.txt: vocabulary less bytes less special tokens."""
 CLIP_PIECES: Final = r"'[sſ]|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
-"""What CLIP's byte-pair encoding is applied to: contractions, words, single digits, runs of signs; the long s
-because CLIP ignores case.
+"""The pieces that CLIP encodes: contractions, words, single digits, runs of signs.
+
+The long s is in the first because CLIP ignores case.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class TokenChunks:
-    """Attributes: ids [k, 77] int64; weights [k, 77] float32, 1 where nothing was asked (start, end,
-    padding).
-    """
+    """A prompt's tokens."""
 
     ids: NDArray[np.int64]
+    """[k, 77]."""
     weights: NDArray[np.float32]
+    """[k, 77]; 1 for start, end, padding and text without brackets."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -101,8 +104,9 @@ class PromptTokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path) -> PromptTokenizer:
-        """Reads vocab.json, merges.txt and, for the special tokens, tokenizer_config.json and
-        special_tokens_map.json.
+        """Read vocab.json and merges.txt.
+
+        tokenizer_config.json and special_tokens_map.json name the special tokens that are not CLIP's own.
 
         Raises:
             ConfigError: a file is missing or damaged, or a special token is not in the vocabulary.
@@ -111,9 +115,8 @@ class PromptTokenizer:
             vocabulary: dict[str, int] = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
             lines = (folder / "merges.txt").read_text(encoding="utf-8").strip().split("\n")
             special = _special_tokens(folder)
-            encoder = _clip_encoder(
-                vocabulary, [_merge(line) for line in lines[1 : CLIP_MERGES + 2]], special["unk_token"]
-            )
+            merges = [_merge(line) for line in lines[1 : CLIP_MERGES + 2]]
+            encoder = _clip_encoder(vocabulary, merges, special["unk_token"])
             return cls(
                 pad_id=vocabulary[special["pad_token"]],
                 start_id=vocabulary[special["bos_token"]],
@@ -130,11 +133,12 @@ class PromptTokenizer:
     def token_ids(self, text: str) -> list[int]:
         """Ids of the text alone: no start, no end, no padding, any length.
 
-        Special tokens spelt out in the text become their ids, as in transformers: so does "!", the padding of
-        SDXL's second tokenizer, there.
+        Special tokens spelt out in the text become their ids, as in transformers. One of them is "!", which
+        is the padding of SDXL's second tokenizer.
         """
         ids: list[int] = []
-        for piece in re.split("(" + "|".join(map(re.escape, self._special_ids)) + ")", text):
+        special = "|".join(map(re.escape, self._special_ids))
+        for piece in re.split(f"({special})", text):
             if piece in self._special_ids:
                 ids.append(self._special_ids[piece])
             else:
@@ -151,22 +155,20 @@ def encode_prompt(
 ) -> TokenChunks:
     """Tokens and weights of a prompt; the empty prompt is one chunk.
 
-    Without brackets, `BREAK` and more than 75 tokens, the ids are those that diffusers' pipeline gives its
+    For up to 75 tokens without brackets and `BREAK`, the ids are those that diffusers' pipeline gives its
     encoders.
 
     Raises:
-        InvalidRequest: on `field`: more chunks than `max_chunks`, a weight outside -10 to 10, or no valid
+        InvalidRequest: `field` has more chunks than `max_chunks`, a weight outside -10 to 10, or invalid
             Unicode.
     """
     _check_text(text, max_chunks, field)
     sections = [_weighted_ids(section, tokenizer) for section in _sections(parse_weights(text))]
-    for _, weight in (pair for section in sections for pair in section):
-        if not WEIGHT_RANGE[0] <= weight <= WEIGHT_RANGE[1]:
-            allowed = f"{WEIGHT_RANGE[0]:g} to {WEIGHT_RANGE[1]:g}, nested brackets multiplied"
-            raise InvalidRequest(field, f"a weight of {weight:g}", allowed=allowed)
-    chunks = [chunk for section in sections for chunk in _split_at_commas(section, tokenizer.comma_id)] or [
-        []
-    ]
+    chunks: list[list[tuple[int, float]]] = []
+    for section in sections:
+        _check_weights(section, field)
+        chunks += _split_at_commas(section, tokenizer.comma_id)
+    chunks = chunks or [[]]
     if len(chunks) > max_chunks:
         tokens = sum(len(section) for section in sections)
         allowed = f"{max_chunks * CHUNK_TOKENS} tokens in {max_chunks} chunks of {CHUNK_TOKENS}"
@@ -178,11 +180,19 @@ def encode_prompt(
     return TokenChunks(np.array(ids, dtype=np.int64), weights)
 
 
-def align_chunks(encoded: Sequence[tuple[TokenChunks, PromptTokenizer]]) -> list[TokenChunks]:
-    """The same prompts, all with as many chunks as the longest, filled up with empty chunks.
+def _check_weights(tokens: Sequence[tuple[int, float]], field: str) -> None:
+    low, high = WEIGHT_RANGE
+    for _, weight in tokens:
+        if not low <= weight <= high:
+            allowed = f"{low:g} to {high:g}, nested brackets multiplied"
+            raise InvalidRequest(field, f"a weight of {weight:g}", allowed=allowed)
 
-    A prompt and its negative share one batch, and SDXL joins its two encoders' features position by position.
-    Each encoding is given with the tokenizer that made it, because the two pad differently.
+
+def align_chunks(encoded: Sequence[tuple[TokenChunks, PromptTokenizer]]) -> list[TokenChunks]:
+    """The same prompts, filled up with empty chunks until all have as many as the longest.
+
+    A prompt and its negative share one batch, and SDXL joins the features of its two encoders position by
+    position. Each prompt comes with the tokenizer that encoded it, because the two pad differently.
     """
     longest = max(len(chunks) for chunks, _ in encoded)
     return [_filled_up(chunks, tokenizer, longest) for chunks, tokenizer in encoded]
@@ -220,9 +230,7 @@ _BREAK: Final = re.compile(r"\bBREAK\b")
 
 
 def _append(pieces: list[WeightedText], text: str, weight: float = 1.0) -> None:
-    """Adds a piece; plain text joins plain text, so that a word with a lone bracket in it is tokenized as a
-    whole.
-    """
+    """Add a piece. Plain text joins plain text, so that a word with a lone bracket is tokenized whole."""
     if pieces and pieces[-1].weight == weight == 1.0:
         pieces[-1] = WeightedText(pieces[-1].text + text)
     elif text:
@@ -240,18 +248,20 @@ def _sections(pieces: Sequence[WeightedText]) -> list[list[WeightedText]]:
 
 
 def _weighted_ids(pieces: Sequence[WeightedText], tokenizer: PromptTokenizer) -> list[tuple[int, float]]:
-    return [(token, piece.weight) for piece in pieces for token in tokenizer.token_ids(piece.text)]
+    weighted: list[tuple[int, float]] = []
+    for piece in pieces:
+        weighted += [(token, piece.weight) for token in tokenizer.token_ids(piece.text)]
+    return weighted
 
 
 def _split_at_commas(tokens: list[tuple[int, float]], comma_id: int) -> list[list[tuple[int, float]]]:
     """Chunks of at most 75 tokens; none for no tokens."""
+    reach = range(CHUNK_TOKENS - COMMA_REACH, CHUNK_TOKENS)
     chunks = []
     while tokens:
-        end = min(len(tokens), CHUNK_TOKENS)
-        if len(tokens) > CHUNK_TOKENS:
-            after_commas = [
-                i + 1 for i in range(CHUNK_TOKENS - COMMA_REACH, CHUNK_TOKENS) if tokens[i][0] == comma_id
-            ]
+        end = len(tokens)
+        if end > CHUNK_TOKENS:
+            after_commas = [place + 1 for place in reach if tokens[place][0] == comma_id]
             end = max(after_commas, default=CHUNK_TOKENS)
         chunks.append(tokens[:end])
         tokens = tokens[end:]
@@ -280,16 +290,24 @@ def _check_text(text: str, max_chunks: int, field: str) -> None:
 
 
 def _normalized(text: str) -> str:
-    """What transformers' BasicTokenizer makes of text for CLIP.
+    """`text` as transformers' BasicTokenizer gives it to CLIP.
 
-    No control, format and unassigned characters; every CJK ideograph a word of its own; NFC; lower case.
+    It has no control, format and unassigned characters; every CJK ideograph is a word of its own; it is NFC
+    and in lower case.
     """
-    kept = "".join(c for c in text if c in "\t\n\r" or (c != "\ufffd" and unicodedata.category(c)[0] != "C"))
+    kept = "".join(filter(_is_kept, text))
     return unicodedata.normalize("NFC", _IDEOGRAPH.sub(r" \g<0> ", kept)).lower()
 
 
+def _is_kept(character: str) -> bool:
+    if character in "\t\n\r":
+        return True
+    return character != "\ufffd" and unicodedata.category(character)[0] != "C"
+
+
 _IDEOGRAPH: Final = re.compile(
-    "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002b81f\U0002b820-\U0002ceaf\U0002f800-\U0002fa1f]"
+    "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df"
+    "\U0002a700-\U0002b81f\U0002b820-\U0002ceaf\U0002f800-\U0002fa1f]"
 )
 
 
@@ -312,7 +330,9 @@ def _special_tokens(folder: Path) -> dict[str, str]:
     }
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         path = folder / name
-        found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if not path.exists():
+            continue
+        found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         for role in tokens.keys() & found.keys():
             tokens[role] = found[role]["content"] if isinstance(found[role], dict) else found[role]
     return tokens
