@@ -52,6 +52,6 @@ def test_a_decoder_that_overflows_is_refused() -> None:
     (outputs,) = expected_outputs(check, Overflowing(1.0)).values()
     assert outputs["pixels"].shape == (1, 8, 16, 3)
     with pytest.raises(
-        BuildError, match=r"vae_decoder: .* is not finite: this VAE overflows in fp16; take one that does not"
+        BuildError, match=r"vae_decoder: .* is not finite: this VAE overflows in fp16; use one that does not"
     ):
         expected_outputs(check, Overflowing(float("inf")))
