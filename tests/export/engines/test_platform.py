@@ -8,7 +8,6 @@ import pytest
 
 from intaglio.contract.config import load_deployment
 from intaglio.errors import ConfigError, MissingExtra
-from intaglio_export.engines import compile as compiling
 from intaglio_export.engines import platform as platform_module
 from intaglio_export.engines.platform import resolve_platform
 
@@ -45,7 +44,7 @@ def test_auto_takes_the_card_that_is_here(  # noqa: PLR0913, PLR0917
 ) -> None:
     monkeypatch.setattr(platform_module, "gpu_capability", lambda: card)
     monkeypatch.setattr(
-        compiling, "_version", lambda name: "1" if packaged or name == "onnxruntime" else None
+        platform_module, "_version", lambda name: "1" if packaged or name == "onnxruntime" else None
     )
     platform = resolve_platform(
         load_deployment(write_config(tmp_path / "a.yaml", checkpoint, runtime="auto"))
