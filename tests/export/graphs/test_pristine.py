@@ -21,12 +21,13 @@ class Network(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.unet = nn.Module()
-        self.unet.attentions = nn.Module()
-        self.unet.attentions.to_q = nn.Linear(3, 2, bias=False)
-        self.unet.attentions.to_k = nn.Linear(3, 2, bias=False)
-        self.unet.attentions.unused = nn.Linear(3, 2, bias=False)
-        self.unet.conv = nn.Conv2d(1, 1, 3)
+        attentions = {name: nn.Linear(3, 2, bias=False) for name in ("to_q", "to_k", "unused")}
+        block = nn.ModuleDict({"attentions": nn.ModuleDict(attentions)})
+        self.unet = nn.ModuleDict({"mid": block, "conv": nn.Conv2d(1, 1, 3)})
+
+    def weight(self, name: str) -> torch.Tensor:
+        """The matrix of an attention's layer."""
+        return self.get_parameter(f"unet.mid.attentions.{name}.weight").data
 
 
 def write_graph(path: Path, *names: str) -> Path:
@@ -38,19 +39,21 @@ def write_graph(path: Path, *names: str) -> Path:
 
 def test_weights_have_the_names_of_the_graphs(tmp_path: Path) -> None:
     network = Network()
-    half = network.unet.attentions.to_q.weight.data.half().float()
-    network.unet.attentions.to_q.weight.data = half
-    network.unet.attentions.to_k.weight.data[:] = 1 + 2**-20
-    first = write_graph(tmp_path / "a.onnx", "unet.attentions.to_q.weight.T", "unet.conv.weight")
-    second = write_graph(tmp_path / "b.onnx", "unet.attentions.to_k.weight")
+    half = network.weight("to_q").half().float()
+    network.weight("to_q").copy_(half)
+    network.weight("to_k").fill_(1 + 2**-20)
+    first = write_graph(tmp_path / "a.onnx", "unet.mid.attentions.to_q.weight.T", "unet.conv.weight")
+    second = write_graph(tmp_path / "b.onnx", "unet.mid.attentions.to_k.weight")
     path = tmp_path / "pristine.safetensors"
     assert write_pristine(path, network, onnx=[first, second], swap="transformer") == 2
     file = map_tensor_file(path)
-    assert set(file.tensors) == {"unet.attentions.to_q.weight.T", "unet.attentions.to_k.weight"}
-    assert file.tensors["unet.attentions.to_q.weight.T"].dtype == "F16", "the same numbers in half the memory"
-    assert file.tensors["unet.attentions.to_k.weight"].dtype == "F32"
-    np.testing.assert_array_equal(file.read("unet.attentions.to_q.weight.T"), half.t().numpy())
-    assert json.loads(file.metadata["unused"]) == {"attentions.unused": [2, 3]}
+    assert set(file.tensors) == {"unet.mid.attentions.to_q.weight.T", "unet.mid.attentions.to_k.weight"}
+    assert file.tensors["unet.mid.attentions.to_q.weight.T"].dtype == "F16", (
+        "the same numbers in half the memory"
+    )
+    assert file.tensors["unet.mid.attentions.to_k.weight"].dtype == "F32"
+    np.testing.assert_array_equal(file.read("unet.mid.attentions.to_q.weight.T"), half.t().numpy())
+    assert json.loads(file.metadata["unused"]) == {"mid.attentions.unused": [2, 3]}
     assert json.loads(file.metadata["frozen"]) == {"conv": [1, 1, 3, 3]}
 
 
@@ -70,7 +73,7 @@ def test_graphs_without_such_weights_are_an_error(tmp_path: Path) -> None:
 
 def test_values_are_those_of_the_network(tmp_path: Path) -> None:
     network = Network()
-    graph = write_graph(tmp_path / "a.onnx", "unet.attentions.to_k.weight.T")
+    graph = write_graph(tmp_path / "a.onnx", "unet.mid.attentions.to_k.weight.T")
     write_pristine(tmp_path / "p", network, onnx=[graph], swap="transformer")
-    found = map_tensor_file(tmp_path / "p").read("unet.attentions.to_k.weight.T")
-    assert torch.equal(torch.from_numpy(found.copy()).t(), network.unet.attentions.to_k.weight.data)
+    found = map_tensor_file(tmp_path / "p").read("unet.mid.attentions.to_k.weight.T")
+    assert torch.equal(torch.from_numpy(found.copy()).t(), network.weight("to_k"))

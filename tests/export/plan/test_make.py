@@ -40,7 +40,7 @@ def test_fused_weights_are_those_that_are_exported(plan: Plan, checkpoint: Check
     assert [path.name for path in plan.store.path(stage).iterdir() if path.is_dir()] == ["unet"]
     fused = loader.network("unet")
     pristine = checkpoint.pipeline().unet.half()
-    name = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight"
+    name = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"
     assert fused.get_parameter(name).dtype == torch.float16
     assert not torch.equal(fused.get_parameter(name), pristine.get_parameter(name))
     assert torch.equal(fused.get_parameter("conv_in.weight"), pristine.get_parameter("conv_in.weight"))
