@@ -83,8 +83,7 @@ class NetworkSpec:
         return self.inputs + self.outputs
 
     def describe(self) -> dict[str, Any]:
-        """Names, axes and dtypes of every tensor in order, as JSON: what a build's keys know of the network.
-        """
+        """Names, axes and dtypes of every tensor in order, as JSON: what a build's keys know of the network."""
 
         def described(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
             return [{"name": spec.name, "axes": list(spec.axes), "dtype": spec.dtype} for spec in specs]
