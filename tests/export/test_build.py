@@ -14,6 +14,7 @@ import pytest
 
 from intaglio.builds.manifest import read_manifest
 from intaglio.errors import BuildError, ConfigError
+from intaglio_export.build import BuildOptions
 from intaglio_export.plan import make
 
 from ..checkpoint import ROOT, Checkpoint
@@ -112,3 +113,9 @@ def test_bad_configurations(
     with pytest.raises(ConfigError, match=message):
         run_build(config)
     assert not (tmp_path / "build/.stages/onnx").exists()  # said before any work
+
+
+def test_options_are_part_of_the_command_that_builds_again() -> None:
+    assert BuildOptions().arguments == ""
+    options = BuildOptions(runtime="tensorrt-rtx", target="sm89", output=Path("out"), force=True)
+    assert options.arguments == " --runtime tensorrt-rtx --target sm89 --output out"

@@ -6,13 +6,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from intaglio.contract.architecture import Architecture, Residual
 from intaglio.contract.sdxl import network_spec, profiles
 from intaglio.errors import BuildError
-from intaglio_export.engines.verify import Check, expected_outputs
+from intaglio_export.engines.verify import Check, checked_profiles, expected_outputs, relative_error
 
 ARCHITECTURE = Architecture(
     latent_channels=3,
@@ -55,3 +56,23 @@ def test_a_decoder_that_overflows_is_refused() -> None:
         BuildError, match=r"vae_decoder: .* is not finite: this VAE overflows in fp16; use one that does not"
     ):
         expected_outputs(check, Overflowing(float("inf")))
+
+
+def test_relative_error() -> None:
+    expected = np.array([3.0, 4.0], np.float32)
+    assert relative_error(expected, expected) == 0
+    assert relative_error(expected + np.array([0, 0.5], np.float32), expected) == pytest.approx(0.1)
+    assert relative_error(np.array([np.nan, 4.0]), expected) == float("inf")
+    assert relative_error(expected, np.array([np.inf, 4.0])) == float("inf")
+
+
+def test_checked_profiles_have_each_batch_and_the_last() -> None:
+    network = network_spec("unet", ARCHITECTURE)
+    every = profiles(
+        network, ARCHITECTURE, sizes=[(16, 8), (8, 16)], batches=[1, 2], guidance=[True, False], chunks=2
+    )
+    checked = checked_profiles(every)
+    rows = {(profile.axes["B"].optimum, profile.axes["N"].optimum) for profile in checked}
+    assert rows == {(1, 2), (1, 1), (2, 4), (2, 2)}
+    assert checked[-1] is every[-1]
+    assert len(checked) == 5
