@@ -213,7 +213,7 @@ def test_several_faults_are_counted(pairs: Path) -> None:
         ),
         (
             {"images": np.zeros((2, 64, 64, 3), np.uint8), "captions": np.array(["a", ""])},
-            "image 1 has an empty caption",
+            "image 1: empty caption",
         ),
         (
             {"images": np.zeros((2, 64, 64, 3), np.uint8), "captions": np.array(["a", "b"])},
