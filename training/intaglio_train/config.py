@@ -28,6 +28,7 @@ __all__ = [
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+TRAINED = Path("trained")
 LATENT_SCALE = 8  # pixels a latent: SDXL's autoencoder has three downsamplings
 
 
@@ -95,7 +96,7 @@ class TrainingConfig(_Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
     model: str
     data: DataConfig
-    output: Path
+    output: Path  # none: trained/NAME, which `make clean` keeps
     resolution: int | tuple[int, int] = 1024  # pixels; a pair is (width, height)
     resize: bool = False
     variant: str | None = None
@@ -129,6 +130,13 @@ class TrainingConfig(_Strict):
     keep_checkpoints: Positive = 2
     samples: SampleConfig | None = None
     tensorboard: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_output(cls, keys: Any) -> Any:
+        if isinstance(keys, dict) and "output" not in keys and isinstance(keys.get("name"), str):
+            return {**keys, "output": TRAINED / keys["name"]}
+        return keys
 
     @model_validator(mode="after")
     def _resolution_fits_latents(self) -> TrainingConfig:

@@ -33,7 +33,7 @@ OTHER_TARGETS = ("v_pred", "ztsnr", "edm_mean", "edm_std")
 
 
 def load_single_file(file: Path, configurations: Path | None) -> Any:
-    """The diffusers pipeline of `file`, in the file's precision.
+    """The diffusers pipeline of `file`.
 
     Raises:
         ConfigError: no configurations are at hand, the file does not predict noise, or it does not fit them.
