@@ -240,7 +240,7 @@ def test_a_refused_file_does_not_end_the_watch(server: Server, published: Any, t
 
 
 def test_folders_to_follow(server: Server, tmp_path: Path) -> None:
-    assert followed_folders(server.deployment, {})["night"] == REPOSITORY / "build/training/night"
+    assert followed_folders(server.deployment, {})["night"] == REPOSITORY / "trained/night"
     assert followed_folders(server.deployment, {"night": tmp_path})["night"] == tmp_path
     with pytest.raises(ConfigError, match="lora dusk: not in the registry"):
         followed_folders(server.deployment, {"dusk": tmp_path})

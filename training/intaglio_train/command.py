@@ -56,7 +56,7 @@ def train(  # noqa: PLR0913, PLR0917  (one option a parameter)
         Path | None, typer.Option(help="Copy the finished weights into this folder too.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Go on from the newest checkpoint, or train anew.")
+        bool, typer.Option("--resume/--no-resume", help="Continue from the newest checkpoint, or restart.")
     ] = True,
 ) -> None:
     """Train a LoRA or a ControlNet on SDXL.
@@ -100,12 +100,12 @@ def train(  # noqa: PLR0913, PLR0917  (one option a parameter)
     )
     console.print(table)
     if outcome.interrupted:
-        console.print(f"stopped at step {outcome.steps}; the same command goes on from there")
+        console.print(f"stopped at step {outcome.steps}; the same command continues from there")
         raise typer.Exit(INTERRUPTED)
 
 
 def install_weights(weights: Path, folder: Path) -> Path:
-    """Copy a finished file or folder of weights into `folder`, under a temporary name until it is complete."""
+    """Copy a finished file or folder of weights into `folder`, under a temporary name while it is partial."""
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / weights.name
     partial = folder / f".{weights.name}.partial"

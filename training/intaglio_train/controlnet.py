@@ -15,10 +15,10 @@ from diffusers import ControlNetModel
 from intaglio_train.base_model import BaseModel
 from intaglio_train.checkpoint import identity_of
 from intaglio_train.config import ControlNetConfig, SampleConfig
-from intaglio_train.data import Pixels
 from intaglio_train.errors import ConfigError
 from intaglio_train.loop import Outcome, ParameterGroup, Samples, Task, train
 from intaglio_train.loss import diffusion_loss
+from intaglio_train.pictures import Pixels
 from intaglio_train.progress import Reporter, SilentReporter
 from intaglio_train.samples import draw, grid_of
 from intaglio_train.session import Batches, Session, open_session
@@ -40,7 +40,7 @@ def train_controlnet(
 ) -> ControlNetResult:
     """Train a ControlNet and write it to `config.output / config.name`.
 
-    A run that was stopped goes on from its newest checkpoint unless `resume` is false. Raises `DataError`,
+    A run that was stopped continues from its newest checkpoint unless `resume` is false. Raises `DataError`,
     `ConfigError`, `CheckpointError`; nothing is written before data and model have been found sound.
     """
     reporter = reporter or SilentReporter()

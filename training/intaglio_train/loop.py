@@ -66,7 +66,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run went. `interrupted` runs go on when started again."""
+    """How a run went. `interrupted` runs continue when started again."""
 
     steps: int
     seconds: float

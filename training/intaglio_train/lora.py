@@ -16,7 +16,6 @@ from peft import inject_adapter_in_model
 
 from intaglio_train.checkpoint import identity_of
 from intaglio_train.config import LoraConfig, SampleConfig
-from intaglio_train.data import Pixels
 from intaglio_train.loop import Outcome, ParameterGroup, Samples, Task, train
 from intaglio_train.lora_files import (
     Adapter,
@@ -27,6 +26,7 @@ from intaglio_train.lora_files import (
     write_adapter,
 )
 from intaglio_train.loss import diffusion_loss
+from intaglio_train.pictures import Pixels
 from intaglio_train.progress import Reporter, SilentReporter
 from intaglio_train.samples import draw, grid_of
 from intaglio_train.session import Batches, Session, open_session
@@ -58,7 +58,7 @@ class LoraResult:
 def train_lora(config: LoraConfig, *, resume: bool = True, reporter: Reporter | None = None) -> LoraResult:
     """Train a LoRA and write it to `config.output`.
 
-    A run that was stopped goes on from its newest checkpoint unless `resume` is false. Raises `DataError`,
+    A run that was stopped continues from its newest checkpoint unless `resume` is false. Raises `DataError`,
     `ConfigError`, `CheckpointError`; nothing is written before data and model have been found sound.
     """
     reporter = reporter or SilentReporter()

@@ -77,7 +77,8 @@ def kohya_tensors(adapter: Adapter) -> dict[str, torch.Tensor]:
     """fp16 tensors under the names that kohya's trainer writes and ComfyUI reads, with `.alpha`."""
     tensors = {}
     for part, module, down, up in adapter.named():
-        name = f"{KOHYA_PREFIX[part]}_{(kohya_module_name(module, adapter.levels) if part == 'unet' else module).replace('.', '_')}"
+        theirs = kohya_module_name(module, adapter.levels) if part == "unet" else module
+        name = f"{KOHYA_PREFIX[part]}_{theirs.replace('.', '_')}"
         tensors[f"{name}.lora_down.weight"] = _half(down)
         tensors[f"{name}.lora_up.weight"] = _half(up)
         tensors[f"{name}.alpha"] = torch.tensor(adapter.alpha, dtype=torch.float32)
@@ -108,7 +109,8 @@ def kohya_module_name(module: str, levels: UnetLevels) -> str:
         if kind == "downsamplers":
             return f"input_blocks.{(level + 1) * (layers + 1)}.0.op"
         if kind == "upsamplers":
-            return f"output_blocks.{level * (layers + 1) + layers}.{2 if level in levels.attention_up else 1}.conv"
+            position = 2 if level in levels.attention_up else 1
+            return f"output_blocks.{level * (layers + 1) + layers}.{position}.conv"
         block = level * (layers + 1) + index
         stem = f"input_blocks.{block + 1}" if side == "down_blocks" else f"output_blocks.{block}"
         return f"{stem}.{_within(kind, rest)}"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from intaglio_train.base_model import BaseModel
 from intaglio_train.config import SampleConfig
-from intaglio_train.data import Pixels
+from intaglio_train.pictures import Pixels
 
 __all__ = ["draw", "grid_of"]
 
