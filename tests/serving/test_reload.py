@@ -195,7 +195,7 @@ def test_what_cannot_be_taken_up_changes_nothing(served: Served, capsys: pytest.
     engine.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     assert main(["reload", str(served.config)]) == 2
     said = capsys.readouterr().err
-    assert "content changed since it was built" in said
+    assert "was changed after it was built" in said
     assert "version 1 (build" in said
     assert "still serves" in said
     assert np.array_equal(served.picture(), before)

@@ -54,7 +54,7 @@ def file_problem(
     if size != expected.size:
         return f"{name} has {size} bytes, not {expected.size}"
     if digest is not None and digest(path).sha256 != expected.sha256:
-        return f"{name}: content changed since it was built (sha256 differs)"
+        return f"{name} was changed after it was built"
     return None
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from intaglio.builds.manifest import file_digest
+from intaglio.builds.file_checks import file_digest
 from intaglio.contract.config import Deployment, Source, load_deployment
 from intaglio.contract.lora_registry import LoraEntry
 from intaglio.errors import ConfigError, LoraRefused

@@ -86,7 +86,7 @@ def test_a_changed_engine_is_refused(tiny: Any, tmp_path: Path) -> None:
     folder = tmp_path / "build"
     shutil.copytree(tiny.folder, folder)
     (folder / "unet.onnx").write_text("xxxx")
-    with pytest.raises(EngineMismatch, match=r"unet.onnx: content changed since it was built"):
+    with pytest.raises(EngineMismatch, match=r"unet.onnx was changed after it was built"):
         Diffuse(tiny.manifest, folder, backend=tiny.backend).__enter__()
 
 
