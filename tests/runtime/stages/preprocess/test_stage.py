@@ -270,7 +270,7 @@ def test_changed_tokenizer_is_refused_at_load(tiny: Any) -> None:
     }
     with (
         pytest.raises(
-            EngineMismatch, match=r"tokenizer/vocab.json: content changed.*intaglio build configs/tiny.yaml"
+            EngineMismatch, match=r"tokenizer/vocab.json was changed.*intaglio build configs/tiny.yaml"
         ),
         Preprocess(tiny.manifest.model_copy(update={"files": files}), tiny.folder),
     ):
