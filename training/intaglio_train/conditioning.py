@@ -177,7 +177,8 @@ class Conditioner:
     def _text(self, captions: torch.Tensor, chunks: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Context [B,kT,C] and pooled embedding [B,P]."""
         ids = captions.to(self._device, non_blocking=True)
-        rows = self._rows_of_text[ids, :chunks]  # [B,k]
+        rows = self._rows_of_text[ids, :chunks]  # [B,k], fewer where this data set has no caption as long
+        rows = torch.nn.functional.pad(rows, (0, chunks - rows.shape[1]))  # row 0 is the empty chunk
         if self._caches.text is not None:
             context = self._rows(self._caches.text[0], rows.flatten())
             pooled = self._rows(self._caches.text[1], rows[:, 0])

@@ -52,7 +52,7 @@ def _chunks_of(tokenizers: Sequence[Any], text: str) -> list[Chunk]:
     """At least one. The two tokenizers share their vocabulary but for the padding."""
     split = []
     for tokenizer in tokenizers:
-        ids = tokenizer(text, add_special_tokens=False).input_ids
+        ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
         split.append(split_at_commas(ids, tokenizer.convert_tokens_to_ids(",</w>")) or [[]])
     count = max(len(chunks) for chunks in split)
     padded = [chunks + [[]] * (count - len(chunks)) for chunks in split]
