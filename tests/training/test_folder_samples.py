@@ -134,6 +134,13 @@ def test_columns_and_captions_that_a_table_does_not_use_are_named(folder: Path) 
     assert find(folder).passed_over == ["00.txt", "01.txt", "column tags of metadata.csv"]
 
 
+def test_a_row_may_write_its_path_in_any_way(folder: Path) -> None:
+    save(folder / "maps" / "00.png")
+    rows = f"maps/../00.png,a,./maps/00.png\n{(folder / '01.png').absolute()},b,maps/00.png\n"
+    (folder / "metadata.csv").write_text(f"image,caption,control\n{rows}")
+    assert find(folder, control=True).passed_over == ["00.txt", "01.txt"]
+
+
 def test_subfolders_are_named_where_there_is_no_image(tmp_path: Path) -> None:
     save(tmp_path / "10_mara" / "00.png")
     with pytest.raises(DataError, match=r"holds no images.*; it holds 10_mara/ \(1 images\)"):

@@ -42,8 +42,8 @@ SIZE = (64, 64)
 )
 def test_faulty_arrays_are_named(tmp_path: Path, arrays_given: dict[str, Any], problem: str) -> None:
     np.savez(tmp_path / "data.npz", **arrays_given)
+    data = DataConfig(arrays=tmp_path / "data.npz", control="pose")
     with pytest.raises(DataError, match=problem):
-        data = DataConfig(arrays=tmp_path / "data.npz", control="pose")
         arrays_from_npz(data, SIZE, control="controls" in problem)
 
 

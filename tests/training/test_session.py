@@ -1,4 +1,4 @@
-"""Opening a run: long captions keep all their tokens; what is too long is named before anything is trained."""
+"""Opening a run: long captions keep all their tokens; what is too long is named before training begins."""
 
 from __future__ import annotations
 
@@ -94,7 +94,8 @@ def test_a_prior_is_filled_up_to_the_long_captions_beside_it(keys: Keys, pairs: 
         (pairs / f"{index:02d}.txt").write_text(TAGS)
     session, _ = opened(keys, pairs, prior={"data": {"folder": str(arrays)}})
     with torch.no_grad():
-        assert session.example(next(session.batches(0))).conditions.context.shape[0] == 4
+        conditions = session.example(next(session.batches(0))).conditions
+    assert conditions.context.shape[:2] == (4, len(encoded(session.base, TAGS)[0]))
 
 
 def test_a_caption_that_is_too_long_is_named(keys: Keys, pairs: Path) -> None:

@@ -78,7 +78,9 @@ def load_base_model(source: ModelSource, *, device: torch.device, dtype: torch.d
         )
     for part in parts:
         part.requires_grad_(False).eval()
-        part.to(device=device, dtype=torch.float32 if part is pipeline.vae else dtype)
+        if part is not pipeline.vae:
+            part.to(device=device, dtype=dtype)
+    pipeline.vae.to(device=device, dtype=torch.float32)
     return BaseModel(
         unet=pipeline.unet,
         vae=pipeline.vae,

@@ -75,7 +75,8 @@ def encode_images(vae: Any, images: torch.Tensor) -> torch.Tensor:
     """
     pixels = images.permute(0, 3, 1, 2).to(vae.device, vae.dtype).contiguous() / 127.5 - 1.0
     latents = vae.encode(pixels).latent_dist.mode().contiguous()  # `randn_like` draws by layout
-    mean, std = vae.config.latents_mean, vae.config.latents_std
+    mean = vae.config.latents_mean
+    std = vae.config.latents_std
     if mean is not None and std is not None:
         latents = (latents - latents.new_tensor(mean).view(1, -1, 1, 1)) / latents.new_tensor(std).view(
             1, -1, 1, 1
@@ -177,7 +178,8 @@ class Conditioner:
     def _text(self, captions: torch.Tensor, chunks: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Context [B,kT,C] and pooled embedding [B,P]."""
         ids = captions.to(self._device, non_blocking=True)
-        rows = self._rows_of_text[ids, :chunks]  # [B,k]
+        rows = self._rows_of_text[ids, :chunks]  # [B,k], fewer where this data set has no caption as long
+        rows = torch.nn.functional.pad(rows, (0, chunks - rows.shape[1]))  # row 0 is the empty chunk
         if self._caches.text is not None:
             context = self._rows(self._caches.text[0], rows.flatten())
             pooled = self._rows(self._caches.text[1], rows[:, 0])
@@ -194,23 +196,26 @@ class Conditioner:
 
     def _latents(self, batch: Batch, indices: torch.Tensor) -> torch.Tensor:
         if self._caches.latents is not None:
-            return self._rows(
-                self._caches.latents, batch.indices if self._caches.latents.device.type == "cpu" else indices
-            )
+            return self._rows_of_samples(self._caches.latents, batch, indices)
         assert batch.images is not None
         with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
             return encode_images(self._base.vae, batch.images.to(self._device, non_blocking=True))
 
     def _control(self, batch: Batch, indices: torch.Tensor) -> torch.Tensor | None:
         if self._caches.controls is not None:
-            table = self._caches.controls
-            return self._rows(table, batch.indices if table.device.type == "cpu" else indices).float() / 255.0
+            return self._rows_of_samples(self._caches.controls, batch, indices).float() / 255.0
         if batch.controls is None:
             return None
         return (
             batch.controls.to(self._device, non_blocking=True).permute(0, 3, 1, 2).float().contiguous()
             / 255.0
         )
+
+    def _rows_of_samples(self, table: torch.Tensor, batch: Batch, indices: torch.Tensor) -> torch.Tensor:
+        """Of a table on the host by the batch's own numbers, so that the device is not waited for."""
+        if table.device.type == "cpu":
+            return self._rows(table, batch.indices)
+        return self._rows(table, indices)
 
     def _rows(self, table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """`table[rows]` on the device, gathered where the table is."""

@@ -61,7 +61,7 @@ def train_controlnet(
         [ParameterGroup(dict(controlnet.named_parameters()), config.learning_rate)],
         batches=session.batches,
         loss=_ControlNetLoss(session, controlnet),
-        samples=_samples(session, controlnet, config.samples) if config.samples else None,
+        samples=_samples(session, controlnet, config.samples),
         identity=identity_of(config, session.sources[0].dataset.digest),
     )
     outcome = train(config, task, session.accelerator, reporter, resume=resume)
@@ -119,8 +119,10 @@ class _ControlNetLoss:
         return diffusion_loss(predicted, example.target, example.weights)
 
 
-def _samples(session: Session, controlnet: Any, wanted: SampleConfig) -> Samples:
+def _samples(session: Session, controlnet: Any, wanted: SampleConfig | None) -> Samples | None:
     """Rows: the first samples' control images, and what the prompts make of them."""
+    if wanted is None:
+        return None
     dataset = session.sources[0].dataset
     controls = dataset.controls([index % len(dataset) for index in range(len(wanted.prompts))])
 

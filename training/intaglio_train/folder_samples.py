@@ -8,6 +8,7 @@ Passed over are subfolders, as in kohya's scripts, and other files. Names that b
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,44 +68,54 @@ def _samples_of_table(table: Path, control: bool) -> Found:
     for sample in samples:
         if not sample.image.is_file():
             raise DataError(f"{sample.image}: no such image; {sample.where} names it")
-    named = {
-        folder / str(row.cells[name]) for row in rows for name in ("image", "control") if row.cells.get(name)
-    }
+    used = _paths_of(rows)
     passed_over = []
     for path in _entries(folder):
         _refuse_foreign(path)
-        if path.suffix.lower() in SUFFIXES and path not in named:
+        is_used = Path(os.path.abspath(path)) in used
+        if path.suffix.lower() in SUFFIXES and not is_used:
             raise DataError(
                 f"{path}: no row of {table.name} names this image; add one, or take the image out"
             )
-        if path not in named and path != table and not any(path in other.parents for other in named):
+        if path != table and not is_used:
             passed_over.append(_described(path))
-    unused = {name for row in rows for name in row.cells if name not in COLUMNS}
-    passed_over += [f"column {name} of {table.name}" for name in sorted(unused)]
+    columns: set[str] = set().union(*(row.cells for row in rows))
+    passed_over += [f"column {name} of {table.name}" for name in sorted(columns.difference(COLUMNS))]
     return Found(samples, passed_over)
+
+
+def _paths_of(rows: Sequence[Row]) -> set[Path]:
+    """Absolute paths of the files that rows name, and of the folders that these lie in."""
+    paths: set[Path] = set()
+    for row in rows:
+        for name in ("image", "control"):
+            if row.cells.get(name):
+                path = Path(os.path.abspath(row.table.parent / row.cells[name]))
+                paths.update((path, *path.parents))
+    return paths
 
 
 def _sample_of_row(row: Row, needed: Sequence[str]) -> Sample:
     for name in needed:
         if not row.cells.get(name):
             raise DataError(f"{row.where} has no {name}; columns needed: {', '.join(needed)}")
-    caption = row.cells["caption"]
     for name in ("image", "control"):
         if not isinstance(row.cells.get(name, ""), str):
             raise DataError(f"{row.where}: {name} is {row.cells[name]!r}; it must be a path")
     folder = row.table.parent
-    return Sample(
-        image=folder / row.cells["image"],
-        captions=alternatives_of(
-            caption if isinstance(caption, list) else _lines_or_value(caption), row.where
-        ),
-        control=folder / row.cells["control"] if "control" in needed else None,
-        where=row.where,
-    )
+    control = None
+    if "control" in needed:
+        control = folder / row.cells["control"]
+    captions = alternatives_of(_texts_of(row.cells["caption"]), row.where)
+    return Sample(folder / row.cells["image"], captions, control, row.where)
 
 
-def _lines_or_value(caption: Any) -> list[Any]:
-    return lines_of(caption) if isinstance(caption, str) else [caption]
+def _texts_of(caption: Any) -> list[Any]:
+    if isinstance(caption, list):
+        return caption
+    if isinstance(caption, str):
+        return lines_of(caption)
+    return [caption]
 
 
 def _samples_of_pairs(folder: Path, control: bool, control_name: str | None) -> Found:

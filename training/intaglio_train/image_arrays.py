@@ -84,7 +84,8 @@ def arrays_from_folder(data: DataConfig, size: tuple[int, int], *, control: bool
     folder = data.source
     controls = None
     if control:
-        controls = _mapped(folder / (f"controls_{data.control}.npy" if data.control else "controls.npy"))
+        name = f"controls_{data.control}" if data.control else "controls"
+        controls = _mapped(folder / f"{name}.npy")
     path = folder / "captions.json"
     try:
         captions = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -115,10 +116,10 @@ def _checked(found: _Unchecked, source: Path, size: tuple[int, int], limit: int 
             )
     if not found.captions:
         raise DataError(f"{source}: holds no images")
-    captions = [
-        alternatives_of(caption if isinstance(caption, list) else [caption], f"{source}: image {index}")
-        for index, caption in enumerate(found.captions[:limit])
-    ]
+    captions = []
+    for index, caption in enumerate(found.captions[:limit]):
+        texts = caption if isinstance(caption, list) else [caption]
+        captions.append(alternatives_of(texts, f"{source}: image {index}"))
     geometry = np.tile(np.array([size[1], size[0], 0, 0], np.float32), (len(captions), 1))
     content = hashlib.sha256(repr([captions, list(shape[1:])]).encode())
     for array in (found.images, found.controls):

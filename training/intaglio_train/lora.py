@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def train_lora(config: LoraConfig, *, resume: bool = True, reporter: Reporter | 
         groups,
         batches=session.batches,
         loss=_LoraLoss(session, config),
-        samples=_samples(session, config.samples) if config.samples else None,
+        samples=_samples(session, config.samples),
         identity=identity_of(config, *(source.dataset.digest for source in session.sources)),
     )
     outcome = train(config, task, session.accelerator, reporter, resume=resume)
@@ -84,7 +85,7 @@ def _add_adapters(session: Session, config: LoraConfig) -> list[ParameterGroup]:
     """Put adapters into the model; their fp32 parameters."""
 
     def adapt(part: Part, model: Any, table: dict[str, tuple[str, ...]]) -> dict[str, torch.nn.Parameter]:
-        targets = [name for target in config.targets for name in table[target]]
+        targets = list(chain.from_iterable(table[target] for target in config.targets))
         if not targets:
             return {}
         peft = PeftConfig(
@@ -147,7 +148,10 @@ class _LoraLoss:
         return loss
 
 
-def _samples(session: Session, wanted: SampleConfig) -> Samples:
+def _samples(session: Session, wanted: SampleConfig | None) -> Samples | None:
+    if wanted is None:
+        return None
+
     def grid() -> Pixels:
         return grid_of([draw(session.base, wanted, session.config.size, accelerator=session.accelerator)])
 

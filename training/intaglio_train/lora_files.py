@@ -105,7 +105,9 @@ def kohya_module_name(module: str, levels: UnetLevels) -> str:
         r"(down_blocks|up_blocks)\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)", module
     )
     if found:
-        side, level, kind, index, rest = found[1], int(found[2]), found[3], int(found[4]), found[5]
+        side, _, kind, _, rest = found.groups()
+        level = int(found[2])
+        index = int(found[4])
         if kind == "downsamplers":
             return f"input_blocks.{(level + 1) * (layers + 1)}.0.op"
         if kind == "upsamplers":
@@ -116,7 +118,8 @@ def kohya_module_name(module: str, levels: UnetLevels) -> str:
         return f"{stem}.{_within(kind, rest)}"
     found = re.fullmatch(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)", module)
     if found:
-        kind, index, rest = found[1], int(found[2]), found[3]
+        kind, _, rest = found.groups()
+        index = int(found[2])
         place = 2 * index if kind == "resnets" else 2 * index + 1
         return f"middle_block.{place}.{_within(kind, rest).split('.', 1)[1]}"
     raise ValueError(f"{module}: has no name in the kohya layout")

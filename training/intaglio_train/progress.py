@@ -79,7 +79,9 @@ class ConsoleReporter:
             yield from bar.track(items, total=count, description=what)
 
     def begin(self, done: int, steps: int) -> None:
-        self._started, self._first, self._steps = time.monotonic(), done, steps
+        self._started = time.monotonic()
+        self._first = done
+        self._steps = steps
         if self._console.is_terminal:
             columns = (
                 TextColumn("training"),

@@ -52,14 +52,13 @@ def _chunks_of(tokenizers: Sequence[Any], text: str) -> list[Chunk]:
     """At least one. The two tokenizers share their vocabulary but for the padding."""
     split = []
     for tokenizer in tokenizers:
-        ids = tokenizer(text, add_special_tokens=False).input_ids
+        ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
         split.append(split_at_commas(ids, tokenizer.convert_tokens_to_ids(",</w>")) or [[]])
     count = max(len(chunks) for chunks in split)
-    padded = [chunks + [[]] * (count - len(chunks)) for chunks in split]
-    framed = [
-        [_framed(tokenizer, chunk) for chunk in chunks]
-        for tokenizer, chunks in zip(tokenizers, padded, strict=True)
-    ]
+    framed = []
+    for tokenizer, chunks in zip(tokenizers, split, strict=True):
+        filled = chunks + [[]] * (count - len(chunks))
+        framed.append([_framed(tokenizer, chunk) for chunk in filled])
     return list(zip(*framed, strict=True))
 
 

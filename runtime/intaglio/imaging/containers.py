@@ -51,8 +51,13 @@ _PNG_KEPT: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _JPEG_MARKER: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """A marker that is no stuffed zero, fill byte or restart. Two bytes: runs of fill bytes cost no more."""
 _JPEG_EXIF: Final = b"Exif\0\0"
-_START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN, _TEMPORARY = 0xD8, 0xD9, 0xDA, 0x01
-_APP0_JFIF, _APP1_EXIF, _APP14_ADOBE = 0xE0, 0xE1, 0xEE
+_TEMPORARY: Final = 0x01
+_START_OF_IMAGE: Final = 0xD8
+_END_OF_IMAGE: Final = 0xD9
+_START_OF_SCAN: Final = 0xDA
+_APP0_JFIF: Final = 0xE0
+_APP1_EXIF: Final = 0xE1
+_APP14_ADOBE: Final = 0xEE
 _JPEG_TABLES: Final = frozenset({0xC4, 0xC8, 0xCC})
 """Huffman tables, a reserved marker, arithmetic conditioning: the markers between 0xC0 and 0xCF that are no
 frame header (ITU-T T.81, table B.1).
@@ -238,7 +243,8 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 def _still_of_bmp(data: bytes) -> Still:
     """After 14 bytes of file header, OS/2's short header or a longer one; a negative height is top down."""
     (header,) = struct.unpack_from("<I", data, 14)
-    width, height = struct.unpack_from("<HH" if header == 12 else "<ii", data, 18)
+    sides = "<HH" if header == 12 else "<ii"
+    width, height = struct.unpack_from(sides, data, 18)
     return Still("BMP", abs(width), abs(height), data, b"")
 
 

@@ -20,7 +20,8 @@ from intaglio.imaging.png import png_from_pixels
 __all__ = ["decode_image", "encode_image", "read_metadata"]
 
 INPUT_FORMATS: Final[tuple[Format, ...]] = ("PNG", "JPEG", "WEBP")
-_USER_COMMENT, _EXIF_IFD = 0x9286, 0x8769
+_USER_COMMENT: Final = 0x9286
+_EXIF_IFD: Final = 0x8769
 _COMMENT_ENCODING: Final = b"ASCII\0\0\0"
 """EXIF 2.3, 4.6.5: the first eight bytes of UserComment name its character code; JSON is written as ASCII."""
 
@@ -47,7 +48,8 @@ def encode_image(pixels: Pixels, *, output_format: str, metadata: Mapping[str, A
     text = json.dumps(metadata, sort_keys=True, ensure_ascii=True)
     if output_format == "png":
         return png_from_pixels(pixels, text={METADATA_KEY: text})
-    image, buffer = Image.fromarray(pixels, "RGB"), io.BytesIO()
+    image = Image.fromarray(pixels, "RGB")
+    buffer = io.BytesIO()
     exif = Image.Exif()
     exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _COMMENT_ENCODING + f"{METADATA_KEY} {text}".encode("ascii")
     if output_format == "jpeg":
