@@ -48,7 +48,7 @@ def test_a_damaged_engine(copied: Deployment) -> None:
     flip_a_byte(engine_file(copied))
     message = refusal(copied)
     assert engine_file(copied).name in message
-    assert "content changed" in message
+    assert "was changed after it was built" in message
     assert "rebuild with: intaglio build" in message
 
 

@@ -72,7 +72,7 @@ def test_damaged_or_missing_engines_are_refused_at_load(tiny: Any) -> None:
     damaged = unet.model_copy(update={"files": {"unet.onnx": digest}})
     lacking = {name: file for name, file in known.items() if name != "vae_decoder"}
     for networks, reason in (
-        ({**known, "unet": damaged}, "unet.onnx: content changed"),
+        ({**known, "unet": damaged}, "unet.onnx was changed"),
         (lacking, "vae_decoder: not in the manifest"),
     ):
         manifest = tiny.manifest.model_copy(update={"networks": networks})
