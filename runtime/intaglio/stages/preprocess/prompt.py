@@ -199,42 +199,70 @@ def align_chunks(encoded: Sequence[tuple[TokenChunks, PromptTokenizer]]) -> list
 
 
 def parse_weights(text: str) -> list[WeightedText]:
-    """Text without its brackets, in pieces of one weight each; nested weights are multiplied."""
-    frames: list[tuple[str, list[WeightedText]]] = [("", [])]
+    """Text without its brackets, in pieces of one weight each; nested weights are multiplied.
+
+    It takes time in proportion to the length of `text`, however deep its brackets nest.
+    """
+    marks = list(_MARKS.finditer(text))
+    factors = _bracket_factors(marks)
+    pieces: list[WeightedText] = []
+    weights = [1.0]
+    joins = False  # whether nothing but text lies between the last piece and what comes next
     position = 0
-    for mark in _MARKS.finditer(text):
-        _append(frames[-1][1], text[position : mark.start()])
+    for mark in marks:
+        joins = _append(pieces, text[position : mark.start()], weights[-1], joins=joins) or joins
         position = mark.end()
-        sign = mark[0]
-        if sign in _OPENING:
-            frames.append((sign, []))
-        elif sign[0] != "\\" and frames[-1][0] == _PARTNER[sign[-1]]:
-            _, inside = frames.pop()
-            factor = float(mark["weight"]) if mark["weight"] else _FACTOR[sign]
-            frames[-1][1].extend(WeightedText(piece.text, piece.weight * factor) for piece in inside)
+        if mark.start() not in factors:
+            joins = _append(pieces, mark[0].removeprefix("\\"), weights[-1], joins=joins) or joins
+            continue
+        joins = False
+        if mark[0] in _OPENING:
+            weights.append(weights[-1] * factors[mark.start()])
         else:
-            _append(frames[-1][1], sign.removeprefix("\\"))
-    _append(frames[-1][1], text[position:])
-    while len(frames) > 1:
-        bracket, inside = frames.pop()
-        for piece in (WeightedText(bracket), *inside):
-            _append(frames[-1][1], piece.text, piece.weight)
-    return frames[0][1]
+            weights.pop()
+    _append(pieces, text[position:], weights[-1], joins=joins)
+    return pieces
 
 
-_MARKS: Final = re.compile(r"\\[\\()\[\]]|[(\[\])]|:\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))\s*\)")
+# Possessive (`++`): a number gives no digit back, so a long one without its bracket takes no square time.
+_MARKS: Final = re.compile(r"\\[\\()\[\]]|[(\[\])]|:\s*+(?P<weight>[+-]?(?:\d++(?:\.\d*+)?|\.\d++))\s*+\)")
 _OPENING: Final = ("(", "[")
 _PARTNER: Final[Mapping[str, str]] = {")": "(", "]": "["}
 _FACTOR: Final[Mapping[str, float]] = {")": 1.1, "]": 1 / 1.1}
 _BREAK: Final = re.compile(r"\bBREAK\b")
 
 
-def _append(pieces: list[WeightedText], text: str, weight: float = 1.0) -> None:
-    """Add a piece. Plain text joins plain text, so that a word with a lone bracket is tokenized whole."""
-    if pieces and pieces[-1].weight == weight == 1.0:
-        pieces[-1] = WeightedText(pieces[-1].text + text)
-    elif text:
+def _bracket_factors(marks: Sequence[re.Match[str]]) -> dict[int, float]:
+    """Factor by position of every bracket that has a partner, of both; the others are text.
+
+    A closing bracket belongs to the last opening one before it that has none yet, if that is of its kind.
+    """
+    factors: dict[int, float] = {}
+    opened: list[re.Match[str]] = []
+    for mark in marks:
+        sign = mark[0]
+        if sign in _OPENING:
+            opened.append(mark)
+        elif sign[0] != "\\" and opened and opened[-1][0] == _PARTNER[sign[-1]]:
+            factor = float(mark["weight"]) if mark["weight"] else _FACTOR[sign]
+            factors[opened.pop().start()] = factor
+            factors[mark.start()] = factor
+    return factors
+
+
+def _append(pieces: list[WeightedText], text: str, weight: float, *, joins: bool) -> bool:
+    """Add a piece; whether there was any text.
+
+    Text joins the piece before it where no weight begins or ends between them, or where neither has a weight:
+    a word with a lone bracket in it is tokenized whole.
+    """
+    if not text:
+        return False
+    if pieces and (joins or pieces[-1].weight == weight == 1.0):
+        pieces[-1] = WeightedText(pieces[-1].text + text, weight)
+    else:
         pieces.append(WeightedText(text, weight))
+    return True
 
 
 def _sections(pieces: Sequence[WeightedText]) -> list[list[WeightedText]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import time
 from pathlib import Path
@@ -182,6 +183,66 @@ def test_weights_are_parsed(text: str, pieces: list[tuple[str, float]]) -> None:
     assert [piece.weight for piece in found] == pytest.approx([weight for _, weight in pieces])
 
 
+def weighted_characters(text: str) -> list[tuple[str, float]]:
+    """The rules of weighting said another way: by pairs of positions, each character with its weight."""
+    escaping, position = set(), 0
+    while position < len(text):
+        if text[position] == "\\" and text[position + 1 : position + 2] in list("\\()[]"):
+            escaping.add(position)
+            position += 1
+        position += 1
+    escaped = {position + 1 for position in escaping}
+    gone, weights = set(escaping), [1.0] * len(text)
+    opened: list[int] = []
+    for end, sign in enumerate(text):
+        if end in escaped or sign not in "()[]":
+            continue
+        if sign in "([":
+            opened.append(end)
+        elif opened and text[opened[-1]] + sign in ("()", "[]"):
+            begin = opened.pop()
+            number = re.search(r":\s*([+-]?(\d+\.?\d*|\.\d+))\s*$", text[begin + 1 : end])
+            factor = 1.1 if sign == ")" else 1 / 1.1
+            if sign == ")" and number:
+                factor = float(number[1])
+                gone |= set(range(begin + 1 + number.start(), end))
+            gone |= {begin, end}
+            for inside in range(begin + 1, end):
+                weights[inside] *= factor
+    return [(text[place], weights[place]) for place in range(len(text)) if place not in gone]
+
+
+BRACKET_PARTS = [
+    "(",
+    ")",
+    "[",
+    "]",
+    "(a",
+    "b)",
+    ":1.3)",
+    ":2)",
+    ": .5 )",
+    "\\(",
+    "\\)",
+    "\\\\",
+    "\\",
+    ":",
+    "a",
+    " ",
+    "1",
+]
+
+
+@settings(max_examples=2000, deadline=None, derandomize=True)
+@given(parts=st.lists(st.sampled_from(BRACKET_PARTS), max_size=16))
+def test_weights_are_those_of_an_independent_statement_of_the_rules(parts: list[str]) -> None:
+    text = "".join(parts)
+    found = [(character, piece.weight) for piece in parse_weights(text) for character in piece.text]
+    expected = weighted_characters(text)
+    assert [character for character, _ in found] == [character for character, _ in expected]
+    assert [weight for _, weight in found] == pytest.approx([weight for _, weight in expected])
+
+
 @given(text=st.text("ab (){}[]:.1\\", max_size=40))
 def test_no_letter_is_lost_or_moved(text: str) -> None:
     found = "".join(piece.text for piece in parse_weights(text))
@@ -286,7 +347,7 @@ def test_huge_prompts_are_refused_at_once(unit: str) -> None:
     assert time.perf_counter() - start < 0.5
 
 
-@pytest.mark.parametrize("unit", ["a ", "(", "(a", "a,", "\\(", "(a:1.1)", "x"])
+@pytest.mark.parametrize("unit", ["a ", "(", "(a", "a,", "\\(", "(a:1.1)", "x", "(a)((a)(", ":1"])
 def test_the_longest_accepted_text_is_handled_in_no_time(unit: str) -> None:
     start = time.perf_counter()
     with pytest.raises(InvalidRequest, match=r"tokens in|weight"):
@@ -315,3 +376,10 @@ def test_special_tokens_may_be_written_as_objects(tmp_path: Path) -> None:
     shutil.copytree(MODEL / "tokenizer", folder)
     (folder / "special_tokens_map.json").write_text('{"pad_token": {"content": "!", "normalized": false}}')
     assert PromptTokenizer.from_folder(folder).pad_id == 0
+
+
+@pytest.mark.parametrize("text", ["(a" * 7000 + ")" * 400, "[a" * 4800 + "]" * 4800, ":" + "1" * 14_399])
+def test_deep_brackets_and_long_numbers_take_no_square_time(text: str) -> None:
+    start = time.perf_counter()
+    parse_weights(text)
+    assert time.perf_counter() - start < 0.5
