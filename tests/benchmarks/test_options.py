@@ -101,7 +101,7 @@ def test_every_option_paints_every_scene_and_a_second_run_goes_on(
     assert [image for image, _ in painted] == [2] * 2 * each
     monkeypatch.setattr(options, "SETTINGS", {NO_OPTION: {}})
     run(images=2)
-    assert [image for image, _ in painted] == [0, 0, 1], "other settings begin anew"
+    assert [image for image, _ in painted] == [0, 0, 1], "other settings start again"
 
 
 def test_scenes_are_those_that_the_miniature_is_evaluated_on(config: Path) -> None:

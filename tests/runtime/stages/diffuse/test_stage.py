@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.measuring.case import psnr
+from benchmarks.measuring.pictures import psnr
 from intaglio.builds.manifest import FileDigest
 from intaglio.engines.interface import Array
 from intaglio.errors import EngineMismatch, IntaglioError, InvalidRequest
