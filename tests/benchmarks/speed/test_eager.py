@@ -51,9 +51,7 @@ def test_eager_and_engines_make_the_same_picture(case: Case, monkeypatch: pytest
         png = run_image(case, 0, (preprocess, diffuse), Stopwatch())
 
     def refuse(*_: Any, **__: Any) -> None:
-        raise AssertionError(
-            "the pipeline drew its own noise, which depends on version and precision"
-        )
+        raise AssertionError("the pipeline drew its own noise, which depends on version and precision")
 
     monkeypatch.setattr(diffusers.pipelines.controlnet.pipeline_controlnet_sd_xl, "randn_tensor", refuse)
     theirs = np.asarray(make_image(make_pipeline(case, "cpu"), case, 0))
