@@ -48,8 +48,11 @@ from intaglio.stages.preprocess.stage import Preprocess
 from intaglio.whole_files import write_whole
 from intaglio_export.build import BuildOptions, build_deployment
 from intaglio_export.commands.build import ConsoleReporter
-from miniature import evaluate
 from miniature.architecture import IMAGE_SIZE
+from miniature.judging import judge_text, mean_pck
+from miniature.painter import GUIDANCE, STEPS
+from miniature.painter import Case as HeldOut
+from miniature.painter import cases as held_out_cases
 from miniature.world import control_map
 
 __all__ = [
@@ -78,8 +81,8 @@ Rows = Mapping[str, Row]
 
 
 @functools.cache
-def _scenes(count: int) -> list[evaluate.Case]:
-    return evaluate.cases(count)
+def _scenes(count: int) -> list[HeldOut]:
+    return held_out_cases(count)
 
 
 @functools.cache
@@ -98,7 +101,7 @@ class SceneCase(Case):
     negative_prompt: str | None = None
     seed: int = 0
 
-    def scene(self, image: int) -> evaluate.Case:
+    def scene(self, image: int) -> HeldOut:
         """Scene, rendering and prompt of image `image`."""
         return _scenes(self.images)[image]
 
@@ -111,7 +114,7 @@ class SceneCase(Case):
         return _drawn_pose(self.images, image)
 
 
-def scene_case(config: Path, *, images: int, steps: int = evaluate.STEPS) -> SceneCase:
+def scene_case(config: Path, *, images: int, steps: int = STEPS) -> SceneCase:
     """The case of a deployment of the miniature.
 
     Raises:
@@ -129,16 +132,16 @@ def scene_case(config: Path, *, images: int, steps: int = evaluate.STEPS) -> Sce
         str(config.resolve()),
         *size,
         steps=steps,
-        guidance_scale=evaluate.GUIDANCE,
+        guidance_scale=GUIDANCE,
         images=images,
         control=control,
     )
 
 
-def judge_picture(picture: NDArray[np.uint8], judged: evaluate.Case) -> Row:
+def judge_picture(picture: NDArray[np.uint8], judged: HeldOut) -> Row:
     """One picture's share of attire pieces, of places (0 or 1) and of joints that are as asked."""
-    text = evaluate.judge_text([picture], [judged])
-    found = (text["text.attire_right"], text["text.background_right"], evaluate.mean_pck([picture], [judged]))
+    text = judge_text([picture], [judged])
+    found = (text["text.attire_right"], text["text.background_right"], mean_pck([picture], [judged]))
     return dict(zip(FIGURES, found, strict=True))
 
 
@@ -307,7 +310,7 @@ def main(
         "build/options-benchmark"
     ),
     images: Annotated[int, typer.Option(min=2, help="Scenes; each is one picture an option.")] = 60,
-    steps: Annotated[int, typer.Option(min=1, help="Euler steps.")] = evaluate.STEPS,
+    steps: Annotated[int, typer.Option(min=1, help="Euler steps.")] = STEPS,
     note: Annotated[
         str, typer.Option(help="What else the machine did meanwhile; goes into the results.")
     ] = "",
