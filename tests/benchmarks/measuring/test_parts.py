@@ -75,8 +75,11 @@ def test_a_part_that_is_asked_to_end_leaves_its_blocks_in_order() -> None:
         "import time\n"
         "from benchmarks.measuring.parts import end_orderly_on_terminate\n"
         "end_orderly_on_terminate()\n"
-        "print('ready', flush=True)\n"
-        "try:\n    time.sleep(60)\nfinally:\n    print('left', flush=True)\n"
+        "try:\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(60)\n"
+        "finally:\n"
+        "    print('left', flush=True)\n"
     )
     command = [sys.executable, "-c", body]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
