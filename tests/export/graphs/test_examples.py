@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from intaglio.contract.architecture import SDXL_ARCHITECTURE
 from intaglio.contract.sdxl import axis_sizes, network_spec
-from intaglio.serving.memory import SDXL_ARCHITECTURE
 from intaglio_export.graphs.examples import example_inputs
 
 MATRIX = {"i": 6, "o": 10, "r": 4}

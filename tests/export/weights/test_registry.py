@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from intaglio.builds.file_checks import file_digest
-from intaglio.contract.config import Deployment, Source, load_deployment
+from intaglio.contract.config import Deployment, load_deployment
 from intaglio.contract.lora_registry import LoraEntry
+from intaglio.contract.sources import Source
 from intaglio.errors import ConfigError, LoraRefused
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio_export.weights.registry import (
