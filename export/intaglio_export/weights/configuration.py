@@ -223,7 +223,7 @@ CONFIGURATION: Final[Mapping[str, Mapping[str, Rule]]] = {
     "text_encoder_2": _TEXT_ENCODER,
     "pipeline": _PIPELINE,
 }
-"""Rules by component (`pipeline` is model_index.json) and key. The scheduler's are those of `SchedulerConfig`."""
+"""Rules by component (`pipeline` is model_index.json) and key; `SchedulerConfig` has the scheduler's."""
 
 
 def check_configuration(component: str, config: Mapping[str, Any], *, source: str) -> None:
