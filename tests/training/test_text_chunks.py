@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
 from intaglio.contract.config import Profiles
-from intaglio.stages.preprocess.prompt import PromptTokenizer, align_chunks, encode_prompt
+from intaglio.stages.preprocess.prompt import align_chunks, encode_prompt
+from intaglio.stages.preprocess.tokenizer import PromptTokenizer
 from intaglio_train.text_chunks import CHUNK_TOKENS, MOST_CHUNKS, chunk_texts, split_at_commas
 
 MODEL = Path(__file__).parents[2] / "miniature" / "model"

@@ -1,54 +1,25 @@
-"""Prompt text -> CLIP token ids and a weight for each token.
+"""Prompt text -> CLIP token ids and a weight for each token, in chunks.
 
-Axes: `k` chunks of 77 tokens. A chunk has a start, up to 75 tokens of the prompt, an end, and padding.
-
-Token ids equal those of transformers' `CLIPTokenizer`, the class that SDXL's model_index.json names, without
-ftfy installed. (`CLIPTokenizerFast` differs from it on CJK text, which it does not split into characters.)
-There are two exceptions. `<|endoftext|>` that is not all in lower case is plain text here. U+0345 (a
-combining iota) counts as a sign here.
-
-Weighting follows AUTOMATIC1111's stable-diffusion-webui (modules/prompt_parser.py, wiki
-"Attention/emphasis"):
-
-    (word)       times 1.1          (word:1.3)   times 1.3
-    [word]       divided by 1.1     \\( \\) \\[ \\]  brackets as text
-    BREAK        starts a new chunk
-
-Brackets nest, and their factors multiply. A bracket without a partner is text, so `:(` stays as it is.
+Axes: `k` chunks of 77 tokens. A chunk has a start, up to 75 tokens of the prompt, an end, and padding. BREAK
+starts a new chunk. `weights` reads the brackets, `tokenizer` encodes the text between them.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Regex, Tokenizer, pre_tokenizers  # type: ignore[import-untyped]
-from tokenizers.models import BPE  # type: ignore[import-untyped]
 
-from intaglio.errors import ConfigError, InvalidRequest
+from intaglio.errors import InvalidRequest
+from intaglio.stages.preprocess.tokenizer import CHUNK_TOKENS, CONTEXT, PromptTokenizer
+from intaglio.stages.preprocess.weights import WeightedText, parse_weights
 
-__all__ = [
-    "CHUNK_TOKENS",
-    "CONTEXT",
-    "PromptTokenizer",
-    "TokenChunks",
-    "WeightedText",
-    "align_chunks",
-    "encode_prompt",
-    "parse_weights",
-]
+__all__ = ["TokenChunks", "align_chunks", "encode_prompt"]
 
-CONTEXT: Final = 77
-"""Positions of SDXL's two CLIP text encoders."""
-CHUNK_TOKENS: Final = CONTEXT - 2
-"""Prompt tokens in a chunk: all but start and end."""
 COMMA_REACH: Final = 20
 """A chunk that overflows ends at its last comma, if that is among its last 20 tokens.
 
@@ -60,14 +31,6 @@ CHARACTERS_PER_TOKEN: Final = 64
 CLIP's longest token has 36 characters; tokens of prompts have about 5.
 """
 WEIGHT_RANGE: Final = (-10.0, 10.0)
-
-CLIP_MERGES: Final = 49152 - 256 - 2
-"""Merges that CLIP uses of its merges.txt: vocabulary less bytes less special tokens."""
-CLIP_PIECES: Final = r"'[sſ]|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
-"""The pieces that CLIP encodes: contractions, words, single digits, runs of signs.
-
-The long s is in the first because CLIP ignores case.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,73 +44,6 @@ class TokenChunks:
 
     def __len__(self) -> int:
         return len(self.ids)
-
-
-@dataclass(frozen=True, slots=True)
-class WeightedText:
-    """A piece of prompt and how much it counts."""
-
-    text: str
-    weight: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class PromptTokenizer:
-    """CLIP's byte-pair encoding, from a diffusers `tokenizer` folder."""
-
-    pad_id: int
-    start_id: int
-    end_id: int
-    comma_id: int
-    _special_ids: Mapping[str, int]
-    _encoder: Tokenizer
-
-    @classmethod
-    def from_folder(cls, folder: Path) -> PromptTokenizer:
-        """Read vocab.json and merges.txt.
-
-        tokenizer_config.json and special_tokens_map.json name the special tokens that are not CLIP's own.
-
-        Raises:
-            ConfigError: a file is missing or damaged, or a special token is not in the vocabulary.
-        """
-        try:
-            vocabulary: dict[str, int] = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-            lines = (folder / "merges.txt").read_text(encoding="utf-8").strip().split("\n")
-            special = _special_tokens(folder)
-            merges = [_merge(line) for line in lines[1 : CLIP_MERGES + 2]]
-            encoder = _clip_encoder(vocabulary, merges, special["unk_token"])
-            return cls(
-                pad_id=vocabulary[special["pad_token"]],
-                start_id=vocabulary[special["bos_token"]],
-                end_id=vocabulary[special["eos_token"]],
-                comma_id=vocabulary[",</w>"],
-                _special_ids={token: vocabulary[token] for token in special.values()},
-                _encoder=encoder,
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{folder} is not a CLIP tokenizer folder of vocab.json and merges.txt: {error!r}"
-            ) from error
-
-    def token_ids(self, text: str) -> list[int]:
-        """Ids of the text alone: no start, no end, no padding, any length.
-
-        Special tokens spelt out in the text become their ids, as in transformers. One of them is "!", which
-        is the padding of SDXL's second tokenizer.
-        """
-        ids: list[int] = []
-        special = "|".join(map(re.escape, self._special_ids))
-        for piece in re.split(f"({special})", text):
-            if piece in self._special_ids:
-                ids.append(self._special_ids[piece])
-            else:
-                ids.extend(self._encoder.encode(_normalized(piece), add_special_tokens=False).ids)
-        return ids
-
-    def framed(self, ids: Sequence[int]) -> list[int]:
-        """[77] start, ids (at most 75), end, padding."""
-        return [self.start_id, *ids, self.end_id, *[self.pad_id] * (CHUNK_TOKENS - len(ids))]
 
 
 def encode_prompt(
@@ -198,71 +94,7 @@ def align_chunks(encoded: Sequence[tuple[TokenChunks, PromptTokenizer]]) -> list
     return [_filled_up(chunks, tokenizer, longest) for chunks, tokenizer in encoded]
 
 
-def parse_weights(text: str) -> list[WeightedText]:
-    """Text without its brackets, in pieces of one weight each; nested weights are multiplied.
-
-    It takes time in proportion to the length of `text`, however deep its brackets nest.
-    """
-    marks = list(_MARKS.finditer(text))
-    factors = _bracket_factors(marks)
-    pieces: list[WeightedText] = []
-    weights = [1.0]
-    joins = False  # whether nothing but text lies between the last piece and what comes next
-    position = 0
-    for mark in marks:
-        joins = _append(pieces, text[position : mark.start()], weights[-1], joins=joins) or joins
-        position = mark.end()
-        if mark.start() not in factors:
-            joins = _append(pieces, mark[0].removeprefix("\\"), weights[-1], joins=joins) or joins
-            continue
-        joins = False
-        if mark[0] in _OPENING:
-            weights.append(weights[-1] * factors[mark.start()])
-        else:
-            weights.pop()
-    _append(pieces, text[position:], weights[-1], joins=joins)
-    return pieces
-
-
-# Possessive (`++`): a number gives no digit back, so a long one without its bracket takes no square time.
-_MARKS: Final = re.compile(r"\\[\\()\[\]]|[(\[\])]|:\s*+(?P<weight>[+-]?(?:\d++(?:\.\d*+)?|\.\d++))\s*+\)")
-_OPENING: Final = ("(", "[")
-_PARTNER: Final[Mapping[str, str]] = {")": "(", "]": "["}
-_FACTOR: Final[Mapping[str, float]] = {")": 1.1, "]": 1 / 1.1}
 _BREAK: Final = re.compile(r"\bBREAK\b")
-
-
-def _bracket_factors(marks: Sequence[re.Match[str]]) -> dict[int, float]:
-    """Factor by position of every bracket that has a partner, of both; the others are text.
-
-    A closing bracket belongs to the last opening one before it that has none yet, if that is of its kind.
-    """
-    factors: dict[int, float] = {}
-    opened: list[re.Match[str]] = []
-    for mark in marks:
-        sign = mark[0]
-        if sign in _OPENING:
-            opened.append(mark)
-        elif sign[0] != "\\" and opened and opened[-1][0] == _PARTNER[sign[-1]]:
-            factor = float(mark["weight"]) if mark["weight"] else _FACTOR[sign]
-            factors[opened.pop().start()] = factor
-            factors[mark.start()] = factor
-    return factors
-
-
-def _append(pieces: list[WeightedText], text: str, weight: float, *, joins: bool) -> bool:
-    """Add a piece; whether there was any text.
-
-    Text joins the piece before it where no weight begins or ends between them, or where neither has a weight:
-    a word with a lone bracket in it is tokenized whole.
-    """
-    if not text:
-        return False
-    if pieces and (joins or pieces[-1].weight == weight == 1.0):
-        pieces[-1] = WeightedText(pieces[-1].text + text, weight)
-    else:
-        pieces.append(WeightedText(text, weight))
-    return True
 
 
 def _sections(pieces: Sequence[WeightedText]) -> list[list[WeightedText]]:
@@ -315,57 +147,3 @@ def _check_text(text: str, max_chunks: int, field: str) -> None:
         )
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise InvalidRequest(field, "half of a surrogate pair", allowed="valid Unicode text")
-
-
-def _normalized(text: str) -> str:
-    """`text` as transformers' BasicTokenizer gives it to CLIP.
-
-    It has no control, format and unassigned characters; every CJK ideograph is a word of its own; it is NFC
-    and in lower case.
-    """
-    kept = "".join(filter(_is_kept, text))
-    return unicodedata.normalize("NFC", _IDEOGRAPH.sub(r" \g<0> ", kept)).lower()
-
-
-def _is_kept(character: str) -> bool:
-    if character in "\t\n\r":
-        return True
-    return character != "\ufffd" and unicodedata.category(character)[0] != "C"
-
-
-_IDEOGRAPH: Final = re.compile(
-    "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df"
-    "\U0002a700-\U0002b81f\U0002b820-\U0002ceaf\U0002f800-\U0002fa1f]"
-)
-
-
-def _clip_encoder(vocabulary: dict[str, int], merges: list[tuple[str, str]], unknown: str) -> Tokenizer:
-    """CLIP's byte-pair encoding of normalized text, in the tokenizers library."""
-    encoder = Tokenizer(BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>", unk_token=unknown))
-    pieces = pre_tokenizers.Split(Regex(CLIP_PIECES), behavior="removed", invert=True)
-    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    encoder.pre_tokenizer = pre_tokenizers.Sequence([pieces, as_bytes])
-    return encoder
-
-
-def _special_tokens(folder: Path) -> dict[str, str]:
-    """Special tokens by role: CLIP's own unless a file says otherwise."""
-    tokens = {
-        "bos_token": "<|startoftext|>",
-        "eos_token": "<|endoftext|>",
-        "unk_token": "<|endoftext|>",
-        "pad_token": "<|endoftext|>",
-    }
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        path = folder / name
-        if not path.exists():
-            continue
-        found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        for role in tokens.keys() & found.keys():
-            tokens[role] = found[role]["content"] if isinstance(found[role], dict) else found[role]
-    return tokens
-
-
-def _merge(line: str) -> tuple[str, str]:
-    left, right = line.split()
-    return left, right

@@ -24,7 +24,8 @@ from intaglio.request.request import Request, request_metadata
 from intaglio.sampling.noise import TorchCpuGenerator
 from intaglio.sampling.solvers import SolverTable, initial_state, solver_table
 from intaglio.stages.preprocess.control_maps import ControlMaps
-from intaglio.stages.preprocess.prompt import PromptTokenizer, align_chunks, encode_prompt
+from intaglio.stages.preprocess.prompt import align_chunks, encode_prompt
+from intaglio.stages.preprocess.tokenizer import PromptTokenizer
 
 __all__ = ["Preprocess"]
 
