@@ -166,11 +166,11 @@ def test_longest_schedules_are_finite(name: str, steps: int) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prediction_type": "v_prediction"}, "prediction_type='v_prediction'"),
-        ({"beta_schedule": "linear"}, "beta_schedule='linear'"),
-        ({"use_karras_sigmas": True}, "use_karras_sigmas=True"),
-        ({"timestep_spacing": "linspace"}, "leading, trailing"),
-        ({"beta_end": None}, "beta_end missing"),
+        ({"prediction_type": "v_prediction"}, "prediction_type: 'v_prediction'; supported is 'epsilon'"),
+        ({"beta_schedule": "linear"}, "beta_schedule: 'linear'; supported is 'scaled_linear'"),
+        ({"use_karras_sigmas": True}, "use_karras_sigmas: True; .*ask for dpmpp_2m_karras"),
+        ({"timestep_spacing": "linspace"}, "'leading' or 'trailing'"),
+        ({"beta_end": None}, "has no beta_end"),
         ({"clip_sample": True}, "clip_sample=True clips"),
     ],
 )
