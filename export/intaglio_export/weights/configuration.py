@@ -1,4 +1,4 @@
-"""What the configuration files of a checkpoint say, key by key: used, without effect here, or refused by name.
+"""What a checkpoint's configuration files say, key by key: used, without effect here, or refused by name.
 
 A configuration value that changes the picture and that nobody reads would make wrong pictures in silence. So
 every key of every component has a rule of `intaglio.contract.configuration_rules`. The keys and defaults are
@@ -257,7 +257,7 @@ CONFIGURATION: Final[Mapping[str, Rules]] = {
     "text_encoder_2": _TEXT_ENCODER,
     "pipeline": _PIPELINE,
 }
-"""Rules by component (`pipeline` is model_index.json) and key. The scheduler's are those of `SchedulerConfig`."""
+"""Rules by component (`pipeline` is model_index.json) and key; a scheduler's are `SCHEDULER_RULES`."""
 
 
 def check_configuration(component: str, config: Mapping[str, Any], *, source: str) -> None:

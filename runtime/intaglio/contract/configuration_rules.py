@@ -125,6 +125,7 @@ def _listed(allowed: tuple[Any, ...]) -> str:
 
 
 def values_read(rules: Rules, config: Mapping[str, Any]) -> dict[str, Any]:
-    """`config` with the default of every absent key that intaglio reads."""
-    defaults = {key: rule.default for key, rule in rules.items() if rule.kind == "read"}
+    """`config` with the default of every absent key that intaglio reads or checks."""
+    known = ("read", "only", "only each")
+    defaults = {key: rule.default for key, rule in rules.items() if rule.kind in known}
     return defaults | dict(config)

@@ -77,6 +77,10 @@ _CONTROLNET: Final = "controlnet"
 _CONTEXT: Final = "_context"
 
 
+_MID_BLOCK: Final = "UNetMidBlock2DCrossAttn"
+"""The middle block that attends to the prompt; SSD-1B's does not."""
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -132,16 +136,14 @@ def architecture_from_configs(
     `diffusers.ControlNetModel.forward` collects them.
     """
     channels: Sequence[int] = tuple(unet["block_out_channels"])
-    layers = unet.get("layers_per_block", 2)
-    layers_of = [layers] * len(channels) if isinstance(layers, int) else list(layers)
     residuals, scale = [Residual(channels=channels[0], scale=1)], 1
-    for index, (width, count) in enumerate(zip(channels, layers_of, strict=True)):
+    for index, (width, count) in enumerate(zip(channels, _layers(unet), strict=True)):
         residuals += [Residual(channels=width, scale=scale)] * count
         if index + 1 < len(channels):
             scale *= 2
             residuals.append(Residual(channels=width, scale=scale))
     pooled = text_encoder_2["projection_dim"]
-    first, last = _cross_attentions(unet, channels, layers_of)
+    control_attentions = _down_attentions(unet)
     return Architecture(
         latent_channels=vae["latent_channels"],
         vae_scale=2 ** (len(vae["block_out_channels"]) - 1),
@@ -152,40 +154,60 @@ def architecture_from_configs(
         time_ids=(unet["projection_class_embeddings_input_dim"] - pooled) // unet["addition_time_embed_dim"],
         down_residuals=tuple(residuals),
         mid_residual=Residual(channels=channels[-1], scale=scale),
-        control_attentions=first,
-        attentions=first + last,
+        control_attentions=control_attentions,
+        attentions=control_attentions + _up_attentions(unet),
     )
 
 
-def _cross_attentions(
-    unet: Mapping[str, Any], channels: Sequence[int], layers: Sequence[int]
-) -> tuple[tuple[CrossAttention, ...], tuple[CrossAttention, ...]]:
-    """Those of the down blocks and the middle, and those of the up blocks, as
-    `diffusers.UNet2DConditionModel` builds them.
-    """
+def _each(value: Any, *, count: int) -> list[Any]:
+    """A value of every block: configurations write one number where all are the same."""
+    return [value] * count if isinstance(value, int) else list(value)
 
-    def each(value: Any) -> list[Any]:
-        return [value] * len(channels) if isinstance(value, int) else list(value)
 
-    heads = each(
-        unet.get("num_attention_heads") or unet["attention_head_dim"]
-    )  # diffusers' name says width and means heads
-    depths = each(unet.get("transformer_layers_per_block", 1))
-    kinds = [
+def _layers(unet: Mapping[str, Any]) -> list[int]:
+    """Layers of each down block."""
+    return _each(unet.get("layers_per_block", 2), count=len(unet["block_out_channels"]))
+
+
+def _attention_kinds(unet: Mapping[str, Any]) -> list[CrossAttention]:
+    """The cross-attention that each down block would have."""
+    channels = unet["block_out_channels"]
+    # diffusers calls the number of heads `attention_head_dim`.
+    heads = _each(unet.get("num_attention_heads") or unet["attention_head_dim"], count=len(channels))
+    return [
         CrossAttention(heads=count, width=width // count)
         for count, width in zip(heads, channels, strict=True)
     ]
-    first: list[CrossAttention] = []
-    for kind, depth, count, block in zip(kinds, depths, layers, unet["down_block_types"], strict=True):
-        first += [kind] * (depth * count if block.startswith("CrossAttn") else 0)
-    first += [kinds[-1]] * depths[-1]
-    up_depths = unet.get("reverse_transformer_layers_per_block") or depths[::-1]
-    last: list[CrossAttention] = []
-    for kind, depth, count, block in zip(
-        kinds[::-1], up_depths, layers[::-1], unet["up_block_types"], strict=True
-    ):
-        last += [kind] * (depth * (count + 1) if block.startswith("CrossAttn") else 0)
-    return tuple(first), tuple(last)
+
+
+def _depths(unet: Mapping[str, Any]) -> list[Any]:
+    """Transformer layers of each down block: one number, or one for each layer of the block (SSD-1B)."""
+    return _each(unet.get("transformer_layers_per_block", 1), count=len(unet["block_out_channels"]))
+
+
+def _down_attentions(unet: Mapping[str, Any]) -> tuple[CrossAttention, ...]:
+    """Those of the down blocks and the middle, as `diffusers.UNet2DConditionModel` builds them."""
+    kinds = _attention_kinds(unet)
+    depths = _depths(unet)
+    found: list[CrossAttention] = []
+    for kind, depth, count, block in zip(kinds, depths, _layers(unet), unet["down_block_types"], strict=True):
+        if block.startswith("CrossAttn"):
+            found += [kind] * sum(_each(depth, count=count)[:count])
+    if unet.get("mid_block_type", _MID_BLOCK) == _MID_BLOCK:
+        found += [kinds[-1]] * _each(depths[-1], count=1)[0]
+    return tuple(found)
+
+
+def _up_attentions(unet: Mapping[str, Any]) -> tuple[CrossAttention, ...]:
+    """Those of the up blocks, which have one layer more than the down blocks."""
+    kinds = _attention_kinds(unet)[::-1]
+    depths = unet.get("reverse_transformer_layers_per_block") or _depths(unet)[::-1]
+    layers = [count + 1 for count in _layers(unet)[::-1]]
+    found: list[CrossAttention] = []
+    for kind, depth, count, block in zip(kinds, depths, layers, unet["up_block_types"], strict=True):
+        if block.startswith("CrossAttn"):
+            found += [kind] * sum(_each(depth, count=count)[:count])
+    return tuple(found)
 
 
 def down_residual(index: int) -> str:

@@ -67,4 +67,4 @@ def test_an_absent_key_has_the_default_of_the_library() -> None:
         check_values(RULES, {"needed": 1}, what="here")
     with pytest.raises(ConfigError, match="here has no needed"):
         check_values(RULES, {"absent": "a"}, what="here")
-    assert values_read(RULES, GOOD) == {"read": 7, "needed": 1, "absent": "a"}
+    assert values_read(RULES, GOOD) == {"read": 7, "needed": 1, "absent": "a", "only": 1, "each": ("x",)}

@@ -47,6 +47,8 @@ EDM = {
 """Playground v2.5."""
 NOOBAI_V = SDXL_SCHEDULER | {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
 
+WITHOUT_BETAS = {key: value for key, value in SDXL_SCHEDULER.items() if key != "beta_schedule"}
+
 
 def parameters(name: str) -> dict[str, inspect.Parameter]:
     scheduler = getattr(diffusers, name)
@@ -104,7 +106,7 @@ def test_every_key_without_effect_that_a_solver_takes_was_tried() -> None:
 @pytest.mark.parametrize("name", CLASSES)
 def test_files_of_other_solvers_are_read(name: str) -> None:
     """The file that diffusers saves after a user swapped the scheduler."""
-    if name == "DPMSolverSDEScheduler" or name == "LMSDiscreteScheduler":
+    if name in ("DPMSolverSDEScheduler", "LMSDiscreteScheduler"):
         pytest.skip("needs a library that is not installed")
     saved = dict(getattr(diffusers, name).from_config(SDXL_SCHEDULER).config)
     if name == "DPMSolverSinglestepScheduler":
@@ -119,9 +121,9 @@ def test_files_of_other_solvers_are_read(name: str) -> None:
         (EDM | {"_class_name": "EulerDiscreteScheduler"}, "sigma_data: 0.5; .*Playground"),
         (NOOBAI_V, "prediction_type: 'v_prediction'; .*epsilon checkpoint"),
         (SDXL_SCHEDULER | {"shift": 3.0}, "shift: 3.0, which intaglio does not know"),
-        ({key: one for key, one in SDXL_SCHEDULER.items() if key != "beta_schedule"}, "no beta_schedule, which means 'linear'"),
+        (WITHOUT_BETAS, "no beta_schedule, which means 'linear'"),
     ],
-)  # fmt: skip
+)
 def test_known_checkpoints_are_refused_by_name(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         solver_table("euler", 20, scheduler_config=config)
