@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import ConfigError
-from intaglio.sampling.schedules import SchedulerConfig
+from intaglio.sampling.scheduler_config import SchedulerConfig
 from intaglio_export.deployment.assemble import assemble, assembly_of
 from intaglio_export.deployment.manifest import NOT_VERIFIED, build_manifest
 from intaglio_export.deployment.support_files import find_support_files

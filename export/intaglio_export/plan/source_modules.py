@@ -24,6 +24,7 @@ SEEDED_MODULES: Final = ("intaglio_export.weights.seeded", "intaglio.sampling.no
 _NETWORK: Final = (
     "intaglio_export.plan.make",
     "intaglio_export.weights.load",
+    "intaglio_export.weights.latents",
     "intaglio_export.weights.vae_range",
 )
 """What makes the PyTorch network of a stage."""

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from intaglio.errors import ConfigError, InvalidRequest
-from intaglio.sampling.schedules import SchedulerConfig
+from intaglio.sampling.scheduler_config import SchedulerConfig
 from intaglio.sampling.solvers import SOLVERS, SolverTable, advance_state, initial_state, solver_table
 
 from ...parity import SDXL_SCHEDULER, scheduler_for

@@ -584,7 +584,7 @@ class Diffuse:
         tiling = latent_tiling(manifest.profiles, manifest.architecture, width=width, height=height)
         parts = []
         for images in image_passes(len(latents), manifest.profiles.batches):
-            scaled = latents[images] / np.float32(manifest.scaling_factor)
+            scaled = decoder_input(latents[images], manifest)
             tiles = (
                 self._decode_tile(scaled[:, :, top : top + tiling.height, left : left + tiling.width])
                 for top, left in tiling.places
@@ -622,6 +622,19 @@ class Clock:
         """Give the time since the last lap to `name`."""
         now = time.perf_counter()
         self.laps[name], self._last = now - self._last, now
+
+
+def decoder_input(latents: Floats, manifest: BuildManifest) -> Floats:
+    """[B, 4, h, w] of a trajectory's latents, as diffusers' SDXL pipelines give them to the decoder."""
+    scaled: Floats = latents / np.float32(manifest.scaling_factor)
+    if manifest.latents_mean is None or manifest.latents_std is None:
+        return scaled
+    mean, std = (
+        np.array(values, np.float32)[:, None, None]
+        for values in (manifest.latents_mean, manifest.latents_std)
+    )
+    shifted: Floats = scaled * std + mean
+    return shifted
 
 
 def image_passes(images: int, batches: Sequence[int]) -> list[slice]:

@@ -9,7 +9,7 @@ import diffusers
 import pytest
 
 from intaglio.errors import ConfigError
-from intaglio.sampling.schedules import SCHEDULER_RULES, SchedulerConfig
+from intaglio.sampling.scheduler_config import SCHEDULER_RULES, SchedulerConfig
 from intaglio.sampling.solvers import SOLVERS, solver_table
 
 from ...parity import SDXL_SCHEDULER, scheduler_for
