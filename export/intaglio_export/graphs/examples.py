@@ -10,8 +10,8 @@ from torch import Tensor
 
 from intaglio.contract.sdxl import context_keys
 from intaglio.contract.tensors import NetworkSpec, Precision, TensorSpec
-from intaglio_export.weights.load import TORCH_DTYPES
 from intaglio_export.weights.latents import SDXL_LATENTS, LatentStatistics
+from intaglio_export.weights.load import TORCH_DTYPES
 from intaglio_export.weights.vae_range import real_range_latents
 
 __all__ = ["example_inputs"]

@@ -61,8 +61,8 @@ def _check_prompt(read: Mapping[str, Config], architecture: Architecture, *, bas
         )
     if architecture.time_ids != _TIME_IDS:
         raise ConfigError(
-            f"base {base}: not an SDXL base: its UNet takes {architecture.time_ids} numbers of size and crop, "
-            f"SDXL's {_TIME_IDS} (the refiner has 5); take the SDXL base"
+            f"base {base}: no SDXL base: its UNet takes {architecture.time_ids} numbers of size and crop, "
+            f"not {_TIME_IDS} (the refiner takes 5); take the SDXL base"
         )
     tokens = read["text_encoder_2"]["max_position_embeddings"]
     if tokens != architecture.tokens:

@@ -1,7 +1,7 @@
 """What stands between a trajectory's latents and a decoder's input.
 
-diffusers' SDXL pipelines decode `latents * std / scaling_factor + mean` where a VAE's configuration has both a
-mean and a standard deviation (Playground v2.5), and `latents / scaling_factor` otherwise.
+diffusers' SDXL pipelines decode `latents * std / scaling_factor + mean` where a VAE's configuration has both
+a mean and a standard deviation (Playground v2.5), and `latents / scaling_factor` otherwise.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ __all__ = [
     "network_kind",
     "network_spec",
     "profiles",
+    "unet_attentions",
     "without_context",
 ]
 
@@ -143,7 +144,6 @@ def architecture_from_configs(
             scale *= 2
             residuals.append(Residual(channels=width, scale=scale))
     pooled = text_encoder_2["projection_dim"]
-    control_attentions = _down_attentions(unet)
     return Architecture(
         latent_channels=vae["latent_channels"],
         vae_scale=2 ** (len(vae["block_out_channels"]) - 1),
@@ -154,9 +154,14 @@ def architecture_from_configs(
         time_ids=(unet["projection_class_embeddings_input_dim"] - pooled) // unet["addition_time_embed_dim"],
         down_residuals=tuple(residuals),
         mid_residual=Residual(channels=channels[-1], scale=scale),
-        control_attentions=control_attentions,
-        attentions=control_attentions + _up_attentions(unet),
+        control_attentions=_down_attentions(unet),
+        attentions=unet_attentions(unet),
     )
+
+
+def unet_attentions(unet: Mapping[str, Any]) -> tuple[CrossAttention, ...]:
+    """Every layer of a UNet that attends to the prompt, in the order in which a pass comes to them."""
+    return _down_attentions(unet) + _up_attentions(unet)
 
 
 def _each(value: Any, *, count: int) -> list[Any]:
