@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import save_file
@@ -44,7 +44,7 @@ def write_stability_file(
 class UnetNames:
     """`input_blocks` count conv_in, then every layer and every downsampler of the down blocks."""
 
-    _OUTSIDE = {
+    _OUTSIDE: ClassVar = {
         "conv_in": "input_blocks.0.0",
         "conv_norm_out": "out.0",
         "conv_out": "out.2",
@@ -53,7 +53,7 @@ class UnetNames:
         "add_embedding.linear_1": "label_emb.0.0",
         "add_embedding.linear_2": "label_emb.0.2",
     }
-    _RESNET = {
+    _RESNET: ClassVar = {
         "norm1": "in_layers.0",
         "conv1": "in_layers.2",
         "time_emb_proj": "emb_layers.1",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from intaglio.errors import BuildError, single_line
+from intaglio.errors import BuildError
 
 __all__ = ["AbsentError", "HubFiles", "cached_snapshot", "files_to_fetch", "hub_folder"]
 
@@ -113,4 +113,4 @@ def _reason(name: str, error: Exception) -> str:
         case errors.OfflineModeIsEnabled():
             return "the hub cannot be asked (HF_HUB_OFFLINE is set)"
         case _:
-            return f"the hub cannot be asked ({type(error).__name__}: {single_line(str(error), limit=80)})"
+            return f"the hub cannot be asked ({type(error).__name__})"

@@ -67,17 +67,21 @@ def _from_single_file(kind: str, weights: Weights, *, base: Base | None, dtype: 
     with safe_open(weights.file, framework="pt") as file:
         own = [name for name in file.keys() if name.startswith(PREFIXES[kind])]  # noqa: SIM118
         tensors = {name: file.get_tensor(name) for name in own}
+    options: dict[str, Any] = {
+        "config": root,
+        "subfolder": kind,
+        "local_files_only": True,
+        "torch_dtype": dtype,
+    }
     network: nn.Module
-    if kind in ("unet", "vae"):
-        network = _CLASSES[kind].from_single_file(tensors, config=root, subfolder=kind, local_files_only=True)
-    else:
-        network = create_diffusers_clip_model_from_ldm(  # type: ignore[no-untyped-call]
-            _CLASSES[kind], tensors, subfolder=kind, config=root, local_files_only=True
-        )
-    lacking = [name for name, values in network.named_parameters() if values.is_meta]
-    if lacking:
-        raise ValueError(f"it lacks {len(lacking)} weights, such as {lacking[0]}")
-    return network.to(dtype)  # not given to diffusers, which cannot name what is missing then
+    try:
+        if kind in ("unet", "vae"):
+            network = _CLASSES[kind].from_single_file(tensors, **options)
+        else:
+            network = create_diffusers_clip_model_from_ldm(_CLASSES[kind], tensors, **options)  # type: ignore[no-untyped-call]
+    except NotImplementedError as error:  # torch's, of a parameter that got no values
+        raise ValueError("weights are missing from the file; fetch it again") from error
+    return network
 
 
 def _from_folder(kind: str, weights: Weights, *, dtype: torch.dtype) -> nn.Module:

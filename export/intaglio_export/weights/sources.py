@@ -308,7 +308,7 @@ def _missing_weights(folder: Path, component: str) -> str | None:
     try:
         network_files(folder, component)
     except BuildError as error:
-        return str(error).removeprefix(f"{folder}: ")
+        return f"{component}: {str(error).removeprefix(f'{folder}: ')}"
     return None
 
 
