@@ -41,12 +41,12 @@ def cached_snapshot(name: str, revision: str | None) -> Path | None:
         return None
 
 
-def hub_folder(name: str, revision: str | None, files: HubFiles) -> Path:
+def hub_folder(name: str, revision: str | None, files: HubFiles, *, fetch: bool = True) -> Path:
     """The snapshot of a repository. A complete one in the cache is preferred, so that a later build uses the
-    same files; of an incomplete one the rest is fetched.
+    same files; of an incomplete one the rest is fetched. Without `fetch` the hub is not asked.
 
     Raises:
-        AbsentError: it is not cached, and the hub does not give it.
+        AbsentError: it is not cached, and the hub does not give it or is not asked.
         BuildError: it is cached in part and the hub cannot be asked, or the repository lacks what is needed.
     """
     from huggingface_hub import snapshot_download  # noqa: PLC0415  (as above)
@@ -55,6 +55,8 @@ def hub_folder(name: str, revision: str | None, files: HubFiles) -> Path:
     lacks = None if cached is None else files.missing(cached)
     if cached is not None and lacks is None:
         return cached
+    if not fetch:
+        raise AbsentError("not in the cache" if lacks is None else f"only a part is in the cache ({lacks})")
     try:
         wanted = files.select(_listing(name, revision))
         patterns = [glob.escape(path) for path in wanted]

@@ -15,7 +15,6 @@ import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,35 +23,26 @@ from intaglio.contract.sdxl import without_context
 from intaglio.errors import BuildError, ConfigError
 from intaglio.loras.tensor_files import map_tensor_file
 from intaglio.sampling.scheduler_config import SchedulerConfig
-from intaglio_export.weights.checkpoint_files import choose_files, network_files, no_weights
+from intaglio_export.weights.checkpoint_files import network_files
 from intaglio_export.weights.configuration import check_configuration, configuration_read
 from intaglio_export.weights.hub import AbsentError, HubFiles, hub_folder
+from intaglio_export.weights.repository_files import (
+    COMPONENTS,
+    MODEL_INDEX,
+    SCHEDULER_FILE,
+    TOKENIZER_FILES,
+    TOKENIZERS,
+    model_files,
+    pipeline_files,
+)
 from intaglio_export.weights.seeded import Seeded, tokenizer_root
 from intaglio_export.weights.single_file import check_single_file
 
-__all__ = [
-    "COMPONENTS",
-    "SDXL_HUB_ID",
-    "TOKENIZERS",
-    "Base",
-    "Weights",
-    "component_of",
-    "find_base",
-    "find_model",
-    "model_files",
-    "pipeline_files",
-    "read_json",
-]
+__all__ = ["SDXL_HUB_ID", "Base", "Weights", "component_of", "find_base", "find_model", "read_json"]
 
 log = logging.getLogger(__name__)
 
-COMPONENTS: Final = ("text_encoder", "text_encoder_2", "unet", "vae")
-TOKENIZERS: Final = ("tokenizer", "tokenizer_2")
 SDXL_HUB_ID: Final = "stabilityai/stable-diffusion-xl-base-1.0"
-_MODEL_INDEX: Final = "model_index.json"
-_SCHEDULER: Final = "scheduler/scheduler_config.json"
-_TOKENIZER_FILES: Final = ("vocab.json", "merges.txt")
-_MORE_TOKENIZER_FILES: Final = ("tokenizer_config.json", "special_tokens_map.json")
 _UNION_KEYS: Final = ("task_embedding", "control_add_embedding.", "transformer_layes.")
 """Tensors that only a ControlNet-Union has; its config.json may be that of a plain ControlNet."""
 
@@ -114,14 +104,14 @@ class Base:
     @property
     def scheduler(self) -> dict[str, Any]:
         """scheduler_config.json."""
-        return dict(read_json(self.root / _SCHEDULER)) if self.seeded is None else self.seeded.scheduler
+        return dict(read_json(self.root / SCHEDULER_FILE)) if self.seeded is None else self.seeded.scheduler
 
     @property
     def model_index(self) -> Mapping[str, Any]:
         """model_index.json."""
         if self.seeded is not None:
             return {}  # SDXL's own has the values that are assumed where the file names none
-        return read_json(self.root / _MODEL_INDEX)
+        return read_json(self.root / MODEL_INDEX)
 
 
 def read_json(path: Path) -> Mapping[str, Any]:
@@ -139,10 +129,10 @@ def read_json(path: Path) -> Mapping[str, Any]:
     return value
 
 
-def find_base(candidates: Sequence[Source], *, replaced: Collection[str] = ()) -> Base:
+def find_base(candidates: Sequence[Source], *, replaced: Collection[str] = (), fetch: bool = True) -> Base:
     """The first of `candidates` that is available; it names those passed over with their reasons.
 
-    Components in `replaced` come from elsewhere and may be missing.
+    Components in `replaced` come from elsewhere and may be missing. Without `fetch` nothing is downloaded.
 
     Raises:
         ConfigError: none is available, or its configurations ask for what intaglio does not compute.
@@ -155,11 +145,12 @@ def find_base(candidates: Sequence[Source], *, replaced: Collection[str] = ()) -
             return Base(str(source), tokenizer_root(), None, tuple(passed_over), seeded)
         try:
             if source.file is None:
-                root = _source_folder(source, pipeline_files(components))
+                root = _source_folder(source, pipeline_files(components), fetch=fetch)
                 base = Base(str(source), root, None, tuple(passed_over))
             else:
                 file = _existing_file(source.file)
-                base = Base(str(source), _config_root(candidates, index), file, tuple(passed_over))
+                root = _config_root(candidates, index, fetch=fetch)
+                base = Base(str(source), root, file, tuple(passed_over))
         except AbsentError as absent:
             passed_over.append(f"{source}: {absent}")
             continue
@@ -173,8 +164,9 @@ def find_base(candidates: Sequence[Source], *, replaced: Collection[str] = ()) -
     )
 
 
-def find_model(source: Source, *, subfolder: str) -> Weights:
+def find_model(source: Source, *, subfolder: str, fetch: bool = True) -> Weights:
     """A single network (a ControlNet or a VAE), from its own folder or from `subfolder` of a pipeline's.
+    Without `fetch` nothing is downloaded.
 
     Raises:
         ConfigError: it is not available, or its configuration asks for what intaglio does not compute.
@@ -188,7 +180,7 @@ def find_model(source: Source, *, subfolder: str) -> Weights:
                 f"{source.file}: a {subfolder} cannot be read from a single file; "
                 "name a diffusers folder or a hub id"
             )
-        folder = _source_folder(source, model_files(subfolder))
+        folder = _source_folder(source, model_files(subfolder), fetch=fetch)
     except AbsentError as absent:
         raise ConfigError(
             f"{subfolder} {source}: {absent}; correct the path in the configuration or fetch it"
@@ -202,16 +194,6 @@ def find_model(source: Source, *, subfolder: str) -> Weights:
     return Weights(folder)
 
 
-def pipeline_files(components: Collection[str]) -> HubFiles:
-    """The files of a whole base with the weights of `components`."""
-    return HubFiles(partial(_select_pipeline, components), partial(_missing_of_pipeline, components))
-
-
-def model_files(subfolder: str) -> HubFiles:
-    """The files of a single network."""
-    return HubFiles(partial(_select_model, subfolder), partial(_missing_of_model, subfolder))
-
-
 def _configurations() -> HubFiles:
     """What a single file needs of another base: everything but weights."""
     return pipeline_files(())
@@ -223,9 +205,9 @@ def _seeded(source: Source) -> Seeded | None:
     return Seeded(source.architecture, source.seed)
 
 
-def _source_folder(source: Source, files: HubFiles) -> Path:
+def _source_folder(source: Source, files: HubFiles, *, fetch: bool) -> Path:
     if source.hub is not None:
-        return hub_folder(source.hub, source.revision, files)
+        return hub_folder(source.hub, source.revision, files, fetch=fetch)
     assert source.folder is not None
     if not source.folder.is_dir():
         raise AbsentError("no such folder")
@@ -238,78 +220,19 @@ def _existing_file(path: Path) -> Path:
     return path
 
 
-def _config_root(candidates: Sequence[Source], index: int) -> Path:
+def _config_root(candidates: Sequence[Source], index: int, *, fetch: bool) -> Path:
     """Folder with the configurations for the single file `candidates[index]`."""
     reasons: list[str] = []
     for source in (*candidates[index + 1 :], *candidates[:index], Source(hub=SDXL_HUB_ID)):
         if source.file is None and source.architecture is None:
             try:
-                return _source_folder(source, _configurations())
+                return _source_folder(source, _configurations(), fetch=fetch)
             except AbsentError as absent:
                 reasons.append(f"{source}: {absent}")
     raise BuildError(
         f"{candidates[index].file}: a single file has no configurations or tokenizers; "
         f"list a diffusers folder (or hub: {SDXL_HUB_ID}) after it ({'; '.join(reasons)})"
     )
-
-
-# --- the files of a hub repository -------------------------------------------------------------------------
-
-
-def _select_pipeline(components: Collection[str], names: Collection[str]) -> list[str]:
-    found = [_MODEL_INDEX, _SCHEDULER, *(f"{name}/config.json" for name in COMPONENTS)]
-    for tokenizer in TOKENIZERS:
-        found += [f"{tokenizer}/{name}" for name in (*_TOKENIZER_FILES, *_MORE_TOKENIZER_FILES)]
-    for component in components:
-        found += _select_weights(component, component, names)
-    return [name for name in found if name in names]
-
-
-def _select_model(subfolder: str, names: Collection[str]) -> list[str]:
-    folder = "" if "config.json" in names else subfolder
-    config = f"{folder}/config.json" if folder else "config.json"
-    if config not in names:
-        raise BuildError(f"no {subfolder}: it has neither config.json nor {subfolder}/config.json")
-    return [config, *_select_weights(subfolder, folder, names)]
-
-
-def _select_weights(component: str, folder: str, names: Collection[str]) -> list[str]:
-    """The weights of `component` in `folder` of a repository, "" for its root."""
-    prefix = f"{folder}/" if folder else ""
-    inside = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
-    own = {name for name in inside if "/" not in name}
-    chosen = choose_files(component, own)
-    if chosen is None:
-        raise BuildError(f"{folder or component}: {no_weights(component, own)}")
-    return [f"{prefix}{name}" for name in chosen.names]
-
-
-def _missing_of_pipeline(components: Collection[str], root: Path) -> str | None:
-    needed = [_MODEL_INDEX, _SCHEDULER]
-    needed += [f"{tokenizer}/{name}" for tokenizer in TOKENIZERS for name in _TOKENIZER_FILES]
-    needed += [f"{name}/config.json" for name in components or COMPONENTS]
-    for name in needed:
-        if not (root / name).is_file():
-            return f"{name} is missing"
-    for component in components:
-        if (problem := _missing_weights(root / component, component)) is not None:
-            return problem
-    return None
-
-
-def _missing_of_model(subfolder: str, root: Path) -> str | None:
-    folder = root if (root / "config.json").is_file() else root / subfolder
-    if not (folder / "config.json").is_file():
-        return "config.json is missing"
-    return _missing_weights(folder, subfolder)
-
-
-def _missing_weights(folder: Path, component: str) -> str | None:
-    try:
-        network_files(folder, component)
-    except BuildError as error:
-        return f"{component}: {str(error).removeprefix(f'{folder}: ')}"
-    return None
 
 
 # --- checks before anything is built -----------------------------------------------------------------------
@@ -333,7 +256,7 @@ def _check_pipeline(base: Base, components: Collection[str]) -> None:
     except ConfigError as error:
         raise ConfigError(f"{base.label}: {error}") from error
     for tokenizer in TOKENIZERS:
-        for name in _TOKENIZER_FILES:
+        for name in TOKENIZER_FILES:
             if not (base.root / tokenizer / name).is_file():
                 raise BuildError(f"{base.root / tokenizer / name}: missing; a base must have both tokenizers")
     if base.file is None:

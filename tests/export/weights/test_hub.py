@@ -17,7 +17,8 @@ from intaglio.contract.config import Source
 from intaglio.errors import BuildError, ConfigError
 from intaglio_export.weights.hub import AbsentError, files_to_fetch
 from intaglio_export.weights.load import load_network
-from intaglio_export.weights.sources import COMPONENTS, find_base, find_model, model_files, pipeline_files
+from intaglio_export.weights.repository_files import COMPONENTS, model_files, pipeline_files
+from intaglio_export.weights.sources import find_base, find_model
 
 from ...hub import Hub, local_hub, without_hub
 from ...tiny import make_modules

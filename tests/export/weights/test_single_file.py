@@ -14,7 +14,8 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from intaglio.contract.config import Source
 from intaglio.errors import BuildError
 from intaglio_export.weights.load import load_network
-from intaglio_export.weights.sources import COMPONENTS, find_base
+from intaglio_export.weights.repository_files import COMPONENTS
+from intaglio_export.weights.sources import find_base
 
 from ...stability_layout import UNET, write_stability_file
 
