@@ -19,7 +19,6 @@ from pydantic import ValidationError
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import ConfigError
-from intaglio.sampling.schedules import SchedulerConfig
 from intaglio_export.deployment.assemble import assemble, assembly_of
 from intaglio_export.deployment.manifest import NOT_VERIFIED, build_manifest
 from intaglio_export.deployment.support_files import find_support_files
@@ -75,8 +74,7 @@ def build_deployment(config: Path, options: BuildOptions, *, reporter: Reporter)
     store = StageStore(deployment.build / STORE)
     with store.locked(waiting=reporter.waiting):
         plan = Plan(deployment, platform, store)
-        # Errors of the configuration are raised before any work is done.
-        SchedulerConfig.from_mapping(plan.base.scheduler)
+        # Errors of the configuration and of its sources are raised before any work is done.
         support = find_support_files(deployment, plan.base, store.digests)
         outcomes = run_stages(plan, force=options.force, reporter=reporter)
         folder = _deployment_folder(deployment, options)

@@ -8,7 +8,13 @@ import pytest
 
 from intaglio.cli import main
 
-CONFIG = "base: [{folder: weights}]\nprofiles: {sizes: [[64, 64]]}\nserver: {http_port: %d}\n"
+from ..hub import without_hub
+
+ROOT = Path(__file__).parents[2]
+CONFIG = (
+    f"base: [{{folder: {ROOT / 'miniature/model'}}}]\n"
+    + "profiles: {sizes: [[64, 64]]}\nserver: {http_port: %d}\n"
+)
 
 
 @pytest.fixture
@@ -21,5 +27,28 @@ def config(tmp_path: Path) -> Path:
 def test_this_machine_can_run_the_demo(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", str(config)]) == 0
     report = capsys.readouterr().out
-    assert "the demo can run" in report
+    assert f"nothing is missing: intaglio build {config}" in report
     assert "intaglio build" in report, "nothing is built yet: it says how"
+
+
+def test_the_demo_is_named_where_it_can_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert main(["doctor"]) == 0
+    assert "the demo can run: make demo" in capsys.readouterr().out
+
+
+def test_sdxl_is_missing_where_nothing_of_it_can_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_hub(tmp_path, monkeypatch)
+    monkeypatch.chdir(ROOT)
+    assert main(["doctor", "configs/sdxl.yaml"]) == 1
+    report = capsys.readouterr().out
+    assert "can run" not in report
+    end = report[report.index("missing:") :]
+    for source in ("base: hub:stabilityai", "vae: hub:madebyollin", "controlnet.pose: hub:xinsir"):
+        assert source in end
+    assert end.count("intaglio build configs/sdxl.yaml") == 3
+    assert "lora character" in report

@@ -11,12 +11,15 @@ from intaglio.builds.manifest import BuildManifest, NetworkFile, content_key
 from intaglio.contract.config import Deployment
 from intaglio.errors import BuildError
 from intaglio.loras.targets import SWAPPED
+from intaglio.sampling.scheduler_config import SchedulerConfig
 from intaglio_export.deployment.repository import RepositoryOptions, repository_files
 from intaglio_export.deployment.support_files import SupportFiles
 from intaglio_export.engines.job import ENGINE_FILES
 from intaglio_export.plan.plan import PRISTINE_FILE, Plan
 from intaglio_export.plan.records import StageRecord, read_record
 from intaglio_export.plan.stages import Stage
+from intaglio_export.weights.configuration import configuration_read
+from intaglio_export.weights.latents import LatentStatistics
 
 __all__ = ["NOT_VERIFIED", "build_manifest", "pristine_file", "repository_options"]
 
@@ -50,13 +53,16 @@ def build_manifest(plan: Plan, support: SupportFiles, *, asked: Deployment, rebu
 def _configured(plan: Plan) -> dict[str, Any]:
     """Values that are known before any stage is done."""
     deployment = plan.deployment
-    model_index = plan.base.model_index
+    pipeline = configuration_read("pipeline", plan.base.model_index)
+    latents = LatentStatistics.of(plan.components["vae"].config)
     return {
         "base": plan.base_label,
         "architecture": plan.architecture,
-        "scheduler": plan.base.scheduler,
-        "scaling_factor": float(plan.components["vae"].config["scaling_factor"]),
-        "force_zeros_for_empty_prompt": bool(model_index.get("force_zeros_for_empty_prompt", True)),
+        "scheduler": SchedulerConfig.from_mapping(plan.base.scheduler).to_mapping(),
+        "scaling_factor": latents.scaling_factor,
+        "latents_mean": latents.mean,
+        "latents_std": latents.std,
+        "force_zeros_for_empty_prompt": bool(pipeline["force_zeros_for_empty_prompt"]),
         "precision": deployment.precision,
         "runtime": plan.platform.runtime,
         "target": plan.platform.target,

@@ -21,6 +21,7 @@ from intaglio.errors import BuildError
 from intaglio_export.engines.platform import Platform
 from intaglio_export.graphs.examples import example_inputs
 from intaglio_export.graphs.sdxl import wrap_network
+from intaglio_export.weights.latents import SDXL_LATENTS, LatentStatistics
 
 __all__ = [
     "Check",
@@ -41,6 +42,8 @@ class Check:
     precision: Precision
     profiles: tuple[Profile, ...]
     tolerance: float
+    latents: LatentStatistics = SDXL_LATENTS
+    """Of the deployment's VAE: they decide the range of a decoder's input."""
 
 
 def relative_error(found: Array, expected: Array) -> float:
@@ -88,7 +91,8 @@ def _sizes(profile: Profile) -> dict[str, int]:
 
 def _inputs(check: Check, profile: Profile) -> dict[str, Tensor]:
     """Fixed inputs in float32, from which the network's own are cast."""
-    return example_inputs(check.network, _sizes(profile), precision="fp32", seed=1)
+    sizes = _sizes(profile)
+    return example_inputs(check.network, sizes, precision="fp32", latents=check.latents, seed=1)
 
 
 def expected_outputs(check: Check, reference: nn.Module) -> dict[str, dict[str, Array]]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from intaglio.contract.sdxl import context_keys
 from intaglio.contract.tensors import NetworkSpec, Precision, TensorSpec
+from intaglio_export.weights.latents import SDXL_LATENTS, LatentStatistics
 from intaglio_export.weights.load import TORCH_DTYPES
 from intaglio_export.weights.vae_range import real_range_latents
 
@@ -31,16 +32,24 @@ _END_TOKEN: Final = 49407
 
 
 def example_inputs(
-    network: NetworkSpec, sizes: Mapping[str, int], *, precision: Precision, seed: int = 0
+    network: NetworkSpec,
+    sizes: Mapping[str, int],
+    *,
+    precision: Precision,
+    latents: LatentStatistics = SDXL_LATENTS,
+    seed: int = 0,
 ) -> dict[str, Tensor]:
-    """Values for every input of `network`; `sizes` has the size of each of its named axes."""
+    """Values for every input of `network`; `sizes` has the size of each of its named axes.
+
+    A decoder's input has the range that `latents` give it.
+    """
     generator = torch.Generator().manual_seed(seed)
     keys = {context_keys(index) for index in range(len(network.inputs))}
     inputs = {}
     for spec in network.inputs:
         shape = spec.shape(sizes)
         if spec.name == "latent_sample":
-            inputs[spec.name] = real_range_latents(shape, seed=seed)
+            inputs[spec.name] = real_range_latents(shape, latents, seed=seed)
         elif (known := _known_input(spec.name, shape, generator)) is not None:
             inputs[spec.name] = known
         else:

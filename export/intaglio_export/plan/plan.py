@@ -58,7 +58,7 @@ class Plan:
     @cached_property
     def base(self) -> Base:
         """The base that is available; ConfigError or BuildError where none is."""
-        return find_base(self.deployment.base)
+        return find_base(self.deployment.base, replaced=() if self.deployment.vae is None else ("vae",))
 
     @property
     def base_label(self) -> str:
@@ -168,7 +168,9 @@ class Plan:
                 "sources": source_digest(SEEDED_MODULES),
             }
             return content_key({"component": kind, **drawn})
-        files = {path.name: self.store.digests.digest(path).sha256 for path in weights.files}
+        digests = {path: self.store.digests.digest(path).sha256 for path in weights.files}
+        # A single file may have any name, so its name is not part of its content.
+        files = {"file" if path == weights.file else path.name: sha256 for path, sha256 in digests.items()}
         return content_key({"component": kind, "files": files})
 
     def weights_key(self, network: str) -> str:

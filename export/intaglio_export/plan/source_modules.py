@@ -24,7 +24,9 @@ SEEDED_MODULES: Final = ("intaglio_export.weights.seeded", "intaglio.sampling.no
 _NETWORK: Final = (
     "intaglio_export.plan.make",
     "intaglio_export.weights.load",
+    "intaglio_export.weights.latents",
     "intaglio_export.weights.vae_range",
+    "intaglio.loras.tensor_files",  # reads what a single file holds
 )
 """What makes the PyTorch network of a stage."""
 STAGE_MODULES: Final[Mapping[StageKind, tuple[str, ...]]] = {

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, get_args
 
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
+from safetensors import safe_open
 from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from intaglio.contract.tensors import Precision, compute_dtype
 from intaglio.errors import BuildError
+from intaglio_export.weights.checkpoint_files import network_files
 from intaglio_export.weights.seeded import make_network
-from intaglio_export.weights.sources import Base, Weights, weight_files
+from intaglio_export.weights.single_file import PREFIXES
+from intaglio_export.weights.sources import Base, Weights
 from intaglio_export.weights.vae_range import fit_into_float16
 
 __all__ = ["TORCH_DTYPES", "load_for_precision", "load_network"]
@@ -25,6 +29,8 @@ TORCH_DTYPES: Final[Mapping[Precision, torch.dtype]] = {
     precision: getattr(torch, compute_dtype(precision)) for precision in get_args(Precision)
 }
 """The contract's dtypes of each precision as torch has them."""
+_NO_WEIGHT: Final = "position_ids"
+"""End of the name of a tensor that old checkpoints of text encoders hold and that is computed today."""
 _CLASSES: Final[Mapping[str, Any]] = {
     "text_encoder": CLIPTextModel,
     "text_encoder_2": CLIPTextModelWithProjection,
@@ -55,24 +61,50 @@ def load_network(
 
 
 def _from_single_file(kind: str, weights: Weights, *, base: Base | None, dtype: torch.dtype) -> nn.Module:
-    root = weights.folder.parent if base is None else base.root
-    pipeline: Any = StableDiffusionXLPipeline.from_single_file(  # type: ignore[no-untyped-call]
-        str(weights.file), config=str(root), local_files_only=True, torch_dtype=dtype
-    )
-    network: nn.Module = getattr(pipeline, kind)
+    """One component of a file in Stability's layout; only its own tensors are read."""
+    assert weights.file is not None
+    root = str(weights.folder.parent if base is None else base.root)
+    with safe_open(weights.file, framework="pt") as file:
+        own = [name for name in file.keys() if name.startswith(PREFIXES[kind])]  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in own}
+    options: dict[str, Any] = {
+        "config": root,
+        "subfolder": kind,
+        "local_files_only": True,
+        "torch_dtype": dtype,
+    }
+    network: nn.Module
+    try:
+        if kind in ("unet", "vae"):
+            network = _CLASSES[kind].from_single_file(tensors, **options)
+        else:
+            network = create_diffusers_clip_model_from_ldm(_CLASSES[kind], tensors, **options)  # type: ignore[no-untyped-call]
+    except NotImplementedError as error:  # torch's, of a parameter that got no values
+        raise ValueError("weights are missing from the file; fetch it again") from error
     return network
 
 
 def _from_folder(kind: str, weights: Weights, *, dtype: torch.dtype) -> nn.Module:
-    has_plain = any(".fp16" not in file.name for file in weight_files(weights.folder))
     options: dict[str, Any] = {
         "use_safetensors": True,
         "local_files_only": True,
-        "variant": None if has_plain else "fp16",
+        "variant": network_files(weights.folder, kind).variant,
         "torch_dtype": dtype,
+        "output_loading_info": True,
     }
-    network: nn.Module = _CLASSES[kind].from_pretrained(weights.folder, **options)
+    network: nn.Module
+    network, report = _CLASSES[kind].from_pretrained(weights.folder, **options)
+    # The libraries draw missing weights at random and pass over the others, each with a warning.
+    _refuse_any("the weights lack", report["missing_keys"])
+    _refuse_any("the configuration has no place for", report["unexpected_keys"])
     return network
+
+
+def _refuse_any(problem: str, names: Collection[str]) -> None:
+    named = sorted(name for name in names if not name.endswith(_NO_WEIGHT))
+    if named:
+        more = f" and {len(named) - 1} more" if len(named) > 1 else ""
+        raise ValueError(f"{problem} {named[0]}{more}")
 
 
 def load_for_precision(

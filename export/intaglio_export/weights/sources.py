@@ -4,13 +4,16 @@ The first candidate that is available is used. Finding it is cheap and imports n
 nothing changed only needs paths; `intaglio_export.weights.load` reads the weights. Components are diffusers'
 subfolders (`unet`, `text_encoder`, `text_encoder_2`, `vae`). A single file holds all of them; its
 configurations and tokenizers come from the next candidate that has them.
+
+Everything that can be said of a source without reading its weights is checked here, before anything is built:
+its files, its configurations, and what a single file is.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,38 +21,30 @@ from typing import Any, Final
 from intaglio.contract.sdxl import without_context
 from intaglio.contract.sources import Source
 from intaglio.errors import BuildError, ConfigError
+from intaglio.loras.tensor_files import map_tensor_file
+from intaglio.sampling.scheduler_config import SchedulerConfig
+from intaglio_export.weights.checkpoint_files import network_files
+from intaglio_export.weights.configuration import check_configuration, configuration_read
+from intaglio_export.weights.hub import AbsentError, HubFiles, hub_folder
+from intaglio_export.weights.repository_files import (
+    COMPONENTS,
+    MODEL_INDEX,
+    SCHEDULER_FILE,
+    TOKENIZER_FILES,
+    TOKENIZERS,
+    model_files,
+    pipeline_files,
+)
 from intaglio_export.weights.seeded import Seeded, tokenizer_root
+from intaglio_export.weights.single_file import check_single_file
 
-__all__ = [
-    "COMPONENTS",
-    "SDXL_HUB_ID",
-    "TOKENIZERS",
-    "Base",
-    "Weights",
-    "component_of",
-    "find_base",
-    "find_model",
-    "read_json",
-    "weight_files",
-]
+__all__ = ["SDXL_HUB_ID", "Base", "Weights", "component_of", "find_base", "find_model", "read_json"]
 
 log = logging.getLogger(__name__)
 
-COMPONENTS: Final = ("text_encoder", "text_encoder_2", "unet", "vae")
-TOKENIZERS: Final = ("tokenizer", "tokenizer_2")
 SDXL_HUB_ID: Final = "stabilityai/stable-diffusion-xl-base-1.0"
-_SCHEDULER: Final = "scheduler/scheduler_config.json"
-_PICKLED: Final = (".bin", ".ckpt", ".pt", ".pth")
-_HUB_FILES: Final = ("*.json", "*.txt", "*.safetensors")
-_HUB_LEFT_OUT: Final = (
-    "*.fp16.safetensors",
-    "*lora*",
-    "*openvino*",
-    "*flax*",
-    "*onnx*",
-    "*_0.9vae*",
-    "sd_xl_base*",
-)
+_UNION_KEYS: Final = ("task_embedding", "control_add_embedding.", "transformer_layes.")
+"""Tensors that only a ControlNet-Union has; its config.json may be that of a plain ControlNet."""
 
 
 def component_of(network: str) -> str:
@@ -83,8 +78,11 @@ class Weights:
         """Every file that identifies the weights."""
         if self.seeded is not None:
             return ()
-        own = weight_files(self.folder) if self.file is None else [self.file]
-        return (self.folder / "config.json", *own)
+        config = self.folder / "config.json"
+        if self.file is not None:
+            return (config, self.file)
+        names = network_files(self.folder, self.folder.name).names
+        return (config, *(self.folder / name for name in names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +104,14 @@ class Base:
     @property
     def scheduler(self) -> dict[str, Any]:
         """scheduler_config.json."""
-        return dict(read_json(self.root / _SCHEDULER)) if self.seeded is None else self.seeded.scheduler
+        return dict(read_json(self.root / SCHEDULER_FILE)) if self.seeded is None else self.seeded.scheduler
 
     @property
     def model_index(self) -> Mapping[str, Any]:
         """model_index.json."""
         if self.seeded is not None:
             return {}  # SDXL's own has the values that are assumed where the file names none
-        return read_json(self.root / "model_index.json")
-
-
-class _AbsentError(Exception):
-    """A candidate is not available: the next one is tried."""
+        return read_json(self.root / MODEL_INDEX)
 
 
 def read_json(path: Path) -> Mapping[str, Any]:
@@ -135,27 +129,32 @@ def read_json(path: Path) -> Mapping[str, Any]:
     return value
 
 
-def find_base(candidates: Sequence[Source]) -> Base:
+def find_base(candidates: Sequence[Source], *, replaced: Collection[str] = (), fetch: bool = True) -> Base:
     """The first of `candidates` that is available; it names those passed over with their reasons.
 
+    Components in `replaced` come from elsewhere and may be missing. Without `fetch` nothing is downloaded.
+
     Raises:
-        ConfigError: none is available.
+        ConfigError: none is available, or its configurations ask for what intaglio does not compute.
         BuildError: one is there but incomplete. A damaged preference is never silently replaced.
     """
+    components = [name for name in COMPONENTS if name not in replaced]
     passed_over: list[str] = []
     for index, source in enumerate(candidates):
         if (seeded := _seeded(source)) is not None:
             return Base(str(source), tokenizer_root(), None, tuple(passed_over), seeded)
         try:
             if source.file is None:
-                base = Base(str(source), _source_folder(source), None, tuple(passed_over))
+                root = _source_folder(source, pipeline_files(components), fetch=fetch)
+                base = Base(str(source), root, None, tuple(passed_over))
             else:
                 file = _existing_file(source.file)
-                base = Base(str(source), _config_root(candidates, index), file, tuple(passed_over))
-        except _AbsentError as absent:
+                root = _config_root(candidates, index, fetch=fetch)
+                base = Base(str(source), root, file, tuple(passed_over))
+        except AbsentError as absent:
             passed_over.append(f"{source}: {absent}")
             continue
-        _check_pipeline(base)
+        _check_pipeline(base, components)
         if passed_over:
             log.warning("base falls back to %s; not available: %s", base.label, "; ".join(passed_over))
         return base
@@ -165,11 +164,12 @@ def find_base(candidates: Sequence[Source]) -> Base:
     )
 
 
-def find_model(source: Source, *, subfolder: str) -> Weights:
+def find_model(source: Source, *, subfolder: str, fetch: bool = True) -> Weights:
     """A single network (a ControlNet or a VAE), from its own folder or from `subfolder` of a pipeline's.
+    Without `fetch` nothing is downloaded.
 
     Raises:
-        ConfigError: it is not available.
+        ConfigError: it is not available, or its configuration asks for what intaglio does not compute.
         BuildError: it is there but incomplete.
     """
     if (seeded := _seeded(source)) is not None:
@@ -180,15 +180,23 @@ def find_model(source: Source, *, subfolder: str) -> Weights:
                 f"{source.file}: a {subfolder} cannot be read from a single file; "
                 "name a diffusers folder or a hub id"
             )
-        folder = _source_folder(source)
-    except _AbsentError as absent:
+        folder = _source_folder(source, model_files(subfolder), fetch=fetch)
+    except AbsentError as absent:
         raise ConfigError(
             f"{subfolder} {source}: {absent}; correct the path in the configuration or fetch it"
         ) from absent
     if not (folder / "config.json").is_file() and (folder / subfolder / "config.json").is_file():
         folder = folder / subfolder
-    _check_component(folder)
+    check_configuration(subfolder, read_json(folder / "config.json"), source=str(source))
+    names = network_files(folder, subfolder).names
+    if subfolder == "controlnet":
+        _check_no_union(folder / names[-1])
     return Weights(folder)
+
+
+def _configurations() -> HubFiles:
+    """What a single file needs of another base: everything but weights."""
+    return pipeline_files(())
 
 
 def _seeded(source: Source) -> Seeded | None:
@@ -197,77 +205,76 @@ def _seeded(source: Source) -> Seeded | None:
     return Seeded(source.architecture, source.seed)
 
 
-def _source_folder(source: Source) -> Path:
+def _source_folder(source: Source, files: HubFiles, *, fetch: bool) -> Path:
     if source.hub is not None:
-        return _hub_folder(source.hub, source.revision)
+        return hub_folder(source.hub, source.revision, files, fetch=fetch)
     assert source.folder is not None
     if not source.folder.is_dir():
-        raise _AbsentError("no such folder")
+        raise AbsentError("no such folder")
     return source.folder
 
 
 def _existing_file(path: Path) -> Path:
     if not path.is_file():
-        raise _AbsentError("no such file")
+        raise AbsentError("no such file")
     return path
 
 
-def _config_root(candidates: Sequence[Source], index: int) -> Path:
+def _config_root(candidates: Sequence[Source], index: int, *, fetch: bool) -> Path:
     """Folder with the configurations for the single file `candidates[index]`."""
+    reasons: list[str] = []
     for source in (*candidates[index + 1 :], *candidates[:index], Source(hub=SDXL_HUB_ID)):
         if source.file is None and source.architecture is None:
             try:
-                return _source_folder(source)
-            except _AbsentError:
-                continue
+                return _source_folder(source, _configurations(), fetch=fetch)
+            except AbsentError as absent:
+                reasons.append(f"{source}: {absent}")
     raise BuildError(
         f"{candidates[index].file}: a single file has no configurations or tokenizers; "
-        f"list a diffusers folder (or hub: {SDXL_HUB_ID}) after it"
+        f"list a diffusers folder (or hub: {SDXL_HUB_ID}) after it ({'; '.join(reasons)})"
     )
 
 
-def _hub_folder(name: str, revision: str | None) -> Path:
-    """The repository's snapshot. A cached one is preferred, so that a later build uses the same files."""
-    from huggingface_hub import snapshot_download  # noqa: PLC0415  (slow to import, and seldom needed)
+# --- checks before anything is built -----------------------------------------------------------------------
 
-    choice: dict[str, Any] = {
-        "revision": revision,
-        "allow_patterns": list(_HUB_FILES),
-        "ignore_patterns": list(_HUB_LEFT_OUT),
-    }
+
+def _check_pipeline(base: Base, components: Collection[str]) -> None:
+    index = base.model_index
+    replaced = [name for name in COMPONENTS if name not in components]
+    own = {key: value for key, value in index.items() if key not in replaced}
+    check_configuration("pipeline", own, source=base.label)
+    # The UNet says best what kind of checkpoint it is, so it comes first.
+    for component in sorted(components, key=("unet", *COMPONENTS).index):
+        path = base.root / component / "config.json"
+        if not path.is_file():
+            raise BuildError(
+                f"{path}: missing; a base has {', '.join(COMPONENTS)} (`vae:` may name the last elsewhere)"
+            )
+        check_configuration(component, read_json(path), source=base.label)
     try:
-        cached = Path(snapshot_download(name, local_files_only=True, **choice))
-        if any(cached.rglob("*.safetensors")):
-            return cached
-    except Exception as error:  # whatever the reason, the hub is asked next
-        log.debug("%s is not cached: %s", name, error)
-    try:
-        return Path(snapshot_download(name, **choice))
-    except Exception as error:  # httpx, requests, OSError, hub errors share no base class
-        raise _AbsentError(f"not on the hub or not reachable ({type(error).__name__})") from error
-
-
-def _check_pipeline(base: Base) -> None:
-    for component in COMPONENTS:
-        if base.file is None:
-            _check_component(base.root / component)
-        else:
-            read_json(base.root / component / "config.json")
+        SchedulerConfig.from_mapping(base.scheduler)
+    except ConfigError as error:
+        raise ConfigError(f"{base.label}: {error}") from error
     for tokenizer in TOKENIZERS:
-        if not (base.root / tokenizer).is_dir():
-            raise BuildError(f"{base.root / tokenizer}: missing; a base must have both tokenizers")
-    read_json(base.root / _SCHEDULER)
+        for name in TOKENIZER_FILES:
+            if not (base.root / tokenizer / name).is_file():
+                raise BuildError(f"{base.root / tokenizer / name}: missing; a base must have both tokenizers")
+    if base.file is None:
+        for component in components:
+            network_files(base.root / component, component)
+    else:
+        unet = configuration_read("unet", base.weights("unet").config)
+        check_single_file(base.file, unet=unet, replaced=replaced)
 
 
-def _check_component(folder: Path) -> None:
-    read_json(folder / "config.json")
-    if not weight_files(folder):
-        pickled = sorted(item.name for item in folder.iterdir() if item.suffix in _PICKLED)
-        hint = f"; {pickled[0]} is pickled and never read: convert it to .safetensors" if pickled else ""
-        raise BuildError(f"{folder}: no .safetensors weights{hint}")
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that diffusers reads: the plain ones, or else the fp16 variant."""
-    files = sorted(folder.glob("*.safetensors"))
-    return [file for file in files if ".fp16" not in file.name] or files
+def _check_no_union(weights: Path) -> None:
+    try:
+        names = map_tensor_file(weights).tensors
+    except (OSError, ValueError) as error:
+        raise BuildError(f"{weights}: {error}; fetch the file again") from error
+    union = [name for name in names if name.startswith(_UNION_KEYS)]
+    if union:
+        raise ConfigError(
+            f"{weights}: a ControlNet-Union (it has {union[0]}), which is not supported; "
+            "take a ControlNet of one type"
+        )

@@ -17,15 +17,13 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from intaglio_export.weights.latents import LatentStatistics
+
 __all__ = ["fit_into_float16", "largest_activation", "real_range_latents"]
 
 _MOST: Final = 65504 / 8
 """Largest activation allowed on the inputs tried here; other pictures reach more."""
 _TRIED_LATENTS: Final = (24, 32)
-LATENT_SPREAD: Final = 1 / 0.13025
-"""Standard deviation of a decoder's input: latents of about one, over SDXL's scaling factor
-(vae/config.json).
-"""
 
 
 def fit_into_float16(vae: Any) -> dict[str, int]:
@@ -34,7 +32,8 @@ def fit_into_float16(vae: Any) -> dict[str, int]:
     Returns the divisor of each, which is 1 where nothing was changed.
     """
     divisors = {}
-    latents = real_range_latents((1, vae.config.latent_channels, *_TRIED_LATENTS), seed=0)
+    statistics = LatentStatistics.of(vae.config)
+    latents = real_range_latents((1, vae.config.latent_channels, *_TRIED_LATENTS), statistics, seed=0)
     passes = {"decoder": lambda: vae.decode(latents), "encoder": lambda: vae.encode(_picture(vae))}
     for name, run in passes.items():
         half = getattr(vae, name)
@@ -44,20 +43,27 @@ def fit_into_float16(vae: Any) -> dict[str, int]:
     return divisors
 
 
-def real_range_latents(shape: tuple[int, ...], *, seed: int) -> Tensor:
-    """[B, 4, h, w] as a decoder gets them: flat regions, whose activations are largest, and noise."""
+def real_range_latents(shape: tuple[int, ...], statistics: LatentStatistics, *, seed: int) -> Tensor:
+    """[B, 4, h, w] as a decoder gets them from a trajectory: scaled and moved as `statistics` say."""
+    latents = _unit_latents(shape, seed=seed)
+    if statistics.mean is not None and statistics.std is not None:
+        latents = latents * torch.tensor(statistics.std)[:, None, None]
+        return latents / statistics.scaling_factor + torch.tensor(statistics.mean)[:, None, None]
+    return latents / statistics.scaling_factor
+
+
+def _unit_latents(shape: tuple[int, ...], *, seed: int) -> Tensor:
+    """Flat regions, whose activations are largest, and noise; of a standard deviation of about one."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(*shape[:2], -(-shape[2] // 8), -(-shape[3] // 8), generator=generator)
     regions = coarse.repeat_interleave(8, 2).repeat_interleave(8, 3)[:, :, : shape[2], : shape[3]]
-    return LATENT_SPREAD * (0.9 * regions + 0.4 * torch.randn(shape, generator=generator))
+    return 0.9 * regions + 0.4 * torch.randn(shape, generator=generator)
 
 
 def _picture(vae: Any) -> Tensor:
     scale = 2 ** (len(vae.config.block_out_channels) - 1)
-    values = real_range_latents(
-        (1, vae.config.in_channels, *(scale * size for size in _TRIED_LATENTS)), seed=1
-    )
-    return (values / (2 * LATENT_SPREAD)).clamp(-1, 1)
+    values = _unit_latents((1, vae.config.in_channels, *(scale * size for size in _TRIED_LATENTS)), seed=1)
+    return (values / 2).clamp(-1, 1)
 
 
 def largest_activation(part: nn.Module, run: Any) -> float:

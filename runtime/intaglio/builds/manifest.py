@@ -76,6 +76,9 @@ class BuildManifest(Strict):
     architecture: Architecture
     scheduler: dict[str, Any]
     scaling_factor: float
+    latents_mean: tuple[float, ...] | None = None
+    """Of the VAE's latents, one number a channel; None where its configuration has none."""
+    latents_std: tuple[float, ...] | None = None
     force_zeros_for_empty_prompt: bool
     precision: Precision
     runtime: Literal["onnxruntime", "tensorrt-rtx", "tensorrt"]

@@ -17,6 +17,7 @@ __all__ = [
     "Residual",
     "SeededArchitecture",
     "architecture_from_configs",
+    "unet_attentions",
 ]
 
 
@@ -58,6 +59,10 @@ class Architecture(Strict):
         return self.text_width + self.text_width_2
 
 
+_MID_BLOCK: Final = "UNetMidBlock2DCrossAttn"
+"""The middle block that attends to the prompt; SSD-1B's does not."""
+
+
 def architecture_from_configs(
     unet: Mapping[str, Any],
     *,
@@ -71,16 +76,13 @@ def architecture_from_configs(
     `diffusers.ControlNetModel.forward` collects them.
     """
     channels: Sequence[int] = tuple(unet["block_out_channels"])
-    layers_of = _each(unet.get("layers_per_block", 2), count=len(channels))
-    scale = 1
-    residuals = [Residual(channels=channels[0], scale=scale)]
-    for index, (width, layers) in enumerate(zip(channels, layers_of, strict=True)):
-        residuals += [Residual(channels=width, scale=scale)] * layers
+    residuals, scale = [Residual(channels=channels[0], scale=1)], 1
+    for index, (width, count) in enumerate(zip(channels, _layers(unet), strict=True)):
+        residuals += [Residual(channels=width, scale=scale)] * count
         if index + 1 < len(channels):
             scale *= 2
             residuals.append(Residual(channels=width, scale=scale))
     pooled = text_encoder_2["projection_dim"]
-    control_attentions = _down_attentions(unet)
     return Architecture(
         latent_channels=vae["latent_channels"],
         vae_scale=2 ** (len(vae["block_out_channels"]) - 1),
@@ -91,14 +93,24 @@ def architecture_from_configs(
         time_ids=(unet["projection_class_embeddings_input_dim"] - pooled) // unet["addition_time_embed_dim"],
         down_residuals=tuple(residuals),
         mid_residual=Residual(channels=channels[-1], scale=scale),
-        control_attentions=control_attentions,
-        attentions=control_attentions + _up_attentions(unet),
+        control_attentions=_down_attentions(unet),
+        attentions=unet_attentions(unet),
     )
+
+
+def unet_attentions(unet: Mapping[str, Any]) -> tuple[CrossAttention, ...]:
+    """Every layer of a UNet that attends to the prompt, in the order in which a pass comes to them."""
+    return _down_attentions(unet) + _up_attentions(unet)
 
 
 def _each(value: Any, *, count: int) -> list[Any]:
     """A value of every block: configurations write one number where all are the same."""
     return [value] * count if isinstance(value, int) else list(value)
+
+
+def _layers(unet: Mapping[str, Any]) -> list[int]:
+    """Layers of each down block."""
+    return _each(unet.get("layers_per_block", 2), count=len(unet["block_out_channels"]))
 
 
 def _attention_kinds(unet: Mapping[str, Any]) -> list[CrossAttention]:
@@ -112,33 +124,33 @@ def _attention_kinds(unet: Mapping[str, Any]) -> list[CrossAttention]:
     ]
 
 
-def _depths(unet: Mapping[str, Any]) -> list[int]:
-    """Transformer layers in one attention of each down block."""
-    count = len(unet["block_out_channels"])
-    return _each(unet.get("transformer_layers_per_block", 1), count=count)
+def _depths(unet: Mapping[str, Any]) -> list[Any]:
+    """Transformer layers of each down block: one number, or one for each layer of the block (SSD-1B)."""
+    return _each(unet.get("transformer_layers_per_block", 1), count=len(unet["block_out_channels"]))
 
 
 def _down_attentions(unet: Mapping[str, Any]) -> tuple[CrossAttention, ...]:
     """Those of the down blocks and the middle, as `diffusers.UNet2DConditionModel` builds them."""
     kinds = _attention_kinds(unet)
     depths = _depths(unet)
-    layers = _each(unet.get("layers_per_block", 2), count=len(kinds))
     found: list[CrossAttention] = []
-    for kind, depth, count, block in zip(kinds, depths, layers, unet["down_block_types"], strict=True):
+    for kind, depth, count, block in zip(kinds, depths, _layers(unet), unet["down_block_types"], strict=True):
         if block.startswith("CrossAttn"):
-            found += [kind] * (depth * count)
-    return (*found, *[kinds[-1]] * depths[-1])
+            found += [kind] * sum(_each(depth, count=count)[:count])
+    if unet.get("mid_block_type", _MID_BLOCK) == _MID_BLOCK:
+        found += [kinds[-1]] * _each(depths[-1], count=1)[0]
+    return tuple(found)
 
 
 def _up_attentions(unet: Mapping[str, Any]) -> tuple[CrossAttention, ...]:
     """Those of the up blocks, which have one layer more than the down blocks."""
     kinds = _attention_kinds(unet)[::-1]
     depths = unet.get("reverse_transformer_layers_per_block") or _depths(unet)[::-1]
-    layers = _each(unet.get("layers_per_block", 2), count=len(kinds))[::-1]
+    layers = [count + 1 for count in _layers(unet)[::-1]]
     found: list[CrossAttention] = []
     for kind, depth, count, block in zip(kinds, depths, layers, unet["up_block_types"], strict=True):
         if block.startswith("CrossAttn"):
-            found += [kind] * (depth * (count + 1))
+            found += [kind] * sum(_each(depth, count=count)[:count])
     return tuple(found)
 
 

@@ -7,19 +7,16 @@ float64 from training sigmas in float32, which is where torch rounds.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from intaglio.errors import ConfigError
+from intaglio.sampling.scheduler_config import LCM_ORIGINAL_STEPS, SchedulerConfig
 
 __all__ = [
-    "LCM_ORIGINAL_STEPS",
     "Schedule",
-    "SchedulerConfig",
     "ddim_schedule",
     "euler_schedule",
     "karras_schedule",
@@ -29,72 +26,6 @@ __all__ = [
 
 KARRAS_RHO: Final = 7.0
 """Exponent of the noise levels of Karras et al., arXiv 2206.00364, equation 5."""
-LCM_ORIGINAL_STEPS: Final = 50
-"""Steps that latent consistency models are distilled on. Luo et al., arXiv 2310.04378."""
-
-_REQUIRED: Final = ("num_train_timesteps", "beta_start", "beta_end", "timestep_spacing", "steps_offset")
-_SPACINGS: Final = ("leading", "trailing")
-_SUPPORTED: Final[Mapping[str, Any]] = {
-    "beta_schedule": "scaled_linear",
-    "prediction_type": "epsilon",
-    "interpolation_type": "linear",
-    "timestep_type": "discrete",
-    "final_sigmas_type": "zero",
-    "trained_betas": None,
-    "rescale_betas_zero_snr": False,
-    "thresholding": False,
-    "use_karras_sigmas": False,
-    "use_exponential_sigmas": False,
-    "use_beta_sigmas": False,
-    "use_flow_sigmas": False,
-    "sigma_min": None,
-    "sigma_max": None,
-}
-"""The one value of each key of a scheduler_config.json that these schedules compute."""
-
-
-@dataclass(frozen=True, slots=True)
-class SchedulerConfig:
-    """The keys of diffusers' scheduler_config.json that a schedule depends on; defaults are SDXL base's."""
-
-    num_train_timesteps: int = 1000
-    beta_start: float = 0.00085
-    beta_end: float = 0.012
-    timestep_spacing: str = "leading"
-    steps_offset: int = 1
-    set_alpha_to_one: bool = False
-    clip_sample: bool | None = False
-
-    @classmethod
-    def from_mapping(cls, config: Mapping[str, Any]) -> SchedulerConfig:
-        """Read a scheduler_config.json as diffusers' `from_config` would.
-
-        Raises:
-            ConfigError: a key is missing, or asks for something that these schedules do not compute
-                (v-prediction, other betas, dynamic thresholds, ...). The message names the key, its value and
-                what is supported.
-        """
-        for key, supported in _SUPPORTED.items():
-            value = config.get(key, supported)
-            if value != supported and not (value is None and supported is False):
-                raise ConfigError(
-                    f"scheduler config: {key}={value!r} is not supported; it must be {supported!r}"
-                )
-        missing = [key for key in _REQUIRED if config.get(key) is None]
-        if missing:
-            raise ConfigError(
-                f"scheduler config: {', '.join(missing)} missing; it must have all of {', '.join(_REQUIRED)}"
-            )
-        if config["timestep_spacing"] not in _SPACINGS:
-            raise ConfigError(
-                f"scheduler config: timestep_spacing={config['timestep_spacing']!r}; "
-                f"it must be one of {', '.join(_SPACINGS)}"
-            )
-        return cls(
-            **{key: config[key] for key in _REQUIRED},
-            set_alpha_to_one=config.get("set_alpha_to_one", True),  # diffusers' default, not SDXL's
-            clip_sample=config.get("clip_sample"),
-        )
 
 
 @dataclass(frozen=True, slots=True)

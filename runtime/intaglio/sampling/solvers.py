@@ -29,10 +29,9 @@ from numpy.typing import NDArray
 
 from intaglio.contract.sdxl import HISTORY, SOLVER_ROWS
 from intaglio.errors import ConfigError, InvalidRequest
+from intaglio.sampling.scheduler_config import LCM_ORIGINAL_STEPS, SchedulerConfig
 from intaglio.sampling.schedules import (
-    LCM_ORIGINAL_STEPS,
     Schedule,
-    SchedulerConfig,
     ddim_schedule,
     euler_schedule,
     karras_schedule,

@@ -10,12 +10,11 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -25,14 +24,14 @@ from rich.table import Table
 from intaglio.builds.manifest import read_manifest
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import IntaglioError, single_line
+from intaglio.serving.findings import CHECKS, Finding, State
 
-__all__ = ["Finding", "app", "examine", "examine_config"]
+__all__ = ["app", "examine", "examine_config"]
 
 app = typer.Typer(
     name="doctor", add_completion=False, help="What this machine has, what is missing, what fixes it."
 )
 
-State = Literal["ok", "note", "missing"]
 _MARKS: Final = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
 _EXTRAS: Final = {
     "client": ("tritonclient", "grpc", "google.protobuf"),
@@ -41,27 +40,18 @@ _EXTRAS: Final = {
 }
 """Modules that the demo imports, by extra."""
 _TENSORRT: Final = ("tensorrt_rtx", "tensorrt")
+_DEMO: Final = Path("configs/miniature.yaml")
 _PYTHONS: Final = ((3, 11), (3, 13))
 _SHM_MIB: Final = 256
 _DISK_GIB: Final = 2
 _MEMORY_GIB: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report. `missing` stops the demo, `note` does not."""
-
-    what: str
-    state: State
-    detail: str
-    fix: str = ""
-
-
 @app.command()
 def doctor(
-    config: Annotated[Path, typer.Argument(help="Deployment whose build and ports are looked at.")] = Path(
-        "configs/miniature.yaml"
-    ),
+    config: Annotated[
+        Path, typer.Argument(help="Deployment whose sources, build and ports are looked at.")
+    ] = _DEMO,
     memory: Annotated[
         bool,
         typer.Option(
@@ -70,22 +60,41 @@ def doctor(
         ),
     ] = False,
 ) -> None:
-    """Say what this machine has, what is missing and which command fixes it. Ends with 1 where the demo
-    cannot run.
+    """Say what this machine has, what is missing and which command fixes it.
+
+    Ends with 1 where something is missing.
     """
     if memory:
         raise typer.Exit(_memory(config, Console(highlight=False, soft_wrap=True)))
     findings = [*examine(), *examine_config(config)]
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for _ in range(3):
+        table.add_column(overflow="fold")  # a path must be readable as a whole
     for finding in findings:
         table.add_row(_MARKS[finding.state], escape(finding.what), escape(finding.detail))
         if finding.fix:
             table.add_row("", "", f"[bold]→ {escape(finding.fix)}[/]")
     console = Console(highlight=False)
     console.print(table)
-    runs = not any(finding.state == "missing" for finding in findings)
-    console.print("the demo can run: make demo" if runs else "the demo cannot run yet")
-    raise typer.Exit(0 if runs else 1)
+    raise typer.Exit(_conclude(findings, config, console))
+
+
+def _conclude(findings: Sequence[Finding], config: Path, console: Console) -> int:
+    """Say what to do next; 1 where something is missing."""
+    missing = [finding for finding in findings if finding.state == "missing"]
+    if not missing:
+        can = (
+            "the demo can run: make demo"
+            if config == _DEMO
+            else f"nothing is missing: intaglio build {config}"
+        )
+        console.print(escape(can), soft_wrap=True)
+        return 0
+    console.print("missing:")
+    for finding in missing:
+        fix = f" → {finding.fix}" if finding.fix else ""
+        console.print(escape(f"  {finding.what}: {finding.detail}{fix}"), soft_wrap=True)
+    return 1
 
 
 def examine() -> Iterator[Finding]:
@@ -99,13 +108,15 @@ def examine() -> Iterator[Finding]:
 
 
 def examine_config(path: Path) -> Iterator[Finding]:
-    """One deployment: its file, its build, its ports."""
+    """One deployment: its file, its sources, its build, its ports."""
     try:
         deployment = load_deployment(path)
     except IntaglioError as error:
         yield Finding("config", "missing", str(error))
         return
     yield Finding("config", "ok", str(path))
+    for check in entry_points(group=CHECKS):
+        yield from check.load()(deployment, path)
     yield _build(deployment, path)
     yield from _ports(deployment)
 

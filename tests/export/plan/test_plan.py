@@ -139,6 +139,8 @@ CHANGES = {
     "intaglio_export.plan.make": ALL,
     "intaglio_export.weights.load": ALL,
     "intaglio_export.weights.vae_range": ALL,
+    "intaglio_export.weights.latents": ALL,
+    "intaglio.loras.tensor_files": ALL,
     "intaglio_export.graphs.examples": ALL,
     "intaglio_export.graphs.export": ALL,
     "intaglio_export.graphs.onnx_weights": ALL,

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from intaglio.errors import ConfigError
+from intaglio.sampling.scheduler_config import LCM_ORIGINAL_STEPS, SchedulerConfig
 from intaglio.sampling.schedules import (
-    LCM_ORIGINAL_STEPS,
     Schedule,
-    SchedulerConfig,
     ddim_schedule,
     euler_schedule,
     karras_schedule,
@@ -20,28 +18,7 @@ from intaglio.sampling.schedules import (
     unipc_schedule,
 )
 
-from ...parity import SDXL_SCHEDULER
-
 SCHEDULES = (ddim_schedule, euler_schedule, karras_schedule, lcm_schedule, unipc_schedule)
-
-
-def test_default_config_is_sdxl() -> None:
-    assert SchedulerConfig.from_mapping(SDXL_SCHEDULER) == SchedulerConfig()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"prediction_type": "v_prediction"}, "prediction_type='v_prediction'"),
-        ({"beta_schedule": "linear"}, "beta_schedule='linear'"),
-        ({"use_karras_sigmas": True}, "use_karras_sigmas=True"),
-        ({"timestep_spacing": "linspace"}, "leading, trailing"),
-        ({"beta_end": None}, "beta_end missing"),
-    ],
-)
-def test_other_schedules_are_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        SchedulerConfig.from_mapping(SDXL_SCHEDULER | change)
 
 
 @pytest.mark.parametrize("make", SCHEDULES)

@@ -12,7 +12,7 @@ from intaglio.errors import IntaglioError
 from intaglio.sampling.tiles import blend_tiles, latent_tiling
 from intaglio.stages.diffuse.passes import image_passes
 
-__all__ = ["VaeDecoder"]
+__all__ = ["VaeDecoder", "decoder_input"]
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -25,7 +25,7 @@ class VaeDecoder:
         self._call = call
         self._architecture = manifest.architecture
         self._profiles = manifest.profiles
-        self._scaling_factor = np.float32(manifest.scaling_factor)
+        self._manifest = manifest
 
     def __call__(self, latents: Floats) -> Pixels:
         """[B, H, W, 3] of latents [B, 4, h, w].
@@ -34,7 +34,7 @@ class VaeDecoder:
             IntaglioError: the picture has values that are not finite.
         """
         parts = [
-            self._decode_pass(latents[images] / self._scaling_factor)
+            self._decode_pass(decoder_input(latents[images], self._manifest))
             for images in image_passes(len(latents), self._profiles.batches)
         ]
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
@@ -63,3 +63,14 @@ class VaeDecoder:
             )
         pixels: Pixels = outputs["pixels"]
         return pixels
+
+
+def decoder_input(latents: Floats, manifest: BuildManifest) -> Floats:
+    """[B, 4, h, w] of a trajectory's latents, as diffusers' SDXL pipelines give them to the decoder."""
+    scaled: Floats = latents / np.float32(manifest.scaling_factor)
+    if manifest.latents_mean is None or manifest.latents_std is None:
+        return scaled
+    mean = np.array(manifest.latents_mean, np.float32)[:, None, None]
+    std = np.array(manifest.latents_std, np.float32)[:, None, None]
+    shifted: Floats = scaled * std + mean
+    return shifted

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.measuring.case import psnr
+from benchmarks.measuring.pictures import psnr
 from intaglio.engines.interface import Array
 from intaglio.errors import IntaglioError
 from intaglio.stages.diffuse.stage import Diffuse

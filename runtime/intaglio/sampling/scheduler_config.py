@@ -1,0 +1,162 @@
+"""scheduler_config.json: the part of it that the noise schedule depends on, and a rule for every other key."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from intaglio.contract.configuration_rules import (
+    REQUIRED,
+    Rules,
+    check_values,
+    only,
+    read,
+    values_read,
+    without,
+)
+
+__all__ = ["LCM_ORIGINAL_STEPS", "SCHEDULER_RULES", "SchedulerConfig"]
+
+LCM_ORIGINAL_STEPS: Final = 50
+"""Steps that consistency models are distilled on. Luo et al., arXiv 2310.04378."""
+_ABOUT_THE_FILE: Final = without("says who wrote the file")
+_OTHER_SOLVER: Final = without("is of a solver that intaglio does not have; the request's scheduler decides")
+_DECIDED: Final = (
+    "a request's `scheduler` decides how steps are placed; write the supported value into the file"
+)
+_DYNAMIC: Final = "intaglio does not clip by percentile"
+_FLOW: Final = "this is a flow-matching model, which SDXL is not"
+_EDM: Final = "this checkpoint predicts as EDM does (Playground v2.5), which intaglio does not compute"
+_SOLVER: Final = "intaglio's solvers have these values; write the supported value into the file"
+_SUPPORTED_CLASSES: Final = (
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSDEScheduler",
+    "DPMSolverSinglestepScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LCMScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "SASolverScheduler",
+    "TCDScheduler",
+    "UniPCMultistepScheduler",
+)
+"""Classes whose configuration diffusers' `from_config` hands to any of intaglio's solvers."""
+
+SCHEDULER_RULES: Final[Rules] = {
+    "_class_name": only(
+        *_SUPPORTED_CLASSES, why="other schedulers are of other models; take an SDXL checkpoint"
+    ),
+    "_diffusers_version": _ABOUT_THE_FILE,
+    "_use_default_values": _ABOUT_THE_FILE,
+    # What the network predicts, and at which noise levels it was trained.
+    "sigma_data": only(None, why=_EDM),
+    "sigma_schedule": only(None, why=_EDM),
+    "rho": only(None, why=_EDM),
+    "prediction_type": only(
+        "epsilon", why="v-prediction and others are not supported; take an epsilon checkpoint"
+    ),
+    "rescale_betas_zero_snr": only(
+        False, None, why="zero terminal SNR is not supported; take another checkpoint"
+    ),
+    "num_train_timesteps": read(REQUIRED),
+    "beta_start": read(REQUIRED),
+    "beta_end": read(REQUIRED),
+    "beta_schedule": only("scaled_linear", default="linear", why="SDXL is trained with it"),
+    "trained_betas": only(None, why="SDXL is trained with scaled_linear betas"),
+    # Where the steps lie.
+    "timestep_spacing": only("leading", "trailing", default="linspace", why=_DECIDED),
+    "steps_offset": read(REQUIRED),
+    "set_alpha_to_one": read(True),
+    "interpolation_type": only("linear", why=_DECIDED),
+    "timestep_type": only("discrete", why=_DECIDED),
+    "final_sigmas_type": only("zero", why=_DECIDED),
+    "use_karras_sigmas": only(False, None, why=f"{_DECIDED}, and ask for dpmpp_2m_karras"),
+    "use_exponential_sigmas": only(False, None, why=_DECIDED),
+    "use_beta_sigmas": only(False, None, why=_DECIDED),
+    "use_lu_lambdas": only(False, None, why=_DECIDED),
+    "sigma_min": only(None, why=_DECIDED),
+    "sigma_max": only(None, why=_DECIDED),
+    "lambda_min_clipped": only(-math.inf, why=_DECIDED),
+    "original_inference_steps": only(LCM_ORIGINAL_STEPS, why=_SOLVER),
+    "timestep_scaling": only(10.0, why=_SOLVER),
+    "use_flow_sigmas": only(False, None, why=_FLOW),
+    "use_dynamic_shifting": only(False, None, why=_FLOW),
+    "flow_shift": without("is read with use_flow_sigmas only"),
+    "time_shift_type": without("is read with use_dynamic_shifting only"),
+    # What a step computes.
+    "clip_sample": read(None),
+    "clip_sample_range": without("is read where clip_sample clips, which is refused"),
+    "thresholding": only(False, None, why=_DYNAMIC),
+    "dynamic_thresholding_ratio": without("is read with thresholding only"),
+    "sample_max_value": without("is read with thresholding only"),
+    "variance_type": only(
+        None,
+        "fixed_small",
+        "fixed_small_log",
+        "fixed_large",
+        "fixed_large_log",
+        why="this network predicts its variance too, which SDXL's does not",
+    ),
+    "algorithm_type": only("dpmsolver++", "deis", "data_prediction", why=_SOLVER),
+    "solver_type": only("midpoint", "bh2", "logrho", why=_SOLVER),
+    "solver_order": only(2, why=_SOLVER),
+    "lower_order_final": only(True, why=_SOLVER),
+    "euler_at_final": only(False, why=_SOLVER),
+    "predict_x0": only(True, why=_SOLVER),
+    "disable_corrector": only([], (), why=_SOLVER),
+    "solver_p": only(None, [None, None], why=_SOLVER),
+    "skip_prk_steps": _OTHER_SOLVER,
+    "predictor_order": _OTHER_SOLVER,
+    "corrector_order": _OTHER_SOLVER,
+    "tau_func": _OTHER_SOLVER,
+    "noise_sampler_seed": _OTHER_SOLVER,
+}
+"""Rules of scheduler_config.json. diffusers' `from_config` hands every key to the scheduler that a user swaps
+in, so a key counts if the class of any of intaglio's solvers takes it.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerConfig:
+    """The part of diffusers' scheduler_config.json that the noise schedule depends on; the defaults are SDXL
+    base's.
+    """
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    timestep_spacing: str = "leading"
+    steps_offset: int = 1
+    set_alpha_to_one: bool = False
+    clip_sample: bool | None = False
+
+    @classmethod
+    def from_mapping(cls, config: Mapping[str, Any]) -> SchedulerConfig:
+        """Reads a scheduler_config.json as diffusers' `from_config` would.
+
+        Raises:
+            ConfigError: a key is missing, or asks for something these tables do not compute (v-prediction,
+                other betas, dynamic thresholds, ...); the message names the key, its value and what is
+                supported.
+        """
+        check_values(SCHEDULER_RULES, config, what="scheduler config")
+        values = values_read(SCHEDULER_RULES, config)
+        return cls(**{key: values[key] for key in cls.__dataclass_fields__})
+
+    def to_mapping(self) -> dict[str, Any]:
+        """A scheduler_config.json with what decides the noise schedule, and nothing else.
+
+        `from_mapping` and diffusers' `from_config` read it.
+        """
+        values = {key: value for key, value in asdict(self).items() if value is not None}
+        fixed = {"_class_name": "EulerDiscreteScheduler", "beta_schedule": "scaled_linear"}
+        return fixed | {"prediction_type": "epsilon"} | values
