@@ -53,7 +53,7 @@ from intaglio_export.engines.compile import ENGINE_FILES, Platform, resolve_plat
 from intaglio_export.engines.verify import NOT_VERIFIED
 from intaglio_export.plan.plan import PRISTINE_FILE, Plan, component_of
 from intaglio_export.plan.stages import Stage, StageOutcome, StageStore
-from intaglio_export.weights.registry import publish_registry
+from intaglio_export.weights.registry import check_registry, publish_registry
 
 __all__ = ["BuildOptions", "BuildResult", "Reporter", "build_deployment"]
 
@@ -121,6 +121,8 @@ def build_deployment(config: Path, options: BuildOptions, *, reporter: Reporter)
         SchedulerConfig.from_mapping(
             plan.base.scheduler
         )  # the solvers must know it: better said now than by the server
+        if plan.swaps:
+            check_registry(plan)
         outcomes = _run_stages(plan, options, reporter)
         folder = _deployment_folder(deployment, options)
         if plan.swaps:

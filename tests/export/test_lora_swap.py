@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from intaglio.contract.tensors import Precision
 from intaglio.engines.interface import Array
 from intaglio.engines.onnxruntime import HostArray
-from intaglio.errors import EngineMismatch, IntaglioError, SwapFailed
+from intaglio.errors import EngineMismatch, IntaglioError, InvalidRequest, SwapFailed
 from intaglio.loras.merge import LoraMerge
 from intaglio.loras.sets import ResolvedLora, set_digest
 from intaglio.loras.store import LoraStore
@@ -389,14 +389,14 @@ def test_through_the_engine_of_tensorrt(files: Path, tmp_path: Path) -> None:
 # --- faults: the set before serves on, and no mixture ever does ---------------------------------------------------------
 
 
-def refused(world: World, *loras: ResolvedLora) -> str:
-    """Ask for a set that cannot be put on while `style` is resident; it stays so, to the bit."""
+def refused(world: World, *loras: ResolvedLora, error: type[IntaglioError] = InvalidRequest) -> str:
+    """Ask for a set that cannot be applied while `style` is resident; it stays so, to the bit."""
     world.switch.ensure((world.lora("style"),))
     before = {component: dict(engine.weights) for component, engine in world.engines.items()}
-    with pytest.raises(SwapFailed) as failed:
+    with pytest.raises(error) as failed:
         world.switch.ensure(loras)
     message = str(failed.value)
-    assert "still resident: style@1" in message
+    assert ("still resident: style@1" in message) == (error is SwapFailed)
     assert world.switch.resident == (world.lora("style"),)
     for component, engine in world.engines.items():
         assert all(np.array_equal(values, before[component][name]) for name, values in engine.weights.items())
@@ -419,11 +419,12 @@ def test_a_truncated_file(world: World, files: Path) -> None:
 def test_a_file_replaced_after_it_was_published(world: World, files: Path) -> None:
     bad = published(world, (files / "character.safetensors").read_bytes() + b" ")
     world.store.path(bad.sha256).write_bytes((files / "character.safetensors").read_bytes())
-    assert "changed after it was published" in refused(world, bad)
+    assert "changed after it was published" in refused(world, bad, error=SwapFailed)
 
 
 def test_a_missing_file(world: World) -> None:
-    assert "No such file" in refused(world, ResolvedLora(id="gone", sha256="0" * 64, weight=1.0))
+    gone = ResolvedLora(id="gone", sha256="0" * 64, weight=1.0)
+    assert "No such file" in refused(world, gone, error=SwapFailed)
 
 
 def test_values_that_are_not_finite(world: World, files: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from rich.table import Table
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.contract.lora_registry import KINDS, LoraEntry, LoraRegistry, load_registry, write_registry
 from intaglio.errors import ConfigError, IntaglioError, InvalidRequest
-from intaglio_export.weights.registry import base_layers, check_entry, described
+from intaglio_export.weights.registry import CheckedLora, base_layers, check_entry, described
 
 __all__ = ["app"]
 
@@ -61,7 +61,9 @@ def add(  # noqa: PLR0913  (one option a field)
         values = {**kept, "file": Path(source).resolve(), **values}
     if "kind" not in values:
         raise InvalidRequest("kind", "missing", allowed=f"--kind {'|'.join(KINDS)}")
-    entry = described(lora, _entry(lora, values), table=base_layers(deployment.base))
+    table = base_layers(deployment.base)
+    checked = described(lora, _entry(lora, values), table=table, swap=deployment.swap)
+    entry = checked.entry
     try:
         changed = LoraRegistry.model_validate(
             {**registry.model_dump(), "loras": {**registry.model_dump()["loras"], lora: entry.model_dump()}}
@@ -69,9 +71,9 @@ def add(  # noqa: PLR0913  (one option a field)
     except ValidationError as error:
         raise ConfigError(f"{path}: {error.errors()[0]['msg']}") from error
     write_registry(path, changed)
-    Console(highlight=False, soft_wrap=True).print(
-        f"{lora}: {escape(_facts(entry))}; {escape(str(path))} is written"
-    )
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{lora}: {escape(_facts(entry))}; {escape(str(path))} is written")
+    _print_warnings(console, lora, checked)
 
 
 @app.command("list")
@@ -144,9 +146,9 @@ def check(config: Config = _DEFAULT) -> None:
         total=len(registry.loras),
     ):
         try:
-            console.print(
-                f"[green]ok[/]       {lora}: {escape(_facts(check_entry(lora, entry, table=table)))}"
-            )
+            checked = check_entry(lora, entry, table=table, swap=deployment.swap)
+            console.print(f"[green]ok[/]       {lora}: {escape(_facts(checked.entry))}")
+            _print_warnings(console, lora, checked)
         except IntaglioError as error:
             refused += 1
             console.print(f"[red]refused[/]  {escape(str(error))}")
@@ -168,6 +170,11 @@ def _entry(lora: str, values: dict[str, Any]) -> LoraEntry:
         raise ConfigError(
             f"lora {lora}: {'.'.join(map(str, first['loc'])) or 'entry'}: {first['msg']}"
         ) from error
+
+
+def _print_warnings(console: Console, lora: str, checked: CheckedLora) -> None:
+    for warning in checked.warnings:
+        console.print(f"[yellow]warning[/]  {lora}: {escape(warning)}")
 
 
 def _facts(entry: LoraEntry) -> str:

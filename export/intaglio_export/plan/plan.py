@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import os
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -40,7 +39,7 @@ from intaglio.loras.targets import SWAPPED, SWAPPED_NETWORKS
 from intaglio.sampling.tiles import decoded_sizes
 from intaglio_export.engines.compile import ENGINE_FILES, CompileJob, Platform, compile_network
 from intaglio_export.plan.stages import Stage, StageStore
-from intaglio_export.weights.fuse import FUSABLE, LoraChoice
+from intaglio_export.weights.fuse import FUSABLE, LoraChoice, lora_digest, lora_keys
 from intaglio_export.weights.sources import TOKENIZERS, Base, Weights, find_base, find_model
 
 __all__ = ["ONNX_FILE", "PRISTINE_FILE", "Plan", "component_of"]
@@ -96,9 +95,12 @@ class Plan:
                     f"lora {lora}: {sources[lora].path}: no such file; train it or correct its path in the configuration"
                 )
         return tuple(
-            LoraChoice(lora, sources[lora].path, weight, self.store.digests.digest(sources[lora].path).sha256)
+            LoraChoice(lora, sources[lora].path, weight, self._lora_digest(lora, sources[lora].path))
             for lora, weight in self.deployment.fused.items()
         )
+
+    def _lora_digest(self, lora: str, path: Path) -> str:
+        return lora_digest(lora, path) or self.store.digests.digest(path).sha256
 
     @cached_property
     def components(self) -> dict[str, Weights]:
@@ -186,7 +188,7 @@ class Plan:
         """Components that the LoRAs' key names point at."""
         touched: set[str] = set()
         for lora in self.loras:
-            touched |= {_component_of_key(key) for key in _safetensors_keys(lora.path)}
+            touched |= {_component_of_key(key) for key in lora_keys(lora.id, lora.path)}
         return frozenset(touched)
 
     def _digest(self, component: str) -> str:
@@ -333,7 +335,8 @@ class Plan:
         from intaglio_export.weights.fuse import fuse_loras, lora_set_digest
 
         networks = {name: self._load(name) for name in FUSABLE}  # float32: many small sums
-        touched = fuse_loras(networks, self.loras)
+        dtype = "float16" if self.deployment.precision == "fp16" else "float32"
+        touched = fuse_loras(networks, self.loras, dtype=dtype)
         if touched != self.fused_components:
             raise BuildError(
                 f"fuse: touched {sorted(touched)}, the files' key names say {sorted(self.fused_components)}"
@@ -498,13 +501,6 @@ def _source_digest(*names: str) -> str:
 
 def _versions(*names: str) -> Mapping[str, str]:
     return {name: metadata.version(name) for name in names}
-
-
-def _safetensors_keys(path: Path) -> list[str]:
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header: dict[str, Any] = json.loads(file.read(length))
-    return [key for key in header if key != "__metadata__"]
 
 
 def _component_of_key(key: str) -> str:

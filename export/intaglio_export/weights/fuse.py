@@ -1,35 +1,41 @@
-"""LoRAs into weights: always from the pristine base, in float32, by diffusers' own loader.
-
-Every key of a LoRA file must belong to this model; one that does not is an error, since a LoRA half applied
-looks like a bad LoRA.
+"""Fuse LoRAs into weights: always from the pristine base, in float32, with the reader and the formulas of a
+running server. A fused set and a swapped set have the same weights.
 """
 
 # ruff: noqa: PLC0415  (torch is imported only when LoRAs are fused)
 
 from __future__ import annotations
 
-import re
+import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, get_args
+
+import numpy as np
 
 from intaglio.builds.manifest import FusedLora, content_key
-from intaglio.errors import BuildError
+from intaglio.errors import BuildError, LoraRefused
+from intaglio.loras.adapters import lora_bytes, lora_files
+from intaglio.loras.files import Component, LoraFile, layer_table, lora_file_from_bytes
+from intaglio.loras.layers import merged
+from intaglio.loras.tensor_files import map_tensor_file
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
-__all__ = ["FUSABLE", "LoraChoice", "check_lora_keys", "fuse_loras", "lora_set_digest"]
+__all__ = ["FUSABLE", "LoraChoice", "fuse_loras", "lora_digest", "lora_keys", "lora_set_digest"]
+
+log = logging.getLogger(__name__)
 
 FUSABLE: Final = ("text_encoder", "text_encoder_2", "unet")
-"""Components that a LoRA may touch."""
-_KEY: Final = re.compile(r"^(.+)\.(lora_A|lora_B|lora_magnitude_vector)(\.weight)?$")
+"""Components that a LoRA may change."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoraChoice:
-    """One LoRA of the set, in the order of fusing."""
+    """One LoRA of the set."""
 
     id: str
     path: Path
@@ -43,103 +49,84 @@ class LoraChoice:
 
 
 def lora_set_digest(loras: Sequence[LoraChoice]) -> str:
-    """Digest of what is fused: content and weight of every LoRA; names do not matter."""
+    """Digest of what is fused: the content and weight of every LoRA. Names and order do not matter."""
     return content_key({"loras": sorted([lora.sha256, lora.weight] for lora in loras)})
 
 
-def fuse_loras(networks: Mapping[str, nn.Module], loras: Sequence[LoraChoice]) -> frozenset[str]:
-    """Add `loras` to `networks` (every one of `FUSABLE`, float32, pristine) in place; returns the components
-    touched.
+def lora_digest(lora: str, path: Path) -> str | None:
+    """Digest of a LoRA that more than one file makes up; None where the file at `path` is all of it.
 
     Raises:
-        BuildError: a file is not a LoRA for this model (unknown keys, other shapes) or makes weights that are
-            not finite.
+        BuildError: a file cannot be read.
     """
-    pipeline = _pipeline(networks)
-    touched: set[str] = set()
-    for lora in loras:
-        state, *_ = _read_lora(pipeline, lora)
-        try:
-            touched |= check_lora_keys(lora.id, state, networks=networks)
-            pipeline.load_lora_weights(
-                str(lora.path.parent), weight_name=lora.path.name, adapter_name=_adapter(lora.id)
+    try:
+        return hashlib.sha256(lora_bytes(lora, path)).hexdigest() if len(lora_files(path)) > 1 else None
+    except LoraRefused as error:
+        raise BuildError(str(error)) from error
+
+
+def lora_keys(lora: str, path: Path) -> tuple[str, ...]:
+    """The names of the tensors in the file.
+
+    Raises:
+        BuildError: it cannot be read, or it is no safetensors file.
+    """
+    try:
+        return tuple(map_tensor_file(path).tensors)
+    except (OSError, ValueError) as error:
+        raise BuildError(f"lora {lora}: {path}: {error}") from error
+
+
+def fuse_loras(
+    networks: Mapping[str, nn.Module], loras: Sequence[LoraChoice], *, dtype: str = "float32"
+) -> frozenset[str]:
+    """Apply `loras` to `networks` (all of `FUSABLE`, pristine, in float32) in place; the components changed.
+
+    One layer is computed at a time. `dtype` is the numpy type that the weights will be stored in.
+
+    Raises:
+        BuildError: a file is not a LoRA for this base, or makes weights that `dtype` cannot hold. `networks`
+            are then of no use.
+    """
+    components: tuple[Component, ...] = get_args(Component)
+    table = layer_table({name: _shapes(networks[name]) for name in components})
+    # The same order as in a running server, since float32 sums depend on it in their last digit.
+    files = [(lora, _read(lora, table)) for lora in sorted(loras, key=lambda lora: lora.id)]
+    places = sorted({place for _, file in files for place in file.layers})
+    for component, name in places:
+        parameter = networks[component].get_parameter(f"{name}.weight")
+        terms = [
+            (file.layers[component, name], lora.weight)
+            for lora, file in files
+            if (component, name) in file.layers
+        ]
+        values = merged(parameter.detach().cpu().float().numpy(), terms)
+        if not np.abs(values).max() <= np.finfo(dtype).max:  # NaN is not smaller either
+            names = ", ".join(lora.id for lora, file in files if (component, name) in file.layers)
+            raise BuildError(
+                f"loras {names}: {component}.{name} would have values that {dtype} cannot hold;"
+                " use less weight"
             )
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise BuildError(f"lora {lora.id}: {lora.path.name} does not fit this base: {error}") from error
+        _assign(parameter, values)
+    return frozenset(component for component, _ in places)
+
+
+def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(values.shape) for name, values in network.named_parameters()}
+
+
+def _read(lora: LoraChoice, table: Mapping[Component, Mapping[str, tuple[int, ...]]]) -> LoraFile:
     try:
-        names = [_adapter(lora.id) for lora in loras]
-        components = sorted(touched)
-        pipeline.set_adapters(names, [lora.weight for lora in loras])
-        pipeline.fuse_lora(components=components, adapter_names=names, safe_fusing=True)
-    except (RuntimeError, ValueError) as error:
-        raise BuildError(f"loras {', '.join(lora.id for lora in loras)}: {error}") from error
-    pipeline.unload_lora_weights()
-    return frozenset(touched)
+        file = lora_file_from_bytes(lora.id, lora_bytes(lora.id, lora.path), table=table)
+    except LoraRefused as error:
+        raise BuildError(str(error)) from error
+    for warning in file.warnings:
+        log.warning("lora %s: %s", lora.id, warning)
+    return file
 
 
-def _adapter(lora: str) -> str:
-    return f"lora_{lora.replace('-', '_')}"  # peft makes module names of it: no dots, nothing that starts with a digit
+def _assign(parameter: nn.Parameter, values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> None:
+    import torch
 
-
-def _pipeline(networks: Mapping[str, nn.Module]) -> Any:
-    from diffusers import StableDiffusionXLPipeline
-
-    parts: dict[str, Any] = {"vae": None, "tokenizer": None, "tokenizer_2": None, "scheduler": None}
-    return StableDiffusionXLPipeline(**parts, **networks, add_watermarker=False)  # type: ignore[no-untyped-call]
-
-
-def _read_lora(pipeline: Any, lora: LoraChoice) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The file in diffusers' layout (kohya's is converted) and its alphas."""
-    try:
-        state, alphas, *_ = pipeline.lora_state_dict(
-            str(lora.path.parent), weight_name=lora.path.name, unet_config=pipeline.unet.config
-        )
-    except Exception as error:  # converters raise whatever a foreign layout trips over
-        raise BuildError(f"lora {lora.id}: {lora.path.name} is not a LoRA for SDXL: {error}") from error
-    return state, alphas or {}
-
-
-def check_lora_keys(lora: str, state: Mapping[str, Tensor], *, networks: Mapping[str, nn.Module]) -> set[str]:
-    """Components that `state` (diffusers' layout) touches; every key must name a layer that the networks
-    have.
-
-    Raises:
-        BuildError: no keys, or keys of another model, with the first three of them.
-    """
-    touched, unknown = set(), []
-    for component, part in _by_component(state).items():
-        layers = {name for name, _ in networks[component].named_modules()} if component else set()
-        for key in part:
-            match = _KEY.match(key)
-            if match is not None and match[1] in layers:
-                touched.add(component)
-            elif not key.endswith(".alpha"):
-                unknown.append(f"{component}.{key}" if component else key)
-    if unknown or not touched:
-        examples = ", ".join(unknown[:3]) or "the file has no LoRA weights"
-        raise BuildError(
-            f"lora {lora}: {len(unknown)} of {len(state)} keys do not belong to this base: {examples}"
-        )
-    return touched
-
-
-def _by_component(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Keys in peft's names by component, by the converters that diffusers loads with; foreign keys under ""."""
-    from diffusers.utils.state_dict_utils import (
-        convert_state_dict_to_diffusers,
-        convert_state_dict_to_peft,
-        convert_unet_state_dict_to_peft,
-    )
-
-    parts: dict[str, dict[str, Tensor]] = {}
-    for key, values in state.items():
-        component, _, name = key.partition(".")
-        parts.setdefault(component if component in FUSABLE else "", {})[
-            name if component in FUSABLE else key
-        ] = values
-    for component, part in parts.items():
-        if component == "unet":
-            parts[component] = convert_unet_state_dict_to_peft(part)  # type: ignore[no-untyped-call]
-        elif component and not any(".lora_A." in key for key in part):
-            parts[component] = convert_state_dict_to_peft(convert_state_dict_to_diffusers(part))  # type: ignore[no-untyped-call]
-    return parts
+    with torch.no_grad():
+        parameter.copy_(torch.from_numpy(values))

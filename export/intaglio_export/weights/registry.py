@@ -5,29 +5,43 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from intaglio.contract.config import Source
+from intaglio.contract.config import Source, Swap
 from intaglio.contract.lora_registry import LoraEntry, LoraRegistry, load_registry
 from intaglio.errors import ConfigError, LoraRefused
-from intaglio.loras.files import Component, LayerTable, layer_table, lora_file_from_bytes
+from intaglio.loras.adapters import lora_bytes
+from intaglio.loras.files import Component, LayerTable, LoraFile, layer_table, lora_file_from_bytes
 from intaglio.loras.sets import ServedLoras
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.tensor_files import map_tensor_file
+from intaglio_export.engines.compile import is_swapped
 from intaglio_export.weights.sources import Base, find_base
 
 if TYPE_CHECKING:
     from intaglio_export.plan.plan import Plan
 
-__all__ = ["base_layers", "check_entry", "described", "lora_path", "publish_registry"]
+__all__ = [
+    "CheckedLora",
+    "base_layers",
+    "check_entry",
+    "check_registry",
+    "described",
+    "lora_path",
+    "publish_registry",
+]
+
+log = logging.getLogger(__name__)
 
 _COMPONENTS: tuple[Component, ...] = ("unet", "text_encoder", "text_encoder_2")
 
 
 def base_layers(sources: tuple[Source, ...]) -> LayerTable:
-    """Every layer of the available base that a LoRA may name, from its files' headers; its configurations of
-    one file or a seed.
+    """Every layer of the available base that a LoRA may change. The shapes come from the headers of its
+    files; those of a base of one file or of a seed come from its configurations.
     """
     base = find_base(sources)
     return layer_table({component: _shapes(base, component) for component in _COMPONENTS})
@@ -81,18 +95,25 @@ def lora_path(lora: str, entry: LoraEntry) -> Path:
         ) from error
 
 
-def described(lora: str, entry: LoraEntry, *, table: LayerTable) -> LoraEntry:
-    """`entry` with the facts of its file, all of whose keys were accounted for.
+@dataclass(frozen=True, slots=True)
+class CheckedLora:
+    """A LoRA whose file can be served."""
+
+    entry: LoraEntry
+    """With the facts of the file."""
+    warnings: tuple[str, ...] = ()
+    """What its owner should know."""
+
+
+def described(lora: str, entry: LoraEntry, *, table: LayerTable, swap: Swap) -> CheckedLora:
+    """`entry` with the facts of its file, which a deployment with `swap` can serve.
 
     Raises:
-        LoraRefused: the file is damaged or not for this base. ConfigError: it is not there.
+        LoraRefused: the file is damaged, not for this base, or changes layers that `swap` leaves out.
+        ConfigError: it is not there.
     """
-    path = lora_path(lora, entry)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise LoraRefused(lora, f"{path}: {error.strerror or error}") from error
-    file = lora_file_from_bytes(lora, data, table=table)
+    data = lora_bytes(lora, lora_path(lora, entry))
+    file = _servable(lora, data, table=table, swap=swap)
     facts = {
         "sha256": hashlib.sha256(data).hexdigest(),
         "size": len(data),
@@ -100,17 +121,17 @@ def described(lora: str, entry: LoraEntry, *, table: LayerTable) -> LoraEntry:
         "rank": file.ranks,
         "targets": file.targets,
     }
-    return entry.model_copy(update=facts)
+    return CheckedLora(entry.model_copy(update=facts), file.warnings)
 
 
-def check_entry(lora: str, entry: LoraEntry, *, table: LayerTable) -> LoraEntry:
+def check_entry(lora: str, entry: LoraEntry, *, table: LayerTable, swap: Swap) -> CheckedLora:
     """As `described`, and the file is the one that was added.
 
     Raises:
         LoraRefused: its content changed since.
     """
-    found = described(lora, entry, table=table)
-    if entry.sha256 is not None and found.sha256 != entry.sha256:
+    found = described(lora, entry, table=table, swap=swap)
+    if entry.sha256 is not None and found.entry.sha256 != entry.sha256:
         raise LoraRefused(
             lora,
             f"its file changed since it was added: run intaglio loras add {lora} again if that was meant",
@@ -118,19 +139,56 @@ def check_entry(lora: str, entry: LoraEntry, *, table: LayerTable) -> LoraEntry:
     return found
 
 
+def _servable(lora: str, data: bytes, *, table: LayerTable, swap: Swap) -> LoraFile:
+    """The LoRA in `data`; LoraRefused where a deployment with `swap` can never apply it."""
+    file = lora_file_from_bytes(lora, data, table=table)
+    frozen = [place for place in file.layers if not _is_swappable(place, table=table, swap=swap)]
+    if swap != "off" and frozen:  # without swap, LoRAs are fused, which changes any layer
+        raise LoraRefused(
+            lora,
+            f"changes {len(frozen)} layers that swap: {swap} leaves out, such as {'.'.join(frozen[0])};"
+            " set swap: all in the configuration",
+        )
+    return file
+
+
+def _is_swappable(place: tuple[Component, str], *, table: LayerTable, swap: Swap) -> bool:
+    component, layer = place
+    wrapper = "unet" if component == "unet" else "network"
+    return is_swapped(f"{wrapper}.{layer}.weight", len(table[component][layer]), swap)
+
+
+def check_registry(plan: Plan) -> None:
+    """Check every LoRA of the deployment's registry; said before any work is done.
+
+    Raises:
+        ConfigError, LoraRefused: one is missing, or can never be applied by this deployment.
+    """
+    table = base_layers(plan.deployment.base)
+    for lora, entry in _registry(plan).loras.items():
+        data = lora_bytes(lora, lora_path(lora, entry))
+        for warning in _servable(lora, data, table=table, swap=plan.deployment.swap).warnings:
+            log.warning("lora %s: %s", lora, warning)
+
+
 def publish_registry(plan: Plan, folder: Path) -> ServedLoras:
     """Publish the deployment's registry to the build in `folder`; every file is checked against the base.
 
     Raises:
-        ConfigError, LoraRefused: a LoRA is missing or not for this base. BuildError: no room.
+        ConfigError, LoraRefused: a LoRA is missing, or can never be applied by this deployment.
+        BuildError: no room.
     """
-    path = plan.deployment.registry
-    registry = LoraRegistry() if path is None else load_registry(path)
+    registry = _registry(plan)
     store = LoraStore(folder / LORAS_FOLDER)
     table = base_layers(plan.deployment.base)
     digests = {}
     for lora, entry in registry.loras.items():
         digest, data = store.put(lora, lora_path(lora, entry))
-        lora_file_from_bytes(lora, data, table=table)
+        _servable(lora, data, table=table, swap=plan.deployment.swap)
         digests[lora] = digest
     return store.publish_registry(registry, digests)
+
+
+def _registry(plan: Plan) -> LoraRegistry:
+    path = plan.deployment.registry
+    return LoraRegistry() if path is None else load_registry(path)

@@ -23,6 +23,7 @@ from pydantic import (
 from intaglio.builds.manifest import write_json
 from intaglio.contract.lora_registry import LoraRegistry
 from intaglio.errors import BuildError, ConfigError, LoraRefused
+from intaglio.loras.adapters import lora_bytes
 from intaglio.loras.sets import ResolvedLora, ServedLora, ServedLoras
 from intaglio.whole_files import storage_problem, write_whole
 
@@ -85,17 +86,14 @@ class LoraStore:
         return data
 
     def put(self, lora: str, source: Path) -> tuple[str, bytes]:
-        """Copy `source` into the store; (sha256, bytes) of what was copied, whatever happens to `source`
-        meanwhile.
+        """Copy `source`, with what peft wrote beside it, into the store. Returns (sha256, bytes) of the copy,
+        whatever happens to `source` meanwhile.
 
         Raises:
-            LoraRefused: `source` cannot be read.
+            LoraRefused: `source` cannot be read, or what peft wrote beside it is damaged.
             BuildError: no room, or the folder cannot be written; nothing was changed.
         """
-        try:
-            data = source.read_bytes()
-        except OSError as error:
-            raise LoraRefused(lora, f"{source}: {error.strerror or error}") from error
+        data = lora_bytes(lora, source)
         digest = hashlib.sha256(data).hexdigest()
         if not self.path(digest).is_file() or self.path(digest).stat().st_size != len(data):
             self._write(digest, data)

@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 
 from intaglio.engines.interface import Array, DeviceArray, Refittable
-from intaglio.errors import IntaglioError, LoraRefused, SwapFailed
+from intaglio.errors import IntaglioError, InvalidRequest, LoraRefused, SwapFailed
 from intaglio.loras.files import Component, LoraFile
 from intaglio.loras.layers import Part
 from intaglio.loras.merge import LoraMerge, Recipe, Term, groups, largest_value
@@ -128,6 +128,8 @@ class LoraSwitch:
         """Make `asked` the resident set, in order of their ids; seconds it took, 0 where it already is.
 
         Raises:
+            InvalidRequest: `asked` can never be applied: a file does not fit this build, or a weight is too
+                large. What is resident stays so.
             SwapFailed: says why, and what is resident instead.
         """
         digest = set_digest(asked)
@@ -138,6 +140,9 @@ class LoraSwitch:
         try:
             prepared = self._prepared(asked)
             writing = self._replace(prepared)
+        except InvalidRequest:  # raised before anything is changed
+            self.counts.failures += 1
+            raise
         except (IntaglioError, MemoryError) as error:
             self.counts.failures += 1
             raise SwapFailed(
@@ -255,7 +260,14 @@ class LoraSwitch:
     def _file(self, lora: ResolvedLora) -> LoraFile:
         if lora.sha256 not in self._files:
             hold = None if self._merge is None else self._merge.backend.hold
-            self._files[lora.sha256] = _rank_first(self._layers.read(lora.id, self._store.load(lora)), hold)
+            data = self._store.load(lora)
+            try:
+                file = self._layers.read(lora.id, data)
+            except LoraRefused as error:
+                raise InvalidRequest(
+                    "loras", str(error), allowed="LoRAs that fit this build; see intaglio loras check"
+                ) from error
+            self._files[lora.sha256] = _rank_first(file, hold)
         self._files.move_to_end(lora.sha256)
         while len(self._files) > _FILES_KEPT:
             self._files.popitem(last=False)
@@ -313,21 +325,24 @@ class LoraSwitch:
         target = self._layers.targets[component][module]
         stored = self._layers.pristine[component].read(target.initializer)
         values = stored.astype(np.float32)  # a copy: pristine weights are never written
-        for lora, file in loras:
-            layer = file.layers[place]
+        layers = [(file.layers[place], lora.weight) for lora, file in loras]
+        # Only a DoRA needs the pristine values, as [o, i], while `values` change; a copy takes time.
+        pristine = values.copy() if any(layer.is_dora for layer, _ in layers) else values
+        pristine = pristine.T if target.transposed else pristine
+        for layer, weight in layers:
             if target.transposed and layer.factors is not None:
                 up, down = layer.factors
-                values += np.float32(lora.weight * layer.strength) * (down.T @ up.T)
+                values += np.float32(weight * layer.strength) * (down.T @ up.T)
             elif target.transposed:
-                values = np.ascontiguousarray(layer.applied(values.T, lora.weight).T)
+                values += layer.change(pristine, weight).T
             else:
-                values = layer.applied(values, lora.weight)
+                values += layer.change(pristine, weight)
         with np.errstate(over="ignore"):
             cast: Array = values.astype(self._engine_dtype(component))
         if not np.isfinite(cast).all():
-            raise LoraRefused(
-                "+".join(lora.id for lora, _ in loras),
-                f"{component}.{module} would not be finite; ask for less weight",
+            names = "+".join(lora.id for lora, _ in loras)
+            raise InvalidRequest(
+                "loras", f"{component}.{module} would not be finite with {names}", allowed="less weight"
             )
         return cast
 

@@ -145,7 +145,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "SD3": (pair("transformer.transformer_blocks.0.attn.add_k_proj", (8, 8), kohya=False), "a Stable Diffusion 3 LoRA"),
     "unknown layer": (GOOD | pair("unet.down_blocks.7.attentions.0.to_q", (8, 8), kohya=False), "2 of 4 keys name no layer of this base"),
     "unknown part": (GOOD | {f"unet.{TO_K}.diff": np.zeros(3, np.float32)}, "1 of 3 keys name no layer"),
-    "the same layer twice": (GOOD | pair(f"lora_unet_{STABILITY[TO_K]}", (8, 12), kohya=True), "keys name no layer"),
+    "the same layer twice": (GOOD | pair(f"lora_unet_{STABILITY[TO_K]}", (8, 12), kohya=True), "gives one part of a layer twice"),
     "no tensors": ({}, "no tensors"),
     "half a pair": ({f"unet.{TO_K}.lora_A.weight": np.zeros((2, 12), np.float32)}, "has down, and lacks up"),
     "an alpha alone": ({f"unet.{TO_K}.alpha": np.array(1.0, np.float32)}, "an alpha only, and lacks down, up"),
@@ -173,10 +173,13 @@ def test_refusals_say_what_it_is(name: str) -> None:
         ({"ss_base_model_version": "sd3-large"}, "Stable Diffusion 3"),
     ],
 )
-def test_what_the_file_says_of_itself(metadata: dict[str, str], what: str) -> None:
+def test_keys_and_shapes_count_more_than_metadata(metadata: dict[str, str], what: str) -> None:
+    (warning,) = read(GOOD, metadata).warnings
+    assert f"it is a {what} LoRA" in warning
+    assert not read(GOOD, {"ss_base_model_version": "sdxl_base_v1-0"}).warnings
+    unknown = pair("unet.nothing", (8, 8), kohya=False)
     with pytest.raises(LoraRefused, match=f"it is a {what} LoRA"):
-        read(GOOD, metadata)
-    read(GOOD, {"ss_base_model_version": "sdxl_base_v1-0"})
+        read(unknown, metadata)
 
 
 def damaged(change: str) -> bytes:
