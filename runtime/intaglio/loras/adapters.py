@@ -44,7 +44,7 @@ _UNSUPPORTED: Final = (
 
 # Patterns come from files, and Python's regular expressions may take exponential time. These limits bound it.
 _TOKEN: Final = re.compile(r"\\[.dwDW]|\[[\w.-]+\]|\(\?:|[\w.^$()|]|[*+?]")
-_MOST_CHOICES: Final = 2**14
+_MOST_CHOICES: Final = 2**16
 """Ways to match that the patterns of one component may have together."""
 _CHOICES_OF_REPEAT: Final = 128
 """About the length of a layer's name."""

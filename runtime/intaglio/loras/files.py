@@ -21,7 +21,8 @@ from intaglio.errors import LoraRefused
 from intaglio.loras.adapters import PEFT_PREFIX, AdapterConfiguration, adapter_configurations
 from intaglio.loras.foreign import family_by_keys, family_by_metadata, family_by_width
 from intaglio.loras.layer_names import layer_names
-from intaglio.loras.layers import Layer, Part, Shape, check_shapes
+from intaglio.loras.layer_shapes import Part, Shape, check_shapes
+from intaglio.loras.layers import Layer
 from intaglio.loras.tensor_files import TensorFile
 
 __all__ = ["Component", "LayerTable", "LoraFile", "layer_table", "lora_file_from_bytes"]

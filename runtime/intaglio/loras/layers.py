@@ -18,36 +18,26 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Literal, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from intaglio.errors import LoraRefused
+from intaglio.loras.layer_shapes import (
+    MAGNITUDES,
+    Part,
+    Shape,
+    Shapes,
+    check_shapes,
+    factored_rank,
+    magnitude_axis,
+    update_method,
+)
 
-__all__ = ["Layer", "Part", "Shape", "check_shapes", "merged"]
+__all__ = ["Layer", "merged"]
 
-Part = Literal[
-    "down", "up", "mid", "magnitude", "dora_scale", "alpha",
-    "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2",
-    "lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2",
-]  # fmt: skip
-Method = Literal["LoRA", "LoCon", "LoHa", "LoKr"]
 Floats = NDArray[np.float32]
-Shape = tuple[int, ...]
-Shapes = Mapping[Part, Shape]
-
-_RANKED: Final[tuple[Part, ...]] = ("down", "hada_w1_b", "lokr_w2_b", "lokr_w1_b")
-"""Parts with r rows."""
-_HADA: Final[tuple[Part, ...]] = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
-_MAGNITUDES: Final[tuple[Part, ...]] = ("magnitude", "dora_scale")
-"""Of peft and of LyCORIS. They differ for kernels: peft's [1, n, 1, 1] is one value an output."""
-_ALLOWED: Final[Mapping[Method, frozenset[Part]]] = {
-    "LoRA": frozenset(("down", "up")),
-    "LoCon": frozenset(("down", "up", "mid")),
-    "LoHa": frozenset((*_HADA, "hada_t1", "hada_t2")),
-    "LoKr": frozenset(("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")),
-}
 
 
 @dataclass(frozen=True)
@@ -62,7 +52,7 @@ class Layer:
     @property
     def method(self) -> str:
         """`LoRA`, `LoCon`, `DoRA`, `LoHa`, `LoKr`, `LoHa with DoRA` or `LoKr with DoRA`."""
-        update = _update_method(self._shapes)
+        update = update_method(self._shapes)
         if not self.is_dora:
             return update
         return f"{update} with DoRA" if update in ("LoHa", "LoKr") else "DoRA"
@@ -70,17 +60,17 @@ class Layer:
     @property
     def is_dora(self) -> bool:
         """Whether the change depends on the weights of the base."""
-        return any(part in self.parts for part in _MAGNITUDES)
+        return any(part in self.parts for part in MAGNITUDES)
 
     @property
     def rank(self) -> int:
         """r; the smallest side of a LoKr that is not factored."""
-        return _factored_rank(self._shapes) or min(self.parts["lokr_w2"].shape)
+        return factored_rank(self._shapes) or min(self.parts["lokr_w2"].shape)
 
     @property
     def strength(self) -> float:
         """s, the factor of the update at weight 1."""
-        rank = _factored_rank(self._shapes)
+        rank = factored_rank(self._shapes)
         if self.alpha is None:
             return 1.0 if self.scale is None else self.scale
         # LyCORIS writes an alpha for a LoKr that is not factored, and does not use it.
@@ -113,7 +103,7 @@ class Layer:
         of a kernel.
         """
         parts = self.parts
-        match _update_method(self._shapes):
+        match update_method(self._shapes):
             case "LoHa":
                 first = _hada_product(parts["hada_w1_a"], parts["hada_w1_b"], parts.get("hada_t1"))
                 second = _hada_product(parts["hada_w2_a"], parts["hada_w2_b"], parts.get("hada_t2"))
@@ -148,7 +138,7 @@ class Layer:
         """
         with np.errstate(over="ignore", invalid="ignore"):
             added: Floats = np.float32(weight * self.strength) * self.update().reshape(weights.shape)
-            for part in _MAGNITUDES:
+            for part in MAGNITUDES:
                 if part in self.parts:
                     return _renormed(part, self.parts[part], weights + added) - weights
         return added
@@ -176,152 +166,6 @@ def merged(weights: Floats, layers: Iterable[tuple[Layer, float]]) -> Floats:
     return found
 
 
-def check_shapes(lora: str, name: str, shapes: Shapes, *, shape: Shape) -> None:
-    """Check that the parts of a layer are complete and make an update of `shape`; no values are needed.
-
-    Raises:
-        LoraRefused: naming the layer, what the file has and what the base has.
-    """
-    method = _update_method(shapes)
-    missing = [part for part in _needed(method, shapes) if part not in shapes]
-    if missing:
-        there = ", ".join(shapes) or "an alpha only"
-        raise LoraRefused(lora, f"{name} has {there}, and lacks {', '.join(missing)}")
-    if mixed := sorted(shapes.keys() - _ALLOWED[method] - set(_MAGNITUDES)):
-        raise LoraRefused(lora, f"{name} has parts of two methods: {method}, and {', '.join(mixed)}")
-    sizes = ", ".join(f"{part} {list(found)}" for part, found in shapes.items())
-    try:
-        fits = _fits(_update_shape(method, shapes), shape)
-    except ValueError:
-        fits = False
-    if not fits:
-        raise LoraRefused(lora, f"{name} has {sizes}; this base's layer is {list(shape)}")
-    magnitudes = [part for part in _MAGNITUDES if part in shapes]
-    if len(magnitudes) > 1:
-        raise LoraRefused(lora, f"{name} has two magnitudes: {', '.join(magnitudes)}")
-    for part in magnitudes:
-        if _magnitude_axis(part, shapes[part], shape) is None:
-            raise LoraRefused(
-                lora,
-                f"{name} has a {part} of {list(shapes[part])}; it should have one value an output"
-                f" ({shape[0]}) or, as [1, {shape[1]}], one value an input",
-            )
-
-
-def _update_method(shapes: Shapes) -> Method:
-    """The method without its magnitude; what is neither LoHa nor LoKr should be a LoRA."""
-    if "down" not in shapes and "up" not in shapes:
-        if any(part.startswith("hada_") for part in shapes):
-            return "LoHa"
-        if any(part.startswith("lokr_") for part in shapes):
-            return "LoKr"
-    is_kernel = "mid" in shapes or len(shapes.get("down", ())) == 4
-    return "LoCon" if is_kernel else "LoRA"
-
-
-def _needed(method: Method, shapes: Shapes) -> tuple[Part, ...]:
-    match method:
-        case "LoHa":
-            cores: tuple[Part, ...] = ("hada_t1", "hada_t2")
-            return (*_HADA, *cores) if any(core in shapes for core in cores) else _HADA
-        case "LoKr":
-            factored: tuple[tuple[Part, Part, Part], ...] = (
-                ("lokr_w1", "lokr_w1_a", "lokr_w1_b"),
-                ("lokr_w2", "lokr_w2_a", "lokr_w2_b"),
-            )
-            needed: list[Part] = []
-            for whole, first, second in factored:
-                if first in shapes or second in shapes or (whole == "lokr_w2" and "lokr_t2" in shapes):
-                    needed += [first, second]
-                else:
-                    needed.append(whole)
-            return tuple(needed)
-        case _:
-            return ("down", "up")
-
-
-def _factored_rank(shapes: Shapes) -> int | None:
-    """r; None for a LoKr that is not factored."""
-    for part in _RANKED:
-        if part in shapes:
-            return shapes[part][0]
-    return None
-
-
-# --- shapes ------------------------------------------------------------------------------------------
-
-
-def _update_shape(method: Method, shapes: Shapes) -> Shape:
-    """Shape of `Layer.update()`; ValueError where the parts do not fit each other."""
-    if any(
-        0 in found or len(found) not in (2, 4) for part, found in shapes.items() if part not in _MAGNITUDES
-    ):
-        raise ValueError("parts are matrices or kernels, and never empty")
-    match method:
-        case "LoHa":
-            first = _product_shape(shapes["hada_w1_a"], shapes["hada_w1_b"], shapes.get("hada_t1"))
-            second = _product_shape(shapes["hada_w2_a"], shapes["hada_w2_b"], shapes.get("hada_t2"))
-            if first != second:
-                raise ValueError("the factors differ")
-            return first
-        case "LoKr":
-            left = shapes.get("lokr_w1") or _product_shape(shapes["lokr_w1_a"], shapes["lokr_w1_b"])
-            right = shapes.get("lokr_w2") or _product_shape(
-                shapes["lokr_w2_a"], shapes["lokr_w2_b"], shapes.get("lokr_t2")
-            )
-            if len(left) != 2:
-                raise ValueError("the first factor is a matrix")
-            return (left[0] * right[0], left[1] * right[1], *right[2:])
-        case _:
-            if "mid" in shapes:
-                up, down = _matrix_shape(shapes["up"]), _matrix_shape(shapes["down"])
-                return _product_shape((up[1], up[0]), down, shapes["mid"])
-            return _product_shape(_matrix_shape(shapes["up"]), shapes["down"])
-
-
-def _product_shape(first: Shape, second: Shape, core: Shape | None = None) -> Shape:
-    """Shape of [o, r] times [r, i] or [r, i, k, l]; with a core [r, q, k, l], of [r, o] and [q, i]."""
-    if len(first) != 2:
-        raise ValueError("the first factor is a matrix")
-    if core is not None:
-        if len(second) != 2 or len(core) != 4 or core[:2] != (first[0], second[0]):
-            raise ValueError("ranks differ")
-        return (first[1], second[1], *core[2:])
-    if first[1] != second[0]:
-        raise ValueError("ranks differ")
-    return (first[0], *second[1:])
-
-
-def _matrix_shape(shape: Shape) -> Shape:
-    """Of a 1x1 kernel, its matrix's."""
-    if any(size != 1 for size in shape[2:]):
-        raise ValueError("a kernel stands where a matrix should")
-    return shape[:2]
-
-
-def _fits(made: Shape, shape: Shape) -> bool:
-    """Whether an update of shape `made` is one of a layer of `shape`: 1x1 kernels are written as matrices and
-    matrices as 1x1 kernels, and the update of a kernel as a matrix [o, i k l].
-    """
-    as_matrix = (shape[0], math.prod(shape[1:]))
-    return made in (shape, (*shape, 1, 1), as_matrix)
-
-
-def _magnitude_axis(part: Part, found: Shape, shape: Shape) -> Literal[0, 1] | None:
-    """The axis of the layer that the magnitude has a value for each index of; None where it fits neither."""
-    outputs, inputs = shape[:2]
-    if len(found) >= 1 and found[0] == outputs and all(size == 1 for size in found[1:]):
-        return 0
-    if len(found) < 2 or found[0] != 1 or any(size != 1 for size in found[2:]):
-        return None
-    if part == "magnitude" and len(found) == 4:  # peft writes the outputs of a kernel as [1, o, 1, 1]
-        return 0 if found[1] == outputs else None
-    return 1 if found[1] == inputs else None
-
-
-# --- values ------------------------------------------------------------------------------------------
-
-
 def _matrix(values: Floats) -> Floats:
     """A 1x1 kernel as a matrix."""
     return values.reshape(values.shape[:2])
@@ -340,7 +184,7 @@ def _with_core(first: Floats, second: Floats, core: Floats) -> Floats:
 
 def _renormed(part: Part, magnitude: Floats, values: Floats) -> Floats:
     """`values` with the norms that `magnitude` says, of each output or of each input."""
-    axis = _magnitude_axis(part, magnitude.shape, values.shape)
+    axis = magnitude_axis(part, magnitude.shape, values.shape)
     if axis is None:
         raise ValueError(f"{part} {magnitude.shape} does not fit {values.shape}")
     others = tuple(other for other in range(values.ndim) if other != axis)

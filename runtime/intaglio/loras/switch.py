@@ -23,7 +23,7 @@ import numpy as np
 from intaglio.engines.interface import Array, DeviceArray, Refittable
 from intaglio.errors import IntaglioError, InvalidRequest, LoraRefused, SwapFailed
 from intaglio.loras.files import Component, LoraFile
-from intaglio.loras.layers import Part
+from intaglio.loras.layer_shapes import Part
 from intaglio.loras.merge import LoraMerge, Recipe, Term, groups, largest_value
 from intaglio.loras.sets import ResolvedLora, set_digest, set_text
 from intaglio.loras.store import LoraStore

@@ -21,12 +21,14 @@ from numpy.typing import NDArray
 
 __all__ = ["StoredTensor", "TensorFile", "map_tensor_file", "with_metadata"]
 
-_LARGEST_HEADER: Final = 16 * 2**20
+_LARGEST_HEADER: Final = 8 * 2**20
 """Bytes. The format allows 100 MB, which would take gigabytes of memory as JSON; real headers have at most a
 few MB.
 """
 _MOST_AXES: Final = 32
 """numpy's own limit."""
+_SHOWN: Final = 120
+"""Characters of a name that an error shows."""
 _ITEM_BYTES: Final[Mapping[str, int]] = {
     "BOOL": 1,
     "U8": 1,
@@ -80,7 +82,7 @@ class TensorFile:
         self._data = data
         header, self._start = _header(data)
         self.metadata = _metadata(header.pop("__metadata__", None))
-        self.tensors = {name: _stored(name, entry) for name, entry in header.items()}
+        self.tensors = {name: _stored(name[:_SHOWN], entry) for name, entry in header.items()}
         _check_cover(self.tensors, len(data) - self._start)
 
     def read(self, name: str) -> NDArray[Any]:
@@ -180,7 +182,9 @@ def _metadata(found: object) -> dict[str, str]:
         raise ValueError(f"its __metadata__ is a {type(found).__name__}; it should be an object of texts")
     for name, value in found.items():
         if not isinstance(value, str):
-            raise ValueError(f"its metadata {name!r} is a {type(value).__name__}; it should be a text")
+            raise ValueError(
+                f"its metadata {name[:_SHOWN]!r} is a {type(value).__name__}; it should be a text"
+            )
     return found
 
 
@@ -214,7 +218,7 @@ def _check_cover(tensors: Mapping[str, StoredTensor], size: int) -> None:
     for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
         if tensor.begin != covered:
             kind = "overlaps another tensor" if tensor.begin < covered else "leaves a gap before it"
-            raise ValueError(f"its header is damaged ({name} {kind})")
+            raise ValueError(f"its header is damaged ({name[:_SHOWN]} {kind})")
         covered = tensor.end
     if covered != size:
         raise ValueError(f"it has {size} bytes of values, its header says {covered}: cut short or damaged")
