@@ -1,28 +1,63 @@
-"""Fused weights are diffusers' own; files of another model are refused."""
+"""Fused weights are the formula's, those of a running server, and diffusers' own where it is right; files of
+another model are refused.
+"""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from intaglio.builds.manifest import file_digest
 from intaglio.errors import BuildError
-from intaglio_export.weights.fuse import FUSABLE, LoraChoice, fuse_loras, lora_set_digest
+from intaglio.loras.layer_names import stability_names
+from intaglio.loras.merge import LoraMerge
+from intaglio.loras.sets import ResolvedLora
+from intaglio.loras.store import LoraStore
+from intaglio.loras.switch import LoraSwitch
+from intaglio.loras.targets import SWAPPED, SwapLayers
+from intaglio.loras.tensor_files import map_tensor_file
+from intaglio_export.weights.fuse import (
+    FUSABLE,
+    LoraChoice,
+    fuse_loras,
+    lora_digest,
+    lora_keys,
+    lora_set_digest,
+)
 from intaglio_export.weights.sources import Weights, load_network
 
+from ... import lora_files
+from ...tiny import make_modules
 from ..conftest import Checkpoint
+from ..test_lora_merge import open_merge
+from ..test_lora_swap import PlainEngine, write_pristine_of
+
+CASES = Path(__file__).parents[2] / "data/loras"
+TO_Q, TO_V = (f"down_blocks.1.attentions.0.transformer_blocks.0.attn1.{name}" for name in ("to_q", "to_v"))
 
 
 def choice(checkpoint: Checkpoint, name: str, weight: float) -> LoraChoice:
     return LoraChoice(name, checkpoint.lora(name), weight, file_digest(checkpoint.lora(name)).sha256)
 
 
+def of_file(path: Path, weight: float = 1.0) -> LoraChoice:
+    return LoraChoice(path.stem.replace("_", "-"), path, weight, "0" * 64)
+
+
 def networks(checkpoint: Checkpoint) -> dict[str, Any]:
     return {name: load_network(name, Weights(checkpoint.base / name)) for name in FUSABLE}
+
+
+# --- against diffusers, whose alphas are right where they are all alike --------------------------
 
 
 @pytest.mark.parametrize("weights", [{"style": 1.0}, {"character": 0.6}, {"style": -0.5, "character": 1.3}])
@@ -40,35 +75,198 @@ def test_weights_equal_diffusers(checkpoint: Checkpoint, weights: dict[str, floa
         expected, before = getattr(theirs, component).state_dict(), pristine[component].state_dict()
         found = ours[component].state_dict()
         assert found.keys() == expected.keys() == before.keys()
-        assert all(torch.equal(found[name], expected[name]) for name in found)
+        assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in found)
         assert (component in touched) == any(not torch.equal(found[name], before[name]) for name in found)
 
 
-@pytest.mark.parametrize("layout", ["style", "style-kohya"])
-def test_delta_is_the_papers_formula(checkpoint: Checkpoint, layout: str) -> None:
-    """W + weight * up @ down (Hu et al., arXiv 2106.09685), independent of diffusers and peft."""
-    before, after = networks(checkpoint), networks(checkpoint)
-    fuse_loras(after, [choice(checkpoint, layout, 0.5)])
-    file = load_file(checkpoint.lora("style"))
-    layers = [key.removesuffix(".lora_A.weight") for key in file if key.endswith(".lora_A.weight")]
-    assert len(layers) > 50
-    for layer in layers:
-        delta = 0.5 * file[f"{layer}.lora_B.weight"].float() @ file[f"{layer}.lora_A.weight"].float()
-        name = layer.removeprefix("unet.") + ".weight"
-        assert torch.allclose(
-            after["unet"].state_dict()[name], before["unet"].state_dict()[name] + delta, atol=1e-6
+# --- random files of all kinds: fused, swapped, and the formula ----------------------------------
+
+
+class World:
+    """A tiny network to fuse into, and an engine with the same weights to swap in."""
+
+    def __init__(self, folder: Path, merge: LoraMerge) -> None:
+        modules = make_modules()
+        self.networks = {name: modules[name] for name in FUSABLE}
+        self.folder = folder
+        self.shapes = {
+            name.removesuffix(".weight"): tuple(values.shape)
+            for name, values in self.networks["unet"].named_parameters()
+            if name.endswith(".weight") and values.ndim in (2, 4)
+        }
+        self.stability = stability_names(self.shapes)
+        files: Any = {}
+        for component in SWAPPED:
+            path = folder / f"{component}.pristine"
+            write_pristine_of(path, component, self.networks[component], dtype=torch.float32)
+            files[component] = map_tensor_file(path)
+        self.store = LoraStore(folder / "store")
+        self.engines: list[Any] = []
+        self.switches = []
+        for where in (None, merge):
+            engines: Any = {
+                component: PlainEngine({name: file.read(name).copy() for name in file.tensors})
+                for component, file in files.items()
+            }
+            self.engines.append(engines["unet"])
+            layers = SwapLayers(files)
+            self.switches.append(LoraSwitch(engines, layers, store=self.store, threads=1, merge=where))
+
+    def pristine(self, layer: str) -> Any:
+        return self.networks["unet"].get_parameter(f"{layer}.weight").double().numpy()
+
+    def fused(self, loras: list[LoraChoice]) -> dict[str, Any]:
+        copies = {
+            **self.networks,
+            "unet": copy.deepcopy(self.networks["unet"]),
+        }  # text encoders stay as they are
+        fuse_loras(copies, loras)
+        return {layer: copies["unet"].get_parameter(f"{layer}.weight").numpy() for layer in self.shapes}
+
+    def swapped(self, loras: list[LoraChoice], *, number: int) -> dict[str, Any]:
+        asked = [
+            ResolvedLora(id=lora.id, sha256=self.store.put(lora.id, lora.path)[0], weight=lora.weight)
+            for lora in loras
+        ]
+        self.switches[number].ensure(tuple(asked))
+        weights = self.engines[number].weights
+        return {
+            layer: weights[f"unet.{layer}.weight"]
+            if f"unet.{layer}.weight" in weights
+            else weights[f"unet.{layer}.weight.T"].T
+            for layer in self.shapes
+        }
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    merge = open_merge(tmp_path_factory.mktemp("merge"), precision="fp32")
+    return World(tmp_path_factory.mktemp("world"), merge)
+
+
+KERNELS_ONLY = ("LoCon with a core", "LoHa with cores")
+
+
+@st.composite
+def files(draw: st.DrawFn, world: World) -> lora_files.RandomFile:
+    made = lora_files.RandomFile(
+        layout=draw(st.sampled_from(lora_files.LAYOUTS)),
+        dtype=draw(st.sampled_from(lora_files.DTYPES)),
+        seed=draw(st.integers(0, 10_000)),
+    )
+    for layer in draw(st.lists(st.sampled_from(sorted(world.shapes)), min_size=1, max_size=6, unique=True)):
+        shape = world.shapes[layer]
+        methods = [method for method in lora_files.METHODS if len(shape) == 4 or method not in KERNELS_ONLY]
+        magnitude = draw(st.sampled_from(lora_files.MAGNITUDES))
+        made.add(
+            lora_files.RandomLayer(
+                layer=layer,
+                shape=shape,
+                method=draw(st.sampled_from(methods)),
+                magnitude=magnitude,
+                rank=draw(st.integers(1, 4)),
+                alpha=draw(st.none() | st.sampled_from([0.5, 1.0, 3.0, 8.0])),
+            ),
+            stability=world.stability,
         )
+    return made
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(data=st.data())
+def test_random_files_fused_and_swapped_are_the_formula(world: World, data: st.DataObject) -> None:
+    """To 1e-5 of the change's norm, which float32 can hold; two files on one layer add up."""
+    loras, changes = [], []
+    for number in range(data.draw(st.integers(1, 2), label="files")):
+        file = data.draw(files(world), label="file")
+        weight = data.draw(st.sampled_from([1.0, 0.7, -0.4, 1.5]), label="weight")
+        loras.append(of_file(file.write(world.folder / f"random{number}.safetensors"), weight))
+        changes.append((file.changes, weight))
+    found = [world.fused(loras), world.swapped(loras, number=0), world.swapped(loras, number=1)]
+    for layer in world.shapes:
+        pristine = world.pristine(layer)
+        touching = [(made[layer], weight) for made, weight in changes if layer in made]
+        expected = sum((change(pristine, weight) for change, weight in touching), np.zeros_like(pristine))
+        # Two changes may cancel; what they are made of is what rounding is relative to.
+        norm = sum(float(np.linalg.norm(change(pristine, weight))) for change, weight in touching)
+        for weights in found:
+            difference = weights[layer].astype(np.float64) - pristine - expected
+            assert np.linalg.norm(difference) <= 1e-5 * norm, layer
+
+
+# --- files that were once fused wrongly -----------------------------------------------------------
+
+
+def scaled(path: Path, layer: str, scale: float) -> Any:
+    """scale x up x down of a layer of kohya's or diffusers' layout."""
+    file = {name: values.double().numpy() for name, values in load_file(path).items()}
+    stems = (f"unet.{layer}", f"base_model.model.{layer}", f"lora_unet_{layer.replace('.', '_')}")
+    stem = next(one for one in stems if any(name.startswith(f"{one}.") for name in file))
+    down, up = ("lora_down", "lora_up") if stem.startswith("lora_") else ("lora_A", "lora_B")
+    return scale * file[f"{stem}.{up}.weight"] @ file[f"{stem}.{down}.weight"]
+
+
+@pytest.mark.parametrize(
+    ("case", "right"),
+    [
+        ("kohya_mixed_alpha", {TO_Q: 0.5, TO_V: 1.0}),
+        ("mixed_rank", {TO_Q: 1.0, TO_V: 1.0}),
+        ("partial_alpha", {TO_Q: 0.25, TO_V: 1.0}),
+        ("rp_suffix", {TO_Q: 0.5, TO_V: 1.0}),
+        ("peft_adapter/adapter_model", {TO_Q: 4.0, TO_V: 4.0}),
+    ],
+)
+def test_each_layer_has_its_own_scale(checkpoint: Checkpoint, case: str, right: Mapping[str, float]) -> None:
+    before, after = networks(checkpoint)["unet"], networks(checkpoint)
+    path = CASES / f"{case}.safetensors"
+    fuse_loras(after, [of_file(path)])
+    for layer, scale in right.items():
+        name = f"{layer}.weight"
+        change = (after["unet"].get_parameter(name) - before.get_parameter(name)).double().detach().numpy()
+        expected = scaled(path, layer, scale)
+        assert np.linalg.norm(change - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize(("case", "axis"), [("dora_out", 1), ("dora_in", 0)])
+def test_dora_has_the_norm_that_its_shape_says(checkpoint: Checkpoint, case: str, axis: int) -> None:
+    before, after = networks(checkpoint)["unet"], networks(checkpoint)
+    path = CASES / f"{case}.safetensors"
+    fuse_loras(after, [of_file(path)])
+    file = {name.rpartition("to_q.")[2]: values.double().numpy() for name, values in load_file(path).items()}
+    scale = file["alpha"] / len(file["lora_down.weight"])
+    changed = before.get_parameter(f"{TO_Q}.weight").double().detach().numpy() + scaled(path, TO_Q, scale)
+    expected = file["dora_scale"] * changed / np.linalg.norm(changed, axis=axis, keepdims=True)
+    found = after["unet"].get_parameter(f"{TO_Q}.weight").detach().numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_order_does_not_matter(checkpoint: Checkpoint) -> None:
+    loras = [of_file(CASES / "dora_out.safetensors"), of_file(CASES / "dora_in.safetensors", 0.5)]
+    found = []
+    for order in (loras, loras[::-1]):
+        made = networks(checkpoint)
+        fuse_loras(made, order)
+        found.append(made["unet"].get_parameter(f"{TO_Q}.weight"))
+    assert torch.equal(*found)
+    assert lora_set_digest(loras) == lora_set_digest(loras[::-1])
+
+
+# --- refusals -------------------------------------------------------------------------------------
 
 
 def test_keys_of_another_model_are_an_error(checkpoint: Checkpoint, tmp_path: Path) -> None:
     state = load_file(checkpoint.lora("style"))
     state["unet.down_blocks.9.attentions.0.to_q.lora_A.weight"] = torch.zeros(4, 32)
     save_file(state, tmp_path / "foreign.safetensors")
-    lora = LoraChoice("foreign", tmp_path / "foreign.safetensors", 1.0, "0" * 64)
     with pytest.raises(
-        BuildError, match=r"lora foreign: 1 of \d+ keys do not belong to this base: unet.down_blocks.9"
+        BuildError, match=r"lora foreign: 1 of \d+ keys name no layer of this base .*: unet.down_blocks.9"
     ):
-        fuse_loras(networks(checkpoint), [lora])
+        fuse_loras(networks(checkpoint), [of_file(tmp_path / "foreign.safetensors")])
 
 
 def test_other_shapes_are_an_error(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -77,8 +275,8 @@ def test_other_shapes_are_an_error(checkpoint: Checkpoint, tmp_path: Path) -> No
         for name, values in load_file(checkpoint.lora("style")).items()
     }
     save_file(state, tmp_path / "wide.safetensors")
-    with pytest.raises(BuildError, match="wide"):
-        fuse_loras(networks(checkpoint), [LoraChoice("wide", tmp_path / "wide.safetensors", 1.0, "0" * 64)])
+    with pytest.raises(BuildError, match="lora wide: "):
+        fuse_loras(networks(checkpoint), [of_file(tmp_path / "wide.safetensors")])
 
 
 @pytest.mark.parametrize(
@@ -87,26 +285,48 @@ def test_other_shapes_are_an_error(checkpoint: Checkpoint, tmp_path: Path) -> No
 def test_what_is_no_sdxl_lora_is_an_error(checkpoint: Checkpoint, tmp_path: Path, keys: list[str]) -> None:
     save_file({key: torch.zeros(4, 4) for key in keys}, tmp_path / "x.safetensors")
     with pytest.raises(BuildError, match="lora x"):
-        fuse_loras(networks(checkpoint), [LoraChoice("x", tmp_path / "x.safetensors", 1.0, "0" * 64)])
+        fuse_loras(networks(checkpoint), [of_file(tmp_path / "x.safetensors")])
 
 
-def test_weights_that_are_not_finite_are_an_error(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_values_that_are_not_finite_are_an_error(checkpoint: Checkpoint, tmp_path: Path) -> None:
     state = load_file(checkpoint.lora("style"))
     next(iter(state.values()))[0, 0] = float("nan")
     save_file(state, tmp_path / "nan.safetensors")
-    with pytest.raises(BuildError, match="nan"):
-        fuse_loras(networks(checkpoint), [LoraChoice("nan", tmp_path / "nan.safetensors", 1.0, "0" * 64)])
+    with pytest.raises(BuildError, match=r"lora nan: .* not finite"):
+        fuse_loras(networks(checkpoint), [of_file(tmp_path / "nan.safetensors")])
+
+
+def test_weights_that_the_precision_cannot_hold_are_an_error(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    state = {name: 2000 * values.float() for name, values in load_file(checkpoint.lora("style")).items()}
+    save_file(state, tmp_path / "large.safetensors")
+    lora = of_file(tmp_path / "large.safetensors")
+    with pytest.raises(BuildError, match=r"loras large: unet\..* float16 cannot hold; use less weight"):
+        fuse_loras(networks(checkpoint), [lora], dtype="float16")
+    fuse_loras(networks(checkpoint), [lora])
+
+
+def test_a_damaged_file_is_an_error(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(checkpoint.lora("style").read_bytes()[:200])
+    with pytest.raises(BuildError, match=r"lora cut: .*cut short"):
+        fuse_loras(networks(checkpoint), [of_file(path)])
+    with pytest.raises(BuildError, match=r"lora cut: .*cut short"):
+        lora_keys("cut", path)
+    with pytest.raises(BuildError, match="No such file"):
+        lora_keys("gone", tmp_path / "gone.safetensors")
+
+
+# --- digests --------------------------------------------------------------------------------------
 
 
 def test_set_digest_depends_on_content_and_weight(checkpoint: Checkpoint) -> None:
     a, b = choice(checkpoint, "style", 1.0), choice(checkpoint, "character", 0.5)
     assert lora_set_digest([a, b]) == lora_set_digest([b, a])
-    assert (
-        len(
-            {
-                lora_set_digest(loras)
-                for loras in ([], [a], [b], [a, b], [choice(checkpoint, "style", 0.9), b])
-            }
-        )
-        == 5
-    )
+    others = ([], [a], [b], [a, b], [choice(checkpoint, "style", 0.9), b])
+    assert len({lora_set_digest(loras) for loras in others}) == 5
+
+
+def test_digest_of_a_lora_of_two_files(checkpoint: Checkpoint) -> None:
+    assert lora_digest("style", checkpoint.lora("style")) is None
+    path = CASES / "peft_adapter/adapter_model.safetensors"
+    assert lora_digest("peft", path) not in (None, file_digest(path).sha256)

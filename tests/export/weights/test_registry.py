@@ -1,0 +1,161 @@
+"""The registry against the base: each case through the command line and into a running server's weights; what
+a deployment can never apply is refused at `add`, `check` and build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from intaglio.cli import main
+from intaglio.contract.config import load_deployment
+from intaglio.errors import LoraRefused
+from intaglio.loras.files import layer_table, lora_file_from_bytes
+from intaglio.loras.store import LORAS_FOLDER, LoraStore
+from intaglio_export.weights.registry import base_layers, check_registry, publish_registry
+
+from ..conftest import Checkpoint, write_config
+from ..test_lora_swap import write_locon
+
+CASES = Path(__file__).parents[2] / "data/loras"
+GOOD_CASES = (
+    "kohya_mixed_alpha",
+    "mixed_rank",
+    "partial_alpha",
+    "dora_out",
+    "dora_in",
+    "rp_suffix",
+    "peft_adapter/adapter_model",
+)
+
+
+@pytest.fixture
+def deployment(checkpoint: Checkpoint, tmp_path: Path) -> Callable[[str], Path]:
+    """The YAML of a deployment that swaps, with a registry of no LoRA."""
+
+    def make(swap: str) -> Path:
+        (tmp_path / "loras.yaml").write_text("loras: {}\n")
+        return write_config(
+            tmp_path / "plate.yaml", checkpoint, loras=None, fuse=None, swap=swap, registry="loras.yaml"
+        )
+
+    return make
+
+
+def add(config: Path, path: Path, name: str = "x") -> int:
+    return main(["loras", "add", str(path), "--config", str(config), "--id", name, "--kind", "style"])
+
+
+def plan_of(config: Path) -> Any:
+    """What the registry reads of a plan."""
+    return SimpleNamespace(deployment=load_deployment(config))
+
+
+@pytest.mark.parametrize("case", GOOD_CASES)
+def test_each_case_is_added_checked_and_published(
+    deployment: Callable[[str], Path], tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = deployment("all")
+    assert add(config, CASES / f"{case}.safetensors") == 0
+    assert main(["loras", "check", "--config", str(config)]) == 0
+    assert "ok       x: " in capsys.readouterr().out
+    plan = plan_of(config)
+    check_registry(plan)
+    served = publish_registry(plan, tmp_path / "build")
+    listed = yaml.safe_load((tmp_path / "loras.yaml").read_text())["loras"]["x"]["sha256"]
+    assert served.loras["x"].sha256 == listed
+    table = base_layers(plan.deployment.base)
+    data = LoraStore(tmp_path / "build" / LORAS_FOLDER).path(listed).read_bytes()
+    file = lora_file_from_bytes("x", data, table=table)
+    scales = {layer.strength for layer in file.layers.values()}
+    assert case != "peft_adapter/adapter_model" or scales == {4.0}
+
+
+def test_the_bases_headers_say_the_same_as_the_network(checkpoint: Checkpoint, deployment: Any) -> None:
+    config = deployment("all")
+    table = base_layers(load_deployment(config).base)
+    unet = load_file(next((checkpoint.base / "unet").glob("*.safetensors")))
+    expected = layer_table({"unet": {name: tuple(values.shape) for name, values in unet.items()}})
+    assert table["unet"] == expected["unet"]
+
+
+def test_layers_that_swap_leaves_out_are_refused_everywhere(
+    checkpoint: Checkpoint, deployment: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "locon.safetensors"
+    write_locon(path, checkpoint)
+    assert add(deployment("all"), path) == 0
+    registry = (tmp_path / "loras.yaml").read_text()
+    config = deployment("transformer")
+    capsys.readouterr()
+    assert add(config, path) != 0
+    reason = "layers that swap: transformer leaves out, such as unet.down_blocks"
+    assert reason in capsys.readouterr().err
+    (tmp_path / "loras.yaml").write_text(registry)
+    assert main(["loras", "check", "--config", str(config)]) == 1
+    assert reason in capsys.readouterr().out
+    for refuse in (check_registry, lambda plan: publish_registry(plan, tmp_path / "build")):
+        with pytest.raises(LoraRefused, match="set swap: all in the configuration"):
+            refuse(plan_of(config))
+    assert not (tmp_path / "build" / LORAS_FOLDER / "registry.json").exists()
+
+
+def test_what_a_lora_says_wrongly_of_itself_is_shown(
+    checkpoint: Checkpoint, deployment: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "said.safetensors"
+    save_file(load_file(checkpoint.lora("style")), path, metadata={"ss_base_model_version": "sd_v1"})
+    config = deployment("all")
+    assert add(config, path) == 0
+    assert main(["loras", "check", "--config", str(config)]) == 0
+    assert capsys.readouterr().out.count("its metadata says that it is a Stable Diffusion 1.5 LoRA") == 2
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"\x08\0\0\0\0\0\0\0[1,2,3] ", b"\x40" + b"\0" * 7 + b"{" * 64])
+def test_a_malformed_file_is_refused_in_one_line(
+    deployment: Any, tmp_path: Path, data: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.safetensors").write_bytes(data)
+    config = deployment("all")
+    capsys.readouterr()
+    assert add(config, tmp_path / "bad.safetensors") != 0
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "lora x: " in line
+    assert "Traceback" not in line
+
+
+def test_a_changed_configuration_beside_the_file_is_noticed(
+    deployment: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (CASES / "peft_adapter").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    config = deployment("all")
+    assert add(config, tmp_path / "adapter_model.safetensors") == 0
+    beside = tmp_path / "adapter_config.json"
+    beside.write_text(beside.read_text().replace('"lora_alpha": 16', '"lora_alpha": 8'))
+    assert main(["loras", "check", "--config", str(config)]) == 1
+    assert "its file changed since it was added" in capsys.readouterr().out
+
+
+def test_the_stored_copy_needs_no_other_file(deployment: Any, tmp_path: Path) -> None:
+    """What `watch` publishes with too."""
+    store = LoraStore(tmp_path / "store")
+    digest, data = store.put("x", CASES / "peft_adapter/adapter_model.safetensors")
+    assert store.path(digest).read_bytes() == data
+    table = base_layers(load_deployment(deployment("all")).base)
+    layers = lora_file_from_bytes("x", data, table=table).layers.values()
+    assert {layer.strength for layer in layers} == {4.0}
+    weights = np.asarray(torch.zeros(64, 64))
+    assert all(
+        layer.applied(weights[:, : layer.parts["down"].shape[1]], 1.0).any()
+        for layer in layers
+        if layer.parts["down"].shape[1] <= 64
+    )
