@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -457,6 +458,25 @@ def test_weights_that_overflow_half_precision(files: Path, tmp_path: Path) -> No
     assert "would not be finite" in refused(
         world, published(world, (tmp_path / "large.safetensors").read_bytes())
     )
+
+
+def test_layers_that_the_build_does_not_swap(files: Path, tmp_path: Path) -> None:
+    """As `swap: transformer` builds it: kernels are listed, and have no weight to replace."""
+    tensors = load_file(files / "unet.pristine")
+    kernels = {name: values for name, values in tensors.items() if values.ndim == 4}
+    frozen = {
+        name.removeprefix("unet.").removesuffix(".weight"): values.shape for name, values in kernels.items()
+    }
+    kept = {name: values for name, values in tensors.items() if name not in kernels}
+    save_file(kept, tmp_path / "unet.pristine", metadata={"frozen": json.dumps(frozen)})
+    for name in [*LORAS, *SWAPPED]:
+        for path in files.glob(f"{name}.*"):
+            if path.name != "unet.pristine":
+                (tmp_path / path.name).write_bytes(path.read_bytes())
+    world = open_world(tmp_path, tmp_path)
+    message = refused(world, world.lora("locon"))
+    assert "that this build cannot swap, such as unet." in message
+    assert "build with swap: all" in message
 
 
 @pytest.mark.parametrize("component", SWAPPED)
