@@ -39,7 +39,7 @@ from intaglio.loras.targets import SWAPPED, SWAPPED_NETWORKS
 from intaglio.sampling.tiles import decoded_sizes
 from intaglio_export.engines.compile import ENGINE_FILES, CompileJob, Platform, compile_network
 from intaglio_export.plan.stages import Stage, StageStore
-from intaglio_export.weights.fuse import FUSABLE, LoraChoice, lora_digest, lora_keys
+from intaglio_export.weights.fuse import FUSABLE, LoraChoice, lora_components, lora_digest
 from intaglio_export.weights.sources import TOKENIZERS, Base, Weights, find_base, find_model
 
 __all__ = ["ONNX_FILE", "PRISTINE_FILE", "Plan", "component_of"]
@@ -188,7 +188,7 @@ class Plan:
         """Components that the LoRAs' key names point at."""
         touched: set[str] = set()
         for lora in self.loras:
-            touched |= {_component_of_key(key) for key in lora_keys(lora.id, lora.path)}
+            touched |= lora_components(lora.id, lora.path)
         return frozenset(touched)
 
     def _digest(self, component: str) -> str:
@@ -501,17 +501,3 @@ def _source_digest(*names: str) -> str:
 
 def _versions(*names: str) -> Mapping[str, str]:
     return {name: metadata.version(name) for name in names}
-
-
-def _component_of_key(key: str) -> str:
-    """Component a LoRA key points at, in diffusers' (`unet.`), kohya's (`lora_te1_`) or bare UNet names."""
-    for component, prefixes in _PREFIXES.items():
-        if key.startswith(prefixes):
-            return component
-    return "unet"
-
-
-_PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
-    "text_encoder_2": ("text_encoder_2.", "lora_te2_"),
-    "text_encoder": ("text_encoder.", "lora_te1_", "lora_te_"),
-}

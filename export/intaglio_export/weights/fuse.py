@@ -19,13 +19,14 @@ from intaglio.builds.manifest import FusedLora, content_key
 from intaglio.errors import BuildError, LoraRefused
 from intaglio.loras.adapters import lora_bytes, lora_files
 from intaglio.loras.files import Component, LoraFile, layer_table, lora_file_from_bytes
+from intaglio.loras.layer_names import component_of_key
 from intaglio.loras.layers import merged
 from intaglio.loras.tensor_files import map_tensor_file
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["FUSABLE", "LoraChoice", "fuse_loras", "lora_digest", "lora_keys", "lora_set_digest"]
+__all__ = ["FUSABLE", "LoraChoice", "fuse_loras", "lora_components", "lora_digest", "lora_set_digest"]
 
 log = logging.getLogger(__name__)
 
@@ -65,14 +66,14 @@ def lora_digest(lora: str, path: Path) -> str | None:
         raise BuildError(str(error)) from error
 
 
-def lora_keys(lora: str, path: Path) -> tuple[str, ...]:
-    """The names of the tensors in the file.
+def lora_components(lora: str, path: Path) -> frozenset[str]:
+    """The components that the names of the file's tensors are for; known without the base.
 
     Raises:
         BuildError: it cannot be read, or it is no safetensors file.
     """
     try:
-        return tuple(map_tensor_file(path).tensors)
+        return frozenset(component_of_key(key) for key in map_tensor_file(path).tensors)
     except (OSError, ValueError) as error:
         raise BuildError(f"lora {lora}: {path}: {error}") from error
 

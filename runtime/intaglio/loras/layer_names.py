@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-__all__ = ["UNDERSCORED_PREFIXES", "layer_names", "stability_names"]
+__all__ = ["component_of_key", "layer_names", "stability_names"]
 
 C = TypeVar("C", bound=str)
 """A component: `unet`, `text_encoder` or `text_encoder_2`."""
 
-UNDERSCORED_PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
+_UNDERSCORED_PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
     "unet": ("lora_unet_", "lycoris_"),
     "text_encoder": ("lora_te1_",),
     "text_encoder_2": ("lora_te2_",),
@@ -42,10 +42,18 @@ def layer_names(table: Mapping[C, Mapping[str, tuple[int, ...]]]) -> dict[str, t
             if layer in stability:
                 stems.append(stability[layer])
                 aliases += [f"{prefix}{stability[layer]}" for prefix in _STABILITY_PREFIXES]
-            for prefix in UNDERSCORED_PREFIXES[component]:
+            for prefix in _UNDERSCORED_PREFIXES[component]:
                 aliases += [f"{prefix}{stem.replace('.', '_')}" for stem in stems]
             names |= dict.fromkeys(aliases, (component, layer))
     return names
+
+
+def component_of_key(key: str) -> str:
+    """The component that a key of a LoRA file is for, whatever base it belongs to."""
+    for component in ("text_encoder", "text_encoder_2"):
+        if key.startswith((*_UNDERSCORED_PREFIXES[component], *_DOTTED_PREFIXES[component])):
+            return component
+    return "unet"
 
 
 def stability_names(layers: Iterable[str]) -> dict[str, str]:

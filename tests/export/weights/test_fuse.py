@@ -29,8 +29,8 @@ from intaglio_export.weights.fuse import (
     FUSABLE,
     LoraChoice,
     fuse_loras,
+    lora_components,
     lora_digest,
-    lora_keys,
     lora_set_digest,
 )
 from intaglio_export.weights.sources import Weights, load_network
@@ -313,9 +313,9 @@ def test_a_damaged_file_is_an_error(checkpoint: Checkpoint, tmp_path: Path) -> N
     with pytest.raises(BuildError, match=r"lora cut: .*cut short"):
         fuse_loras(networks(checkpoint), [of_file(path)])
     with pytest.raises(BuildError, match=r"lora cut: .*cut short"):
-        lora_keys("cut", path)
+        lora_components("cut", path)
     with pytest.raises(BuildError, match="No such file"):
-        lora_keys("gone", tmp_path / "gone.safetensors")
+        lora_components("gone", tmp_path / "gone.safetensors")
 
 
 # --- digests --------------------------------------------------------------------------------------
@@ -326,6 +326,14 @@ def test_set_digest_depends_on_content_and_weight(checkpoint: Checkpoint) -> Non
     assert lora_set_digest([a, b]) == lora_set_digest([b, a])
     others = ([], [a], [b], [a, b], [choice(checkpoint, "style", 0.9), b])
     assert len({lora_set_digest(loras) for loras in others}) == 5
+
+
+def test_components_are_known_from_the_keys(checkpoint: Checkpoint) -> None:
+    for name in ("style", "style-kohya", "character"):
+        path = checkpoint.lora(name)
+        assert lora_components(name, path) == fuse_loras(
+            networks(checkpoint), [choice(checkpoint, name, 1.0)]
+        )
 
 
 def test_digest_of_a_lora_of_two_files(checkpoint: Checkpoint) -> None:

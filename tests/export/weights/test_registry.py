@@ -9,9 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
@@ -153,9 +151,3 @@ def test_the_stored_copy_needs_no_other_file(deployment: Any, tmp_path: Path) ->
     table = base_layers(load_deployment(deployment("all")).base)
     layers = lora_file_from_bytes("x", data, table=table).layers.values()
     assert {layer.strength for layer in layers} == {4.0}
-    weights = np.asarray(torch.zeros(64, 64))
-    assert all(
-        layer.applied(weights[:, : layer.parts["down"].shape[1]], 1.0).any()
-        for layer in layers
-        if layer.parts["down"].shape[1] <= 64
-    )
