@@ -28,7 +28,16 @@ _NETWORK: Final = (
 )
 """What makes the PyTorch network of a stage."""
 STAGE_MODULES: Final[Mapping[StageKind, tuple[str, ...]]] = {
-    "fuse": (*_NETWORK, "intaglio_export.weights.fuse"),
+    "fuse": (
+        *_NETWORK,
+        "intaglio_export.weights.fuse",
+        "intaglio.loras.adapters",
+        "intaglio.loras.files",
+        "intaglio.loras.layer_names",
+        "intaglio.loras.layer_shapes",
+        "intaglio.loras.layers",
+        "intaglio.loras.tensor_files",
+    ),
     "onnx": (
         *_NETWORK,
         "intaglio_export.graphs.examples",
@@ -40,7 +49,7 @@ STAGE_MODULES: Final[Mapping[StageKind, tuple[str, ...]]] = {
         *_NETWORK,
         "intaglio_export.graphs.pristine",
         "intaglio_export.graphs.sdxl",
-        "intaglio_export.graphs.swapped_weights",
+        "intaglio_export.weights.swapped_weights",
         "intaglio.engines.onnx_file",
         "intaglio.loras.files",
     ),
@@ -61,7 +70,7 @@ _ENGINE: Final = (
 _TENSORRT: Final = (
     *_ENGINE,
     "intaglio_export.engines.tensorrt",
-    "intaglio_export.graphs.swapped_weights",
+    "intaglio_export.weights.swapped_weights",
     "intaglio.engines.onnx_file",  # reads the names of a graph's weights
 )
 ENGINE_MODULES: Final[Mapping[RuntimeName, tuple[str, ...]]] = {
