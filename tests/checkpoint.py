@@ -102,3 +102,24 @@ def make_checkpoint(folder: Path) -> Checkpoint:
     write_adapter(found.lora("style-kohya"), kohya_tensors(style), {})
     write_adapter(found.lora("character"), kohya_tensors(_adapter(unet, texts, seed=2, with_text=True)), {})
     return found
+
+
+def write_locon(path: Path, checkpoint: Checkpoint) -> None:
+    """Convolutions of a resnet and a downsampler beside attention, as LyCORIS trains them."""
+    unet = diffusers.UNet2DConditionModel.from_pretrained(checkpoint.base / "unet")
+    torch.manual_seed(7)
+    matrices: Any = {}
+    for name, layer in unet.named_modules():
+        if name.endswith((".conv1", "downsamplers.0.conv", ".conv_shortcut")):
+            kernel = layer.kernel_size
+            matrices["unet", name] = (
+                0.1 * torch.randn(3, layer.in_channels, *kernel),
+                0.1 * torch.randn(layer.out_channels, 3, 1, 1),
+            )
+        elif name.endswith("attn1.to_v"):
+            matrices["unet", name] = (
+                0.1 * torch.randn(3, layer.in_features),
+                0.1 * torch.randn(layer.out_features, 3),
+            )
+    levels = UnetLevels(unet.config.layers_per_block, frozenset({0, 1}))
+    write_adapter(path, kohya_tensors(Adapter(matrices, rank=3, alpha=1.5, levels=levels)), {})

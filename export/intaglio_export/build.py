@@ -26,7 +26,7 @@ from intaglio_export.engines.platform import Platform, resolve_platform
 from intaglio_export.plan.plan import Plan
 from intaglio_export.plan.run import Reporter, run_stages
 from intaglio_export.plan.stages import StageOutcome, StageStore
-from intaglio_export.weights.registry import publish_registry
+from intaglio_export.weights.registry import check_registry, publish_registry
 
 __all__ = ["BuildOptions", "BuildResult", "build_deployment"]
 
@@ -76,6 +76,8 @@ def build_deployment(config: Path, options: BuildOptions, *, reporter: Reporter)
         plan = Plan(deployment, platform, store)
         # Errors of the configuration and of its sources are raised before any work is done.
         support = find_support_files(deployment, plan.base, store.digests)
+        if plan.swaps:
+            check_registry(deployment)
         outcomes = run_stages(plan, force=options.force, reporter=reporter)
         folder = _deployment_folder(deployment, options)
         if plan.swaps:

@@ -15,7 +15,7 @@ from rich.table import Table
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.contract.lora_registry import KINDS, LoraEntry, LoraRegistry, load_registry, write_registry
 from intaglio.errors import ConfigError, IntaglioError, InvalidRequest
-from intaglio_export.weights.registry import base_layers, check_entry, described
+from intaglio_export.weights.registry import CheckedLora, base_layers, check_entry, described
 
 __all__ = ["app"]
 
@@ -58,16 +58,17 @@ def add(  # noqa: PLR0913  (one option a field)
     values = {**_known(registry, lora, source=source), **options}
     if "kind" not in values:
         raise InvalidRequest("kind", "missing", allowed=f"--kind {'|'.join(KINDS)}")
-    entry = described(lora, _entry(lora, values), table=base_layers(deployment.base))
+    table = base_layers(deployment.base)
+    checked = described(lora, _entry(lora, values), table=table, swap=deployment.swap)
     changed = registry.model_dump()
-    changed["loras"][lora] = entry.model_dump()
+    changed["loras"][lora] = checked.entry.model_dump()
     try:
         write_registry(path, LoraRegistry.model_validate(changed))
     except ValidationError as error:
         raise ConfigError(f"{path}: {error.errors()[0]['msg']}") from error
-    Console(highlight=False, soft_wrap=True).print(
-        f"{lora}: {escape(_facts(entry))}; {escape(str(path))} is written"
-    )
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{lora}: {escape(_facts(checked.entry))}; {escape(str(path))} is written")
+    _print_warnings(console, lora, checked)
 
 
 def _known(registry: LoraRegistry, lora: str, *, source: str) -> dict[str, Any]:
@@ -144,12 +145,13 @@ def check(config: Config = _DEFAULT) -> None:
     entries = list(registry.loras.items())
     for lora, entry in track(entries, description="checking", console=console, transient=True):
         try:
-            facts = _facts(check_entry(lora, entry, table=table))
+            checked = check_entry(lora, entry, table=table, swap=deployment.swap)
         except IntaglioError as error:
             refused += 1
             console.print(f"[red]refused[/]  {escape(str(error))}")
         else:
-            console.print(f"[green]ok[/]       {lora}: {escape(facts)}")
+            console.print(f"[green]ok[/]       {lora}: {escape(_facts(checked.entry))}")
+            _print_warnings(console, lora, checked)
     raise typer.Exit(_BAD if refused else 0)
 
 
@@ -167,6 +169,11 @@ def _entry(lora: str, values: dict[str, Any]) -> LoraEntry:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "entry"
         raise ConfigError(f"lora {lora}: {place}: {first['msg']}") from error
+
+
+def _print_warnings(console: Console, lora: str, checked: CheckedLora) -> None:
+    for warning in checked.warnings:
+        console.print(f"[yellow]warning[/]  {lora}: {escape(warning)}")
 
 
 def _facts(entry: LoraEntry) -> str:

@@ -17,7 +17,7 @@ from intaglio.engines.tensorrt.library import import_tensorrt, tensorrt_logger
 from intaglio.errors import BuildError, ConfigError
 from intaglio_export.engines.job import CompileJob
 from intaglio_export.engines.platform import Platform
-from intaglio_export.graphs.swapped_weights import is_swapped
+from intaglio_export.weights.swapped_weights import is_swapped
 
 if TYPE_CHECKING:
     import tensorrt as trt  # type: ignore[import-not-found,unused-ignore]

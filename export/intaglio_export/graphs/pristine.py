@@ -18,7 +18,7 @@ from intaglio.contract.config import Swap
 from intaglio.engines.onnx_file import initializers
 from intaglio.errors import BuildError
 from intaglio.loras.files import layer_table
-from intaglio_export.graphs.swapped_weights import is_swapped
+from intaglio_export.weights.swapped_weights import is_swapped
 
 __all__ = ["write_pristine"]
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from intaglio.contract.sdxl import LORA_MERGE
+from intaglio.contract.tensors import compute_dtype
 from intaglio.errors import BuildError
 from intaglio.loras.sets import set_digest
 from intaglio.loras.targets import SWAPPED
@@ -99,7 +100,8 @@ def make_fused(loader: NetworkLoader, _network: str, work: Path) -> Notes:
     for name in SWAPPED:
         networks[name] = load_network(name, plan.components[name], base=plan.base)
     paths = {lora.id: plan.deployment.loras[lora.id].path for lora in plan.loras}
-    changed = fuse_loras(networks, plan.loras, paths=paths)
+    dtype = compute_dtype(plan.deployment.precision)
+    changed = fuse_loras(networks, plan.loras, paths=paths, dtype=dtype)
     if changed != plan.fused_components:
         raise BuildError(
             f"fuse: changed {sorted(changed)}, but the files' keys name {sorted(plan.fused_components)}"

@@ -30,6 +30,7 @@ from intaglio.contract.sdxl import (
 )
 from intaglio.contract.tensors import NetworkSpec, Profile
 from intaglio.errors import BuildError, ConfigError
+from intaglio.loras.adapters import lora_digest
 from intaglio.loras.files import Component, named_components
 from intaglio.loras.targets import SWAPPED, SWAPPED_NETWORKS
 from intaglio.loras.tensor_files import map_tensor_file
@@ -77,6 +78,7 @@ class Plan:
         Raises:
             ConfigError: a file is missing.
             BuildError: a file is damaged.
+            LoraRefused: peft's configuration beside a file is damaged.
         """
         found = []
         for lora, weight in self.deployment.fused.items():
@@ -85,7 +87,7 @@ class Plan:
                 raise ConfigError(
                     f"lora {lora}: {path}: no such file; train it or correct its path in the configuration"
                 )
-            sha256 = self.store.digests.digest(path).sha256
+            sha256 = lora_digest(lora, path) or self.store.digests.digest(path).sha256
             found.append(ResolvedLora(id=lora, sha256=sha256, weight=weight))
         return tuple(found)
 
@@ -142,7 +144,7 @@ class Plan:
             "precision": self.deployment.precision,
             "sources": source_digest(STAGE_MODULES["fuse"]),
         }
-        return Stage("fuse", "", inputs, _versions(*_TORCH_STACK, "peft"))
+        return Stage("fuse", "", inputs, _versions(*_TORCH_STACK, "numpy"))
 
     @cached_property
     def fused_components(self) -> frozenset[Component]:

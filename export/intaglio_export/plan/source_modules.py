@@ -24,13 +24,23 @@ SEEDED_MODULES: Final = ("intaglio_export.weights.seeded", "intaglio.sampling.no
 _NETWORK: Final = (
     "intaglio_export.plan.make",
     "intaglio_export.weights.load",
+    "intaglio_export.weights.configuration",  # what an absent key means
     "intaglio_export.weights.latents",
+    "intaglio_export.weights.single_file",
     "intaglio_export.weights.vae_range",
     "intaglio.loras.tensor_files",  # reads what a single file holds
 )
 """What makes the PyTorch network of a stage."""
 STAGE_MODULES: Final[Mapping[StageKind, tuple[str, ...]]] = {
-    "fuse": (*_NETWORK, "intaglio_export.weights.fuse"),
+    "fuse": (
+        *_NETWORK,
+        "intaglio_export.weights.fuse",
+        "intaglio.loras.adapters",
+        "intaglio.loras.files",
+        "intaglio.loras.layer_names",
+        "intaglio.loras.layer_shapes",
+        "intaglio.loras.layers",
+    ),
     "onnx": (
         *_NETWORK,
         "intaglio_export.graphs.examples",
@@ -42,7 +52,7 @@ STAGE_MODULES: Final[Mapping[StageKind, tuple[str, ...]]] = {
         *_NETWORK,
         "intaglio_export.graphs.pristine",
         "intaglio_export.graphs.sdxl",
-        "intaglio_export.graphs.swapped_weights",
+        "intaglio_export.weights.swapped_weights",
         "intaglio.engines.onnx_file",
         "intaglio.loras.files",
     ),
@@ -63,7 +73,7 @@ _ENGINE: Final = (
 _TENSORRT: Final = (
     *_ENGINE,
     "intaglio_export.engines.tensorrt",
-    "intaglio_export.graphs.swapped_weights",
+    "intaglio_export.weights.swapped_weights",
     "intaglio.engines.onnx_file",  # reads the names of a graph's weights
 )
 ENGINE_MODULES: Final[Mapping[RuntimeName, tuple[str, ...]]] = {

@@ -5,25 +5,39 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from intaglio.contract.config import Deployment
+from intaglio.contract.config import Deployment, Swap
 from intaglio.contract.lora_registry import LoraEntry, LoraRegistry, load_registry
 from intaglio.contract.sources import Source
 from intaglio.errors import ConfigError, LoraRefused
-from intaglio.loras.files import Component, LayerTable, layer_table, lora_file_from_bytes
+from intaglio.loras.adapters import lora_bytes
+from intaglio.loras.files import Component, LayerTable, LoraFile, layer_table, lora_file_from_bytes
 from intaglio.loras.sets import ServedLoras
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.targets import SWAPPED
 from intaglio.loras.tensor_files import map_tensor_file
 from intaglio_export.weights.sources import Base, find_base
+from intaglio_export.weights.swapped_weights import is_swapped
 
-__all__ = ["base_layers", "check_entry", "described", "lora_path", "publish_registry"]
+__all__ = [
+    "CheckedLora",
+    "base_layers",
+    "check_entry",
+    "check_registry",
+    "described",
+    "lora_path",
+    "publish_registry",
+]
+
+log = logging.getLogger(__name__)
 
 
 def base_layers(sources: tuple[Source, ...]) -> LayerTable:
-    """Every layer of the available base that a LoRA may name, with its shape.
+    """Every layer of the available base that a LoRA may change, with its shape.
 
     Shapes come from the headers of the base's files. For a single file or a seed they come from the
     configurations.
@@ -80,19 +94,26 @@ def lora_path(lora: str, entry: LoraEntry) -> Path:
         ) from error
 
 
-def described(lora: str, entry: LoraEntry, *, table: LayerTable) -> LoraEntry:
-    """`entry` with the facts of its file. Every key of the file names a layer of `table`.
+@dataclass(frozen=True, slots=True)
+class CheckedLora:
+    """A LoRA that the deployment can serve."""
+
+    entry: LoraEntry
+    """The registry's entry with the facts of the file."""
+    warnings: tuple[str, ...]
+    """What its owner should know, although the file can be used."""
+
+
+def described(lora: str, entry: LoraEntry, *, table: LayerTable, swap: Swap) -> CheckedLora:
+    """`entry` with the facts of its file. Every key of the file names a layer of `table` that a deployment
+    with `swap` can change.
 
     Raises:
-        LoraRefused: the file is damaged or not for this base.
+        LoraRefused: the file is damaged, not for this base, or changes layers that `swap` leaves out.
         ConfigError: there is no such file.
     """
-    path = lora_path(lora, entry)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise LoraRefused(lora, f"{path}: {error.strerror or error}") from error
-    file = lora_file_from_bytes(lora, data, table=table)
+    data = lora_bytes(lora, lora_path(lora, entry))
+    file = _servable(lora, data, table=table, swap=swap)
     facts = {
         "sha256": hashlib.sha256(data).hexdigest(),
         "size": len(data),
@@ -100,17 +121,17 @@ def described(lora: str, entry: LoraEntry, *, table: LayerTable) -> LoraEntry:
         "rank": file.ranks,
         "targets": file.targets,
     }
-    return entry.model_copy(update=facts)
+    return CheckedLora(entry.model_copy(update=facts), file.warnings)
 
 
-def check_entry(lora: str, entry: LoraEntry, *, table: LayerTable) -> LoraEntry:
+def check_entry(lora: str, entry: LoraEntry, *, table: LayerTable, swap: Swap) -> CheckedLora:
     """As `described`; the file must still be the one that was added.
 
     Raises:
         LoraRefused: as `described` does, and where the file changed since it was added.
     """
-    found = described(lora, entry, table=table)
-    if entry.sha256 is not None and found.sha256 != entry.sha256:
+    found = described(lora, entry, table=table, swap=swap)
+    if entry.sha256 is not None and found.entry.sha256 != entry.sha256:
         raise LoraRefused(
             lora,
             f"its file changed since it was added: run intaglio loras add {lora} again if that was meant",
@@ -118,20 +139,57 @@ def check_entry(lora: str, entry: LoraEntry, *, table: LayerTable) -> LoraEntry:
     return found
 
 
+def _servable(lora: str, data: bytes, *, table: LayerTable, swap: Swap) -> LoraFile:
+    """The LoRA in `data`; LoraRefused where a deployment with `swap` can never apply it."""
+    file = lora_file_from_bytes(lora, data, table=table)
+    if swap == "off":
+        return file  # such a deployment fuses LoRAs, which can change any layer
+    frozen = [place for place in file.layers if not _is_swappable(*place, table=table, swap=swap)]
+    if frozen:
+        first = ".".join(frozen[0])
+        raise LoraRefused(
+            lora,
+            f"changes {len(frozen)} layers that swap: {swap} leaves out, such as {first};"
+            " set swap: all in the configuration",
+        )
+    return file
+
+
+def _is_swappable(component: Component, layer: str, *, table: LayerTable, swap: Swap) -> bool:
+    wrapper = "unet" if component == "unet" else "network"
+    return is_swapped(f"{wrapper}.{layer}.weight", len(table[component][layer]), swap)
+
+
+def check_registry(deployment: Deployment) -> None:
+    """Check every LoRA of the deployment's registry against the base, and log the warnings.
+
+    Raises:
+        ConfigError, LoraRefused: a LoRA is missing, or the deployment can never apply it.
+    """
+    table = base_layers(deployment.base)
+    for lora, entry in _registry(deployment).loras.items():
+        data = lora_bytes(lora, lora_path(lora, entry))
+        for warning in _servable(lora, data, table=table, swap=deployment.swap).warnings:
+            log.warning("lora %s: %s", lora, warning)
+
+
 def publish_registry(deployment: Deployment, folder: Path) -> ServedLoras:
     """Publish the deployment's registry to the build in `folder`; every file is checked against the base.
 
     Raises:
-        ConfigError, LoraRefused: a LoRA is missing or not for this base.
+        ConfigError, LoraRefused: a LoRA is missing, or the deployment can never apply it.
         BuildError: the disk has no room.
     """
-    path = deployment.registry
-    registry = LoraRegistry() if path is None else load_registry(path)
+    registry = _registry(deployment)
     store = LoraStore(folder / LORAS_FOLDER)
     table = base_layers(deployment.base)
     digests = {}
     for lora, entry in registry.loras.items():
         digest, data = store.put(lora, lora_path(lora, entry))
-        lora_file_from_bytes(lora, data, table=table)
+        _servable(lora, data, table=table, swap=deployment.swap)
         digests[lora] = digest
     return store.publish_registry(registry, digests)
+
+
+def _registry(deployment: Deployment) -> LoraRegistry:
+    return LoraRegistry() if deployment.registry is None else load_registry(deployment.registry)

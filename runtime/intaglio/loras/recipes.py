@@ -16,9 +16,9 @@ import numpy as np
 
 from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.engines.interface import Array
-from intaglio.errors import LoraRefused
+from intaglio.errors import InvalidRequest, LoraRefused
 from intaglio.loras.files import Component, LoraFile
-from intaglio.loras.layers import Part
+from intaglio.loras.layer_shapes import Part
 from intaglio.loras.merge import LoraMerge, Recipe, Term, largest_value
 from intaglio.loras.store import LoraStore
 from intaglio.loras.targets import SwapLayers
@@ -83,10 +83,11 @@ class SetRecipes:
         """`lora` with its file, which is read and checked unless it is among the last ones used.
 
         Raises:
-            LoraRefused: the file is missing, changed, damaged or not for this build.
+            LoraRefused: the published file is missing or was changed.
+            InvalidRequest: the file was published as it is, but is damaged or not for this build.
         """
         if lora.sha256 not in self._files:
-            file = self._layers.read(lora.id, self._store.load(lora))
+            file = self._read(lora)
             if self._merge is not None:
                 file = _uploaded_fastest(file, self._merge.backend.hold)
             self._files[lora.sha256] = file
@@ -95,11 +96,19 @@ class SetRecipes:
             self._files.popitem(last=False)
         return lora, self._files[lora.sha256]
 
+    def _read(self, lora: ResolvedLora) -> LoraFile:
+        data = self._store.load(lora)
+        try:
+            return self._layers.read(lora.id, data)
+        except LoraRefused as error:
+            right = "LoRAs that fit this build; see intaglio loras check"
+            raise InvalidRequest("loras", str(error), allowed=right) from error
+
     def of_set(self, loras: Sequence[OpenedLora]) -> dict[Component, dict[str, Recipe]]:
         """A recipe for every weight that `loras` change, by component and initializer.
 
         Raises:
-            LoraRefused: a weight would not be finite.
+            InvalidRequest: a weight would not be finite.
         """
         targets = self._layers.targets
         touched: set[Place] = set()
@@ -151,20 +160,27 @@ class SetRecipes:
         target = self._layers.targets[component][module]
         stored = self._layers.pristine[component].read(target.initializer)
         values = stored.astype(np.float32)  # a copy: pristine weights are never written
-        for lora, file in loras:
-            layer = file.layers[place]
+        layers = [(file.layers[place], lora.weight) for lora, file in loras]
+        pristine = values
+        # A copy takes time, and only a DoRA needs the pristine values while `values` change.
+        if any(layer.is_dora for layer, _ in layers):
+            pristine = values.copy()
+        if target.transposed:
+            pristine = pristine.T
+        for layer, weight in layers:
             if target.transposed and layer.factors is not None:
                 up, down = layer.factors
-                values += np.float32(lora.weight * layer.strength) * (down.T @ up.T)
+                values += np.float32(weight * layer.strength) * (down.T @ up.T)
             elif target.transposed:
-                values = np.ascontiguousarray(layer.applied(values.T, lora.weight).T)
+                values += layer.change(pristine, weight).T
             else:
-                values = layer.applied(values, lora.weight)
+                values += layer.change(pristine, weight)
         with np.errstate(over="ignore"):
             cast: Array = values.astype(self._dtypes[component])
         if not np.isfinite(cast).all():
             ids = "+".join(lora.id for lora, _ in loras)
-            raise LoraRefused(ids, f"{component}.{module} would not be finite; ask for less weight")
+            problem = f"{component}.{module} would not be finite with {ids}"
+            raise InvalidRequest("loras", problem, allowed="less weight")
         return cast
 
 

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from intaglio.builds.manifest import write_json
 from intaglio.contract.lora_registry import LoraRegistry, ResolvedLora
 from intaglio.errors import BuildError, ConfigError, LoraRefused
+from intaglio.loras.adapters import lora_bytes
 from intaglio.loras.sets import ServedLora, ServedLoras
 from intaglio.whole_files import storage_problem, write_whole
 
@@ -81,17 +82,14 @@ class LoraStore:
         return data
 
     def put(self, lora: str, source: Path) -> tuple[str, bytes]:
-        """Copy `source` into the store. Returns the copy's sha256 and bytes, which later changes of `source`
-        do not affect.
+        """Copy `source`, with the configuration that peft wrote beside it, into the store. Returns the copy's
+        sha256 and bytes, which later changes of `source` do not affect.
 
         Raises:
-            LoraRefused: `source` cannot be read.
+            LoraRefused: `source` cannot be read, or peft's configuration beside it is damaged.
             BuildError: no room, or the folder cannot be written; nothing was changed.
         """
-        try:
-            data = source.read_bytes()
-        except OSError as error:
-            raise LoraRefused(lora, f"{source}: {error.strerror or error}") from error
+        data = lora_bytes(lora, source)
         digest = hashlib.sha256(data).hexdigest()
         path = self.path(digest)
         if not path.is_file() or path.stat().st_size != len(data):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.tensors import compute_dtype
 from intaglio.engines.interface import Array, DeviceArray, Refittable
-from intaglio.errors import IntaglioError, SwapFailed
+from intaglio.errors import IntaglioError, InvalidRequest, SwapFailed
 from intaglio.loras.files import Component
 from intaglio.loras.merge import LoraMerge, Recipe, groups
 from intaglio.loras.recipes import SetRecipes
@@ -97,6 +97,8 @@ class LoraSwitch:
         """Make `asked` the resident set; seconds that took, 0 where it already is.
 
         Raises:
+            InvalidRequest: `asked` can never be applied, because a file does not fit this build or a weight
+                is too large. The resident set stays.
             SwapFailed: says why, and which set is resident instead.
         """
         if self.resident is not None and set_digest(asked) == self.digest:
@@ -106,6 +108,9 @@ class LoraSwitch:
         try:
             prepared = self._prepared(asked)
             writing = self._replace(prepared)
+        except InvalidRequest:  # raised before any weight changes
+            self.counts.failures += 1
+            raise
         except (IntaglioError, MemoryError) as error:
             self.counts.failures += 1
             after = self._after_failure(before)

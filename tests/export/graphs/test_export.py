@@ -9,7 +9,7 @@ import onnx
 from intaglio.contract.sdxl import network_spec
 from intaglio.engines.onnxruntime import OnnxRuntimeBackend
 from intaglio_export.build import BuildResult
-from intaglio_export.graphs.swapped_weights import is_swapped
+from intaglio_export.weights.swapped_weights import is_swapped
 
 
 def test_onnx_equals_the_table(built: tuple[Path, BuildResult]) -> None:

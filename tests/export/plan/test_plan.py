@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from intaglio.contract.architecture import architecture_from_configs
 from intaglio.contract.config import load_deployment
@@ -21,7 +22,7 @@ from intaglio_export.plan.source_modules import ENGINE_MODULES, SEEDED_MODULES, 
 from intaglio_export.plan.stages import Stage, StageStore
 from intaglio_export.weights.seeded import ARCHITECTURES
 
-from ...checkpoint import Checkpoint
+from ...checkpoint import ROOT, Checkpoint
 from ..conftest import write_config
 
 ONNX_RUNTIME = Platform("onnxruntime", "cpu", "1", on_gpu=False)
@@ -139,13 +140,15 @@ CHANGES = {
     "intaglio_export.plan.make": ALL,
     "intaglio_export.weights.load": ALL,
     "intaglio_export.weights.vae_range": ALL,
+    "intaglio_export.weights.configuration": ALL,
     "intaglio_export.weights.latents": ALL,
+    "intaglio_export.weights.single_file": ALL,
     "intaglio.loras.tensor_files": ALL,
     "intaglio_export.graphs.examples": ALL,
     "intaglio_export.graphs.export": ALL,
     "intaglio_export.graphs.onnx_weights": ALL,
     "intaglio_export.graphs.sdxl": ALL,
-    "intaglio_export.graphs.swapped_weights": ("engine", "verify", "pristine"),
+    "intaglio_export.weights.swapped_weights": ("engine", "verify", "pristine"),
     "intaglio_export.graphs.pristine": ("pristine",),
     "intaglio_export.engines.compile": ("engine", "verify"),
     "intaglio_export.engines.job": ("engine", "verify"),
@@ -155,7 +158,11 @@ CHANGES = {
     "intaglio_export.weights.fuse": (),
     "intaglio.engines.onnx_file": ("engine", "verify", "pristine"),
     "intaglio.engines": ("engine", "verify", "pristine"),
+    "intaglio.loras.adapters": (),
     "intaglio.loras.files": ("pristine",),
+    "intaglio.loras.layer_names": (),
+    "intaglio.loras.layer_shapes": (),
+    "intaglio.loras.layers": (),
 }
 """Kinds of stages that are done again when a module changes; the plan is TensorRT's and fuses nothing."""
 
@@ -258,7 +265,20 @@ def test_loras_that_cannot_be_fused_are_named_before_any_work(checkpoint: Checkp
     path.write_bytes(checkpoint.lora("style").read_bytes()[:-100])
     with pytest.raises(BuildError, match="fetch it again"):
         stages()
-    data = checkpoint.lora("character").read_bytes().replace(b"lora_te1_", b"lora_te9_")
-    path.write_bytes(data)
-    with pytest.raises(LoraRefused, match=r"lora_te9_.* names no network of SDXL"):
+    state = load_file(checkpoint.lora("character"))
+    save_file({name.replace("lora_te1_", "lora_te_"): values for name, values in state.items()}, path)
+    with pytest.raises(LoraRefused, match=r"lora x: it is a Stable Diffusion 1\.5 or 2 LoRA"):
         stages()
+
+
+def test_a_fused_lora_of_two_files_depends_on_both(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    for path in (ROOT / "tests/data/loras/peft_adapter").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    loras = {"x": {"path": str(tmp_path / "adapter_model.safetensors")}}
+    config = write_config(tmp_path / "a.yaml", checkpoint, loras=loras, fuse={"x": None})
+    plan = Plan(load_deployment(config), ONNX_RUNTIME, StageStore(tmp_path))
+    before = keys(plan)
+    beside = tmp_path / "adapter_config.json"
+    beside.write_text(beside.read_text().replace('"lora_alpha": 16', '"lora_alpha": 8'))
+    kinds = {name.partition("/")[2] for name in changed(before, keys(plan))}
+    assert kinds == {"", "unet", "unet_context"}

@@ -1,28 +1,47 @@
-"""A user's LoRAs against a base, and published to a build."""
+"""A user's LoRAs against a base: every case is added, checked and published to a build. What a deployment can
+never apply is refused each time.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from intaglio.builds.file_checks import file_digest
+from intaglio.cli import main
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.contract.lora_registry import LoraEntry
 from intaglio.contract.sources import Source
 from intaglio.errors import ConfigError, LoraRefused
+from intaglio.loras.files import layer_table, lora_file_from_bytes
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio_export.weights.registry import (
     base_layers,
     check_entry,
+    check_registry,
     described,
     lora_path,
     publish_registry,
 )
 
-from ...checkpoint import Checkpoint
+from ...checkpoint import ROOT, Checkpoint, write_locon
 from ..conftest import write_config
+
+CASES = ROOT / "tests/data/loras"
+GOOD_CASES = (
+    "kohya_mixed_alpha",
+    "mixed_rank",
+    "partial_alpha",
+    "dora_out",
+    "dora_in",
+    "rp_suffix",
+    "peft_adapter/adapter_model",
+)
 
 
 def entry(path: Path) -> LoraEntry:
@@ -42,21 +61,23 @@ def registered(checkpoint: Checkpoint, folder: Path, path: Path) -> Deployment:
 def test_facts_of_a_file(checkpoint: Checkpoint) -> None:
     table = base_layers((Source(folder=checkpoint.base),))
     path = checkpoint.lora("character")
-    found = described("character", entry(path), table=table)
+    checked = described("character", entry(path), table=table, swap="all")
+    found = checked.entry
     assert found.sha256 == file_digest(path).sha256
     assert (found.format, found.rank) == ("kohya LoRA", (4,))
     assert set(found.targets) == {"text_encoder", "text_encoder_2", "unet"}
-    assert check_entry("character", found, table=table) == found
+    assert checked.warnings == ()
+    assert check_entry("character", found, table=table, swap="all") == checked
 
 
 def test_a_file_that_changed_since_it_was_added(checkpoint: Checkpoint, tmp_path: Path) -> None:
     table = base_layers((Source(folder=checkpoint.base),))
     path = tmp_path / "x.safetensors"
     path.write_bytes(checkpoint.lora("style").read_bytes())
-    added = described("x", entry(path), table=table)
+    added = described("x", entry(path), table=table, swap="all").entry
     path.write_bytes(checkpoint.lora("character").read_bytes())
     with pytest.raises(LoraRefused, match="changed since it was added"):
-        check_entry("x", added, table=table)
+        check_entry("x", added, table=table, swap="all")
 
 
 def test_a_file_that_is_missing(tmp_path: Path) -> None:
@@ -76,3 +97,117 @@ def test_publishing_copies_and_checks_every_file(checkpoint: Checkpoint, tmp_pat
     with pytest.raises(LoraRefused, match="style"):
         publish_registry(deployment, tmp_path / "build")
     assert store.current() == served
+
+
+@pytest.fixture
+def deployment(checkpoint: Checkpoint, tmp_path: Path) -> Callable[[str], Path]:
+    """The YAML of a deployment that swaps, with a registry of no LoRA."""
+
+    def make(swap: str) -> Path:
+        (tmp_path / "loras.yaml").write_text("loras: {}\n")
+        return write_config(
+            tmp_path / "plate.yaml", checkpoint, loras=None, fuse=None, swap=swap, registry="loras.yaml"
+        )
+
+    return make
+
+
+def add(config: Path, path: Path, name: str = "x") -> int:
+    return main(["loras", "add", str(path), "--config", str(config), "--id", name, "--kind", "style"])
+
+
+@pytest.mark.parametrize("case", GOOD_CASES)
+def test_each_case_is_added_checked_and_published(
+    deployment: Callable[[str], Path], tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = deployment("all")
+    assert add(config, CASES / f"{case}.safetensors") == 0
+    assert main(["loras", "check", "--config", str(config)]) == 0
+    assert "ok       x: " in capsys.readouterr().out
+    found = load_deployment(config)
+    check_registry(found)
+    served = publish_registry(found, tmp_path / "build")
+    listed = yaml.safe_load((tmp_path / "loras.yaml").read_text())["loras"]["x"]["sha256"]
+    assert served.loras["x"].sha256 == listed
+    table = base_layers(found.base)
+    data = LoraStore(tmp_path / "build" / LORAS_FOLDER).path(listed).read_bytes()
+    file = lora_file_from_bytes("x", data, table=table)
+    scales = {layer.strength for layer in file.layers.values()}
+    assert case != "peft_adapter/adapter_model" or scales == {4.0}
+
+
+def test_the_bases_headers_say_the_same_as_the_network(checkpoint: Checkpoint, deployment: Any) -> None:
+    config = deployment("all")
+    table = base_layers(load_deployment(config).base)
+    unet = load_file(next((checkpoint.base / "unet").glob("*.safetensors")))
+    expected = layer_table({"unet": {name: tuple(values.shape) for name, values in unet.items()}})
+    assert table["unet"] == expected["unet"]
+
+
+def test_layers_that_swap_leaves_out_are_refused_everywhere(
+    checkpoint: Checkpoint, deployment: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "locon.safetensors"
+    write_locon(path, checkpoint)
+    assert add(deployment("all"), path) == 0
+    registry = (tmp_path / "loras.yaml").read_text()
+    config = deployment("transformer")
+    capsys.readouterr()
+    assert add(config, path) != 0
+    reason = "layers that swap: transformer leaves out, such as unet.down_blocks"
+    assert reason in capsys.readouterr().err
+    (tmp_path / "loras.yaml").write_text(registry)
+    assert main(["loras", "check", "--config", str(config)]) == 1
+    assert reason in capsys.readouterr().out
+    with pytest.raises(LoraRefused, match="set swap: all in the configuration"):
+        check_registry(load_deployment(config))
+    with pytest.raises(LoraRefused, match="set swap: all in the configuration"):
+        publish_registry(load_deployment(config), tmp_path / "build")
+    assert not (tmp_path / "build" / LORAS_FOLDER / "registry.json").exists()
+
+
+def test_what_a_lora_says_wrongly_of_itself_is_shown(
+    checkpoint: Checkpoint, deployment: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "said.safetensors"
+    save_file(load_file(checkpoint.lora("style")), path, metadata={"ss_base_model_version": "sd_v1"})
+    config = deployment("all")
+    assert add(config, path) == 0
+    assert main(["loras", "check", "--config", str(config)]) == 0
+    assert capsys.readouterr().out.count("its metadata says that it is a Stable Diffusion 1.5 LoRA") == 2
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"\x08\0\0\0\0\0\0\0[1,2,3] ", b"\x40" + b"\0" * 7 + b"{" * 64])
+def test_a_malformed_file_is_refused_in_one_line(
+    deployment: Any, tmp_path: Path, data: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.safetensors").write_bytes(data)
+    config = deployment("all")
+    capsys.readouterr()
+    assert add(config, tmp_path / "bad.safetensors") != 0
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "lora x: " in line
+    assert "Traceback" not in line
+
+
+def test_a_changed_configuration_beside_the_file_is_noticed(
+    deployment: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (CASES / "peft_adapter").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    config = deployment("all")
+    assert add(config, tmp_path / "adapter_model.safetensors") == 0
+    beside = tmp_path / "adapter_config.json"
+    beside.write_text(beside.read_text().replace('"lora_alpha": 16', '"lora_alpha": 8'))
+    assert main(["loras", "check", "--config", str(config)]) == 1
+    assert "its file changed since it was added" in capsys.readouterr().out
+
+
+def test_the_stored_copy_needs_no_other_file(deployment: Any, tmp_path: Path) -> None:
+    """What `watch` publishes with too."""
+    store = LoraStore(tmp_path / "store")
+    digest, data = store.put("x", CASES / "peft_adapter/adapter_model.safetensors")
+    assert store.path(digest).read_bytes() == data
+    table = base_layers(load_deployment(deployment("all")).base)
+    layers = lora_file_from_bytes("x", data, table=table).layers.values()
+    assert {layer.strength for layer in layers} == {4.0}

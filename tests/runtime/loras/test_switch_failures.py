@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,20 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from intaglio.contract.lora_registry import ResolvedLora
-from intaglio.errors import SwapFailed
+from intaglio.errors import IntaglioError, InvalidRequest, SwapFailed
 from intaglio.loras.targets import SWAPPED
 
 from .world import World, assert_equals_fresh, open_world, published, refused_by_engine
 
 
-def refused(world: World, *loras: ResolvedLora) -> str:
-    """Ask for a set that cannot be put on while `style` is resident; it stays so, to the bit."""
+def refused(world: World, *loras: ResolvedLora, error: type[IntaglioError] = InvalidRequest) -> str:
+    """Ask for a set that cannot be applied while `style` is resident; it stays so, to the bit."""
     world.switch.ensure((world.lora("style"),))
     before = {component: dict(engine.weights) for component, engine in world.engines.items()}
-    with pytest.raises(SwapFailed) as failed:
+    with pytest.raises(error) as failed:
         world.switch.ensure(loras)
     message = str(failed.value)
-    assert "still resident: style@1" in message
+    assert ("still resident: style@1" in message) == (error is SwapFailed)
     assert world.switch.resident == (world.lora("style"),)
     for component, engine in world.engines.items():
         assert all(np.array_equal(values, before[component][name]) for name, values in engine.weights.items())
@@ -40,11 +41,12 @@ def test_a_truncated_file(world: World, files: Path) -> None:
 def test_a_file_replaced_after_it_was_published(world: World, files: Path) -> None:
     bad = published(world, (files / "character.safetensors").read_bytes() + b" ")
     world.store.path(bad.sha256).write_bytes((files / "character.safetensors").read_bytes())
-    assert "changed after it was published" in refused(world, bad)
+    assert "changed after it was published" in refused(world, bad, error=SwapFailed)
 
 
 def test_a_missing_file(world: World) -> None:
-    assert "No such file" in refused(world, ResolvedLora(id="gone", sha256="0" * 64, weight=1.0))
+    gone = ResolvedLora(id="gone", sha256="0" * 64, weight=1.0)
+    assert "No such file" in refused(world, gone, error=SwapFailed)
 
 
 def test_values_that_are_not_finite(world: World, files: Path, tmp_path: Path) -> None:
@@ -77,6 +79,24 @@ def test_weights_that_overflow_half_precision(files: Path, tmp_path: Path) -> No
     assert "would not be finite" in refused(
         world, published(world, (tmp_path / "large.safetensors").read_bytes())
     )
+
+
+def test_layers_that_the_build_does_not_swap(files: Path, tmp_path: Path) -> None:
+    """As `swap: transformer` builds it: kernels are listed, but no weight of theirs can be replaced."""
+    tensors = load_file(files / "unet.pristine")
+    kernels = {name: values for name, values in tensors.items() if values.ndim == 4}
+    frozen = {
+        name.removeprefix("unet.").removesuffix(".weight"): values.shape for name, values in kernels.items()
+    }
+    kept = {name: values for name, values in tensors.items() if name not in kernels}
+    save_file(kept, tmp_path / "unet.pristine", metadata={"frozen": json.dumps(frozen)})
+    for path in files.iterdir():
+        if path.name != "unet.pristine":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    world = open_world(tmp_path, tmp_path)
+    message = refused(world, world.lora("locon"))
+    assert "that this build cannot swap, such as unet." in message
+    assert "build with swap: all" in message
 
 
 @pytest.mark.parametrize("component", SWAPPED)

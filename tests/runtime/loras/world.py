@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.tensors import Precision
@@ -92,6 +94,19 @@ class World:
         weights = self.engines[component].weights
         stem = f"{'unet' if component == 'unet' else 'network'}.{module}.weight"
         return weights[stem] if stem in weights else weights[f"{stem}.T"].T
+
+
+def write_pristine_of(path: Path, component: str, network: Any, *, dtype: torch.dtype) -> None:
+    """As a build does it: matrices of linear layers are transposed in the graph."""
+    wrapper = "unet" if component == "unet" else "network"
+    tensors = {}
+    for name, values in network.named_parameters():
+        if name.endswith(".weight") and values.ndim in (2, 4) and "embeddings." not in name:
+            matrix = values.ndim == 2
+            tensors[f"{wrapper}.{name}{'.T' if matrix else ''}"] = (
+                (values.t() if matrix else values).detach().to(dtype).contiguous()
+            )
+    save_file(tensors, path)
 
 
 def open_world(

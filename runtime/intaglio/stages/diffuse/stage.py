@@ -109,8 +109,9 @@ class Diffuse:
         """The outputs of `models.DIFFUSE` named in `wanted`; the VAE runs only for `pixels`.
 
         Raises:
-            InvalidRequest: tensors that do not fit each other or the build.
-            SwapFailed: its LoRAs could not be applied; the earlier ones still are.
+            InvalidRequest: tensors that do not fit each other or the build, or LoRAs that can never be
+                applied.
+            SwapFailed: its LoRAs could not be applied now; the earlier ones still are.
             IntaglioError: the picture has values that are not finite.
         """
         steps = self._steps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from intaglio_export.graphs.swapped_weights import is_swapped
+from intaglio_export.weights.swapped_weights import is_swapped
 
 
 @pytest.mark.parametrize(
