@@ -106,6 +106,7 @@ class TritonProcess:
                 reason = self._log.failure() or _exit_text(code)
                 raise Unavailable(f"Triton did not start: {reason}; log: {self.log}")
             if self.administration.is_ready():
+                self._log.start_is_over()
                 self._stubs = {stub.instance: stub.process for stub in stubs_of(self.pid)}
                 return True
             seconds = time.monotonic() - started

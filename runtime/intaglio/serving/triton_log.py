@@ -54,6 +54,11 @@ class TritonLog:
         text = self._text()
         return load_failure(text) or _last_error(text)
 
+    def start_is_over(self) -> None:
+        """Errors of a start that succeeded are no reason of what comes later."""
+        with self._changing:
+            self._error = None
+
     def recent_error(self, *, seconds: float = _RECENT_SECONDS) -> str | None:
         """The last line of an error, where it was written within the last `seconds`."""
         with self._changing:
@@ -69,7 +74,7 @@ class TritonLog:
 def _last_error(text: str) -> str | None:
     for line in reversed(text.splitlines()):
         if _ERROR.match(line):
-            return single_line(line.partition("] ")[2] or line)
+            return single_line((line.partition("] ")[2] or line).strip('"'))
     return None
 
 

@@ -38,6 +38,10 @@ def test_an_old_error_is_no_reason() -> None:
     log.add(b"E1129 16:00:01.2 2 x.cc:1] CUDA error: illegal address\nI1129 16:00:01.2 2 x.cc:1] bye\n")
     assert log.recent_error() == "CUDA error: illegal address"
     assert log.recent_error(seconds=-1.0) is None
+    log.start_is_over()
+    assert log.recent_error() is None
+    log.add(b'E1129 16:00:01.2 2 model.py:9] "the model logged this"\n')
+    assert log.recent_error() == "the model logged this"
 
 
 def test_memory_is_bounded_and_keeps_the_beginning_and_the_end() -> None:
