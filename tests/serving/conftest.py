@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import subprocess
 import sys
@@ -98,9 +99,9 @@ def leavings() -> set[str]:
     ours = Path(tempfile.gettempdir())
     found = {str(path) for path in ours.glob("intaglio-serve-*")}
     folders = [
-        path
+        Path(path)
         for place in (".", "pytest-of-*/*/*", "pytest-of-*/*/popen-*/*")
-        for path in Path("/tmp").glob(f"{place}/intaglio-serve-*")
+        for path in glob.glob(f"/tmp/{place}/intaglio-serve-*")  # noqa: PTH207 (others remove folders meanwhile)
     ]
     others = {path.name for path in folders if path.resolve().parent != ours.resolve()}
     found |= {

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -62,10 +62,11 @@ class Serving:
 
 
 @contextmanager
-def serving(deployment: Deployment, *options: str) -> Iterator[Serving]:
+def serving(deployment: Deployment, *options: str, before: Sequence[str] = ()) -> Iterator[Serving]:
     config = deployment.folder / f"{deployment.name}.yaml"
     process = subprocess.Popen(
         [
+            *before,
             sys.executable,
             "-m",
             "intaglio",
@@ -161,3 +162,23 @@ def test_a_second_signal_does_not_wait(miniature: Deployment) -> None:
             assert running.process.wait(5) == 0
             with pytest.raises(IntaglioError):
                 asking.result()
+
+
+def test_a_hang_up_stops_it_cleanly(miniature: Deployment) -> None:
+    with serving(miniature) as running:
+        running.read_until("Ctrl-C stops it")
+        running.process.send_signal(signal.SIGHUP)
+        running.read_until("stopped")
+        assert running.process.wait(40) == 0
+
+
+def test_with_nohup_it_goes_on_after_a_hang_up(miniature: Deployment) -> None:
+    with serving(miniature, before=["nohup"]) as running:
+        running.read_until("Ctrl-C stops it")
+        running.process.send_signal(signal.SIGHUP)
+        time.sleep(1)
+        assert running.process.poll() is None
+        with Client(running.url, deadline=60) as client:
+            client.generate("a person in a room", **SMALL)
+        running.process.terminate()
+        assert running.process.wait(40) == 0

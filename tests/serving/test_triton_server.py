@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,9 +16,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -23,8 +26,9 @@ import pytest
 import tritonclient.grpc as triton
 
 from intaglio.errors import ConfigError, Unavailable
+from intaglio.serving import log_file, secret, triton_server
 from intaglio.serving.arguments import TritonSettings
-from intaglio.serving.endpoints import Endpoints
+from intaglio.serving.endpoints import Endpoints, choose_ports
 from intaglio.serving.triton_server import Restarts, TritonServer
 from intaglio.serving.workspace import sweep
 
@@ -36,7 +40,12 @@ Settings = Callable[..., TritonSettings]
 
 def say(server: TritonServer, *words: str, timeout: float = 10.0) -> list[str]:
     """What `echo` answers."""
-    with triton.InferenceServerClient(server.grpc_url) as client:
+    return ask(server.grpc_url, *words, timeout=timeout)
+
+
+def ask(url: str, *words: str, timeout: float = 10.0) -> list[str]:
+    """What `echo` answers at `url`."""
+    with triton.InferenceServerClient(url) as client:
         tensor = triton.InferInput("words", [len(words)], "BYTES")
         tensor.set_data_from_numpy(np.array([word.encode() for word in words], np.object_))
         result = client.infer("echo", [tensor], client_timeout=timeout)
@@ -87,9 +96,9 @@ def test_administration_is_closed(echo: TritonServer) -> None:
         f"{models}/unload",
         "v2/systemsharedmemory/region/x/register",
     ):
-        for secret in ({}, {"intaglio-admin": "*" * 32}):
+        for headers in ({}, {"intaglio-admin": "private"}):
             request = urllib.request.Request(
-                f"http://{echo.http_url}/{path}", data=b"{}", headers=secret, method="POST"
+                f"http://{echo.http_url}/{path}", data=b"{}", headers=headers, method="POST"
             )
             with pytest.raises(urllib.error.HTTPError) as refused:
                 urllib.request.urlopen(request, timeout=5)
@@ -98,51 +107,142 @@ def test_administration_is_closed(echo: TritonServer) -> None:
         for administer in (client.load_model, client.unload_model):
             with pytest.raises(triton.InferenceServerException, match="restricted"):
                 administer("echo")
-    restricted = [word for word in psutil.Process(echo.process.pid).cmdline() if "restricted" in word]
-    assert [word.rpartition("=")[2] for word in restricted] == ["*" * 32] * 2
+    processes = [psutil.Process(echo.process.pid), *echo.process.stubs.values()]
+    restricted = [word for word in processes[0].cmdline() if "restricted" in word]
+    assert [word.rpartition("=")[2] for word in restricted] == ["private"] * 2
+    assert not [name for name in processes[1].environ() if "PRIVATE" in name], "models do not inherit it"
     assert echo.process.administration.has_loaded(1, ["echo"]), "the server itself may ask"
     assert say(echo, "still here")[0] == "still here"
 
 
-def test_the_secret_is_hidden_while_models_load(triton_settings: Settings) -> None:
-    """As soon as Triton has parsed it; and what Triton took for it is not what is readable then."""
-    slow = ECHO.replace(
-        "    def execute", "    def initialize(self, args):\n        time.sleep(3)\n\n    def execute", 1
-    )
-    seen: list[tuple[float, str]] = []
+@pytest.fixture
+def noise() -> Iterator[None]:
+    """Processes that keep every core busy."""
+    count = 2 * (os.cpu_count() or 1)
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    yield
+    for process in busy:
+        process.kill()
+        process.wait()
 
-    def look(_: str) -> None:
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("noise")
+def test_two_servers_that_start_together_know_themselves(triton_settings: Settings) -> None:
+    """Ten times, with one log between them: each has its own secret and its own log, and no command line
+    shows a secret at any time.
+    """
+    settings = triton_settings()
+    shown: set[str] = set()
+
+    def look(server: TritonServer, _: str) -> None:
         if server._process is not None:
-            words = [
-                word
-                for word in psutil.Process(server.process.pid).cmdline()
-                if word.startswith("--http-restricted-api")
-            ]
-            seen.append((time.monotonic(), "".join(words).rpartition("=")[2]))
+            with contextlib.suppress(psutil.Error):
+                command = " ".join(psutil.Process(server.process.pid).cmdline())
+                shown.update(re.findall(r"intaglio-admin=\S*|[0-9a-f]{32}", command))
 
-    server = TritonServer(triton_settings(slow), report=look)
-    with server:
-        ready = time.monotonic()
-        assert server.process.administration.has_loaded(1, ["echo"])
-    hidden = [moment for moment, value in seen if value == "*" * 32]
-    assert ready - hidden[0] > 2
+    def serve(number: int) -> Path:
+        server = TritonServer(settings)
+        server._report = functools.partial(look, server)
+        barrier.wait()
+        with server:
+            barrier.wait()
+            assert server.process.administration.has_loaded(1, ["echo"])
+            assert say(server, str(number))[0] == str(number)
+            log = server.log.read_text()
+            assert f"--id={server.workspace.folder.name}" in psutil.Process(server.process.pid).cmdline()
+            assert log.count(f"Started HTTPService at {server.http_url}") == 1
+            return server.log
+
+    for _ in range(10):
+        barrier = threading.Barrier(2)
+        with ThreadPoolExecutor(2) as pool:
+            logs = set(pool.map(serve, range(2)))
+        assert logs == {settings.log, settings.log.with_name("triton-2.log")}
+    assert not shown
 
 
-def test_a_secret_that_cannot_be_hidden_opens_no_loading(
+def test_a_secret_that_would_be_shown_opens_no_loading(
     triton_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def deny(path: Path, mode: str = "r", **options: Any) -> Any:
-        if path.match("/proc/*/mem"):
-            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
-        return opened(path, mode, **options)
+    def deny(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    opened = Path.open
-    monkeypatch.setattr(Path, "open", deny)
+    monkeypatch.setattr(secret, "_point_at_variables", deny)
     with TritonServer(triton_settings()) as server:
         assert "--model-control-mode=none" in psutil.Process(server.process.pid).cmdline()
         assert say(server, "served all the same")[0] == "served all the same"
         with pytest.raises(Unavailable, match="not allowed"):
             server.process.administration.load_model("echo")
+
+
+def test_triton_refuses_the_stand_ins(triton_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a secret that did not arrive is never one that somebody can read."""
+    monkeypatch.setattr(secret, "_point_at_variables", lambda *_: None)
+    with (
+        pytest.raises(Unavailable, match="Triton did not start: exit code 1"),
+        TritonServer(triton_settings()),
+    ):
+        pass
+
+
+def test_a_server_outlives_the_thread_that_entered_it(triton_settings: Settings) -> None:
+    server = TritonServer(triton_settings())
+    entering = threading.Thread(target=server.__enter__)
+    entering.start()
+    entering.join()
+    try:
+        time.sleep(1)
+        assert server.process.failure() is None
+        assert say(server, "still here")[0] == "still here"
+    finally:
+        server.close()
+
+
+def test_the_log_is_bounded_while_it_runs(triton_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    chatty = ECHO.replace(
+        '        if words[0] == b"sleep":',
+        """        if words[0] == b"talk":
+            for number in range(4000):
+                print("x" * 90, number, flush=True)
+        if words[0] == b"sleep":""",
+    )
+    monkeypatch.setattr(log_file, "_LIMIT", 100_000)
+    with TritonServer(triton_settings(chatty)) as server:
+        assert say(server, "talk")[0] == "talk"
+        older = server.log.with_name("triton.log.1")
+        wait_until(lambda: " 3999\n" in older.read_text() + server.log.read_text())
+        assert max(server.log.stat().st_size, older.stat().st_size) <= 100_000
+        assert server.log.stat().st_size > 0
+
+
+def test_a_disk_that_is_full_or_a_reader_that_stops_does_not_stop_triton(
+    triton_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chatty = ECHO.replace(
+        '        if words[0] == b"sleep":',
+        """        if words[0] == b"talk":
+            for number in range(2000):
+                print("x" * 400, number, flush=True)
+        if words[0] == b"sleep":""",
+    )
+    held = threading.Event()
+    held.set()
+    real = os.write
+
+    def full(descriptor: int, data: bytes) -> int:
+        held.wait()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with TritonServer(triton_settings(chatty)) as server:
+        monkeypatch.setattr(log_file.os, "write", full)
+        assert say(server, "talk", "to a full disk")[0] == "talk to a full disk"
+        held.clear()  # 800 kB fit in the pipe
+        assert say(server, "talk", "to a stopped reader")[0] == "talk to a stopped reader"
+        held.set()
+        monkeypatch.setattr(log_file.os, "write", real)
+        assert say(server, "talk", "again")[0] == "talk again"
+        wait_until(lambda: "bytes of this log could not be written" in server.log.read_text())
 
 
 def test_listens_on_loopback_only(echo: TritonServer) -> None:
@@ -153,6 +253,35 @@ def test_listens_on_loopback_only(echo: TritonServer) -> None:
     ]
     assert {one.laddr.ip.removeprefix("::ffff:") for one in listening} == {"127.0.0.1"}
     assert {one.laddr.port for one in listening} == set(echo.settings.endpoints.ports.values())
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_port_that_is_lost_after_it_was_chosen(
+    triton_settings: Settings, echo: TritonServer, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    """Another port is chosen; one that was asked for is named. The other server's readiness is no answer."""
+    ports = echo.settings.endpoints
+    chosen: list[Endpoints] = []
+
+    def choose(endpoints: Endpoints) -> Endpoints:
+        chosen.append(ports if not chosen else choose_ports(endpoints))
+        return chosen[-1]
+
+    monkeypatch.setattr(triton_server, "choose_ports", choose)
+    reports: list[str] = []
+    server = TritonServer(
+        replace(triton_settings(), endpoints=ports if asked else Endpoints()), report=reports.append
+    )
+    if asked:
+        with pytest.raises(ConfigError, match=r"http port .* in use.*--http-port"), server:
+            pass
+    else:
+        with server:
+            assert server.http_url != echo.http_url
+            assert say(server, "elsewhere")[0] == "elsewhere"
+            assert reports.count("ready") == 1
+    assert len(chosen) == 2 - asked
+    assert say(echo, "undisturbed")[0] == "undisturbed"
 
 
 def test_a_port_in_use_is_named(echo: TritonServer) -> None:
@@ -219,6 +348,38 @@ def test_what_is_killed_comes_back(triton_settings: Settings, victim: str) -> No
             server.close(immediately=True)
 
 
+def test_a_process_that_ends_says_why(triton_settings: Settings) -> None:
+    """In the report of the restart, and where there is no further one."""
+    failing = ECHO.replace(
+        '        if words[0] == b"sleep":',
+        """        if words[0] == b"end":
+            pb_utils.Logger.log_error("CUDA error: an illegal memory access; this process ends")
+            os._exit(1)
+        if words[0] == b"sleep":""",
+    )
+    reports: list[str] = []
+    with TritonServer(triton_settings(failing), report=reports.append) as server:
+        raised: list[str] = []
+
+        def supervise() -> None:
+            try:
+                server.supervise(Restarts(most=1, first_delay=0.1))
+            except Unavailable as error:
+                raised.append(str(error))
+
+        supervisor = threading.Thread(target=supervise)
+        supervisor.start()
+        fail_to_say(server, "end")
+        wait_until(lambda: reports.count("ready") == 2)
+        fail_to_say(server, "end")
+        supervisor.join()
+    reason = (
+        "the process of echo_0_0 died; its log says: CUDA error: an illegal memory access; this process ends"
+    )
+    assert f"{reason}; restart 1 of 1 in 0.1 s" in reports
+    assert raised == [f"{reason}; given up after 1 restarts"]
+
+
 def test_gives_up_after_too_many_failures(triton_settings: Settings) -> None:
     with TritonServer(triton_settings()) as server:
         killer = threading.Timer(0.2, lambda: os.kill(server.process.pid, signal.SIGKILL))
@@ -228,7 +389,14 @@ def test_gives_up_after_too_many_failures(triton_settings: Settings) -> None:
 
 
 def test_a_killed_owner_takes_triton_along(triton_settings: Settings) -> None:
-    """`kill -9` of the process that serves: Triton ends by itself, the next server removes what is left."""
+    """`kill -9` of the process that serves: Triton answers the requests that run and ends, though nobody reads
+    its output. The next server removes what is left.
+    """
+    talking = ECHO.replace(
+        "time.sleep(float(words[1]))",
+        """time.sleep(float(words[1]))
+            pb_utils.Logger.log_info("x" * 200_000)""",
+    )
     script = textwrap.dedent(f"""
         import time
         from pathlib import PosixPath
@@ -236,14 +404,20 @@ def test_a_killed_owner_takes_triton_along(triton_settings: Settings) -> None:
         from intaglio.serving.arguments import TritonSettings
         from intaglio.serving.triton_server import TritonServer
 
-        with TritonServer({triton_settings()!r}) as server:
-            print(server.process.pid, flush=True)
+        with TritonServer({triton_settings(talking)!r}) as server:
+            print(server.process.pid, server.grpc_url, flush=True)
             time.sleep(60)
     """)
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as owner:
+    with (
+        subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as owner,
+        ThreadPoolExecutor(1) as pool,
+    ):
         assert owner.stdout is not None
-        pid = int(owner.stdout.readline())
-        family = [psutil.Process(pid), *psutil.Process(pid).children()]
+        pid, url = owner.stdout.readline().split()
+        family = [psutil.Process(int(pid)), *psutil.Process(int(pid)).children()]
+        asking = pool.submit(ask, url, "sleep", "1")
+        time.sleep(0.3)
         owner.kill()
+        assert asking.result()[0] == "sleep 1"
     wait_until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family))
     assert sweep()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import urllib.error
-import urllib.request
-from collections.abc import Collection
+import socket
+import threading
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 from intaglio.errors import Unavailable, single_line
@@ -16,25 +16,30 @@ from intaglio.serving.triton_log import load_failure
 
 __all__ = ["Administration"]
 
-_OPENER: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""A request to this machine never goes through a proxy."""
+_LONGEST_ANSWER: Final = 1 << 20
+"""Bytes that are read of an answer; Triton's are shorter."""
 
 
 class Administration:
-    """The requests to one Triton at `url` (`host:port` of HTTP)."""
+    """The requests to one Triton at `url` (`host:port` of HTTP).
 
-    def __init__(self, url: str, *, secret: str, load_seconds: float) -> None:
+    Another program may answer there: one that took the port before Triton, or another Triton. So what answers
+    must also say that it is `name`, and whatever it sends is an answer or Unavailable.
+    """
+
+    def __init__(self, url: str, *, name: str, secret: str, load_seconds: float) -> None:
         self._url = url
+        self._name = name
         self._secret = secret
         self._load_seconds = load_seconds
 
     def is_ready(self) -> bool:
-        """Whether every model is loaded."""
-        return self._answers("v2/health/ready", timeout=1.0)
+        """Whether every model of this server is loaded."""
+        return self._answers("/v2/health/ready", seconds=1.0) and self._is_this_server()
 
     def is_live(self) -> bool:
         """Whether the server answers its liveness probe within two seconds."""
-        return self._answers("v2/health/live", timeout=2.0)
+        return self._answers("/v2/health/live", seconds=2.0)
 
     def has_loaded(self, version: int, models: Collection[str]) -> bool:
         """Whether `version` of any of `models` is loaded, or still finishes its requests.
@@ -42,10 +47,15 @@ class Administration:
         Raises:
             Unavailable: Triton does not answer.
         """
-        index: list[dict[str, str]] = json.loads(self._post("index"))
-        for item in index:
-            same = item["name"] in models and item.get("version") == str(version)
-            if same and item.get("state") != "UNAVAILABLE":
+        answer = self._post("index")
+        try:
+            index = [
+                (item["name"], item.get("version"), item.get("state", "")) for item in json.loads(answer)
+            ]
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise Unavailable("Triton answers with something that is no list of its models") from error
+        for name, number, state in index:
+            if name in models and number == str(version) and state != "UNAVAILABLE":
                 return True
         return False
 
@@ -59,30 +69,69 @@ class Administration:
         self._post(f"models/{model}/load")
 
     def _post(self, what: str) -> bytes:
-        request = urllib.request.Request(
-            f"http://{self._url}/v2/repository/{what}",
-            data=b"{}",
+        status, body = self._ask(
+            "POST",
+            f"/v2/repository/{what}",
+            seconds=self._load_seconds,
             headers={SECRET_HEADER: self._secret},
-            method="POST",
         )
+        if status != http.client.OK:
+            raise Unavailable(_reason(body.decode("utf-8", "replace"), status))
+        return body
+
+    def _answers(self, path: str, *, seconds: float) -> bool:
+        with contextlib.suppress(Unavailable):
+            return self._ask("GET", path, seconds=seconds)[0] == http.client.OK
+        return False
+
+    def _is_this_server(self) -> bool:
+        with contextlib.suppress(Unavailable, ValueError, TypeError, LookupError):
+            _, body = self._ask("GET", "/v2", seconds=1.0)
+            return bool(json.loads(body)["name"] == self._name)
+        return False
+
+    def _ask(
+        self, method: str, path: str, *, seconds: float, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        """Status and body of the answer.
+
+        Raises:
+            Unavailable: there is no whole answer after `seconds`.
+        """
+        connection = http.client.HTTPConnection(self._url, timeout=seconds)
         try:
-            with _OPENER.open(request, timeout=self._load_seconds) as response:
-                return bytes(response.read())
-        except urllib.error.HTTPError as error:
-            raise Unavailable(_reason(error.read().decode("utf-8", "replace"))) from error
-        except (OSError, http.client.HTTPException) as error:
-            raise Unavailable(f"Triton does not answer: {error}") from error
-
-    def _answers(self, path: str, *, timeout: float) -> bool:
-        try:
-            with _OPENER.open(f"http://{self._url}/{path}", timeout=timeout) as response:
-                return bool(response.status == 200)
-        except OSError:
-            return False
+            connection.connect()
+            with _cut_after(seconds, connection.sock):
+                body = b"{}" if method == "POST" else None
+                connection.request(method, path, body=body, headers=dict(headers or {}))
+                response = connection.getresponse()
+                return response.status, response.read(_LONGEST_ANSWER)
+        except (OSError, ValueError, RuntimeError, http.client.HTTPException) as error:
+            said = str(error) or type(error).__name__
+            raise Unavailable(f"Triton does not answer: {said}") from error
+        finally:
+            connection.close()
 
 
-def _reason(answer: str) -> str:
+@contextlib.contextmanager
+def _cut_after(seconds: float, connection: socket.socket) -> Iterator[None]:
+    """End `connection` after `seconds`. The timeout of a socket begins again with every byte."""
+
+    def cut() -> None:
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _reason(answer: str, status: int) -> str:
     """Why Triton refused, from the body of its answer."""
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        answer = json.loads(answer)["error"]
-    return load_failure(answer) or single_line(answer)
+    with contextlib.suppress(ValueError, LookupError, TypeError):
+        answer = str(json.loads(answer)["error"])
+    return load_failure(answer) or single_line(answer) or f"Triton answers with HTTP status {status}"

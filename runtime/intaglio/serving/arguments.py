@@ -9,7 +9,14 @@ from typing import Final
 
 from intaglio.serving.endpoints import Endpoints
 
-__all__ = ["ALLOCATOR", "SECRET_HEADER", "TritonSettings", "gpu_present", "triton_arguments"]
+__all__ = [
+    "ALLOCATOR",
+    "SECRET_HEADER",
+    "TritonSettings",
+    "gpu_present",
+    "private_options",
+    "triton_arguments",
+]
 
 SECRET_HEADER: Final = "intaglio-admin"
 """Header of a request that carries the administrator's secret."""
@@ -58,14 +65,15 @@ def gpu_present() -> bool:
 
 
 def triton_arguments(
-    settings: TritonSettings, *, secret: str, shared_memory_prefix: str, backends: Path | None, options: str
+    settings: TritonSettings, *, name: str, shared_memory_prefix: str, backends: Path | None, options: str
 ) -> list[str]:
-    """Command line after the binary.
+    """Command line after the binary, without `private_options`.
 
-    `secret` opens the administrator's protocols; `options` is the text of `tritonserver --help`.
+    `name` is what the server calls itself; `options` is the text of `tritonserver --help`.
     """
     at = settings.endpoints
     arguments: dict[str, object] = {
+        "--id": name,
         "--model-repository": settings.repository,
         **_model_control(settings),
         "--exit-on-error": "true",
@@ -75,10 +83,8 @@ def triton_arguments(
         "--exit-timeout-secs": settings.drain_seconds,
         "--http-address": at.host,
         "--http-port": at.http_port,
-        "--http-restricted-api": f"{_RESTRICTED}:{SECRET_HEADER}={secret}",
         "--grpc-address": at.host,
         "--grpc-port": at.grpc_port,
-        "--grpc-restricted-protocol": f"{_RESTRICTED}:{SECRET_HEADER}={secret}",
         "--grpc-http2-min-recv-ping-interval-without-data": _PING_MS,
         "--metrics-address": at.host,
         "--metrics-port": at.metrics_port,
@@ -89,6 +95,12 @@ def triton_arguments(
         arguments["--backend-directory"] = backends
     arguments |= {name: value for name, value in _KNOWN_OPTIONS.items() if name in options}
     return ["--disable-auto-complete-config", *(f"{name}={value}" for name, value in arguments.items())]
+
+
+def private_options(secret: str) -> list[str]:
+    """The options that close the administrator's protocols to everybody without `secret`."""
+    closed = f"{_RESTRICTED}:{SECRET_HEADER}={secret}"
+    return [f"--http-restricted-api={closed}", f"--grpc-restricted-protocol={closed}"]
 
 
 def _model_control(settings: TritonSettings) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -11,10 +12,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.status import Status
 
 from intaglio.contract.config import load_deployment
 from intaglio.errors import IntaglioError, Unavailable
+from intaglio.serving.console import StatusLine, lasting_console
 from intaglio.serving.control import ask_to_reload, controlled_servers
 from intaglio.serving.server import Server
 from intaglio.serving.triton_server import Restarts
@@ -41,7 +42,10 @@ def serve(
     grpc_port: Port = None,
     metrics_port: Port = None,
     log: Annotated[
-        Path | None, typer.Option(help="Triton's log; by default triton.log in the build folder.")
+        Path | None,
+        typer.Option(
+            help="Triton's log, at most 32 MiB with its `.1`; by default triton.log in the build folder."
+        ),
     ] = None,
     restarts: Annotated[
         int, typer.Option(min=0, help="Most restarts of a failed Triton within ten minutes.")
@@ -50,12 +54,15 @@ def serve(
     """Run Triton on a build until Ctrl-C. A Triton that dies is restarted. `intaglio reload` switches to a
     new build.
 
+    SIGTERM and the hang-up of the terminal stop it like Ctrl-C: running requests are finished first. Started
+    with `nohup`, it goes on after a hang-up.
+
     Ends with 0 when told to stop, 1 when Triton keeps failing, 2 when it cannot start.
     """
     deployment = load_deployment(config)
     given = {"http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port}
     at = deployment.server.model_copy(update={name: port for name, port in given.items() if port is not None})
-    console = Console(highlight=False, soft_wrap=True)
+    console = lasting_console(sys.stdout)
     with StatusLine(console) as status:
         server = Server(deployment.model_copy(update={"server": at}), log=log, report=status.show)
         with _stop_on_signals(server), server:
@@ -64,9 +71,7 @@ def serve(
                 console.print(
                     f"grpc     {server.grpc_url}\nhttp     http://{server.http_url}\nmetrics  http://{server.metrics_url}/metrics"
                 )
-                console.print(
-                    f"memory   {server.memory_report}\nlog      {server.settings.log}\nCtrl-C stops it"
-                )
+                console.print(f"memory   {server.memory_report}\nlog      {server.log}\nCtrl-C stops it")
                 try:
                     server.supervise(Restarts(most=restarts))
                 except IntaglioError as error:
@@ -112,53 +117,26 @@ def reload(
         raise typer.Exit(_NOT_RELOADED)
 
 
-class StatusLine:
-    """One line of status. A terminal shows it in place; elsewhere each change is a line of its own, without
-    the progress of a start.
-    """
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._status: Status | None = None
-
-    def __enter__(self) -> StatusLine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end()
-
-    def show(self, text: str) -> None:
-        """Show `text`; "ready" ends the line."""
-        if not self._console.is_terminal:
-            if not text.startswith("starting"):
-                self._console.print(text)
-        elif text == "ready":
-            self._end()
-            self._console.print("ready", style="green")
-        elif self._status is None:
-            self._status = self._console.status(text)
-            self._status.start()
-        else:
-            self._status.update(text)
-
-    def _end(self) -> None:
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
-
-
 @contextlib.contextmanager
 def _stop_on_signals(server: Server) -> Iterator[None]:
-    """Stop `server` on a signal. The first signal lets running requests finish, the second one does not."""
+    """Stop `server` on a signal. The first signal lets running requests finish, the second one does not. A
+    hang-up that was ignored when the command started stays ignored.
+    """
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         if server.stopping:
             server.kill()
         server.request_stop()
 
-    before = [(number, signal.signal(number, handle)) for number in _SIGNALS]
+    heard = [number for number in _SIGNALS if not _is_kept_out(number)]
+    before = [(number, signal.signal(number, handle)) for number in heard]
     try:
         yield
     finally:
         for number, handler in before:
             signal.signal(number, handler)
+
+
+def _is_kept_out(number: signal.Signals) -> bool:
+    """Whether the command was started with hang-ups ignored, as `nohup` does."""
+    return number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN

@@ -125,6 +125,8 @@ def ask_to_reload(folder: Path, *, report: Report) -> str:
                     report(answer["say"])
     except OSError as error:
         raise Unavailable(f"the server does not answer: {error}") from error
+    except ValueError:
+        pass  # it ended within a line
     raise Unavailable("the server ended during the reload; `intaglio serve` says why")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from intaglio.errors import ConfigError
 
-__all__ = ["Endpoints", "choose_ports"]
+__all__ = ["Endpoints", "choose_ports", "ports_are_free"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,3 +63,12 @@ def choose_ports(endpoints: Endpoints) -> Endpoints:
     return replace(
         endpoints, http_port=chosen["http"], grpc_port=chosen["grpc"], metrics_port=chosen["metrics"]
     )
+
+
+def ports_are_free(endpoints: Endpoints) -> bool:
+    """Whether no process listens on a port of `endpoints`."""
+    try:
+        choose_ports(endpoints)
+    except ConfigError:
+        return False
+    return True

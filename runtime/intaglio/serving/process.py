@@ -5,20 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 import psutil
 
 from intaglio.errors import Unavailable
-from intaglio.serving import launch
 from intaglio.serving.administration import Administration
-from intaglio.serving.arguments import ALLOCATOR, TritonSettings, triton_arguments
+from intaglio.serving.arguments import ALLOCATOR, TritonSettings, private_options, triton_arguments
+from intaglio.serving.child import Child, Command
 from intaglio.serving.installation import TritonInstallation
-from intaglio.serving.secret import SecretShown, hide_secret, new_secret
+from intaglio.serving.log_file import LogFile
+from intaglio.serving.secret import hand_over, new_secret, stand_in, variables_of
 from intaglio.serving.stubs import is_alive, stubs_of
 from intaglio.serving.triton_log import TritonLog
 from intaglio.serving.workspace import Workspace
@@ -26,7 +26,8 @@ from intaglio.serving.workspace import Workspace
 __all__ = ["TritonProcess"]
 
 _POLL_SECONDS: Final = 0.05
-_ENDING_SECONDS: Final = 0.5
+_LAST_OUTPUT_SECONDS: Final = 0.5
+"""Longest wait for what a process wrote just before its end."""
 _KILLED_SECONDS: Final = 10.0
 
 
@@ -36,36 +37,47 @@ class TritonProcess:
     def __init__(
         self, installation: TritonInstallation, settings: TritonSettings, workspace: Workspace
     ) -> None:
+        """Start it.
+
+        Raises:
+            OSError: its log cannot be written or the process cannot be started.
+            SecretShown: the secret of a reloadable server cannot be handed over privately.
+        """
         self.settings = settings
         self._stubs: dict[str, psutil.Process] = {}
-        self._secret = new_secret()
+        secret, name = new_secret(), workspace.folder.name
+        self.administration = Administration(
+            settings.endpoints.url("http"), name=name, secret=secret, load_seconds=settings.load_seconds
+        )
         arguments = triton_arguments(
             settings,
-            secret=self._secret,
+            name=name,
             shared_memory_prefix=workspace.shared_memory_prefix,
             backends=installation.make_backend_folder(workspace.folder),
             options=installation.options,
         )
-        self.administration = Administration(
-            settings.endpoints.url("http"), secret=self._secret, load_seconds=settings.load_seconds
-        )
-        self._log = TritonLog(settings.log)
-        program = os.fspath(installation.binary)
-        with settings.log.open("ab") as log:
-            self._process: subprocess.Popen[bytes] = subprocess.Popen(
-                [sys.executable, "-I", launch.__file__, str(os.getpid()), program, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=ALLOCATOR | installation.environment() | dict(settings.environment),
-                cwd=workspace.folder,
-                start_new_session=True,  # Ctrl-C is for us, and we tell Triton to stop
-            )
+        self._log = TritonLog()
+        self._file = LogFile(settings.log)
+        try:
+            command = _command(installation, settings, workspace.folder, arguments, private_options(secret))
+            self._child = Child(command, self._keep)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _keep(self, lines: bytes) -> None:
+        self._log.add(lines)
+        self._file.write(lines)
+
+    @property
+    def log(self) -> Path:
+        """The file that holds its output."""
+        return self._file.path
 
     @property
     def pid(self) -> int:
         """Process id of `tritonserver`."""
-        return self._process.pid
+        return self._child.pid
 
     @property
     def stubs(self) -> dict[str, psutil.Process]:
@@ -85,51 +97,49 @@ class TritonProcess:
         `report` gets a line of progress at every look.
 
         Raises:
-            SecretShown: the secret of a reloadable server cannot be hidden.
             Unavailable: Triton ended or was not ready in time; the message holds the reason in its log.
         """
         started = time.monotonic()
-        shown = self.settings.reloadable
         while not stopped():
-            if (code := self._process.poll()) is not None:
-                reason = self._log.failure() or f"exit code {code}"
-                raise Unavailable(f"Triton did not start: {reason}; log: {self.settings.log}")
-            ready = self.administration.is_ready()
-            if shown and (ready or self._log.shows_parsed_options()):
-                self._hide_secret()
-                shown = False
-            if ready:
+            if (code := self._child.poll()) is not None:
+                self._child.wait_output(_LAST_OUTPUT_SECONDS)
+                reason = self._log.failure() or _exit_text(code)
+                raise Unavailable(f"Triton did not start: {reason}; log: {self.log}")
+            if self.administration.is_ready():
+                self._log.start_is_over()
                 self._stubs = {stub.instance: stub.process for stub in stubs_of(self.pid)}
                 return True
             seconds = time.monotonic() - started
             if seconds > self.settings.load_seconds:
                 longest = f"{self.settings.load_seconds:g} s"
-                raise Unavailable(f"Triton was not ready after {longest}; log: {self.settings.log}")
+                raise Unavailable(f"Triton was not ready after {longest}; log: {self.log}")
             loaded = ", ".join(self._log.loaded()) or "nothing yet"
             report(f"starting Triton, {seconds:.0f} s; loaded: {loaded}")
             time.sleep(_POLL_SECONDS)
         return False
 
-    def _hide_secret(self) -> None:
-        try:
-            hide_secret(self.pid, self._secret)
-        except SecretShown:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_ENDING_SECONDS)
-                return  # Triton was ending, and `wait_ready` says why
-            raise
-
     def failure(self) -> str | None:
-        """What died: the server itself or one of its model processes; None while all of them run."""
-        if (code := self._process.poll()) is not None:
-            return f"Triton ended ({_exit_text(code)})"
-        dead = [name for name, process in self._stubs.items() if not is_alive(process)]
-        return f"the process of {', '.join(sorted(dead))} died" if dead else None
+        """What died, the server itself or one of its model processes, and the error that its log held just
+        before; None while all of them run.
+        """
+        if (code := self._child.poll()) is not None:
+            self._child.wait_output(_LAST_OUTPUT_SECONDS)
+            died = f"Triton ended ({_exit_text(code)})"
+        elif dead := [name for name, process in self._stubs.items() if not is_alive(process)]:
+            died = f"the process of {', '.join(sorted(dead))} died"
+        else:
+            return None
+        error = self._log.recent_error()
+        return died if error is None else f"{died}; its log says: {error}"
 
     def resident_bytes(self) -> dict[str, int]:
-        """Resident memory of the server (`tritonserver`) and of every model process."""
-        processes = {"tritonserver": psutil.Process(self.pid), **self._stubs}
-        return {name: process.memory_info().rss for name, process in processes.items() if is_alive(process)}
+        """Resident memory of the server (`tritonserver`) and of every model process that runs."""
+        found: dict[str, int] = {}
+        for name, process in {"tritonserver": psutil.Process(self.pid), **self._stubs}.items():
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                if is_alive(process):
+                    found[name] = process.memory_info().rss
+        return found
 
     def stop(self, *, immediately: bool = False) -> None:
         """End the whole process group; returns when no process is left.
@@ -137,23 +147,46 @@ class TritonProcess:
         Running requests are finished first, unless `immediately` is given or a process has died already.
         """
         group = [*self._stubs.values(), *(stub.process for stub in stubs_of(self.pid))]
-        if self._process.poll() is None and not immediately and self.failure() is None:
-            self._process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(self.settings.drain_seconds + 5)
+        if not immediately and self.failure() is None:
+            self._child.terminate()
+            self._child.wait(self.settings.drain_seconds + 5)
         self.kill()
-        self._process.wait()
+        self._child.reap()
         for process in group:  # a stub that left Triton's process group is still alive
             with contextlib.suppress(psutil.Error):
                 process.kill()
         deadline = time.monotonic() + _KILLED_SECONDS
         while time.monotonic() < deadline and any(is_alive(process) for process in group):
             time.sleep(_POLL_SECONDS)
+        if self._child.close():
+            self._file.close()
 
     def kill(self) -> None:
         """Send SIGKILL to the whole process group."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._child.kill()
+
+
+def _command(
+    installation: TritonInstallation,
+    settings: TritonSettings,
+    folder: Path,
+    arguments: Sequence[str],
+    private: Sequence[str],
+) -> Command:
+    """`tritonserver` with `private` options. Only a server that can load models keeps them from other users:
+    where the kernel does not allow that, they open little.
+    """
+    program = installation.binary
+    environment = ALLOCATOR | installation.environment() | dict(settings.environment)
+    if not settings.reloadable:
+        words = [os.fspath(program), *arguments, *private]
+        return Command(words=words, environment=environment, folder=folder)
+    return Command(
+        words=[os.fspath(program), *arguments, *map(stand_in, private)],
+        environment=environment | variables_of(private),
+        folder=folder,
+        hand_over=lambda pid: hand_over(pid, program, private),
+    )
 
 
 def _exit_text(code: int) -> str:

@@ -1,56 +1,81 @@
-"""What Triton's log says of one run: whether it has begun, what is loaded, why loading failed."""
+"""What Triton's log says of one run: what is loaded, why loading failed, the last error."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
+import threading
+import time
 from typing import Final
 
 from intaglio.errors import single_line
 
 __all__ = ["TritonLog", "load_failure"]
 
-_PARSED: Final = re.compile(rb"^[IWE]\d{4} \d\d:", re.MULTILINE)
-_LOADED: Final = re.compile(rb"successfully loaded '([^']+)'")
+_LOADED: Final = re.compile(r"successfully loaded '([^']+)'")
 _FAILED: Final = re.compile(
     r"TritonModelException: (?P<raised>.+)|failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.+)"
 )
 _ERROR: Final = re.compile(r"E\d{4} |error:")
-_LIMIT: Final = 16 * 1024 * 1024
-"""Bytes from which on a new run begins a new file."""
+_RECENT_SECONDS: Final = 5.0
+"""Age up to which an error may be the reason of an end."""
+_FIRST_BYTES: Final = 512 * 1024
+_LAST_BYTES: Final = 64 * 1024
+"""Kept of a run's output: its beginning, which holds the start, and its end."""
 
 
 class TritonLog:
-    """One run's part of the log file; what is written from now on belongs to it."""
+    """The output of one run, as its own pipe brings it. No other run can write here."""
 
-    def __init__(self, path: Path) -> None:
-        """A file that has grown too long is moved to `NAME.1`."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and path.stat().st_size > _LIMIT:
-            path.replace(path.with_name(path.name + ".1"))
-        self.path = path
-        self._start = path.stat().st_size if path.exists() else 0
+    def __init__(self) -> None:
+        self._first = bytearray()
+        self._last = bytearray()
+        self._error: tuple[float, str] | None = None
+        self._changing = threading.Lock()
 
-    def shows_parsed_options(self) -> bool:
-        """Whether Triton has read its command line: it writes its log as its options say."""
-        return _PARSED.search(self._bytes()) is not None
+    def add(self, lines: bytes) -> None:
+        """Take up whole lines."""
+        error = _last_error(lines.decode("utf-8", "replace"))
+        with self._changing:
+            if error is not None:
+                self._error = (time.monotonic(), error)
+            if len(self._first) < _FIRST_BYTES:
+                self._first += lines
+                return
+            self._last += lines
+            if len(self._last) > 2 * _LAST_BYTES:
+                del self._last[:-_LAST_BYTES]
 
     def loaded(self) -> list[str]:
         """Models that are loaded, in order."""
-        return [name.decode() for name in dict.fromkeys(_LOADED.findall(self._bytes()))]
+        return list(dict.fromkeys(_LOADED.findall(self._text())))
 
     def failure(self) -> str | None:
         """Why loading failed; None where the log does not say."""
-        text = self._bytes().decode("utf-8", "replace")
-        if (reason := load_failure(text)) is not None:
-            return reason
-        errors = [line for line in text.splitlines() if _ERROR.match(line)]
-        return single_line(errors[-1].partition("] ")[2] or errors[-1]) if errors else None
+        text = self._text()
+        return load_failure(text) or _last_error(text)
 
-    def _bytes(self) -> bytes:
-        with self.path.open("rb") as log:
-            log.seek(self._start)
-            return log.read()
+    def start_is_over(self) -> None:
+        """Errors of a start that succeeded are no reason of what comes later."""
+        with self._changing:
+            self._error = None
+
+    def recent_error(self, *, seconds: float = _RECENT_SECONDS) -> str | None:
+        """The last line of an error, where it was written within the last `seconds`."""
+        with self._changing:
+            if self._error is None or time.monotonic() - self._error[0] > seconds:
+                return None
+            return self._error[1]
+
+    def _text(self) -> str:
+        with self._changing:
+            return bytes(self._first + self._last).decode("utf-8", "replace")
+
+
+def _last_error(text: str) -> str | None:
+    for line in reversed(text.splitlines()):
+        if _ERROR.match(line):
+            return single_line((line.partition("] ")[2] or line).strip('"'))
+    return None
 
 
 def load_failure(text: str) -> str | None:

@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from intaglio.errors import Unavailable
 from intaglio.serving.arguments import TritonSettings
-from intaglio.serving.endpoints import choose_ports
+from intaglio.serving.endpoints import Endpoints, choose_ports, ports_are_free
 from intaglio.serving.installation import TritonInstallation, find_triton
 from intaglio.serving.process import TritonProcess
 from intaglio.serving.secret import SecretShown
@@ -25,6 +26,8 @@ _WATCH_SECONDS: Final = 0.25
 _PROBE_EVERY: Final = 5.0
 _DEAF_SECONDS: Final = 60.0
 """A server that has answered no liveness probe for so long hangs."""
+_PORT_CHOICES: Final = 3
+"""Starts of a server whose ports other processes take meanwhile."""
 _log = logging.getLogger(__name__)
 
 Report = Callable[[str], None]
@@ -83,9 +86,8 @@ class TritonServer:
         self._installation.check()
         try:
             self.check()
-            self.settings = replace(self.settings, endpoints=choose_ports(self.settings.endpoints))
             self._workspace = Workspace.create()
-            self._start()
+            self._start_on(self.settings.endpoints)
         except BaseException:
             self.close(immediately=True)
             raise
@@ -120,6 +122,11 @@ class TritonServer:
     def workspace(self) -> Workspace:
         """What the server owns outside its processes; Unavailable while it is not running."""
         return running(self._workspace)
+
+    @property
+    def log(self) -> Path:
+        """The file that holds the output of the running Triton."""
+        return self.process.log
 
     @property
     def stopping(self) -> bool:
@@ -169,6 +176,22 @@ class TritonServer:
                 if self._stop.wait(delay):
                     return
                 reason = self._start_again()
+
+    def _start_on(self, asked: Endpoints) -> None:
+        """Start on the ports that were asked for. Another process can take a port that was free before Triton
+        opens it: then any other port takes the place of one that was not asked for.
+        """
+        for _ in range(_PORT_CHOICES - 1):
+            self.settings = replace(self.settings, endpoints=choose_ports(asked))
+            try:
+                return self._start()
+            except Unavailable as error:
+                self._end_process()
+                if ports_are_free(self.settings.endpoints):
+                    raise
+                _log.warning("%s", error)
+        self.settings = replace(self.settings, endpoints=choose_ports(asked))
+        return self._start()
 
     def _start_again(self) -> str | None:
         """Restart; why that failed, or None."""

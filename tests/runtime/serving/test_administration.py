@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from intaglio.errors import Unavailable
 from intaglio.serving.administration import Administration
@@ -20,10 +26,13 @@ INDEX = [
 
 
 class Answers(BaseHTTPRequestHandler):
-    """Triton's answers: everything is ready, the model `broken` cannot be loaded."""
+    """Triton's answers: it is ready, the model `broken` cannot be loaded."""
 
     def do_GET(self) -> None:
-        self._send(200 if self.path == "/v2/health/live" else 400, b"")
+        if self.path == "/v2":
+            self._send(200, b'{"name": "ours", "version": "2.51.0"}')
+        else:
+            self._send(200, b"")
 
     def do_POST(self) -> None:
         if self.headers["intaglio-admin"] != SECRET:
@@ -55,14 +64,45 @@ def url() -> Iterator[str]:
         serving.join()
 
 
+@contextmanager
+def answering(*parts: bytes, pause: float = 0.0) -> Iterator[str]:
+    """The URL of a program that sends `parts` to everybody, with a pause after each, and hangs up."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        while True:
+            try:
+                caller, _ = listening.accept()
+            except OSError:
+                return
+            with caller, contextlib.suppress(OSError):
+                caller.recv(1 << 16)
+                for part in parts:
+                    caller.sendall(part)
+                    time.sleep(pause)
+
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+
+
 def administration(url: str, *, secret: str = SECRET) -> Administration:
-    return Administration(url, secret=secret, load_seconds=5.0)
+    return Administration(url, name="ours", secret=secret, load_seconds=5.0)
 
 
 def test_health(url: str) -> None:
     assert administration(url).is_live()
-    assert not administration(url).is_ready()
+    assert administration(url).is_ready()
     assert not administration("127.0.0.1:9").is_live()
+
+
+def test_another_server_that_is_ready_is_not_this_one(url: str) -> None:
+    other = Administration(url, name="theirs", secret=SECRET, load_seconds=5.0)
+    assert not other.is_ready()
 
 
 def test_a_version_that_is_unavailable_is_not_loaded(url: str) -> None:
@@ -83,3 +123,60 @@ def test_refusals_and_silence(url: str) -> None:
         administration(url, secret="guessed").load_model("diffuse")
     with pytest.raises(Unavailable, match="Triton does not answer"):
         administration("127.0.0.1:9").load_model("diffuse")
+
+
+ANSWERED = b"HTTP/1.1 200 OK\r\n"
+FOREIGN = [
+    b"",
+    b"SSH-2.0-OpenSSH_9.6\r\n",
+    b"\0\xff" * 40,
+    b"HTTP/1.1 abc\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n[",
+    ANSWERED + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ANSWERED + b"X: y\r\n" * 500,
+    ANSWERED + b"x" * 100_000,
+    ANSWERED + b"\r\n[{}]",
+    ANSWERED + b"\r\n[3]",
+    ANSWERED + b"\r\n{}",
+    ANSWERED + b'\r\n{"name": "theirs"}',
+    ANSWERED + b"\r\nnull",
+    b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\n\r\n",
+    b"HTTP/1.1 403 Forbidden\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n" * 10,
+]
+
+
+@pytest.mark.parametrize("answer", FOREIGN)
+def test_whatever_another_program_answers(answer: bytes) -> None:
+    with answering(answer) as url:
+        asked = administration(url)
+        assert asked.is_live() in (True, False)
+        assert not asked.is_ready()
+        if not answer.endswith(b"\r\n{}"):  # a list without models
+            with pytest.raises(Unavailable):
+                asked.has_loaded(1, ["diffuse"])
+        if not answer.startswith(ANSWERED):
+            with pytest.raises(Unavailable):
+                asked.load_model("diffuse")
+
+
+@settings(max_examples=60, deadline=None)
+@given(head=st.sampled_from([b"", b"HTTP/1.1 ", ANSWERED, ANSWERED + b"\r\n"]), rest=st.binary(max_size=200))
+def test_no_answer_raises_anything_else(head: bytes, rest: bytes) -> None:
+    with answering(head + rest) as url:
+        asked = Administration(url, name="ours", secret=SECRET, load_seconds=1.0)
+        assert asked.is_live() in (True, False)
+        assert not asked.is_ready()
+        for ask in (lambda: asked.has_loaded(1, ["diffuse"]), lambda: asked.load_model("diffuse")):
+            with contextlib.suppress(Unavailable):
+                ask()
+
+
+def test_an_answer_that_never_ends_is_cut() -> None:
+    """A byte now and then keeps a socket's timeout from ending."""
+    started = time.monotonic()
+    with answering(*[b"H"] * 200, pause=0.1) as url:
+        assert not administration(url).is_ready()
+    with answering(b"", pause=30.0) as url:
+        assert not administration(url).is_ready()
+    assert time.monotonic() - started < 10

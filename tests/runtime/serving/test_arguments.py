@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from intaglio.serving.arguments import TritonSettings, triton_arguments
+from intaglio.serving.arguments import TritonSettings, private_options, triton_arguments
 from intaglio.serving.endpoints import Endpoints
 
 SETTINGS = TritonSettings(
@@ -15,15 +15,22 @@ SETTINGS = TritonSettings(
 
 def arguments(settings: TritonSettings = SETTINGS, *, options: str = "") -> list[str]:
     return triton_arguments(
-        settings, secret="s3cret", shared_memory_prefix="mine_", backends=None, options=options
+        settings, name="ours", shared_memory_prefix="mine_", backends=None, options=options
     )
 
 
 def test_administration_needs_the_secret() -> None:
-    restricted = [word for word in arguments() if "restricted" in word]
-    assert len(restricted) == 2
-    for word in restricted:
+    assert not any("restricted" in word for word in arguments())
+    options = private_options("s3cret")
+    assert {word.partition("=")[0] for word in options} == {
+        "--http-restricted-api", "--grpc-restricted-protocol",
+    }  # fmt: skip
+    for word in options:
         assert word.endswith("=model-repository,shared-memory,logging,trace:intaglio-admin=s3cret")
+
+
+def test_a_server_says_who_it_is() -> None:
+    assert "--id=ours" in arguments()
 
 
 def test_a_server_that_is_not_reloadable_loads_nothing_later() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ import pytest
 from intaglio.cli import main
 from intaglio.contract.config import load_deployment
 from intaglio.errors import Unavailable
+from intaglio.serving import command
 from intaglio.serving.control import Control, controlled_servers
+from intaglio.serving.server import Server
 from intaglio.serving.workspace import Workspace
 
 from .conftest import PLATE
@@ -38,3 +42,21 @@ def test_every_server_of_a_deployment_is_asked(tmp_path: Path, capsys: pytest.Ca
         for control, server in zip(controls, servers, strict=True):
             control.close()
             server.remove()
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_hang_up_stops_it_unless_nohup_was_used(tmp_path: Path, ignored: bool) -> None:
+    config = tmp_path / "plate.yaml"
+    config.write_text(PLATE)
+    server = Server(load_deployment(config))
+    at_start = signal.SIG_IGN if ignored else signal.SIG_DFL
+    before = signal.signal(signal.SIGHUP, at_start)
+    try:
+        with command._stop_on_signals(server):
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert server.stopping is not ignored
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert server.stopping
+        assert signal.getsignal(signal.SIGHUP) == at_start
+    finally:
+        signal.signal(signal.SIGHUP, before)

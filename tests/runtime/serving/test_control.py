@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +70,23 @@ def test_who_says_nothing_is_not_answered(
         control.close()
     with pytest.raises(Unavailable, match="does not answer"):
         ask_to_reload(workspace.folder, report=print)
+
+
+def test_a_server_that_dies_within_its_answer_is_unavailable(workspace: Workspace) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(workspace.folder / "control"))
+        listening.listen()
+
+        def answer() -> None:
+            caller, _ = listening.accept()
+            with caller:
+                caller.recv(100)
+                caller.sendall(b'{"say": "loading"}\n{"sa')
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        said: list[str] = []
+        with pytest.raises(Unavailable, match="ended during the reload"):
+            ask_to_reload(workspace.folder, report=said.append)
+        answering.join()
+    assert said == ["loading"]

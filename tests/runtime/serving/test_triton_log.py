@@ -1,57 +1,59 @@
-"""One run's part of Triton's log."""
+"""What one run's output says."""
 
 from __future__ import annotations
-
-from pathlib import Path
-
-import pytest
 
 from intaglio.serving import triton_log
 from intaglio.serving.triton_log import TritonLog, load_failure
 
-EARLIER = "I1129 16:00:00.1 1 model.cc:1] successfully loaded 'old'\n"
+FAILED = b"E1129 16:00:01.2 2 x.cc:1] failed to load 'diffuse' version 1: Internal: stub died\n"
+RAISED = b"E1129 16:00:01.3 2 x.cc:1] TritonModelException: diffuse: no plan\n"
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    file = tmp_path / "logs" / "triton.log"
-    file.parent.mkdir()
-    file.write_text(EARLIER)
-    return file
+def test_what_is_loaded() -> None:
+    log = TritonLog()
+    assert (log.loaded(), log.failure(), log.recent_error()) == ([], None, None)
+    log.add(
+        b"I1129 16:00:01.2 2 model.cc:1] successfully loaded 'diffuse'\nI1129 16:00:01.2 2 x.cc:1] more\n"
+    )
+    log.add(b"I1129 16:00:01.3 2 model.cc:1] successfully loaded 'sdxl'\n")
+    assert log.loaded() == ["diffuse", "sdxl"]
 
 
-def append(path: Path, text: str) -> None:
-    with path.open("a") as file:
-        file.write(text)
-
-
-def test_an_earlier_run_does_not_count(path: Path) -> None:
-    log = TritonLog(path)
-    assert (log.loaded(), log.shows_parsed_options(), log.failure()) == ([], False, None)
-    append(path, "I1129 16:00:01.2 2 model.cc:1] successfully loaded 'diffuse'\n")
-    assert log.loaded() == ["diffuse"]
-    assert log.shows_parsed_options()
-
-
-def test_the_first_exception_is_the_reason(path: Path) -> None:
-    log = TritonLog(path)
-    append(path, "E1129 16:00:01.2 2 x.cc:1] failed to load 'diffuse' version 1: Internal: stub died\n")
+def test_the_first_exception_is_the_reason() -> None:
+    log = TritonLog()
+    log.add(FAILED)
     assert log.failure() == "diffuse: Internal: stub died"
-    append(path, "E1129 16:00:01.3 2 x.cc:1] TritonModelException: diffuse: no plan\n")
+    log.add(RAISED)
     assert log.failure() == "diffuse: no plan"
 
 
-def test_without_a_model_the_last_error_is_the_reason(path: Path) -> None:
-    log = TritonLog(path)
-    append(path, "E1129 16:00:01.2 2 grpc.cc:1] failed to start\nerror: creating server: address in use\n")
+def test_without_a_model_the_last_error_is_the_reason() -> None:
+    log = TritonLog()
+    log.add(b"E1129 16:00:01.2 2 grpc.cc:1] failed to start\nerror: creating server: address in use\n")
     assert log.failure() == "error: creating server: address in use"
 
 
-def test_a_long_log_is_moved_aside(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_log, "_LIMIT", 10)
-    TritonLog(path)
-    assert not path.exists()
-    assert path.with_name("triton.log.1").read_text() == EARLIER
+def test_an_old_error_is_no_reason() -> None:
+    log = TritonLog()
+    log.add(b"E1129 16:00:01.2 2 x.cc:1] CUDA error: illegal address\nI1129 16:00:01.2 2 x.cc:1] bye\n")
+    assert log.recent_error() == "CUDA error: illegal address"
+    assert log.recent_error(seconds=-1.0) is None
+    log.start_is_over()
+    assert log.recent_error() is None
+    log.add(b'E1129 16:00:01.2 2 model.py:9] "the model logged this"\n')
+    assert log.recent_error() == "the model logged this"
+
+
+def test_memory_is_bounded_and_keeps_the_beginning_and_the_end() -> None:
+    log = TritonLog()
+    log.add(RAISED)
+    for _ in range(40):
+        log.add(b"x" * 65535 + b"\n")
+    log.add(b"I1129 16:00:01.2 2 model.cc:1] successfully loaded 'late'\n")
+    assert log.failure() == "diffuse: no plan"
+    assert log.loaded() == ["late"]
+    most = triton_log._FIRST_BYTES + 65536 + 2 * triton_log._LAST_BYTES + 65536
+    assert len(log._text()) <= most
 
 
 def test_an_answer_that_names_no_failure() -> None:

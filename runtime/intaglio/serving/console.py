@@ -1,0 +1,85 @@
+"""What `intaglio serve` prints."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import IO, Any, cast
+
+from rich.console import Console
+from rich.status import Status
+
+__all__ = ["StatusLine", "lasting_console"]
+
+
+def lasting_console(stream: IO[str]) -> Console:
+    """A console on `stream`. Its reader may leave, as a terminal that hangs up or the program behind a `|`
+    does: the server goes on.
+    """
+    return Console(file=cast(IO[str], _LastingOutput(stream)), highlight=False, soft_wrap=True)
+
+
+class StatusLine:
+    """One line of status. A terminal shows it in place; elsewhere each change is a line of its own, without
+    the progress of a start.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._status: Status | None = None
+
+    def __enter__(self) -> StatusLine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def show(self, text: str) -> None:
+        """Show `text`; "ready" ends the line."""
+        if not self._console.is_terminal:
+            if not text.startswith("starting"):
+                self._console.print(text)
+        elif text == "ready":
+            self._end()
+            self._console.print("ready", style="green")
+        elif self._status is None:
+            self._status = self._console.status(text)
+            self._status.start()
+        else:
+            self._status.update(text)
+
+    def _end(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+
+class _LastingOutput:
+    """What is written after the reader has left is lost, and raises nothing."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write `text`; its length."""
+        with self._while_read():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand on what was written."""
+        with self._while_read():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextlib.contextmanager
+    def _while_read(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())  # what is buffered can still be flushed, also at the end
+            os.close(nowhere)
