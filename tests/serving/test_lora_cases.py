@@ -14,7 +14,7 @@ import yaml
 from intaglio.cli import main
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
-from intaglio.serving.process import Endpoints
+from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
 from intaglio_client import Client, Image, InvalidRequest
 
