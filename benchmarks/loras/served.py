@@ -26,7 +26,7 @@ from intaglio.engines.card import PeakWatch
 from intaglio.errors import IntaglioError
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.targets import open_layers
-from intaglio.serving.process import Endpoints
+from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
 from intaglio_client import Client
 from intaglio_client.watch import Publisher, Samples

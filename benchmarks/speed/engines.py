@@ -24,7 +24,7 @@ from intaglio.engines.card import PeakWatch
 from intaglio.engines.interface import Array, Backend, Bound, Engine
 from intaglio.engines.opening import open_backend
 from intaglio.sampling.tiles import latent_tiling
-from intaglio.serving.server import check_build
+from intaglio.serving.build_check import check_build
 from intaglio.stages.diffuse.stage import Diffuse
 from intaglio.stages.postprocess import postprocess
 from intaglio.stages.preprocess.stage import Preprocess

@@ -17,9 +17,11 @@ from benchmarks.measuring.results import write_part
 from benchmarks.speed.engines import parameters_of
 from intaglio.engines.card import PeakWatch
 from intaglio.errors import ConfigError
-from intaglio.serving.memory import GIB, check_memory, predict_memory
-from intaglio.serving.process import Endpoints
-from intaglio.serving.server import Server, check_build
+from intaglio.serving.build_check import check_build
+from intaglio.serving.endpoints import Endpoints
+from intaglio.serving.memory import GIB, predict_memory
+from intaglio.serving.memory_limits import check_memory
+from intaglio.serving.server import Server
 from intaglio_client import Client
 from intaglio_client.image import Image
 

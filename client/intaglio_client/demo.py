@@ -17,7 +17,7 @@ from rich.table import Table
 
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import BuildError
-from intaglio.serving.process import Endpoints
+from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
 from intaglio_client.client import Client
 from intaglio_client.image import Image

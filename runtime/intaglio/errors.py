@@ -4,7 +4,7 @@
     ├── InvalidRequest          INVALID_ARG   the caller can fix it; names the field and what is allowed
     ├── ConfigError             INTERNAL      a deployment YAML or registry says something impossible
     ├── BuildError              INTERNAL      `intaglio build` could not make an artefact
-    ├── EngineMismatch          UNAVAILABLE   a built file is missing, damaged or of another build; names the command
+    ├── EngineMismatch          UNAVAILABLE   a built file is missing, damaged or foreign; names the command
     ├── LoraRefused             INTERNAL      a LoRA file is damaged or not for this base; says what it is
     ├── Unavailable             UNAVAILABLE   busy or not ready; the same request may work later
     │   ├── QueueFull           UNAVAILABLE

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from intaglio.cli import main
-from intaglio.serving import installation
-from intaglio.serving.doctor import Finding, examine, examine_config
 
 CONFIG = "base: [{folder: weights}]\nprofiles: {sizes: [[64, 64]]}\nserver: {http_port: %d}\n"
-
-
-def finding(findings: Iterable[Finding], what: str) -> Finding:
-    return next(one for one in findings if one.what == what)
 
 
 @pytest.fixture
@@ -31,42 +23,3 @@ def test_this_machine_can_run_the_demo(config: Path, capsys: pytest.CaptureFixtu
     report = capsys.readouterr().out
     assert "the demo can run" in report
     assert "intaglio build" in report, "nothing is built yet: it says how"
-
-
-def test_a_missing_config_stops_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor", "no/such.yaml"]) == 1
-    assert "no such file" in capsys.readouterr().out
-
-
-def test_numpy_2_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installation.shutil, "which", lambda name: None)
-    monkeypatch.setattr(installation, "version", lambda name: "2.1.0")
-    found = finding(examine(), "tritonserver")
-    assert (found.state, found.fix) == ("missing", "pip install 'numpy<2'")
-
-
-def test_no_triton_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installation.shutil, "which", lambda name: None)
-    monkeypatch.setattr(installation, "find_spec", lambda name: None)
-    found = finding(examine(), "tritonserver")
-    assert (found.state, found.fix) == ("missing", "pip install 'intaglio[serve]'")
-
-
-def test_a_triton_on_the_path_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installation.shutil, "which", lambda name: "/opt/tritonserver/bin/tritonserver")
-    found = installation.find_triton()
-    assert (found.origin, found.stub, found.make_backend_folder(Path("/nowhere"))) == ("PATH", None, None)
-
-
-def test_a_port_of_zero_is_never_in_use(config: Path) -> None:
-    config.write_text(CONFIG % 0)
-    found = finding(examine_config(config), "http port")
-    assert (found.state, found.detail) == ("ok", "any free one of 127.0.0.1")
-
-
-def test_a_port_in_use_is_named(config: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as busy:
-        config.write_text(CONFIG % busy.getsockname()[1])
-        found = finding(examine_config(config), "http port")
-    assert found.state == "note"
-    assert "--http-port 0" in found.fix

@@ -25,8 +25,10 @@ from intaglio.cli import main
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.contract.models import MODELS
 from intaglio.errors import ConfigError, Unavailable
-from intaglio.serving.process import Endpoints
-from intaglio.serving.server import REPOSITORY, Restarts, Server
+from intaglio.serving.endpoints import Endpoints
+from intaglio.serving.server import Server
+from intaglio.serving.triton_server import Restarts
+from intaglio.serving.versions import REPOSITORY
 from intaglio_client import Client
 
 from .conftest import FUSED_SIZE, fused_build
@@ -179,7 +181,7 @@ def test_what_cannot_be_taken_up_changes_nothing(served: Served, capsys: pytest.
     served.build({"mara": 1.0}, server={"queue_size": 3})
     with pytest.raises(
         ConfigError,
-        match=r"config.pbtxt of diffuse, postprocess, preprocess changed .* start `intaglio serve` again",
+        match=r"config.pbtxt of diffuse, postprocess, preprocess changed .* restart `intaglio serve`",
     ):
         served.server.reload()
 

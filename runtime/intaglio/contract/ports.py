@@ -70,11 +70,11 @@ class Port:
             return f"{self.minimum:g} to {self.maximum:g}"
         return f"{int(self.minimum)} to {int(self.maximum)}"  # a seed in full, not as 9.22337e+18
 
-    def admits(self, value: float) -> bool:
+    def admits(self, value: float | np.integer[Any] | np.floating[Any]) -> bool:
         """Whether `value` is finite and in range."""
         low = -math.inf if self.minimum is None else self.minimum
         high = math.inf if self.maximum is None else self.maximum
-        return math.isfinite(value) and low <= value <= high
+        return bool(math.isfinite(value) and low <= value <= high)
 
 
 def read_tensors(tensors: Tensors, ports: tuple[Port, ...]) -> dict[str, NDArray[Any]]:

@@ -2,8 +2,8 @@
 
 The network `lora_merge` of the tensor table adds LoRAs to pristine weights in float32 and casts once:
     [i, o] weight + sum over r of strengths[r] left[r, i] right[r, o]
-Pristine weights lie in host memory that is uploaded from fastest. Inputs have one buffer a shape, since passes
-follow one another on the backend's stream. The memory of new values is allocated and freed together.
+Pristine weights lie in host memory that is uploaded from fastest. Inputs have one buffer a shape, since
+passes follow one another on the backend's stream. The memory of new values is allocated and freed together.
 """
 
 from __future__ import annotations

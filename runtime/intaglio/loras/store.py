@@ -175,8 +175,8 @@ class LoraStore:
     def publish_registry(self, registry: LoraRegistry, digests: Mapping[str, str]) -> ServedLoras:
         """Publish the user's registry; `digests` are its files, already `put`.
 
-        Where the registry's file is among a LoRA's published versions, the current version stays current. So a
-        build does not undo what `intaglio watch` or `intaglio rollback` did.
+        Where the registry's file is among a LoRA's published versions, the current version stays current. So
+        a build does not undo what `intaglio watch` or `intaglio rollback` did.
         """
         with self.locked():
             before = self._published()

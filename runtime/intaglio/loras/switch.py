@@ -40,8 +40,8 @@ class SwapCounts:
     """Of all swaps."""
     last_seconds: float = 0.0
     last_writing: float = 0.0
-    """Share of `last_seconds` in which the engines took the new weights. The rest was reading files, computing
-    and uploading.
+    """Share of `last_seconds` in which the engines took the new weights. The rest was reading files,
+    computing and uploading.
     """
 
 

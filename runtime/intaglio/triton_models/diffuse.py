@@ -70,9 +70,9 @@ class DiffuseModel(StageModel):
     def _is_alone(self) -> bool:
         """Whether no other version of the model is loaded or about to be.
 
-        Versions share Triton's metrics of one name, and the first version to be unloaded destroys them: another
-        version that writes to them writes into freed memory. So a version makes its metrics only once it is
-        alone. What it counted until then is added at that moment.
+        Versions share Triton's metrics of one name, and the first version to be unloaded destroys them.
+        Another version that writes to them writes into freed memory. So a version makes its metrics only once
+        it is alone. What it counted until then is added at that moment.
         """
         others = (path.name for path in self._folder.glob("*") if path.name != self._version)
         return not any(name.isdigit() for name in others)

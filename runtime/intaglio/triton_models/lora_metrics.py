@@ -10,7 +10,7 @@ __all__ = ["LoraMetrics"]
 
 _GAUGES: Final = {
     "lora_swap_seconds": "seconds that the last swap of LoRAs took",
-    "lora_longest_wait_seconds": "longest time that a request has waited for its turn since the server started",
+    "lora_longest_wait_seconds": "longest time that a request waited for its turn since the start",
 }
 _COUNTERS: Final = {
     "lora_swap_seconds_total": "seconds spent on swaps of LoRAs",

@@ -17,7 +17,7 @@ from benchmarks.measuring.case import Case, Stopwatch, load_case, psnr
 from benchmarks.speed.eager import Meter, first_noise, make_image, make_pipeline, meter_stages, time_cfg_steps
 from benchmarks.speed.engines import run_image
 from intaglio.sampling.noise import diffusers_noise
-from intaglio.serving.server import check_build
+from intaglio.serving.build_check import check_build
 from intaglio.stages.diffuse.stage import Diffuse
 from intaglio.stages.preprocess.stage import Preprocess
 from intaglio_export.build import BuildOptions, build_deployment

@@ -1,4 +1,4 @@
-"""A folder that a server holds, and one that is being removed."""
+"""What a server serves is not removed, and what is being removed is not taken up."""
 
 from __future__ import annotations
 
@@ -7,10 +7,39 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from intaglio.builds.holds import locked_unless_held
+from intaglio.builds.file_checks import FileDigest
+from intaglio.builds.holds import BuildHold, locked_unless_held
+
+NOTHING = FileDigest(sha256="0" * 64, size=0)
+
+
+def test_folders_are_held_until_they_are_released(tiny: Any, tmp_path: Path) -> None:
+    engine, other = tmp_path / "engines" / "unet-1", tmp_path / "engines" / "unet-0"
+    for folder in (engine, other):
+        folder.mkdir(parents=True)
+    files = {"engines/unet-1/unet.plan": NOTHING, "poses/gone/a.json": NOTHING}
+    hold = BuildHold(tmp_path, tiny.manifest.model_copy(update={"networks": {}, "files": files}))
+    with locked_unless_held(engine) as unheld:
+        assert not unheld
+    with locked_unless_held(other) as unheld:
+        assert unheld
+    hold.release()
+    with locked_unless_held(engine) as unheld:
+        assert unheld
+
+
+def test_two_readers_hold_one_folder(tiny: Any, tmp_path: Path) -> None:
+    (tmp_path / "engines" / "unet-1").mkdir(parents=True)
+    manifest = tiny.manifest.model_copy(update={"networks": {}, "files": {"engines/unet-1/x": NOTHING}})
+    first, second = BuildHold(tmp_path, manifest), BuildHold(tmp_path, manifest)
+    first.release()
+    with locked_unless_held(tmp_path / "engines" / "unet-1") as unheld:
+        assert not unheld
+    second.release()
 
 
 def test_what_is_removed_cannot_be_taken_up_meanwhile(tmp_path: Path) -> None:

@@ -23,8 +23,9 @@ import pytest
 import tritonclient.grpc as triton
 
 from intaglio.errors import ConfigError, Unavailable
-from intaglio.serving.process import Endpoints, TritonSettings
-from intaglio.serving.server import Restarts, TritonServer
+from intaglio.serving.arguments import TritonSettings
+from intaglio.serving.endpoints import Endpoints
+from intaglio.serving.triton_server import Restarts, TritonServer
 from intaglio.serving.workspace import sweep
 
 from .conftest import ECHO
@@ -99,7 +100,7 @@ def test_administration_is_closed(echo: TritonServer) -> None:
                 administer("echo")
     restricted = [word for word in psutil.Process(echo.process.pid).cmdline() if "restricted" in word]
     assert [word.rpartition("=")[2] for word in restricted] == ["*" * 32] * 2
-    assert echo.process.has_loaded(1, ["echo"]), "the server itself may ask"
+    assert echo.process.administration.has_loaded(1, ["echo"]), "the server itself may ask"
     assert say(echo, "still here")[0] == "still here"
 
 
@@ -122,7 +123,7 @@ def test_the_secret_is_hidden_while_models_load(triton_settings: Settings) -> No
     server = TritonServer(triton_settings(slow), report=look)
     with server:
         ready = time.monotonic()
-        assert server.process.has_loaded(1, ["echo"])
+        assert server.process.administration.has_loaded(1, ["echo"])
     hidden = [moment for moment, value in seen if value == "*" * 32]
     assert ready - hidden[0] > 2
 
@@ -141,7 +142,7 @@ def test_a_secret_that_cannot_be_hidden_opens_no_loading(
         assert "--model-control-mode=none" in psutil.Process(server.process.pid).cmdline()
         assert say(server, "served all the same")[0] == "served all the same"
         with pytest.raises(Unavailable, match="not allowed"):
-            server.process.load_model("echo")
+            server.process.administration.load_model("echo")
 
 
 def test_listens_on_loopback_only(echo: TritonServer) -> None:
@@ -178,8 +179,10 @@ def test_addresses_that_cannot_be_listened_on(
 
 
 def test_a_model_that_cannot_load_says_why(triton_settings: Settings) -> None:
-    broken = "class TritonPythonModel:\n    def initialize(self, args):\n        raise ValueError('no plan for sm89')\n"
-    with pytest.raises(Unavailable, match="no plan for sm89"), TritonServer(triton_settings(broken)):
+    broken = (
+        "class TritonPythonModel:\n    def initialize(self, args):\n        raise ValueError('no plan')\n"
+    )
+    with pytest.raises(Unavailable, match="no plan"), TritonServer(triton_settings(broken)):
         pass
 
 
@@ -213,7 +216,7 @@ def test_what_is_killed_comes_back(triton_settings: Settings, victim: str) -> No
         finally:
             server.request_stop()
             supervisor.join()
-            server.close(at_once=True)
+            server.close(immediately=True)
 
 
 def test_gives_up_after_too_many_failures(triton_settings: Settings) -> None:
@@ -229,8 +232,9 @@ def test_a_killed_owner_takes_triton_along(triton_settings: Settings) -> None:
     script = textwrap.dedent(f"""
         import time
         from pathlib import PosixPath
-        from intaglio.serving.process import Endpoints, TritonSettings
-        from intaglio.serving.server import TritonServer
+        from intaglio.serving.endpoints import Endpoints
+        from intaglio.serving.arguments import TritonSettings
+        from intaglio.serving.triton_server import TritonServer
 
         with TritonServer({triton_settings()!r}) as server:
             print(server.process.pid, flush=True)
