@@ -106,4 +106,4 @@ class PostprocessModel(StageModel):
     def open_stage(self, manifest: BuildManifest, folder: Path) -> Stage:
         from intaglio.stages.postprocess import postprocess
 
-        return lambda tensors, wanted: postprocess(tensors)
+        return lambda tensors, wanted: postprocess(tensors, manifest)

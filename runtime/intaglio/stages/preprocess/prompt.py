@@ -33,6 +33,7 @@ from tokenizers import Regex, Tokenizer, pre_tokenizers  # type: ignore[import-u
 from tokenizers.models import BPE  # type: ignore[import-untyped]
 
 from intaglio.errors import ConfigError, InvalidRequest
+from intaglio.request.limits import TOKEN_WEIGHTS
 
 __all__ = [
     "CHUNK_TOKENS",
@@ -59,7 +60,6 @@ CHARACTERS_PER_TOKEN: Final = 64
 
 CLIP's longest token has 36 characters; tokens of prompts have about 5.
 """
-WEIGHT_RANGE: Final = (-10.0, 10.0)
 
 CLIP_MERGES: Final = 49152 - 256 - 2
 """Merges that CLIP uses of its merges.txt: vocabulary less bytes less special tokens."""
@@ -181,7 +181,7 @@ def encode_prompt(
 
 
 def _check_weights(tokens: Sequence[tuple[int, float]], field: str) -> None:
-    low, high = WEIGHT_RANGE
+    low, high = TOKEN_WEIGHTS
     for _, weight in tokens:
         if not low <= weight <= high:
             allowed = f"{low:g} to {high:g}, nested brackets multiplied"
