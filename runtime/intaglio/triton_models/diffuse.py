@@ -11,6 +11,7 @@ batching. It does not wait for an answer before the next.) Triton's own figures 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 import time
@@ -29,6 +30,8 @@ from intaglio.triton_models.stages import Stage, StageModel
 from intaglio.triton_models.turnstile import Turnstile, Waiting
 
 __all__ = ["DEVICE_FAILED_STATUS", "DiffuseModel"]
+
+log = logging.getLogger(__name__)
 
 DEVICE_FAILED_STATUS: Final = 74
 """Exit status of the process after the card failed: EX_IOERR of sysexits.h."""
@@ -70,8 +73,8 @@ class DiffuseModel(StageModel):
         for request in requests:
             sender = request.get_response_sender()
             if not self._turnstile.put((request, sender), _wanted_set(request)):
-                full = QueueFull("Exceeds maximum queue size")
-                self._send(sender, self._failure(str(full), full))
+                why = self._lost or QueueFull("Exceeds maximum queue size")
+                self._send(sender, self._failure(str(why), why))
         return [None] * len(requests)
 
     def finalize(self) -> None:
@@ -138,9 +141,13 @@ class DiffuseModel(StageModel):
         waiting = self._turnstile.drain()
         for _, sender in waiting:
             self._send(sender, self._failure(str(lost), lost))
-        self._pb.Logger.log_error(
-            f"{self.spec.name}: {lost}; {len(waiting)} waiting requests were refused; "
-            f"this process ends with status {DEVICE_FAILED_STATUS}"
+        # Triton's own logger only queues the line, and the process would end before it is written.
+        log.critical(
+            "%s: %s; %d waiting requests were refused; this process ends with status %d",
+            self.spec.name,
+            lost,
+            len(waiting),
+            DEVICE_FAILED_STATUS,
         )
         # Nothing may run on the way out: closing engines would wait for the card.
         os._exit(DEVICE_FAILED_STATUS)

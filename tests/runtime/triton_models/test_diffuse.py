@@ -87,7 +87,11 @@ def test_requests_are_answered_where_loras_are_fused_too(log: Log, build: Path) 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["as it is", "behind a failed swap"])
 def test_after_the_card_failed_the_process_ends(
-    log: Log, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wrapped: bool
+    log: Log,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    wrapped: bool,
 ) -> None:
     model = bare(tmp_path)
     model._reporter = SimpleNamespace(report=lambda: None)
@@ -115,7 +119,7 @@ def test_after_the_card_failed_the_process_ends(
     assert {sender.sent[0].error.code for sender in senders} == {"unavailable"}
     assert all("illegal memory access" in str(sender.sent[0].error) for sender in senders)
     assert not model._turnstile.put((None, None), ""), "nobody waits for a process that ends"
-    (line,) = log.lines
+    (line,) = caplog.messages
     assert "2 waiting requests were refused; this process ends with status 74" in line
 
 
