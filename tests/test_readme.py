@@ -50,6 +50,7 @@ PAGES = [
     "docs/architecture.md",
     "docs/clients.md",
     "docs/loras.md",
+    "docs/operating.md",
     "docs/performance.md",
     "benchmarks/README.md",
 ]

@@ -154,7 +154,7 @@ def main(case: Path, work: Path) -> None:
             write_part(work, "served", values)
             values["load"] = measure_load(server, told)
             write_part(work, "served", values)
-            values["load"]["longest_wait_seconds"] = _metric(server, "lora_longest_wait_seconds")
+            values["load"]["longest_wait_seconds"] = _metric(server, "intaglio_queue_longest_wait_seconds")
             values["memory_report"] = server.memory_report
     values["card_peak_mib"] = peak_mib(peak)
     write_part(work, "served", values)

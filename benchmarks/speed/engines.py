@@ -57,7 +57,8 @@ def run_image(case: Case, image: int, stages: Stages, watch: Stopwatch, **option
     with watch.lap("diffuse"):
         made = diffuse(arrays, wanted=("pixels", "timings"))
     with watch.lap("postprocess"):
-        encoded = postprocess({"pixels": made["pixels"], "timings": made["timings"], **extra})
+        pixels = {"pixels": made["pixels"], "timings": made["timings"], **extra}
+        encoded = postprocess(pixels, diffuse.manifest)
     return bytes(encoded["image"][0])
 
 

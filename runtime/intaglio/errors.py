@@ -8,7 +8,8 @@
     ├── LoraRefused             INTERNAL      a LoRA file is damaged or not for this base; says what it is
     ├── Unavailable             UNAVAILABLE   busy or not ready; the same request may work later
     │   ├── QueueFull           UNAVAILABLE
-    │   └── SwapFailed          UNAVAILABLE   the LoRAs cannot be applied; says which are still resident
+    │   ├── SwapFailed          UNAVAILABLE   the LoRAs cannot be applied; says which are still resident
+    │   └── DeviceFailed        UNAVAILABLE   the card computes nothing more until its process has ended
     ├── Cancelled               CANCELLED     the caller went away
     ├── DeadlineExceeded        CANCELLED     Triton has no deadline code; the message says so
     └── MissingExtra            INTERNAL      an optional dependency is not installed; names the extra
@@ -27,6 +28,7 @@ __all__ = [
     "Cancelled",
     "ConfigError",
     "DeadlineExceeded",
+    "DeviceFailed",
     "EngineMismatch",
     "IntaglioError",
     "InvalidRequest",
@@ -36,6 +38,7 @@ __all__ = [
     "SwapFailed",
     "TritonCode",
     "Unavailable",
+    "failed_device",
     "single_line",
     "triton_code_of",
 ]
@@ -108,6 +111,10 @@ class SwapFailed(Unavailable):
     """A LoRA set cannot be applied; the message says which set is resident instead, or that none is."""
 
 
+class DeviceFailed(Unavailable):
+    """The card failed, and every later call of this process would fail too; the process has to end."""
+
+
 class LoraRefused(IntaglioError):
     """A LoRA file cannot be used here; `reason` says what is wrong with it, or what it is instead."""
 
@@ -136,6 +143,15 @@ class MissingExtra(IntaglioError):
         self.module = module
         self.extra = extra
         super().__init__(f"{module} is not installed; run: pip install 'intaglio[{extra}]'")
+
+
+def failed_device(error: BaseException | None) -> DeviceFailed | None:
+    """The failure of the card that is `error` or led to it."""
+    while error is not None:
+        if isinstance(error, DeviceFailed):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def triton_code_of(error: BaseException) -> TritonCode:

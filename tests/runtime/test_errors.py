@@ -5,7 +5,14 @@ from __future__ import annotations
 import inspect
 
 from intaglio import errors
-from intaglio.errors import InvalidRequest, single_line, triton_code_of
+from intaglio.errors import (
+    DeviceFailed,
+    InvalidRequest,
+    SwapFailed,
+    failed_device,
+    single_line,
+    triton_code_of,
+)
 
 
 def test_every_error_is_in_the_drawing_and_mapped() -> None:
@@ -32,3 +39,17 @@ def test_messages_are_one_line() -> None:
     assert len(str(error)) <= 500
     assert str(error).endswith("; allowed: a b")
     assert single_line("a" * 20, limit=5) == "aaaa…"
+
+
+def test_a_failed_card_is_found_behind_the_error_it_caused() -> None:
+    lost = DeviceFailed("cudaMemcpyAsync: an illegal memory access was encountered")
+    try:
+        try:
+            raise lost
+        except DeviceFailed as error:
+            raise SwapFailed("cannot apply mara") from error
+    except SwapFailed as error:
+        found = failed_device(error)
+    assert found is lost
+    assert failed_device(lost) is lost
+    assert failed_device(ValueError()) is None

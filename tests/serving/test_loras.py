@@ -246,7 +246,9 @@ def metrics_of(server: Server) -> dict[str, float]:
     with urllib.request.urlopen(f"http://{server.metrics_url}/metrics", timeout=5) as answer:
         lines = io.TextIOWrapper(answer).read().splitlines()
     return {
-        line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line.startswith("lora_")
+        line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
+        for line in lines
+        if line.startswith("intaglio_")
     }
 
 
@@ -272,30 +274,30 @@ def test_eight_clients_with_different_sets(server: Server, alone: dict[str, Imag
     with ThreadPoolExecutor(8) as pool:
         waits = [wait for one in pool.map(ask, range(8)) for wait in one]
     after = metrics_of(server)
-    swaps = after["lora_swaps_total"] - before["lora_swaps_total"]
+    swaps = after["intaglio_lora_swaps_total"] - before["intaglio_lora_swaps_total"]
     longest = max(wait for wait, _ in waits)
     print(
         f"{LOAD_SECONDS:g} s, 8 clients: {len(waits)} images, {swaps:g} swaps, "
         f"longest wait in a queue {longest:.2f} s"
     )
     assert len(waits) >= 8
-    assert after["lora_swap_failures_total"] == before["lora_swap_failures_total"]
+    assert after["intaglio_lora_swap_failures_total"] == before["intaglio_lora_swap_failures_total"]
     assert 2 <= swaps < len(waits), "some requests shared a swap"
     # Seven others may be before one, and eight more overtake it.
     slowest = max(stages for _, stages in waits)
     assert longest <= (7 + server.deployment.execution.lora_overtakes + 2) * slowest
-    assert after["lora_longest_wait_seconds"] > 0
-    assert after["lora_swap_seconds_total"] > before["lora_swap_seconds_total"]
+    assert after["intaglio_queue_longest_wait_seconds"] > 0
+    assert after["intaglio_lora_swap_seconds_total"] > before["intaglio_lora_swap_seconds_total"]
 
 
 def test_metrics_name_the_resident_set(server: Server, client: Client) -> None:
     client.generate(PROMPT, **ASKED, loras=[("mara", 0.5)])
     client.generate(PROMPT, **ASKED, loras=[("night", 0.75), ("pencil", 1.0)])
     found = metrics_of(server)
-    resident = {name: value for name, value in found.items() if name.startswith("lora_resident")}
-    assert resident['lora_resident{lora="night"}'] == 0.75
-    assert resident['lora_resident{lora="mara"}'] == 0
-    assert found["lora_swap_seconds"] > 0
+    resident = {name: value for name, value in found.items() if name.startswith("intaglio_lora_resident")}
+    assert resident['intaglio_lora_resident{lora="night"}'] == 0.75
+    assert resident['intaglio_lora_resident{lora="mara"}'] == 0
+    assert found["intaglio_lora_swap_seconds"] > 0
 
 
 def test_a_published_file_that_is_damaged(

@@ -238,10 +238,10 @@ def test_weights_of_requests_go_on_through_a_reload(miniature: Deployment, tmp_p
         stop = threading.Event()
         asking = [pool.submit(ask, stop) for _ in range(2)]
         try:
-            wait_for(lambda: lora_metrics(served).get("lora_swaps_total", 0) > 2)
+            wait_for(lambda: lora_metrics(served).get("intaglio_lora_swaps_total", 0) > 2)
             build(limits={"steps": 50})
             reloaded = served.server.reload()
-            wait_for(lambda: lora_metrics(served).get("lora_swaps_total", 0) > 2)
+            wait_for(lambda: lora_metrics(served).get("intaglio_lora_swaps_total", 0) > 2)
         finally:
             stop.set()
         made = [one for future in asking for one in future.result()]
@@ -250,7 +250,7 @@ def test_weights_of_requests_go_on_through_a_reload(miniature: Deployment, tmp_p
         assert len({name for name, _ in made}) == 3
         for name, first in dict(reversed(made)).items():
             assert all(np.array_equal(pixels, first) for other, pixels in made if other == name), name
-        assert lora_metrics(served)["lora_swap_failures_total"] == 0
+        assert lora_metrics(served)["intaglio_lora_swap_failures_total"] == 0
         assert served.reports.count("ready") == 1, "Triton never ended"
 
 
@@ -260,7 +260,7 @@ def lora_metrics(served: Served) -> dict[str, float]:
     return {
         name: float(value)
         for name, _, value in (line.rpartition(" ") for line in lines)
-        if name.startswith("lora_")
+        if name.startswith("intaglio_")
     }
 
 

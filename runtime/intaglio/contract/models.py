@@ -25,6 +25,7 @@ from intaglio.contract.sdxl import HISTORY, SOLVER_ROWS
 __all__ = [
     "DIFFUSE",
     "ENSEMBLE_STEPS",
+    "LARGEST_GUIDANCE",
     "LARGEST_LORA_WEIGHT",
     "LARGEST_SEED",
     "METADATA_KEY",
@@ -44,6 +45,7 @@ Scheduler = Literal["euler", "euler_a", "ddim", "dpmpp_2m_karras", "unipc", "lcm
 OutputFormat = Literal["png", "jpeg", "webp"]
 Preprocessor = Literal["none", "canny"]
 """What makes a control map of a control's image; `none` takes the image as the map."""
+LARGEST_GUIDANCE: Final = 50.0
 LARGEST_LORA_WEIGHT: Final = 4.0
 LARGEST_SEED: Final = 2**63 - 1
 """Seeds are INT64; the generator uses the low 32 bits as torch's CPU generator does."""
@@ -144,7 +146,7 @@ _REQUEST: Final = (
         datatype="TYPE_FP32",
         optional=True,
         minimum=0,
-        maximum=50,
+        maximum=LARGEST_GUIDANCE,
         doc="classifier-free guidance, 1 and below is off; absent: the deployment's default",
     ),
     Port(
@@ -254,7 +256,13 @@ _CONDITIONING: Final = (
         dims=(-1, -1),
         doc="[R, 6]: original size, crop, target size, each (height, width)",
     ),
-    Port(name="guidance_scale", datatype="TYPE_FP32"),
+    Port(
+        name="guidance_scale",
+        datatype="TYPE_FP32",
+        minimum=0,
+        maximum=LARGEST_GUIDANCE,
+        doc="classifier-free guidance",
+    ),
     Port(
         name="guidance_window",
         datatype="TYPE_FP32",

@@ -27,8 +27,10 @@ class HostCall:
         network = self._engine.network
         wanted = {axis: sizes[axis] for axis in network.axis_names}
         if self._bound is None or wanted != self._sizes:
-            self._arrays = allocate_tensors(self._backend, self._engine, wanted)
-            self._bound = self._engine.bind(wanted, self._arrays)
+            # All change together, or where memory is short nothing does.
+            arrays = allocate_tensors(self._backend, self._engine, wanted)
+            self._bound = self._engine.bind(wanted, arrays)
+            self._arrays = arrays
             self._sizes = wanted
         for spec in network.inputs:
             self._backend.upload(self._arrays[spec.name], inputs[spec.name])

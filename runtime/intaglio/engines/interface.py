@@ -46,6 +46,9 @@ class DeviceArray(Protocol):
     def rows(self, begin: int, end: int) -> DeviceArray:
         """View of rows [begin, end) of the first axis."""
 
+    def reshaped(self, shape: tuple[int, ...]) -> DeviceArray:
+        """View of the first elements as an array of `shape`; IndexError where there are not so many."""
+
 
 class Bound(Protocol):
     """An engine with every input and output tied to a buffer."""

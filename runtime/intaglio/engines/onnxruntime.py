@@ -8,6 +8,7 @@ returns.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,12 @@ class HostArray:
 
     def rows(self, begin: int, end: int) -> HostArray:
         return HostArray(self.values[begin:end])
+
+    def reshaped(self, shape: tuple[int, ...]) -> HostArray:
+        size = math.prod(shape)
+        if size > self.values.size:
+            raise IndexError(f"{list(shape)} of {list(self.shape)}")
+        return HostArray(self.values.reshape(-1)[:size].reshape(shape))
 
 
 def _values(array: DeviceArray) -> Array:

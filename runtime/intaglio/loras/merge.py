@@ -2,12 +2,14 @@
 
 The network `lora_merge` of the tensor table adds LoRAs to pristine weights in float32 and casts once:
     [i, o] weight + sum over r of strengths[r] left[r, i] right[r, o]
-Pristine weights lie in host memory that is uploaded from fastest. Inputs have one buffer a shape, since
-passes follow one another on the backend's stream. The memory of new values is allocated and freed together.
+Pristine weights lie in host memory that is uploaded from fastest. Each tensor of the network has one buffer,
+as large as the largest matrix and rank so far; smaller ones use its beginning. That is enough, since passes
+follow one another on the backend's stream. The memory of new values is allocated and freed together.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -77,7 +79,8 @@ class LoraMerge:
         self.backend = backend
         self.staging_bytes = staging_bytes
         self._engine = engine
-        self._buffers: dict[tuple[str, tuple[int, ...]], DeviceArray] = {}
+        self._buffers: dict[str, DeviceArray] = {}
+        """By tensor. Requests choose the ranks, so a buffer for every shape would take ever more memory."""
 
     @property
     def dtype(self) -> str:
@@ -133,7 +136,14 @@ class LoraMerge:
         self.backend.copy(target, arrays["merged"])
 
     def _buffer(self, name: str, shape: tuple[int, ...]) -> DeviceArray:
-        if (name, shape) not in self._buffers:
+        """The buffer of the tensor `name`, used as an array of `shape`; its content is undefined."""
+        size = math.prod(shape)
+        held = self._buffers.get(name)
+        if held is None or math.prod(held.shape) < size:
+            # The old buffer goes first: both together would be the peak of memory.
+            held = None
+            self._buffers.pop(name, None)
             dtype = self._engine.network.tensor(name).numpy_dtype(self._engine.precision)
-            self._buffers[name, shape] = self.backend.allocate(shape, dtype)
-        return self._buffers[name, shape]
+            held = self.backend.allocate((size,), dtype)
+            self._buffers[name] = held
+        return held.reshaped(shape)

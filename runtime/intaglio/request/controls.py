@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from intaglio.errors import InvalidRequest
+from intaglio.request.limits import check_window
 from intaglio.request.request import ControlRequest, Request
 
 __all__ = ["check_controls"]
@@ -21,9 +22,7 @@ def check_controls(request: Request, controlnets: Mapping[str, str]) -> None:
         field = f"controls[{index}]"
         _check_type(control, controlnets, field=field)
         _check_image(control, images=len(request.images), field=field)
-        if control.begin >= control.end:
-            problem = f"{control.begin:g} is not before end {control.end:g}"
-            raise InvalidRequest(f"{field}.begin", problem, allowed="0 to 1, less than end")
+        check_window(control.begin, control.end, field=f"{field}.begin")
     used = {control.image for control in request.controls}
     if unused := [index for index in range(len(request.images)) if index not in used]:
         allowed = "images that controls refer to by index"

@@ -20,11 +20,13 @@ __all__ = [
     "ControlRequest",
     "LoraRequest",
     "Request",
+    "ResolvedControl",
     "request_metadata",
 ]
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 """Of the steps."""
+ControlWeight = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
 
 
 class ControlRequest(Strict, strict=True):
@@ -35,10 +37,20 @@ class ControlRequest(Strict, strict=True):
     image: Annotated[int, Field(ge=0)] | None = None
     """Index into `images`."""
     pose: RegistryId | None = None
-    weight: float = Field(default=1.0, ge=0, le=2, allow_inf_nan=False)
+    weight: ControlWeight = 1.0
     begin: Share = 0.0
     end: Share = 1.0
     preprocess: Preprocessor = "none"
+
+
+class ResolvedControl(Strict, strict=True):
+    """What `diffuse` needs to know of a control beside its map, which `preprocess` has made."""
+
+    control: RegistryId
+    """Id of a ControlNet."""
+    weight: ControlWeight
+    begin: Share
+    end: Share
 
 
 class LoraRequest(Strict, strict=True):

@@ -6,6 +6,7 @@
                   measured need scaled by pixels
     buffers       inputs and outputs of the largest size, from the tensor table
     staging       new weights while LoRAs are applied
+    merging       inputs and output of the network that computes them, of the largest matrix and rank
     margin        what allocators round up
 Estimates rest on figures that were measured with SDXL on an H200 (docs/performance.md).
 """
@@ -22,6 +23,8 @@ from intaglio.builds.manifest import BuildManifest, NetworkFile
 from intaglio.contract.architecture import PARAMETERS, SDXL_ARCHITECTURE, Architecture
 from intaglio.contract.config import Deployment
 from intaglio.contract.sdxl import (
+    LARGEST_RANK,
+    LARGEST_SIDE,
     LORA_MERGE,
     axis_sizes,
     context_name,
@@ -102,6 +105,7 @@ def predict_memory(deployment: Deployment, manifest: BuildManifest | None) -> Pr
         _activations(deployment, manifest),
         _buffers(deployment, manifest),
         *_staging(deployment, manifest),
+        *_merging(deployment),
         Part("margin", _MARGIN, "allowance"),
     ]
     if on_host:
@@ -166,6 +170,19 @@ def _staging(deployment: Deployment, manifest: BuildManifest | None) -> Iterator
     least = 0 if on_host else context
     source = "execution.lora_staging_mib, or the weights that LoRAs change"
     yield Part("staging", min(max(limit, least), most), source)
+
+
+def _merging(deployment: Deployment) -> Iterator[Part]:
+    """One buffer for each tensor of `lora_merge`, which grows with the largest matrix and rank so far."""
+    if LORA_MERGE not in _networks(deployment):
+        return
+    # SDXL's largest matrices are those of its gated feed-forward layers, which are eight times as long as
+    # wide. Either side may be the long one.
+    found = 0
+    for tensor in network_spec(LORA_MERGE, SDXL_ARCHITECTURE).tensors:
+        shapes = [{"i": LARGEST_SIDE, "o": LARGEST_SIDE // 8}, {"i": LARGEST_SIDE // 8, "o": LARGEST_SIDE}]
+        found += max(_tensor_bytes(deployment, (tensor,), {**sides, "r": LARGEST_RANK}) for sides in shapes)
+    yield Part("merging", found, "tensor table, largest matrix and rank")
 
 
 def _pristine_sizes(manifest: BuildManifest) -> Iterator[int]:
@@ -238,9 +255,8 @@ def _size_buffers(deployment: Deployment, architecture: Architecture, size: tupl
 
 def _step_buffers(deployment: Deployment, architecture: Architecture, sizes: AxisSizes) -> int:
     """What the steps of one guidance mode read and write."""
-    controls = len(deployment.controlnets)
-    # The warm-up runs every ControlNet once; a request may use one of them several times.
-    places = max(controls, deployment.limits.controls) if controls else 0
+    # Each control of a request has a place of its own, whichever ControlNet it names.
+    places = deployment.limits.controls if deployment.controlnets else 0
     control = controlnet_name("any")
     unet = network_spec("unet", architecture)
     residuals = network_spec(control, architecture).outputs

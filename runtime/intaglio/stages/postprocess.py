@@ -4,30 +4,64 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from typing import Any, Final
 
+from intaglio.builds.manifest import BuildManifest
+from intaglio.contract.config import Limits
 from intaglio.contract.models import POSTPROCESS
 from intaglio.contract.ports import Tensors, read_tensors, string_tensor
 from intaglio.engines.interface import Array
+from intaglio.errors import InvalidRequest
 from intaglio.imaging.images import encode_image
+from intaglio.request.limits import Workload, check_limits, check_size
+from intaglio.request.texts import JSON_BYTES, read_choice, read_json
+from intaglio.stages.timings import read_timings
 
 __all__ = ["postprocess"]
 
+_ESCAPED: Final = 6
+"""Bytes that JSON takes at most for one byte of a prompt: \\u0001."""
+_JPEG_METADATA: Final = 65_000
+"""Bytes of metadata that fit into the one EXIF segment of a JPEG, which has 65,533."""
 
-def postprocess(tensors: Tensors) -> dict[str, Array]:
-    """Every output of `models.POSTPROCESS`; image i's metadata are the request's with `"image_index": i`."""
+
+def postprocess(tensors: Tensors, manifest: BuildManifest) -> dict[str, Array]:
+    """Every output of `models.POSTPROCESS`; image i's metadata are the request's with `"image_index": i`.
+
+    Raises:
+        InvalidRequest: pixels of another size than the build makes, too many of them, or text that is not
+            what the stages before write.
+    """
     started = time.perf_counter()
     found = read_tensors(tensors, POSTPROCESS.inputs)
-    metadata: dict[str, Any] = json.loads(found["metadata"][0])
-    output_format = bytes(found["output_format"][0]).decode()
-    images = [
+    images, height, width, _ = found["pixels"].shape
+    check_size((width, height), manifest.profiles.sizes, field="pixels")
+    work = Workload(width=width, height=height, images=images)
+    check_limits(work, manifest.limits, images_field="pixels")
+    metadata = _metadata(found, manifest.limits)
+    output_format = read_choice(found, POSTPROCESS.input("output_format"))
+    size = len(json.dumps(metadata))
+    if output_format == "jpeg" and size > _JPEG_METADATA:
+        problem = f"{size} bytes of metadata do not fit into a JPEG"
+        raise InvalidRequest("output_format", problem, allowed="png or webp, or a shorter prompt")
+    timings = read_timings(found)
+    encoded = [
         encode_image(pixels, output_format=output_format, metadata=metadata | {"image_index": index})
         for index, pixels in enumerate(found["pixels"])
     ]
-    timings: dict[str, float] = json.loads(found["timings"][0]) if "timings" in found else {}
     timings["postprocess"] = time.perf_counter() - started
     return {
-        "image": string_tensor(*images),
+        "image": string_tensor(*encoded),
         "metadata": string_tensor(json.dumps(metadata)),
         "timings": string_tensor(json.dumps(timings)),
     }
+
+
+def _metadata(found: Tensors, limits: Limits) -> dict[str, Any]:
+    """The request's parameters: both prompts, and JSON that the request had."""
+    allowed = "a JSON object of a request's parameters"
+    most = 2 * _ESCAPED * limits.prompt_bytes + 2 * JSON_BYTES
+    value = read_json(found, "metadata", allowed=allowed, most=most)
+    if not isinstance(value, dict):
+        raise InvalidRequest("metadata", "something else", allowed=allowed)
+    return value

@@ -1,8 +1,9 @@
 """The Triton model `diffuse`, whose engines are open from `initialize` to `finalize`.
 
-Where requests choose their LoRAs, `execute` only queues requests, and one thread answers them. So requests
-that want the same set can be answered one after another without a swap. (Triton hands over one request at a
-time to a model without batching. It does not wait for an answer before the next.)
+`execute` only queues requests, and one thread answers them. So requests that want the same LoRAs can be
+answered one after another without a swap. (Triton hands over one request at a time to a model without
+batching. It does not wait for an answer before the next.) Triton's own figures of the model then say nothing;
+`request_metrics` has others.
 """
 
 # ruff: noqa: PLC0415  (the process of a model imports its own stage only)
@@ -10,22 +11,33 @@ time to a model without batching. It does not wait for an answer before the next
 from __future__ import annotations
 
 import json
+import logging
+import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.models import DIFFUSE
-from intaglio.errors import QueueFull
+from intaglio.errors import DeviceFailed, QueueFull, failed_device
 from intaglio.loras.sets import set_digest, set_from_json
-from intaglio.loras.switch import LoraSwitch
 from intaglio.triton_models.lora_metrics import LoraMetrics
+from intaglio.triton_models.reporter import Report, Reporter
+from intaglio.triton_models.request_metrics import RequestCounts, RequestMetrics
 from intaglio.triton_models.stages import Stage, StageModel
-from intaglio.triton_models.turnstile import Turnstile
+from intaglio.triton_models.turnstile import Turnstile, Waiting
 
-__all__ = ["DiffuseModel"]
+__all__ = ["DEVICE_FAILED_STATUS", "DiffuseModel"]
+
+log = logging.getLogger(__name__)
+
+DEVICE_FAILED_STATUS: Final = 74
+"""Exit status of the process after the card failed: EX_IOERR of sysexits.h."""
+
+Job = tuple[Any, Any]
+"""A request and the sender of its response."""
 
 
 class DiffuseModel(StageModel):
@@ -35,19 +47,18 @@ class DiffuseModel(StageModel):
 
     def initialize(self, args: Mapping[str, str]) -> None:
         super().initialize(args)
-        self._thread: threading.Thread | None = None
         self._folder = Path(args["model_repository"])
         self._version = args.get("model_version", "1")
-        if self._diffuse.loras is not None:
-            capacity = _queue_size(json.loads(args["model_config"]))
-            self._turnstile: Turnstile[tuple[Any, Any]] = Turnstile(
-                overtakes=self._overtakes, capacity=capacity
-            )
-            metrics = LoraMetrics(self._pb) if self._is_alone() else None
-            self._thread = threading.Thread(
-                target=self._serve, args=(self._diffuse.loras, metrics), name="diffuse", daemon=True
-            )
-            self._thread.start()
+        self._turnstile: Turnstile[Job] = Turnstile(
+            overtakes=self._overtakes, capacity=_queue_size(json.loads(args["model_config"]))
+        )
+        self._counts = RequestCounts()
+        self._reporter = Reporter(self._open_metrics, failed=self._log_traceback)
+        self._lost: DeviceFailed | None = None
+        """Why the card can compute nothing more."""
+        self._thread = threading.Thread(target=self._serve, name="diffuse", daemon=True)
+        self._thread.start()
+        self._reporter.start()
 
     def open_stage(self, manifest: BuildManifest, folder: Path) -> Stage:
         from intaglio.stages.diffuse.stage import Diffuse
@@ -58,52 +69,94 @@ class DiffuseModel(StageModel):
         return lambda tensors, wanted: self._diffuse(tensors, wanted=wanted)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        if self._thread is None:
-            return super().execute(requests)
+        """Queue `requests`; their responses follow."""
         for request in requests:
             sender = request.get_response_sender()
             if not self._turnstile.put((request, sender), _wanted_set(request)):
-                full = QueueFull("Exceeds maximum queue size")
-                self._send(sender, self._failure(str(full), full))
+                why = self._lost or QueueFull("Exceeds maximum queue size")
+                self._send(sender, self._failure(str(why), why))
         return [None] * len(requests)
 
-    def _is_alone(self) -> bool:
-        """Whether no other version of the model is loaded or about to be.
+    def finalize(self) -> None:
+        self._turnstile.close()
+        self._thread.join()
+        self._reporter.close()
+        super().finalize()
+
+    # --- metrics ---
+
+    def _open_metrics(self) -> Report | None:
+        """The report of all metrics; None while another version of the model is loaded or about to be.
 
         Versions share Triton's metrics of one name, and the first version to be unloaded destroys them.
         Another version that writes to them writes into freed memory. So a version makes its metrics only once
         it is alone. What it counted until then is added at that moment.
         """
         others = (path.name for path in self._folder.glob("*") if path.name != self._version)
-        return not any(name.isdigit() for name in others)
+        if any(name.isdigit() for name in others):
+            return None
+        requests = RequestMetrics(self._pb)
+        switch = self._diffuse.loras
+        loras = None if switch is None else LoraMetrics(self._pb)
 
-    def _serve(self, loras: LoraSwitch, metrics: LoraMetrics | None) -> None:
+        def report() -> None:
+            depth, oldest_wait = self._turnstile.waiting()
+            requests.report(self._counts.now, depth=depth, oldest_wait=oldest_wait)
+            if loras is not None and switch is not None:
+                loras.report(switch)
+
+        return report
+
+    # --- the thread that answers ---
+
+    def _serve(self) -> None:
         """Answer requests, in the one thread that uses the engines; no error may end it."""
-        while (taken := self._turnstile.take(loras.digest)) is not None:
-            waited = time.monotonic() - taken.since
-            request, sender = taken.job
-            response = self._respond(request)
-            try:
-                if metrics is None and self._is_alone():
-                    metrics = LoraMetrics(self._pb)
-                if metrics is not None:
-                    # Before the answer goes out: whoever has it reads metrics that include it.
-                    metrics.report(loras, waited=waited)
-            except Exception:  # the backend's own error class
-                self._log_traceback()
-            self._send(sender, response)
+        while (taken := self._turnstile.take(self._resident_set())) is not None:
+            self._serve_one(taken)
+            if self._lost is not None:
+                self._end_process(self._lost)
+
+    def _serve_one(self, taken: Waiting[Job]) -> None:
+        request, sender = taken.job
+        self._counts.begin(time.monotonic() - taken.since)
+        response = self._respond(request)
+        self._counts.end()
+        # Before the answer goes out: whoever has it reads metrics that include it.
+        self._reporter.report()
+        self._send(sender, response)
+
+    def _resident_set(self) -> str:
+        switch = self._diffuse.loras
+        return "" if switch is None else switch.digest
+
+    def _refused(self, error: Exception) -> Any:
+        self._lost = failed_device(error)
+        return super()._refused(self._lost or error)
+
+    def _end_process(self, lost: DeviceFailed) -> None:
+        """Refuse all that wait and end the process, whose every later request would fail.
+
+        `intaglio serve` notices and restarts Triton.
+        """
+        waiting = self._turnstile.drain()
+        for _, sender in waiting:
+            self._send(sender, self._failure(str(lost), lost))
+        # Triton's own logger only queues the line, and the process would end before it is written.
+        log.critical(
+            "%s: %s; %d waiting requests were refused; this process ends with status %d",
+            self.spec.name,
+            lost,
+            len(waiting),
+            DEVICE_FAILED_STATUS,
+        )
+        # Nothing may run on the way out: closing engines would wait for the card.
+        os._exit(DEVICE_FAILED_STATUS)
 
     def _send(self, sender: Any, response: Any) -> None:
         try:
             sender.send(response, flags=self._pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         except Exception:  # the backend's own error class; the caller is gone, the next one waits
             self._log_traceback()
-
-    def finalize(self) -> None:
-        if self._thread is not None:
-            self._turnstile.close()
-            self._thread.join()
-        super().finalize()
 
 
 def _queue_size(config: Mapping[str, Any]) -> int:

@@ -56,15 +56,18 @@ class StageModel(ABC):
             if request.is_cancelled():
                 raise Cancelled("cancelled by the caller")
             return self._answer(request)
-        except IntaglioError as error:
-            if triton_code_of(error) == "INTERNAL":
-                self._log_traceback()
-            return self._failure(str(error), error)
         except Exception as error:
+            return self._refused(error)
+
+    def _refused(self, error: Exception) -> Any:
+        """The response to a request that failed; called in the handler of `error`."""
+        if triton_code_of(error) == "INTERNAL":
             self._log_traceback()
-            kind = type(error).__name__
-            message = f"{self.spec.name}: internal error ({kind}); the server's log has the traceback"
-            return self._failure(message, error)
+        if isinstance(error, IntaglioError):
+            return self._failure(str(error), error)
+        kind = type(error).__name__
+        message = f"{self.spec.name}: internal error ({kind}); the server's log has the traceback"
+        return self._failure(message, error)
 
     def _answer(self, request: Any) -> Any:
         tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
@@ -106,4 +109,4 @@ class PostprocessModel(StageModel):
     def open_stage(self, manifest: BuildManifest, folder: Path) -> Stage:
         from intaglio.stages.postprocess import postprocess
 
-        return lambda tensors, wanted: postprocess(tensors)
+        return lambda tensors, wanted: postprocess(tensors, manifest)

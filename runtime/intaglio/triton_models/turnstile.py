@@ -68,6 +68,22 @@ class Turnstile(Generic[Job]):
                 one.overtaken += 1
             return self._waiting.pop(index)
 
+    def waiting(self) -> tuple[int, float]:
+        """How many wait, and for how many seconds the oldest of them has; 0 without any."""
+        with self._changed:
+            if not self._waiting:
+                return 0, 0.0
+            return len(self._waiting), time.monotonic() - self._waiting[0].since
+
+    def drain(self) -> list[Job]:
+        """Refuse further requests; those that wait are returned and no longer served."""
+        with self._changed:
+            self._closed = True
+            jobs = [one.job for one in self._waiting]
+            self._waiting.clear()
+            self._changed.notify_all()
+            return jobs
+
     def close(self) -> None:
         """Refuse further requests; those that wait are still served."""
         with self._changed:

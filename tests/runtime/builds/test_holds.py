@@ -1,4 +1,4 @@
-"""What a server serves is not removed."""
+"""What a server serves is not removed, and what is being removed is not taken up."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import pytest
 
 from intaglio.engines.host_call import HostCall
 from intaglio.engines.onnxruntime import OnnxRuntimeBackend
+from intaglio.errors import Unavailable
 
 from .toy import NETWORK, write_toy
 
@@ -34,3 +35,27 @@ def test_a_repeated_call_allocates_nothing(
     first = call({"B": 2}, **inputs)["y"]
     monkeypatch.setattr(backend, "allocate", None)
     np.testing.assert_array_equal(call({"B": 2}, **inputs)["y"], first)
+
+
+def test_where_memory_is_short_the_sizes_before_still_work(
+    backend: OnnxRuntimeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether buffers or the execution context could not be had."""
+    engine: Any = backend.load(NETWORK, write_toy(tmp_path / "toy.onnx"), precision="fp32")
+    call = HostCall(backend, engine)
+    scale = np.ones(1, np.float32)
+
+    def made(count: int, value: float) -> Any:
+        return call({"B": count}, x=np.full((count, 3), value, np.float32), scale=scale)["y"]
+
+    def refuse(*_: Any) -> None:
+        raise Unavailable("out of memory")
+
+    for owner, name in ((backend, "allocate"), (engine, "bind")):
+        np.testing.assert_array_equal(made(1, 2.0), np.full((1, 3), 12.0))
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, refuse)
+            with pytest.raises(Unavailable):
+                made(2, 3.0)
+        np.testing.assert_array_equal(made(1, 4.0), np.full((1, 3), 14.0))
+        np.testing.assert_array_equal(made(2, 5.0), np.full((2, 3), 15.0))

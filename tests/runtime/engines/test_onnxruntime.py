@@ -45,6 +45,14 @@ def test_rows_are_views(backend: OnnxRuntimeBackend) -> None:
     np.testing.assert_array_equal(backend.download(row), [2, 3])
 
 
+def test_the_beginning_of_an_array_has_any_shape(backend: OnnxRuntimeBackend) -> None:
+    table = backend.allocate((3, 2), "float32")
+    backend.upload(table.reshaped((1, 4)), np.arange(4, dtype=np.float32)[None])
+    np.testing.assert_array_equal(backend.download(table), [[0, 1], [2, 3], [0, 0]])
+    with pytest.raises(IndexError):
+        table.reshaped((7,))
+
+
 def test_refit_replaces_weights_and_keeps_earlier_ones_on_an_error(
     backend: OnnxRuntimeBackend, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 
 from intaglio.contract.sdxl import LARGEST_RANK
 from intaglio.contract.tensors import Precision
-from intaglio.loras.merge import Recipe, Term, groups, largest_value
+from intaglio.engines.onnxruntime import HostArray, OnnxRuntimeBackend
+from intaglio.loras.merge import LoraMerge, Recipe, Term, groups, largest_value
+from intaglio_export.engines.platform import Platform
 
-from .merging import open_merge
+from .merging import SPEC, compile_merge, open_merge
 
 
 def term(rng: np.random.Generator, shape: tuple[int, int], *, rank: int, strength: float) -> Term:
@@ -38,6 +41,50 @@ def test_sums_in_float32_and_casts_once(tmp_path: Path, precision: Precision) ->
         step = np.spacing(np.abs(exact).astype(merge.dtype)).astype(np.float64)
         # Half a unit of the last place is the cast's; the rest is what float32 sums of this length lose.
         assert (np.abs(found[name].astype(np.float64) - exact) <= 0.5 * step + 2e-5).all(), name
+
+
+class Counted(OnnxRuntimeBackend):
+    """Bytes that are allocated and not freed yet."""
+
+    def __init__(self) -> None:
+        super().__init__(threads=1)
+        self.live = 0
+        self.most = 0
+
+    def allocate(self, shape: tuple[int, ...], dtype: str) -> HostArray:
+        array = super().allocate(shape, dtype)
+        size = array.values.nbytes
+        self.live += size
+        self.most = max(self.most, self.live)
+        weakref.finalize(array.values, self._freed, size)
+        return array
+
+    def _freed(self, size: int) -> None:
+        self.live -= size
+
+
+def test_five_hundred_sets_take_the_memory_of_the_largest(tmp_path: Path) -> None:
+    """Requests choose sums of ranks; each shape in a buffer of its own would add up."""
+    backend = Counted()
+    path = compile_merge(tmp_path, Platform("onnxruntime", "cpu", "1", on_gpu=False), precision="fp32")
+    merge = LoraMerge(backend, backend.load(SPEC, path, precision="fp32"), staging_bytes=1 << 30)
+    rng = np.random.default_rng(0)
+    shapes = [(96, 64), (64, 96), (32, 48), (128, 16)]
+    ranks = (1, 2, 4, 8, 16, 32, 64)
+    largest: dict[str, int] = {}
+    for _ in range(500):
+        shape = shapes[rng.integers(len(shapes))]
+        count = int(rng.integers(1, 4))
+        terms = tuple(term(rng, shape, rank=int(rng.choice(ranks)), strength=0.5) for _ in range(count))
+        values = rng.standard_normal(shape, np.float32)
+        staged = merge.stage({"w": Recipe(values, terms)})["w"]
+        exact = values + sum(one.strength * (one.left.T @ one.right) for one in terms)
+        np.testing.assert_allclose(backend.download(staged), exact, rtol=1e-4, atol=1e-4)
+        sizes = {"i": shape[0], "o": shape[1], "r": sum(len(one.left) for one in terms)}
+        for spec in SPEC.tensors:
+            largest[spec.name] = max(largest.get(spec.name, 0), 4 * int(np.prod(spec.shape(sizes))))
+    assert backend.live == sum(largest.values())
+    assert backend.most == backend.live, "the old buffer goes before the larger one is made"
 
 
 def test_what_it_leaves_to_the_host(tmp_path: Path) -> None:

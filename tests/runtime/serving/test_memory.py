@@ -93,6 +93,23 @@ def test_staging_of_loras(tmp_path: Path, tiny: Tiny) -> None:
     assert (parts["weights unet"], parts["staging"]) == (5 * GIB, GIB)
 
 
+def test_merging_of_loras(tmp_path: Path) -> None:
+    """The merge's buffers of the largest matrix and rank: 2 x 40 MiB of factors, 2 x 25 MiB of weights."""
+    (tmp_path / "loras.yaml").write_text("loras: {}")
+    swap: dict[str, Any] = {"swap": "transformer", "registry": "loras.yaml"}
+    assert size(deployment(tmp_path), "merging") == 0
+    assert size(deployment(tmp_path, **swap, execution={"lora_staging_mib": 0}), "merging") == 0
+    assert size(deployment(tmp_path, **swap), "merging") == (2 * 40 + 2 * 25) * MIB + 4 * 1024
+
+
+def test_a_place_of_a_request_has_one_set_of_buffers(tmp_path: Path) -> None:
+    """Buffers follow the controls of one request, not the ControlNets of the deployment."""
+    many = {f"pose{number}": CONTROL for number in range(6)}
+    two, four = (deployment(tmp_path, controlnets=many, limits={"controls": most}) for most in (2, 4))
+    assert size(deployment(tmp_path, limits={"controls": 2}), "buffers") == size(two, "buffers")
+    assert size(two, "buffers") < size(four, "buffers")
+
+
 def test_buffers_grow_with_size_and_controls(tmp_path: Path) -> None:
     plain, larger = (
         deployment(tmp_path),

@@ -14,6 +14,8 @@ import pytest
 from intaglio.builds.manifest import write_manifest
 from intaglio.triton_models.stages import StageModel
 
+from .metric_fakes import Family
+
 
 class TritonError(Exception):
     INTERNAL, INVALID_ARG, UNAVAILABLE, CANCELLED = "internal", "invalid", "unavailable", "cancelled"
@@ -65,6 +67,11 @@ class Log:
         self.lines.append(text)
 
 
+@pytest.fixture(autouse=True)
+def _no_metrics() -> None:
+    Family.shown.clear()
+
+
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> Log:
     log = Log()
@@ -75,6 +82,8 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Log:
         Response,
         log,
     )
+    module.MetricFamily = Family
+    module.TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
     module.TritonModelException = type("TritonModelException", (Exception,), {})
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", module)
     return log

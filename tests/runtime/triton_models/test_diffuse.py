@@ -2,63 +2,145 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from intaglio.triton_models.diffuse import DiffuseModel
+from intaglio.errors import DeviceFailed, SwapFailed, Unavailable
+from intaglio.triton_models.diffuse import DEVICE_FAILED_STATUS, DiffuseModel
+from intaglio.triton_models.request_metrics import RequestCounts
 from intaglio.triton_models.turnstile import Turnstile
 
-from .conftest import Log
+from .conftest import Log, Request, opened
+from .metric_fakes import shown
 
 
-def test_figures_wait_until_a_version_is_alone(
-    log: Log, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Triton destroys the figures of one name with the first version that goes."""
-    made: list[Any] = []
-
-    def metrics(pb: Any) -> Any:
-        made.append(pb)
-        return SimpleNamespace(report=lambda loras, *, waited: None)
-
-    monkeypatch.setattr("intaglio.triton_models.diffuse.LoraMetrics", metrics)
-    for folder in ("1", "2"):
-        (tmp_path / folder).mkdir()
-    model: Any = DiffuseModel()
-    model._pb, model._folder, model._version = sys.modules["triton_python_backend_utils"], tmp_path, "2"
-    monkeypatch.setattr(
-        model, "_respond", lambda request: (tmp_path / "1").rmdir() if request == "second" else None
-    )
-    monkeypatch.setattr(model, "_send", lambda sender, response: counts.append(len(made)))
-    model._turnstile, counts = Turnstile(overtakes=1, capacity=0), []
-    for request in ("first", "second", "third"):
-        assert model._turnstile.put((request, None), "")
-    model._turnstile.close()
-    model._serve(SimpleNamespace(digest=""), None)
-    assert counts == [0, 1, 1]
-
-
-def test_figures_that_cannot_be_reported_do_not_end_the_thread_that_answers(
-    log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def bare(folder: Path, *, version: str = "1") -> Any:
+    """The model without engines; its reports are those of a build that swaps no LoRAs."""
     model: Any = DiffuseModel()
     model._pb = sys.modules["triton_python_backend_utils"]
+    model._folder, model._version = folder, version
+    model._diffuse = SimpleNamespace(loras=None)
     model._turnstile = Turnstile(overtakes=1, capacity=0)
-    sent: list[str] = []
-    monkeypatch.setattr(model, "_respond", lambda request: f"answer to {request}")
-    monkeypatch.setattr(model, "_send", lambda sender, response: sent.append(response))
-    for request in ("one", "two"):
-        assert model._turnstile.put((request, None), "")
+    model._counts = RequestCounts()
+    model._lost = None
+    return model
+
+
+class Sender:
+    """Keeps what was sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+        self.done = threading.Event()
+
+    def send(self, response: Any, flags: int) -> None:
+        self.sent.append(response)
+        self.done.set()
+
+
+def test_metrics_wait_until_a_version_is_alone(log: Log, tmp_path: Path) -> None:
+    """Triton destroys the metrics of one name with the first version that goes."""
+    for folder in ("1", "2"):
+        (tmp_path / folder).mkdir()
+    model = bare(tmp_path, version="2")
+    model._counts.begin(0.5)
+    model._counts.end()
+    assert model._open_metrics() is None
+    (tmp_path / "1").rmdir()
+    report = model._open_metrics()
+    report()
+    assert shown()["intaglio_requests_total", ""] == 1, "what was counted before"
+
+
+def test_a_queue_is_reported_while_a_request_is_computed(log: Log, tmp_path: Path) -> None:
+    model = bare(tmp_path)
+    report = model._open_metrics()
+    for job in range(3):
+        model._turnstile.put((job, None), "")
+    assert model._turnstile.take("") is not None
+    model._counts.begin(0.0)
+    report()
+    assert shown()["intaglio_queue_depth", ""] == 2
+    assert shown()["intaglio_queue_oldest_wait_seconds", ""] > 0
+    assert shown()["intaglio_running", ""] == 1
+
+
+def test_requests_are_answered_where_loras_are_fused_too(log: Log, build: Path) -> None:
+    """One queue for both kinds of build, so one set of metrics."""
+    model: Any = opened(DiffuseModel())
+    sender = Sender()
+    request: Any = Request({}, ["pixels"])
+    request.get_response_sender = lambda: sender
+    assert model.execute([request]) == [None]
+    assert sender.done.wait(5)
+    assert sender.sent[0].error.code == "invalid"
+    assert shown()["intaglio_requests_total", ""] == 1
+    model.finalize()
+    assert log.lines == []
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["as it is", "behind a failed swap"])
+def test_after_the_card_failed_the_process_ends(
+    log: Log,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    wrapped: bool,
+) -> None:
+    model = bare(tmp_path)
+    model._reporter = SimpleNamespace(report=lambda: None)
+
+    def fail(request: Any) -> None:
+        try:
+            raise DeviceFailed("cudaMemcpyAsync: an illegal memory access was encountered")
+        except DeviceFailed as error:
+            if wrapped:
+                raise SwapFailed("cannot apply mara") from error
+            raise
+
+    def end(status: int) -> None:
+        assert all(sender.sent for sender in senders), "everybody was answered before"
+        raise SystemExit(status)
+
+    monkeypatch.setattr(model, "_answer", fail)
+    monkeypatch.setattr(os, "_exit", end)
+    senders = [Sender() for _ in range(3)]
+    for sender in senders:
+        assert model._turnstile.put((Request({}, []), sender), "")
+    with pytest.raises(SystemExit) as ended:
+        model._serve()
+    assert ended.value.code == DEVICE_FAILED_STATUS
+    assert {sender.sent[0].error.code for sender in senders} == {"unavailable"}
+    assert all("illegal memory access" in str(sender.sent[0].error) for sender in senders)
+    assert not model._turnstile.put((None, None), ""), "nobody waits for a process that ends"
+    (line,) = caplog.messages
+    assert "2 waiting requests were refused; this process ends with status 74" in line
+
+
+def test_a_request_without_memory_does_not_end_the_process(
+    log: Log, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = bare(tmp_path)
+    model._reporter = SimpleNamespace(report=lambda: None)
+    answers: list[Any] = [Unavailable("cudaMalloc: out of memory"), "a picture"]
+
+    def answer(request: Any) -> Any:
+        found = answers.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(model, "_answer", answer)
+    senders = [Sender(), Sender()]
+    for sender in senders:
+        assert model._turnstile.put((Request({}, []), sender), "")
     model._turnstile.close()
-
-    def report(loras: Any, *, waited: float) -> None:
-        raise RuntimeError("no metrics")
-
-    model._serve(SimpleNamespace(digest=""), SimpleNamespace(report=report))
-    assert sent == ["answer to one", "answer to two"]
-    assert all("no metrics" in line for line in log.lines)
-    assert len(log.lines) == 2
+    model._serve()
+    assert senders[0].sent[0].error.code == "unavailable"
+    assert senders[1].sent == ["a picture"]

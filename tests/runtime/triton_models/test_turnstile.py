@@ -47,6 +47,25 @@ def test_full_and_closed_queues() -> None:
     assert queue.take("a") is None
 
 
+def test_the_queue_says_how_long_it_is() -> None:
+    queue: Turnstile[int] = Turnstile(overtakes=8, capacity=0)
+    assert queue.waiting() == (0, 0.0)
+    for number in range(3):
+        assert queue.put(number, "a")
+    depth, oldest = queue.waiting()
+    assert depth == 3
+    assert oldest > 0
+
+
+def test_a_drained_queue_gives_back_who_waits_and_takes_nobody() -> None:
+    queue: Turnstile[int] = Turnstile(overtakes=8, capacity=0)
+    for number in range(3):
+        assert queue.put(number, "a")
+    assert queue.drain() == [0, 1, 2]
+    assert not queue.put(3, "a")
+    assert queue.take("a") is None
+
+
 def test_who_takes_waits_for_who_puts() -> None:
     queue: Turnstile[int] = Turnstile(overtakes=8, capacity=0)
     timer = threading.Timer(0.05, queue.put, (7, "a"))

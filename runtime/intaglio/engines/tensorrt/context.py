@@ -130,13 +130,21 @@ class TensorRTBound:
         if self._graph is not None:
             context.device.launch(self._graph)
         else:
-            context.enqueue()
+            self._enqueue()
         self._runs += 1
+
+    def _enqueue(self) -> None:
+        try:
+            self._context.enqueue()
+        except IntaglioError:
+            self._context.device.synchronize()  # where the card failed, this raises DeviceFailed
+            raise
 
     def _capture(self) -> None:
         try:
             self._graph = self._context.capture()
         except IntaglioError as error:
+            self._context.device.synchronize()  # where the card failed, this raises DeviceFailed
             self._captures = False
             log.warning("%s runs without a CUDA graph: %s", self._context.network.name, error)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import logging
+import math
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -67,6 +68,11 @@ class CudaArray:
         if not 0 <= begin <= end <= self._shape[0]:
             raise IndexError(f"{begin}:{end}")
         return self._view(begin, (end - begin, *self._shape[1:]))
+
+    def reshaped(self, shape: tuple[int, ...]) -> CudaArray:
+        if math.prod(shape) > self.size:
+            raise IndexError(f"{list(shape)} of {list(self._shape)}")
+        return self._view(0, shape)
 
     def _view(self, row: int, shape: tuple[int, ...]) -> CudaArray:
         if self._cuda is None:

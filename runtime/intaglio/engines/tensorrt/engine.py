@@ -150,6 +150,7 @@ class TensorRTEngine:
     def _make_context(self, profile: int) -> TensorRTContext:
         execution = self.plan.create_execution_context(self._settings.configuration)
         if execution is None:
+            self.device.synchronize()  # where the card failed, this says so
             raise Unavailable(
                 f"{self.network.name}: no execution context for profile {profile}; is the card's memory full?"
             )

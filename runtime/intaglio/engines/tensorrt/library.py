@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from intaglio.errors import EngineMismatch, IntaglioError, MissingExtra, Unavailable
+from intaglio.errors import DeviceFailed, EngineMismatch, MissingExtra, Unavailable
 
 if TYPE_CHECKING:
     # Types of both modules, from the package tensorrt-stubs where it is installed.
@@ -124,19 +124,19 @@ class Cuda:
         """The one result (or the tuple of results) of `function`.
 
         Raises:
-            Unavailable: the card is out of memory.
-            IntaglioError: any other status; the message is CUDA's.
+            Unavailable: the card is out of memory; the next call may succeed.
+            DeviceFailed: any other status. Most stay until the process ends, and CUDA does not say which.
         """
         status, *results = getattr(self.runtime, function)(*arguments)
         if status != self.runtime.cudaError_t.cudaSuccess:
             raise self._error(function, status)
         return results[0] if len(results) == 1 else tuple(results)
 
-    def _error(self, function: str, status: Any) -> IntaglioError:
+    def _error(self, function: str, status: Any) -> Unavailable:
         _, text = self.runtime.cudaGetErrorString(status)
         if isinstance(text, bytes):
             text = text.decode()
         message = f"{function}: {text}"
         if status == self.runtime.cudaError_t.cudaErrorMemoryAllocation:
             return Unavailable(message)
-        return IntaglioError(message)
+        return DeviceFailed(message)

@@ -67,6 +67,7 @@ class PlanRefitter:
                 raise self._library.mismatch(f"{self._network}: refit also needs {', '.join(missing[:5])}")
             before_change()
             if not refitter.refit_cuda_engine():
+                self._device.synchronize()  # where the card failed, this says so
                 raise IntaglioError(f"{self._network}: refit failed; see the log")
         finally:
             _take_back(refitter, given)

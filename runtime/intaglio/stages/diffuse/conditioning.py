@@ -6,10 +6,9 @@ trajectory, c controls, K = 4 solver rows.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +19,23 @@ from intaglio.contract.models import DIFFUSE
 from intaglio.contract.ports import Tensors, read_tensors, scalar
 from intaglio.errors import InvalidRequest
 from intaglio.loras.sets import set_from_json
+from intaglio.request.limits import TOKEN_WEIGHTS, Workload, check_limits, check_size, check_window
+from intaglio.request.request import ResolvedControl
+from intaglio.request.texts import JSON_BYTES, read_json_list, read_text
+from intaglio.stages.timings import read_timings
 
-__all__ = ["Conditioning", "ControlPlan", "active_controls", "active_places", "read_conditioning"]
+__all__ = [
+    "Conditioning",
+    "ControlPlan",
+    "active_controls",
+    "active_places",
+    "check_token_ids",
+    "read_conditioning",
+]
 
 Floats = NDArray[np.float32]
+_FINITE: Final = ("time_ids", "timesteps", "input_scale", "coefficients", "noise", "state")
+"""Tensors whose values have no other bound than that they are finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +103,18 @@ class Conditioning:
 def read_conditioning(tensors: Tensors, manifest: BuildManifest) -> Conditioning:
     """The inputs of `models.DIFFUSE`.
 
-    Slices of a trajectory come from other processes, so nothing about them is assumed.
+    Any client may call the model, so nothing about the tensors is assumed. Sizes come first: no later check
+    does work that they do not bound.
 
     Raises:
-        InvalidRequest: tensors that do not fit each other or the build.
+        InvalidRequest: tensors that do not fit each other or the build, or that exceed the limits of a
+            request.
     """
     found = read_tensors(tensors, DIFFUSE.inputs)
+    controls = read_json_list(found, "controls", ResolvedControl)
+    size = _check_workload(found, manifest, controls=len(controls))
+    _check_shapes(found, manifest)
+    _check_values(found)
     steps = len(found["timesteps"])
     begin = scalar(found, DIFFUSE.input("begin"), 0)
     end = scalar(found, DIFFUSE.input("end"), steps)
@@ -107,24 +125,33 @@ def read_conditioning(tensors: Tensors, manifest: BuildManifest) -> Conditioning
         token_weights=found["token_weights"],
         zero_negative=bool(found["zero_negative"][0]),
         time_ids=found["time_ids"],
-        guidance_scale=float(found["guidance_scale"][0]),
+        guidance_scale=scalar(found, DIFFUSE.input("guidance_scale")),
         timesteps=found["timesteps"],
         input_scale=found["input_scale"],
         coefficients=found["coefficients"],
         noise=found["noise"],
         state=found["state"],
-        controls=tuple(_control_plans(found, manifest)),
+        controls=_control_plans(controls, found["control_maps"], manifest, size=size),
         guidance_window=_window(found),
-        loras=_loras(found),
+        loras=_loras(found, most=manifest.limits.loras),
         begin=begin,
         end=end,
-        timings=json.loads(found["timings"][0]) if "timings" in found else {},
+        timings=read_timings(found),
     )
-    size = _check_size(request, manifest)
     _check_prompts(request, manifest)
-    _check_shapes(request, manifest)
-    _check_maps(request, size)
     return request
+
+
+def check_token_ids(request: Conditioning, vocabularies: Sequence[int]) -> None:
+    """Check the ids against the number of tokens that each encoder knows.
+
+    Raises:
+        InvalidRequest: an id outside the vocabulary, for which an engine would read foreign memory.
+    """
+    for ids, size in zip(request.token_ids, vocabularies, strict=True):
+        wrong = ids[(ids < 0) | (ids >= size)]
+        if wrong.size:
+            raise InvalidRequest("token_ids", f"id {wrong[0]}", allowed=f"0 to {size - 1}")
 
 
 def active_controls(plans: Sequence[ControlPlan], step: int, steps: int) -> list[int]:
@@ -148,94 +175,113 @@ def _inside(window: tuple[float, float], step: int, steps: int) -> bool:
 # --- reading ---
 
 
-def _control_plans(found: Tensors, manifest: BuildManifest) -> Iterator[ControlPlan]:
-    entries: list[dict[str, Any]] = json.loads(found["controls"][0])
-    maps = found["control_maps"]
-    if entries and len(entries) != len(maps):
-        raise InvalidRequest(
-            "control_maps", f"{len(maps)} maps for {len(entries)} controls", allowed="one map a control"
-        )
-    for entry, pixels in zip(entries, maps, strict=False):
-        control = entry["control"]
-        if control not in manifest.controlnets:
-            raise InvalidRequest(
-                "controls", f"{control!r} is unknown", allowed=", ".join(manifest.controlnets)
-            )
-        yield ControlPlan(control, pixels, float(entry["weight"]), float(entry["begin"]), float(entry["end"]))
+def _control_plans(
+    controls: Sequence[ResolvedControl],
+    maps: NDArray[np.uint8],
+    manifest: BuildManifest,
+    *,
+    size: tuple[int, int],
+) -> tuple[ControlPlan, ...]:
+    """`size` is (width, height) in pixels."""
+    expected = (len(controls), size[1], size[0], 3) if controls else (1, 1, 1, 3)
+    if maps.shape != expected:
+        problem = f"shape {list(maps.shape)} for {len(controls)} controls"
+        raise InvalidRequest("control_maps", problem, allowed=str(list(expected)))
+    plans = []
+    for index, (entry, pixels) in enumerate(zip(controls, maps, strict=False)):
+        field = f"controls[{index}]"
+        if entry.control not in manifest.controlnets:
+            known = ", ".join(manifest.controlnets) or "none: this deployment has no ControlNets"
+            raise InvalidRequest(f"{field}.control", f"{entry.control!r} is unknown", allowed=known)
+        check_window(entry.begin, entry.end, field=f"{field}.begin")
+        plans.append(ControlPlan(entry.control, pixels, entry.weight, entry.begin, entry.end))
+    return tuple(plans)
 
 
 def _window(found: Tensors) -> tuple[float, float]:
     values = found.get("guidance_window", np.array([0, 1], np.float32))
     # The shortest decimal of a float32: 0.7 is meant, and 7 of 10 steps are inside it.
     begin, end = (float(str(value)) for value in values)
+    check_window(begin, end, field="guidance_window")
     return begin, end
 
 
-def _loras(found: Tensors) -> tuple[ResolvedLora, ...]:
+def _loras(found: Tensors, *, most: int) -> tuple[ResolvedLora, ...]:
+    text = read_text(found, "loras", most=JSON_BYTES, unit="bytes of JSON")
     try:
-        return set_from_json(bytes(found["loras"][0]))
+        loras = set_from_json(text.encode())
     except ValueError as error:
         raise InvalidRequest(
             "loras", "not a resolved set", allowed="what preprocess makes of a request's loras"
         ) from error
+    if len(loras) > most:
+        raise InvalidRequest("loras", f"{len(loras)} LoRAs", allowed=f"at most {most}")
+    if len({lora.sha256 for lora in loras}) < len(loras):
+        raise InvalidRequest("loras", "a file is named twice", allowed="each LoRA once")
+    return loras
 
 
 # --- checks ---
 
 
-def _check_size(request: Conditioning, manifest: BuildManifest) -> tuple[int, int]:
-    """(width, height) in pixels, which must be a built size."""
-    height, width = request.state.shape[3:]
+def _check_workload(found: Tensors, manifest: BuildManifest, *, controls: int) -> tuple[int, int]:
+    """(width, height) in pixels: a built size, and a request within the limits."""
+    images, _, height, width = found["state"].shape[1:]
     scale = manifest.architecture.vae_scale
     size = (width * scale, height * scale)
-    if size not in manifest.profiles.sizes:
+    check_size(size, manifest.profiles.sizes, field="state")
+    steps = len(found["timesteps"])
+    work = Workload(width=size[0], height=size[1], images=images, steps=steps, controls=controls)
+    check_limits(work, manifest.limits, steps_field="timesteps", images_field="state")
+    prompts, chunks = found["token_ids"].shape[1:3]
+    if prompts not in (1, 2) or (prompts == 2) not in manifest.profiles.guidance_modes:
         raise InvalidRequest(
-            "state", f"{size[0]}x{size[1]} is not built", allowed=str(list(manifest.profiles.sizes))
+            "token_ids", f"{prompts} prompts", allowed="2 with guidance, 1 without, as built"
         )
+    most = manifest.profiles.text_chunks
+    if not 1 <= chunks <= most:
+        raise InvalidRequest("token_ids", f"{chunks} chunks", allowed=f"1 to {most}")
     return size
 
 
-def _check_prompts(request: Conditioning, manifest: BuildManifest) -> None:
-    """Number of prompts, guidance window and chunks are built."""
-    modes = manifest.profiles.guidance_modes
-    if request.prompts not in (1, 2) or request.guidance not in modes:
-        raise InvalidRequest(
-            "token_ids", f"{request.prompts} prompts", allowed="2 with guidance, 1 without, as built"
-        )
-    if False not in modes and not all(map(request.guided, range(request.begin, request.end))):
-        raise InvalidRequest(
-            "guidance_window",
-            str(list(request.guidance_window)),
-            allowed="[0, 1]: built with guidance only",
-        )
-    most = manifest.profiles.text_chunks
-    if not 1 <= request.chunks <= most:
-        raise InvalidRequest("token_ids", f"{request.chunks} chunks", allowed=f"1 to {most}")
-
-
-def _check_shapes(request: Conditioning, manifest: BuildManifest) -> None:
+def _check_shapes(found: Tensors, manifest: BuildManifest) -> None:
     """The tensors' shapes agree with each other."""
     architecture = manifest.architecture
-    steps = request.steps
-    images, _, height, width = request.state.shape[1:]
+    steps = len(found["timesteps"])
+    prompts, chunks = found["token_ids"].shape[1:3]
+    state, coefficients = found["state"], found["coefficients"]
+    images, _, height, width = state.shape[1:]
     latents = (images, architecture.latent_channels, height, width)
-    draws = steps if len(request.noise) == steps else 1
+    draws = steps if len(found["noise"]) == steps else 1
+    token_ids = (2, prompts, chunks, architecture.tokens)
     expected = {
-        "token_ids": (2, request.prompts, request.chunks, architecture.tokens),
-        "token_weights": request.token_ids.shape,
-        "time_ids": (request.prompts, architecture.time_ids),
+        "token_ids": token_ids,
+        "token_weights": token_ids,
+        "time_ids": (prompts, architecture.time_ids),
         "input_scale": (steps,),
-        "coefficients": (steps, *request.coefficients.shape[1:]),
+        "coefficients": (steps, *coefficients.shape[1:]),
         "noise": (draws, *latents),
-        "state": (len(request.state), *latents),
+        "state": (len(state), *latents),
     }
     for name, shape in expected.items():
-        found = getattr(request, name).shape
-        if found != shape:
-            raise InvalidRequest(name, f"shape {list(found)}", allowed=str(list(shape)))
+        if found[name].shape != shape:
+            raise InvalidRequest(name, f"shape {list(found[name].shape)}", allowed=str(list(shape)))
 
 
-def _check_maps(request: Conditioning, size: tuple[int, int]) -> None:
-    width, height = size
-    if any(plan.map.shape != (height, width, 3) for plan in request.controls):
-        raise InvalidRequest("control_maps", "wrong size", allowed=f"{width}x{height}")
+def _check_values(found: Tensors) -> None:
+    for name in _FINITE:
+        if not np.isfinite(found[name]).all():
+            raise InvalidRequest(name, "a value that is not finite", allowed="finite values")
+    low, high = TOKEN_WEIGHTS
+    weights = found["token_weights"]
+    if not ((weights >= low) & (weights <= high)).all():
+        raise InvalidRequest("token_weights", "a weight out of range", allowed=f"{low:g} to {high:g}")
+
+
+def _check_prompts(request: Conditioning, manifest: BuildManifest) -> None:
+    """A window has steps without guidance, which the build must have."""
+    if False in manifest.profiles.guidance_modes:
+        return
+    if not all(map(request.guided, range(request.begin, request.end))):
+        window = str(list(request.guidance_window))
+        raise InvalidRequest("guidance_window", window, allowed="[0, 1]: built with guidance only")

@@ -11,7 +11,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,9 +42,9 @@ from intaglio.loras.sets import set_text
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.switch import LoraSwitch
 from intaglio.loras.targets import SWAPPED, SwapLayers, network_of_weight, open_layers
-from intaglio.stages.diffuse.conditioning import read_conditioning
+from intaglio.stages.diffuse.conditioning import check_token_ids, read_conditioning
 from intaglio.stages.diffuse.denoise import Denoiser
-from intaglio.stages.diffuse.text import TEXT_ENCODERS, TextEncoders
+from intaglio.stages.diffuse.text import TEXT_ENCODERS, TextEncoders, vocabulary_size
 from intaglio.stages.diffuse.vae import VaeDecoder
 
 __all__ = ["Diffuse"]
@@ -72,6 +72,8 @@ class Diffuse:
         self._given_backend = backend
         self._engines: dict[str, Engine] = {}
         self._opened: _Steps | None = None
+        self._vocabularies: tuple[int, ...] = ()
+        """Number of tokens that each text encoder knows."""
         self.loras: LoraSwitch | None = None
         """Applies LoRAs; None where the set is fused."""
 
@@ -80,6 +82,7 @@ class Diffuse:
 
         Raises:
             EngineMismatch: an engine is missing, damaged or made for another machine.
+            ConfigError: a tokenizer is damaged.
             MissingExtra: the engines' library is not installed.
         """
         manifest = self._manifest
@@ -88,6 +91,7 @@ class Diffuse:
         for name in needed:
             if name not in manifest.networks:
                 raise EngineMismatch(f"{name}: not in the manifest", command=manifest.rebuild)
+        self._vocabularies = tuple(vocabulary_size(self._folder / name) for name in manifest.tokenizers)
         self._backend = self._given_backend or open_backend(manifest)
         with ExitStack() as stack:
             stack.callback(self._backend.close)
@@ -109,14 +113,14 @@ class Diffuse:
         """The outputs of `models.DIFFUSE` named in `wanted`; the VAE runs only for `pixels`.
 
         Raises:
-            InvalidRequest: tensors that do not fit each other or the build, or LoRAs that can never be
-                applied.
+            InvalidRequest: tensors that do not fit each other or the build, that exceed the limits of a
+                request, or for which the networks overflow; LoRAs that can never be applied.
             SwapFailed: its LoRAs could not be applied now; the earlier ones still are.
-            IntaglioError: the picture has values that are not finite.
         """
         steps = self._steps
         clock = Clock()
         request = read_conditioning(tensors, self._manifest)
+        check_token_ids(request, self._vocabularies)
         if self._apply_loras(request.loras):
             clock.lap("lora_swap")
         empty = request.begin == request.end
@@ -132,16 +136,22 @@ class Diffuse:
         return {name: outputs[name] for name in wanted}
 
     def warm_up(self) -> None:
-        """Run one step of the first built size in each guidance mode, with every control.
+        """Run steps of the first built size in each guidance mode, with every control.
 
         The first request then finds everything set up.
         """
-        self._steps.encode.warm_up(self._manifest.architecture.tokens)
-        width, height = self._manifest.profiles.sizes[0]
-        for guidance in self._manifest.profiles.guidance_modes:
-            self(_warm_up_tensors(self._manifest, width=width, height=height, guidance=guidance))
+        manifest = self._manifest
+        self._steps.encode.warm_up(manifest.architecture.tokens)
+        for guidance in manifest.profiles.guidance_modes:
+            for controls in _warm_up_controls(manifest):
+                self(_warm_up_tensors(manifest, guidance=guidance, controls=controls))
         if self.loras is not None:
             self.loras.warm_up()
+
+    @property
+    def manifest(self) -> BuildManifest:
+        """The build that is served."""
+        return self._manifest
 
     @property
     def _steps(self) -> _Steps:
@@ -237,18 +247,29 @@ def _replaceable(layers: SwapLayers | None, network: str) -> dict[str, Array]:
     return {name: file.read(name) for name in file.tensors if network_of_weight(component, name) == network}
 
 
+def _warm_up_controls(manifest: BuildManifest) -> Iterator[tuple[str, ...]]:
+    """Every control, in groups that one request of one step may ask for; one group without any."""
+    width, height = manifest.profiles.sizes[0]
+    most = min(manifest.limits.controls, manifest.limits.cost // (width * height) - 1)
+    if most < 1 or not manifest.controlnets:
+        yield ()
+        return
+    names = tuple(manifest.controlnets)
+    for begin in range(0, len(names), most):
+        yield names[begin : begin + most]
+
+
 def _warm_up_tensors(
-    manifest: BuildManifest, *, width: int, height: int, guidance: bool
+    manifest: BuildManifest, *, guidance: bool, controls: Sequence[str]
 ) -> Mapping[str, Array]:
-    """A request of one step with every control."""
+    """A request of one step with `controls`."""
+    width, height = manifest.profiles.sizes[0]
     prompts = 2 if guidance else 1
     architecture = manifest.architecture
     sizes = axis_sizes(architecture, width=width, height=height, guidance=guidance)
     unet = network_spec("unet", architecture)
     ids = np.zeros((2, prompts, 1, architecture.tokens), np.int64)
-    controls = [
-        {"control": control, "weight": 1.0, "begin": 0.0, "end": 1.0} for control in manifest.controlnets
-    ]
+    entries = [{"control": control, "weight": 1.0, "begin": 0.0, "end": 1.0} for control in controls]
     maps = (len(controls), height, width, 3) if controls else (1, 1, 1, 3)
     return {
         "token_ids": ids,
@@ -261,7 +282,7 @@ def _warm_up_tensors(
         "coefficients": np.zeros((1, *unet.tensor("coefficients").shape(sizes)), np.float32),
         "noise": np.zeros((1, *unet.tensor("noise").shape(sizes)), np.float32),
         "state": np.zeros(unet.tensor("state").shape(sizes), np.float32),
-        "controls": string_tensor(json.dumps(controls)),
+        "controls": string_tensor(json.dumps(entries)),
         "control_maps": np.zeros(maps, np.uint8),
         "loras": string_tensor("[]"),
     }

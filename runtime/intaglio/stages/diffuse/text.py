@@ -6,18 +6,21 @@ Axes: R prompts, k chunks of 77 tokens, T = 77 k.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from intaglio.engines.host_call import HostCall
+from intaglio.errors import ConfigError
 from intaglio.recently_used import RecentlyUsed
 from intaglio.stages.diffuse.conditioning import Conditioning
 
-__all__ = ["TEXT_ENCODERS", "Embeddings", "TextEncoders"]
+__all__ = ["TEXT_ENCODERS", "Embeddings", "TextEncoders", "vocabulary_size"]
 
 Floats = NDArray[np.float32]
 TEXT_ENCODERS: Final = ("text_encoder", "text_encoder_2")
@@ -84,6 +87,20 @@ class TextEncoders:
         for prompts in (2, 1):
             for name in TEXT_ENCODERS:
                 self._calls[name]({"C": prompts}, input_ids=np.zeros((prompts, tokens), np.int64))
+
+
+def vocabulary_size(tokenizer: Path) -> int:
+    """Number of tokens of the tokenizer in the folder `tokenizer`: one more than its highest id.
+
+    Raises:
+        ConfigError: vocab.json is missing or damaged.
+    """
+    path = tokenizer / "vocab.json"
+    try:
+        ids: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
+        return max(ids.values()) + 1
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(f"{path}: not a vocabulary: {error}") from error
 
 
 def _prompt_key(request: Conditioning, prompt: int) -> str:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.sdxl import axis_sizes
 from intaglio.engines.host_call import HostCall
-from intaglio.errors import IntaglioError
+from intaglio.errors import InvalidRequest
 from intaglio.sampling.tiles import blend_tiles, latent_tiling
 from intaglio.stages.diffuse.passes import image_passes
 
@@ -31,7 +31,7 @@ class VaeDecoder:
         """[B, H, W, 3] of latents [B, 4, h, w].
 
         Raises:
-            IntaglioError: the picture has values that are not finite.
+            InvalidRequest: the picture has values that are not finite.
         """
         parts = [
             self._decode_pass(decoder_input(latents[images], self._manifest))
@@ -57,9 +57,10 @@ class VaeDecoder:
         outputs = self._call(sizes, latent_sample=latents)
         # Of values that are not finite the bytes would be a black picture, or anything.
         if not np.isfinite(outputs["magnitude"]).all():
-            raise IntaglioError(
-                "the picture has values that are not finite: the networks overflowed on this request; "
-                "try smaller weights of LoRAs and controls, or build with a VAE that stays inside float16"
+            raise InvalidRequest(
+                "picture",
+                "has values that are not finite: the networks overflowed on this request",
+                allowed="smaller weights of LoRAs and controls, or a build whose VAE stays inside float16",
             )
         pixels: Pixels = outputs["pixels"]
         return pixels

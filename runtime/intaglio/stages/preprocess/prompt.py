@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intaglio.errors import InvalidRequest
+from intaglio.request.limits import TOKEN_WEIGHTS
 from intaglio.stages.preprocess.tokenizer import CHUNK_TOKENS, CONTEXT, PromptTokenizer
 from intaglio.stages.preprocess.weights import WeightedText, parse_weights
 
@@ -30,7 +31,6 @@ CHARACTERS_PER_TOKEN: Final = 64
 
 CLIP's longest token has 36 characters; tokens of prompts have about 5.
 """
-WEIGHT_RANGE: Final = (-10.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def encode_prompt(
 
 
 def _check_weights(tokens: Sequence[tuple[int, float]], field: str) -> None:
-    low, high = WEIGHT_RANGE
+    low, high = TOKEN_WEIGHTS
     for _, weight in tokens:
         if not low <= weight <= high:
             allowed = f"{low:g} to {high:g}, nested brackets multiplied"

@@ -20,7 +20,7 @@ from intaglio.contract.ports import Tensors, string_tensor
 from intaglio.engines.interface import Array
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.request.read import read_request
-from intaglio.request.request import Request, request_metadata
+from intaglio.request.request import Request, ResolvedControl, request_metadata
 from intaglio.sampling.noise import TorchCpuGenerator
 from intaglio.sampling.solvers import SolverTable, initial_state, solver_table
 from intaglio.stages.preprocess.control_maps import ControlMaps
@@ -79,7 +79,7 @@ class Preprocess:
             outputs |= self._noise_tensors(request, table)
             outputs["control_maps"] = self._maps.finished(jobs)
         outputs |= {
-            "controls": string_tensor(json.dumps(self._control_plans(request))),
+            "controls": string_tensor(json.dumps(self._resolved_controls(request))),
             "guidance_scale": np.array([request.guidance_scale], np.float32),
             "guidance_window": np.array([request.guidance_begin, request.guidance_end], np.float32),
             "timesteps": table.timesteps,
@@ -129,17 +129,18 @@ class Preprocess:
             draws = [np.zeros(shape, np.float32)]
         return {"state": initial_state(latents), "noise": np.stack(draws)}
 
-    def _control_plans(self, request: Request) -> list[dict[str, Any]]:
+    def _resolved_controls(self, request: Request) -> list[dict[str, Any]]:
         """What diffuse needs to know of each control beside its map."""
-        return [
-            {
-                "control": self._control_id(control.type),
-                "weight": control.weight,
-                "begin": control.begin,
-                "end": control.end,
-            }
-            for control in request.controls
-        ]
+        found = []
+        for control in request.controls:
+            resolved = ResolvedControl(
+                control=self._control_id(control.type),
+                weight=control.weight,
+                begin=control.begin,
+                end=control.end,
+            )
+            found.append(resolved.model_dump())
+        return found
 
     def _control_id(self, name: str) -> str:
         """`name` itself if a ControlNet has that id, else the first ControlNet of that type."""

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from intaglio.contract.tensors import NetworkSpec, TensorSpec
+from intaglio.errors import DeviceFailed
 
 NETWORK = NetworkSpec("toy", (TensorSpec("x", ("C", 4), "compute"),), (TensorSpec("y", ("C", 4), "compute"),))
 
@@ -18,6 +19,8 @@ class Cuda:
     calls: list[str] = field(default_factory=list)
     free: list[int] = field(default_factory=list)
     addresses: int = 0x1000
+    lost: bool = False
+    """Whether the card has failed: it then says so whenever somebody waits for it."""
 
     @property
     def runtime(self) -> Any:
@@ -29,6 +32,8 @@ class Cuda:
 
     def __call__(self, function: str, *arguments: Any) -> Any:
         self.calls.append(function)
+        if self.lost and function == "cudaStreamSynchronize":
+            raise DeviceFailed(f"{function}: an illegal memory access was encountered")
         if function == "cudaMalloc":
             self.addresses += 0x1000
             return self.addresses

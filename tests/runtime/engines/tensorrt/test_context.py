@@ -10,7 +10,7 @@ import pytest
 from intaglio.engines.tensorrt.context import TensorRTBound, TensorRTContext
 from intaglio.engines.tensorrt.device import Device
 from intaglio.engines.tensorrt.library import TensorRT
-from intaglio.errors import IntaglioError
+from intaglio.errors import DeviceFailed, IntaglioError
 
 from .fakes import NETWORK, Context, Cuda
 
@@ -89,6 +89,18 @@ def test_a_pass_that_cannot_be_captured_is_enqueued(
     (record,) = caplog.records
     assert record.getMessage().startswith("toy runs without a CUDA graph: ")
     assert reason in record.getMessage()
+
+
+@pytest.mark.parametrize("given", [{"works": False, "cuda_graph": False}, {"breaks_capture": True}])
+def test_a_card_that_failed_is_named_and_not_taken_for_a_pass_that_fails(given: dict[str, bool]) -> None:
+    """The process can then only end, whether the failure shows in a pass or while one is captured."""
+    world = World(**given)
+    bound = world.bind(1)
+    if world.execution.works:
+        bound.run()
+    world.cuda.lost = True
+    with pytest.raises(DeviceFailed, match="illegal memory access"):
+        bound.run()
 
 
 def test_buffers_and_graphs_are_freed_with_what_is_bound_to_them() -> None:

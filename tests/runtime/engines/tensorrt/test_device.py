@@ -41,6 +41,16 @@ def test_rows_are_a_view_of_some_rows(cuda: Any) -> None:
             outside()
 
 
+def test_the_beginning_of_an_array_has_any_shape(cuda: Any) -> None:
+    whole = CudaArray(0x100, (12,), np.dtype("float32"), owner=None, cuda=cuda)
+    part = whole.reshaped((2, 5))
+    assert (part.address, part.shape, part.nbytes) == (0x100, (2, 5), 40)
+    with pytest.raises(IndexError):
+        whole.reshaped((13,))
+    del whole
+    assert cuda.free == []
+
+
 def test_a_freed_array_has_no_rows(cuda: Any) -> None:
     whole = CudaArray(0x100, (3, 4), np.dtype("float32"), owner=None, cuda=cuda)
     whole.free()

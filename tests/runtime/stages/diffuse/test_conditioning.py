@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,25 @@ from intaglio.stages.diffuse.conditioning import (
     ControlPlan,
     active_controls,
     active_places,
+    check_token_ids,
     read_conditioning,
 )
 
 from .inputs import int_tensor
+
+CONTROL = {"control": "pose", "weight": 1.0, "begin": 0.0, "end": 1.0}
+
+
+def text(value: Any) -> Array:
+    """A tensor of `value` as JSON, or of bytes."""
+    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return np.array([data], object)
+
+
+def with_nan(values: Array) -> Array:
+    changed = values.copy()
+    changed.flat[-1] = np.nan
+    return changed
 
 
 def test_what_is_absent_has_defaults(tiny: Any, arrays: dict[str, Array]) -> None:
@@ -55,9 +71,108 @@ def test_tensors_that_do_not_fit_are_refused(
     assert caught.value.field == field
 
 
+def test_a_request_has_limits_here_too(tiny: Any, arrays: dict[str, Array]) -> None:
+    """`diffuse` is public: whoever skips preprocess must not skip the limits."""
+    limits = tiny.manifest.limits
+    steps = limits.steps + 1
+    images = limits.images + 1
+    many_steps = {
+        "timesteps": np.ones(steps, np.float32),
+        "input_scale": np.ones(steps, np.float32),
+        "coefficients": np.zeros((steps, 4, 6), np.float32),
+        "noise": arrays["noise"][:1],
+    }
+    many_images = {"state": np.zeros((4, images, 4, 12, 8), np.float32)}
+    no_images = {"state": np.zeros((4, 0, 4, 12, 8), np.float32)}
+    no_steps = {"timesteps": np.ones(0, np.float32)}
+    many_controls = {"controls": text([CONTROL] * (limits.controls + 1))}
+    for change, says in (
+        (many_steps, f"timesteps: {steps} is out of range; allowed: 1 to {limits.steps}"),
+        (many_images, f"state: {images} is out of range; allowed: 1 to {limits.images}"),
+        (no_images, "state: 0 is out of range"),
+        (no_steps, "timesteps: 0 is out of range"),
+        (many_controls, "controls: 3 is out of range; allowed: 0 to 2"),
+    ):
+        with pytest.raises(InvalidRequest, match=says):
+            read_conditioning(arrays | change, tiny.manifest)
+    cheap = limits.model_copy(update={"cost": 64 * 96 * 3 * 5 - 1})
+    manifest = tiny.manifest.model_copy(update={"limits": cheap})
+    with pytest.raises(InvalidRequest, match=r"timesteps: 5 steps of 18432 pixels .* cost too much"):
+        read_conditioning(arrays, manifest)
+
+
+@pytest.mark.parametrize("name", ["time_ids", "timesteps", "input_scale", "coefficients", "noise", "state"])
+def test_values_are_finite(tiny: Any, arrays: dict[str, Array], name: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"{name}: a value that is not finite"):
+        read_conditioning(arrays | {name: with_nan(arrays[name])}, tiny.manifest)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"guidance_scale": np.array([np.inf], np.float32)}, "guidance_scale: inf is out of range"),
+        ({"guidance_scale": np.array([-1], np.float32)}, "guidance_scale: -1.0 is out of range"),
+        ({"guidance_window": np.array([0.5, 0.5], np.float32)}, "guidance_window: 0.5 is not before"),
+        ({"guidance_window": np.array([np.nan, 1], np.float32)}, "guidance_window: nan is not before"),
+        ({"begin": int_tensor(-1)}, "begin: slice -1 to 5"),
+        ({"end": int_tensor(-1)}, "begin: slice 0 to -1"),
+        ({"controls": text({})}, "controls: "),
+        (
+            {"controls": text([CONTROL | {"begin": 0.5, "end": 0.25}] * 2)},
+            r"controls\[0\]\.begin: 0.5 is not",
+        ),
+        (
+            {"controls": text([CONTROL | {"weight": float("nan")}] * 2)},
+            r"controls\[0\]\.weight: nan is not a finite number",
+        ),
+        ({"controls": text(b"[]")}, r"control_maps: shape \[2, 96, 64, 3\] for 0 controls"),
+        ({"timings": text([1])}, "timings: something else"),
+        ({"timings": text({"vae": "long"})}, "timings: something else"),
+        ({"timings": text(b"{")}, "timings: not JSON"),
+        ({"loras": text(b"[" * 70_000)}, "loras: 70000 bytes"),
+        (
+            {"loras": text([{"id": "a", "sha256": "0" * 64, "weight": 1.0}] * 2)},
+            "loras: a file is named twice",
+        ),
+    ],
+)
+def test_what_no_stage_writes_is_refused(
+    tiny: Any, arrays: dict[str, Array], change: dict[str, Array], says: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        read_conditioning(arrays | change, tiny.manifest)
+
+
+def test_token_weights_are_those_of_prompts(tiny: Any, arrays: dict[str, Array]) -> None:
+    for value in (np.nan, 11.0, -11.0):
+        weights = arrays["token_weights"].copy()
+        weights[0, 0, 0, 3] = value
+        with pytest.raises(InvalidRequest, match=r"token_weights: .* allowed: -10 to 10"):
+            read_conditioning(arrays | {"token_weights": weights}, tiny.manifest)
+
+
+def test_more_loras_than_a_request_may_have_are_refused(tiny: Any, arrays: dict[str, Array]) -> None:
+    loras = [{"id": f"l{number}", "sha256": f"{number}" * 64, "weight": 1.0} for number in range(5)]
+    with pytest.raises(InvalidRequest, match="loras: 5 LoRAs; allowed: at most 4"):
+        read_conditioning(arrays | {"loras": text(loras)}, tiny.manifest)
+
+
+def test_token_ids_are_in_the_vocabulary(tiny: Any, arrays: dict[str, Array]) -> None:
+    vocabularies = (49408, 49408)
+    check_token_ids(read_conditioning(arrays, tiny.manifest), vocabularies)
+    for encoder, value in ((0, -1), (1, 49408), (1, 2**62)):
+        ids = arrays["token_ids"].copy()
+        ids[encoder, 0, 0, 5] = value
+        request = read_conditioning(arrays | {"token_ids": ids}, tiny.manifest)
+        with pytest.raises(InvalidRequest, match=f"token_ids: id {value}; allowed: 0 to 49407"):
+            check_token_ids(request, vocabularies)
+
+
 def test_an_unknown_control_is_refused(tiny: Any, arrays: dict[str, Array]) -> None:
     controls = np.array([arrays["controls"][0].replace(b'"pose"', b'"depth"')], object)
-    with pytest.raises(InvalidRequest, match="controls: 'depth' is unknown; allowed: pose, edges"):
+    with pytest.raises(
+        InvalidRequest, match=r"controls\[0\]\.control: 'depth' is unknown; allowed: pose, edges"
+    ):
         read_conditioning(arrays | {"controls": controls}, tiny.manifest)
 
 

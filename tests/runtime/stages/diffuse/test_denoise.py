@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from intaglio.engines.interface import Array
+from intaglio.errors import Unavailable
 from intaglio.stages.diffuse.stage import Diffuse
 
 from .inputs import CONTROLS, int_tensor
@@ -67,6 +68,32 @@ def test_controls_in_one_place_share_its_buffers(
     assert not np.array_equal(made("edges"), first)
     np.testing.assert_array_equal(made("pose"), first)
     assert not taken
+
+
+def test_a_request_without_memory_fails_alone(
+    diffuse: Diffuse, backend: Any, tensors_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever allocation fails: the same request and the one before it are answered rightly afterwards."""
+    small = tensors_of(prompt="a cat", seed=2, steps=1)
+    large = tensors_of(prompt="a cat", seed=2, steps=1, width=72, height=64, controls=CONTROLS)
+    expected = [diffuse(tensors)["pixels"] for tensors in (small, large)]
+    allocate = backend.allocate
+    for failing in (0, 1, 5, 20, 40):
+        diffuse(small)
+        left = [failing]
+
+        def short(shape: tuple[int, ...], dtype: str, left: list[int] = left) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Unavailable("cudaMalloc: out of memory")
+            return allocate(shape, dtype)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(backend, "allocate", short)
+            with pytest.raises(Unavailable, match="out of memory"):
+                diffuse(large)
+        for tensors, pixels in zip((large, small), reversed(expected), strict=True):
+            np.testing.assert_array_equal(diffuse(tensors)["pixels"], pixels)
 
 
 def test_outside_its_window_guidance_is_off(diffuse: Diffuse, tensors_of: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.measuring.pictures import psnr
 from intaglio.engines.interface import Array
-from intaglio.errors import IntaglioError
+from intaglio.errors import InvalidRequest
 from intaglio.stages.diffuse.stage import Diffuse
 
 from .inputs import int_tensor
@@ -18,7 +18,7 @@ from .inputs import int_tensor
 def test_a_picture_that_is_not_finite_is_an_error(diffuse: Diffuse, arrays: dict[str, Array]) -> None:
     state = arrays["state"].copy()
     state[0, 0, 0, 3, 3] = np.nan
-    with pytest.raises(IntaglioError, match="not finite"):
+    with pytest.raises(InvalidRequest, match="not finite"):
         diffuse(arrays | {"state": state, "begin": int_tensor(5)})
     assert diffuse(arrays)["pixels"].any()
 
@@ -35,7 +35,7 @@ def test_what_is_too_large_to_decode_at_once_is_decoded_in_tiles(
         assert backend.runs.count("vae_decoder") == 4, "two halves that overlap are more than a half each"
         broken = whole["state"].copy()
         broken[0, 0, 0, -1, -1] = np.nan
-        with pytest.raises(IntaglioError, match="not finite"):  # in one tile of them
+        with pytest.raises(InvalidRequest, match="not finite"):  # in one tile of them
             stage(arrays | {"state": broken, "begin": int_tensor(5)})
     np.testing.assert_array_equal(tiled["state"], whole["state"])
     assert tiled["pixels"].shape == whole["pixels"].shape

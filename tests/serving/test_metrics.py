@@ -1,0 +1,129 @@
+"""Metrics of `diffuse` beside the wall clock, for both kinds of build."""
+
+from __future__ import annotations
+
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+
+from intaglio.contract.config import Deployment, load_deployment
+from intaglio.serving.endpoints import Endpoints
+from intaglio.serving.server import Server
+from intaglio.serving.triton_server import TritonServer
+from intaglio_client import Client
+
+from .conftest import fused_build
+
+pytestmark = pytest.mark.slow
+
+CLIENTS = 4
+ASKED: Any = {"steps": 10, "seed": 1, "num_images": 2}
+LABELS = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from intaglio.triton_models.metrics import LabelledGauge
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.gauge = LabelledGauge(pb_utils, "test", description="a test", label="lora", most=3)
+
+    def execute(self, requests):
+        for request in requests:
+            (word,) = pb_utils.get_input_tensor_by_name(request, "words").as_numpy().tolist()
+            self.gauge.set({word.decode(): 1.0})
+        said = pb_utils.Tensor("said", np.array([b""], dtype=object))
+        return [pb_utils.InferenceResponse([said]) for _ in requests]
+"""
+
+
+def metrics_of(server: TritonServer) -> dict[str, float]:
+    """Ours, without the prefix."""
+    with urllib.request.urlopen(f"http://{server.metrics_url}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    found = {}
+    for line in lines:
+        name, _, value = line.rpartition(" ")
+        if name.startswith("intaglio_"):
+            found[name.removeprefix("intaglio_")] = float(value)
+    return found
+
+
+@pytest.fixture(params=["swapped", "fused"])
+def measured(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """The session's server, whose requests choose LoRAs, or one with a fused set."""
+    if request.param == "swapped":
+        yield request.getfixturevalue("server")
+        return
+    miniature: Deployment = request.getfixturevalue("miniature")
+    fused_build(miniature, tmp_path, {"mara": 1.0}, name="plate")
+    with Server(load_deployment(tmp_path / "plate.yaml"), endpoints=Endpoints()) as running:
+        yield running
+
+
+def test_queue_and_computing_are_those_of_the_wall_clock(measured: Server) -> None:
+    width, height = measured.deployment.profiles.sizes[0]
+    asked = {**ASKED, "width": width, "height": height}
+
+    def ask(_: int) -> tuple[float, float]:
+        with Client(measured.grpc_url, deadline=120) as client:
+            timings = client.generate_batch("a person in a room", **asked)[0].timings
+        computed = sum(timings[stage] for stage in ("text_encoders", "denoise", "vae"))
+        others = sum(timings[stage] for stage in ("preprocess", "postprocess"))
+        return computed, timings["request"] - computed - others
+
+    ask(0)
+    before = metrics_of(measured)
+    seen: list[dict[str, float]] = []
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.1):
+            seen.append(metrics_of(measured))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    started = time.perf_counter()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        times = list(pool.map(ask, range(2 * CLIENTS)))
+    wall = time.perf_counter() - started
+    stop.set()
+    watching.join()
+    after = metrics_of(measured)
+    grown = {name: after[name] - before[name] for name in before if name.endswith("_total")}
+    computed, waited = (sum(values) for values in zip(*times, strict=True))
+    assert grown["requests_total"] == 2 * CLIENTS
+    assert grown["compute_seconds_total"] == pytest.approx(computed, rel=0.05, abs=0.1)
+    assert grown["compute_seconds_total"] <= wall
+    assert grown["compute_seconds_total"] > 0.5 * wall, "the clients leave no pause"
+    # The clients' figure contains the network and what Triton does between the stages.
+    assert grown["queue_seconds_total"] == pytest.approx(waited, rel=0.2, abs=0.2 * 2 * CLIENTS)
+    assert grown["queue_seconds_total"] > computed, "three wait while one computes"
+    assert max(one["queue_depth"] for one in seen) == CLIENTS - 1
+    assert max(one["running"] for one in seen) == 1
+    oldest = max(one["queue_oldest_wait_seconds"] for one in seen)
+    assert 0 < oldest <= after["queue_longest_wait_seconds"] + 0.1
+    time.sleep(1.5)
+    idle = metrics_of(measured)
+    assert (idle["queue_depth"], idle["queue_oldest_wait_seconds"], idle["running"]) == (0, 0, 0)
+
+
+def test_triton_forgets_the_metric_of_a_label(triton_settings: Any) -> None:
+    """`LabelledGauge` keeps some labels: what it drops is no longer shown."""
+    with TritonServer(triton_settings(LABELS)) as server:
+        client = triton.InferenceServerClient(server.grpc_url)
+        for number in range(6):
+            words = triton.InferInput("words", [1], "BYTES")
+            words.set_data_from_numpy(np.array([f"l{number}".encode()], object))
+            client.infer("echo", [words])
+        client.close()
+        assert metrics_of(server) == {'test{lora="l3"}': 0, 'test{lora="l4"}': 0, 'test{lora="l5"}': 1}
