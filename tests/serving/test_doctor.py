@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -61,6 +62,15 @@ def test_sdxl_is_missing_where_nothing_of_it_can_be_had(
         assert source in end
     assert end.count("intaglio build configs/sdxl.yaml") == 3
     assert "lora character" in report
+
+
+def test_a_source_of_the_hub_needs_the_library_of_the_hub(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    config.write_text(CONFIG.replace("{folder: ", "{hub: a/b}, {folder: ") % 18999)
+    found = finding(examine_config(config), "sources")
+    assert (found.state, found.fix) == ("missing", "pip install 'intaglio[export]'")
 
 
 def test_a_missing_config_stops_the_demo(capsys: pytest.CaptureFixture[str]) -> None:

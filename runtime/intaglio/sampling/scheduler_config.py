@@ -1,4 +1,4 @@
-"""scheduler_config.json: the part of it that the noise schedule depends on, and a rule for every other key."""
+"""scheduler_config.json: what the noise schedule depends on, and a rule for every other key."""
 
 from __future__ import annotations
 
