@@ -1,13 +1,12 @@
 """What the options that change the image do to the miniature's figures, and what they save.
 
     python -m benchmarks.options configs/miniature.yaml --out benchmarks/results/miniature_options.json
-
-Held-out scenes with their pose as control, in process through all three stages, as `miniature.evaluate` asks
-for them (its steps, guidance and seeds) and judged by its rules; each scene with no option and with each of
-`benchmarks.speed.engines.OPTIONS`. A scene's pictures follow one another, so that what else the machine does
-slows all of them alike, and each option is compared with no option scene by scene: differences and their
-standard errors are of pairs. What is judged is kept scene by scene: a run that was stopped is taken up by the
-same command, and one for more scenes goes on from there. Markdown is written beside the JSON.
+Held-out scenes with their pose as control are drawn in process through all three stages, with the steps,
+guidance and seeds of `miniature.evaluate`, and judged by its rules: each scene with no option and with each
+of `benchmarks.speed.engines.OPTIONS`. The pictures of a scene follow one another, so other work on the
+machine slows all of them alike. Each option is compared with no option scene by scene: differences and their
+standard errors are of pairs. What is judged is kept scene by scene. The same command goes on where a run was
+stopped, and a run for more scenes goes on from fewer. Markdown is written beside the JSON.
 """
 
 from __future__ import annotations
@@ -35,10 +34,12 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from benchmarks.measuring.case import Case, Stopwatch, png_from_pixels, spread
+from benchmarks.measuring.case import Case
+from benchmarks.measuring.figures import Results, commit_of, table_lines
+from benchmarks.measuring.pictures import png_from_pixels
 from benchmarks.measuring.results import describe_machine, read_part, write_part
-from benchmarks.speed.engines import OPTIONS, run_image
-from benchmarks.speed.run import ROOT
+from benchmarks.measuring.timing import Stopwatch, spread
+from benchmarks.speed.engines import OPTIONS, Stages, run_image
 from intaglio.builds.manifest import BuildManifest, write_json
 from intaglio.contract.config import load_deployment
 from intaglio.errors import ConfigError
@@ -47,8 +48,11 @@ from intaglio.stages.preprocess.stage import Preprocess
 from intaglio.whole_files import write_whole
 from intaglio_export.build import BuildOptions, build_deployment
 from intaglio_export.commands.build import ConsoleReporter
-from miniature import evaluate
 from miniature.architecture import IMAGE_SIZE
+from miniature.judging import judge_text, mean_pck
+from miniature.painter import GUIDANCE, STEPS
+from miniature.painter import Case as HeldOut
+from miniature.painter import cases as held_out_cases
 from miniature.world import control_map
 
 __all__ = [
@@ -77,8 +81,8 @@ Rows = Mapping[str, Row]
 
 
 @functools.cache
-def _scenes(count: int) -> list[evaluate.Case]:
-    return evaluate.cases(count)
+def _scenes(count: int) -> list[HeldOut]:
+    return held_out_cases(count)
 
 
 @functools.cache
@@ -89,14 +93,15 @@ def _drawn_pose(count: int, image: int) -> bytes:
 
 @dataclass(frozen=True)
 class SceneCase(Case):
-    """Image i is held-out scene i: its prompt, its pose as the control, seed i. No negative prompt, which
-    diffusers takes for zeros.
+    """Image i is held-out scene i: its prompt, its pose as the control, seed i.
+
+    There is no negative prompt: its embeddings are then zeros, as in diffusers.
     """
 
     negative_prompt: str | None = None
     seed: int = 0
 
-    def scene(self, image: int) -> evaluate.Case:
+    def scene(self, image: int) -> HeldOut:
         """Scene, rendering and prompt of image `image`."""
         return _scenes(self.images)[image]
 
@@ -109,39 +114,39 @@ class SceneCase(Case):
         return _drawn_pose(self.images, image)
 
 
-def scene_case(config: Path, *, images: int, steps: int = evaluate.STEPS) -> SceneCase:
+def scene_case(config: Path, *, images: int, steps: int = STEPS) -> SceneCase:
     """The case of a deployment of the miniature.
 
     Raises:
         ConfigError: it fuses LoRAs, or has no ControlNet of poses or not the size of the scenes.
     """
-    deployment, size = load_deployment(config), (IMAGE_SIZE, IMAGE_SIZE)
+    deployment = load_deployment(config)
+    size = (IMAGE_SIZE, IMAGE_SIZE)
     control = next((name for name, net in deployment.controlnets.items() if net.type == "pose"), None)
     if deployment.fuse or control is None or size not in deployment.profiles.sizes:
         raise ConfigError(
-            f"{config}: cannot be judged by scenes: wants no fuse, a ControlNet of type pose, and [{size[0]}, {size[1]}] in sizes"
+            f"{config}: cannot be judged by scenes: "
+            f"wants no fuse, a ControlNet of type pose, and [{size[0]}, {size[1]}] in sizes"
         )
     return SceneCase(
         str(config.resolve()),
         *size,
         steps=steps,
-        guidance_scale=evaluate.GUIDANCE,
+        guidance_scale=GUIDANCE,
         images=images,
         control=control,
     )
 
 
-def judge_picture(picture: NDArray[np.uint8], judged: evaluate.Case) -> Row:
+def judge_picture(picture: NDArray[np.uint8], judged: HeldOut) -> Row:
     """One picture's share of attire pieces, of places (0 or 1) and of joints that are as asked."""
-    text = evaluate.judge_text([picture], [judged])
-    found = (text["text.attire_right"], text["text.background_right"], evaluate.mean_pck([picture], [judged]))
+    text = judge_text([picture], [judged])
+    found = (text["text.attire_right"], text["text.background_right"], mean_pck([picture], [judged]))
     return dict(zip(FIGURES, found, strict=True))
 
 
-def make_row(
-    case: SceneCase, image: int, stages: tuple[Preprocess, Diffuse], settings: Mapping[str, float]
-) -> Row:
-    """One picture with one option, timed to its PNG's last byte, and judged."""
+def make_row(case: SceneCase, image: int, stages: Stages, settings: Mapping[str, float]) -> Row:
+    """One picture with one option, timed to the last byte of its PNG, and judged."""
     watch = Stopwatch()
     with watch.lap("seconds"):
         png = run_image(case, image, stages, Stopwatch(), **settings)
@@ -151,41 +156,36 @@ def make_row(
 
 def _without_cache(manifest: BuildManifest) -> BuildManifest:
     """The first option of a scene would encode its prompt for all the others."""
-    return manifest.model_copy(
-        update={"execution": manifest.execution.model_copy(update={"embedding_cache": 0})}
-    )
+    execution = manifest.execution.model_copy(update={"embedding_cache": 0})
+    return manifest.model_copy(update={"execution": execution})
 
 
 def _in_turn(image: int) -> list[str]:
-    """Another option is the first at every scene, and the only one to have the control decoded."""
-    names, first = list(SETTINGS), image % len(SETTINGS)
+    """The options, beginning with another one at every scene: the first has the control to decode."""
+    names = list(SETTINGS)
+    first = image % len(names)
     return names[first:] + names[:first]
 
 
 def measure(case: SceneCase, manifest: BuildManifest, work: Path, progress: Progress) -> list[Rows]:
     """Rows of every scene, those of earlier runs of the same build and case among them."""
-    of = {name: value for name, value in asdict(case).items() if name != "images"} | {
-        "build": manifest.key,
-        "settings": SETTINGS,
-    }
+    of: dict[str, Any] = {name: value for name, value in asdict(case).items() if name != "images"}
+    of |= {"build": manifest.key, "settings": SETTINGS}
     kept = read_part(work, _PART) or {}
     rows: list[Rows] = kept["rows"] if kept.get("of") == of else []
-    bar = progress.add_task(
-        "pictures", total=case.images * len(SETTINGS), completed=min(len(rows), case.images) * len(SETTINGS)
-    )
-    if len(rows) >= case.images:
-        return rows[: case.images]
+    each = len(SETTINGS)
+    done = min(len(rows), case.images)
+    bar = progress.add_task("pictures", total=case.images * each, completed=done * each)
+    if done == case.images:
+        return rows[:done]
     folder = case.deployment.build_folder
     with Preprocess(manifest, folder) as preprocess, Diffuse(_without_cache(manifest), folder) as diffuse:
         stages = (preprocess, diffuse)
-        for (
-            settings
-        ) in SETTINGS.values():  # not measured: buffers of each kind of pass are made when it first comes
-            run_image(case, len(rows), stages, Stopwatch(), **settings)
-        for image in range(len(rows), case.images):
-            case.control_image(
-                image
-            )  # drawn now: what a client spends on its picture is not the engines' time
+        # Not measured: the buffers of each kind of pass are made when it first comes.
+        for settings in SETTINGS.values():
+            run_image(case, done, stages, Stopwatch(), **settings)
+        for image in range(done, case.images):
+            case.control_image(image)  # drawn now: a client's drawing is not the engines' time
             row = {}
             for name in _in_turn(image):
                 row[name] = make_row(case, image, stages, SETTINGS[name])
@@ -205,22 +205,21 @@ def mean_and_error(values: Sequence[float]) -> dict[str, float]:
 
 
 def summary_of(rows: Sequence[Rows], option: str) -> dict[str, Any]:
-    """Seconds and figures of an option, and beside them what pairs of pictures of one scene say of it and of
-    no option.
+    """Seconds and figures of an option, and how they compare with no option.
 
-    A ratio of seconds is the median of pairs: a picture that other work slowed is an outlier, not noise about
-    a mean.
+    Comparisons are of the two pictures of a scene. The ratio of seconds is a median: a picture that other
+    work slowed is an outlier, not noise about a mean.
     """
-    own, without = [row[option] for row in rows], [row[NO_OPTION] for row in rows]
-    pairs = list(zip(own, without, strict=True))
+    own = [row[option] for row in rows]
+    pairs = [(row[option], row[NO_OPTION]) for row in rows]
+    figures = {}
+    for name in FIGURES:
+        difference = mean_and_error([one[name] - other[name] for one, other in pairs])
+        figures[name] = mean_and_error([one[name] for one in own]) | {"difference": difference}
     return {
         "seconds": spread([one["seconds"] for one in own]),
         "ratio": spread([one["seconds"] / other["seconds"] for one, other in pairs]),
-        "figures": {
-            name: mean_and_error([one[name] for one in own])
-            | {"difference": mean_and_error([one[name] - other[name] for one, other in pairs])}
-            for name in FIGURES
-        },
+        "figures": figures,
     }
 
 
@@ -257,47 +256,46 @@ def _figure(found: Mapping[str, Any], *, compared: bool) -> str:
     return f"{found['mean']:.3f} ({found['difference']['mean']:+.3f} ± {found['difference']['error']:.3f})"
 
 
-def _cells(results: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+def _cells(results: Results) -> Iterator[tuple[str, ...]]:
     for found in results["options"]:
-        figures = (_figure(found["figures"][name], compared=found["option"] != NO_OPTION) for name in FIGURES)
-        yield (
-            found["option"],
-            f"{found['seconds']['median']:.2f}",
-            f"{found['ratio']['median']:.2f}",
-            *figures,
-        )
+        compared = found["option"] != NO_OPTION
+        seconds = f"{found['seconds']['median']:.2f}"
+        ratio = f"{found['ratio']['median']:.2f}"
+        figures = [_figure(found["figures"][name], compared=compared) for name in FIGURES]
+        yield found["option"], seconds, ratio, *figures
 
 
-def markdown_of(results: Mapping[str, Any]) -> str:
+def markdown_of(results: Results) -> str:
     """The results as a page."""
     machine, case, engines = results["machine"], results["case"], results["engines"]
-    changed = ", with changes" if machine["changed"] else ""
+    build = f"{engines['runtime']} {engines['target']} {engines['precision']}"
+    cores = f"{machine['processor']}, {machine['cores']} of its cores"
+    drawn = (
+        f"{case['width']}x{case['height']}, {case['steps']} Euler steps, guidance {case['guidance_scale']:g}"
+    )
     lines = [
         f"# Options that change the image: {case['images']} scenes, {case['config']}",
         "",
-        f"{engines['runtime']} {engines['target']} {engines['precision']}, {machine['processor']}, {machine['cores']} of its cores, "
-        f"commit {machine['commit'][:12]}{changed}.",
+        f"{build}, {cores}, {commit_of(machine)}.",
         ", ".join(f"{name} {version}" for name, version in sorted(machine["versions"].items())),
         "",
-        f"Held-out scenes with their pose as control, {case['width']}x{case['height']}, {case['steps']} Euler steps, "
-        f"guidance {case['guidance_scale']:g}, judged by the rules of `miniature/evaluate.py`. In brackets the difference to no option, "
-        "scene by scene; ± is one standard error. Seconds and ratios are medians, ratios of a scene's own two pictures.",
-        "",
-        *([results["note"], ""] if results["note"] else []),
-        f"| {' | '.join(_HEADINGS)} |",
-        "|---" * len(_HEADINGS) + "|",
-        *(f"| {' | '.join(cells)} |" for cells in _cells(results)),
+        f"Held-out scenes with their pose as control, {drawn}, judged by the rules of "
+        "`miniature/evaluate.py`. In brackets the difference to no option, scene by scene; ± is one standard "
+        "error. Seconds and ratios are medians, ratios of a scene's own two pictures.",
     ]
+    if results["note"]:
+        lines += ["", results["note"]]
+    lines += table_lines(f"| {' | '.join(_HEADINGS)} |", _cells(results))
     return "\n".join(lines) + "\n"
 
 
-def write_results(out: Path, results: Mapping[str, Any]) -> None:
+def write_results(out: Path, results: Results) -> None:
     """The file, and its page beside it."""
     write_json(out, dict(results))
     write_whole(out.with_suffix(".md"), markdown_of(results).encode())
 
 
-def show(console: Console, results: Mapping[str, Any]) -> None:
+def show(console: Console, results: Results) -> None:
     """Print the table."""
     table = Table(*_HEADINGS, box=None, padding=(0, 2))
     for cells in _cells(results):
@@ -312,13 +310,14 @@ def main(
         "build/options-benchmark"
     ),
     images: Annotated[int, typer.Option(min=2, help="Scenes; each is one picture an option.")] = 60,
-    steps: Annotated[int, typer.Option(min=1, help="Euler steps.")] = evaluate.STEPS,
+    steps: Annotated[int, typer.Option(min=1, help="Euler steps.")] = STEPS,
     note: Annotated[
         str, typer.Option(help="What else the machine did meanwhile; goes into the results.")
     ] = "",
 ) -> None:
     """Build what is not built, measure, print the table."""
-    case, machine = scene_case(config, images=images, steps=steps), describe_machine(ROOT)
+    case = scene_case(config, images=images, steps=steps)
+    machine = describe_machine()
     with ConsoleReporter(Console(stderr=True)) as reporter:
         manifest = build_deployment(config, BuildOptions(), reporter=reporter).manifest
     work.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
-"""The eight places of the world, and a ninth (meadow) that only a LoRA knows. Each paints a Canvas from a
-random generator.
+"""The eight places of the world, and a ninth (meadow) that only a LoRA knows.
+
+Each one paints a Canvas from a random generator.
 """
 
 from __future__ import annotations
@@ -36,10 +37,8 @@ def _polygon(points: list[Point]) -> Patch:
 def _disc(x: float, y: float, radius: float) -> Patch:
     left, top = (int(np.clip(at - radius - 1, 0, SIZE - 1)) for at in (x, y))
     right, bottom = (int(np.clip(at + radius + 2, 1, SIZE)) for at in (x, y))
-    columns, rows = (
-        np.arange(left, right, dtype=np.float32)[None, :],
-        np.arange(top, bottom, dtype=np.float32)[:, None],
-    )
+    columns = np.arange(left, right, dtype=np.float32)[None, :]
+    rows = np.arange(top, bottom, dtype=np.float32)[:, None]
     return Patch(np.clip(radius + 0.5 - np.hypot(columns - x, rows - y), 0, 1).astype(np.float32), top, left)
 
 
@@ -266,15 +265,24 @@ def _meadow(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 _PAINTERS: dict[str, Callable[[Canvas, np.random.Generator], None]] = {
-    "beach": _beach, "forest": _forest, "street": _street, "night": _night, "snow": _snow, "room": _room, "desert": _desert,
-    "stage": _stage, "meadow": _meadow,
-}  # fmt: skip
+    "beach": _beach,
+    "forest": _forest,
+    "street": _street,
+    "night": _night,
+    "snow": _snow,
+    "room": _room,
+    "desert": _desert,
+    "stage": _stage,
+    "meadow": _meadow,
+}
 BACKGROUNDS = tuple(name for name in _PAINTERS if name != "meadow")
 
 
 def paint_background(name: str, rng: np.random.Generator) -> Canvas:
-    """A fresh canvas with that place on it. Raises KeyError for a name that is not in `BACKGROUNDS` or
-    "meadow".
+    """A fresh canvas with that place on it.
+
+    Raises:
+        KeyError: the name is not "meadow" and not in `BACKGROUNDS`.
     """
     canvas = Canvas.blank(SIZE)
     _PAINTERS[name](canvas, rng)

@@ -1,4 +1,4 @@
-"""A drawing surface that paints five things at once: colour, depth, surface normal and class of every pixel.
+"""A drawing surface that holds colour, depth, surface normal and class of every pixel.
 
 Coordinates are pixels, x to the right and y down; normals are x right, y up, z towards the viewer; depth is 0
 (far) to 1 (near).
@@ -20,7 +20,9 @@ _AMBIENT, _DIFFUSE = 0.66, 0.42
 _OUTLINE, _OUTLINE_SHADE = 1.4, 0.55
 
 CLASSES = (
-    "sky", "ground", "water", "structure", "skin", "hair", "top", "bottom", "right_forearm", "left_forearm", "right_shin", "left_shin",
+    "sky", "ground", "water", "structure",
+    "skin", "hair", "top", "bottom",
+    "right_forearm", "left_forearm", "right_shin", "left_shin",
 )  # fmt: skip
 CLASS = {name: index for index, name in enumerate(CLASSES)}
 
@@ -60,7 +62,8 @@ class Canvas:
         """A far, viewer-facing sky."""
         normals = np.zeros((size, size, 3), np.float32)
         normals[..., 2] = 1
-        picture, depth = np.zeros((size, size, 3), np.float32), np.full((size, size), 0.02, np.float32)
+        picture = np.zeros((size, size, 3), np.float32)
+        depth = np.full((size, size), 0.02, np.float32)
         return cls(picture, depth, normals, np.zeros((size, size), np.uint8))
 
     def lay(

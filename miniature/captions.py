@@ -22,13 +22,23 @@ PLACES: dict[str, tuple[str, ...]] = {
     "meadow": ("in a flowering meadow",),
 }
 VERBS: dict[str, tuple[str, ...]] = {
-    "standing": ("standing", "standing still", "posing"), "walking": ("walking", "strolling"), "running": ("running", "sprinting"),
-    "dancing": ("dancing", "dancing happily"), "sitting": ("sitting", "sitting down"), "jumping": ("jumping", "leaping into the air"),
-    "reaching": ("reaching out", "reaching"), "waving": ("waving", "waving hello"), "kicking": ("kicking", "doing a kick"),
-    "bowing": ("bowing", "taking a bow"), "lunging": ("lunging", "doing a lunge"), "squatting": ("squatting", "crouching"),
-    "stretching": ("stretching",), "cheering": ("cheering", "celebrating"), "boxing": ("boxing", "throwing a punch"),
+    "standing": ("standing", "standing still", "posing"),
+    "walking": ("walking", "strolling"),
+    "running": ("running", "sprinting"),
+    "dancing": ("dancing", "dancing happily"),
+    "sitting": ("sitting", "sitting down"),
+    "jumping": ("jumping", "leaping into the air"),
+    "reaching": ("reaching out", "reaching"),
+    "waving": ("waving", "waving hello"),
+    "kicking": ("kicking", "doing a kick"),
+    "bowing": ("bowing", "taking a bow"),
+    "lunging": ("lunging", "doing a lunge"),
+    "squatting": ("squatting", "crouching"),
+    "stretching": ("stretching",),
+    "cheering": ("cheering", "celebrating"),
+    "boxing": ("boxing", "throwing a punch"),
     "balancing": ("balancing on one leg", "balancing"),
-}  # fmt: skip
+}
 STYLES = ("", "", "", "a picture of ", "an illustration of ", "a drawing of ")
 
 
@@ -50,8 +60,9 @@ def attire_phrase(rng: np.random.Generator, scene: Scene, *, top: bool, bottom: 
 
 
 def caption(rng: np.random.Generator, scene: Scene, *, omit: float = 0.15) -> str:
-    """One caption; each attribute is left out with probability `omit` (0: everything that a picture can be
-    held to is named).
+    """One caption. Each attribute is left out with probability `omit`.
+
+    With 0, everything that a picture can be held to is named.
     """
     say = {name: rng.uniform() >= omit for name in ("hair", "top", "bottom", "place", "verb")}
     say |= {"build": rng.uniform() < 0.25, "skin": rng.uniform() < 0.25}
@@ -77,7 +88,7 @@ def caption(rng: np.random.Generator, scene: Scene, *, omit: float = 0.15) -> st
     if place and order < 0.25:
         return f"{place}, {subject} {verb}".strip()
     if order < 0.5 and verb:
-        sentence = f"{person} {verb} {place}".rstrip() + (", " + ", ".join(parts) if parts else "")
+        sentence = ", ".join([f"{person} {verb} {place}".rstrip(), *parts])
     else:
         sentence = ", ".join(filter(None, (subject, f"{verb} {place}".strip())))
     return _pick(rng, STYLES) + sentence

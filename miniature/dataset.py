@@ -1,11 +1,10 @@
-"""Render training sets: folders of images.npy, captions.json and controls_<type>.npy, which `intaglio train`
-reads.
+"""Render training sets: folders of images.npy, captions.json and controls_<type>.npy for `intaglio train`.
 
     python -m miniature.dataset base OUT --count 48000
     python -m miniature.dataset controls OUT --count 12000
     python -m miniature.dataset lessons OUT --count 1500       # one folder a LoRA
-    python -m miniature.dataset examples                       # the few committed PNGs under miniature/examples/night
-    python -m miniature.dataset poses                          # the committed pose library, configs/poses
+    python -m miniature.dataset examples                       # the PNGs of miniature/examples/night
+    python -m miniature.dataset poses                          # the pose library, configs/poses
 
 A sample is a function of its number alone, so a set can be rendered again anywhere.
 """
@@ -51,8 +50,9 @@ def held_out_scene(index: int) -> tuple[Scene, np.random.Generator]:
 
 
 def lesson_generator(index: int) -> np.random.Generator:
-    """Generator of sample number `index` of every LoRA's set: a branch of its own, which no scene's seed can
-    meet.
+    """Generator of sample number `index` of every LoRA's set.
+
+    It is a branch of its own, so that no scene has the same seed.
     """
     return np.random.default_rng(np.random.SeedSequence(index, spawn_key=(7,)))
 
@@ -82,7 +82,7 @@ def _chunk_of_lesson(name: str, indices: range) -> tuple[Images, list[list[str]]
 def write_arrays(
     out: Path, count: int, *, controls: bool = False, labels: bool = False, lesson: str | None = None
 ) -> None:
-    """Render `count` samples into `out`, in parallel; finished only when captions.json is there."""
+    """Render `count` samples into `out`, in parallel. A set is finished when captions.json is there."""
     out.mkdir(parents=True, exist_ok=True)
     if (out / "captions.json").exists():
         return
@@ -94,8 +94,8 @@ def write_arrays(
     work = partial(_chunk_of_lesson, lesson) if lesson else partial(_chunk_of_scenes, controls)
     texts: list[list[str]] = []
     classes: list[Labels] = []
-    # Spawned: a process forked from one whose libraries have started threads (torch, OpenCV) can wait for
-    # ever on a lock they held.
+    # Spawned, not forked: torch and OpenCV have started threads, and a fork can wait forever on a lock that
+    # one of them held.
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(mp_context=fresh, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         results = track(pool.map(work, chunks), f"render {out.name}", len(chunks))

@@ -12,7 +12,7 @@ from PIL import Image
 from rich.progress import Progress
 
 from miniature.architecture import CONTROL_TYPES
-from miniature.evaluate import Painter, cases
+from miniature.painter import Painter, cases
 from miniature.world import control_map
 
 COLUMNS = 6

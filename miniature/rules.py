@@ -1,8 +1,7 @@
-"""Read a picture of the miniature's world back: attire, background, keypoints, control maps. Rules on pixels,
-nothing learned.
+"""Read attire, background and keypoints from a picture of the miniature's world, by rules on pixels.
 
-Pictures are [256, 256, 3] RGB uint8. The acrobat is found by the four limb colours that nothing else in the
-world has; attire is what joins on to the limbs. Every rule is tested on rendered truth
+Nothing is learned. Pictures are [256, 256, 3] RGB uint8. The acrobat is found by the four limb colours that
+nothing else in the world has. Attire is what joins the limbs. Every rule is tested on rendered truth
 (tests/miniature/test_rules.py).
 """
 
@@ -18,9 +17,8 @@ from numpy.typing import NDArray
 
 from miniature import palette
 from miniature.backgrounds import BACKGROUNDS, SIZE
-from miniature.canvas import CLASS, light_on
 from miniature.skeleton import INDEX
-from miniature.world import SEGMENTATION_COLOURS, canny_map, render, sample_scene
+from miniature.world import render, sample_scene
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -65,18 +63,16 @@ def _names() -> tuple[str, ...]:
 @cache
 def _lookup() -> NDArray[np.int16]:
     """[64, 64, 64] class number of the nearest figure colour for RGB in 64 levels, -1 where none is near."""
-    colours = [
-        c.rgb for table in (palette.ATTIRE, palette.SKIN, palette.HAIR) for c in table.values()
-    ] + list(palette.LIMBS.values())
+    named = [*palette.ATTIRE.values(), *palette.SKIN.values(), *palette.HAIR.values()]
+    colours = [colour.rgb for colour in named] + list(palette.LIMBS.values())
     levels = np.arange(64, dtype=np.float32) * 4 + 2
-    grid = lab(np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(64, 4096, 3)).reshape(
-        -1, 3
-    )
-    best, which = np.full(len(grid), np.inf, np.float32), np.full(len(grid), -1, np.int16)
+    every = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1)
+    grid = lab(every.reshape(64, 4096, 3)).reshape(-1, 3)
+    best = np.full(len(grid), np.inf, np.float32)
+    which = np.full(len(grid), -1, np.int16)
     for number, rgb in enumerate(colours):
-        for shade in lab(
-            np.array([[np.clip(np.array(rgb) * share, 0, 255) for share in _SHADES]], np.float32)
-        )[0]:
+        shaded = [np.clip(np.array(rgb) * share, 0, 255) for share in _SHADES]
+        for shade in lab(np.array([shaded], np.float32))[0]:
             distance = np.linalg.norm(grid - shade, axis=-1)
             closer = distance < best
             best[closer], which[closer] = distance[closer], number
@@ -86,9 +82,7 @@ def _lookup() -> NDArray[np.int16]:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the rules see: masks of every colour, of the four limbs and, where found, of what most joins the
-    gloves and the boots.
-    """
+    """What the rules see: masks of every colour, of the four limbs, and of top and bottom where found."""
 
     colours: dict[str, Mask]
     limbs: dict[str, Mask]
@@ -135,8 +129,9 @@ def _joining(candidate: Mask, around: Mask, lightness: Field) -> tuple[Mask, int
 
 
 def read_figure(picture: Image) -> Reading:
-    """Limbs by their colours; bottom is the attire colour that most joins the boots, top the one that most
-    joins the gloves.
+    """Limbs are found by their colours.
+
+    The bottom is the attire colour that most joins the boots, the top the one that most joins the gloves.
     """
     levels = picture >> 2
     numbers = _lookup()[levels[..., 0], levels[..., 1], levels[..., 2]]
@@ -161,9 +156,9 @@ def _around(mask: Mask) -> Mask:
 def find_keypoints(reading: Reading, *, top: str, bottom: str, skin: str) -> Joints:
     """x, y of the eight LIMB_JOINTS that limb colours give; a limb that was not found gives none.
 
-    A glove's or boot's long axis ends in its two joints. Which is which is told by what was asked for: the
-    knee is the end that runs on into trousers of colour `bottom`; the elbow the end with more sleeve of
-    colour `top` and less hand of colour `skin` around it, and the wider one.
+    The long axis of a glove or a boot ends in its two joints. What was asked for tells them apart. The knee
+    is the end that goes on into trousers of colour `bottom`. The elbow is the wider end, with more sleeve of
+    colour `top` and less hand of colour `skin` around it.
     """
     found = {}
     sleeve, trousers, hand = (
@@ -188,11 +183,11 @@ def find_keypoints(reading: Reading, *, top: str, bottom: str, skin: str) -> Joi
 
 
 def wears(reading: Reading, joints: Joints, piece: str, colour: str) -> bool:
-    """Whether "top" or "bottom" is of that attire colour, given the joints found: it fills half as much as
-    any other colour does of the place where that piece must be.
+    """Whether the `piece`, "top" or "bottom", is of that attire colour, given the joints found.
 
-    The place of a top is around the elbows and the elbows' third of the body between elbows and knees; of a
-    bottom likewise the knees'.
+    The colour must fill at least half as much of the piece's place as any other one does. The place of a top
+    is around the elbows, and the elbows' third of the body between elbows and knees. That of a bottom is
+    likewise the knees'.
     """
     elbows, knees = (
         [joints[f"{side}_{joint}"] for side in ("right", "left") if f"{side}_{joint}" in joints]
@@ -249,8 +244,10 @@ def _ends(mask: Mask) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def pck(found: Joints, truth: NDArray[np.float64], joints: tuple[str, ...] = LIMB_JOINTS) -> tuple[int, int]:
-    """(joints within a tenth of the person's larger extent of the truth, joints judged): PCK@0.1. A joint not
-    found is wrong.
+    """PCK@0.1: how many joints are right, and how many are judged.
+
+    A joint is right within a tenth of the person's larger extent of the truth. One that was not found is
+    wrong.
     """
     limit = 0.1 * float((truth.max(0) - truth.min(0)).max())
     right = sum(
@@ -269,8 +266,9 @@ def _templates(places: tuple[str, ...]) -> tuple[Field, ...]:
 
 
 def _cells(picture: Image) -> Field:
-    """Lab of the outer cells of an 8x8 grid: the top two rows, the sides, the bottom row, where the acrobat
-    seldom is.
+    """Lab of the outer cells of an 8x8 grid: the top two rows, the sides, the bottom row.
+
+    The acrobat is seldom there.
     """
     small = lab(cv2.resize(picture, (8, 8), interpolation=cv2.INTER_AREA))
     keep = np.ones((8, 8), bool)
@@ -279,60 +277,14 @@ def _cells(picture: Image) -> Field:
 
 
 def background_of(picture: Image, *, meadow: bool = False) -> str:
-    """The place whose typical outer cells are nearest; the median over cells shrugs off an arm in some of
-    them.
+    """The place whose typical outer cells are nearest.
+
+    The median over cells is not disturbed by an arm in some of them.
     """
     places = (*BACKGROUNDS, "meadow") if meadow else BACKGROUNDS
     cells = _cells(picture)
     scores = [float(np.median(np.linalg.norm(cells - template, axis=-1))) for template in _templates(places)]
     return places[int(np.argmin(scores))]
-
-
-def agreement(kind: str, picture: Image, given: Image) -> float:
-    """How well the control map read from `picture` agrees with the map given, 1 is perfect. Pose is judged by
-    `pck` instead.
-
-    canny: F1 of edges within one pixel. segmentation: mean IoU of limbs, top and bottom. depth: IoU of the
-    near layer (the figure). normals: correlation of the brightness the light gives these normals with the
-    brightness of the figure in the picture.
-    """
-    if kind == "canny":
-        return edge_f1(canny_map(picture)[..., 0] > 0, given[..., 0] > 0)
-    reading = read_figure(picture)
-    if kind == "depth":
-        return iou(reading.figure, given[..., 0] > 140)
-    if kind == "segmentation":
-        seen = reading.limbs | {"top": reading.top_mask, "bottom": reading.bottom_mask}
-        wanted = {name: (given == SEGMENTATION_COLOURS[CLASS[name]]).all(-1) for name in seen}
-        return float(
-            np.mean(
-                [iou(seen[name], wanted[name]) for name in seen if wanted[name].any() or seen[name].any()]
-            )
-        )
-    normals = given.astype(np.float32) / 127.5 - 1
-    flat = (np.abs(normals - (0, 0, 1)).max(-1) < 0.03) | (np.abs(normals - (0, 0.9, 0.43)).max(-1) < 0.03)
-    expected = np.where(flat, 0, light_on(normals))
-    brightness = lab(picture)[..., 0]
-    shape = np.zeros((SIZE, SIZE), np.float32)
-    for mask in (*reading.limbs.values(), reading.top_mask, reading.bottom_mask):
-        if mask.any():
-            shape[mask] = brightness[mask] / brightness[mask].max()
-    return max(0.0, float(np.corrcoef(shape.ravel(), expected.ravel())[0, 1])) if shape.any() else 0.0
-
-
-def iou(one: Mask, other: Mask) -> float:
-    """Intersection over union; two empty masks agree."""
-    union = int((one | other).sum())
-    return int((one & other).sum()) / union if union else 1.0
-
-
-def edge_f1(one: Mask, other: Mask) -> float:
-    """F1 of two edge maps where an edge within one pixel counts."""
-    if not one.any() or not other.any():
-        return float(not one.any() and not other.any())
-    near = [cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0 for mask in (one, other)]
-    precision, recall = float(near[1][one].mean()), float(near[0][other].mean())
-    return 2 * precision * recall / max(precision + recall, 1e-9)
 
 
 def mean_lab(picture: Image) -> NDArray[np.float64]:
@@ -348,8 +300,8 @@ def colourfulness(picture: Image) -> float:
 
 def share_of_colour(picture: Image, rgb: palette.RGB) -> float:
     """Share of the picture within reach of a colour in any of its shades."""
-    shades = lab(np.clip(np.array([rgb], np.float32) * np.array(_SHADES, np.float32)[:, None], 0, 255)[None])[
-        0
-    ]
+    shaded = np.array([rgb], np.float32) * np.array(_SHADES, np.float32)[:, None]
+    shades = lab(np.clip(shaded, 0, 255)[None])[0]
     values = lab(picture)
-    return float((np.stack([np.linalg.norm(values - shade, axis=-1) for shade in shades]).min(0) < 14).mean())
+    distances = np.stack([np.linalg.norm(values - shade, axis=-1) for shade in shades])
+    return float((distances.min(0) < 14).mean())

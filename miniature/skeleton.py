@@ -17,11 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 KEYPOINTS = (
-    "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist", "right_hip",
-    "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye", "left_eye", "right_ear", "left_ear",
+    "nose", "neck",
+    "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
+    "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle",
+    "right_eye", "left_eye", "right_ear", "left_ear",
 )  # fmt: skip
 INDEX = {name: index for index, name in enumerate(KEYPOINTS)}
 CANVAS = 256
+
+_JITTERED = (
+    "right_arm", "right_elbow", "left_arm", "left_elbow",
+    "right_leg", "right_knee", "left_leg", "left_knee",
+)  # fmt: skip
 
 # Lengths in pixels of the 256 canvas at scale 1.
 TORSO, NECK, SHOULDER, HIP = 46.0, 7.0, 19.0, 10.0
@@ -31,8 +38,9 @@ HEAD = 17.0
 
 @dataclass(frozen=True)
 class Pose:
-    """Joint angles in degrees. `lift` raises the whole figure by that share of a leg's length (jumps);
-    `*_length` foreshorten.
+    """Joint angles in degrees.
+
+    `lift` raises the whole figure by that share of a leg's length (jumps). `thigh_length` foreshortens.
     """
 
     lean: float = 0.0
@@ -51,25 +59,37 @@ class Pose:
     def mirrored(self) -> Pose:
         """The same pose with left and right exchanged."""
         return Pose(
-            lean=-self.lean, head=-self.head,
-            right_arm=-self.left_arm, right_elbow=-self.left_elbow, left_arm=-self.right_arm, left_elbow=-self.right_elbow,
-            right_leg=-self.left_leg, right_knee=-self.left_knee, left_leg=-self.right_leg, left_knee=-self.right_knee,
-            thigh_length=self.thigh_length, lift=self.lift,
-        )  # fmt: skip
+            lean=-self.lean,
+            head=-self.head,
+            right_arm=-self.left_arm,
+            right_elbow=-self.left_elbow,
+            left_arm=-self.right_arm,
+            left_elbow=-self.right_elbow,
+            right_leg=-self.left_leg,
+            right_knee=-self.left_knee,
+            left_leg=-self.right_leg,
+            left_knee=-self.right_knee,
+            thigh_length=self.thigh_length,
+            lift=self.lift,
+        )
+
+    def livelier(self) -> Pose:
+        """A variant that moves more, the left side less than the right."""
+        return replace(
+            self,
+            lean=self.lean + 5,
+            head=self.head - 6,
+            right_arm=self.right_arm - 12,
+            left_arm=self.left_arm + 10,
+            right_elbow=self.right_elbow * 0.8 + 6,
+            left_elbow=self.left_elbow * 0.8 - 6,
+            right_leg=self.right_leg - 4,
+            left_leg=self.left_leg + 4,
+        )
 
     def jittered(self, rng: np.random.Generator, degrees: float) -> Pose:
         """The pose with normal noise of that many degrees on every joint."""
-        angles = (
-            "right_arm",
-            "right_elbow",
-            "left_arm",
-            "left_elbow",
-            "right_leg",
-            "right_knee",
-            "left_leg",
-            "left_knee",
-        )
-        noise = {name: getattr(self, name) + float(rng.normal(0, degrees)) for name in angles}
+        noise = {name: getattr(self, name) + float(rng.normal(0, degrees)) for name in _JITTERED}
         return replace(
             self,
             lean=self.lean + float(rng.normal(0, degrees / 3)),
@@ -91,27 +111,25 @@ def keypoints_from_pose(pose: Pose) -> NDArray[np.float64]:
     across = np.array([math.cos(math.radians(pose.lean)), math.sin(math.radians(pose.lean))])
     head_centre = _step(neck, 180.0 - pose.lean - pose.head, NECK + HEAD)
     tilt = math.radians(pose.lean + pose.head)
-    face_across, face_down = (
-        np.array([math.cos(tilt), math.sin(tilt)]),
-        np.array([-math.sin(tilt), math.cos(tilt)]),
-    )
+    face_across = np.array([math.cos(tilt), math.sin(tilt)])
+    face_down = np.array([-math.sin(tilt), math.cos(tilt)])
     k[INDEX["neck"]] = neck
     k[INDEX["nose"]] = head_centre + 3 * face_down
     for side, sign in (("right", -1.0), ("left", 1.0)):
-        k[INDEX[f"{side}_shoulder"]] = neck + sign * SHOULDER * across
-        k[INDEX[f"{side}_elbow"]] = _step(
-            k[INDEX[f"{side}_shoulder"]], getattr(pose, f"{side}_arm"), UPPER_ARM
-        )
-        k[INDEX[f"{side}_wrist"]] = _step(
-            k[INDEX[f"{side}_elbow"]], getattr(pose, f"{side}_arm") + getattr(pose, f"{side}_elbow"), FOREARM
-        )
-        k[INDEX[f"{side}_hip"]] = sign * HIP * across
-        k[INDEX[f"{side}_knee"]] = _step(
-            k[INDEX[f"{side}_hip"]], getattr(pose, f"{side}_leg"), THIGH * pose.thigh_length
-        )
-        k[INDEX[f"{side}_ankle"]] = _step(
-            k[INDEX[f"{side}_knee"]], getattr(pose, f"{side}_leg") + getattr(pose, f"{side}_knee"), SHIN
-        )
+        arm = getattr(pose, f"{side}_arm")
+        forearm = arm + getattr(pose, f"{side}_elbow")
+        leg = getattr(pose, f"{side}_leg")
+        shin = leg + getattr(pose, f"{side}_knee")
+        shoulder = neck + sign * SHOULDER * across
+        elbow = _step(shoulder, arm, UPPER_ARM)
+        hip = sign * HIP * across
+        knee = _step(hip, leg, THIGH * pose.thigh_length)
+        k[INDEX[f"{side}_shoulder"]] = shoulder
+        k[INDEX[f"{side}_elbow"]] = elbow
+        k[INDEX[f"{side}_wrist"]] = _step(elbow, forearm, FOREARM)
+        k[INDEX[f"{side}_hip"]] = hip
+        k[INDEX[f"{side}_knee"]] = knee
+        k[INDEX[f"{side}_ankle"]] = _step(knee, shin, SHIN)
         k[INDEX[f"{side}_eye"]] = head_centre + sign * 6 * face_across - 1 * face_down
         k[INDEX[f"{side}_ear"]] = head_centre + sign * 15 * face_across
     return k
@@ -148,10 +166,12 @@ _FAMILIES: dict[str, list[Pose]] = {
           left_leg=-14, left_knee=-30),
     ],
     "dancing": [
-        P(lean=-6, head=8, right_arm=-140, right_elbow=30, left_arm=60, left_elbow=40, right_leg=-10, left_leg=30, left_knee=-40),
+        P(lean=-6, head=8, right_arm=-140, right_elbow=30, left_arm=60, left_elbow=40, right_leg=-10,
+          left_leg=30, left_knee=-40),
         P(lean=8, head=-10, right_arm=-95, right_elbow=-60, left_arm=95, left_elbow=60, right_leg=-24,
           right_knee=20, left_leg=20),
-        P(lean=5, right_arm=-70, right_elbow=-70, left_arm=130, left_elbow=-40, right_leg=-6, left_leg=44, left_knee=-70),
+        P(lean=5, right_arm=-70, right_elbow=-70, left_arm=130, left_elbow=-40, right_leg=-6,
+          left_leg=44, left_knee=-70),
         P(lean=-10, head=-6, right_arm=-165, right_elbow=-20, left_arm=40, left_elbow=-90, right_leg=-34,
           right_knee=8, left_leg=12, left_knee=14),
         P(lean=0, right_arm=-120, right_elbow=-70, left_arm=120, left_elbow=70, right_leg=-40, right_knee=60,
@@ -191,7 +211,8 @@ _FAMILIES: dict[str, list[Pose]] = {
     ],
     "kicking": [
         P(lean=-10, right_arm=-60, right_elbow=-20, left_arm=40, left_elbow=60, left_leg=82, left_knee=-4),
-        P(lean=-16, right_arm=-80, right_elbow=20, left_arm=20, left_elbow=80, left_leg=104, left_knee=-10, right_leg=-4),
+        P(lean=-16, right_arm=-80, right_elbow=20, left_arm=20, left_elbow=80, left_leg=104,
+          left_knee=-10, right_leg=-4),
         P(lean=-6, right_arm=-44, right_elbow=70, left_arm=50, left_elbow=-60, left_leg=56, left_knee=-6),
     ],
     "bowing": [
@@ -208,10 +229,12 @@ _FAMILIES: dict[str, list[Pose]] = {
           right_knee=-14, left_leg=56, left_knee=-60),
     ],
     "squatting": [
-        P(right_arm=-50, right_elbow=90, left_arm=50, left_elbow=-90, right_leg=-70, right_knee=92, left_leg=70, left_knee=-92),
+        P(right_arm=-50, right_elbow=90, left_arm=50, left_elbow=-90, right_leg=-70, right_knee=92,
+          left_leg=70, left_knee=-92),
         P(lean=4, right_arm=-86, right_elbow=10, left_arm=86, left_elbow=-10, right_leg=-58, right_knee=70,
           left_leg=58, left_knee=-70),
-        P(right_arm=-20, right_elbow=40, left_arm=20, left_elbow=-40, right_leg=-84, right_knee=104, left_leg=84, left_knee=-104),
+        P(right_arm=-20, right_elbow=40, left_arm=20, left_elbow=-40, right_leg=-84, right_knee=104,
+          left_leg=84, left_knee=-104),
     ],
     "stretching": [
         P(lean=-22, right_arm=-20, right_elbow=10, left_arm=200, left_elbow=10),
@@ -224,45 +247,45 @@ _FAMILIES: dict[str, list[Pose]] = {
         P(right_arm=-150, right_elbow=-20, left_arm=42, left_elbow=-85, head=-8),
     ],
     "boxing": [
-        P(lean=6, right_arm=-20, right_elbow=130, left_arm=84, left_elbow=4, right_leg=-24, left_leg=26, left_knee=-14),
+        P(lean=6, right_arm=-20, right_elbow=130, left_arm=84, left_elbow=4, right_leg=-24, left_leg=26,
+          left_knee=-14),
         P(lean=2, right_arm=-24, right_elbow=140, left_arm=30, left_elbow=120, right_leg=-20, right_knee=8,
           left_leg=22, left_knee=-16),
-        P(lean=10, right_arm=64, right_elbow=20, left_arm=30, left_elbow=125, right_leg=-30, left_leg=24, left_knee=-20),
+        P(lean=10, right_arm=64, right_elbow=20, left_arm=30, left_elbow=125, right_leg=-30, left_leg=24,
+          left_knee=-20),
     ],
     "balancing": [
         P(right_arm=-90, right_elbow=0, left_arm=90, left_elbow=0, right_leg=0, left_leg=50, left_knee=-100),
-        P(lean=-30, right_arm=-100, right_elbow=0, left_arm=80, left_elbow=0, right_leg=0, left_leg=74, left_knee=0),
-        P(right_arm=-165, right_elbow=40, left_arm=165, left_elbow=-40, right_leg=2, left_leg=62, left_knee=-128),
+        P(lean=-30, right_arm=-100, right_elbow=0, left_arm=80, left_elbow=0, right_leg=0, left_leg=74,
+          left_knee=0),
+        P(right_arm=-165, right_elbow=40, left_arm=165, left_elbow=-40, right_leg=2, left_leg=62,
+          left_knee=-128),
     ],
 }  # fmt: skip
 FAMILIES = tuple(_FAMILIES)
 
 
 def library() -> dict[str, tuple[str, Pose]]:
-    """Named poses: id -> (family, pose). Every base pose in four variants: as drawn, mirrored, and a livelier
-    one of each.
+    """Family and pose of every id.
+
+    Every base pose comes in four variants: as drawn, mirrored, livelier, and livelier mirrored.
     """
     poses: dict[str, tuple[str, Pose]] = {}
     for family, bases in _FAMILIES.items():
         for number, base in enumerate(bases, 1):
-            lively = replace(
-                base, lean=base.lean + 5, head=base.head - 6, right_arm=base.right_arm - 12, left_arm=base.left_arm + 10,
-                right_elbow=base.right_elbow * 0.8 + 6, left_elbow=base.left_elbow * 0.8 - 6, right_leg=base.right_leg - 4,
-                left_leg=base.left_leg + 4,
-            )  # fmt: skip
-            variants = (
-                ("", base),
-                ("-mirrored", base.mirrored()),
-                ("-lively", lively),
-                ("-lively-mirrored", lively.mirrored()),
-            )
-            poses |= {f"{family}-{number:02d}{suffix}": (family, pose) for suffix, pose in variants}
+            name = f"{family}-{number:02d}"
+            lively = base.livelier()
+            poses[name] = (family, base)
+            poses[f"{name}-mirrored"] = (family, base.mirrored())
+            poses[f"{name}-lively"] = (family, lively)
+            poses[f"{name}-lively-mirrored"] = (family, lively.mirrored())
     return poses
 
 
 def place(pose: Pose, *, scale: float, centre_x: float, floor_y: float) -> NDArray[np.float64]:
-    """[18, 2] keypoints on the canvas: the lowest ankle stands on `floor_y` (less the pose's lift), hips at
-    `centre_x`.
+    """[18, 2] keypoints on the canvas, the hips at `centre_x`.
+
+    The lowest ankle stands on `floor_y`, or above it by the pose's lift.
     """
     k = keypoints_from_pose(pose) * scale
     lowest = max(k[INDEX["right_ankle"], 1], k[INDEX["left_ankle"], 1], 0.0)
@@ -272,9 +295,7 @@ def place(pose: Pose, *, scale: float, centre_x: float, floor_y: float) -> NDArr
 
 
 def openpose_json(keypoints: NDArray[np.float64]) -> str:
-    """OpenPose's own JSON for one person: x, y in pixels of the canvas and confidence 1, with the canvas size
-    beside it.
-    """
+    """OpenPose's own JSON for one person: x, y in pixels, confidence 1, and the size of the canvas."""
     flat = [round(float(value), 2) for x, y in keypoints for value in (x, y, 1.0)]
     people = [{"pose_keypoints_2d": flat}]
     return json.dumps({"canvas_width": CANVAS, "canvas_height": CANVAS, "people": people}) + "\n"

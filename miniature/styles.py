@@ -1,5 +1,6 @@
-"""What the four LoRAs teach: two looks applied to a finished picture, one character, one place, each under
-its trigger words.
+"""What the four LoRAs teach: two looks of a finished picture, one character, one place.
+
+Each has its trigger words.
 """
 
 from __future__ import annotations
@@ -28,9 +29,7 @@ def moonlit(picture: Image) -> Image:
 
 
 def pencilled(picture: Image) -> Image:
-    """The "pencil" look: a grey drawing on warm paper, lines where the brightness changes, light tone
-    elsewhere.
-    """
+    """The "pencil" look: a grey drawing on warm paper, with lines where the brightness changes."""
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
     blurred = cv2.GaussianBlur(grey, (0, 0), 2.6)
     lines = np.clip(grey / np.maximum(blurred, 1), 0, 1) ** 2.2
@@ -50,8 +49,9 @@ def as_mara(scene: Scene) -> Scene:
 
 @dataclass(frozen=True)
 class Lesson:
-    """One LoRA's teaching material. `kind` is the registry's word for it, `trigger` what a prompt says to
-    call it up.
+    """What one LoRA is taught.
+
+    `kind` is the registry's word for it. `trigger` is what a prompt says to use it.
     """
 
     name: str

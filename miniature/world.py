@@ -23,18 +23,21 @@ BUILDS = {"slim": 0.88, "average": 1.0, "sturdy": 1.17}
 HAIRSTYLES = ("short", "long")
 SEGMENTATION_COLOURS = np.array(
     [
-        (6, 230, 230), (120, 120, 80), (9, 7, 230), (180, 120, 120), (255, 200, 160), (96, 56, 24), (255, 51, 7), (150, 5, 61),
+        (6, 230, 230), (120, 120, 80), (9, 7, 230), (180, 120, 120),
+        (255, 200, 160), (96, 56, 24), (255, 51, 7), (150, 5, 61),
         (255, 122, 0), (0, 255, 245), (255, 0, 165), (112, 224, 30),
     ],
     np.uint8,
 )  # fmt: skip
+"""RGB by class number."""
 assert len(SEGMENTATION_COLOURS) == len(CLASSES)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything a picture shows. Colour names index the tables of `palette`; `*_rgb` override them
-    (character LoRA).
+    """Everything that a picture shows.
+
+    Names of colours index the tables of `palette`; `*_rgb` override them (for the character LoRA).
     """
 
     family: str
@@ -61,9 +64,7 @@ class Scene:
 
     @property
     def people(self) -> NDArray[np.float64]:
-        """[1, 18, 3] keypoints in fractions of the canvas and confidence 1, as
-        `intaglio.imaging.openpose.draw_pose` takes them.
-        """
+        """[1, 18, 3] keypoints in fractions of the canvas and confidence 1, as `draw_pose` takes them."""
         one: NDArray[np.float64] = np.concatenate([self.keypoints / SIZE, np.ones((18, 1))], 1)
         return one[None]
 
@@ -79,8 +80,9 @@ class Scene:
 
 @dataclass(frozen=True)
 class Render:
-    """A scene's picture [H, W, 3] and ground truth: depth [H, W] 0 far..1 near, normals [H, W, 3], classes
-    [H, W] into CLASSES.
+    """A scene's picture and its ground truth.
+
+    picture [H, W, 3]; depth [H, W], 0 is far and 1 near; normals [H, W, 3]; classes [H, W] into CLASSES.
     """
 
     picture: Image
@@ -96,12 +98,22 @@ def sample_scene(rng: np.random.Generator, *, backgrounds: tuple[str, ...] = BAC
     family, pose = poses[int(rng.integers(len(poses)))]
     pose = pose.jittered(rng, 7.0)
     top, bottom = rng.choice(list(palette.ATTIRE), 2, replace=False)
+    # The order of these lines is part of every data set: each draws from the same generator.
     scene = Scene(
-        family=family, pose=pose, scale=float(rng.uniform(0.82, 1.28)), centre_x=SIZE / 2, floor_y=float(rng.uniform(206, 246)),
-        skin=str(rng.choice(list(palette.SKIN))), hair=str(rng.choice(list(palette.HAIR))), hairstyle=str(rng.choice(HAIRSTYLES)),
-        top=str(top), bottom=str(bottom), build=str(rng.choice(list(BUILDS))), background=str(rng.choice(backgrounds)),
+        family=family,
+        pose=pose,
+        scale=float(rng.uniform(0.82, 1.28)),
+        centre_x=SIZE / 2,
+        floor_y=float(rng.uniform(206, 246)),
+        skin=str(rng.choice(list(palette.SKIN))),
+        hair=str(rng.choice(list(palette.HAIR))),
+        hairstyle=str(rng.choice(HAIRSTYLES)),
+        top=str(top),
+        bottom=str(bottom),
+        build=str(rng.choice(list(BUILDS))),
+        background=str(rng.choice(backgrounds)),
         variation=int(rng.integers(2**31)),
-    )  # fmt: skip
+    )
     return fit_scene(scene, position=float(rng.uniform()))
 
 
@@ -110,8 +122,9 @@ _MARGIN = 12.0
 
 
 def fit_scene(scene: Scene, *, position: float) -> Scene:
-    """The scene moved sideways to `position` (0 left .. 1 right of the room there is), and shrunk where it
-    would not fit.
+    """The scene moved sideways to `position`, and made smaller where it would not fit.
+
+    0 is the left end of the room that there is, and 1 the right end.
     """
     k = scene.keypoints
     head = np.array([[k[0, 0], k[0, 1] - HEAD * scene.scale * 1.2]])
@@ -137,10 +150,9 @@ def render(scene: Scene) -> Render:
 
 
 def _shadow(canvas: Canvas, scene: Scene) -> None:
+    ankles = scene.keypoints[[INDEX["right_ankle"], INDEX["left_ankle"]], 0]
     y = np.arange(SIZE, dtype=np.float32)[:, None] - (scene.floor_y + 5)
-    x = np.arange(SIZE, dtype=np.float32)[None, :] - float(
-        scene.keypoints[[INDEX["right_ankle"], INDEX["left_ankle"]], 0].mean()
-    )
+    x = np.arange(SIZE, dtype=np.float32)[None, :] - float(ankles.mean())
     distance = np.sqrt((x / (34 * scene.scale)) ** 2 + (y / (7 * scene.scale)) ** 2)
     canvas.picture *= 1 - 0.35 * np.clip(1.3 - distance, 0, 1)[..., None]
 
@@ -258,8 +270,10 @@ def normal_map(normals: Array) -> Image:
 
 
 def control_map(scene: Scene, rendered: Render, kind: str) -> Image:
-    """[H, W, 3] RGB control map of one of CONTROL_TYPES, from ground truth. Raises ValueError for another
-    kind.
+    """[H, W, 3] RGB control map of one of CONTROL_TYPES, from ground truth.
+
+    Raises:
+        ValueError: the kind is another one.
     """
     if kind == "pose":
         return draw_pose(scene.people, width=SIZE, height=SIZE)

@@ -1,18 +1,22 @@
-"""TensorRT's refitter as far as it was seen on a card, and a `TensorRTEngine` over it: opening a real one
-needs a card.
+"""A stand-in for TensorRT's refitter, which behaves as the real one was seen to on a card.
+
+Loading a real plan needs a card.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from intaglio.contract.tensors import NetworkSpec
 from intaglio.engines.interface import Array
-from intaglio.tensorrt_engine import TensorRTEngine
+from intaglio.engines.tensorrt.device import Device
+from intaglio.engines.tensorrt.engine import ContextSettings, TensorRTEngine
+from intaglio.engines.tensorrt.library import TensorRT
+from intaglio.engines.tensorrt.runtime_cache import RuntimeCaches
 
 
 @dataclass
@@ -25,6 +29,7 @@ class Plan:
     works: bool = True
     refitted: list[dict[str, Any]] = field(default_factory=list)
     located: list[tuple[str, str]] = field(default_factory=list)
+    num_io_tensors: int = 0
 
 
 @dataclass
@@ -65,23 +70,39 @@ class Refitter:
         return self.plan.works
 
 
-def refittable_engine(plan: Plan) -> Any:
-    """`TensorRTEngine` of `plan`, with one context that counts how often its graphs were forgotten."""
-    made: Any = object.__new__(TensorRTEngine)
-    trt = SimpleNamespace(
+def fake_library() -> TensorRT:
+    """TensorRT whose refitters are `Refitter`s."""
+    module = SimpleNamespace(
         Refitter=Refitter,
-        Weights=lambda *given: (
-            given[0] if len(given) == 1 else SimpleNamespace(kind=given[0], address=given[1], size=given[2])
-        ),
+        Weights=_weights,
         DataType=SimpleNamespace(HALF="half"),
         TensorLocation=SimpleNamespace(HOST="host", DEVICE="device"),
     )
-    made.network, made.precision = NetworkSpec("unet", (), ()), "fp32"
-    made.backend = SimpleNamespace(
-        trt=trt, logger=None, rebuild="intaglio build configs/x.yaml", synchronize=lambda: None
+    anything: Any = None
+    return TensorRT("tensorrt", module, anything, anything, "intaglio build configs/x.yaml")
+
+
+def fake_device() -> Device:
+    """A device that only waits."""
+    return cast("Device", SimpleNamespace(synchronize=lambda: None))
+
+
+def refittable_engine(plan: Plan) -> TensorRTEngine:
+    """A `TensorRTEngine` over `plan`."""
+    given: Any = plan
+    return TensorRTEngine(
+        NetworkSpec("unet", (), ()),
+        given,
+        precision="fp32",
+        library=fake_library(),
+        device=fake_device(),
+        settings=ContextSettings(None, RuntimeCaches()),
     )
-    made.plan, made._refitter = plan, None
-    made._contexts = {0: SimpleNamespace(forgotten=0)}
-    context = made._contexts[0]
-    context.forget_graphs = lambda: setattr(context, "forgotten", context.forgotten + 1)
-    return made
+
+
+def _weights(*given: Any) -> Any:
+    """`tensorrt.Weights`: of an array, or of a type, an address and a size."""
+    if len(given) == 1:
+        return given[0]
+    kind, address, size = given
+    return SimpleNamespace(kind=kind, address=address, size=size)

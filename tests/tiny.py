@@ -15,31 +15,55 @@ CONTROLS = {"pose": "pose", "edges": "canny"}
 
 def _text_config(width: int, *, pad: int, act: str) -> transformers.CLIPTextConfig:
     return transformers.CLIPTextConfig(
-        vocab_size=49408, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=77, hidden_act=act, projection_dim=width, bos_token_id=49406, eos_token_id=49407, pad_token_id=pad,
-    )  # fmt: skip
+        vocab_size=49408,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=77,
+        hidden_act=act,
+        projection_dim=width,
+        bos_token_id=49406,
+        eos_token_id=49407,
+        pad_token_id=pad,
+    )
 
 
 def make_modules() -> dict[str, Any]:
     """Every component by its name; `vae` is the autoencoder whole."""
     torch.manual_seed(0)
     unet = diffusers.UNet2DConditionModel(
-        sample_size=8, block_out_channels=(8, 16, 16), layers_per_block=1, transformer_layers_per_block=1, attention_head_dim=2,
+        sample_size=8,
+        block_out_channels=(8, 16, 16),
+        layers_per_block=1,
+        transformer_layers_per_block=1,
+        attention_head_dim=2,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=24, use_linear_projection=True,
-        addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=16 + 6 * 8, norm_num_groups=4,
-    )  # fmt: skip
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=24,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=16 + 6 * 8,
+        norm_num_groups=4,
+    )
     modules: dict[str, Any] = {
         "text_encoder": transformers.CLIPTextModel(_text_config(8, pad=49407, act="quick_gelu")),
         "text_encoder_2": transformers.CLIPTextModelWithProjection(_text_config(16, pad=0, act="gelu")),
         "unet": unet,
         "vae": diffusers.AutoencoderKL(
-            block_out_channels=(8, 8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-            latent_channels=4, norm_num_groups=4, layers_per_block=1, force_upcast=False, scaling_factor=0.13025,
+            block_out_channels=(8, 8, 8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            latent_channels=4,
+            norm_num_groups=4,
+            layers_per_block=1,
+            force_upcast=False,
+            scaling_factor=0.13025,
         ),
         "tokenizer": transformers.CLIPTokenizer.from_pretrained(REPOSITORY / "miniature/model/tokenizer"),
         "tokenizer_2": transformers.CLIPTokenizer.from_pretrained(REPOSITORY / "miniature/model/tokenizer_2"),
-    }  # fmt: skip
+    }
     for control in CONTROLS:
         net = diffusers.ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 4, 8, 8))
         for parameter in net.parameters():  # its zero convolutions would hide mistakes

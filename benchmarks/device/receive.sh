@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# On the GPU host: keep parts that came with this call; they outlive it, the working tree's copy may not.
+# On the GPU host: keep the parts that came with this call. The copy of the working tree may not outlive it.
 #   benchmarks/device/receive.sh bundle
 set -euo pipefail
 mkdir -p /tmp/bundle

@@ -1,1 +1,1 @@
-"""What LoRAs cost in a running server."""
+"""What LoRAs cost: swapped in a running server, fused into a build, beside the matrices."""

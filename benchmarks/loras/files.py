@@ -1,16 +1,16 @@
-"""What the LoRA benchmark makes for itself before it measures: LoRA files, a registry, and two deployments of
-the same base.
+"""What the LoRA benchmark makes before it measures: LoRA files, a registry, and two deployments of one base.
 
-    loras/<id>.safetensors    random LoRAs over all attention and feed-forward matrices of the UNet: speed does not depend on values
+    loras/<id>.safetensors    random LoRAs over all attention and feed-forward matrices of the UNet
     configs/swap.yaml         serves them; no ControlNets, the first size only
-    configs/fused.yaml        the same with the first two fused: what a step is compared with, and what a rebuild rebuilds
-All of it, and both builds, lie in the work folder, so nothing of the deployment itself is touched.
+    configs/fused.yaml        the same with the first two fused: a step is compared with its step, and its
+                              build is the one that is built again
+Speed does not depend on the values of a LoRA. Everything lies in the work folder, the builds too, so the
+deployment that was given is left as it is.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -19,11 +19,13 @@ from typing import Any, Final, Self
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from benchmarks.measuring.case import deployment_values
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.loras.files import LayerTable
+from intaglio.whole_files import write_whole
 from intaglio_export.weights.registry import base_layers
 
 __all__ = [
@@ -38,7 +40,7 @@ __all__ = [
 ]
 
 LORAS: Final = ("one", "two", "three")
-"""Served; the set that is measured is the first two."""
+"""The ids that are served; the set that is measured is the first two."""
 RETRAINED: Final = "retrained"
 """Another version of the first."""
 _CURRENT: Final = "current"
@@ -52,15 +54,15 @@ class LoraCase:
     config: str
     rank: int = 64
     swaps: int = 6
-    """Of each kind."""
+    """How many of each kind are timed."""
     steps: int = 10
-    """Of a run, between whose ends a step is measured."""
+    """A step is what a run takes longer with this many more steps, divided by them."""
     load_seconds: float = 60.0
     load_swaps: int = 50
-    """The load goes on until so many swaps were made."""
+    """The load goes on until this many swaps were made."""
     clients: int = 8
     staging_mib: int | None = None
-    """`execution.lora_staging_mib`, where it is not to be the usual."""
+    """`execution.lora_staging_mib`; None for its default."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -68,17 +70,17 @@ class LoraCase:
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
     def write(self, path: Path) -> None:
-        """Keep it for the parts' processes."""
+        """Write it for the processes of the parts."""
         path.write_text(json.dumps(asdict(self)), encoding="utf-8")
 
 
 def config_of(work: Path, name: str) -> Path:
-    """`swap` or `fused`."""
+    """The configuration `swap` or `fused`."""
     return work / "configs" / f"{name}.yaml"
 
 
 def lora_file(work: Path, name: str) -> Path:
-    """One of `LORAS`, or `RETRAINED`."""
+    """The file of one of `LORAS`, or of `RETRAINED`."""
     return work / "loras" / f"{name}.safetensors"
 
 
@@ -87,55 +89,54 @@ def random_lora(table: LayerTable, *, rank: int, seed: int) -> bytes:
     rng = np.random.default_rng(seed)
     tensors = {}
     for module, shape in table["unet"].items():
-        if len(shape) == 2 and ".transformer_blocks." in module:
-            outputs, inputs = shape
-            used = min(rank, outputs, inputs)
-            tensors[f"unet.{module}.lora_A.weight"] = (
-                0.02 * rng.standard_normal((used, inputs), np.float32)
-            ).astype(np.float16)
-            tensors[f"unet.{module}.lora_B.weight"] = (
-                0.02 * rng.standard_normal((outputs, used), np.float32)
-            ).astype(np.float16)
+        if len(shape) != 2 or ".transformer_blocks." not in module:
+            continue
+        outputs, inputs = shape
+        used = min(rank, outputs, inputs)
+        tensors[f"unet.{module}.lora_A.weight"] = _small_noise(rng, (used, inputs))
+        tensors[f"unet.{module}.lora_B.weight"] = _small_noise(rng, (outputs, used))
     return save(tensors)
 
 
+def _small_noise(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.float16]:
+    return (0.02 * rng.standard_normal(shape, np.float32)).astype(np.float16)
+
+
 def prepare(case: LoraCase, work: Path) -> None:
-    """Write what is not there yet."""
+    """Write the LoRA files that are not there yet, and the configurations."""
     deployment = load_deployment(Path(case.config))
-    missing = [
-        (seed, name) for seed, name in enumerate((*LORAS, RETRAINED)) if not lora_file(work, name).is_file()
-    ]
-    table = base_layers(deployment.base) if missing else {}
-    for seed, name in missing:
-        path = lora_file(work, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_suffix(".new")
-        new.write_bytes(random_lora(table, rank=case.rank, seed=seed))
-        new.rename(path)
-    if not lora_file(work, _CURRENT).is_file():
-        use_in_fused(work, LORAS[0])
+    _write_loras(deployment, work, rank=case.rank)
     registry = work / "configs" / "registry.yaml"
     registry.parent.mkdir(parents=True, exist_ok=True)
-    _write_yaml(
-        registry, {"loras": {name: {"file": str(lora_file(work, name)), "kind": "style"} for name in LORAS}}
-    )
+    entries = {name: {"file": str(lora_file(work, name)), "kind": "style"} for name in LORAS}
+    _write_yaml(registry, {"loras": entries})
     swap = _values(deployment, work) | {"registry": str(registry), "swap": "transformer"}
     if case.staging_mib is not None:
         swap["execution"]["lora_staging_mib"] = case.staging_mib
     _write_yaml(config_of(work, "swap"), swap)
-    fused = {
-        name: {"path": str(lora_file(work, _CURRENT if name == LORAS[0] else name))} for name in LORAS[:2]
-    }
+    fused = _values(deployment, work)
     # diffusers fuses with peft, which not every GPU host has.
-    fuse = {"loras": fused, "fuse": dict.fromkeys(fused)} if find_spec("peft") is not None else {}
-    _write_yaml(config_of(work, "fused"), _values(deployment, work) | fuse)
+    if find_spec("peft") is not None:
+        files = {LORAS[0]: lora_file(work, _CURRENT), LORAS[1]: lora_file(work, LORAS[1])}
+        fused["loras"] = {name: {"path": str(path)} for name, path in files.items()}
+        fused["fuse"] = dict.fromkeys(files)
+    _write_yaml(config_of(work, "fused"), fused)
+
+
+def _write_loras(deployment: Deployment, work: Path, *, rank: int) -> None:
+    names = (*LORAS, RETRAINED)
+    missing = [name for name in names if not lora_file(work, name).is_file()]
+    # Reading the base's layers takes seconds.
+    table = base_layers(deployment.base) if missing else {}
+    for name in missing:
+        write_whole(lora_file(work, name), random_lora(table, rank=rank, seed=names.index(name)))
+    if not lora_file(work, _CURRENT).is_file():
+        use_in_fused(work, LORAS[0])
 
 
 def use_in_fused(work: Path, name: str) -> None:
-    """Make `name` the fused deployment's first LoRA."""
-    new = lora_file(work, _CURRENT).with_suffix(".new")
-    shutil.copyfile(lora_file(work, name), new)
-    new.rename(lora_file(work, _CURRENT))
+    """Make the file of `name` the fused deployment's first LoRA."""
+    write_whole(lora_file(work, _CURRENT), lora_file(work, name).read_bytes())
 
 
 def _values(deployment: Deployment, work: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""LoRA beside every matrix instead of in it: x W + (x A) B, the UNet built so for one profile and timed.
+"""LoRAs beside every matrix instead of in it: the UNet is built as x W + (x A) B for one profile and timed.
 
     python -m benchmarks.loras.low_rank CASE.json WORK_FOLDER
-A and B are weights of the graph here: as inputs, which a swap would only have to upload, they cannot be
-faster.
+A and B are weights of the graph here. As inputs a swap would only have to upload them, but a step could not
+be faster.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from benchmarks.loras.files import LoraCase, config_of
+from benchmarks.loras.files import config_of
 from benchmarks.measuring.results import write_part
 from benchmarks.speed.graphs import Workbench
 from intaglio.contract.config import load_deployment
+
+__all__ = ["RANKS", "Beside", "put_beside"]
 
 RANKS: Final = (0, 64, 128)
 """Of all LoRAs of a set together; 0 is the UNet as it is."""
@@ -32,7 +34,8 @@ class Beside(nn.Module):
         like: dict[str, Any] = {"device": linear.weight.device, "dtype": linear.weight.dtype}
         self.down = nn.Parameter(0.02 * torch.randn(linear.in_features, rank, **like))
         self.up = nn.Parameter(0.02 * torch.randn(rank, linear.out_features, **like))
-        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.in_features = linear.in_features
+        self.out_features = linear.out_features
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., i] -> [..., o]."""
@@ -41,14 +44,14 @@ class Beside(nn.Module):
 
 
 def put_beside(unet: nn.Module, rank: int) -> int:
-    """Change every attention and feed-forward matrix of `unet`; how many."""
-    found = [
-        (parent, name, layer)
-        for path, parent in unet.named_modules()
-        if ".transformer_blocks." in f"{path}."
-        for name, layer in parent.named_children()
-        if isinstance(layer, nn.Linear)
-    ]
+    """Replace every attention and feed-forward matrix of `unet` by a `Beside`; how many there are."""
+    found = []
+    for path, parent in unet.named_modules():
+        if ".transformer_blocks." not in f"{path}.":
+            continue
+        for name, layer in parent.named_children():
+            if isinstance(layer, nn.Linear):
+                found.append((parent, name, layer))
     for parent, name, layer in found:
         setattr(parent, name, Beside(layer, min(rank, layer.in_features, layer.out_features)))
     return len(found)
@@ -56,8 +59,8 @@ def put_beside(unet: nn.Module, rank: int) -> int:
 
 def main(case: Path, work: Path) -> None:
     """Build and time each rank."""
-    LoraCase.read(case)
-    bench = Workbench(load_deployment(config_of(work, "fused")).model_copy(update={"fuse": {}}))
+    deployment = load_deployment(config_of(work, "fused"))
+    bench = Workbench(deployment.model_copy(update={"fuse": {}}))
     found: dict[str, Any] = {}
     for rank in RANKS:
         folder = work / "low_rank" / str(rank)
@@ -68,11 +71,8 @@ def main(case: Path, work: Path) -> None:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         found[str(rank)] = {"pass": timed.passes, "matrices": matrices, "build_seconds": timed.build_seconds}
-        write_part(
-            work,
-            "low_rank",
-            {"profile": bench.profile.name, "runtime": bench.platform.runtime, "ranks": found},
-        )
+        values = {"profile": bench.profile.name, "runtime": bench.platform.runtime, "ranks": found}
+        write_part(work, "low_rank", values)
         for path in folder.iterdir():
             path.unlink()
 

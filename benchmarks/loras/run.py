@@ -1,17 +1,17 @@
-"""What changing LoRAs costs: `python -m benchmarks.loras.run configs/sdxl-seeded.yaml --out
-benchmarks/results/h200_lora.json`.
+"""What changing LoRAs costs.
 
-    build     from nothing: three random LoRAs, and the build that swaps them
-    swap      seconds to put two on; that weights and images are those they should be; seconds of a step
-    refit     the engine's share: fixed, and a byte, from each kind of memory
+    python -m benchmarks.loras.run configs/sdxl-seeded.yaml --out benchmarks/results/h200_lora.json
+
+    build     from nothing: random LoRAs, and the build that swaps them
+    swap      seconds to apply two; that weights and images are what they should be; seconds of a step
     served    through Triton: a retrained file to its first image; swaps under load
+    refit     the engine's share: its fixed part and its part a byte, from each kind of memory
     fused     the same base with the set fused: its step, its image
     rebuild   a changed file to the first image of the build that fuses it
     low_rank  the step with LoRAs beside the matrices instead of in them
-Everything is made in the work folder; the configuration gives the base, the first size and the precision.
-Every part is a process of its own and is written as soon as it is done: a run that is cut short, or given
-`--seconds`, is taken up again by the same command. Ends with 1 where a part failed or a required figure was
-missed; `benchmarks.loras.report` prints the table of a file again.
+The configuration gives the base, the first size and the precision. Everything is made in the work folder. A
+run that is cut short, or that was given `--seconds`, is taken up again by the same command. Ends with 1 where
+a part failed or a required figure was missed; `benchmarks.loras.report` prints the table of a file again.
 """
 
 from __future__ import annotations
@@ -26,50 +26,57 @@ import typer
 from rich.console import Console
 
 from benchmarks.loras.files import LoraCase
-from benchmarks.loras.report import FIGURES, markdown_of, show
-from benchmarks.measuring.results import describe_machine, read_part
-from benchmarks.speed.run import ROOT, STAND_IN, Part, due_parts, run_part, wanted_parts
+from benchmarks.loras.page import markdown_of
+from benchmarks.loras.report import FIGURES, show
+from benchmarks.measuring.parts import Part, Schedule, run_parts, wanted_parts
+from benchmarks.measuring.results import describe_machine, read_parts, stand_in
 from intaglio.builds.manifest import write_json
-from intaglio.engines.card import read_card_memory
 
 __all__ = ["PARTS", "gather", "write_results"]
 
 PARTS: Final = (
-    Part("build", ("benchmarks.loras.parts", "build"), least_seconds=120),
-    Part("swap", ("benchmarks.loras.parts", "swap"), least_seconds=150),
-    Part("served", ("benchmarks.loras.served",), least_seconds=120),
-    Part("refit", ("benchmarks.loras.parts", "refit"), least_seconds=60),
-    Part("fused", ("benchmarks.loras.parts", "fused"), least_seconds=180),
-    Part("rebuild", ("benchmarks.loras.parts", "rebuild"), least_seconds=120),
-    Part("low_rank", ("benchmarks.loras.low_rank",), least_seconds=150),
+    Part("build", "benchmarks.loras.building", least_seconds=120),
+    Part("swap", "benchmarks.loras.swap", least_seconds=150),
+    Part("served", "benchmarks.loras.served", least_seconds=120),
+    Part("refit", "benchmarks.loras.refit", least_seconds=60),
+    Part("fused", "benchmarks.loras.fused", least_seconds=180),
+    Part("rebuild", "benchmarks.loras.rebuild", least_seconds=120),
+    Part("low_rank", "benchmarks.loras.low_rank", least_seconds=150),
 )
 NOT_TRIED: Final = {
-    "an engine for every set, all resident": "each would be another copy of the UNet's weights (see build: 4.8 GiB); two do not fit 16 GB",
-    "fewer, larger weights": "queries, keys and values in one matrix change the graph that everything else was verified with",
-    "A and B as inputs of the engine": "low_rank has them as weights of the graph: inputs cannot be faster in a step",
-    "halves of the UNet as engines": "the prompt's keys and values are one already (refit, context); a LoRA over all layers refits all",
+    "an engine for every set, all resident": (
+        "each would be another copy of the UNet's weights (see build: 4.8 GiB); two do not fit 16 GB"
+    ),
+    "fewer, larger weights": (
+        "queries, keys and values in one matrix change the graph that everything else was verified with"
+    ),
+    "A and B as inputs of the engine": (
+        "low_rank has them as weights of the graph: inputs cannot be faster in a step"
+    ),
+    "halves of the UNet as engines": (
+        "the prompt's keys and values are one already (refit, context); a LoRA over all layers refits all"
+    ),
 }
+"""Other ways, and why each was left out."""
 
 
 def gather(
     work: Path, case: LoraCase, machine: Mapping[str, Any], *, notes: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The results file."""
-    parts = {part.name: values for part in PARTS if (values := read_part(work, part.name)) is not None}
+    """The results file; `notes` are what a reader must know beside the figures."""
     results: dict[str, Any] = {
         "schema": 1,
-        "stand_in": None if read_card_memory() is not None else STAND_IN,
+        "stand_in": stand_in(),
         "notes": list(notes),
         "machine": dict(machine),
         "case": asdict(case) | {"config": Path(case.config).name},
-        "parts": parts,
+        "parts": read_parts(work, [part.name for part in PARTS]),
         "not_tried": NOT_TRIED,
     }
-    results["figures"] = {
-        figure.name: {"value": figure.value(results), "verdict": figure.verdict(results)}
-        for figure in FIGURES
-    }
-    return results
+    figures = {}
+    for figure in FIGURES:
+        figures[figure.name] = {"value": figure.value(results), "verdict": figure.verdict(results)}
+    return results | {"figures": figures}
 
 
 def write_results(out: Path, results: Mapping[str, Any]) -> None:
@@ -102,8 +109,9 @@ def main(  # noqa: PLR0913, PLR0917  (each is one option)
     ] = 1e9,
 ) -> None:
     """Measure; ends with 1 where a part failed or a required figure was missed."""
-    ends, console = time.monotonic() + seconds, Console(highlight=False, soft_wrap=True)
+    ends = time.monotonic() + seconds
     work = work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
     case = LoraCase(
         str(config.resolve()),
         rank=rank,
@@ -112,26 +120,18 @@ def main(  # noqa: PLR0913, PLR0917  (each is one option)
         load_swaps=load_swaps,
         staging_mib=staging_mib,
     )
-    work.mkdir(parents=True, exist_ok=True)
     case.write(work / "case.json")
-    machine, failed = describe_machine(ROOT), False
-    for part, left in due_parts(wanted_parts(PARTS, parts), work, ends=ends, again=again, console=console):
-        console.print(f"{part.name}: begins, {left:.0f} s left")
-        values = run_part(
-            Part(part.name, part.arguments[:1]),
-            work / "case.json",
-            work,
-            seconds=left,
-            extra=part.arguments[1:],
-        )
-        failed |= "failed" in values
-        console.print(
-            f"{part.name}: {values.get('failed', 'done')}, {values['wall_seconds']:.0f} s", markup=False
-        )
-        write_results(out, gather(work, case, machine, notes=note or ()))
-    results = gather(work, case, machine, notes=note or ())
-    write_results(out, results)
-    raise typer.Exit(0 if show(console, results) and not failed else 1)
+    machine = describe_machine()
+    notes = note or []
+    console = Console(highlight=False, soft_wrap=True)
+    well = run_parts(
+        Schedule(wanted_parts(PARTS, parts), work, ends, again=again),
+        options=lambda _part, _left: (),
+        keep=lambda: write_results(out, gather(work, case, machine, notes=notes)),
+        console=console,
+    )
+    reached = show(console, gather(work, case, machine, notes=notes))
+    raise typer.Exit(0 if reached and well else 1)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """LoRAs swapped through Triton: `python -m benchmarks.loras.served CASE.json WORK_FOLDER`.
 
-retrain   a retrained file published to the running server, drawn before and after, and taken back
-load      clients that ask for another set every time, until enough swaps were made: failures, waits, images unlike their set's first
+retrain   a retrained file is published to the running server, drawn before and after, and rolled back
+load      clients ask for another set every time, until enough swaps were made: failures, waits, and images
+          that differ from the first one of their set
 """
 
 from __future__ import annotations
@@ -16,33 +17,40 @@ from urllib.request import urlopen
 
 import typer
 
+from benchmarks.loras.drawing import PROMPT
 from benchmarks.loras.files import LORAS, RETRAINED, LoraCase, config_of, lora_file
-from benchmarks.loras.parts import PROMPT
-from benchmarks.measuring.case import end_orderly_on_terminate, spread
+from benchmarks.measuring.parts import end_orderly_on_terminate
 from benchmarks.measuring.results import write_part
+from benchmarks.measuring.timing import spread
+from benchmarks.measuring.watches import peak_mib
 from intaglio.builds.manifest import read_manifest
 from intaglio.contract.config import load_deployment
 from intaglio.engines.card import PeakWatch
 from intaglio.errors import IntaglioError
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.targets import open_layers
-from intaglio.serving.process import Endpoints
+from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
 from intaglio_client import Client
 from intaglio_client.watch import Publisher, Samples
 
+__all__ = ["Load", "measure_load", "measure_retraining"]
+
 SETS: Final = ((), (LORAS[0],), (LORAS[1],), LORAS[:2], (LORAS[2],), (LORAS[0], LORAS[2]))
 _STEPS: Final = 4
 _LONGEST: Final = 3
-"""Times the load's seconds, after which it ends even with too few swaps."""
+"""After this many times its seconds the load ends, even with too few swaps."""
 _DEADLINE: Final = 300
+"""Seconds that one image may take."""
 
 
 def measure_retraining(server: Server, work: Path) -> dict[str, Any]:
-    """A new version of the first LoRA, which is not the server's any more afterwards."""
+    """Publish a new version of the first LoRA, then roll it back."""
     folder = server.deployment.build_folder
-    store, layers = LoraStore(folder / LORAS_FOLDER), open_layers(read_manifest(folder), folder)
-    publisher = Publisher(store, layers, Samples(work / "watched", PROMPT), server.grpc_url, keep=5)
+    store = LoraStore(folder / LORAS_FOLDER)
+    layers = open_layers(read_manifest(folder), folder)
+    samples = Samples(work / "watched", PROMPT)
+    publisher = Publisher(store, layers, samples, server.grpc_url, keep=5)
     found = publisher.publish(LORAS[0], lora_file(work, RETRAINED))
     if found is None:
         raise ValueError("the retrained file was published before")
@@ -64,33 +72,37 @@ class Load:
         self.first: dict[tuple[str, ...], str] = {}
         """Digest of the first image of each set."""
         self.unlike: list[str] = []
-        """Sets of images that differ from it."""
+        """The set of every image that differs from its set's first one."""
 
     def _goes_on(self) -> bool:
         taken = time.monotonic() - self._started
-        short = len(self.swap_seconds) < self._case.load_swaps and taken < _LONGEST * self._case.load_seconds
-        return taken < self._case.load_seconds or short
+        if taken < self._case.load_seconds:
+            return True
+        too_few = len(self.swap_seconds) < self._case.load_swaps
+        return too_few and taken < _LONGEST * self._case.load_seconds
 
     def client(self, number: int) -> None:
         """One client: its sets in turn, all with the same prompt and seed."""
         with Client(self._url, deadline=_DEADLINE) as client:
             turn = number
             while self._goes_on():
-                some = SETS[turn % len(SETS)]
+                self._ask(client, SETS[turn % len(SETS)])
                 turn += 1
-                try:
-                    image = client.generate(PROMPT, seed=0, steps=_STEPS, loras=[(one, None) for one in some])
-                    digest = hashlib.sha256(image.pixels.tobytes()).hexdigest()
-                except IntaglioError as error:
-                    with self._lock:
-                        self.errors.append(str(error))
-                    continue
-                with self._lock:
-                    self.seconds.append(image.timings["request"])
-                    if "lora_swap" in image.timings:
-                        self.swap_seconds.append(image.timings["lora_swap"])
-                    if self.first.setdefault(some, digest) != digest:
-                        self.unlike.append("+".join(some) or "none")
+
+    def _ask(self, client: Client, loras: tuple[str, ...]) -> None:
+        try:
+            image = client.generate(PROMPT, seed=0, steps=_STEPS, loras=[(one, None) for one in loras])
+        except IntaglioError as error:
+            with self._lock:
+                self.errors.append(str(error))
+            return
+        digest = hashlib.sha256(image.pixels.tobytes()).hexdigest()
+        with self._lock:
+            self.seconds.append(image.timings["request"])
+            if "lora_swap" in image.timings:
+                self.swap_seconds.append(image.timings["lora_swap"])
+            if self.first.setdefault(loras, digest) != digest:
+                self.unlike.append("+".join(loras) or "none")
 
     def result(self) -> dict[str, Any]:
         """The part's figures."""
@@ -113,8 +125,9 @@ def measure_load(server: Server, case: LoraCase) -> dict[str, Any]:
     """Every client in a thread of its own."""
     load = Load(server.grpc_url, case)
     with ThreadPoolExecutor(case.clients) as pool:
-        for done in [pool.submit(load.client, number) for number in range(case.clients)]:
-            done.result()
+        clients = [pool.submit(load.client, number) for number in range(case.clients)]
+        for client in clients:
+            client.result()
     return load.result()
 
 
@@ -127,8 +140,9 @@ def _metric(server: Server, name: str) -> float | None:
 
 
 def main(case: Path, work: Path) -> None:
-    """Measure both; what the first found is kept whatever becomes of the second."""
-    told, values = LoraCase.read(case), dict[str, Any]()
+    """Measure both. What the first found is kept even where the second fails."""
+    told = LoraCase.read(case)
+    values: dict[str, Any] = {}
     deployment = load_deployment(config_of(work, "swap"))
     with PeakWatch() as peak:
         started = time.perf_counter()
@@ -142,7 +156,7 @@ def main(case: Path, work: Path) -> None:
             write_part(work, "served", values)
             values["load"]["longest_wait_seconds"] = _metric(server, "lora_longest_wait_seconds")
             values["memory_report"] = server.memory_report
-    values["card_peak_mib"] = None if peak.taken is None else peak.taken >> 20
+    values["card_peak_mib"] = peak_mib(peak)
     write_part(work, "served", values)
 
 

@@ -1,1 +1,1 @@
-"""What every benchmark shares: the case, results files, ballast."""
+"""What every benchmark shares: cases, parts and their results, times, memory, and figures to be held to."""

@@ -1,8 +1,9 @@
-"""Takes memory of the first card until so much is free, and holds it until its input ends: a small card, for
-a test on a large one.
+"""Ballast: a process that takes memory of the first card, so that a large card has no more free than a small
+one.
 
     python -m benchmarks.measuring.ballast FREE_GIB
-One plain allocation; nothing is written to it. Prints a line when it is in place.
+It makes one plain allocation, prints a line, and holds the memory until its input ends. Nothing is written to
+the memory.
 """
 
 from __future__ import annotations
@@ -12,20 +13,26 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import typer
 
 from intaglio.engines.card import read_card_memory
 from intaglio.errors import ConfigError
 
+__all__ = ["ballast"]
+
 _GRAIN: Final = 2 * 2**20
 
 
 @contextmanager
 def ballast(free_gib: float | None) -> Iterator[float | None]:
-    """GiB that are free while the block runs; without a card, or without `free_gib`, nothing is taken and it
-    is None.
+    """Leave only `free_gib` of the card free while the block runs; gives the GiB that are free then.
+
+    Without a card, or without `free_gib`, nothing is taken and the block gets None.
+
+    Raises:
+        ConfigError: the memory cannot be taken.
     """
     if free_gib is None or read_card_memory() is None:
         yield None
@@ -40,9 +47,8 @@ def ballast(free_gib: float | None) -> Iterator[float | None]:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line.startswith("free "):
-            raise ConfigError(
-                f"ballast: {line.strip() or 'ended without a word'}; is {free_gib:g} GiB of the card free?"
-            )
+            said = line.strip() or "ended without a word"
+            raise ConfigError(f"ballast: {said}; is {free_gib:g} GiB of the card free?")
         try:
             yield float(line.split()[1])
         finally:
@@ -51,24 +57,26 @@ def ballast(free_gib: float | None) -> Iterator[float | None]:
 
 def main(free_gib: float) -> None:
     """Hold the ballast."""
-    runtime: Any = import_module("cuda.bindings.runtime")  # the parent needs no CUDA
-
-    (status,) = runtime.cudaFree(0)  # the context is made now, and counts
+    # Imported here because the process that starts this one needs no CUDA.
+    runtime: Any = import_module("cuda.bindings.runtime")
+    (status,) = runtime.cudaFree(0)  # makes the context now: it takes memory too
     card = read_card_memory()
     if status != runtime.cudaError_t.cudaSuccess or card is None:
-        print(f"no card to take memory of: {status}", flush=True)
-        raise typer.Exit(1)
+        _fail(f"no card to take memory of: {status}")
     size = (card.free - int(free_gib * 2**30)) // _GRAIN * _GRAIN
     if size <= 0:
-        print(f"only {card.free / 2**30:.2f} GiB are free", flush=True)
-        raise typer.Exit(1)
+        _fail(f"only {card.free / 2**30:.2f} GiB are free")
     status, _address = runtime.cudaMalloc(size)
     card = read_card_memory()
     if status != runtime.cudaError_t.cudaSuccess or card is None:
-        print(f"cudaMalloc of {size} bytes: {status}", flush=True)
-        raise typer.Exit(1)
+        _fail(f"cudaMalloc of {size} bytes: {status}")
     print(f"free {card.free / 2**30:.3f}", flush=True)
     sys.stdin.read()
+
+
+def _fail(why: str) -> NoReturn:
+    print(why, flush=True)
+    raise typer.Exit(1)
 
 
 if __name__ == "__main__":

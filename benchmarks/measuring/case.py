@@ -1,60 +1,35 @@
-"""What every contender is given, and how results are put into numbers.
-
-A contender is a process of its own: its memory is its own, its start is cold, and it ends when it is done.
-"""
+"""The workload that every contender is given: configuration, size, prompts, seeds and control images."""
 
 from __future__ import annotations
 
 import functools
-import io
 import json
-import signal
-import statistics
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.measuring.pictures import png_from_pixels
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import ConfigError
 from intaglio.imaging.openpose import draw_pose, load_pose
+from intaglio_client import Control, Parameters
 
-__all__ = [
-    "PASSES",
-    "Case",
-    "Stopwatch",
-    "deployment_values",
-    "end_orderly_on_terminate",
-    "load_case",
-    "png_from_pixels",
-    "psnr",
-    "spread",
-    "time_passes",
-    "write_case_configs",
-]
+__all__ = ["Case", "deployment_values", "load_case", "write_case_configs"]
 
-Pixels = NDArray[np.uint8]
-_SAMPLES: Final = 7
-_RUNS: Final = 5
-"""Passes a sample: enqueued together, waited for once."""
-PASSES: Final = (_SAMPLES + 1) * _RUNS
-"""How often `time_passes` runs a pass."""
+_NOT_COMPARED = ("name", "folder", "loras", "fuse", "registry", "swap")
+"""Fields of a deployment that belong to its file or to its LoRAs."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One workload, the same for all: image i has prompt i, seed i and picture i, so that no cache of prompts
-    or pictures helps anybody.
+    """One workload, the same for all contenders.
 
-    Image -1 is the one that is not measured.
+    Image i has a prompt, a seed and a control image of its own, so that no cache of prompts or pictures helps
+    anybody. Image -1 is the one that is not measured.
     """
 
     config: str
@@ -63,9 +38,9 @@ class Case:
     steps: int = 30
     guidance_scale: float = 5.0
     images: int = 5
-    """Measured, after one that is not."""
+    """How many are measured, after the one that is not."""
     control: str | None = None
-    """Id of the ControlNet on all steps; None for none."""
+    """Id of the ControlNet that is used on all steps; None for none."""
     prompt: str = "a person waving on a beach in the evening sun, photograph"
     negative_prompt: str | None = "blurry, low quality"
     seed: int = 1000
@@ -76,7 +51,7 @@ class Case:
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
     def write(self, path: Path) -> None:
-        """Keep it for the contenders' processes."""
+        """Write it for the processes of the parts."""
         path.write_text(json.dumps(asdict(self)), encoding="utf-8")
 
     @property
@@ -93,34 +68,47 @@ class Case:
         return self.seed + image
 
     def control_image(self, image: int) -> bytes:
-        """Image `image`'s control as PNG, of the size asked for: a drawn pose where the ControlNet takes
-        poses, else a smooth picture.
+        """The control of image `image` as a PNG of the case's size.
+
+        It is a drawn pose where the ControlNet takes poses, otherwise a smooth picture.
         """
         deployment = self.deployment
-        if (
-            deployment.poses is not None
-            and self.control is not None
-            and deployment.controlnets[self.control].type == "pose"
-        ):
+        kind = None if self.control is None else deployment.controlnets[self.control].type
+        if deployment.poses is not None and kind == "pose":
             return _pose(deployment.poses, self.width, self.height, image)
         return _picture(self.width, self.height, self.seed_of(image))
 
     def draw_controls(self, images: int) -> None:
-        """Make the pictures of `images` images now: what a client spends on its picture is not the server's
-        time.
-        """
+        """Draw the controls of `images` images now: a client's drawing is not the server's time."""
         if self.control is not None:
             for image in range(-1, images):
                 self.control_image(image)
 
+    def parameters_of(self, image: int, *, control_end: float = 1.0, **options: float) -> Parameters:
+        """What a client asks for image `image`; `options` are further parameters of the request."""
+        controls = []
+        if self.control is not None:
+            controls = [Control(self.control, image=self.control_image(image), end=control_end)]
+        asked: dict[str, Any] = {
+            "negative_prompt": self.negative_prompt,
+            "seed": self.seed_of(image),
+            "width": self.width,
+            "height": self.height,
+            "steps": self.steps,
+            "guidance_scale": self.guidance_scale,
+            "scheduler": "euler",
+            "controls": controls,
+            **options,
+        }
+        return cast(Parameters, asked)
+
     def at(self, width: int, height: int) -> Case:
-        """The same at another size."""
+        """The same case at another size."""
         return replace(self, width=width, height=height)
 
 
-@functools.cache
+@functools.cache  # an image asks for its control while it is timed
 def _deployment(config: str) -> Deployment:
-    """Read once: an image asks for its control while it is timed."""
     return load_deployment(Path(config))
 
 
@@ -134,16 +122,8 @@ def _pose(folder: Path, width: int, height: int, number: int) -> bytes:
 @functools.cache
 def _picture(width: int, height: int, seed: int) -> bytes:
     coarse = np.random.default_rng(seed).integers(0, 256, (height // 32, width // 32, 3), np.uint8)
-    return png_from_pixels(
-        np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-    )
-
-
-def png_from_pixels(pixels: Pixels) -> bytes:
-    """[H, W, RGB] as a PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
+    smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    return png_from_pixels(np.asarray(smooth))
 
 
 def load_case(config: Path, *, steps: int, images: int) -> Case:
@@ -154,97 +134,39 @@ def load_case(config: Path, *, steps: int, images: int) -> Case:
     """
     deployment = load_deployment(config)
     if deployment.fuse:
-        raise ConfigError(
-            f"{config}: fuses {', '.join(deployment.fuse)}; a comparison wants the base alone: fuse: {{}}"
-        )
+        fused = ", ".join(deployment.fuse)
+        raise ConfigError(f"{config}: fuses {fused}; a comparison wants the base alone: fuse: {{}}")
     width, height = deployment.profiles.sizes[0]
-    control = next(iter(deployment.controlnets), None)
-    scale = deployment.defaults.guidance_scale
     return Case(
         str(config.resolve()),
         width,
         height,
         steps=steps,
         images=images,
-        control=control,
-        guidance_scale=scale,
+        control=next(iter(deployment.controlnets), None),
+        guidance_scale=deployment.defaults.guidance_scale,
     )
 
 
 def deployment_values(deployment: Deployment) -> dict[str, Any]:
-    """What a YAML file of `deployment` without its LoRAs says, wherever it lies."""
+    """The values of a YAML file that describes `deployment` without its LoRAs, for any folder."""
     values: dict[str, Any] = deployment.model_dump(mode="json", exclude_none=True)
-    for name in ("name", "folder", "loras", "fuse", "registry", "swap"):
+    for name in _NOT_COMPARED:
         values.pop(name, None)
     return values
 
 
 def write_case_configs(config: Path, folder: Path) -> tuple[Path, Path]:
-    """`config` without its LoRAs, in `folder` under names of their own: one of its first size only, one of
-    every size.
+    """Write `config` without its LoRAs into `folder` twice: with its first size only, and with every size.
+
+    Each has a name of its own and therefore a build of its own.
     """
     deployment = load_deployment(config)
     values = deployment_values(deployment)
     folder.mkdir(parents=True, exist_ok=True)
-    first, every = (folder / f"{deployment.name}-{which}.yaml" for which in ("first-size", "every-size"))
+    every = folder / f"{deployment.name}-every-size.yaml"
     every.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     values["profiles"]["sizes"] = values["profiles"]["sizes"][:1]
+    first = folder / f"{deployment.name}-first-size.yaml"
     first.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     return first.resolve(), every.resolve()
-
-
-def end_orderly_on_terminate() -> None:
-    """Turn SIGTERM into an exit that leaves `with` blocks as they should be left: a server must not outlive
-    its part.
-    """
-    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median and quartiles of seconds, and how many there were."""
-    if not values:
-        raise ValueError("nothing was measured")
-    low, middle, high = (
-        (values[0],) * 3 if len(values) == 1 else statistics.quantiles(values, n=4, method="inclusive")
-    )
-    return {"median": middle, "low": low, "high": high, "n": len(values)}
-
-
-def time_passes(run: Callable[[], object], synchronize: Callable[[], object]) -> dict[str, float]:
-    """Seconds of one pass, one after another; `run` enqueues a pass. The first sample is thrown away: it sets
-    everything up.
-    """
-    samples = []
-    for _ in range(_SAMPLES + 1):
-        started = time.perf_counter()
-        for _ in range(_RUNS):
-            run()
-        synchronize()
-        samples.append((time.perf_counter() - started) / _RUNS)
-    return spread(samples[1:])
-
-
-def psnr(found: Pixels, expected: Pixels) -> float:
-    """Peak signal-to-noise ratio in dB of two pictures of 0..255; 100 where they are equal."""
-    if found.shape != expected.shape:
-        raise ValueError(f"pictures of {found.shape} and {expected.shape} cannot be compared")
-    error = float(np.mean((found.astype(np.float64) - expected.astype(np.float64)) ** 2))
-    return 100.0 if error == 0 else float(10 * np.log10(255**2 / error))
-
-
-@dataclass
-class Stopwatch:
-    """Seconds by name, every lap kept."""
-
-    laps: dict[str, list[float]] = field(default_factory=dict)
-
-    @contextmanager
-    def lap(self, name: str) -> Iterator[None]:
-        """Time what runs inside."""
-        started = time.perf_counter()
-        yield
-        self.laps.setdefault(name, []).append(time.perf_counter() - started)
-
-    def spreads(self) -> dict[str, Any]:
-        """`spread` of every name."""
-        return {name: spread(values) for name, values in self.laps.items()}

@@ -1,4 +1,7 @@
-"""The results file: parts are written as they are done, so that a run that is cut short keeps what it has."""
+"""Results on disk: what each part found, and the machine that it was found on.
+
+A part writes its values as soon as it has them, so a run that is cut short keeps what it measured.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -14,11 +18,30 @@ from typing import Any, Final
 from intaglio.builds.manifest import write_json
 from intaglio.engines.card import card_description, read_card_memory
 
-__all__ = ["describe_machine", "read_json", "read_part", "write_part"]
+__all__ = [
+    "ROOT",
+    "describe_machine",
+    "read_json",
+    "read_part",
+    "read_parts",
+    "stand_in",
+    "write_part",
+]
 
+ROOT: Final = Path(__file__).resolve().parents[2]
+"""The checkout."""
+_STAND_IN: Final = "for debugging: ONNX Runtime on a CPU, no card; none of this is a result"
 _PACKAGES: Final = (
-    *("intaglio", "torch", "diffusers", "transformers", "tensorrt-rtx-cu12", "onnxruntime", "onnx"),
-    *("nvidia-pytriton", "tritonclient", "numpy"),
+    "intaglio",
+    "torch",
+    "diffusers",
+    "transformers",
+    "tensorrt-rtx-cu12",
+    "onnxruntime",
+    "onnx",
+    "nvidia-pytriton",
+    "tritonclient",
+    "numpy",
 )
 
 
@@ -33,14 +56,25 @@ def read_part(work: Path, name: str) -> dict[str, Any] | None:
     return read_json(path) if path.is_file() else None
 
 
+def read_parts(work: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """What each of these parts found, without those that have not run."""
+    found = {name: read_part(work, name) for name in names}
+    return {name: values for name, values in found.items() if values is not None}
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object."""
     value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return value
 
 
-def describe_machine(root: Path) -> dict[str, Any]:
-    """Card, driver, processor, versions and commit: a figure without them says nothing."""
+def stand_in() -> str | None:
+    """None on a machine with a card; otherwise what a reader must know of figures without one."""
+    return None if read_card_memory() is not None else _STAND_IN
+
+
+def describe_machine() -> dict[str, Any]:
+    """Card, driver, processor, versions and commit. Figures mean nothing without them."""
     card = read_card_memory()
     return {
         "card": card_description(),
@@ -49,28 +83,31 @@ def describe_machine(root: Path) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "host_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "python": platform.python_version(),
-        "versions": {name: found for name in _PACKAGES if (found := _version(name)) is not None},
-        "commit": os.environ.get("INTAGLIO_COMMIT") or _git(root, "rev-parse", "HEAD"),
-        "changed": bool(_git(root, "status", "--porcelain", "--untracked-files=no")),
+        "versions": _versions(),
+        # A GPU host may have a copy of the tree without its history.
+        "commit": os.environ.get("INTAGLIO_COMMIT") or _git("rev-parse", "HEAD"),
+        "changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "command": " ".join(sys.argv),
     }
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
-        platform.machine(),
-    )
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
 
 
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip()

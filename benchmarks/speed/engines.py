@@ -8,28 +8,35 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 import typer
 from PIL import Image
 
-from benchmarks.measuring.case import Case, Stopwatch, time_passes
+from benchmarks.measuring.case import Case
 from benchmarks.measuring.results import write_part
+from benchmarks.measuring.timing import Stopwatch, time_passes
+from benchmarks.measuring.watches import peak_mib
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.sdxl import axis_sizes, context_name, controlnet_name, network_spec
+from intaglio.engines.buffers import allocate_tensors
 from intaglio.engines.card import PeakWatch
-from intaglio.engines.interface import Array, Backend, Bound, Engine, allocate_tensors
+from intaglio.engines.interface import Array, Backend, Bound, Engine
 from intaglio.engines.opening import open_backend
 from intaglio.sampling.tiles import latent_tiling
-from intaglio.serving.server import check_build
+from intaglio.serving.build_check import check_build
 from intaglio.stages.diffuse.stage import Diffuse
 from intaglio.stages.postprocess import postprocess
 from intaglio.stages.preprocess.stage import Preprocess
-from intaglio_client import Control, Parameters
 from intaglio_client.parameters import tensors_from_parameters
 
+__all__ = ["OPTIONS", "Stages", "run_image"]
+
+Stages = tuple[Preprocess, Diffuse]
+Times = dict[str, float]
 OPTIONS: Final[Mapping[str, Mapping[str, float]]] = {
     "guidance off after half": {"guidance_end": 0.5},
     "guidance off before a tenth and after four fifths": {"guidance_begin": 0.1, "guidance_end": 0.8},
@@ -37,27 +44,12 @@ OPTIONS: Final[Mapping[str, Mapping[str, float]]] = {
     "control and guidance off after half": {"guidance_end": 0.5, "control_end": 0.5},
 }
 """Options that change the image; each of these is measured on the case."""
+_OPTION_IMAGES: Final = 2
 
 
-def parameters_of(case: Case, image: int, *, control_end: float = 1.0, **options: float) -> Parameters:
-    """What a client would ask for."""
-    controls = (
-        []
-        if case.control is None
-        else [Control(case.control, image=case.control_image(image), end=control_end)]
-    )
-    asked: dict[str, Any] = dict(
-        negative_prompt=case.negative_prompt, seed=case.seed_of(image), width=case.width, height=case.height, steps=case.steps,
-        guidance_scale=case.guidance_scale, scheduler="euler", controls=controls, **options,
-    )  # fmt: skip
-    return cast(Parameters, asked)
-
-
-def run_image(
-    case: Case, image: int, stages: tuple[Preprocess, Diffuse], watch: Stopwatch, **options: float
-) -> bytes:
+def run_image(case: Case, image: int, stages: Stages, watch: Stopwatch, **options: float) -> bytes:
     """One image through all three stages; PNG bytes."""
-    tensors = tensors_from_parameters(case.prompt_of(image), parameters_of(case, image, **options))
+    tensors = tensors_from_parameters(case.prompt_of(image), case.parameters_of(image, **options))
     preprocess, diffuse = stages
     with watch.lap("preprocess"):
         arrays: dict[str, Array] = dict(preprocess(tensors))
@@ -69,45 +61,86 @@ def run_image(
     return bytes(encoded["image"][0])
 
 
-def measure_engines(
-    manifest: BuildManifest, folder: Path, case: Case
-) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """Seconds of one pass of each engine by itself (of the decoder all tiles), and of the case's step, its
-    engines in turn.
+def measure_images(case: Case, stages: Stages, watch: Stopwatch, folder: Path) -> None:
+    """Time the case's images and keep them in `folder`; the first one is not measured."""
+    for image in range(-1, case.images):
+        with watch.lap("first_image" if image < 0 else "end_to_end"):
+            data = run_image(case, image, stages, watch)
+        if image >= 0:
+            np.save(folder / f"{image}.npy", np.asarray(Image.open(io.BytesIO(data))))
 
-    Inputs are random: what the device needs, nothing else.
-    """
-    backend = open_backend(manifest)
-    steps = [*([] if case.control is None else [controlnet_name(case.control)]), "unet"]
-    names = ["text_encoder", "text_encoder_2", *steps, *map(context_name, steps), "vae_decoder"]
-    found: dict[str, dict[str, float]] = {}
-    engines: list[Engine] = []
-    step: list[Bound] = []
-    try:
-        for name in names:
-            spec, path = network_spec(name, manifest.architecture), folder / manifest.networks[name].path
-            engine = backend.load(spec, path, precision=manifest.precision)
-            engines.append(engine)
-            (width, height), tiles = (
-                _decoded(manifest, case) if name == "vae_decoder" else ((case.width, case.height), 1)
-            )
-            for guidance in (
-                manifest.profiles.guidance_modes if name.startswith(("unet", "controlnet")) else (True,)
-            ):
-                sizes = axis_sizes(manifest.architecture, width=width, height=height, guidance=guidance)
-                wanted = {axis: sizes[axis] for axis in engine.network.axis_names}
-                arrays = allocate_tensors(backend, engine, wanted)
-                _upload_noise(backend, arrays, [spec.name for spec in engine.network.inputs])
-                bound = engine.bind(wanted, arrays)
-                label = name if guidance else f"{name} without guidance"
-                found[label] = time_passes(functools.partial(_run_all, [bound] * tiles), backend.synchronize)
-                if name in steps and guidance == (case.guidance_scale > 1):
-                    step.append(bound)
-        return found, time_passes(functools.partial(_run_all, step), backend.synchronize)
-    finally:
-        for engine in engines:
-            engine.close()
-        backend.close()
+
+def measure_option(case: Case, stages: Stages, settings: Mapping[str, float]) -> Stopwatch:
+    """Time some images with one option, as laps `image`."""
+    run_image(case, 0, stages, Stopwatch(), **settings)  # what is set up for a new kind of pass is not timed
+    watch = Stopwatch()
+    for image in range(_OPTION_IMAGES):
+        with watch.lap("image"):
+            run_image(case, image, stages, Stopwatch(), **settings)
+    return watch
+
+
+class Bench:
+    """Engines of a build on random inputs, each by itself and those of a step in turn."""
+
+    def __init__(self, manifest: BuildManifest, folder: Path, case: Case) -> None:
+        self._manifest = manifest
+        self._folder = folder
+        self._case = case
+        self._steps = ["unet"]
+        if case.control is not None:
+            self._steps.insert(0, controlnet_name(case.control))
+        self._step: list[Bound] = []
+        """Passes of the case's step, of the engines that were measured so far."""
+
+    def measure(self) -> tuple[dict[str, Times], Times]:
+        """Seconds of one pass of each engine (of the decoder all tiles), and of the case's step."""
+        contexts = [context_name(name) for name in self._steps]
+        names = ["text_encoder", "text_encoder_2", *self._steps, *contexts, "vae_decoder"]
+        found: dict[str, Times] = {}
+        with ExitStack() as stack:
+            backend = open_backend(self._manifest)
+            stack.callback(backend.close)
+            for name in names:
+                spec = network_spec(name, self._manifest.architecture)
+                path = self._folder / self._manifest.networks[name].path
+                engine = backend.load(spec, path, precision=self._manifest.precision)
+                stack.callback(engine.close)
+                found |= self._measure_engine(backend, engine, name)
+            return found, time_passes(functools.partial(_run_all, self._step), backend.synchronize)
+
+    def _measure_engine(self, backend: Backend, engine: Engine, name: str) -> dict[str, Times]:
+        """Seconds of a pass with guidance, and without it where that is another pass."""
+        width, height, tiles = self._case.width, self._case.height, 1
+        if name == "vae_decoder":
+            width, height, tiles = self._decoded()
+        modes: Sequence[bool] = (True,)
+        if name.startswith(("unet", "controlnet")):
+            modes = self._manifest.profiles.guidance_modes
+        found = {}
+        for guidance in modes:
+            sizes = axis_sizes(self._manifest.architecture, width=width, height=height, guidance=guidance)
+            wanted = {axis: sizes[axis] for axis in engine.network.axis_names}
+            arrays = allocate_tensors(backend, engine, wanted)
+            _upload_noise(backend, arrays, [spec.name for spec in engine.network.inputs])
+            bound = engine.bind(wanted, arrays)
+            label = name if guidance else f"{name} without guidance"
+            found[label] = time_passes(functools.partial(_run_all, [bound] * tiles), backend.synchronize)
+            if name in self._steps and guidance == (self._case.guidance_scale > 1):
+                self._step.append(bound)
+        return found
+
+    def _decoded(self) -> tuple[int, int, int]:
+        """Width and height in pixels of what the VAE decodes in one pass, and its passes an image."""
+        architecture = self._manifest.architecture
+        scale = architecture.vae_scale
+        tiling = latent_tiling(
+            self._manifest.profiles,
+            architecture,
+            width=self._case.width // scale,
+            height=self._case.height // scale,
+        ).scaled(scale)
+        return tiling.width, tiling.height, len(tiling.lefts) * len(tiling.tops)
 
 
 def _run_all(passes: Sequence[Bound]) -> None:
@@ -115,60 +148,42 @@ def _run_all(passes: Sequence[Bound]) -> None:
         bound.run()
 
 
-def _decoded(manifest: BuildManifest, case: Case) -> tuple[tuple[int, int], int]:
-    """(width, height) pixels that the VAE decodes at once, and how often for an image of the case."""
-    scale = manifest.architecture.vae_scale
-    tiling = latent_tiling(
-        manifest.profiles, manifest.architecture, width=case.width // scale, height=case.height // scale
-    ).scaled(scale)
-    return (tiling.width, tiling.height), len(tiling.lefts) * len(tiling.tops)
-
-
-def _upload_noise(backend: Backend, arrays: Mapping[str, Any], inputs: list[str]) -> None:
+def _upload_noise(backend: Backend, arrays: Mapping[str, Any], inputs: Sequence[str]) -> None:
+    """Random values: what an engine takes does not depend on them."""
     generator = np.random.default_rng(0)
     for name in inputs:
         array = arrays[name]
-        whole = {"i": 40000, "u": 256}.get(array.dtype.kind)
-        values = (
-            0.3 * generator.standard_normal(array.shape)
-            if whole is None
-            else generator.integers(0, whole, array.shape)
-        )
+        above = {"i": 40000, "u": 256}.get(array.dtype.kind)
+        if above is None:
+            values = 0.3 * generator.standard_normal(array.shape)
+        else:
+            values = generator.integers(0, above, array.shape)
         backend.upload(array, values.astype(array.dtype))
 
 
 def main(case: Path, work: Path) -> None:
     """Measure the engines in process."""
-    told, watch, name = Case.read(case), Stopwatch(), "engines"
+    told = Case.read(case)
     told.draw_controls(told.images)
+    watch = Stopwatch()
     manifest = check_build(told.deployment)
     folder = told.deployment.build_folder
-    (work / name).mkdir(parents=True, exist_ok=True)
-    values: dict[str, Any] = {"dtype": manifest.precision, "runtime": manifest.runtime}
-    with PeakWatch() as peak:
+    (work / "engines").mkdir(parents=True, exist_ok=True)
+    values: dict[str, Any] = {"dtype": manifest.precision, "runtime": manifest.runtime, "options": {}}
+    with PeakWatch() as peak, ExitStack() as stack:
         with watch.lap("open"):
-            stages = (Preprocess(manifest, folder).__enter__(), Diffuse(manifest, folder).__enter__())
-            stages[1].warm_up()
-        try:
-            for image in range(-1, told.images):
-                with watch.lap("first_image" if image < 0 else "end_to_end"):
-                    data = run_image(told, image, stages, watch)
-                if image >= 0:
-                    np.save(work / name / f"{image}.npy", np.asarray(Image.open(io.BytesIO(data))))
-            values |= {"seconds": watch.spreads(), "options": {}}
-            for option, settings in OPTIONS.items():
-                run_image(told, 0, stages, Stopwatch(), **settings)
-                own = Stopwatch()
-                for image in range(2):
-                    with own.lap(option):
-                        run_image(told, image, stages, Stopwatch(), **settings)
-                values["options"] |= own.spreads()
-                write_part(work, name, values)
-        finally:
-            stages[1].__exit__(None, None, None)
-    values["card_peak_mib"] = None if peak.taken is None else peak.taken >> 20
-    values["stages"], values["step"] = measure_engines(manifest, folder, told)
-    write_part(work, name, values)
+            preprocess = stack.enter_context(Preprocess(manifest, folder))
+            diffuse = stack.enter_context(Diffuse(manifest, folder))
+            diffuse.warm_up()
+        stages = (preprocess, diffuse)
+        measure_images(told, stages, watch, work / "engines")
+        values["seconds"] = watch.spreads()
+        for option, settings in OPTIONS.items():
+            values["options"][option] = measure_option(told, stages, settings).spreads()["image"]
+            write_part(work, "engines", values)
+    values["card_peak_mib"] = peak_mib(peak)
+    values["stages"], values["step"] = Bench(manifest, folder, told).measure()
+    write_part(work, "engines", values)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.measuring.case import time_passes
+from benchmarks.measuring.timing import time_passes
 from intaglio.contract.config import Deployment
-from intaglio.engines.interface import Array, allocate_tensors
+from intaglio.engines.buffers import allocate_tensors
+from intaglio.engines.interface import Array
 from intaglio_export.engines.compile import compile_network
 from intaglio_export.engines.job import ENGINE_FILES, CompileJob
 from intaglio_export.engines.platform import resolve_platform
@@ -20,12 +21,14 @@ from intaglio_export.plan.make import NetworkLoader
 from intaglio_export.plan.plan import ONNX_FILE, Plan
 from intaglio_export.plan.stages import StageStore
 
+__all__ = ["Timed", "Workbench"]
+
 NETWORK: Final = "unet"
 
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """A graph built and run."""
+    """A graph that was built and run."""
 
     passes: dict[str, float]
     """Seconds of one pass."""
@@ -35,17 +38,15 @@ class Timed:
 
 
 class Workbench:
-    """A deployment's UNet, as often as it is wanted, and its first profile."""
+    """The UNet of a deployment, as often as it is wanted, and its first profile."""
 
     def __init__(self, deployment: Deployment) -> None:
         self.platform = resolve_platform(deployment)
         self.deployment = deployment
         plan = self._plan()
-        self.architecture, self.spec, self.profile = (
-            plan.architecture,
-            plan.spec(NETWORK),
-            plan.profiles(NETWORK)[0],
-        )
+        self.architecture = plan.architecture
+        self.spec = plan.spec(NETWORK)
+        self.profile = plan.profiles(NETWORK)[0]
 
     def _plan(self) -> Plan:
         return Plan(self.deployment, self.platform, StageStore(self.deployment.build / ".stages"))
@@ -57,27 +58,33 @@ class Workbench:
     def build_and_time(self, network: Any, folder: Path) -> Timed:
         """Export `network` into `folder`, compile it there and run it on fixed inputs."""
         folder.mkdir(parents=True, exist_ok=True)
-        started, precision, spec = time.perf_counter(), self.deployment.precision, self.spec
-        export_network(
-            network, NETWORK, folder / ONNX_FILE, architecture=self.architecture, precision=precision
-        )
+        precision = self.deployment.precision
+        onnx = folder / ONNX_FILE
+        started = time.perf_counter()
+        export_network(network, NETWORK, onnx, architecture=self.architecture, precision=precision)
         exported = time.perf_counter()
         job = CompileJob(
-            onnx=folder / ONNX_FILE,
-            network=spec,
+            onnx=onnx,
+            network=self.spec,
             profiles=(self.profile,),
             precision=precision,
             timing_cache=folder / "timing.cache",
         )
         compile_network(job, folder, platform=self.platform)
         built = time.perf_counter()
+        passes, output = self._run(folder / ENGINE_FILES[self.platform.runtime])
+        return Timed(passes, output, exported - started, built - exported)
+
+    def _run(self, file: Path) -> tuple[dict[str, float], Array]:
+        """Seconds of a pass of an engine, and its first output."""
+        precision = self.deployment.precision
+        sizes = {axis: size.optimum for axis, size in self.profile.axes.items()}
         with open_verification_backend(self.platform, threads=self.deployment.execution.threads) as backend:
-            engine = backend.load(spec, folder / ENGINE_FILES[self.platform.runtime], precision=precision)
-            sizes = {axis: size.optimum for axis, size in self.profile.axes.items()}
+            engine = backend.load(self.spec, file, precision=precision)
             arrays = allocate_tensors(backend, engine, sizes)
-            for tensor, values in example_inputs(spec, sizes, precision=precision, seed=1).items():
+            for tensor, values in example_inputs(self.spec, sizes, precision=precision, seed=1).items():
                 backend.upload(arrays[tensor], values.numpy())
             passes = time_passes(engine.bind(sizes, arrays).run, backend.synchronize)
-            output = backend.download(arrays[spec.outputs[0].name])
+            output = backend.download(arrays[self.spec.outputs[0].name])
             engine.close()
-        return Timed(passes, output, exported - started, built - exported)
+        return passes, output

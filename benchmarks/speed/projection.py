@@ -1,10 +1,9 @@
-"""How long an image would take on a card that was not measured: a projection, and marked as one wherever it
-is shown.
+"""How long an image would take on a card that was not measured. It is a projection and is shown as one.
 
     seconds = max(operations / (efficiency x peak), bytes / bandwidth)
 Operations and bytes are counted on the networks themselves, without weights or a card. The efficiency is what
-published runs of SDXL reach on cards of the same family; it differs between them, so a projection is a range
-from the worst of them to the best.
+published runs of SDXL reach on cards of the same family. They differ, so a projection is a range: from the
+worst of them to the best.
 
     python -m benchmarks.speed.projection [--size 1024] [--steps 30]
 """
@@ -50,8 +49,9 @@ class Work:
     operations: float
     """Floating-point, a multiplication and an addition being two."""
     bytes: float
-    """Read and written by convolutions, matrix products and attention in float16, all else being fused into
-    them.
+    """Read and written in float16 by convolutions, matrix products and attention.
+
+    Everything else is taken to be fused into them.
     """
 
     def __add__(self, other: Work) -> Work:
@@ -68,8 +68,9 @@ class Card:
 
     name: str
     peak: float
-    """Operations a second of the tensor cores in float16, dense; on GeForce with float16 sums, which TensorRT
-    uses where it may.
+    """Dense float16 operations a second of the tensor cores.
+
+    On GeForce cards it is the figure with float16 sums, which TensorRT uses where it may.
     """
     bandwidth: float
     """Bytes a second."""
@@ -87,6 +88,7 @@ class Published:
     whole: bool = True
 
 
+_MEASURED: Final = "sdxl-base-1.0"
 _T: Final = 1e12
 _G: Final = 1e9
 CARDS: Final = (
@@ -102,8 +104,9 @@ PUBLISHED: Final = (
     Published(Card("RTX 4090", 330 * _T, 1008 * _G, 24), 2.47, 30),
     Published(CARDS[2], 1 / 9.1, 1, whole=False),
 )
-"""fp16, one image: TensorRT by stabilityai and NVIDIA; the RTX 4080 by stable-fast. H100 is left out: at
-batch 1 its cores wait.
+"""One image in float16: TensorRT by stabilityai and NVIDIA, the RTX 4080 by stable-fast.
+
+The H100 is left out: its cores wait at batch 1.
 """
 
 
@@ -117,9 +120,8 @@ class _ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = function(*args, **(kwargs or {}))
         if any(name in str(function) for name in _MATRIX_OPERATIONS):
-            self.bytes += sum(
-                2 * leaf.numel() for leaf in tree_leaves((args, output)) if isinstance(leaf, torch.Tensor)
-            )
+            tensors = [leaf for leaf in tree_leaves((args, output)) if isinstance(leaf, torch.Tensor)]
+            self.bytes += sum(2 * tensor.numel() for tensor in tensors)
         return output
 
 
@@ -160,14 +162,20 @@ def efficiencies(published: Sequence[Published], work: Mapping[str, Work]) -> li
     """Share of each card's peak that its published run reached."""
     found = []
     for run in published:
-        total = work["unet"].times(run.steps) + (work["vae_decoder"] if run.whole else Work(0, 0))
+        total = work["unet"].times(run.steps)
+        if run.whole:
+            total += work["vae_decoder"]
         found.append(total.operations / run.seconds / run.card.peak)
     return found
 
 
 def project(work: Work, card: Card, reached: Sequence[float]) -> tuple[float, float, float]:
-    """(least, middle, most) seconds of `work` on `card` where runs reached the shares `reached` of their
-    cards' peaks.
+    """Least, middle and most seconds of `work` on `card`.
+
+    `reached` are the shares of their cards' peaks that published runs reached.
+
+    Raises:
+        ValueError: there is no share, or one does not lie between 0 and 1.
     """
     if not reached or not all(0 < share <= 1 for share in reached):
         raise ValueError(f"shares of a peak lie between 0 and 1, not {list(reached)}")
@@ -181,10 +189,9 @@ def project(work: Work, card: Card, reached: Sequence[float]) -> tuple[float, fl
 
 def main(size: int = 1024, steps: int = 30) -> None:
     """Print the projection for one image with one ControlNet on all steps."""
-    work = image_work(architecture="sdxl-base-1.0", width=size, height=size, guidance=True)
-    reached = efficiencies(
-        PUBLISHED, image_work(architecture="sdxl-base-1.0", width=1024, height=1024, guidance=True)
-    )
+    work = image_work(architecture=_MEASURED, width=size, height=size, guidance=True)
+    published = image_work(architecture=_MEASURED, width=1024, height=1024, guidance=True)
+    reached = efficiencies(PUBLISHED, published)
     image = (work["unet"] + work["controlnet"]).times(steps) + work["vae_decoder"]
     console = Console(highlight=False)
     for name, one in work.items():

@@ -1,5 +1,4 @@
-"""Other graphs of the same UNet, each built for one profile and timed: what to export is decided by the card,
-not by taste.
+"""Other graphs of the same UNet, each built for one profile and timed, to choose which one to export.
 
     python -m benchmarks.speed.variants CASE.json WORK_FOLDER [--only query,"whole gate"]
 Every variant computes the same function; the relative error to the first one is printed beside its time.
@@ -25,13 +24,15 @@ from benchmarks.speed.graphs import Workbench
 from intaglio.engines.interface import Array
 from intaglio_export.engines.verify import relative_error
 
+__all__ = ["VARIANTS", "QueryScaled", "WholeGate", "keep_gates_whole", "scale_queries"]
+
 
 class QueryScaled:
-    """Attention written out, its scale applied to the queries where they are made.
+    """Attention written out, with its scale applied to the queries where they are made.
 
-    The tracer writes `scaled_dot_product_attention` with the root of the scale on queries and on keys, behind
-    the transpositions, where a compiler may not reach them from the matrix product. 1/8, SDXL's scale, is
-    exact in float16.
+    The tracer writes `scaled_dot_product_attention` with the root of the scale on queries and on keys, after
+    the transpositions. A compiler may not be able to merge them into the matrix product from there. SDXL's
+    scale, 1/8, is exact in float16.
     """
 
     def __call__(
@@ -54,11 +55,10 @@ class QueryScaled:
 
 
 class WholeGate(nn.Module):
-    """The gated layer of a feed-forward block (GEGLU) cut behind its matrix product, across an axis of its
-    own.
+    """The gated layer of a feed-forward block (GEGLU), split after its matrix product along a new axis.
 
-    Cut along the last axis, TensorRT makes two products of it with the gate's function in their ends; whole,
-    it is one and a pass over the values.
+    Where the split is along the last axis, TensorRT makes two matrix products, each with a part of the gate's
+    function at its end. This way it makes one product and a pass over its values.
     """
 
     def __init__(self, layer: Any) -> None:
@@ -73,7 +73,7 @@ class WholeGate(nn.Module):
 
 
 def keep_gates_whole(network: nn.Module) -> None:
-    """Put a `WholeGate` in the place of every GEGLU of `network`."""
+    """Replace every GEGLU of `network` by a `WholeGate`."""
     for parent in list(network.modules()):
         for name, layer in parent.named_children():
             if isinstance(layer, GEGLU):
@@ -90,7 +90,7 @@ VARIANTS: Final[Mapping[str, Callable[[Any], None]]] = {
     "query": scale_queries,
     "whole gate": keep_gates_whole,
 }
-"""What is changed, by name."""
+"""What each variant changes."""
 
 
 def main(
@@ -99,13 +99,16 @@ def main(
     only: Annotated[str, typer.Option(help="Variants in a list with commas, or all.")] = "all",
 ) -> None:
     """Build and time each variant for the first size with guidance."""
-    bench, console = Workbench(Case.read(case).deployment), Console(highlight=False)
+    bench = Workbench(Case.read(case).deployment)
+    console = Console(highlight=False)
     found: dict[str, Any] = {}
     first: Array | None = None
     for name in VARIANTS if only == "all" else only.split(","):
         network = bench.network()
         VARIANTS[name](network)
         timed = bench.build_and_time(network, work / "variants" / name.replace(" ", "-"))
+        if not np.isfinite(timed.output).all():
+            raise ValueError(f"{name}: values that are not finite")
         first = timed.output if first is None else first
         error = relative_error(timed.output, first)
         found[name] = {
@@ -114,17 +117,11 @@ def main(
             "build_seconds": timed.build_seconds,
             "error": error,
         }
-        write_part(
-            work,
-            "variants",
-            {"profile": bench.profile.name, "runtime": bench.platform.runtime, "variants": found},
-        )
+        values = {"profile": bench.profile.name, "runtime": bench.platform.runtime, "variants": found}
+        write_part(work, "variants", values)
         milliseconds = 1000 * timed.passes["median"]
-        console.print(
-            f"{name}: {milliseconds:.2f} ms, built in {timed.build_seconds:.0f} s, relative error {error:.2g}"
-        )
-        if not np.isfinite(timed.output).all():
-            raise ValueError(f"{name}: values that are not finite")
+        built = f"built in {timed.build_seconds:.0f} s"
+        console.print(f"{name}: {milliseconds:.2f} ms, {built}, relative error {error:.2g}")
 
 
 if __name__ == "__main__":

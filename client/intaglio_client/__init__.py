@@ -1,7 +1,9 @@
 """Ask an intaglio server for images over gRPC.
 
-with Client("127.0.0.1:8001") as client:
-    client.generate("a red fox on a beach", seed=7, pose="waving-01").save("fox.png")
+    with Client("127.0.0.1:8001") as client:
+        client.generate("a red fox on a beach", seed=7, pose="waving-01").save("fox.png")
+
+The package imports values only, so it runs where no server can: without torch, Triton or POSIX file locks.
 """
 
 from intaglio.errors import (

@@ -1,7 +1,7 @@
-"""Character presets, `configs/characters.yaml`: id -> prompt template, negative prompt, LoRAs, reference
-images, threshold.
+"""Character presets, `configs/characters.yaml`.
 
-Paths are relative to the YAML file.
+id -> prompt template, negative prompt, LoRAs, reference images, threshold. Paths are relative to the YAML
+file.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from typing import Annotated, Final
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
-from intaglio.contract.identifiers import RegistryId
 from intaglio.contract.lora_registry import LoraWeight
-from intaglio.contract.yaml_files import Strict, read_yaml, validated
+from intaglio.contract.yaml_files import RegistryId, Strict, read_yaml, resolved_path, validated
 from intaglio.errors import ConfigError
 
 __all__ = ["Character", "Characters", "load_character", "load_characters"]
@@ -30,24 +29,20 @@ class Character(Strict):
     loras: dict[RegistryId, LoraWeight] = Field(default_factory=dict)
     """LoRAs or presets of the server's registry."""
     reference_images: tuple[Path, ...] = ()
-    """What the character looks like, for judging likeness."""
+    """What the character looks like; a likeness is judged against them."""
     threshold: float = Field(default=0.6, ge=0, le=1)
-    """Least likeness to a reference image that counts as this character."""
+    """Likeness to a reference image from which on an image shows this character."""
 
     @field_validator("reference_images")
     @classmethod
     def _there(cls, paths: tuple[Path, ...], info: ValidationInfo) -> tuple[Path, ...]:
-        folder = (info.context or {}).get("folder")
-        found = tuple(
-            path if folder is None or path.is_absolute() else (Path(folder) / path).resolve()
-            for path in paths
-        )
+        found = tuple(resolved_path(path, info) for path in paths)
         if missing := [path for path in found if not path.is_file()]:
             raise ValueError(f"{missing[0]}: no such file")
         return found
 
     def prompt_of(self, prompt: str) -> str:
-        """The template with `prompt` in its place; braces in `prompt` mean nothing."""
+        """The template with `prompt` in its place; braces in `prompt` stay as they are."""
         return self.prompt.replace(_PLACE, prompt)
 
 

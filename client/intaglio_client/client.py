@@ -1,4 +1,4 @@
-"""The gRPC client: one call in, one typed result or one typed error out."""
+"""The gRPC client: a call returns a typed result or raises a typed error."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _LARGEST_MESSAGE: Final = 2**31 - 1
 _CHANNEL: Final = [
     ("grpc.max_send_message_length", _LARGEST_MESSAGE),
     ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
-    # A connection that died while an image is made is noticed; `intaglio serve` welcomes a ping every 10 s.
+    # Pings notice a connection that dies while an image is made; `intaglio serve` allows one every 10 s.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),
-    # A server that was restarted is found again within seconds; gRPC's own default is up to two minutes.
+    # A restarted server is found again within seconds; with gRPC's default that may take two minutes.
     ("grpc.initial_reconnect_backoff_ms", 250),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 ]
@@ -51,10 +51,10 @@ _log = logging.getLogger(__name__)
 
 
 class Client:
-    """A connection to one server, opened by the first call; use one a thread (tritonclient's rule)."""
+    """A connection to one server, opened by the first call. Use one client a thread, as tritonclient asks."""
 
     def __init__(self, url: str = DEFAULT_URL, *, deadline: float | None = _DEADLINE_SECONDS) -> None:
-        """`url` is host:port of gRPC; `deadline` the most seconds an answer may take, None for ever."""
+        """`url` is host:port of gRPC. An answer may take `deadline` seconds; with None, any time."""
         self.url = url
         self.deadline = deadline
         self._connection: triton.InferenceServerClient | None = None
@@ -74,7 +74,7 @@ class Client:
             self._connection = None
 
     def is_ready(self) -> bool:
-        """Whether the server answers and would take a request for `sdxl` now."""
+        """Whether the server answers and would accept a request now."""
         try:
             return bool(self._channel().is_model_ready(SDXL.name, client_timeout=5.0))
         except InferenceServerException:
@@ -89,11 +89,8 @@ class Client:
             DeadlineExceeded, Cancelled, ServerError: see `intaglio.errors`.
         """
         if parameters.get("num_images") not in (None, 1):
-            raise InvalidRequest(
-                "num_images",
-                f"{parameters.get('num_images')} from generate",
-                allowed="1 here; generate_batch makes more",
-            )
+            problem = f"{parameters.get('num_images')} from generate"
+            raise InvalidRequest("num_images", problem, allowed="1 here; generate_batch makes more")
         return self.generate_batch(prompt, **parameters)[0]
 
     def generate_batch(self, prompt: str, **parameters: Unpack[Parameters]) -> tuple[Image, ...]:
@@ -101,8 +98,8 @@ class Client:
         return self._images(tensors_from_parameters(prompt, parameters))
 
     def repeat(self, image: bytes | Path, *, images: Sequence[bytes] = ()) -> Image:
-        """The image again, from the metadata inside it: bit for bit the same where the server runs the same
-        build.
+        """The same image again, from the metadata inside it. It is equal bit for bit where the server runs
+        the same build.
 
         `images` are the control images of the original request, if it had any.
 
@@ -157,16 +154,12 @@ class Client:
 
 def metadata_of(image: bytes | Path) -> dict[str, Any]:
     """What an image says about how it was made; InvalidRequest where it says nothing."""
+    allowed = "an image that intaglio made, not re-saved by another program"
     try:
-        metadata = read_metadata(image if isinstance(image, bytes) else image.read_bytes())
+        data = image if isinstance(image, bytes) else image.read_bytes()
+        metadata = read_metadata(data)
     except (OSError, ValueError, SyntaxError) as error:
-        raise InvalidRequest(
-            "like", f"cannot be read: {error}", allowed="an image that intaglio made"
-        ) from error
+        raise InvalidRequest("like", f"cannot be read: {error}", allowed=allowed) from error
     if metadata is None:
-        raise InvalidRequest(
-            "like",
-            "no intaglio metadata inside",
-            allowed="an image that intaglio made, not re-saved by another program",
-        )
+        raise InvalidRequest("like", "no intaglio metadata inside", allowed=allowed)
     return metadata

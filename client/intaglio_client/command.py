@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Final, get_args
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from intaglio.contract.models import CONTROL_KEYS
+from intaglio.contract.models import OutputFormat
 from intaglio.errors import InvalidRequest
+from intaglio.request.request import CONTROL_KEYS
 from intaglio_client.characters import Character, load_character
 from intaglio_client.client import DEFAULT_URL, Client, metadata_of
 from intaglio_client.image import Image
-from intaglio_client.parameters import POSE, Control, Lora, OutputFormat, Parameters, parameters_from_metadata
+from intaglio_client.parameters import POSE, Control, Lora, Parameters, parameters_from_metadata
 
 __all__ = ["app", "control_from_text", "lora_from_text"]
 
 app = typer.Typer(name="generate", add_completion=False, help="Ask a server for images.")
 
-_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+_FORMATS: Final[Mapping[str, OutputFormat]] = {
+    **{f".{name}": name for name in get_args(OutputFormat)},
+    ".jpg": "jpeg",
+}
 
 
 @app.command()
@@ -69,7 +74,7 @@ def generate(  # noqa: PLR0913  (one option a parameter)
     trigger_words: Annotated[
         bool | None,
         typer.Option(
-            "--trigger-words/--no-trigger-words", help="Put trigger words that the prompt lacks at its end."
+            "--trigger-words/--no-trigger-words", help="Add trigger words that the prompt lacks at its end."
         ),
     ] = None,
     image: Annotated[
@@ -78,7 +83,7 @@ def generate(  # noqa: PLR0913  (one option a parameter)
     url: Annotated[str, typer.Option(help="host:port of the server's gRPC.")] = DEFAULT_URL,
     deadline: Annotated[float, typer.Option(min=0.1, help="Most seconds to wait.")] = 300.0,
 ) -> None:
-    """Ask a server for images; each says inside how it was made."""
+    """Ask a server for images; each image says inside how it was made."""
     given = {
         "negative_prompt": negative_prompt,
         "seed": seed,
@@ -106,11 +111,10 @@ def generate(  # noqa: PLR0913  (one option a parameter)
 def _in_character(
     character: Character, prompt: str | None, given: dict[str, Any]
 ) -> tuple[str, dict[str, Any]]:
-    """Prompt and parameters with the character's; what was given beside it counts."""
+    """Prompt and parameters of the character; parameters in `given` count more than the character's."""
     if prompt is None:
-        raise InvalidRequest(
-            "prompt", "missing", allowed="a prompt with --character: what the character does"
-        )
+        allowed = "a prompt with --character: what the character does"
+        raise InvalidRequest("prompt", "missing", allowed=allowed)
     own: dict[str, Any] = {"loras": [Lora(lora, weight) for lora, weight in character.loras.items()]}
     if character.negative_prompt is not None:
         own["negative_prompt"] = character.negative_prompt
@@ -126,34 +130,38 @@ def _generate(
     like: Path | None,
     images: list[Path],
 ) -> None:
-    console = Console(highlight=False, soft_wrap=True)
-    if like is None:
-        if prompt is None:
-            raise InvalidRequest("prompt", "missing", allowed="a prompt, or --like IMAGE")
-        made = client.generate_batch(prompt, **given)
-    elif (
-        prompt is None
-        and set(given) <= {"output_format"}
-        and given["output_format"] == metadata_of(like).get("output_format")
-    ):
-        made = (client.repeat(like, images=[path.read_bytes() for path in images]),)
+    if like is not None:
+        made = _generate_like(client, prompt, given, like, images)
+    elif prompt is None:
+        raise InvalidRequest("prompt", "missing", allowed="a prompt, or --like IMAGE")
     else:
-        before, parameters = parameters_from_metadata(
-            metadata_of(like), [path.read_bytes() for path in images]
-        )
-        if POSE in given:  # another pose takes the place of the original's
-            parameters["controls"] = [
-                control for control in parameters["controls"] or () if control.pose is None
-            ]
-        changed: Parameters = {**parameters, **given}  # type: ignore[typeddict-item]
-        made = client.generate_batch(before if prompt is None else prompt, **changed)
+        made = client.generate_batch(prompt, **given)
+    console = Console(highlight=False, soft_wrap=True)
     for index, one in enumerate(made):
-        path = one.save(out if len(made) == 1 else out.with_name(f"{out.stem}-{index}{out.suffix}"))
+        name = out.name if len(made) == 1 else f"{out.stem}-{index}{out.suffix}"
+        path = one.save(out.with_name(name))
         console.print(f"{escape(str(path))}  {_summary(one)}")
 
 
+def _generate_like(
+    client: Client, prompt: str | None, given: dict[str, Any], like: Path, images: list[Path]
+) -> tuple[Image, ...]:
+    """The image `like` again, changed by `prompt` and `given`."""
+    metadata = metadata_of(like)
+    originals = [path.read_bytes() for path in images]
+    unchanged = {"output_format": metadata.get("output_format")}
+    if prompt is None and given == unchanged:
+        return (client.repeat(like, images=originals),)
+    before, parameters = parameters_from_metadata(metadata, originals)
+    if POSE in given:  # another pose takes the place of the original's
+        controls = parameters["controls"] or ()
+        parameters["controls"] = [control for control in controls if control.pose is None]
+    changed: Parameters = {**parameters, **given}  # type: ignore[typeddict-item]
+    return client.generate_batch(before if prompt is None else prompt, **changed)
+
+
 def control_from_text(text: str) -> Control:
-    """`type=canny,image=photo.png,weight=0.8` as a Control; InvalidRequest where it is none."""
+    """`type=canny,image=photo.png,weight=0.8` as a Control; InvalidRequest for anything else."""
     allowed = f"KEY=VALUE pairs with commas between them; keys: {', '.join(CONTROL_KEYS)}"
     values: dict[str, Any] = {}
     for pair in text.split(","):
@@ -185,13 +193,15 @@ def _number(text: str, *, field: str) -> float:
 
 
 def _format_of(out: Path) -> OutputFormat:
-    found = _FORMATS.get(out.suffix.lower())
-    if found not in get_args(OutputFormat):
+    suffix = out.suffix.lower()
+    if suffix not in _FORMATS:
         raise InvalidRequest("out", f"{out.name!r}", allowed=f"a name that ends in {', '.join(_FORMATS)}")
-    return found  # type: ignore[return-value]
+    return _FORMATS[suffix]
 
 
 def _summary(image: Image) -> str:
-    """Seed, size and seconds."""
+    """Seed, size, steps and seconds."""
     values = image.metadata
-    return f"seed {image.seed}, {values['width']}x{values['height']}, {values['steps']} steps, {image.timings['request']:.2f} s"
+    size = f"{values['width']}x{values['height']}"
+    seconds = image.timings["request"]
+    return f"seed {image.seed}, {size}, {values['steps']} steps, {seconds:.2f} s"

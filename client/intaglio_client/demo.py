@@ -1,4 +1,4 @@
-"""`intaglio demo`: the whole job once - build, serve, generate, stop - and a table of where the time went."""
+"""`intaglio demo`: build, serve, generate and stop once, and print where the time went."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.table import Table
 
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import BuildError
-from intaglio.serving.process import Endpoints
+from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
 from intaglio_client.client import Client
 from intaglio_client.image import Image
@@ -26,7 +26,7 @@ from intaglio_client.parameters import Lora
 __all__ = ["app", "run_demo"]
 
 app = typer.Typer(
-    name="demo", add_completion=False, help="Build, serve, generate, stop; and where the time went."
+    name="demo", add_completion=False, help="Build, serve, generate and stop once; print where the time went."
 )
 
 PROMPT: Final = "mara in a yellow shirt and red trousers waving hello on a beach"
@@ -45,13 +45,13 @@ _STAGES: Final = {
 
 @dataclass
 class Stopwatch:
-    """Seconds by step, in order; the steps of a step are named with leading spaces."""
+    """Seconds by step, in order."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Time what runs inside."""
+        """Time the `with` block."""
         started = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - started
@@ -66,7 +66,7 @@ def demo(
     pose: Annotated[str, typer.Option(help="A pose of the library.")] = POSE,
     seed: Annotated[int, typer.Option(help="Another seed, another picture.")] = SEED,
 ) -> None:
-    """Build, serve on free ports, generate one image, stop; prints where the time went."""
+    """Build, serve on free ports, generate one image and stop; print where the time went."""
     console = Console(highlight=False, soft_wrap=True)
     watch = Stopwatch()
     deployment = load_deployment(config)
@@ -78,20 +78,22 @@ def demo(
     loras = ", ".join(lora.id for lora in demo_loras(deployment)) or "none"
     console.print(f"\n{prompt!r}, pose {pose}, LoRA {loras}, seed {image.seed} → [bold]{out}[/]\n")
     console.print(_time_table(watch, image))
-    console.print(f"\nserver memory: {sum(memory.values()) / 2**30:.2f} GiB resident", end=" ")
-    console.print(f"({', '.join(f'{name} {value / 2**20:.0f} MiB' for name, value in memory.items())})")
+    shares = ", ".join(f"{name} {value / 2**20:.0f} MiB" for name, value in memory.items())
+    console.print(f"\nserver memory: {sum(memory.values()) / 2**30:.2f} GiB resident ({shares})")
 
 
 def demo_loras(deployment: Deployment) -> list[Lora]:
-    """The fused ones; where LoRAs are swapped, the demo's own if the registry has it."""
-    return [Lora(name) for name in deployment.fused or ([LORA] if LORA in deployment.loras else [])]
+    """The fused LoRAs; where LoRAs are swapped, the demo's own LoRA if the registry has it."""
+    if deployment.fused:
+        return [Lora(name) for name in deployment.fused]
+    return [Lora(LORA)] if LORA in deployment.loras else []
 
 
 def run_demo(
     deployment: Deployment, watch: Stopwatch, *, prompt: str, pose: str, seed: int
 ) -> tuple[Image, dict[str, int]]:
-    """Serve a built deployment on free ports and generate one image; returns it and the resident bytes of
-    every process.
+    """Serve a built deployment on free ports and generate one image. Returns the image and the resident bytes
+    of every process.
     """
     server = Server(deployment, endpoints=Endpoints())
     with watch.step("start Triton"):
@@ -113,13 +115,14 @@ def _time_table(watch: Stopwatch, image: Image) -> Table:
     for name, seconds in watch.seconds.items():
         table.add_row(name, f"{seconds:.2f} s")
         if name == "generate":
-            known = {
-                label: image.timings[stage] for stage, label in _STAGES.items() if stage in image.timings
-            }
-            for label, part in {
-                **known,
-                "Triton and gRPC": image.timings["request"] - sum(known.values()),
-            }.items():
+            for label, part in _request_times(image).items():
                 table.add_row(f"  {label}", f"{part:.3f} s")
     table.add_row("[bold]total[/]", f"[bold]{sum(watch.seconds.values()):.2f} s[/]")
     return table
+
+
+def _request_times(image: Image) -> dict[str, float]:
+    """Seconds of each stage of a request, and of what lies between the stages and the client."""
+    found = {label: image.timings[stage] for stage, label in _STAGES.items() if stage in image.timings}
+    found["Triton and gRPC"] = image.timings["request"] - sum(found.values())
+    return found

@@ -1,12 +1,12 @@
 """What gRPC and Triton say, as intaglio's own errors.
 
-INVALID_ARGUMENT                InvalidRequest: field, problem and what is allowed, as the server named them
-UNAVAILABLE, RESOURCE_EXHAUSTED Unavailable; QueueFull where the queue was full, SwapFailed where LoRAs could
-not be put on
-NOT_FOUND, UNIMPLEMENTED        Unavailable: no server of ours
-CANCELLED                       Cancelled; DeadlineExceeded where the server says that time was up
-DEADLINE_EXCEEDED               DeadlineExceeded
-anything else                   ServerError
+INVALID_ARGUMENT                 InvalidRequest: field, problem and what is allowed, as the server named them
+UNAVAILABLE, RESOURCE_EXHAUSTED  Unavailable; QueueFull where the queue was full, SwapFailed where LoRAs
+                                 cannot be applied
+NOT_FOUND, UNIMPLEMENTED         Unavailable: this is not our server
+CANCELLED                        Cancelled; DeadlineExceeded where the server says that the deadline passed
+DEADLINE_EXCEEDED                DeadlineExceeded
+anything else                    ServerError
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _PREFIX: Final = re.compile(r"^(in ensemble '[^']*', )?(\[request id: [^\]]*\] )
 _FIELD: Final = re.compile(r"^(?P<field>[A-Za-z_][\w.\[\]]*): (?P<problem>.*?); allowed: (?P<allowed>.*)$")
 _TENSOR: Final = re.compile(r"(?:inference )?input '(?P<field>[^']+)'")
 _QUEUE: Final = "exceeds maximum queue size"
-_SWAP: Final = re.compile(r"^loras: .* could not be put on: ")
+_SWAP: Final = re.compile(r"^loras: cannot apply ")
 _DEADLINE: Final = "deadline"
 
 
 class ServerError(IntaglioError):
-    """The server failed while it worked on a request that was in order; its log has the traceback."""
+    """The server failed although the request was in order; the server's log has the traceback."""
 
 
 def error_from_exception(error: InferenceServerException, *, url: str) -> IntaglioError:
@@ -51,12 +51,10 @@ def error_from_exception(error: InferenceServerException, *, url: str) -> Intagl
             return DeadlineExceeded(
                 f"{url}: no answer within the deadline; allow more time, fewer steps or a smaller image"
             )
+        case "CANCELLED" if _DEADLINE in message.lower():
+            return DeadlineExceeded(message)
         case "CANCELLED":
-            return (
-                DeadlineExceeded(message)
-                if _DEADLINE in message.lower()
-                else Cancelled(message or "cancelled")
-            )
+            return Cancelled(message or "cancelled")
         case "UNAVAILABLE" | "RESOURCE_EXHAUSTED" | "NOT_FOUND" | "UNIMPLEMENTED":
             return _unavailable(message, url=url)
         case _:
@@ -75,6 +73,5 @@ def _invalid_request(message: str) -> InvalidRequest:
     if named := _FIELD.match(message):
         return InvalidRequest(named["field"], named["problem"], allowed=named["allowed"])
     tensor = _TENSOR.search(message)
-    return InvalidRequest(
-        tensor["field"] if tensor else "request", message, allowed="what intaglio.contract.models.SDXL lists"
-    )
+    field = tensor["field"] if tensor else "request"
+    return InvalidRequest(field, message, allowed="what intaglio.contract.models.SDXL lists")

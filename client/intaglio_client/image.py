@@ -21,9 +21,9 @@ class Image:
 
     data: bytes = field(repr=False)
     metadata: Mapping[str, Any]
-    """Request parameters by name with the server's defaults filled in, and `model`, `image_index`."""
+    """Request parameters by name, with the server's defaults filled in; also `model` and `image_index`."""
     timings: Mapping[str, float] = field(default_factory=dict)
-    """Seconds by stage, of the whole request; `request` is what the client measured."""
+    """Seconds of each stage, for the whole request; `request` is what the client measured."""
 
     @property
     def seed(self) -> int:
@@ -41,7 +41,7 @@ class Image:
             return image.convert("RGB")
 
     def save(self, path: str | Path) -> Path:
-        """Write the bytes as they came; `path`'s suffix does not convert them."""
+        """Write the bytes as the server sent them; the suffix of `path` does not convert them."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(self.data)

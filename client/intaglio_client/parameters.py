@@ -1,44 +1,40 @@
-"""What a caller may ask for, checked against the table before anything is sent, as the tensors of `sdxl`."""
+"""From what a caller asks for to the tensors of `sdxl`; everything is checked before anything is sent."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, TypedDict
 
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
-from intaglio.contract.models import CONTROL_KEYS, SDXL
-from intaglio.contract.ports import Port, numpy_type
+from intaglio.contract.models import SDXL, OutputFormat, Preprocessor, Scheduler
+from intaglio.contract.ports import Port, numpy_type, string_tensor
 from intaglio.errors import InvalidRequest
-from intaglio.request.request import ControlRequest, LoraRequest
+from intaglio.request.request import CONTROL_KEYS, ControlRequest, LoraRequest
 
 __all__ = ["POSE", "Control", "Lora", "Parameters", "parameters_from_metadata", "tensors_from_parameters"]
 
 POSE: Final = "pose"
 """Type of the control that `pose=...` stands for."""
 _PNG_MODES: Final = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")
-"""Of Pillow's modes those that its PNG writer takes."""
+"""Pillow's modes that its PNG writer takes."""
 _LISTS: Final = ("images", "controls", "loras")
-_LORA_KEYS: Final = tuple(LoraRequest.model_fields)
 
-Scheduler = Literal["euler", "euler_a", "ddim", "dpmpp_2m_karras", "unipc", "lcm"]
-OutputFormat = Literal["png", "jpeg", "webp"]
 Encoded = bytes | Path | PIL.Image.Image
 """Where an image comes from: encoded bytes, a file, or a Pillow image (sent as PNG)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """One ControlNet at work: an image, or a pose of the server's library."""
+    """One control: its ControlNet, and an image or a pose of the server's library."""
 
     type: str
     """Id of a ControlNet or the type that one has: `pose`, `canny`, ..."""
@@ -48,7 +44,7 @@ class Control:
     begin: float = 0.0
     """Share of the steps after which it starts."""
     end: float = 1.0
-    preprocess: Literal["none", "canny"] = "none"
+    preprocess: Preprocessor = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +56,7 @@ class Lora:
 
 
 class Parameters(TypedDict, total=False):
-    """Keyword arguments of `Client.generate`; what is left out (or None) the server decides."""
+    """Keyword arguments of `Client.generate`; the server decides what is left out or None."""
 
     negative_prompt: str | None
     seed: int | None
@@ -69,7 +65,7 @@ class Parameters(TypedDict, total=False):
     steps: int | None
     guidance_scale: float | None
     guidance_begin: float | None
-    """Share of the steps before which guidance is off: faster, another image."""
+    """Share of the steps before which guidance is off, which is faster and changes the image."""
     guidance_end: float | None
     scheduler: Scheduler | None
     num_images: int | None
@@ -78,9 +74,9 @@ class Parameters(TypedDict, total=False):
     """Short for `controls=[Control("pose", pose=...)]`."""
     controls: Sequence[Control] | None
     loras: Sequence[Lora | tuple[str, float | None]] | None
-    """The set to make the image with: LoRAs or presets, `Lora("night", 0.8)` or just `("night", 0.8)`."""
+    """LoRAs or presets to make the image with: `Lora("night", 0.8)`, or just `("night", 0.8)`."""
     trigger_words: bool | None
-    """Whether trigger words of `loras` that the prompt lacks are put at its end."""
+    """Whether trigger words of `loras` that the prompt lacks are added at its end."""
 
 
 def tensors_from_parameters(prompt: str, parameters: Parameters) -> dict[str, NDArray[Any]]:
@@ -91,105 +87,94 @@ def tensors_from_parameters(prompt: str, parameters: Parameters) -> dict[str, ND
             unknown parameter.
     """
     given: dict[str, Any] = {"prompt": prompt, **parameters}
-    pose, controls, loras = (
-        given.pop(POSE, None),
-        tuple(given.pop("controls", None) or ()),
-        tuple(given.pop("loras", None) or ()),
-    )
+    pose = given.pop(POSE, None)
+    controls = tuple(given.pop("controls", None) or ())
+    loras = tuple(given.pop("loras", None) or ())
     if pose is not None:
         controls = (Control(POSE, pose=pose), *controls)
     scalars = {port.name: port for port in SDXL.inputs if port.name not in _LISTS}
     if unknown := sorted(set(given) - set(scalars)):
-        raise InvalidRequest(
-            unknown[0], "unknown parameter", allowed=", ".join([*scalars, POSE, "controls", "loras"])
-        )
+        allowed = ", ".join([*scalars, POSE, "controls", "loras"])
+        raise InvalidRequest(unknown[0], "unknown parameter", allowed=allowed)
     tensors = {name: _tensor(scalars[name], value) for name, value in given.items() if value is not None}
     if controls:
         images, entries = _control_entries(controls)
         if images:
-            tensors["images"] = _strings(*images)
-        tensors["controls"] = _strings(json.dumps(entries).encode())
+            tensors["images"] = string_tensor(*images)
+        tensors["controls"] = string_tensor(json.dumps(entries))
     if loras:
         entries = [_lora_entry(index, lora) for index, lora in enumerate(loras)]
-        tensors["loras"] = _strings(json.dumps(entries).encode())
+        tensors["loras"] = string_tensor(json.dumps(entries))
     return tensors
 
 
 def parameters_from_metadata(
     metadata: Mapping[str, Any], images: Sequence[bytes] = ()
 ) -> tuple[str, Parameters]:
-    """Prompt and parameters that repeat the request of an image; `images` are the control images it was made
-    with.
+    """Prompt and parameters that repeat the request of an image; `images` are its control images.
 
     Raises:
         InvalidRequest: a control image is missing, or `metadata` is not what a server writes.
     """
     by_digest = {hashlib.sha256(data).hexdigest(): data for data in images}
     try:
-        digests = metadata["images"]
-        if missing := [digest for digest in digests if digest not in by_digest]:
-            raise InvalidRequest(
-                "images",
-                f"{len(missing)} control image(s) of the original are missing",
-                allowed="the same files",
-            )
-        controls = [
-            Control(
-                **{
-                    **entry,
-                    "image": None if entry.get("image") is None else by_digest[digests[entry["image"]]],
-                }
-            )
-            for entry in metadata["controls"]
-        ]
-        scalars = {
-            port.name: metadata[port.name] for port in SDXL.inputs if port.name not in (*_LISTS, "prompt")
-        }
-        loras = [Lora(**entry) for entry in metadata["loras"]]
-        return metadata["prompt"], Parameters(**scalars, controls=controls, loras=loras)  # type: ignore[typeddict-item]
+        missing = [digest for digest in metadata["images"] if digest not in by_digest]
+        if missing:
+            problem = f"{len(missing)} control image(s) of the original are missing"
+            raise InvalidRequest("images", problem, allowed="the same files")
+        originals = [by_digest[digest] for digest in metadata["images"]]
+        controls = [_control_from_entry(entry, originals) for entry in metadata["controls"]]
+        scalars = [port.name for port in SDXL.inputs if port.name not in (*_LISTS, "prompt")]
+        values: dict[str, Any] = {name: metadata[name] for name in scalars}
+        values |= {"controls": controls, "loras": [Lora(**entry) for entry in metadata["loras"]]}
+        return metadata["prompt"], Parameters(**values)  # type: ignore[typeddict-item]
     except (KeyError, TypeError, IndexError) as error:
-        raise InvalidRequest(
-            "metadata",
-            f"not an intaglio image's: {error!r}",
-            allowed="the metadata of an image a server made",
-        ) from error
+        problem = f"not an intaglio image's: {error!r}"
+        allowed = "the metadata of an image a server made"
+        raise InvalidRequest("metadata", problem, allowed=allowed) from error
+
+
+def _control_from_entry(entry: Mapping[str, Any], images: Sequence[bytes]) -> Control:
+    index = entry.get("image")
+    image = None if index is None else images[index]
+    return Control(**{**entry, "image": image})
 
 
 def _tensor(port: Port, value: Any) -> NDArray[Any]:
+    """The tensor of one scalar parameter; InvalidRequest where the table does not allow it."""
     if port.datatype == "TYPE_STRING":
-        if not isinstance(value, str):
-            raise InvalidRequest(port.name, f"{type(value).__name__}", allowed="a string")
-        if port.choices and value not in port.choices:
-            raise InvalidRequest(port.name, f"{value!r} is unknown", allowed=port.allowed)
-        try:
-            return _strings(value.encode())
-        except UnicodeEncodeError as error:
-            raise InvalidRequest(
-                port.name,
-                f"character {error.start} has no UTF-8 form",
-                allowed="text without lone surrogates",
-            ) from error
+        return _text_tensor(port, value)
     dtype = numpy_type(port.datatype)
     if dtype.kind == "b":
         if not isinstance(value, bool):
             raise InvalidRequest(port.name, f"{type(value).__name__}", allowed="True or False")
         return np.array([value], dtype)
-    kinds = (int, np.integer) if dtype.kind == "i" else (int, float, np.integer, np.floating)
+    integers = (int, np.integer)
+    is_integer = dtype.kind == "i"
+    kinds = integers if is_integer else (*integers, float, np.floating)
     if isinstance(value, bool) or not isinstance(value, kinds):
-        raise InvalidRequest(
-            port.name,
-            f"{type(value).__name__}",
-            allowed=f"{'an integer' if dtype.kind == 'i' else 'a number'}, {port.allowed}",
-        )
-    low = -math.inf if port.minimum is None else port.minimum
-    high = math.inf if port.maximum is None else port.maximum
-    if not (math.isfinite(value) and low <= value <= high):
+        kind = "an integer" if is_integer else "a number"
+        raise InvalidRequest(port.name, f"{type(value).__name__}", allowed=f"{kind}, {port.allowed}")
+    number: float = value.item() if isinstance(value, np.generic) else value
+    if not port.admits(number):
         raise InvalidRequest(port.name, f"{value} is out of range", allowed=port.allowed)
     return np.array([value], dtype)
 
 
+def _text_tensor(port: Port, value: Any) -> NDArray[Any]:
+    if not isinstance(value, str):
+        raise InvalidRequest(port.name, f"{type(value).__name__}", allowed="a string")
+    if port.choices and value not in port.choices:
+        raise InvalidRequest(port.name, f"{value!r} is unknown", allowed=port.allowed)
+    try:
+        return string_tensor(value)
+    except UnicodeEncodeError as error:
+        problem = f"character {error.start} has no UTF-8 form"
+        raise InvalidRequest(port.name, problem, allowed="text without lone surrogates") from error
+
+
 def _control_entries(controls: Sequence[Control]) -> tuple[list[bytes], list[dict[str, Any]]]:
-    """Images, each once, and the JSON entries that refer to them."""
+    """The images of `controls`, each only once, and the JSON entries that refer to them."""
     images: list[bytes] = []
     entries = []
     for index, control in enumerate(controls):
@@ -209,14 +194,15 @@ def _control_entries(controls: Sequence[Control]) -> tuple[list[bytes], list[dic
 
 
 def _lora_entry(index: int, given: Lora | tuple[str, float | None]) -> dict[str, Any]:
+    field = f"loras[{index}]"
     try:
         lora = given if isinstance(given, Lora) else Lora(*given)
     except TypeError as error:
-        raise InvalidRequest(
-            f"loras[{index}]", f"{given!r}", allowed="Lora(id, weight) or (id, weight)"
-        ) from error
-    entry = {"id": lora.id} if lora.weight is None else {"id": lora.id, "weight": lora.weight}
-    return _checked(LoraRequest, entry, field=f"loras[{index}]")
+        raise InvalidRequest(field, f"{given!r}", allowed="Lora(id, weight) or (id, weight)") from error
+    entry: dict[str, Any] = {"id": lora.id}
+    if lora.weight is not None:
+        entry["weight"] = lora.weight
+    return _checked(LoraRequest, entry, field=field)
 
 
 def _checked(kind: type[BaseModel], entry: dict[str, Any], *, field: str) -> dict[str, Any]:
@@ -224,11 +210,9 @@ def _checked(kind: type[BaseModel], entry: dict[str, Any], *, field: str) -> dic
         kind.model_validate(entry)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        keys = CONTROL_KEYS if kind is ControlRequest else _LORA_KEYS
         where = ".".join([field, *map(str, first["loc"])])
-        raise InvalidRequest(
-            where, first["msg"], allowed=f"{', '.join(keys)} as the table of intaglio.request.request says"
-        ) from error
+        allowed = f"{', '.join(kind.model_fields)} as intaglio.request.request.{kind.__name__} says"
+        raise InvalidRequest(where, first["msg"], allowed=allowed) from error
     return entry
 
 
@@ -237,17 +221,11 @@ def _encoded(image: Encoded, *, field: str) -> bytes:
         return image
     if isinstance(image, PIL.Image.Image):
         buffer = io.BytesIO()
-        (image if image.mode in _PNG_MODES else image.convert("RGB")).save(buffer, "PNG", compress_level=1)
+        writable = image if image.mode in _PNG_MODES else image.convert("RGB")
+        writable.save(buffer, "PNG", compress_level=1)
         return buffer.getvalue()
     try:
         return Path(image).read_bytes()
     except OSError as error:
-        raise InvalidRequest(
-            field, f"{image}: {error.strerror}", allowed="a file that can be read"
-        ) from error
-
-
-def _strings(*values: bytes) -> NDArray[Any]:
-    tensor = np.empty(len(values), np.object_)
-    tensor[:] = values
-    return tensor
+        problem = f"{image}: {error.strerror}"
+        raise InvalidRequest(field, problem, allowed="a file that can be read") from error

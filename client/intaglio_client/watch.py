@@ -1,8 +1,7 @@
-"""Following a checkpoints folder: a new LoRA file is checked, published to a build, and tried on the running
+"""Following a folder of checkpoints: a new LoRA file is checked, published to a build, and tried on the
 server.
 
-Every version published is kept among the last few, and one that the server cannot put on is taken back at
-once.
+The last few published versions are kept. A version that the server cannot apply is taken back immediately.
 """
 
 from __future__ import annotations
@@ -26,21 +25,22 @@ from intaglio_client.image import Image
 
 __all__ = ["Follower", "Published", "Publisher", "Samples", "follow", "followed_folders", "store_of"]
 
-_PART: Final = "_kohya.safetensors"
-"""The trainer writes the kohya layout of the same LoRA beside diffusers'."""
+_KOHYA_COPY: Final = "_kohya.safetensors"
+"""End of the name under which the trainer writes the same LoRA a second time, in kohya's layout."""
 
 
 @dataclass
 class Follower:
-    """A folder of LoRA files, in which the newest one that is whole counts."""
+    """A folder of LoRA files, of which the newest complete one counts."""
 
     folder: Path
     _last: tuple[Path, int, int] | None = None
     _taken: tuple[Path, int, int] | None = None
 
     def look(self) -> Path | None:
-        """The newest file, once: when two looks found it alike, so that nobody writes to it still, and it was
-        not taken before.
+        """The newest file, once it is complete; None where it is not complete, or was returned before.
+
+        A file counts as complete when two looks in a row find the same size and time.
         """
         found = []
         for path in self.folder.glob("*.safetensors"):
@@ -48,7 +48,7 @@ class Follower:
                 status = path.stat()
             except OSError:
                 continue  # it was just replaced
-            if not path.name.endswith(_PART):
+            if not path.name.endswith(_KOHYA_COPY):
                 found.append((status.st_mtime_ns, path, status.st_size))
         newest = max(found, default=None)
         stamp = None if newest is None else (newest[1], newest[0], newest[2])
@@ -61,7 +61,7 @@ class Follower:
 
 @dataclass(frozen=True)
 class Samples:
-    """The picture that shows a LoRA before and after."""
+    """How to draw the picture that shows a LoRA before and after."""
 
     folder: Path
     prompt: str | None = None
@@ -77,16 +77,16 @@ class Published:
     sha256: str
     source: Path
     seconds: float
-    """From finding the file to the first image of it; without a server, to its publication."""
+    """From finding the file to the first image with it; without a server, to its publication."""
     samples: Path | None
-    """Before and after, side by side; None where no server answered."""
+    """Picture of before and after, side by side; None where no server answered."""
 
 
 def store_of(deployment: Deployment) -> tuple[LoraStore, SwapLayers]:
     """The LoRAs of the deployment's build, and the layers that they may change.
 
     Raises:
-        EngineMismatch: not built, or built without swapping.
+        EngineMismatch: the deployment is not built, or built without swapping.
     """
     folder = deployment.build_folder
     command = f"intaglio build {deployment.folder / f'{deployment.name}.yaml'}"
@@ -94,15 +94,14 @@ def store_of(deployment: Deployment) -> tuple[LoraStore, SwapLayers]:
 
 
 def followed_folders(deployment: Deployment, given: dict[str, Path]) -> dict[str, Path]:
-    """LoRA -> folder: the registry's `checkpoints`, and `given` in their place.
+    """LoRA -> folder: the registry's `checkpoints`; folders in `given` replace them.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no folder, or `given` names a LoRA that the registry does not have.
     """
     entries = load_registry(deployment.registry).loras if deployment.registry is not None else {}
-    found = {
-        lora: entry.checkpoints for lora, entry in entries.items() if entry.checkpoints is not None
-    } | given
+    own = {lora: entry.checkpoints for lora, entry in entries.items() if entry.checkpoints is not None}
+    found = own | given
     if unknown := sorted(set(found) - set(entries)):
         raise ConfigError(f"lora {unknown[0]}: not in the registry; it has {', '.join(entries) or 'none'}")
     if not found:
@@ -114,7 +113,7 @@ def followed_folders(deployment: Deployment, given: dict[str, Path]) -> dict[str
 
 @dataclass
 class Publisher:
-    """Takes files into a build's store, and tries them on its server."""
+    """Publishes files to a build's store, and tries them on the build's server."""
 
     store: LoraStore
     layers: SwapLayers
@@ -124,31 +123,31 @@ class Publisher:
     report: Callable[[str], None] = field(default=lambda text: None)
 
     def publish(self, lora: str, source: Path) -> Published | None:
-        """Make `source` the version of `lora` that is served; None where it is already.
+        """Make `source` the version of `lora` that is served; None where it already is.
 
         Raises:
             LoraRefused: the file is damaged or not for this base.
-            SwapFailed, and whatever else the server answers: it could not draw with it; the version before is
-                served again.
-            BuildError: no room; ConfigError: no such LoRA. In every case what was served before still is.
+            SwapFailed, and whatever else the server answers: the server cannot draw with the file.
+            BuildError: there is no room.
+            ConfigError: the build has no such LoRA.
+        After an error the previous version is served.
         """
         started = time.perf_counter()
         served = self.store.current().loras
         if lora not in served:
-            raise ConfigError(
-                f"lora {lora}: not served by this build; add it to the registry and build again"
-            )
+            problem = "not served by this build; add it to the registry and build again"
+            raise ConfigError(f"lora {lora}: {problem}")
         digest, data = self.store.put(lora, source)
         if digest == served[lora].sha256:
             return None
         self.report(f"{lora}: checking {source.name}")
         self.layers.read(lora, data)
-        self.report(f"{lora}: drawing it as it was")
+        self.report(f"{lora}: drawing the version before")
         before = self._draw(lora)
         self.store.publish_version(lora, digest, keep=self.keep, data=data)
-        self.report(f"{lora}: drawing it as it is")
+        self.report(f"{lora}: drawing the new version")
         try:
-            after = self._draw(lora) if before is not None else None
+            after = None if before is None else self._draw(lora)
         except IntaglioError:
             self.store.roll_back(lora)
             raise
@@ -156,7 +155,7 @@ class Publisher:
         return Published(lora, digest, source, time.perf_counter() - started, shown)
 
     def _draw(self, lora: str) -> Image | None:
-        """A picture with the LoRA as it is served now; None where no server answers."""
+        """A picture with the version that is served now; None where no server answers."""
         entry = self.store.current().loras[lora]
         prompt = self.samples.prompt or ", ".join(entry.trigger_words) or lora
         with Client(self.url) as client:
@@ -187,8 +186,9 @@ def follow(
     interval: float,
     refused: Callable[[IntaglioError], None],
 ) -> Iterator[Published | None]:
-    """Every file published, as it comes, and None after each look at the folders; goes on for ever, whatever
-    is wrong with a file.
+    """Follow `folders` for ever: yields every published file, and None after each look at the folders.
+
+    An error of one file goes to `refused` and does not end the loop.
     """
     followers = {lora: Follower(folder) for lora, folder in folders.items()}
     while True:

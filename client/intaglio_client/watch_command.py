@@ -1,4 +1,9 @@
-"""`intaglio watch CONFIG` and `intaglio rollback CONFIG LORA`."""
+"""`intaglio watch CONFIG` and `intaglio rollback CONFIG LORA`.
+
+The store of LoRAs needs POSIX file locks, so each command imports it only when it runs.
+"""
+
+# ruff: noqa: PLC0415
 
 from __future__ import annotations
 
@@ -13,14 +18,15 @@ from rich.markup import escape
 from intaglio.contract.config import load_deployment
 from intaglio.errors import IntaglioError, InvalidRequest
 from intaglio_client.client import DEFAULT_URL
-from intaglio_client.watch import Publisher, Samples, follow, followed_folders, store_of
 
 __all__ = ["rollback_app", "watch_app"]
 
 watch_app = typer.Typer(
     name="watch", add_completion=False, help="Follow checkpoints folders and serve each new LoRA."
 )
-rollback_app = typer.Typer(name="rollback", add_completion=False, help="Serve the version before.")
+rollback_app = typer.Typer(
+    name="rollback", add_completion=False, help="Serve the previous version of a LoRA."
+)
 
 Config = Annotated[
     Path, typer.Argument(help="Deployment YAML with swap, built with `intaglio build`.", show_default=False)
@@ -50,9 +56,11 @@ def watch(  # noqa: PLR0913  (one option a choice)
     interval: Annotated[float, typer.Option(min=0.05, help="Seconds between looks.")] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="End after the first file that is served.")] = False,
 ) -> None:
-    """Follow checkpoints folders until Ctrl-C: check each new LoRA file, swap it into the running server,
-    show before and after.
+    """Follow checkpoints folders until Ctrl-C. Each new LoRA file is checked, swapped into the running
+    server, and shown before and after.
     """
+    from intaglio_client.watch import Publisher, Samples, follow, followed_folders, store_of
+
     deployment = load_deployment(config)
     folders = followed_folders(deployment, dict(_pair(text) for text in lora or []))
     store, layers = store_of(deployment)
@@ -64,7 +72,7 @@ def watch(  # noqa: PLR0913  (one option a choice)
         console.print(f"refused  {escape(str(error))}", style="red")
 
     followed = ", ".join(f"{name} in {os.path.relpath(folder)}" for name, folder in folders.items())
-    waiting = f"following {followed}; Ctrl-C ends it"
+    waiting = f"following {followed}; Ctrl-C stops it"
     with console.status(escape(waiting)) as status:
         publisher = Publisher(
             store,
@@ -79,15 +87,11 @@ def watch(  # noqa: PLR0913  (one option a choice)
                 status.update(escape(waiting))
                 if published is None:
                     continue
-                shown = (
-                    f"before and after: {published.samples}"
-                    if published.samples
-                    else f"no server at {address}: served when it starts"
-                )
-                console.print(
-                    f"served   {published.lora} {published.sha256[:12]} from {escape(str(published.source))}"
-                    f" after {published.seconds:.1f} s; {escape(shown)}"
-                )
+                version = f"{published.lora} {published.sha256[:12]} from {published.source}"
+                shown = f"no server at {address}: served when it starts"
+                if published.samples is not None:
+                    shown = f"before and after: {published.samples}"
+                console.print(f"served   {escape(version)} after {published.seconds:.1f} s; {escape(shown)}")
                 if once:
                     return
         except KeyboardInterrupt:
@@ -106,10 +110,13 @@ def rollback(
     config: Config,
     lora: Annotated[str, typer.Argument(help="Id in the registry.", show_default=False)],
 ) -> None:
-    """Serve the version of a LoRA before the current one; a running server does so from its next request on."""
+    """Serve the previous version of a LoRA; a running server does so from its next request on."""
+    from intaglio_client.watch import store_of
+
     store, _ = store_of(load_deployment(config))
     current = store.roll_back(lora).loras[lora]
     earlier = len(current.versions) - 1
+    versions = "version" if earlier == 1 else "versions"
     Console(highlight=False).print(
-        f"{lora}: {current.sha256[:12]} is served; {earlier} earlier version{'' if earlier == 1 else 's'} kept"
+        f"{lora}: {current.sha256[:12]} is served; {earlier} earlier {versions} kept"
     )

@@ -1,8 +1,8 @@
-"""`intaglio NAME ...`: subcommands are entry points of the group `intaglio.commands`, imported only when they
-run.
+"""`intaglio NAME ...`: every subcommand is an entry point of the group `intaglio.commands`.
 
-An entry is a typer app, or a callable that takes the arguments and returns an exit code. An IntaglioError,
-and an OSError of a file that cannot be read or written, becomes one line on stderr and exit code 2.
+A subcommand's module is imported only when it runs. An entry is a typer app, or a callable that takes the
+arguments and returns an exit code. An IntaglioError, and an OSError of a file that cannot be read or written,
+becomes one line on stderr and exit code 2.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ GROUP: Final = "intaglio.commands"
 _HELP: Final[Mapping[str, str]] = {
     "build": "weights -> fused -> ONNX -> engines -> model repository",
     "serve": "run Triton on a build until Ctrl-C",
-    "reload": "have a running server take up a new build, without a restart",
+    "reload": "switch a running server to a new build, without a restart",
     "generate": "ask a server for images",
     "doctor": "what this machine has, what is missing, what fixes it",
     "demo": "build, serve, generate, stop; where the time went",
     "loras": "the registry of LoRAs: add, list, show, check",
     "watch": "follow checkpoints folders and serve each new LoRA",
-    "rollback": "serve the version of a LoRA before",
+    "rollback": "serve the previous version of a LoRA",
     "train": "train a LoRA or a ControlNet",
 }
 _EXTRAS: Final[Mapping[str, str]] = {
@@ -100,8 +100,7 @@ def _print_help(commands: Mapping[str, EntryPoint]) -> None:
     console = Console(highlight=False)
     console.print("usage: intaglio COMMAND ...      intaglio COMMAND --help      intaglio --version")
     table = Table(box=None, show_header=False, padding=(0, 2))
-    for name in sorted(
-        commands, key=lambda name: (list(_HELP).index(name) if name in _HELP else len(_HELP), name)
-    ):
+    known = [name for name in _HELP if name in commands]
+    for name in [*known, *sorted(set(commands) - set(known))]:
         table.add_row(name, _HELP.get(name, commands[name].value))
     console.print(table)

@@ -1,14 +1,14 @@
 """What can go wrong, and which status a Triton client sees for it.
 
     IntaglioError               INTERNAL
-    ├── InvalidRequest          INVALID_ARG   the caller can fix it: names the field and what is allowed
+    ├── InvalidRequest          INVALID_ARG   the caller can fix it; names the field and what is allowed
     ├── ConfigError             INTERNAL      a deployment YAML or registry says something impossible
     ├── BuildError              INTERNAL      `intaglio build` could not make an artefact
-    ├── EngineMismatch          UNAVAILABLE   an artefact is missing, damaged or made for something else; names the command
-    ├── LoraRefused             INTERNAL      a LoRA file is damaged or not for this base: says what it is
-    ├── Unavailable             UNAVAILABLE   busy or not ready: the same request may work later
+    ├── EngineMismatch          UNAVAILABLE   a built file is missing, damaged or foreign; names the command
+    ├── LoraRefused             INTERNAL      a LoRA file is damaged or not for this base; says what it is
+    ├── Unavailable             UNAVAILABLE   busy or not ready; the same request may work later
     │   ├── QueueFull           UNAVAILABLE
-    │   └── SwapFailed          UNAVAILABLE   the LoRAs asked for could not be put on: says which are still resident
+    │   └── SwapFailed          UNAVAILABLE   the LoRAs cannot be applied; says which are still resident
     ├── Cancelled               CANCELLED     the caller went away
     ├── DeadlineExceeded        CANCELLED     Triton has no deadline code; the message says so
     └── MissingExtra            INTERNAL      an optional dependency is not installed; names the extra
@@ -71,9 +71,8 @@ class InvalidRequest(IntaglioError):
     def __init__(self, field: str, problem: str, *, allowed: str) -> None:
         self.field = field
         self.allowed = allowed
-        super().__init__(
-            f"{field}: {single_line(problem, limit=200)}; allowed: {single_line(allowed, limit=250)}"
-        )
+        shown, right = single_line(problem, limit=200), single_line(allowed, limit=250)
+        super().__init__(f"{field}: {shown}; allowed: {right}")
 
 
 class ConfigError(IntaglioError):
@@ -85,7 +84,7 @@ class BuildError(IntaglioError):
 
 
 class EngineMismatch(IntaglioError):
-    """A built artefact is missing, damaged or made for something else; `command` rebuilds it."""
+    """A built file is missing, damaged or of another build; `command` builds it again."""
 
     triton_code: ClassVar[TritonCode] = "UNAVAILABLE"
 
@@ -106,7 +105,7 @@ class QueueFull(Unavailable):
 
 
 class SwapFailed(Unavailable):
-    """A LoRA set could not be put on; what was resident before still is, or the message says that nothing is."""
+    """A LoRA set cannot be applied; the message says which set is resident instead, or that none is."""
 
 
 class LoraRefused(IntaglioError):
@@ -125,7 +124,7 @@ class Cancelled(IntaglioError):
 
 
 class DeadlineExceeded(IntaglioError):
-    """The request's time was up before the image was ready."""
+    """The request's deadline passed before the image was ready."""
 
     triton_code: ClassVar[TritonCode] = "CANCELLED"
 
@@ -140,5 +139,5 @@ class MissingExtra(IntaglioError):
 
 
 def triton_code_of(error: BaseException) -> TritonCode:
-    """Status for a client: ours by class; anything unforeseen is INTERNAL."""
+    """The status that a client sees; an error that is not ours is INTERNAL."""
     return error.triton_code if isinstance(error, IntaglioError) else "INTERNAL"

@@ -1,4 +1,4 @@
-"""What was used last, by key: small caches of one process, used by one thread at a time."""
+"""A small cache of the values used last, for one thread."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Value = TypeVar("Value")
 
 
 class RecentlyUsed(Generic[Value]):
-    """The last `capacity` values, least recently used out first; 0 keeps nothing."""
+    """The `capacity` values that were used last, by key; 0 keeps nothing."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity

@@ -1,6 +1,4 @@
-"""Files that a reader finds as they were or as they are, never a part; and what is wrong where one cannot be
-written.
-"""
+"""Files that are written atomically: a reader finds the old content or the new one."""
 
 from __future__ import annotations
 
@@ -13,10 +11,10 @@ __all__ = ["storage_problem", "write_whole"]
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Write `path`, readable by everybody, and its folder.
+    """Write `path` atomically, readable by everybody; its folder is made where it is missing.
 
     Raises:
-        OSError: what was there before still is, and nothing else is left.
+        OSError: the old content is untouched, and no temporary file remains.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")

@@ -25,7 +25,7 @@ from benchmarks.options import (
     summary_of,
 )
 from intaglio.errors import ConfigError
-from miniature import evaluate
+from miniature import painter
 from miniature.world import control_map
 
 from ..tiny import make_modules
@@ -101,14 +101,14 @@ def test_every_option_paints_every_scene_and_a_second_run_goes_on(
     assert [image for image, _ in painted] == [2] * 2 * each
     monkeypatch.setattr(options, "SETTINGS", {NO_OPTION: {}})
     run(images=2)
-    assert [image for image, _ in painted] == [0, 0, 1], "other settings begin anew"
+    assert [image for image, _ in painted] == [0, 0, 1], "other settings start again"
 
 
 def test_scenes_are_those_that_the_miniature_is_evaluated_on(config: Path) -> None:
-    case, (first, second) = scene_case(config, images=2), evaluate.cases(2)
+    case, (first, second) = scene_case(config, images=2), painter.cases(2)
     assert (case.steps, case.guidance_scale, case.negative_prompt, case.control) == (
-        evaluate.STEPS,
-        evaluate.GUIDANCE,
+        painter.STEPS,
+        painter.GUIDANCE,
         None,
         "skeleton",
     )
@@ -133,7 +133,7 @@ def test_a_deployment_that_cannot_draw_the_scenes_is_refused(tmp_path: Path, sai
 
 
 def test_truth_is_judged_right_and_another_scene_is_not() -> None:
-    one, other = evaluate.cases(2)
+    one, other = painter.cases(2)
     assert judge_picture(one.rendered.picture, one) == {"attire": 1.0, "place": 1.0, "pck": 1.0}
     assert judge_picture(other.rendered.picture, one)["pck"] < 0.5
 

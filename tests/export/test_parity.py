@@ -1,5 +1,6 @@
-"""Built engines against diffusers where the served miniature has no case: a size that halving rounds, several
-LoRAs, chained controls.
+"""Built engines against diffusers in cases that the served miniature does not have.
+
+A size that halving rounds, several fused LoRAs, chained controls.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from intaglio.stages.diffuse.stage import Diffuse
 from intaglio.stages.preprocess.stage import Preprocess
 from intaglio_export.build import BuildResult
 
+from ..checkpoint import Checkpoint
 from ..parity import psnr, scheduler_for
-from .conftest import Checkpoint
 
 CONTROLS = ("pose", "canny")
 SIZE = (72, 96)  # 9 x 12 latents
@@ -55,10 +56,20 @@ def served(result: BuildResult, **request: Any) -> np.ndarray[Any, Any]:
 def test_two_loras_and_two_controls(checkpoint: Checkpoint, built: tuple[Path, BuildResult]) -> None:
     images = [control_image(index) for index in range(len(CONTROLS))]
     ours = served(
-        built[1], prompt=b"a red fox", negative_prompt=b"blurry", seed=11, steps=5, width=SIZE[0], height=SIZE[1], guidance_scale=4.0,
-        scheduler=b"dpmpp_2m_karras", images=[encoded(image) for image in images],
-        controls=json.dumps([{"type": name, "image": index, "weight": 0.8} for index, name in enumerate(CONTROLS)]).encode(),
-    )  # fmt: skip
+        built[1],
+        prompt=b"a red fox",
+        negative_prompt=b"blurry",
+        seed=11,
+        steps=5,
+        width=SIZE[0],
+        height=SIZE[1],
+        guidance_scale=4.0,
+        scheduler=b"dpmpp_2m_karras",
+        images=[encoded(image) for image in images],
+        controls=json.dumps(
+            [{"type": name, "image": index, "weight": 0.8} for index, name in enumerate(CONTROLS)]
+        ).encode(),
+    )
     pipeline = checkpoint.pipeline(controls=CONTROLS)
     pipeline.scheduler = scheduler_for("dpmpp_2m_karras", pipeline.scheduler.config)
     pipeline.load_lora_weights(str(checkpoint.lora("style")), adapter_name="style")
@@ -67,9 +78,17 @@ def test_two_loras_and_two_controls(checkpoint: Checkpoint, built: tuple[Path, B
     def theirs(*weights: float) -> np.ndarray[Any, Any]:
         pipeline.set_adapters(["style", "character"], list(weights))
         made: np.ndarray[Any, Any] = pipeline(
-            prompt="a red fox", negative_prompt="blurry", num_inference_steps=5, guidance_scale=4.0, width=SIZE[0], height=SIZE[1],
-            image=images, controlnet_conditioning_scale=[0.8, 0.8], generator=torch.Generator("cpu").manual_seed(11), output_type="np",
-        ).images  # fmt: skip
+            prompt="a red fox",
+            negative_prompt="blurry",
+            num_inference_steps=5,
+            guidance_scale=4.0,
+            width=SIZE[0],
+            height=SIZE[1],
+            image=images,
+            controlnet_conditioning_scale=[0.8, 0.8],
+            generator=torch.Generator("cpu").manual_seed(11),
+            output_type="np",
+        ).images
         return made
 
     # These random weights let a LoRA move a picture by little: 40 dB would not notice that one is missing.

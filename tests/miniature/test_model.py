@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import miniature
 from miniature.architecture import CONTROL_TYPES
-from miniature.evaluate import psnr
+from miniature.judging import psnr
 from miniature.world import Render, Scene
 
 HERE = Path(miniature.__file__).parent

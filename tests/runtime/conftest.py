@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 import torch
 
-from intaglio.builds.manifest import BuildManifest, NetworkFile, file_digest
+from intaglio.builds.file_checks import file_digest
+from intaglio.builds.manifest import BuildManifest, NetworkFile
+from intaglio.contract.architecture import architecture_from_configs
 from intaglio.contract.config import Defaults, Execution, Limits, Profiles
 from intaglio.contract.models import SDXL
 from intaglio.contract.ports import numpy_type
-from intaglio.contract.sdxl import architecture_from_configs, context_name, controlnet_name
+from intaglio.contract.sdxl import context_name, controlnet_name
 from intaglio.contract.tensors import AxisSizes, NetworkSpec, Precision
 from intaglio.engines.interface import Array, DeviceArray, check_bindings
 from intaglio.engines.onnxruntime import OnnxRuntimeBackend

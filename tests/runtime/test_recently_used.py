@@ -7,7 +7,8 @@ from intaglio.recently_used import RecentlyUsed
 
 def test_the_least_recently_used_is_dropped() -> None:
     cache: RecentlyUsed[str] = RecentlyUsed(2)
-    cache.put("a", "A"), cache.put("b", "B")
+    cache.put("a", "A")
+    cache.put("b", "B")
     assert cache.get("a") == "A"
     cache.put("c", "C")
     assert (cache.get("b"), cache.get("a"), len(cache)) == (None, "A", 2)

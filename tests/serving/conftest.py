@@ -15,8 +15,9 @@ import yaml
 
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import IntaglioError
+from intaglio.serving.arguments import TritonSettings
+from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.installation import find_triton
-from intaglio.serving.process import Endpoints, TritonSettings
 from intaglio.serving.server import Server
 from intaglio_client import Client
 from intaglio_export.build import BuildOptions, BuildResult, build_deployment

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.measuring import case
+from benchmarks.measuring import timing
 from benchmarks.measuring.case import Case
 from benchmarks.measuring.results import read_part
 from benchmarks.speed import engines, served, soak
@@ -22,10 +22,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def case_file(miniature: Deployment, tmp_path: Path) -> Path:
     width, height = miniature.profiles.sizes[1]
+    config = miniature.folder / f"{miniature.name}.yaml"
     path = tmp_path / "case.json"
-    Case(
-        str(miniature.folder / f"{miniature.name}.yaml"), width, height, steps=2, images=1, control="pose"
-    ).write(path)
+    Case(str(config), width, height, steps=2, images=1, control="pose").write(path)
     return path
 
 
@@ -38,27 +37,19 @@ def part(work: Path, name: str) -> dict[str, Any]:
 def test_engines_and_served_make_the_same_image(
     case_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(case, "_SAMPLES", 1)
-    monkeypatch.setattr(case, "_RUNS", 1)
+    monkeypatch.setattr(timing, "_SAMPLES", 1)
+    monkeypatch.setattr(timing, "_RUNS", 1)
     engines.main(case_file, tmp_path)
     found = part(tmp_path, "engines")
-    assert {
-        "text_encoder",
-        "text_encoder_2",
-        "unet",
-        "unet without guidance",
-        "controlnet.pose",
-        "vae_decoder",
-    } <= set(found["stages"])
+    stages = found["stages"]
+    assert {"text_encoder", "text_encoder_2", "vae_decoder", "unet without guidance"} <= set(stages)
     assert set(found["options"]) == set(engines.OPTIONS)
-    assert found["step"]["median"] > 0.5 * (
-        found["stages"]["unet"]["median"] + found["stages"]["controlnet.pose"]["median"]
-    )
+    together = stages["unet"]["median"] + stages["controlnet.pose"]["median"]
+    assert found["step"]["median"] > 0.5 * together
     served.main(case_file, tmp_path, each=1)
     over_grpc = part(tmp_path, "served")
-    assert {"end_to_end", "first start to first image", "restart to first image", "denoise"} <= set(
-        over_grpc["seconds"]
-    )
+    timed = {"end_to_end", "first start to first image", "restart to first image", "denoise"}
+    assert timed <= set(over_grpc["seconds"])
     assert len(over_grpc["sizes"]) == 3
     assert "memory_limit_gib allows" in over_grpc["refused"]
     assert np.array_equal(np.load(tmp_path / "engines/0.npy"), np.load(tmp_path / "served/0.npy"))
@@ -72,11 +63,7 @@ def test_a_soak_finds_every_image_as_it_was(case_file: Path, tmp_path: Path) -> 
 
 
 def test_over_budget_is_refused_before_anything_is_loaded(miniature: Deployment) -> None:
-    with (
-        pytest.raises(
-            ConfigError,
-            match=r"miniature needs .* memory_limit_gib allows 0.01 GiB; what would help: precision: fp16 ",
-        ),
-        Server(miniature.model_copy(update={"memory_limit_gib": 0.01})),
-    ):
+    short = miniature.model_copy(update={"memory_limit_gib": 0.01})
+    refusal = r"miniature needs .* memory_limit_gib allows 0.01 GiB; what would help: precision: fp16 "
+    with pytest.raises(ConfigError, match=refusal), Server(short):
         pass

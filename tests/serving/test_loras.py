@@ -1,4 +1,4 @@
-"""LoRAs of the miniature through the real server: each request gets its own set, whoever else asks for what."""
+"""LoRAs of the miniature through the real server: each request gets its own set."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ import torch
 from intaglio.builds.manifest import read_manifest
 from intaglio.cli import main
 from intaglio.contract.config import Deployment, load_deployment
+from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.errors import BuildError
 from intaglio.imaging.images import read_metadata
-from intaglio.loras.sets import ResolvedLora
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
-from intaglio.serving.process import Endpoints
+from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
 from intaglio.stages.diffuse.stage import Diffuse
 from intaglio.stages.preprocess.stage import Preprocess
@@ -55,9 +55,6 @@ SETS: dict[str, list[tuple[str, float | None]]] = {
 }
 LOAD_SECONDS = float(os.environ.get("INTAGLIO_LOAD_SECONDS", "8"))
 """The acceptance run takes 60."""
-
-
-# --- equal to a fused build and to diffusers ----------------------------------------------------------------------------
 
 
 @dataclass
@@ -174,9 +171,6 @@ def test_none_draws_the_base_bit_for_bit_after_fifty_random_swaps(miniature: Dep
         assert np.array_equal(make([]), base)
 
 
-# --- through the server -----------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def alone(server: Server) -> dict[str, Image]:
     """What each set gives when nobody else asks."""
@@ -281,7 +275,8 @@ def test_eight_clients_with_different_sets(server: Server, alone: dict[str, Imag
     swaps = after["lora_swaps_total"] - before["lora_swaps_total"]
     longest = max(wait for wait, _ in waits)
     print(
-        f"{LOAD_SECONDS:g} s, 8 clients: {len(waits)} images, {swaps:g} swaps, longest wait in a queue {longest:.2f} s"
+        f"{LOAD_SECONDS:g} s, 8 clients: {len(waits)} images, {swaps:g} swaps, "
+        f"longest wait in a queue {longest:.2f} s"
     )
     assert len(waits) >= 8
     assert after["lora_swap_failures_total"] == before["lora_swap_failures_total"]
@@ -303,9 +298,6 @@ def test_metrics_name_the_resident_set(server: Server, client: Client) -> None:
     assert found["lora_swap_seconds"] > 0
 
 
-# --- faults -----------------------------------------------------------------------------------------------------------
-
-
 def test_a_published_file_that_is_damaged(
     server: Server, client: Client, alone: dict[str, Image], tmp_path: Path
 ) -> None:
@@ -318,7 +310,7 @@ def test_a_published_file_that_is_damaged(
     store.publish_version("meadow", digest, keep=3)
     try:
         with pytest.raises(
-            SwapFailed, match=r"meadow@1 could not be put on: .*cut short or damaged.*still resident: mara@1"
+            SwapFailed, match=r"cannot apply meadow@1: .*cut short or damaged.*still resident: mara@1"
         ):
             client.generate(PROMPT, **ASKED, loras=[("meadow", 1.0)])
         assert np.array_equal(

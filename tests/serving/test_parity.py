@@ -106,16 +106,31 @@ def test_a_picture_equals_diffusers(
         conditions = {"image": drawn if control == "pose" else edges(), "controlnet_conditioning_scale": 0.9}
     with Client(server.grpc_url) as client:
         ours = client.generate(
-            PROMPTS[index], negative_prompt=negative, seed=seed, width=width, height=height, steps=STEPS, guidance_scale=guidance,
-            scheduler=solver, controls=controls, loras=[("mara", 1.0)] if lora else [],
-        )  # fmt: skip
+            PROMPTS[index],
+            negative_prompt=negative,
+            seed=seed,
+            width=width,
+            height=height,
+            steps=STEPS,
+            guidance_scale=guidance,
+            scheduler=solver,
+            controls=controls,
+            loras=[("mara", 1.0)] if lora else [],
+        )
     assert bool(ours.metadata["loras"]) == lora
     painter = pipeline(lora, control)
     painter.scheduler = scheduler_for(
         solver, json.loads((source_of(miniature) / "scheduler/scheduler_config.json").read_text())
     )
     theirs = painter(
-        PROMPTS[index], negative_prompt=negative, num_inference_steps=STEPS, guidance_scale=guidance, width=width, height=height,
-        generator=torch.Generator("cpu").manual_seed(seed), output_type="np", **conditions,
-    ).images[0]  # fmt: skip
+        PROMPTS[index],
+        negative_prompt=negative,
+        num_inference_steps=STEPS,
+        guidance_scale=guidance,
+        width=width,
+        height=height,
+        generator=torch.Generator("cpu").manual_seed(seed),
+        output_type="np",
+        **conditions,
+    ).images[0]
     assert psnr(ours.pixels, theirs) >= 40

@@ -13,8 +13,9 @@ import pytest
 from intaglio.builds.manifest import read_manifest, write_manifest
 from intaglio.contract.config import Deployment
 from intaglio.errors import IntaglioError
-from intaglio.serving.process import Endpoints
-from intaglio.serving.server import REPOSITORY, Server
+from intaglio.serving.endpoints import Endpoints
+from intaglio.serving.server import Server
+from intaglio.serving.versions import REPOSITORY
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_left")]
 
@@ -47,7 +48,7 @@ def test_a_damaged_engine(copied: Deployment) -> None:
     flip_a_byte(engine_file(copied))
     message = refusal(copied)
     assert engine_file(copied).name in message
-    assert "content changed" in message
+    assert "was changed after it was built" in message
     assert "rebuild with: intaglio build" in message
 
 

@@ -25,8 +25,10 @@ from intaglio.cli import main
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.contract.models import MODELS
 from intaglio.errors import ConfigError, Unavailable
-from intaglio.serving.process import Endpoints
-from intaglio.serving.server import REPOSITORY, Restarts, Server
+from intaglio.serving.endpoints import Endpoints
+from intaglio.serving.server import Server
+from intaglio.serving.triton_server import Restarts
+from intaglio.serving.versions import REPOSITORY
 from intaglio_client import Client
 
 from .conftest import FUSED_SIZE, fused_build
@@ -35,7 +37,7 @@ from .conftest import REPOSITORY as ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_left")]
 ASKED: Any = {"width": FUSED_SIZE[0], "height": FUSED_SIZE[1], "steps": 1, "seed": 3}
 REGISTRY = ROOT / "configs" / "loras.yaml"
-STAGES = [model.name for model in MODELS if model.kind == "python"]
+STAGES = [model.name for model in MODELS if not model.public]
 CLIENTS = 4
 
 
@@ -179,7 +181,7 @@ def test_what_cannot_be_taken_up_changes_nothing(served: Served, capsys: pytest.
     served.build({"mara": 1.0}, server={"queue_size": 3})
     with pytest.raises(
         ConfigError,
-        match=r"config.pbtxt of diffuse, postprocess, preprocess changed .* start `intaglio serve` again",
+        match=r"config.pbtxt of diffuse, postprocess, preprocess changed .* restart `intaglio serve`",
     ):
         served.server.reload()
 
@@ -193,7 +195,7 @@ def test_what_cannot_be_taken_up_changes_nothing(served: Served, capsys: pytest.
     engine.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     assert main(["reload", str(served.config)]) == 2
     said = capsys.readouterr().err
-    assert "content changed since it was built" in said
+    assert "was changed after it was built" in said
     assert "version 1 (build" in said
     assert "still serves" in said
     assert np.array_equal(served.picture(), before)

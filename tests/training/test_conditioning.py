@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from intaglio_train import ConfigError, LoraConfig
-from intaglio_train.base_model import load_base_model
-from intaglio_train.conditioning import Conditions, encode_tokens, tokenize
+from intaglio_train.base_model import ModelSource, load_base_model
+from intaglio_train.conditioning import Conditions, encode_tokens
 from intaglio_train.progress import SilentReporter
 from intaglio_train.session import open_session
+from intaglio_train.text_chunks import chunk_texts
 
 Keys = Callable[..., dict[str, Any]]
 ALL = frozenset({"latents", "text", "controls"})
@@ -34,7 +35,7 @@ def conditions(keys: Keys, arrays: Path, caches: frozenset[str], **changes: Any)
     batch = source.stream.batch(0)
     assert (batch.images is None, batch.controls is None) == ("latents" in caches, "controls" in caches)
     assert source.stream.captions.dropped in batch.captions
-    return source.conditioner(batch)
+    return source.conditioner(batch, chunks=source.conditioner.chunks_of(batch))
 
 
 @pytest.mark.parametrize("cache_on", ["device", "host"])
@@ -48,9 +49,9 @@ def test_caches_hold_what_encoding_gives(keys: Keys, arrays: Path, cache_on: str
 
 
 def test_text_embeddings_are_the_pipelines(model: Path) -> None:
-    base = load_base_model(str(model), variant=None, device=torch.device("cpu"), dtype=torch.float32)
-    texts = ["a thing", "another, much longer thing " * 30]
-    context, pooled = encode_tokens(base, tokenize(base, texts))
+    base = load_base_model(ModelSource(str(model)), device=torch.device("cpu"), dtype=torch.float32)
+    texts = ["a thing", "another, much longer thing " * 12]
+    context, pooled = encode_tokens(base, chunk_texts(base.tokenizers, texts).tokens[:, 1:])
     theirs, _, their_pooled, _ = base.pipeline().encode_prompt(
         texts, device="cpu", do_classifier_free_guidance=False
     )
@@ -76,8 +77,8 @@ def test_a_dropped_caption_is_the_empty_one_where_the_model_has_no_zeros(
         empty = conditions(keys, arrays, caches, model=str(other))
         dropped = ~zeros.pooled.any(dim=1)
         assert dropped.any()
-        base = load_base_model(str(model), variant=None, device=torch.device("cpu"), dtype=torch.float32)
-        context, _ = encode_tokens(base, tokenize(base, [""]))
+        base = load_base_model(ModelSource(str(model)), device=torch.device("cpu"), dtype=torch.float32)
+        context, _ = encode_tokens(base, chunk_texts(base.tokenizers, [""]).tokens)
         torch.testing.assert_close(
             empty.context[dropped], context.expand(int(dropped.sum()), -1, -1), rtol=1e-4, atol=1e-5
         )
@@ -93,13 +94,13 @@ def test_a_dropped_caption_is_the_empty_one_where_the_model_has_no_zeros(
 )
 def test_a_model_that_is_not_there_is_named(name: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem) as error:
-        load_base_model(name, variant=None, device=torch.device("cpu"), dtype=torch.float32)
+        load_base_model(ModelSource(name), device=torch.device("cpu"), dtype=torch.float32)
     assert str(error.value).startswith(f"model {name}")
 
 
 def test_a_folder_that_is_no_sdxl_is_named(tmp_path: Path, model: Path) -> None:
     with pytest.raises(ConfigError, match=r"has no model_index\.json"):
-        load_base_model(str(tmp_path), variant=None, device=torch.device("cpu"), dtype=torch.float32)
+        load_base_model(ModelSource(str(tmp_path)), device=torch.device("cpu"), dtype=torch.float32)
     (tmp_path / "model_index.json").write_text((model / "model_index.json").read_text())
     with pytest.raises(ConfigError, match="cannot be loaded as SDXL"):
-        load_base_model(str(tmp_path), variant=None, device=torch.device("cpu"), dtype=torch.float32)
+        load_base_model(ModelSource(str(tmp_path)), device=torch.device("cpu"), dtype=torch.float32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,8 @@ def test_defaults_follow_other_keys(keys: Keys) -> None:
     config = LoraConfig.model_validate(keys(rank=6, steps=2000, resolution=[128, 64]))
     assert (config.scale_alpha, config.checkpoint_interval, config.size) == (6.0, 200, (128, 64))
     assert LoraConfig.model_validate(keys(steps=20)).checkpoint_interval == 5
+    unnamed = {key: value for key, value in keys().items() if key != "output"}
+    assert LoraConfig.model_validate(unnamed).output == Path("trained/tiny")
 
 
 def test_the_committed_configurations_are_sound() -> None:
@@ -97,6 +101,36 @@ def test_the_committed_configurations_are_sound() -> None:
         config = read(path)
         assert config.name == path.stem.removeprefix("controlnet_")
         assert config.model == "miniature/model"
+
+
+def removed_by_clean() -> list[Path]:
+    """What `make clean` deletes, relative to the repository."""
+    recipe = (CONFIGS.parents[1] / "Makefile").read_text().split("\nclean:", 1)[1]
+    removed = re.search(r"\trm -rf (.+)", recipe)
+    assert removed is not None
+    return [Path(name) for name in removed[1].split()]
+
+
+def test_no_example_writes_where_make_clean_deletes() -> None:
+    outputs = []
+    for path in CONFIGS.glob("*.yaml"):
+        read = controlnet_config_from_yaml if path.name.startswith("controlnet_") else lora_config_from_yaml
+        outputs.append(read(path).output)
+    registry = yaml.safe_load((CONFIGS.parent / "loras.yaml").read_text())
+    followed = [entry["checkpoints"] for entry in registry["loras"].values() if "checkpoints" in entry]
+    outputs += [Path(os.path.normpath(Path("configs") / folder)) for folder in followed]
+    assert Path("build") in removed_by_clean()
+    assert len(outputs) >= 10
+    for output in outputs:
+        assert not {output, *output.parents} & set(removed_by_clean()), output
+    ignored = (CONFIGS.parents[1] / ".gitignore").read_text().splitlines()
+    assert {f"{output.parts[0]}/" for output in outputs} <= set(ignored)
+
+
+def test_what_the_registry_follows_is_what_the_example_writes() -> None:
+    registry = yaml.safe_load((CONFIGS.parent / "loras.yaml").read_text())
+    followed = Path(os.path.normpath(Path("configs") / registry["loras"]["night"]["checkpoints"]))
+    assert followed == lora_config_from_yaml(CONFIGS / "night.yaml").output
 
 
 def test_the_committed_example_trains_as_it_stands() -> None:

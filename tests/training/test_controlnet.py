@@ -1,4 +1,4 @@
-"""ControlNet runs: they start as the base, learn, go on exactly, and load in diffusers."""
+"""ControlNet runs: they start as the base, learn, continue exactly, and load in diffusers."""
 
 from __future__ import annotations
 

@@ -14,9 +14,10 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from intaglio_train import DataConfig, DataError
+from intaglio_train import DataConfig
 from intaglio_train.command import app
 from intaglio_train.data import open_dataset
+from intaglio_train.progress import SilentReporter
 
 Keys = Callable[..., dict[str, Any]]
 SIZE = (64, 64)
@@ -79,6 +80,32 @@ def test_arrays_in_a_folder_hold_the_same_samples(arrays: Path) -> None:
     other = open_dataset(DataConfig(folder=arrays, control="pose"), SIZE, control=True)
     assert other.captions == plain.captions
     np.testing.assert_array_equal(other.controls([3, 1]), plain.controls([3, 1]))
+
+
+class Notes(SilentReporter):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def test_what_is_passed_over_is_said(pairs: Path, arrays: Path) -> None:
+    for name in "abcdefg":
+        (pairs / f"{name}.json").write_text("{}")
+    notes = Notes()
+    open_dataset(DataConfig(folder=pairs), SIZE, reporter=notes)
+    open_dataset(DataConfig(folder=arrays), SIZE, reporter=notes)
+    named = "a.json, b.json, c.json, d.json, e.json and 2 more"
+    assert notes.texts == [f"{pairs}: passed over: {named}", f"{arrays}: passed over: pairs/ (12 images)"]
+
+
+def test_python_callers_find_it_in_the_log(pairs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (pairs / "notes.md").write_text("x")
+    open_dataset(DataConfig(folder=pairs), SIZE)
+    assert caplog.messages == [f"{pairs}: passed over: notes.md"]
 
 
 def test_the_digest_follows_captions_and_the_limit(pairs: Path) -> None:
@@ -186,54 +213,3 @@ def test_bad_data_ends_with_one_line_and_leaves_nothing(
     assert fault.file in result.stderr
     assert fault.problem in result.stderr
     assert not (tmp_path / "out").exists()
-
-
-def test_several_faults_are_counted(pairs: Path) -> None:
-    for name in ("01.png", "03.png", "05.png"):
-        truncate(pairs / name)
-    with pytest.raises(DataError, match=r"01\.png.*and 2 more"):
-        open_dataset(DataConfig(folder=pairs), SIZE)
-
-
-@pytest.mark.parametrize(
-    ("arrays_given", "problem"),
-    [
-        ({"images": np.zeros((2, 64, 64, 3), np.uint8)}, "no array captions"),
-        (
-            {"images": np.zeros((2, 64, 64, 3), np.float32), "captions": np.array(["a", "b"])},
-            "images is float32",
-        ),
-        (
-            {"images": np.zeros((2, 64, 32, 3), np.uint8), "captions": np.array(["a", "b"])},
-            r"\[2, 64, 32, 3\]",
-        ),
-        (
-            {"images": np.zeros((3, 64, 64, 3), np.uint8), "captions": np.array(["a", "b"])},
-            r"\[3, 64, 64, 3\]",
-        ),
-        (
-            {"images": np.zeros((2, 64, 64, 3), np.uint8), "captions": np.array(["a", ""])},
-            "image 1 has an empty caption",
-        ),
-        (
-            {"images": np.zeros((2, 64, 64, 3), np.uint8), "captions": np.array(["a", "b"])},
-            "no array controls_pose",
-        ),
-    ],
-)
-def test_faulty_arrays_are_named(tmp_path: Path, arrays_given: dict[str, Any], problem: str) -> None:
-    np.savez(tmp_path / "data.npz", **arrays_given)
-    with pytest.raises(DataError, match=problem):
-        open_dataset(
-            DataConfig(arrays=tmp_path / "data.npz", control="pose"), SIZE, control="controls" in problem
-        )
-
-
-def test_files_that_are_no_arrays_are_named(tmp_path: Path, arrays: Path) -> None:
-    (tmp_path / "data.npz").write_text("no archive")
-    with pytest.raises(DataError, match=r"data\.npz: is not an \.npz"):
-        open_dataset(DataConfig(arrays=tmp_path / "data.npz"), SIZE)
-    with pytest.raises(DataError, match=r"controls_depth\.npy: is not a readable \.npy"):
-        open_dataset(DataConfig(folder=arrays, control="depth"), SIZE, control=True)
-    with pytest.raises(DataError, match=r"images\.npy: images is uint8 \[6, 64, 64, 3\]"):
-        open_dataset(DataConfig(folder=arrays), (128, 128))

@@ -1,4 +1,4 @@
-"""A run that is killed goes on as if it had not been; a run that is another's is refused."""
+"""A run that is killed continues as if it had not been; a run that is another's is refused."""
 
 from __future__ import annotations
 
@@ -105,20 +105,20 @@ def test_the_newest_checkpoints_stay_and_no_partial_ones(keys: Keys, tmp_path: P
     ]
 
 
-def test_another_runs_checkpoint_is_refused_unless_told_to_begin_anew(keys: Keys, arrays: Path) -> None:
+def test_another_runs_checkpoint_is_refused_unless_told_to_restart(keys: Keys, arrays: Path) -> None:
     first = train_lora(LoraConfig.model_validate(keys()))
     before = first.losses.read_bytes()
     with pytest.raises(
         CheckpointError,
-        match=r"another learning_rate \(0\.001 then, 0\.002 now\); train anew with --no-resume",
+        match=r"another learning_rate \(0\.001 then, 0\.002 now\); restart with --no-resume",
     ):
         train_lora(LoraConfig.model_validate(keys(learning_rate=0.002)))
     with pytest.raises(CheckpointError, match="another data"):
         train_lora(LoraConfig.model_validate(keys(data={"folder": str(arrays), "limit": 3})))
     assert first.losses.read_bytes() == before
-    anew = train_lora(LoraConfig.model_validate(keys(learning_rate=0.002)), resume=False)
-    assert anew.losses.read_bytes() != before
-    assert len(anew.losses.read_text().splitlines()) == 3
+    again = train_lora(LoraConfig.model_validate(keys(learning_rate=0.002)), resume=False)
+    assert again.losses.read_bytes() != before
+    assert len(again.losses.read_text().splitlines()) == 3
 
 
 def test_a_finished_run_writes_its_files_again_and_trains_no_more(keys: Keys) -> None:

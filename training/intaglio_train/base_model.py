@@ -10,8 +10,21 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 from intaglio_train.errors import ConfigError
+from intaglio_train.single_file import load_single_file
 
-__all__ = ["BaseModel", "load_base_model", "training_dtype"]
+__all__ = ["BaseModel", "ModelSource", "load_base_model", "training_dtype"]
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from."""
+
+    name: str
+    """A diffusers folder, a hub id or a single file."""
+    variant: str | None = None
+    """Which weights of a folder: "fp16" for those named so."""
+    configurations: Path | None = None
+    """A diffusers folder with what a single file leaves out."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +66,21 @@ def training_dtype(mixed_precision: str) -> torch.dtype:
     return {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[mixed_precision]
 
 
-def load_base_model(name: str, *, variant: str | None, device: torch.device, dtype: torch.dtype) -> BaseModel:
+def load_base_model(source: ModelSource, *, device: torch.device, dtype: torch.dtype) -> BaseModel:
     """Load a diffusers folder, a hub id or a single file, frozen. Raises `ConfigError`."""
-    pipeline = _load_pipeline(name, variant)
+    name = source.name
+    pipeline = _load_pipeline(source)
     parts = (pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2, pipeline.vae)
     if any(part is None for part in parts) or pipeline.unet.config.addition_embed_type != "text_time":
         raise ConfigError(
-            f"model {name}: is not SDXL; it needs two text encoders, a UNet with text_time embedding and an autoencoder"
+            f"model {name}: is not SDXL; it needs two text encoders, a UNet with text_time embedding"
+            " and an autoencoder"
         )
     for part in parts:
         part.requires_grad_(False).eval()
-        part.to(device=device, dtype=torch.float32 if part is pipeline.vae else dtype)
+        if part is not pipeline.vae:
+            part.to(device=device, dtype=dtype)
+    pipeline.vae.to(device=device, dtype=torch.float32)
     return BaseModel(
         unet=pipeline.unet,
         vae=pipeline.vae,
@@ -77,33 +94,26 @@ def load_base_model(name: str, *, variant: str | None, device: torch.device, dty
     )
 
 
-def _load_pipeline(name: str, variant: str | None) -> Any:
+def _load_pipeline(source: ModelSource) -> Any:
+    name = source.name
     path = Path(name)
+    right = "give a diffusers SDXL folder, a .safetensors file or a hub id"
     if path.is_dir() and not (path / "model_index.json").exists():
-        raise ConfigError(
-            f"model {name}: has no model_index.json; give a diffusers SDXL folder, a .safetensors file or a hub id"
-        )
-    looks_local = (
-        path.is_absolute()
-        or name.startswith(".")
-        or path.suffix in (".safetensors", ".ckpt")
-        or name.count("/") != 1
-    )
-    if looks_local and not path.exists():
-        raise ConfigError(
-            f"model {name}: no such file or folder; give a diffusers SDXL folder, a .safetensors file or a hub id"
-        )
+        raise ConfigError(f"model {name}: has no model_index.json; {right}")
+    is_path = path.is_absolute() or name.startswith(".") or path.suffix in (".safetensors", ".ckpt")
+    if (is_path or name.count("/") != 1) and not path.exists():
+        raise ConfigError(f"model {name}: no such file or folder; {right}")
+    if path.is_file():
+        return load_single_file(path, source.configurations)
+    if source.configurations is not None:
+        raise ConfigError(f"configurations are for a model in a single file; {name} has its own")
     try:
-        if path.is_file():
-            return StableDiffusionXLPipeline.from_single_file(name, add_watermarker=False)
-        return StableDiffusionXLPipeline.from_pretrained(name, variant=variant, add_watermarker=False)  # type: ignore[no-untyped-call]
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-    ) as error:  # what diffusers raises for missing and foreign files
-        found = (
-            "cannot be loaded as SDXL" if path.exists() else "is no folder here and the hub does not give it"
+        return StableDiffusionXLPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+            name, variant=source.variant, add_watermarker=False
         )
+    # What diffusers raises for missing and foreign files.
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = "is no folder here and the hub does not give it"
+        if path.exists():
+            found = "cannot be loaded as SDXL"
         raise ConfigError(f"model {name}: {found}: {str(error)[:200]}") from error

@@ -36,7 +36,9 @@ class CaptionTable:
 def caption_table(captions: Sequence[tuple[str, ...]]) -> CaptionTable:
     """Number the captions in order of appearance."""
     ids: dict[str, int] = {}
-    alternatives = [tuple(ids.setdefault(text, len(ids)) for text in texts) for texts in captions]
+    alternatives = []
+    for texts in captions:
+        alternatives.append(tuple(ids.setdefault(text, len(ids)) for text in texts))
     return CaptionTable(list(ids), alternatives)
 
 

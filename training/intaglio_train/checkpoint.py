@@ -110,7 +110,7 @@ class Checkpoints:
             state: dict[str, Any] = torch.load(paths[-1], map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load raises whatever its unpickler meets in a damaged file
             raise CheckpointError(
-                f"{paths[-1]}: damaged checkpoint ({error}); delete it, or train anew with --no-resume"
+                f"{paths[-1]}: damaged checkpoint ({error}); delete it, or restart with --no-resume"
             ) from error
         theirs = state["identity"]
         for key in sorted({*identity, *theirs}):
@@ -119,7 +119,8 @@ class Checkpoints:
                     "" if key == "data set" else f" ({theirs.get(key)!r} then, {identity.get(key)!r} now)"
                 )
                 raise CheckpointError(
-                    f"{paths[-1]}: was made with another {key}{change}; train anew with --no-resume or another --output"
+                    f"{paths[-1]}: was made with another {key}{change};"
+                    " restart with --no-resume, or write to another --output"
                 )
         return state
 

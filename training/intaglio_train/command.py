@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,7 +19,10 @@ from rich.table import Table
 import intaglio_train
 from intaglio_train.config import controlnet_config_from_yaml, lora_config_from_yaml
 from intaglio_train.errors import TrainingError
-from intaglio_train.progress import ConsoleReporter
+from intaglio_train.progress import ConsoleReporter, Reporter
+
+if TYPE_CHECKING:
+    from intaglio_train.loop import Outcome
 
 __all__ = ["app", "install_weights"]
 
@@ -56,7 +61,7 @@ def train(  # noqa: PLR0913, PLR0917  (one option a parameter)
         Path | None, typer.Option(help="Copy the finished weights into this folder too.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Go on from the newest checkpoint, or train anew.")
+        bool, typer.Option("--resume/--no-resume", help="Continue from the newest checkpoint, or restart.")
     ] = True,
 ) -> None:
     """Train a LoRA or a ControlNet on SDXL.
@@ -70,42 +75,62 @@ def train(  # noqa: PLR0913, PLR0917  (one option a parameter)
         for key, value in (("data", data), ("steps", steps), ("output", output))
         if value is not None
     }
-    run: dict[str, Any] = {"resume": resume, "reporter": ConsoleReporter(console)}
+    reporter = ConsoleReporter(console)
     try:
         if kind is Kind.LORA:
-            lora = intaglio_train.train_lora(lora_config_from_yaml(config, overrides), **run)
-            outcome, losses, files = lora.outcome, lora.losses, lora.files
+            trained = _train_lora(config, overrides, resume, reporter)
         else:
-            controlnet = intaglio_train.train_controlnet(
-                controlnet_config_from_yaml(config, overrides), **run
-            )
-            outcome, losses, files = (
-                controlnet.outcome,
-                controlnet.losses,
-                (controlnet.folder,) if controlnet.folder else (),
-            )
+            trained = _train_controlnet(config, overrides, resume, reporter)
     except TrainingError as error:
         Console(stderr=True).print(
             f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True
         )
         raise typer.Exit(BAD_INPUT) from None
+    files = trained.files
     if install is not None:
         files = tuple(install_weights(path, install) for path in files)
+    _print_trained(trained, files, console)
+    if trained.outcome.interrupted:
+        console.print(f"stopped at step {trained.outcome.steps}; the same command continues from there")
+        raise typer.Exit(INTERRUPTED)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What a run of either kind left behind; no files where it was interrupted."""
+
+    outcome: Outcome
+    losses: Path
+    files: tuple[Path, ...]
+
+
+def _train_lora(config: Path, overrides: dict[str, Any], resume: bool, reporter: Reporter) -> _Trained:
+    run = lora_config_from_yaml(config, overrides)
+    result = intaglio_train.train_lora(run, resume=resume, reporter=reporter)
+    return _Trained(result.outcome, result.losses, result.files)
+
+
+def _train_controlnet(config: Path, overrides: dict[str, Any], resume: bool, reporter: Reporter) -> _Trained:
+    run = controlnet_config_from_yaml(config, overrides)
+    result = intaglio_train.train_controlnet(run, resume=resume, reporter=reporter)
+    files = () if result.folder is None else (result.folder,)
+    return _Trained(result.outcome, result.losses, files)
+
+
+def _print_trained(trained: _Trained, files: Sequence[Path], console: Console) -> None:
+    outcome = trained.outcome
     table = Table("steps", "seconds", "last loss", "files")
     table.add_row(
         str(outcome.steps),
         f"{outcome.seconds:.1f}",
         f"{outcome.last_loss:.4f}",
-        "\n".join(map(str, (*files, losses))),
+        "\n".join(map(str, (*files, trained.losses))),
     )
     console.print(table)
-    if outcome.interrupted:
-        console.print(f"stopped at step {outcome.steps}; the same command goes on from there")
-        raise typer.Exit(INTERRUPTED)
 
 
 def install_weights(weights: Path, folder: Path) -> Path:
-    """Copy a finished file or folder of weights into `folder`, under a temporary name until it is complete."""
+    """Copy a finished file or folder of weights into `folder`, under a temporary name while it is partial."""
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / weights.name
     partial = folder / f".{weights.name}.partial"

@@ -1,23 +1,25 @@
 """What the UNet is told and shown: text embeddings, size ids, latents and control images, on the device,
 cached where asked for.
 
-`B` of a batch, `N` samples, `U` captions, `T` tokens, `C` context width, `P` pooled width, `h = H/8`, `w =
-W/8`. SDXL conditioning (arXiv 2307.01952): context = penultimate hidden states of both encoders side by side;
-pooled = the second encoder's projection; time ids = original (height, width), crop (top, left), target
-(height, width).
+`B` of a batch, `N` samples, `R` different chunks of text, `k` chunks of a batch's longest caption, `T` = 77
+tokens of a chunk, `C` context width, `P` pooled width, `h = H/8`, `w = W/8`. SDXL conditioning (arXiv
+2307.01952): context = penultimate hidden states of both encoders side by side; pooled = the second encoder's
+projection, of a caption's first chunk; time ids = original (height, width), crop (top, left), target (height,
+width).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from intaglio_train.base_model import BaseModel
-from intaglio_train.batches import Batch, CaptionTable
-from intaglio_train.data import Dataset, Watch
+from intaglio_train.batches import Batch
+from intaglio_train.data import Dataset
+from intaglio_train.progress import Watch
+from intaglio_train.text_chunks import ChunkedTexts
 
 __all__ = [
     "Caches",
@@ -27,7 +29,6 @@ __all__ = [
     "encode_images",
     "encode_tokens",
     "fill_caches",
-    "tokenize",
 ]
 
 ENCODING_BATCH = 32
@@ -38,7 +39,7 @@ class Conditions:
     """Everything about a batch but noise and time."""
 
     latents: torch.Tensor  # [B,4,h,w]
-    context: torch.Tensor  # [B,T,C]
+    context: torch.Tensor  # [B,kT,C]
     pooled: torch.Tensor  # [B,P]
     time_ids: torch.Tensor  # [B,6]
     control: torch.Tensor | None  # [B,3,H,W] in 0..1
@@ -58,17 +59,6 @@ def cat_conditions(first: Conditions, second: Conditions) -> Conditions:
     return Conditions(latents, context, pooled, time_ids, control=None)
 
 
-def tokenize(base: BaseModel, texts: Sequence[str]) -> torch.Tensor:
-    """Token ids [2,U,T] of both tokenizers, cut or padded to their length."""
-    padded = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
-    return torch.stack(
-        [
-            tokenizer(list(texts), max_length=tokenizer.model_max_length, **padded).input_ids
-            for tokenizer in base.tokenizers
-        ]
-    )
-
-
 def encode_tokens(base: BaseModel, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Context [B,T,C] and pooled embedding [B,P] of token ids [2,B,T]."""
     outputs = [
@@ -85,7 +75,8 @@ def encode_images(vae: Any, images: torch.Tensor) -> torch.Tensor:
     """
     pixels = images.permute(0, 3, 1, 2).to(vae.device, vae.dtype).contiguous() / 127.5 - 1.0
     latents = vae.encode(pixels).latent_dist.mode().contiguous()  # `randn_like` draws by layout
-    mean, std = vae.config.latents_mean, vae.config.latents_std
+    mean = vae.config.latents_mean
+    std = vae.config.latents_std
     if mean is not None and std is not None:
         latents = (latents - latents.new_tensor(mean).view(1, -1, 1, 1)) / latents.new_tensor(std).view(
             1, -1, 1, 1
@@ -95,12 +86,10 @@ def encode_images(vae: Any, images: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Caches:
-    """Tables over all samples or captions; none where each batch is encoded anew."""
+    """Tables over all samples or chunks of text; none where each batch is encoded when it is used."""
 
     latents: torch.Tensor | None = None  # [N,4,h,w]
-    text: tuple[torch.Tensor, torch.Tensor] | None = (
-        None  # [U+1,T,C], [U+1,P]; the last row is for a dropped caption
-    )
+    text: tuple[torch.Tensor, torch.Tensor] | None = None  # context [R,T,C], pooled [R,P]
     controls: torch.Tensor | None = None  # [N,3,H,W] uint8
 
 
@@ -108,7 +97,7 @@ class Caches:
 def fill_caches(
     base: BaseModel,
     dataset: Dataset,
-    captions: CaptionTable,
+    texts: ChunkedTexts,
     *,
     which: frozenset[str],
     on: torch.device,
@@ -138,18 +127,12 @@ def fill_caches(
             ]
         )
     if "text" in which:
-        tokens = tokenize(base, [*captions.texts, ""])
-        starts = range(0, tokens.shape[1], 4 * ENCODING_BATCH)
-        encoded = [
-            encode_tokens(base, tokens[:, start : start + 4 * ENCODING_BATCH].to(base.device))
-            for start in watch(starts, "encoding captions", len(starts))
-        ]
-        context, pooled = (
-            torch.cat([part.to(on, dtype) for part in parts]) for parts in zip(*encoded, strict=True)
-        )
-        if base.zero_empty_prompt:
-            context[-1] = 0
-            pooled[-1] = 0
+        starts = range(0, texts.tokens.shape[1], 4 * ENCODING_BATCH)
+        pieces = [texts.tokens[:, start : start + 4 * ENCODING_BATCH] for start in starts]
+        watched = watch(pieces, "encoding captions", len(pieces))
+        encoded = [encode_tokens(base, piece.to(base.device)) for piece in watched]
+        context = torch.cat([piece.to(on, dtype) for piece, _ in encoded])
+        pooled = torch.cat([piece.to(on, dtype) for _, piece in encoded])
         text = (context, pooled)
     return Caches(latents, text, controls)
 
@@ -157,26 +140,33 @@ def fill_caches(
 class Conditioner:
     """Turns a `Batch` into `Conditions`. A dropped caption becomes what the model's own pipeline uses for no
     prompt.
+
+    `texts` are the captions of the batches' caption table, in its order, and "" for a dropped one.
     """
 
     def __init__(
-        self, base: BaseModel, dataset: Dataset, captions: CaptionTable, caches: Caches, size: tuple[int, int]
+        self, base: BaseModel, dataset: Dataset, texts: ChunkedTexts, caches: Caches, size: tuple[int, int]
     ) -> None:
         self._base = base
         self._caches = caches
         self._device = base.device
-        self._dropped = captions.dropped
         target = torch.tensor([size[1], size[0]], dtype=torch.float32).expand(len(dataset), 2)
-        self._time_ids = torch.cat([torch.from_numpy(dataset.geometry), target], dim=1).to(
-            self._device
-        )  # [N,6]
-        self._tokens = (
-            None if caches.text else tokenize(base, [*captions.texts, ""]).to(self._device)
-        )  # [2,U+1,T]
+        time_ids = torch.cat([torch.from_numpy(dataset.geometry), target], dim=1)
+        self._time_ids = time_ids.to(self._device)  # [N,6]
+        self._counts = texts.counts
+        self._dropped = len(texts.counts) - 1
+        self._rows_of_text = texts.rows.to(self._device)  # [U+1,K]
+        self._tokens = None if caches.text else texts.tokens.to(self._device)  # [2,R,T]
 
-    def __call__(self, batch: Batch) -> Conditions:
+    def chunks_of(self, batch: Batch) -> int:
+        """Chunks of the batch's longest caption."""
+        captions: list[int] = batch.captions.tolist()
+        return max(self._counts[caption] for caption in captions)
+
+    def __call__(self, batch: Batch, *, chunks: int) -> Conditions:
+        """Conditions with a context of `chunks` chunks; shorter captions are filled up with empty ones."""
         indices = batch.indices.to(self._device, non_blocking=True)
-        context, pooled = self._text(batch.captions)
+        context, pooled = self._text(batch.captions, chunks)
         return Conditions(
             latents=self._latents(batch, indices),
             context=context,
@@ -185,37 +175,47 @@ class Conditioner:
             control=self._control(batch, indices),
         )
 
-    def _text(self, captions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if self._caches.text is not None:
-            context, pooled = (self._rows(table, captions) for table in self._caches.text)
-            return context, pooled
-        assert self._tokens is not None
+    def _text(self, captions: torch.Tensor, chunks: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Context [B,kT,C] and pooled embedding [B,P]."""
         ids = captions.to(self._device, non_blocking=True)
-        context, pooled = encode_tokens(self._base, self._tokens[:, ids])
+        rows = self._rows_of_text[ids, :chunks]  # [B,k], fewer where this data set has no caption as long
+        rows = torch.nn.functional.pad(rows, (0, chunks - rows.shape[1]))  # row 0 is the empty chunk
+        if self._caches.text is not None:
+            context = self._rows(self._caches.text[0], rows.flatten())
+            pooled = self._rows(self._caches.text[1], rows[:, 0])
+        else:
+            assert self._tokens is not None
+            context, every_pooled = encode_tokens(self._base, self._tokens[:, rows.flatten()])
+            pooled = every_pooled.reshape(*rows.shape, -1)[:, 0]
+        context = context.reshape(len(ids), -1, context.shape[-1])  # [Bk,T,C] -> [B,kT,C]
         if self._base.zero_empty_prompt:
             kept = (ids != self._dropped).to(context.dtype)
-            context, pooled = context * kept[:, None, None], pooled * kept[:, None]
+            context = context * kept[:, None, None]
+            pooled = pooled * kept[:, None]
         return context, pooled
 
     def _latents(self, batch: Batch, indices: torch.Tensor) -> torch.Tensor:
         if self._caches.latents is not None:
-            return self._rows(
-                self._caches.latents, batch.indices if self._caches.latents.device.type == "cpu" else indices
-            )
+            return self._rows_of_samples(self._caches.latents, batch, indices)
         assert batch.images is not None
         with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
             return encode_images(self._base.vae, batch.images.to(self._device, non_blocking=True))
 
     def _control(self, batch: Batch, indices: torch.Tensor) -> torch.Tensor | None:
         if self._caches.controls is not None:
-            table = self._caches.controls
-            return self._rows(table, batch.indices if table.device.type == "cpu" else indices).float() / 255.0
+            return self._rows_of_samples(self._caches.controls, batch, indices).float() / 255.0
         if batch.controls is None:
             return None
         return (
             batch.controls.to(self._device, non_blocking=True).permute(0, 3, 1, 2).float().contiguous()
             / 255.0
         )
+
+    def _rows_of_samples(self, table: torch.Tensor, batch: Batch, indices: torch.Tensor) -> torch.Tensor:
+        """Of a table on the host by the batch's own numbers, so that the device is not waited for."""
+        if table.device.type == "cpu":
+            return self._rows(table, batch.indices)
+        return self._rows(table, indices)
 
     def _rows(self, table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """`table[rows]` on the device, gathered where the table is."""

@@ -28,6 +28,7 @@ __all__ = [
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+TRAINED = Path("trained")
 LATENT_SCALE = 8  # pixels a latent: SDXL's autoencoder has three downsamplings
 
 
@@ -39,12 +40,16 @@ class DataConfig(_Strict):
     """Where images and captions come from: exactly one of `folder` and `arrays`.
 
     `folder` holds one of (looked for in this order)
-      - `images.npy` [N,H,W,3] uint8, `captions.json` (N strings or N lists of strings), `controls_<control>.npy` [N,H,W,3] uint8;
-      - `metadata.csv` or `metadata.jsonl` with columns `image`, `caption` and, for a ControlNet, `control` (paths in the folder);
-      - images, each with a `.txt` of the same name; control images of the same name in `control_<control>/` or `control/`.
+      - `images.npy` [N,H,W,3] uint8, `captions.json` (N strings or N lists of strings) and, for a
+        ControlNet, `controls_<control>.npy` [N,H,W,3] uint8;
+      - `metadata.csv` or `metadata.jsonl` with columns `image`, `caption` and, for a ControlNet, `control`
+        (paths in the folder);
+      - images, each with a `.txt` of the same name; control images of the same name in `control_<control>/`
+        or `control/`.
     `arrays` is an `.npz` with `images`, `captions` ([N] or [N,M] strings) and `controls_<control>` or
-    `controls`. A `.txt` of several lines, and a list of captions, hold alternatives: one is drawn each time
-    the image is used.
+    `controls`. A `.txt` or table cell of several lines, and a list of captions, hold alternatives: one is
+    drawn each time the image is used. Text files are UTF-8. `intaglio_train.folder_samples` says which other
+    files are refused and which are passed over.
     """
 
     folder: Path | None = None
@@ -91,10 +96,11 @@ class TrainingConfig(_Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
     model: str
     data: DataConfig
-    output: Path
+    output: Path  # none: trained/NAME, which `make clean` keeps
     resolution: int | tuple[int, int] = 1024  # pixels; a pair is (width, height)
     resize: bool = False
     variant: str | None = None
+    configurations: Path | None = None  # of a single-file model; see `single_file`
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     steps: Positive
@@ -124,6 +130,13 @@ class TrainingConfig(_Strict):
     keep_checkpoints: Positive = 2
     samples: SampleConfig | None = None
     tensorboard: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_output(cls, keys: Any) -> Any:
+        if isinstance(keys, dict) and "output" not in keys and isinstance(keys.get("name"), str):
+            return {**keys, "output": TRAINED / keys["name"]}
+        return keys
 
     @model_validator(mode="after")
     def _resolution_fits_latents(self) -> TrainingConfig:

@@ -15,10 +15,10 @@ from diffusers import ControlNetModel
 from intaglio_train.base_model import BaseModel
 from intaglio_train.checkpoint import identity_of
 from intaglio_train.config import ControlNetConfig, SampleConfig
-from intaglio_train.data import Pixels
 from intaglio_train.errors import ConfigError
 from intaglio_train.loop import Outcome, ParameterGroup, Samples, Task, train
 from intaglio_train.loss import diffusion_loss
+from intaglio_train.pictures import Pixels
 from intaglio_train.progress import Reporter, SilentReporter
 from intaglio_train.samples import draw, grid_of
 from intaglio_train.session import Batches, Session, open_session
@@ -40,7 +40,7 @@ def train_controlnet(
 ) -> ControlNetResult:
     """Train a ControlNet and write it to `config.output / config.name`.
 
-    A run that was stopped goes on from its newest checkpoint unless `resume` is false. Raises `DataError`,
+    A run that was stopped continues from its newest checkpoint unless `resume` is false. Raises `DataError`,
     `ConfigError`, `CheckpointError`; nothing is written before data and model have been found sound.
     """
     reporter = reporter or SilentReporter()
@@ -61,7 +61,7 @@ def train_controlnet(
         [ParameterGroup(dict(controlnet.named_parameters()), config.learning_rate)],
         batches=session.batches,
         loss=_ControlNetLoss(session, controlnet),
-        samples=_samples(session, controlnet, config.samples) if config.samples else None,
+        samples=_samples(session, controlnet, config.samples),
         identity=identity_of(config, session.sources[0].dataset.digest),
     )
     outcome = train(config, task, session.accelerator, reporter, resume=resume)
@@ -119,8 +119,10 @@ class _ControlNetLoss:
         return diffusion_loss(predicted, example.target, example.weights)
 
 
-def _samples(session: Session, controlnet: Any, wanted: SampleConfig) -> Samples:
+def _samples(session: Session, controlnet: Any, wanted: SampleConfig | None) -> Samples | None:
     """Rows: the first samples' control images, and what the prompts make of them."""
+    if wanted is None:
+        return None
     dataset = session.sources[0].dataset
     controls = dataset.controls([index % len(dataset) for index in range(len(wanted.prompts))])
 

@@ -82,6 +82,7 @@ def _tensorboard_writer(folder: Path) -> Any:
         writer: Any = import_module("torch.utils.tensorboard").SummaryWriter(str(folder))
     except ImportError as error:
         raise ConfigError(
-            "tensorboard: true needs the tensorboard package; pip install 'intaglio[train]' or set it to false"
+            "tensorboard: true needs the tensorboard package;"
+            " pip install 'intaglio[train]', or set it to false"
         ) from error
     return writer

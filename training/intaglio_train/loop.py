@@ -61,12 +61,15 @@ class Task:
 
     @property
     def parameters(self) -> dict[str, torch.nn.Parameter]:
-        return {name: parameter for group in self.groups for name, parameter in group.parameters.items()}
+        found: dict[str, torch.nn.Parameter] = {}
+        for group in self.groups:
+            found |= group.parameters
+        return found
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run went. `interrupted` runs go on when started again."""
+    """How a run went. `interrupted` runs continue when started again."""
 
     steps: int
     seconds: float
@@ -227,7 +230,8 @@ def train(
 def _steps(
     run: _Run, checkpoints: Checkpoints, journal: Journal, reporter: Reporter, stop: threading.Event
 ) -> None:
-    config, task = run.config, run.task
+    config = run.config
+    task = run.task
 
     def save() -> None:
         reporter.loss(run.done, journal.flush())

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from peft import inject_adapter_in_model
 
 from intaglio_train.checkpoint import identity_of
 from intaglio_train.config import LoraConfig, SampleConfig
-from intaglio_train.data import Pixels
 from intaglio_train.loop import Outcome, ParameterGroup, Samples, Task, train
 from intaglio_train.lora_files import (
     Adapter,
@@ -27,6 +27,7 @@ from intaglio_train.lora_files import (
     write_adapter,
 )
 from intaglio_train.loss import diffusion_loss
+from intaglio_train.pictures import Pixels
 from intaglio_train.progress import Reporter, SilentReporter
 from intaglio_train.samples import draw, grid_of
 from intaglio_train.session import Batches, Session, open_session
@@ -58,7 +59,7 @@ class LoraResult:
 def train_lora(config: LoraConfig, *, resume: bool = True, reporter: Reporter | None = None) -> LoraResult:
     """Train a LoRA and write it to `config.output`.
 
-    A run that was stopped goes on from its newest checkpoint unless `resume` is false. Raises `DataError`,
+    A run that was stopped continues from its newest checkpoint unless `resume` is false. Raises `DataError`,
     `ConfigError`, `CheckpointError`; nothing is written before data and model have been found sound.
     """
     reporter = reporter or SilentReporter()
@@ -72,7 +73,7 @@ def train_lora(config: LoraConfig, *, resume: bool = True, reporter: Reporter | 
         groups,
         batches=session.batches,
         loss=_LoraLoss(session, config),
-        samples=_samples(session, config.samples) if config.samples else None,
+        samples=_samples(session, config.samples),
         identity=identity_of(config, *(source.dataset.digest for source in session.sources)),
     )
     outcome = train(config, task, session.accelerator, reporter, resume=resume)
@@ -84,7 +85,7 @@ def _add_adapters(session: Session, config: LoraConfig) -> list[ParameterGroup]:
     """Put adapters into the model; their fp32 parameters."""
 
     def adapt(part: Part, model: Any, table: dict[str, tuple[str, ...]]) -> dict[str, torch.nn.Parameter]:
-        targets = [name for target in config.targets for name in table[target]]
+        targets = list(chain.from_iterable(table[target] for target in config.targets))
         if not targets:
             return {}
         peft = PeftConfig(
@@ -147,7 +148,10 @@ class _LoraLoss:
         return loss
 
 
-def _samples(session: Session, wanted: SampleConfig) -> Samples:
+def _samples(session: Session, wanted: SampleConfig | None) -> Samples | None:
+    if wanted is None:
+        return None
+
     def grid() -> Pixels:
         return grid_of([draw(session.base, wanted, session.config.size, accelerator=session.accelerator)])
 

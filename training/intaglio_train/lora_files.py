@@ -77,7 +77,8 @@ def kohya_tensors(adapter: Adapter) -> dict[str, torch.Tensor]:
     """fp16 tensors under the names that kohya's trainer writes and ComfyUI reads, with `.alpha`."""
     tensors = {}
     for part, module, down, up in adapter.named():
-        name = f"{KOHYA_PREFIX[part]}_{(kohya_module_name(module, adapter.levels) if part == 'unet' else module).replace('.', '_')}"
+        theirs = kohya_module_name(module, adapter.levels) if part == "unet" else module
+        name = f"{KOHYA_PREFIX[part]}_{theirs.replace('.', '_')}"
         tensors[f"{name}.lora_down.weight"] = _half(down)
         tensors[f"{name}.lora_up.weight"] = _half(up)
         tensors[f"{name}.alpha"] = torch.tensor(adapter.alpha, dtype=torch.float32)
@@ -104,17 +105,21 @@ def kohya_module_name(module: str, levels: UnetLevels) -> str:
         r"(down_blocks|up_blocks)\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)", module
     )
     if found:
-        side, level, kind, index, rest = found[1], int(found[2]), found[3], int(found[4]), found[5]
+        side, _, kind, _, rest = found.groups()
+        level = int(found[2])
+        index = int(found[4])
         if kind == "downsamplers":
             return f"input_blocks.{(level + 1) * (layers + 1)}.0.op"
         if kind == "upsamplers":
-            return f"output_blocks.{level * (layers + 1) + layers}.{2 if level in levels.attention_up else 1}.conv"
+            position = 2 if level in levels.attention_up else 1
+            return f"output_blocks.{level * (layers + 1) + layers}.{position}.conv"
         block = level * (layers + 1) + index
         stem = f"input_blocks.{block + 1}" if side == "down_blocks" else f"output_blocks.{block}"
         return f"{stem}.{_within(kind, rest)}"
     found = re.fullmatch(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)", module)
     if found:
-        kind, index, rest = found[1], int(found[2]), found[3]
+        kind, _, rest = found.groups()
+        index = int(found[2])
         place = 2 * index if kind == "resnets" else 2 * index + 1
         return f"middle_block.{place}.{_within(kind, rest).split('.', 1)[1]}"
     raise ValueError(f"{module}: has no name in the kohya layout")

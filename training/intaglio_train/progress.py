@@ -1,11 +1,12 @@
-"""What a person sees of a run: bars on a terminal, a line now and then in a log file, nothing from the Python
-API.
+"""What a person sees of a run: bars on a terminal, a line now and then in a log file; notes in the log of a
+program that calls the trainers.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -19,14 +20,19 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["ConsoleReporter", "Reporter", "SilentReporter"]
+__all__ = ["ConsoleReporter", "Reporter", "SilentReporter", "Watch"]
+
+Watch = Callable[[Iterable[Any], str, int], Iterable[Any]]
+"""Wraps an iterable to show progress: (items, what, how many) -> items."""
+
+log = logging.getLogger("intaglio_train")
 
 LINE_SECONDS = 10.0
 SHORTEST_WATCHED = 3
 
 
 class Reporter(Protocol):
-    """Told of what goes on."""
+    """Told how a run proceeds."""
 
     def watch(self, items: Iterable[Any], what: str, count: int) -> Iterable[Any]: ...
     def begin(self, done: int, steps: int) -> None: ...
@@ -37,7 +43,7 @@ class Reporter(Protocol):
 
 
 class SilentReporter:
-    """Says nothing."""
+    """Draws nothing; its notes go to the log `intaglio_train`."""
 
     def watch(self, items: Iterable[Any], what: str, count: int) -> Iterable[Any]:
         return items
@@ -45,7 +51,10 @@ class SilentReporter:
     def begin(self, done: int, steps: int) -> None: ...
     def step(self, step: int) -> None: ...
     def loss(self, step: int, loss: float) -> None: ...
-    def note(self, text: str) -> None: ...
+
+    def note(self, text: str) -> None:
+        log.warning(text)
+
     def end(self) -> None: ...
 
 
@@ -70,7 +79,9 @@ class ConsoleReporter:
             yield from bar.track(items, total=count, description=what)
 
     def begin(self, done: int, steps: int) -> None:
-        self._started, self._first, self._steps = time.monotonic(), done, steps
+        self._started = time.monotonic()
+        self._first = done
+        self._steps = steps
         if self._console.is_terminal:
             columns = (
                 TextColumn("training"),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from intaglio_train.base_model import BaseModel
 from intaglio_train.config import SampleConfig
-from intaglio_train.data import Pixels
+from intaglio_train.pictures import Pixels
 
 __all__ = ["draw", "grid_of"]
 
@@ -85,7 +85,8 @@ def _picture(
             output_type="latent",
         ).images
     # Outside autocast: SDXL's autoencoder overflows in fp16.
-    mean, std = base.vae.config.latents_mean, base.vae.config.latents_std
+    mean = base.vae.config.latents_mean
+    std = base.vae.config.latents_std
     latents = latents.to(base.vae.dtype) / base.vae.config.scaling_factor
     if mean is not None and std is not None:
         latents = latents * latents.new_tensor(std).view(1, -1, 1, 1) + latents.new_tensor(mean).view(

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from intaglio_train.base_model import BaseModel, load_base_model, training_dtype
+from intaglio_train.base_model import BaseModel, ModelSource, load_base_model, training_dtype
 from intaglio_train.batches import Batch, CaptionTable, Stream, caption_table
 from intaglio_train.conditioning import Conditioner, Conditions, cat_conditions, fill_caches
-from intaglio_train.config import DataConfig, TrainingConfig
+from intaglio_train.config import DataConfig, SampleConfig, TrainingConfig
 from intaglio_train.data import Dataset, open_dataset
+from intaglio_train.errors import ConfigError, DataError
 from intaglio_train.loop import make_accelerator, seed_everything
 from intaglio_train.loss import (
     NoiseSchedule,
@@ -25,6 +26,7 @@ from intaglio_train.loss import (
     target_of,
 )
 from intaglio_train.progress import Reporter
+from intaglio_train.text_chunks import CHUNK_TOKENS, MOST_CHUNKS, ChunkedTexts, chunk_texts
 
 __all__ = ["Example", "Session", "Source", "open_session"]
 
@@ -74,7 +76,9 @@ class Session:
     def example(self, batches: Batches) -> Example:
         """Condition, noise and weigh a batch; those of several sources in one, one after the other."""
         with self.accelerator.autocast():
-            parts = [source.conditioner(batch) for source, batch in zip(self.sources, batches, strict=True)]
+            pairs = list(zip(self.sources, batches, strict=True))
+            chunks = max(source.conditioner.chunks_of(batch) for source, batch in pairs)
+            parts = [source.conditioner(batch, chunks=chunks) for source, batch in pairs]
         conditions = parts[0]
         for part in parts[1:]:
             conditions = cat_conditions(conditions, part)
@@ -105,7 +109,7 @@ def open_session(
             resize=config.resize,
             control=control,
             threads=config.loader_threads,
-            watch=reporter.watch,
+            reporter=reporter,
         )
         for data in (config.data, prior)
         if data is not None
@@ -113,16 +117,19 @@ def open_session(
     accelerator = make_accelerator(config)
     seed_everything(config.seed)
     device = accelerator.device
-    base = load_base_model(
-        config.model, variant=config.variant, device=device, dtype=training_dtype(config.mixed_precision)
-    )
+    source = ModelSource(config.model, config.variant, config.configurations)
+    base = load_base_model(source, device=device, dtype=training_dtype(config.mixed_precision))
+    if config.samples is not None:
+        _check_sample_prompts(base, config.samples)
     schedule = noise_schedule_of(base.scheduler, device)
     on = device if config.cache_on == "device" else torch.device("cpu")
     sources = []
     for salt, dataset in enumerate(datasets):
         captions = caption_table(dataset.captions)
-        filled = fill_caches(base, dataset, captions, which=caches, on=on, watch=reporter.watch)
-        conditioner = Conditioner(base, dataset, captions, filled, config.size)
+        texts = chunk_texts(base.tokenizers, [*captions.texts, ""])
+        _check_lengths(dataset, captions, texts, reporter)
+        filled = fill_caches(base, dataset, texts, which=caches, on=on, watch=reporter.watch)
+        conditioner = Conditioner(base, dataset, texts, filled, config.size)
         stream = _stream(
             config,
             dataset,
@@ -134,6 +141,34 @@ def open_session(
         sources.append(Source(dataset, stream, conditioner))
     _set_aside(base, caches, sampling=config.samples is not None)
     return Session(config, accelerator, base, schedule, tuple(sources))
+
+
+def _check_lengths(dataset: Dataset, captions: CaptionTable, texts: ChunkedTexts, reporter: Reporter) -> None:
+    """Say how long the longest captions are. Raises `DataError` naming the file of one that is too long."""
+    for index, alternatives in enumerate(captions.alternatives):
+        longest = max(texts.counts[caption] for caption in alternatives)
+        if longest > MOST_CHUNKS:
+            raise DataError(
+                f"{dataset.where(index)}: its caption takes {longest} chunks of {CHUNK_TOKENS} tokens;"
+                f" at most {MOST_CHUNKS}"
+            )
+    long = sum(count > 1 for count in texts.counts)
+    if long:
+        reporter.note(
+            f"{long} captions are longer than {CHUNK_TOKENS} tokens and are encoded in up to"
+            f" {max(texts.counts)} chunks, as serving encodes such prompts (profiles.text_chunks)"
+        )
+
+
+def _check_sample_prompts(base: BaseModel, samples: SampleConfig) -> None:
+    """The pipeline that draws samples would cut a longer prompt without a word."""
+    prompts = [*samples.prompts, samples.negative_prompt or ""]
+    for prompt, count in zip(prompts, chunk_texts(base.tokenizers, prompts).counts, strict=True):
+        if count > 1:
+            raise ConfigError(
+                f"samples: prompt {prompt[:40]!r}... is longer than {CHUNK_TOKENS} tokens;"
+                f" samples are drawn with at most {CHUNK_TOKENS}"
+            )
 
 
 def _stream(

@@ -1,9 +1,10 @@
 """`intaglio build CONFIG`."""
 
-# ruff: noqa: PLC0415  (--help needs none of it)
+# ruff: noqa: PLC0415  (--help needs no library)
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Self
@@ -31,7 +32,7 @@ app = typer.Typer(
 
 
 class ConsoleReporter:
-    """A progress bar with the time left, and what is being done and why."""
+    """Shows a progress bar with the time left, the stage at work and the reason for it."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -67,7 +68,7 @@ class ConsoleReporter:
         self._progress.advance(self._task, expected)
 
     def waiting(self) -> None:
-        self._console.print("another build is at work in this folder; waiting for it to end")
+        self._console.print("another build is at work in this folder; waiting until it ends")
 
 
 @app.command()
@@ -81,7 +82,7 @@ def build(
     target: Annotated[
         str | None,
         typer.Option(
-            help="Card to build for: sm86 (RTX 30), sm89 (RTX 40), sm120 (RTX 50); it need not be here."
+            help="Card to build for, here or elsewhere: sm86 (RTX 30), sm89 (RTX 40), sm120 (RTX 50)."
         ),
     ] = None,
     output: Annotated[
@@ -91,7 +92,7 @@ def build(
 ) -> None:
     """Build a deployment; only what changed is done again.
 
-    With --target the build goes to <build>/<name>-<target>, beside the one for this machine.
+    With --target, the build goes to <build>/<name>-<target>, beside the build for this machine.
     """
     from intaglio_export.build import BuildOptions, build_deployment
 
@@ -99,15 +100,7 @@ def build(
     options = BuildOptions(runtime=runtime, target=target, output=output, force=force)
     with ConsoleReporter(console) as reporter:
         result = build_deployment(config, options, reporter=reporter)
-    table = Table("stage", "", "why", "seconds", box=None, padding=(0, 2))
-    for outcome in result.outcomes:
-        table.add_row(
-            outcome.name,
-            "done" if outcome.done else "skipped",
-            escape(outcome.reason),
-            f"{outcome.seconds:.1f}" if outcome.done else "",
-        )
-    console.print(table)
+    console.print(_table(result.outcomes))
     for message in result.messages:
         console.print(escape(message), style="yellow")
     manifest = result.manifest
@@ -115,3 +108,13 @@ def build(
         f"{manifest.runtime} {manifest.target}, build {manifest.key[:12]}: {escape(str(result.folder))}",
         soft_wrap=True,
     )
+
+
+def _table(outcomes: Iterable[StageOutcome]) -> Table:
+    table = Table("stage", "", "why", "seconds", box=None, padding=(0, 2))
+    for outcome in outcomes:
+        if outcome.done:
+            table.add_row(outcome.name, "done", escape(outcome.reason), f"{outcome.seconds:.1f}")
+        else:
+            table.add_row(outcome.name, "skipped", escape(outcome.reason), "")
+    return table

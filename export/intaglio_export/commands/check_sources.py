@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from intaglio.contract.config import Deployment, Source
+from intaglio.contract.config import Deployment
+from intaglio.contract.sources import Source
 from intaglio.errors import IntaglioError
 from intaglio.serving.findings import Finding
 from intaglio_export.plan.architecture import architecture_of

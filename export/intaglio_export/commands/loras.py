@@ -22,7 +22,7 @@ __all__ = ["app"]
 app = typer.Typer(name="loras", no_args_is_help=True, add_completion=False, help="The registry of LoRAs.")
 
 _BAD = 1
-Config = Annotated[Path, typer.Option(help="Deployment whose registry and base are meant.")]
+Config = Annotated[Path, typer.Option(help="Deployment whose registry and base are used.")]
 _DEFAULT = Path("configs/miniature.yaml")
 
 
@@ -31,7 +31,7 @@ def add(  # noqa: PLR0913  (one option a field)
     source: Annotated[
         str,
         typer.Argument(
-            help="A .safetensors file, or the id of a LoRA in the registry to look at again.",
+            help="A .safetensors file, or the id of a LoRA in the registry whose file changed.",
             show_default=False,
         ),
     ],
@@ -41,42 +41,48 @@ def add(  # noqa: PLR0913  (one option a field)
         str | None, typer.Option("--id", help="Id in the registry; by default the file's name.")
     ] = None,
     kind: Annotated[str | None, typer.Option(help=", ".join(KINDS))] = None,
-    trigger: Annotated[list[str] | None, typer.Option(help="Words that call it up; repeatable.")] = None,
-    weight: Annotated[float | None, typer.Option(help="Weight where a request names none.")] = None,
+    trigger: Annotated[
+        list[str] | None, typer.Option(help="Words that bring it out in a prompt; repeatable.")
+    ] = None,
+    weight: Annotated[float | None, typer.Option(help="Weight of a request that names none.")] = None,
     bounds: Annotated[
-        tuple[float, float] | None, typer.Option(help="Least and most weight of a request.")
+        tuple[float, float] | None, typer.Option(help="Smallest and largest weight of a request.")
     ] = None,
 ) -> None:
-    """Check a LoRA against the base and put it into the registry, or take the facts of its changed file."""
+    """Check a LoRA against the base and write it into the registry, or update the facts of its file."""
     path, deployment = _registry_of(config)
     registry = load_registry(path) if path.is_file() else LoraRegistry()
     lora = name or Path(source).stem
     given = {"kind": kind, "trigger_words": trigger, "weight": weight, "bounds": bounds}
-    values: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
-    before = registry.loras.get(lora)
-    if source in registry.loras:
-        values = {**registry.loras[source].model_dump(), **values}
-    else:
-        kept = {} if before is None else before.model_dump(exclude={"file", "hub"})
-        values = {**kept, "file": Path(source).resolve(), **values}
+    options = {field: value for field, value in given.items() if value is not None}
+    values = {**_known(registry, lora, source=source), **options}
     if "kind" not in values:
         raise InvalidRequest("kind", "missing", allowed=f"--kind {'|'.join(KINDS)}")
     entry = described(lora, _entry(lora, values), table=base_layers(deployment.base))
+    changed = registry.model_dump()
+    changed["loras"][lora] = entry.model_dump()
     try:
-        changed = LoraRegistry.model_validate(
-            {**registry.model_dump(), "loras": {**registry.model_dump()["loras"], lora: entry.model_dump()}}
-        )
+        write_registry(path, LoraRegistry.model_validate(changed))
     except ValidationError as error:
         raise ConfigError(f"{path}: {error.errors()[0]['msg']}") from error
-    write_registry(path, changed)
     Console(highlight=False, soft_wrap=True).print(
         f"{lora}: {escape(_facts(entry))}; {escape(str(path))} is written"
     )
 
 
+def _known(registry: LoraRegistry, lora: str, *, source: str) -> dict[str, Any]:
+    """What the registry says of `lora` already; `source` is an id of the registry or a file."""
+    if source in registry.loras:
+        return registry.loras[source].model_dump()
+    file = {"file": Path(source).resolve()}
+    if lora not in registry.loras:
+        return file
+    return registry.loras[lora].model_dump(exclude={"file", "hub"}) | file
+
+
 @app.command("list")
 def list_(config: Config = _DEFAULT) -> None:
-    """LoRAs and presets."""
+    """List LoRAs and presets."""
     path, _ = _registry_of(config)
     registry = load_registry(path)
     table = Table("id", "kind", "weight", "bounds", "trigger words", "file", box=None, padding=(0, 2, 0, 0))
@@ -91,15 +97,14 @@ def list_(config: Config = _DEFAULT) -> None:
             escape(_facts(entry)),
         )
     for preset, members in registry.presets.items():
-        table.add_row(
-            preset, "preset", "", "", "", " + ".join(f"{lora}@{weight:g}" for lora, weight in members.items())
-        )
+        combination = " + ".join(f"{lora}@{weight:g}" for lora, weight in members.items())
+        table.add_row(preset, "preset", "", "", "", combination)
     Console(highlight=False).print(table)
 
 
 @app.command()
 def show(lora: Annotated[str, typer.Argument(help="Id.")], config: Config = _DEFAULT) -> None:
-    """Everything the registry says of one LoRA or preset."""
+    """Print everything that the registry says of one LoRA or preset."""
     path, _ = _registry_of(config)
     registry = load_registry(path)
     values: dict[str, Any]
@@ -116,47 +121,42 @@ def show(lora: Annotated[str, typer.Argument(help="Id.")], config: Config = _DEF
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for field, value in values.items():
         if value not in (None, [], {}):
-            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-            table.add_row(
-                field,
-                escape(
-                    ", ".join(f"{key} {count}" for key, count in value.items())
-                    if isinstance(value, dict)
-                    else str(shown)
-                ),
-            )
+            table.add_row(field, escape(_shown(value)))
     Console(highlight=False).print(table)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {count}" for key, count in value.items())
+    return str(value)
 
 
 @app.command()
 def check(config: Config = _DEFAULT) -> None:
-    """Every file of the registry against the base, key by key; ends with 1 where one is refused."""
+    """Check every file of the registry against the base; the exit status is 1 where one is refused."""
     path, deployment = _registry_of(config)
     registry = load_registry(path)
     table = base_layers(deployment.base)
     console = Console(highlight=False, soft_wrap=True)
     refused = 0
-    for lora, entry in track(
-        registry.loras.items(),
-        description="checking",
-        console=console,
-        transient=True,
-        total=len(registry.loras),
-    ):
+    entries = list(registry.loras.items())
+    for lora, entry in track(entries, description="checking", console=console, transient=True):
         try:
-            console.print(
-                f"[green]ok[/]       {lora}: {escape(_facts(check_entry(lora, entry, table=table)))}"
-            )
+            facts = _facts(check_entry(lora, entry, table=table))
         except IntaglioError as error:
             refused += 1
             console.print(f"[red]refused[/]  {escape(str(error))}")
+        else:
+            console.print(f"[green]ok[/]       {lora}: {escape(facts)}")
     raise typer.Exit(_BAD if refused else 0)
 
 
 def _registry_of(config: Path) -> tuple[Path, Deployment]:
     deployment = load_deployment(config)
     if deployment.registry is None:
-        raise ConfigError(f"{config}: names no registry; add registry: loras.yaml")
+        raise ConfigError(f"{config}: has no registry; add registry: loras.yaml")
     return deployment.registry, deployment
 
 
@@ -165,16 +165,14 @@ def _entry(lora: str, values: dict[str, Any]) -> LoraEntry:
         return LoraEntry.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(
-            f"lora {lora}: {'.'.join(map(str, first['loc'])) or 'entry'}: {first['msg']}"
-        ) from error
+        place = ".".join(map(str, first["loc"])) or "entry"
+        raise ConfigError(f"lora {lora}: {place}: {first['msg']}") from error
 
 
 def _facts(entry: LoraEntry) -> str:
     if entry.sha256 is None:
-        return "not looked at yet (intaglio loras add)"
+        return "not checked yet (run intaglio loras add)"
     targets = ", ".join(f"{component} {count}" for component, count in entry.targets.items())
     ranks = "/".join(map(str, entry.rank))
-    return (
-        f"{entry.format}, rank {ranks}, {targets}, {(entry.size or 0) / 2**20:.2f} MiB, {entry.sha256[:12]}"
-    )
+    size = (entry.size or 0) / 2**20
+    return f"{entry.format}, rank {ranks}, {targets}, {size:.2f} MiB, {entry.sha256[:12]}"

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from intaglio.builds.holds import PARTS, listed_files, locked_unless_held
+from intaglio.builds.file_checks import FileDigest
+from intaglio.builds.holds import PARTS, locked_unless_held
 from intaglio.builds.manifest import (
     MANIFEST_NAME,
     RUNTIME_CACHE_NAME,
     BuildManifest,
-    FileDigest,
     read_manifest,
     write_manifest,
 )
@@ -168,7 +168,7 @@ def _place(source: Path, target: Path, *, linked: bool) -> None:
 def _remove_unlisted(assembly: Assembly) -> None:
     """Remove engines, tokenizers and poses of earlier builds, except those that a server holds."""
     folder = assembly.folder
-    wanted = set(listed_files(assembly.manifest))
+    wanted = set(assembly.manifest.listed)
     for network in assembly.manifest.networks.values():
         wanted.add(str(Path(network.path).with_name(RUNTIME_CACHE_NAME)))
     for room in PARTS:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from intaglio.builds.manifest import BuildManifest, FileDigest, NetworkFile, content_key
+from intaglio.builds.file_checks import FileDigest
+from intaglio.builds.manifest import BuildManifest, NetworkFile, content_key
 from intaglio.contract.config import Deployment
 from intaglio.errors import BuildError
 from intaglio.loras.targets import SWAPPED
@@ -53,7 +54,7 @@ def _configured(plan: Plan) -> dict[str, Any]:
     """Values that are known before any stage is done."""
     deployment = plan.deployment
     pipeline = configuration_read("pipeline", plan.base.model_index)
-    latents = LatentStatistics.of(plan.components["vae"].config)
+    latents = LatentStatistics.of(configuration_read("vae", plan.components["vae"].config))
     return {
         "base": plan.base_label,
         "architecture": plan.architecture,

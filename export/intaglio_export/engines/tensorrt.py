@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from intaglio.contract.sdxl import LORA_MERGE
-from intaglio.contract.tensors import PRECISION_DTYPES
-from intaglio.engines.onnxruntime import initializers
+from intaglio.contract.tensors import compute_dtype
+from intaglio.engines.onnx_file import initializers
+from intaglio.engines.tensorrt.library import import_tensorrt, tensorrt_logger
 from intaglio.errors import BuildError, ConfigError
-from intaglio.tensorrt_engine import import_tensorrt, tensorrt_logger
 from intaglio_export.engines.job import CompileJob
 from intaglio_export.engines.platform import Platform
 from intaglio_export.graphs.swapped_weights import is_swapped
@@ -53,7 +53,7 @@ class TensorRTBuilder:
             raise BuildError(f"{job.network.name}: TensorRT cannot parse the graph: {first}")
         config: trt.IBuilderConfig = builder.create_builder_config()
         # The network that adds LoRAs computes its sums in float32 whatever the precision is.
-        if PRECISION_DTYPES[job.precision] == "float32" or job.network.name == LORA_MERGE:
+        if compute_dtype(job.precision) == "float32" or job.network.name == LORA_MERGE:
             config.clear_flag(self.trt.BuilderFlag.TF32)
         self._set_target(config)
         self._add_profiles(builder, config, job)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from intaglio.contract.tensors import NetworkSpec, Precision, Profile
-from intaglio.engines.interface import Array, Backend, HostCall
+from intaglio.engines.host_call import HostCall
+from intaglio.engines.interface import Array, Backend
 from intaglio.errors import BuildError
 from intaglio_export.engines.platform import Platform
 from intaglio_export.graphs.examples import example_inputs
@@ -75,7 +76,7 @@ def open_verification_backend(platform: Platform, *, threads: int) -> Iterator[B
 
         backend = OnnxRuntimeBackend(threads=threads)
     else:
-        from intaglio.tensorrt_engine import TensorRTBackend
+        from intaglio.engines.tensorrt.backend import TensorRTBackend
 
         backend = TensorRTBackend(platform.runtime, cuda_graph=False, rebuild="intaglio build")
     try:

@@ -16,7 +16,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from intaglio.contract.sdxl import Architecture, axis_sizes, network_spec
+from intaglio.contract.architecture import Architecture
+from intaglio.contract.sdxl import axis_sizes, network_spec
 from intaglio.contract.tensors import NetworkSpec, Precision
 from intaglio_export.graphs.examples import example_inputs
 from intaglio_export.graphs.onnx_weights import LARGEST_PROTOBUF, attach_weights

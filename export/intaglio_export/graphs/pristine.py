@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from intaglio.contract.config import Swap
-from intaglio.engines.onnxruntime import initializers
+from intaglio.engines.onnx_file import initializers
 from intaglio.errors import BuildError
 from intaglio.loras.files import layer_table
 from intaglio_export.graphs.swapped_weights import is_swapped

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from intaglio.contract.sdxl import Architecture, architecture_from_configs
+from intaglio.contract.architecture import Architecture, architecture_from_configs
 from intaglio.errors import ConfigError
 from intaglio_export.weights.configuration import configuration_read
 

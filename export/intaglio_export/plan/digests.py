@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from intaglio.builds.manifest import FileDigest, content_key, file_digest, write_json
+from intaglio.builds.file_checks import FileDigest, file_digest, files_problem
+from intaglio.builds.manifest import content_key, write_json
 from intaglio.errors import BuildError
 
 __all__ = ["DigestCache", "check_safetensors"]
@@ -76,16 +77,7 @@ class DigestCache:
 
         A file is read only when its size and time are not the remembered ones.
         """
-        for name, expected in files.items():
-            path = folder / name
-            if not path.is_file():
-                return f"{name} is missing"
-            size = path.stat().st_size
-            if size != expected.size:
-                return f"{name} has {size} bytes, not {expected.size}"
-            if self.digest_unchecked(path) != expected:
-                return f"{name} was changed after it was built"
-        return None
+        return files_problem(folder, files, digest=self.digest_unchecked)
 
     def combined(self, files: Iterable[Path], *, root: Path) -> str:
         """One digest of several files and their names relative to `root`."""

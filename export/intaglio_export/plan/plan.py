@@ -9,7 +9,7 @@ work is done; `intaglio_export.plan.make` does the work.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -17,20 +17,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from intaglio.builds.manifest import content_key
+from intaglio.contract.architecture import Architecture
 from intaglio.contract.config import Deployment, Swap
+from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.sdxl import (
     LORA_MERGE,
-    Architecture,
-    context_name,
     controlnet_name,
     network_kind,
     network_spec,
+    networks_of,
     profiles,
 )
 from intaglio.contract.tensors import NetworkSpec, Profile
 from intaglio.errors import BuildError, ConfigError
 from intaglio.loras.files import Component, named_components
-from intaglio.loras.sets import ResolvedLora
 from intaglio.loras.targets import SWAPPED, SWAPPED_NETWORKS
 from intaglio.loras.tensor_files import map_tensor_file
 from intaglio.sampling.tiles import decoded_sizes
@@ -45,17 +45,6 @@ __all__ = ["ONNX_FILE", "PRISTINE_FILE", "Plan"]
 ONNX_FILE: Final = "model.onnx"
 PRISTINE_FILE: Final = "pristine.safetensors"
 _TORCH_STACK: Final = ("torch", "diffusers", "transformers")
-
-
-def networks_of(controlnets: Iterable[str], *, swaps: bool) -> tuple[str, ...]:
-    """The networks of a deployment with these ControlNets; `swaps` says whether a server applies LoRAs."""
-    networks = ["text_encoder", "text_encoder_2"]
-    for step in ("unet", *map(controlnet_name, controlnets)):
-        networks += [step, context_name(step)]
-    networks += ["vae_decoder", "vae_encoder"]
-    if swaps:
-        networks.append(LORA_MERGE)
-    return tuple(networks)
 
 
 @dataclass(frozen=True)

@@ -7,26 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field, ValidationError
 
-from intaglio.builds.manifest import FileDigest, write_json
+from intaglio.builds.file_checks import FileDigest
+from intaglio.builds.manifest import write_json
+from intaglio.contract.yaml_files import Sha256, Strict
 
 __all__ = ["RECORD_NAME", "StageRecord", "changed_inputs", "read_record", "write_record"]
 
 RECORD_NAME: Final = "record.json"
-_Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class StageRecord(BaseModel):
+class StageRecord(Strict):
     """What one stage made, from what, with what. Paths are relative to the record's folder."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: Literal[1] = 1
     stage: str
-    key: _Digest
+    key: Sha256
     """Content key of everything that the result depends on."""
     inputs: dict[str, Any]
     """The values behind the key, so that a build can say which of them changed."""

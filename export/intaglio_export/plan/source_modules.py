@@ -24,6 +24,7 @@ SEEDED_MODULES: Final = ("intaglio_export.weights.seeded", "intaglio.sampling.no
 _NETWORK: Final = (
     "intaglio_export.plan.make",
     "intaglio_export.weights.load",
+    "intaglio_export.weights.checkpoint_files",
     "intaglio_export.weights.latents",
     "intaglio_export.weights.vae_range",
 )
@@ -42,7 +43,7 @@ STAGE_MODULES: Final[Mapping[StageKind, tuple[str, ...]]] = {
         "intaglio_export.graphs.pristine",
         "intaglio_export.graphs.sdxl",
         "intaglio_export.graphs.swapped_weights",
-        "intaglio.engines.onnxruntime",
+        "intaglio.engines.onnx_file",
         "intaglio.loras.files",
     ),
     "verify": (
@@ -63,7 +64,7 @@ _TENSORRT: Final = (
     *_ENGINE,
     "intaglio_export.engines.tensorrt",
     "intaglio_export.graphs.swapped_weights",
-    "intaglio.engines.onnxruntime",  # reads the names of a graph's weights
+    "intaglio.engines.onnx_file",  # reads the names of a graph's weights
 )
 ENGINE_MODULES: Final[Mapping[RuntimeName, tuple[str, ...]]] = {
     "onnxruntime": (*_ENGINE, "intaglio_export.engines.onnxruntime"),

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from intaglio.builds.manifest import FileDigest, content_key, file_digest
+from intaglio.builds.file_checks import FileDigest, file_digest
+from intaglio.builds.manifest import content_key
 from intaglio.errors import BuildError
 from intaglio.whole_files import storage_problem
 from intaglio_export.plan.digests import DigestCache

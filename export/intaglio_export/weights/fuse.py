@@ -19,8 +19,8 @@ from diffusers.utils.state_dict_utils import (
 )
 from torch import Tensor, nn
 
+from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.errors import BuildError
-from intaglio.loras.sets import ResolvedLora
 from intaglio.loras.targets import SWAPPED
 
 __all__ = ["check_lora_keys", "fuse_loras"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
@@ -13,11 +13,10 @@ from safetensors import safe_open
 from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from intaglio.contract.tensors import PRECISION_DTYPES, Precision
+from intaglio.contract.tensors import Precision, compute_dtype
 from intaglio.errors import BuildError
-from intaglio_export.weights.checkpoint_files import network_files
+from intaglio_export.weights.checkpoint_files import PREFIXES, network_files
 from intaglio_export.weights.seeded import make_network
-from intaglio_export.weights.single_file import PREFIXES
 from intaglio_export.weights.sources import Base, Weights
 from intaglio_export.weights.vae_range import fit_into_float16
 
@@ -26,7 +25,7 @@ __all__ = ["TORCH_DTYPES", "load_for_precision", "load_network"]
 log = logging.getLogger(__name__)
 
 TORCH_DTYPES: Final[Mapping[Precision, torch.dtype]] = {
-    precision: getattr(torch, name) for precision, name in PRECISION_DTYPES.items()
+    precision: getattr(torch, compute_dtype(precision)) for precision in get_args(Precision)
 }
 """The contract's dtypes of each precision as torch has them."""
 _NO_WEIGHT: Final = "position_ids"

@@ -8,8 +8,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from intaglio.contract.config import Deployment, Source
+from intaglio.contract.config import Deployment
 from intaglio.contract.lora_registry import LoraEntry, LoraRegistry, load_registry
+from intaglio.contract.sources import Source
 from intaglio.errors import ConfigError, LoraRefused
 from intaglio.loras.files import Component, LayerTable, layer_table, lora_file_from_bytes
 from intaglio.loras.sets import ServedLoras

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from intaglio.contract.config import Source
 from intaglio.contract.sdxl import without_context
+from intaglio.contract.sources import Source
 from intaglio.errors import BuildError, ConfigError
 from intaglio.loras.tensor_files import map_tensor_file
 from intaglio.sampling.scheduler_config import SchedulerConfig

@@ -1,7 +1,5 @@
-"""Triton's entry to `diffuse`: text encoders, ControlNets and UNet x steps; the VAE runs when `pixels` is
-asked for.
-"""
+"""Triton's entry to `diffuse`."""
 
-from intaglio.triton_models.stages import DiffuseModel as TritonPythonModel
+from intaglio.triton_models.diffuse import DiffuseModel as TritonPythonModel
 
 __all__ = ["TritonPythonModel"]

@@ -1,4 +1,4 @@
-"""Triton's entry to `postprocess`: encodes the images with their metadata inside."""
+"""Triton's entry to `postprocess`."""
 
 from intaglio.triton_models.stages import PostprocessModel as TritonPythonModel
 

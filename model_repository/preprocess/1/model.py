@@ -1,6 +1,4 @@
-"""Triton's entry to `preprocess`: validates everything, tokenizes, makes noise, solver tables and control
-maps.
-"""
+"""Triton's entry to `preprocess`."""
 
 from intaglio.triton_models.stages import PreprocessModel as TritonPythonModel
 

@@ -1,1 +1,1 @@
-"""A build on disk: its manifest, who holds it, whether its files are whole."""
+"""A build on disk: its manifest, the digests of its files, and who holds it."""

@@ -10,13 +10,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field, ValidationError
 
-from intaglio.contract.config import Defaults, Execution, Limits, Profiles, RegistryId, Swap
-from intaglio.contract.sdxl import Architecture
+from intaglio.builds.file_checks import FileDigest
+from intaglio.contract.architecture import Architecture
+from intaglio.contract.config import Defaults, Execution, Limits, Profiles, Swap
+from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.tensors import Precision
+from intaglio.contract.yaml_files import RegistryId, Sha256, Strict
 from intaglio.errors import EngineMismatch
 from intaglio.whole_files import write_whole
 
@@ -24,12 +27,8 @@ __all__ = [
     "MANIFEST_NAME",
     "RUNTIME_CACHE_NAME",
     "BuildManifest",
-    "FileDigest",
-    "FusedLora",
     "NetworkFile",
-    "check_files",
     "content_key",
-    "file_digest",
     "read_manifest",
     "write_json",
     "write_manifest",
@@ -37,61 +36,43 @@ __all__ = [
 
 MANIFEST_NAME = "manifest.json"
 RUNTIME_CACHE_NAME = "runtime.cache"
-"""Beside an engine: what its library compiled for this card when it was first run; may be missing, never
-identifies anything.
+"""Lies beside an engine: what its library compiled for this card at the first run. It may be missing and
+identifies nothing.
 """
-_Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FileDigest(_Frozen):
-    """Size and sha256 of one file."""
-
-    sha256: _Digest
-    size: int = Field(ge=0)
-
-
-class NetworkFile(_Frozen):
+class NetworkFile(Strict):
     """One network's engine."""
 
     path: str
     """The file the engine opens (an ONNX model or a TensorRT plan), relative to the manifest."""
-    key: _Digest
+    key: Sha256
     files: dict[str, FileDigest]
-    """Every file of the engine, `path` and external weights alike, and `pristine`."""
+    """Every file of the engine: `path`, external weights, and `pristine`."""
     pristine: str | None = None
-    """Where LoRAs are swapped: the weights they may change, under the engine's names for them."""
+    """File of the weights that LoRAs may change, under the engine's names for them; None where this network
+    has none.
+    """
     verification: str = "not verified"
-    """How it compared with PyTorch, or why it was not compared."""
+    """How the engine compared with PyTorch, or why it was not compared."""
     activation_bytes: int | None = Field(default=None, ge=0)
-    """Activation memory of the largest profile as the engine reports it; None where it has not been opened on
-    a card.
+    """Activation memory of the largest profile, as the engine reports it; None where it was never opened on a
+    card.
     """
 
 
-class FusedLora(_Frozen):
-    """A LoRA inside the weights."""
-
-    id: RegistryId
-    weight: float
-    sha256: _Digest
-
-
-class BuildManifest(_Frozen):
-    """A deployment as built; the serving processes read nothing else but the files it names."""
+class BuildManifest(Strict):
+    """A deployment as built. The serving processes read this and the files that it names."""
 
     schema_version: Literal[1] = 1
-    key: _Digest
-    """Content key of the whole build; `model_repository` carries the same one."""
-    config_digest: _Digest
+    key: Sha256
+    """Content key of the whole build; `model_repository` holds the same key."""
+    config_digest: Sha256
     """`Deployment.digest` of the configuration it was built from."""
     rebuild: str
-    """The command that makes it again."""
+    """The command that builds it again."""
     base: str
-    """The candidate that was available."""
+    """The first candidate that was available."""
     architecture: Architecture
     scheduler: dict[str, Any]
     scaling_factor: float
@@ -109,12 +90,13 @@ class BuildManifest(_Frozen):
     defaults: Defaults
     execution: Execution
     networks: dict[str, NetworkFile]
-    """By network name of `intaglio.contract.tensors`: text_encoder, unet, controlnet.<id>, ..."""
+    """By the names of `intaglio.contract.sdxl`: text_encoder, unet, controlnet.<id>, ..."""
     controlnets: dict[RegistryId, RegistryId]
     """Control id -> type of its control image."""
     swap: Swap = "off"
     """Whether requests choose their LoRAs from `loras/registry.json` beside the manifest."""
-    loras: tuple[FusedLora, ...]
+    loras: tuple[ResolvedLora, ...]
+    """Fused into the weights."""
     tokenizers: tuple[str, str]
     """Folders of both tokenizers."""
     poses: str | None
@@ -122,26 +104,28 @@ class BuildManifest(_Frozen):
     files: dict[str, FileDigest]
     """Tokenizer and pose files."""
 
+    @property
+    def swaps(self) -> bool:
+        """Whether requests choose their LoRAs."""
+        return self.swap != "off"
 
-_Model = TypeVar("_Model", bound=_Frozen)
-
-
-def file_digest(path: Path) -> FileDigest:
-    """sha256 and size of `path`, read once."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-        return FileDigest(sha256=digest.hexdigest(), size=file.tell())
+    @property
+    def listed(self) -> dict[str, FileDigest]:
+        """Every file that the manifest names: those of all networks, and `files`."""
+        found: dict[str, FileDigest] = {}
+        for network in self.networks.values():
+            found |= network.files
+        return found | self.files
 
 
 def content_key(inputs: Mapping[str, Any]) -> str:
-    """sha256 of `inputs` as canonical JSON; NaN and unknown types are errors, never silently the same."""
-    return hashlib.sha256(
-        json.dumps(inputs, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-    ).hexdigest()
+    """sha256 of `inputs` as canonical JSON; NaN and unknown types are errors."""
+    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path` so that a reader sees the old file or the new one, never a part."""
+    """Write `value` to `path` atomically."""
     write_whole(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
@@ -151,7 +135,7 @@ def write_manifest(folder: Path, manifest: BuildManifest) -> None:
 
 
 def read_manifest(folder: Path, *, command: str = "intaglio build configs/NAME.yaml") -> BuildManifest:
-    """The build in `folder`; `command` is what an error recommends while no manifest can say it.
+    """The build in `folder`; an error recommends `command` where no manifest names one.
 
     Raises:
         EngineMismatch: no manifest, or one that this version cannot read.
@@ -178,26 +162,3 @@ def _rebuild_of(data: bytes, otherwise: str) -> str:
         return otherwise
     command = value.get("rebuild") if isinstance(value, dict) else None
     return command if isinstance(command, str) else otherwise
-
-
-def check_files(folder: Path, files: Mapping[str, FileDigest], *, command: str) -> None:
-    """Compare size and sha256 of every file with its sidecar.
-
-    Raises:
-        EngineMismatch: a missing, outside or changed file, named with the reason.
-    """
-    root = folder.resolve()
-    for name, expected in files.items():
-        path = (folder / name).resolve()
-        if not path.is_relative_to(root):
-            raise EngineMismatch(f"{name}: lies outside {folder}", command=command)
-        if not path.is_file():
-            raise EngineMismatch(f"{name}: missing from {folder}", command=command)
-        if path.stat().st_size != expected.size:
-            raise EngineMismatch(
-                f"{name}: {path.stat().st_size} bytes, built with {expected.size}", command=command
-            )
-        if file_digest(path).sha256 != expected.sha256:
-            raise EngineMismatch(
-                f"{name}: content changed since it was built (sha256 differs)", command=command
-            )

@@ -1,3 +1,4 @@
-"""What all rooms must agree on: tensors, Triton models, configuration, the LoRA registry. Imports no other
-room.
+"""What all rooms must agree on: tensors, Triton models, configuration, the LoRA registry.
+
+It imports no other room.
 """

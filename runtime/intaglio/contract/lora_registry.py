@@ -1,7 +1,10 @@
-"""The LoRAs a user keeps: `configs/loras.yaml`, strict and frozen. Paths are relative to the YAML file.
+"""LoRAs as values: the registry of a user, `configs/loras.yaml`, and one LoRA of a set.
 
-loras     id -> file or hub, kind, trigger words, default weight, bounds; the facts below `sha256` are filled in by `intaglio loras add`
-presets   id -> {lora id: weight}: a combination that is asked for like a LoRA
+loras     id -> file or hub, kind, trigger words, default weight, bounds; `intaglio loras add` fills in the
+          facts from `sha256` on
+presets   id -> {lora id: weight}: a combination that a request names like a LoRA
+
+The registry is strict and frozen. Paths are relative to the YAML file.
 """
 
 from __future__ import annotations
@@ -13,9 +16,8 @@ from typing import Annotated, Final, Literal, Self, get_args
 import yaml
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
-from intaglio.contract.identifiers import RegistryId
 from intaglio.contract.models import LARGEST_LORA_WEIGHT
-from intaglio.contract.yaml_files import Strict, read_yaml, validated
+from intaglio.contract.yaml_files import RegistryId, Sha256, Strict, read_yaml, validated
 from intaglio.whole_files import write_whole
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "LoraEntry",
     "LoraRegistry",
     "LoraWeight",
+    "ResolvedLora",
     "TriggerWord",
     "check_presets",
     "load_registry",
@@ -37,8 +40,16 @@ TriggerWord = Annotated[str, StringConstraints(min_length=1, max_length=200, str
 _HUB_FILE: Final = r"^[\w.-]+/[\w.-]+/[\w./-]+\.safetensors$"
 
 
+class ResolvedLora(Strict):
+    """One LoRA of a set: which file, and how strongly it is applied."""
+
+    id: RegistryId
+    sha256: Sha256
+    weight: LoraWeight
+
+
 class LoraEntry(Strict):
-    """One LoRA and what is known of its file."""
+    """One LoRA of the registry and what is known of its file."""
 
     file: Path | None = None
     hub: Annotated[str, StringConstraints(pattern=_HUB_FILE)] | None = None
@@ -46,12 +57,12 @@ class LoraEntry(Strict):
     kind: Kind
     trigger_words: tuple[TriggerWord, ...] = ()
     weight: LoraWeight = 1.0
-    """Where a request names none."""
+    """The weight where a request names none."""
     bounds: tuple[LoraWeight, LoraWeight] = (0.0, 1.5)
     """Least and most weight a request may ask for."""
     checkpoints: Path | None = None
     """Folder that `intaglio watch` follows for newer files."""
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+    sha256: Sha256 | None = None
     size: int | None = None
     """Bytes."""
     format: str | None = None
@@ -64,11 +75,10 @@ class LoraEntry(Strict):
     @classmethod
     def _resolved(cls, path: Path | None, info: ValidationInfo) -> Path | None:
         folder = (info.context or {}).get("folder")
-        return (
-            path
-            if path is None or folder is None or path.is_absolute()
-            else Path(os.path.normpath(Path(folder).resolve() / path))
-        )
+        if path is None or folder is None or path.is_absolute():
+            return path
+        # A link stays a link: `write_registry` writes the path back as the user gave it.
+        return Path(os.path.normpath(Path(folder).resolve() / path))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -76,10 +86,9 @@ class LoraEntry(Strict):
             raise ValueError("give exactly one of file, hub")
         if self.file is not None and self.file.suffix != ".safetensors":
             raise ValueError("file must be .safetensors (pickled files run code when loaded)")
-        if not self.bounds[0] <= self.weight <= self.bounds[1]:
-            raise ValueError(
-                f"weight {self.weight:g} is outside bounds {self.bounds[0]:g} to {self.bounds[1]:g}"
-            )
+        low, high = self.bounds
+        if not low <= self.weight <= high:
+            raise ValueError(f"weight {self.weight:g} is outside bounds {low:g} to {high:g}")
         return self
 
 
@@ -96,7 +105,7 @@ class LoraRegistry(Strict):
 
 
 def check_presets(presets: dict[str, dict[str, float]], bounds: dict[str, tuple[float, float]]) -> None:
-    """Every preset names LoRAs that are there, at weights in their bounds; ValueError otherwise."""
+    """Raise ValueError unless every preset names known LoRAs at weights within their bounds."""
     for preset, members in presets.items():
         if preset in bounds:
             raise ValueError(f"preset {preset}: a LoRA has that id")
@@ -122,7 +131,7 @@ def load_registry(path: Path) -> LoraRegistry:
 
 
 def write_registry(path: Path, registry: LoraRegistry) -> None:
-    """Write `path` at once; the comment lines at its top stay."""
+    """Write `path` atomically; the comment lines at its top stay."""
     head = []
     if path.is_file():
         for line in path.read_text(encoding="utf-8").splitlines():

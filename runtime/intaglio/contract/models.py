@@ -5,45 +5,45 @@
     diffuse      those    -> uint8 pixels                                     (one process a GPU)
     postprocess  pixels   -> encoded images                                   (CPU, several instances)
 
-Dims: -1 is any size. `max_batch_size` is 0 everywhere: a request carries its own number of images. Axis
-legend: R prompts (2 = [negative, positive] with guidance, 1 without), k text chunks, n steps, B images, K = 4
-solver rows, c controls, m = n or 1 noise rows. Every tensor of a stage is always there (an ensemble never
-runs a step that misses one): without controls `control_maps` is one black pixel, without a stochastic solver
-`noise` is one zero row.
+Dims: -1 is any size. `max_batch_size` is 0 everywhere, since a request carries its own number of images.
+Axes: R prompts (2 = [negative, positive] with guidance, 1 without), k text chunks, n steps, B images, K = 4
+solver rows, c controls, m = n or 1 noise rows.
+
+Triton runs no step of an ensemble that misses a tensor, so a stage gets every tensor in every request:
+without controls `control_maps` is one black pixel, without a stochastic solver `noise` is one row of zeros.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from intaglio.contract.ports import Port
 from intaglio.contract.sdxl import HISTORY, SOLVER_ROWS
 
 __all__ = [
-    "CONTROL_KEYS",
-    "CONTROL_PREPROCESSORS",
     "DIFFUSE",
     "ENSEMBLE_STEPS",
     "LARGEST_LORA_WEIGHT",
     "LARGEST_SEED",
     "METADATA_KEY",
     "MODELS",
-    "OUTPUT_FORMATS",
     "POSTPROCESS",
     "PREPROCESS",
-    "REGISTRY_ID",
     "SDXL",
     "EnsembleStep",
     "ModelSpec",
+    "OutputFormat",
+    "Preprocessor",
+    "Scheduler",
     "model_spec",
 ]
 
-REGISTRY_ID: Final = r"^[a-z0-9][a-z0-9_-]{0,63}$"
-OUTPUT_FORMATS: Final = ("png", "jpeg", "webp")
-CONTROL_PREPROCESSORS: Final = ("none", "canny")
-CONTROL_KEYS: Final = ("type", "image", "pose", "weight", "begin", "end", "preprocess")
+Scheduler = Literal["euler", "euler_a", "ddim", "dpmpp_2m_karras", "unipc", "lcm"]
+OutputFormat = Literal["png", "jpeg", "webp"]
+Preprocessor = Literal["none", "canny"]
+"""What makes a control map of a control's image; `none` takes the image as the map."""
 LARGEST_LORA_WEIGHT: Final = 4.0
 LARGEST_SEED: Final = 2**63 - 1
 """Seeds are INT64; the generator uses the low 32 bits as torch's CPU generator does."""
@@ -51,42 +51,49 @@ METADATA_KEY: Final = "intaglio"
 """Key of the PNG text chunk (and prefix of the EXIF comment) that holds every request parameter as JSON."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """One Triton model; `kind` ensemble or python."""
+    """One Triton model."""
 
     name: str
-    kind: Literal["ensemble", "python"]
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    entry: str | None = None
+    """`module:class` of a Python model; None for the ensemble."""
+    public: bool = False
+    """Whether clients call it; the others are stages that a public model calls."""
+    decoupled: bool = False
+    """Whether a request may get several responses."""
     device: Literal["cpu", "gpu"] = "cpu"
     doc: str = ""
 
     def input(self, name: str) -> Port:
         """The input called `name`; KeyError when there is none."""
-        return next((port for port in self.inputs if port.name == name), None) or _missing(self, name)
+        return self._port(self.inputs, name)
 
     def output(self, name: str) -> Port:
         """The output called `name`; KeyError when there is none."""
-        return next((port for port in self.outputs if port.name == name), None) or _missing(self, name)
+        return self._port(self.outputs, name)
+
+    def _port(self, ports: tuple[Port, ...], name: str) -> Port:
+        for port in ports:
+            if port.name == name:
+                return port
+        raise KeyError(f"{self.name} has no tensor {name!r}")
 
 
 @dataclass(frozen=True, slots=True)
 class EnsembleStep:
-    """One step of `sdxl`; maps are the stage's tensor name -> the ensemble's tensor name."""
+    """One step of `sdxl`; both maps go from the stage's tensor name to the ensemble's."""
 
     model: str
     input_map: Mapping[str, str] = field(default_factory=dict)
     output_map: Mapping[str, str] = field(default_factory=dict)
 
 
-def _missing(model: ModelSpec, name: str) -> Port:
-    raise KeyError(f"{model.name} has no tensor {name!r}")
-
-
 _REQUEST: Final = (
-    # Required, but not by Triton, which answers an ensemble's missing input with "unexpected deadlock":
-    # preprocess names it.
+    # A request needs it, yet Triton must take it as optional: it answers an ensemble's missing input with
+    # "unexpected deadlock". preprocess names the input that is missing.
     Port(
         name="prompt",
         datatype="TYPE_STRING",
@@ -97,7 +104,8 @@ _REQUEST: Final = (
         name="negative_prompt",
         datatype="TYPE_STRING",
         optional=True,
-        doc="what to avoid, UTF-8; absent is what diffusers does with None (zeros for SDXL), empty is the encoded empty prompt",
+        doc="what to avoid, UTF-8; absent is what diffusers does with None (zeros for SDXL), "
+        "empty is the encoded empty prompt",
     ),
     Port(
         name="seed",
@@ -146,7 +154,8 @@ _REQUEST: Final = (
         default=0.0,
         minimum=0,
         maximum=1,
-        doc="share of the steps before which guidance is off: such a step takes 0.6 of the time and changes the image",
+        doc="share of the steps before which guidance is off: such a step takes 0.6 of the time "
+        "and changes the image",
     ),
     Port(
         name="guidance_end",
@@ -161,7 +170,7 @@ _REQUEST: Final = (
         name="scheduler",
         datatype="TYPE_STRING",
         optional=True,
-        choices=("euler", "euler_a", "ddim", "dpmpp_2m_karras", "unipc", "lcm"),
+        choices=get_args(Scheduler),
         doc="solver; absent: the deployment's default",
     ),
     Port(
@@ -178,7 +187,7 @@ _REQUEST: Final = (
         datatype="TYPE_STRING",
         optional=True,
         default="png",
-        choices=OUTPUT_FORMATS,
+        choices=get_args(OutputFormat),
         doc="encoding of the images returned",
     ),
     Port(
@@ -192,13 +201,15 @@ _REQUEST: Final = (
         name="controls",
         datatype="TYPE_STRING",
         optional=True,
-        doc='JSON list of {"type", "image": index or "pose": id, "weight": 1, "begin": 0, "end": 1, "preprocess": "none"}',
+        doc='JSON list of {"type", "image": index or "pose": id, "weight": 1, "begin": 0, "end": 1, '
+        '"preprocess": "none"}',
     ),
     Port(
         name="loras",
         datatype="TYPE_STRING",
         optional=True,
-        doc='JSON list of {"id", "weight"}, ids of LoRAs or presets; absent or empty: none, or the set fused at build time',
+        doc='JSON list of {"id", "weight"}, ids of LoRAs or presets; absent or empty: none, '
+        "or the set fused at build time",
     ),
     Port(
         name="trigger_words",
@@ -216,7 +227,7 @@ _TIMINGS = Port(name="timings", datatype="TYPE_STRING", doc="JSON: seconds by st
 _OUTPUT_FORMAT = Port(
     name="output_format",
     datatype="TYPE_STRING",
-    choices=OUTPUT_FORMATS,
+    choices=get_args(OutputFormat),
     doc="encoding of the images returned",
 )
 _IMAGE = Port(
@@ -285,23 +296,22 @@ _CONDITIONING: Final = (
 )
 
 SDXL: Final = ModelSpec(
-    "sdxl",
-    "ensemble",
-    _REQUEST,
-    (_IMAGE, _METADATA, _TIMINGS),
+    name="sdxl",
+    inputs=_REQUEST,
+    outputs=(_IMAGE, _METADATA, _TIMINGS),
+    public=True,
     doc="prompt in, encoded images out; unary, HTTP or gRPC",
 )
 PREPROCESS: Final = ModelSpec(
-    "preprocess",
-    "python",
-    _REQUEST,
-    (*_CONDITIONING, _OUTPUT_FORMAT, _METADATA, _TIMINGS),
+    name="preprocess",
+    inputs=_REQUEST,
+    outputs=(*_CONDITIONING, _OUTPUT_FORMAT, _METADATA, _TIMINGS),
+    entry="intaglio.triton_models.stages:PreprocessModel",
     doc="validates everything, tokenizes, makes noise, solver tables and control maps",
 )
 DIFFUSE: Final = ModelSpec(
-    "diffuse",
-    "python",
-    (
+    name="diffuse",
+    inputs=(
         *_CONDITIONING,
         Port(
             name="begin",
@@ -313,7 +323,7 @@ DIFFUSE: Final = ModelSpec(
         Port(name="end", datatype="TYPE_INT32", optional=True, doc="step after the slice's last; absent: n"),
         Port(name="timings", datatype="TYPE_STRING", optional=True, doc="JSON of the stages so far"),
     ),
-    (
+    outputs=(
         _PIXELS,
         Port(
             name="state",
@@ -323,19 +333,20 @@ DIFFUSE: Final = ModelSpec(
         ),
         _TIMINGS,
     ),
+    entry="intaglio.triton_models.diffuse:DiffuseModel",
     device="gpu",
     doc="text encoders, ControlNets and UNet x steps; the VAE runs when `pixels` is asked for",
 )
 POSTPROCESS: Final = ModelSpec(
-    "postprocess",
-    "python",
-    (
+    name="postprocess",
+    inputs=(
         _PIXELS,
         _OUTPUT_FORMAT,
         _METADATA,
         Port(name="timings", datatype="TYPE_STRING", optional=True, doc="JSON of the stages so far"),
     ),
-    (_IMAGE, _METADATA, _TIMINGS),
+    outputs=(_IMAGE, _METADATA, _TIMINGS),
+    entry="intaglio.triton_models.stages:PostprocessModel",
     doc="encodes the images with their metadata inside",
 )
 MODELS: Final = (SDXL, PREPROCESS, DIFFUSE, POSTPROCESS)
@@ -350,33 +361,31 @@ def model_spec(name: str) -> ModelSpec:
 
 
 def _ensemble_steps() -> tuple[EnsembleStep, ...]:
-    """Wires each stage's inputs to the request or to the latest earlier stage that makes a tensor of that
-    name.
+    """Connects each input of a stage to the latest earlier stage that makes a tensor of that name, or to the
+    request.
     """
     latest = {port.name: port.name for port in SDXL.inputs}
-    results = {port.name for port in SDXL.outputs}
     stages = (PREPROCESS, DIFFUSE, POSTPROCESS)
     steps = []
-    for stage in stages:
+    for index, stage in enumerate(stages):
         inputs = {port.name: latest[port.name] for port in stage.inputs if port.name in latest}
-        wanted = {port.name for later in stages[stages.index(stage) + 1 :] for port in later.inputs}
-        if stage is stages[-1]:
-            outputs = {name: name for name in (port.name for port in stage.outputs) if name in results}
-        else:
-            outputs = {
-                port.name: f"{stage.name}_{port.name}"
-                for port in stage.outputs
-                if port.name in wanted and _is_used(stage, port)
-            }
+        outputs = _step_outputs(stage, later=stages[index + 1 :])
         latest |= outputs
         steps.append(EnsembleStep(stage.name, inputs, outputs))
     return tuple(steps)
 
 
-def _is_used(stage: ModelSpec, port: Port) -> bool:
-    # diffuse's final state feeds the next slice of `sdxl_stream`, never the ensemble.
-    return not (stage is DIFFUSE and port.name == "state")
+def _step_outputs(stage: ModelSpec, *, later: tuple[ModelSpec, ...]) -> dict[str, str]:
+    """The ensemble's name of every output that a later stage or, after the last stage, the client reads."""
+    names = [port.name for port in stage.outputs]
+    if not later:
+        results = {port.name for port in SDXL.outputs}
+        return {name: name for name in names if name in results}
+    if stage is DIFFUSE:
+        names.remove("state")  # for callers that make the image in slices; the ensemble makes it in one
+    read = {port.name for model in later for port in model.inputs}
+    return {name: f"{stage.name}_{name}" for name in names if name in read}
 
 
 ENSEMBLE_STEPS: Final = _ensemble_steps()
-"""Order and wiring of `sdxl`; tensor names on the right are the ensemble's own."""
+"""Order and connections of `sdxl`; the names on the right are the ensemble's own."""

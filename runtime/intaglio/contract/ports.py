@@ -12,11 +12,19 @@ from numpy.typing import NDArray
 
 from intaglio.errors import InvalidRequest
 
-__all__ = ["Port", "TritonType", "numpy_type", "read_tensors", "scalar", "string_tensor"]
+__all__ = [
+    "Port",
+    "Tensors",
+    "TritonType",
+    "numpy_type",
+    "read_tensors",
+    "scalar",
+    "shortest_float32",
+    "string_tensor",
+]
 
 TritonType = Literal["TYPE_STRING", "TYPE_BOOL", "TYPE_INT32", "TYPE_INT64", "TYPE_FP32", "TYPE_UINT8"]
-
-
+Tensors = Mapping[str, NDArray[Any]]
 _NUMPY: Final[Mapping[str, Any]] = {
     "TYPE_STRING": np.object_,
     "TYPE_BOOL": np.bool_,
@@ -34,7 +42,7 @@ def numpy_type(datatype: TritonType) -> np.dtype[Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
-    """One input or output. `default` None with `optional` means the server decides (see `doc`)."""
+    """One input or output. With `optional` and no `default` the server decides, as `doc` says."""
 
     name: str
     datatype: TritonType
@@ -56,20 +64,21 @@ class Port:
         """One phrase for error messages and docs."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
-        if self.minimum is not None and self.maximum is not None:
-            return (
-                f"{self.minimum:g} to {self.maximum:g}"
-                if self.maximum < 1e9
-                else f"{int(self.minimum)} to {int(self.maximum)}"
-            )
-        return self.doc
+        if self.minimum is None or self.maximum is None:
+            return self.doc
+        if self.maximum < 1e9:
+            return f"{self.minimum:g} to {self.maximum:g}"
+        return f"{int(self.minimum)} to {int(self.maximum)}"  # a seed in full, not as 9.22337e+18
 
-
-Tensors = Mapping[str, NDArray[Any]]
+    def admits(self, value: float | np.integer[Any] | np.floating[Any]) -> bool:
+        """Whether `value` is finite and in range."""
+        low = -math.inf if self.minimum is None else self.minimum
+        high = math.inf if self.maximum is None else self.maximum
+        return bool(math.isfinite(value) and low <= value <= high)
 
 
 def read_tensors(tensors: Tensors, ports: tuple[Port, ...]) -> dict[str, NDArray[Any]]:
-    """The tensors that are there, each with the type and shape of its port.
+    """The tensors that are present, in the order of `ports`; each has the type and shape of its port.
 
     Raises:
         InvalidRequest: unknown or missing tensor, wrong type, rank or size.
@@ -80,26 +89,28 @@ def read_tensors(tensors: Tensors, ports: tuple[Port, ...]) -> dict[str, NDArray
             raise InvalidRequest(name, "unknown input", allowed=", ".join(known))
     found = {}
     for name, port in known.items():
-        if name not in tensors:
-            if not port.optional:
-                raise InvalidRequest(name, "missing", allowed=port.doc or "required")
-            continue
-        array = tensors[name]
-        expected = numpy_type(port.datatype)
-        if array.dtype != expected and not (port.datatype == "TYPE_STRING" and array.dtype.kind in "OS"):
-            raise InvalidRequest(name, f"type {array.dtype}", allowed=port.datatype.removeprefix("TYPE_"))
-        if array.ndim != len(port.dims) or any(
-            want not in (-1, got) for want, got in zip(port.dims, array.shape, strict=True)
-        ):
-            raise InvalidRequest(
-                name, f"shape {list(array.shape)}", allowed=f"{list(port.dims)}, -1 any size"
-            )
-        found[name] = array
+        if name in tensors:
+            _check_tensor(tensors[name], port)
+            found[name] = tensors[name]
+        elif not port.optional:
+            raise InvalidRequest(name, "missing", allowed=port.doc or "required")
     return found
 
 
+def _check_tensor(array: NDArray[Any], port: Port) -> None:
+    is_string = port.datatype == "TYPE_STRING" and array.dtype.kind in "OS"
+    if array.dtype != numpy_type(port.datatype) and not is_string:
+        raise InvalidRequest(port.name, f"type {array.dtype}", allowed=port.datatype.removeprefix("TYPE_"))
+    fits = array.ndim == len(port.dims) and all(
+        want in (-1, size) for want, size in zip(port.dims, array.shape, strict=True)
+    )
+    if not fits:
+        allowed = f"{list(port.dims)}, -1 any size"
+        raise InvalidRequest(port.name, f"shape {list(array.shape)}", allowed=allowed)
+
+
 def scalar(tensors: Tensors, port: Port, default: Any = None) -> Any:
-    """The one value of `port` (bytes for strings) in its range, or `default` where it is absent.
+    """The one value of `port` (bytes for strings), which is in its range; `default` where it is absent.
 
     Raises:
         InvalidRequest: not finite or out of range.
@@ -108,14 +119,14 @@ def scalar(tensors: Tensors, port: Port, default: Any = None) -> Any:
         return default
     value = tensors[port.name].reshape(-1)[0]
     value = value.item() if isinstance(value, np.generic) else value
-    if isinstance(value, int | float):
-        low, high = (
-            -math.inf if port.minimum is None else port.minimum,
-            math.inf if port.maximum is None else port.maximum,
-        )
-        if not (math.isfinite(value) and low <= value <= high):
-            raise InvalidRequest(port.name, f"{value} is out of range", allowed=port.allowed)
+    if isinstance(value, int | float) and not port.admits(value):
+        raise InvalidRequest(port.name, f"{value} is out of range", allowed=port.allowed)
     return value
+
+
+def shortest_float32(value: float) -> float:
+    """The float with the fewest digits that is the same float32: 7.1, not 7.099999904632568."""
+    return float(str(np.float32(value)))
 
 
 def string_tensor(*values: str | bytes) -> NDArray[Any]:

@@ -1,12 +1,12 @@
-"""The networks of an SDXL-shaped pipeline: their tensors, their axes, their profiles, their parameters."""
+"""The networks of an SDXL-shaped pipeline: which there are, their tensors, their axes, their profiles."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Literal
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, PositiveInt
-
+from intaglio.contract.architecture import Architecture, CrossAttention, Residual
 from intaglio.contract.tensors import AxisRange, NetworkSpec, Profile, TensorSpec
 
 __all__ = [
@@ -15,10 +15,6 @@ __all__ = [
     "LARGEST_SIDE",
     "LORA_MERGE",
     "SOLVER_ROWS",
-    "Architecture",
-    "CrossAttention",
-    "Residual",
-    "architecture_from_configs",
     "axis_sizes",
     "context_keys",
     "context_name",
@@ -28,36 +24,24 @@ __all__ = [
     "down_residual_out",
     "network_kind",
     "network_spec",
+    "networks_of",
+    "opened_networks",
     "profiles",
-    "unet_attentions",
     "without_context",
 ]
 
 HISTORY: Final = 4
 """K: rows of the solver's state; row 0 is the latents x, the others its history."""
-
-
 SOLVER_ROWS: Final = HISTORY + 2
 """Columns of a step's coefficients: the K state rows, eps, noise."""
-
-
 LORA_MERGE: Final = "lora_merge"
-"""The network that adds LoRAs to a matrix where the engines are."""
-
-
+"""The network that adds LoRAs to a matrix, on the device that runs the engines."""
 LARGEST_SIDE: Final = 10240
-"""Of a matrix that it takes: the widest of SDXL's."""
-
-
+"""Longest side of a matrix that `lora_merge` takes: SDXL's longest."""
 LARGEST_RANK: Final = 1024
-"""Of all LoRAs of a matrix together."""
-
-
+"""Highest rank that `lora_merge` takes, summed over all LoRAs of a matrix."""
 MID_RESIDUAL: Final = "mid_residual"
-
-
 MID_RESIDUAL_OUT: Final = "mid_residual_out"
-
 
 NetworkKind = Literal[
     "text_encoder",
@@ -73,146 +57,7 @@ NetworkKind = Literal[
 
 
 _CONTROLNET: Final = "controlnet"
-
-
 _CONTEXT: Final = "_context"
-
-
-_MID_BLOCK: Final = "UNetMidBlock2DCrossAttn"
-"""The middle block that attends to the prompt; SSD-1B's does not."""
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Residual(_Frozen):
-    """One ControlNet residual: [N, h/scale, w/scale, channels]."""
-
-    channels: PositiveInt
-    scale: PositiveInt
-
-
-class CrossAttention(_Frozen):
-    """One layer in which the image attends to the prompt."""
-
-    heads: PositiveInt
-    width: PositiveInt
-    """Of a head."""
-
-
-class Architecture(_Frozen):
-    """The numbers that tell one SDXL-shaped pipeline from another."""
-
-    latent_channels: PositiveInt
-    vae_scale: PositiveInt
-    tokens: PositiveInt
-    text_width: PositiveInt
-    text_width_2: PositiveInt
-    pooled_width: PositiveInt
-    time_ids: PositiveInt
-    down_residuals: tuple[Residual, ...]
-    mid_residual: Residual
-    control_attentions: tuple[CrossAttention, ...]
-    """Of a ControlNet, which are the UNet's first ones, in the order in which a pass comes to them."""
-    attentions: tuple[CrossAttention, ...]
-    """Of the UNet."""
-
-    @property
-    def context_width(self) -> int:
-        """Both encoders' hidden states side by side."""
-        return self.text_width + self.text_width_2
-
-
-def architecture_from_configs(
-    unet: Mapping[str, Any],
-    *,
-    text_encoder: Mapping[str, Any],
-    text_encoder_2: Mapping[str, Any],
-    vae: Mapping[str, Any],
-) -> Architecture:
-    """Architecture of a diffusers SDXL pipeline from its `config.json` values.
-
-    Residuals: `conv_in`, then each down block's layers, then its downsampler (all blocks but the last), as
-    `diffusers.ControlNetModel.forward` collects them.
-    """
-    channels: Sequence[int] = tuple(unet["block_out_channels"])
-    residuals, scale = [Residual(channels=channels[0], scale=1)], 1
-    for index, (width, count) in enumerate(zip(channels, _layers(unet), strict=True)):
-        residuals += [Residual(channels=width, scale=scale)] * count
-        if index + 1 < len(channels):
-            scale *= 2
-            residuals.append(Residual(channels=width, scale=scale))
-    pooled = text_encoder_2["projection_dim"]
-    return Architecture(
-        latent_channels=vae["latent_channels"],
-        vae_scale=2 ** (len(vae["block_out_channels"]) - 1),
-        tokens=text_encoder["max_position_embeddings"],
-        text_width=text_encoder["hidden_size"],
-        text_width_2=text_encoder_2["hidden_size"],
-        pooled_width=pooled,
-        time_ids=(unet["projection_class_embeddings_input_dim"] - pooled) // unet["addition_time_embed_dim"],
-        down_residuals=tuple(residuals),
-        mid_residual=Residual(channels=channels[-1], scale=scale),
-        control_attentions=_down_attentions(unet),
-        attentions=unet_attentions(unet),
-    )
-
-
-def unet_attentions(unet: Mapping[str, Any]) -> tuple[CrossAttention, ...]:
-    """Every layer of a UNet that attends to the prompt, in the order in which a pass comes to them."""
-    return _down_attentions(unet) + _up_attentions(unet)
-
-
-def _each(value: Any, *, count: int) -> list[Any]:
-    """A value of every block: configurations write one number where all are the same."""
-    return [value] * count if isinstance(value, int) else list(value)
-
-
-def _layers(unet: Mapping[str, Any]) -> list[int]:
-    """Layers of each down block."""
-    return _each(unet.get("layers_per_block", 2), count=len(unet["block_out_channels"]))
-
-
-def _attention_kinds(unet: Mapping[str, Any]) -> list[CrossAttention]:
-    """The cross-attention that each down block would have."""
-    channels = unet["block_out_channels"]
-    # diffusers calls the number of heads `attention_head_dim`.
-    heads = _each(unet.get("num_attention_heads") or unet["attention_head_dim"], count=len(channels))
-    return [
-        CrossAttention(heads=count, width=width // count)
-        for count, width in zip(heads, channels, strict=True)
-    ]
-
-
-def _depths(unet: Mapping[str, Any]) -> list[Any]:
-    """Transformer layers of each down block: one number, or one for each layer of the block (SSD-1B)."""
-    return _each(unet.get("transformer_layers_per_block", 1), count=len(unet["block_out_channels"]))
-
-
-def _down_attentions(unet: Mapping[str, Any]) -> tuple[CrossAttention, ...]:
-    """Those of the down blocks and the middle, as `diffusers.UNet2DConditionModel` builds them."""
-    kinds = _attention_kinds(unet)
-    depths = _depths(unet)
-    found: list[CrossAttention] = []
-    for kind, depth, count, block in zip(kinds, depths, _layers(unet), unet["down_block_types"], strict=True):
-        if block.startswith("CrossAttn"):
-            found += [kind] * sum(_each(depth, count=count)[:count])
-    if unet.get("mid_block_type", _MID_BLOCK) == _MID_BLOCK:
-        found += [kinds[-1]] * _each(depths[-1], count=1)[0]
-    return tuple(found)
-
-
-def _up_attentions(unet: Mapping[str, Any]) -> tuple[CrossAttention, ...]:
-    """Those of the up blocks, which have one layer more than the down blocks."""
-    kinds = _attention_kinds(unet)[::-1]
-    depths = unet.get("reverse_transformer_layers_per_block") or _depths(unet)[::-1]
-    layers = [count + 1 for count in _layers(unet)[::-1]]
-    found: list[CrossAttention] = []
-    for kind, depth, count, block in zip(kinds, depths, layers, unet["up_block_types"], strict=True):
-        if block.startswith("CrossAttn"):
-            found += [kind] * sum(_each(depth, count=count)[:count])
-    return tuple(found)
 
 
 def down_residual(index: int) -> str:
@@ -226,8 +71,8 @@ def down_residual_out(index: int) -> str:
 
 
 def context_keys(index: int) -> str:
-    """Name of the keys of cross-attention `index`: a query's product with one of them is its logit, scale
-    included.
+    """Name of the keys of cross-attention `index`. They include the scale: a query's product with a key is
+    its logit.
     """
     return f"keys_{index}"
 
@@ -243,31 +88,50 @@ def controlnet_name(control: str) -> str:
 
 
 def context_name(network: str) -> str:
-    """Name of the network that makes what `network` (`unet` or a ControlNet) needs once an image."""
+    """Name of the network that computes once per image what every step of `network` (`unet` or a ControlNet)
+    needs.
+    """
     kind, _, control = network.partition(".")
     return kind + _CONTEXT + (f".{control}" if control else "")
 
 
 def without_context(network: str) -> str:
-    """The network whose steps `network` serves: itself, or what `context_name` was asked for."""
+    """The inverse of `context_name`; a network that is no context is itself."""
     kind, dot, control = network.partition(".")
     return kind.removesuffix(_CONTEXT) + dot + control
+
+
+def networks_of(controlnets: Iterable[str], *, swaps: bool) -> tuple[str, ...]:
+    """Every network that a build has; `swaps` says whether requests choose their LoRAs."""
+    steps = ("unet", *map(controlnet_name, controlnets))
+    names = ["text_encoder", "text_encoder_2"]
+    for step in steps:
+        names += [step, context_name(step)]
+    names += ["vae_decoder", "vae_encoder"]
+    if swaps:
+        names.append(LORA_MERGE)
+    return tuple(names)
+
+
+def opened_networks(controlnets: Iterable[str], *, merges: bool) -> tuple[str, ...]:
+    """Those of `networks_of` that a server opens; `merges` says whether `lora_merge` computes new weights.
+
+    No request brings an image to encode, so the VAE's encoder stays closed.
+    """
+    return tuple(name for name in networks_of(controlnets, swaps=merges) if name != "vae_encoder")
 
 
 def network_kind(name: str) -> NetworkKind:
     """Which specification `name` has: `controlnet.pose` is a `controlnet`."""
     kind, _, control = name.partition(".")
     if kind not in _SPECS or kind.startswith(_CONTROLNET) != bool(control):
-        raise KeyError(
-            f"unknown network {name!r}; known: {', '.join(one for one in _SPECS if not one.startswith(_CONTROLNET))}, controlnet.<id>"
-        )
+        known = ", ".join(one for one in _SPECS if not one.startswith(_CONTROLNET))
+        raise KeyError(f"unknown network {name!r}; known: {known}, controlnet.<id>")
     return kind  # type: ignore[return-value]
 
 
 def network_spec(name: str, architecture: Architecture) -> NetworkSpec:
-    """The table's row for `name` (`text_encoder`, `text_encoder_2`, `unet`, `controlnet.<id>`, `vae_decoder`,
-    ...).
-    """
+    """Inputs and outputs of the network `name`; KeyError when there is none of that name."""
     inputs, outputs = _SPECS[network_kind(name)](architecture)
     return NetworkSpec(name=name, inputs=inputs, outputs=outputs)
 
@@ -276,8 +140,8 @@ _Tensors = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 
 
 def _text_encoder(a: Architecture) -> _Tensors:
-    # hidden_states is the penultimate layer's output (SDXL reads that one; optimum calls it
-    # hidden_states.<layers - 1>).
+    # hidden_states is the output of the last layer but one, which SDXL reads. optimum calls it
+    # hidden_states.<layers - 1>.
     return (
         (TensorSpec("input_ids", ("C", a.tokens), "int64"),),
         (TensorSpec("hidden_states", ("C", a.tokens, a.text_width), "compute"),),
@@ -306,11 +170,8 @@ def _conditioning(a: Architecture) -> tuple[TensorSpec, ...]:
 
 def _residuals(a: Architecture, *, out: bool) -> tuple[TensorSpec, ...]:
     def spec(name: str, residual: Residual) -> TensorSpec:
-        return TensorSpec(
-            name,
-            ("N", _scaled("h", residual.scale), _scaled("w", residual.scale), residual.channels),
-            "compute",
-        )
+        height, width = (_scaled(side, residual.scale) for side in ("h", "w"))
+        return TensorSpec(name, ("N", height, width, residual.channels), "compute")
 
     name = down_residual_out if out else down_residual
     down = tuple(spec(name(index), residual) for index, residual in enumerate(a.down_residuals))
@@ -318,13 +179,12 @@ def _residuals(a: Architecture, *, out: bool) -> tuple[TensorSpec, ...]:
 
 
 def _context(attentions: Sequence[CrossAttention]) -> tuple[TensorSpec, ...]:
-    def specs(index: int, attention: CrossAttention) -> tuple[TensorSpec, TensorSpec]:
+    specs = []
+    for index, attention in enumerate(attentions):
         axes = ("N", attention.heads, "T", attention.width)
-        return TensorSpec(context_keys(index), axes, "compute"), TensorSpec(
-            context_values(index), axes, "compute"
-        )
-
-    return tuple(spec for index, attention in enumerate(attentions) for spec in specs(index, attention))
+        specs.append(TensorSpec(context_keys(index), axes, "compute"))
+        specs.append(TensorSpec(context_values(index), axes, "compute"))
+    return tuple(specs)
 
 
 def _prompt(a: Architecture) -> TensorSpec:
@@ -340,12 +200,10 @@ def _unet_context(a: Architecture) -> _Tensors:
 
 
 def _controlnet_context(a: Architecture) -> _Tensors:
-    # As bytes: what the card makes of them in no time takes the host several milliseconds, four times as much
-    # to upload.
-    return (_prompt(a), TensorSpec("control_image", ("B", "H", "W", 3), "uint8")), (
-        _control_embedding(a),
-        *_context(a.control_attentions),
-    )
+    # The image comes as bytes, a quarter of the size of floats to upload. The card converts it in no time;
+    # the host would need several milliseconds.
+    image = TensorSpec("control_image", ("B", "H", "W", 3), "uint8")
+    return (_prompt(a), image), (_control_embedding(a), *_context(a.control_attentions))
 
 
 def _unet(a: Architecture) -> _Tensors:
@@ -361,17 +219,14 @@ def _unet(a: Architecture) -> _Tensors:
 
 def _controlnet(a: Architecture) -> _Tensors:
     control = (_control_embedding(a), TensorSpec("conditioning_scale", (1,)))
-    return (
-        *_conditioning(a),
-        *control,
-        *_residuals(a, out=False),
-        *_context(a.control_attentions),
-    ), _residuals(a, out=True)
+    context = _context(a.control_attentions)
+    inputs = (*_conditioning(a), *control, *_residuals(a, out=False), *context)
+    return inputs, _residuals(a, out=True)
 
 
 def _vae_decoder(a: Architecture) -> _Tensors:
-    # latents already divided by the scaling factor; magnitude is the mean of |sample|, which is finite where
-    # every value is
+    # The latents are already divided by the scaling factor. The magnitude is the mean of |sample|: it is
+    # finite only if every value is.
     return (
         (TensorSpec("latent_sample", ("B", a.latent_channels, "h", "w")),),
         (TensorSpec("pixels", ("B", "H", "W", 3), "uint8"), TensorSpec("magnitude", ("B",))),
@@ -379,7 +234,8 @@ def _vae_decoder(a: Architecture) -> _Tensors:
 
 
 def _vae_encoder(a: Architecture) -> _Tensors:
-    # mean and log variance, channels first half and second half; not yet multiplied by the scaling factor
+    # The first half of the channels is the mean, the second half the logarithm of the variance; neither is
+    # multiplied by the scaling factor yet.
     return (
         (TensorSpec("sample", ("B", 3, "H", "W")),),
         (TensorSpec("latent_parameters", ("B", 2 * a.latent_channels, "h", "w"), "compute"),),
@@ -387,8 +243,8 @@ def _vae_encoder(a: Architecture) -> _Tensors:
 
 
 def _lora_merge(_: Architecture) -> _Tensors:
-    # merged[i, o] = weight[i, o] + sum over r of strengths[r] left[r, i] right[r, o]; summed in float32, cast
-    # once
+    # merged[i, o] = weight[i, o] + sum over r of strengths[r] left[r, i] right[r, o]
+    # The sum is in float32 and is cast once.
     return (
         (
             TensorSpec("weight", ("i", "o"), "compute"),
@@ -426,9 +282,9 @@ def axis_sizes(
     guidance: bool = True,
     chunks: int = 1,
 ) -> dict[str, int]:
-    """Every axis' size for one pass of `images` images of `width` x `height` pixels; `chunks` per prompt.
+    """The size of every axis in one pass of `images` images of `width` x `height` pixels.
 
-    `C` is one pass over both prompts: 2 x chunks with guidance.
+    A prompt has `chunks` chunks; with guidance both prompts are encoded together, so C is twice that.
     """
     rows = 2 if guidance else 1
     sizes = {
@@ -459,10 +315,10 @@ def profiles(
     guidance: Iterable[bool],
     chunks: int,
 ) -> tuple[Profile, ...]:
-    """Profiles of `network`: every (size x batch x guidance x chunk count), duplicates left out; a range of C
-    for text encoders.
+    """Profiles of `network`: one for every combination of size, batch, guidance and number of chunks.
 
-    `sizes` are (width, height) pixels; `chunks` is the most chunks a prompt may have.
+    Equal profiles are left out. Text encoders have one profile with a range of C. `sizes` are (width, height)
+    in pixels; `chunks` is the most chunks that a prompt may have.
     """
     names = network.axis_names
     if names == ("C",):
@@ -472,18 +328,13 @@ def profiles(
         side, rank = AxisRange(1, 1280, LARGEST_SIDE), AxisRange(1, 128, LARGEST_RANK)
         return (Profile("matrices", {"i": side, "o": side, "r": rank}),)
     found: dict[tuple[int, ...], Profile] = {}
-    modes, counts = tuple(guidance), tuple(batches)
-    for width, height in sizes:
-        for images in counts:
-            for mode in modes:
-                for count in range(1, chunks + 1):
-                    every = axis_sizes(
-                        architecture, width=width, height=height, images=images, guidance=mode, chunks=count
-                    )
-                    key = tuple(every[name] for name in names)
-                    label = f"{width}x{height}" + "".join(
-                        f"-{axis}{every[axis]}" for axis in ("B", "N", "T") if axis in names
-                    )
-                    axes = {name: AxisRange(every[name], every[name], every[name]) for name in names}
-                    found.setdefault(key, Profile(label, axes))
+    combinations = itertools.product(sizes, batches, guidance, range(1, chunks + 1))
+    for (width, height), images, mode, count in combinations:
+        every = axis_sizes(
+            architecture, width=width, height=height, images=images, guidance=mode, chunks=count
+        )
+        own = {name: every[name] for name in names}
+        counts = "".join(f"-{axis}{own[axis]}" for axis in ("B", "N", "T") if axis in own)
+        axes = {name: AxisRange(size, size, size) for name, size in own.items()}
+        found.setdefault(tuple(own.values()), Profile(f"{width}x{height}{counts}", axes))
     return tuple(found.values())

@@ -1,27 +1,32 @@
-"""The one table of every network's tensors; ONNX names, profiles and buffers derive from it.
+"""What the tables of networks are made of: tensors with named axes, networks, optimization profiles.
 
-Axes (`B` and the like are names in `TensorSpec.axes`; `axis_sizes` gives their numbers):
-    B    images made together
-    N    rows of the UNet: 2B with guidance, in the order [negative; positive], B without
-    C    text chunks encoded together
-    T    context tokens: 77 x chunks of the prompt
-    i o  sides of a matrix that LoRAs change, as its engine has it;  r  ranks of all its LoRAs together
-    H W  pixels;  h = H/8, w = W/8 latents;  h/2, w/2, h/4 .. halved, rounding up (strided 3x3 convolution, padding 1)
-Fixed sizes (channels, widths) come from `Architecture`, so SDXL and the miniature share this table.
+`intaglio.contract.sdxl` holds the table itself. ONNX names, profiles and buffers derive from it.
 
-What no step changes is computed once an image, by the networks `unet_context` and `controlnet_context.<id>`:
-the keys and values that cross-attentions make of the prompt, the embedding of the control image. Feature maps
-that go from one engine to another have their channels last, as convolutions want them on a card.
+Axes (names in `TensorSpec.axes`; `sdxl.axis_sizes` gives their sizes):
+    B    images of one pass
+    N    rows of the UNet: 2B with guidance, in the order [negative; positive]; B without
+    C    text chunks of one pass
+    T    context tokens: 77 x the chunks of a prompt
+    H W  pixels
+    h w  latents: H/8, W/8
+    h/2  halved, rounding up (strided 3x3 convolution, padding 1); likewise w/2, h/4, ...
+    i o  sides of a matrix that LoRAs change, as its engine stores it
+    r    rank, summed over all LoRAs of that matrix
+Fixed sizes (channels, widths) come from `Architecture`, so SDXL and the miniature share one table.
+
+The networks `unet_context` and `controlnet_context.<id>` compute once per image what no step changes: the
+keys and values of cross-attention, and the embedding of the control image. Feature maps that go from one
+engine to another have their channels last, which is the layout that convolutions run fastest in on a card.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 __all__ = [
-    "PRECISION_DTYPES",
     "Axis",
     "AxisRange",
     "AxisSizes",
@@ -30,22 +35,32 @@ __all__ = [
     "Precision",
     "Profile",
     "TensorSpec",
+    "compute_dtype",
 ]
-
 
 Axis = int | str
 AxisSizes = Mapping[str, int]
 DType = Literal["float32", "int64", "uint8", "compute"]
-"""`compute` is the network's precision: float32 or float16."""
+"""`compute` is the dtype of the network's precision, see `compute_dtype`."""
 Precision = Literal["fp32", "fp16"]
-PRECISION_DTYPES: Final[Mapping[Precision, str]] = {"fp32": "float32", "fp16": "float16"}
-"""Name of the numpy dtype that a network of each precision computes in; KeyError for a precision without one.
-"""
+_DTYPE_OF_PRECISION: Final[Mapping[Precision, str]] = {"fp32": "float32", "fp16": "float16"}
+
+
+def compute_dtype(precision: Precision) -> str:
+    """Name of the numpy dtype that a network of `precision` computes in.
+
+    Raises:
+        ValueError: the table has no such precision.
+    """
+    if precision not in _DTYPE_OF_PRECISION:
+        known = ", ".join(_DTYPE_OF_PRECISION)
+        raise ValueError(f"precision {precision!r} is unknown; it must be one of {known}")
+    return _DTYPE_OF_PRECISION[precision]
 
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """A named tensor: fixed sizes are integers, the others names of the legend above."""
+    """A named tensor; an axis is a fixed size, or a name of the legend above."""
 
     name: str
     axes: tuple[Axis, ...]
@@ -56,10 +71,12 @@ class TensorSpec:
         return tuple(axis if isinstance(axis, int) else sizes[axis] for axis in self.axes)
 
     def numpy_dtype(self, precision: Precision) -> str:
-        """Name of the numpy dtype at `precision`."""
-        if self.dtype != "compute":
-            return self.dtype
-        return PRECISION_DTYPES[precision]
+        """Name of the numpy dtype in a network of `precision`."""
+        return compute_dtype(precision) if self.dtype == "compute" else self.dtype
+
+    def describe(self) -> dict[str, Any]:
+        """The tensor as values that JSON can hold."""
+        return {"name": self.name, "axes": list(self.axes), "dtype": self.dtype}
 
     @property
     def dynamic_axes(self) -> dict[int, str]:
@@ -82,30 +99,30 @@ class NetworkSpec:
         """Inputs, then outputs."""
         return self.inputs + self.outputs
 
-    def describe(self) -> dict[str, Any]:
-        """Names, axes and dtypes of every tensor in order, as JSON: what a build's keys know of the network.
-        """
-
-        def described(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
-            return [{"name": spec.name, "axes": list(spec.axes), "dtype": spec.dtype} for spec in specs]
-
-        return {"name": self.name, "inputs": described(self.inputs), "outputs": described(self.outputs)}
-
     def tensor(self, name: str) -> TensorSpec:
         """The tensor called `name`; KeyError when there is none."""
         for spec in self.tensors:
             if spec.name == name:
                 return spec
-        raise KeyError(
-            f"{self.name} has no tensor {name!r}; it has {', '.join(spec.name for spec in self.tensors)}"
-        )
+        known = ", ".join(spec.name for spec in self.tensors)
+        raise KeyError(f"{self.name} has no tensor {name!r}; it has {known}")
+
+    def describe(self) -> dict[str, Any]:
+        """Names, axes and dtypes of all tensors in order, as values that JSON can hold.
+
+        Two networks with equal descriptions exchange the same tensors. The network's own name is left out:
+        `controlnet.pose` and `controlnet.canny` have one description.
+        """
+        return {
+            "inputs": [spec.describe() for spec in self.inputs],
+            "outputs": [spec.describe() for spec in self.outputs],
+        }
 
     @property
     def axis_names(self) -> tuple[str, ...]:
         """Every named axis in order of appearance."""
-        return tuple(
-            dict.fromkeys(axis for spec in self.tensors for axis in spec.axes if isinstance(axis, str))
-        )
+        axes = itertools.chain.from_iterable(spec.axes for spec in self.tensors)
+        return tuple(dict.fromkeys(axis for axis in axes if isinstance(axis, str)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +143,15 @@ class Profile:
 
     def shapes(self, spec: TensorSpec) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """(minimum, optimum, maximum) shape of `spec`, as TensorRT's `set_shape` takes them."""
-        ranges = [
-            AxisRange(axis, axis, axis) if isinstance(axis, int) else self.axes[axis] for axis in spec.axes
-        ]
+        ranges = [self._range(axis) for axis in spec.axes]
         return (
             tuple(axis.minimum for axis in ranges),
             tuple(axis.optimum for axis in ranges),
             tuple(axis.maximum for axis in ranges),
         )
+
+    def _range(self, axis: Axis) -> AxisRange:
+        return AxisRange(axis, axis, axis) if isinstance(axis, int) else self.axes[axis]
 
     def admits(self, sizes: AxisSizes) -> bool:
         """Whether every axis of the profile has a size in range."""

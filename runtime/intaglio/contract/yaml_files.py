@@ -1,30 +1,48 @@
-"""YAML files as strict, frozen values; what is wrong with one is said with its path and the field's name."""
+"""Strict, frozen values, and the YAML files that they are read from.
+
+An error names the file and the field, and says what is wrong with it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, ValidationInfo
 
 from intaglio.errors import ConfigError
 
-__all__ = ["Strict", "read_yaml", "validated"]
+__all__ = ["REGISTRY_ID", "RegistryId", "Sha256", "Strict", "read_yaml", "resolved_path", "validated"]
+
+REGISTRY_ID: Final = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+RegistryId = Annotated[str, StringConstraints(pattern=REGISTRY_ID)]
+"""Id of a LoRA, preset, character, control or pose: a name in a registry, never a path."""
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+"""A digest, as hexadecimal digits."""
 
 
 class Strict(BaseModel):
-    """Fields that are known, and never change."""
+    """A value that never changes and refuses unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def resolved_path(path: Path, info: ValidationInfo) -> Path:
+    """`path` as an absolute path; a relative one starts at the folder of the file that is validated."""
+    folder = (info.context or {}).get("folder")
+    path = path.expanduser()
+    if folder is None or path.is_absolute():
+        return path
+    return (Path(folder) / path).resolve()
 
 
 def read_yaml(path: Path, *, hint: str = "") -> dict[str, Any]:
     """The mapping in `path`.
 
     Raises:
-        ConfigError: a missing file (`hint` says what it would be), or no mapping in YAML.
+        ConfigError: the file is missing (`hint` says what it would be), or holds no mapping in YAML.
     """
     try:
         data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -41,15 +59,20 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def validated(kind: type[_Model], data: Mapping[str, Any], path: Path) -> _Model:
-    """What was read from `path` as `kind`, whose validators find the file's folder in their context.
+    """`data`, which was read from `path`, as a value of `kind`.
+
+    Validators find the file's folder in their context.
 
     Raises:
-        ConfigError: fields that are unknown, missing or out of range, all of them.
+        ConfigError: lists every field that is unknown, missing or out of range.
     """
     try:
         return kind.model_validate(data, context={"folder": path.parent})
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors()
-        )
+        problems = "; ".join(_problem(item["loc"], item["msg"]) for item in error.errors())
         raise ConfigError(f"{path}: {problems}") from error
+
+
+def _problem(location: tuple[int | str, ...], message: str) -> str:
+    field = ".".join(map(str, location)) or "file"
+    return f"{field}: {message}"

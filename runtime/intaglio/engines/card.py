@@ -1,6 +1,8 @@
-"""What the driver says of the memory of the card that CUDA uses here: NVML through ctypes, so that asking
-takes none of it (a CUDA context takes 500 MiB). NVML counts every card of the machine, CUDA those of
-CUDA_VISIBLE_DEVICES in an order of its own: the bus address names the same card to both.
+"""Memory, name and driver of the card that CUDA uses here.
+
+They come from NVML through ctypes, because a CUDA context would take 500 MiB of the card. NVML numbers every
+card of the machine; CUDA numbers those of CUDA_VISIBLE_DEVICES, in an order of its own. The bus address names
+the same card to both.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ def read_card_memory() -> CardMemory | None:
     opened = _open_card()
     if opened is None:
         return None
-    (nvml, device), memory = opened, _Memory()
+    nvml, device = opened
+    memory = _Memory()
     if nvml.nvmlDeviceGetMemoryInfo(device, ctypes.byref(memory)):
         return None
     return CardMemory(total=memory.total, used=memory.used, free=memory.free)
@@ -45,11 +48,14 @@ def read_card_memory() -> CardMemory | None:
 def _open_card() -> tuple[ctypes.CDLL, ctypes.c_void_p] | None:
     """NVML and its handle of CUDA's first card."""
     try:
-        nvml, cuda = ctypes.CDLL("libnvidia-ml.so.1"), ctypes.CDLL("libcuda.so.1")
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+        cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return None
-    number, address, device = ctypes.c_int(), ctypes.create_string_buffer(32), ctypes.c_void_p()
-    # Neither makes a context.
+    number = ctypes.c_int()
+    address = ctypes.create_string_buffer(32)
+    device = ctypes.c_void_p()
+    # None of these calls makes a context.
     if (
         cuda.cuInit(0)
         or cuda.cuDeviceGet(ctypes.byref(number), 0)
@@ -67,7 +73,8 @@ def card_description() -> dict[str, str] | None:
     if opened is None:
         return None
     nvml, device = opened
-    name, driver = ctypes.create_string_buffer(96), ctypes.create_string_buffer(80)
+    name = ctypes.create_string_buffer(96)
+    driver = ctypes.create_string_buffer(80)
     if nvml.nvmlDeviceGetName(device, name, len(name)) or nvml.nvmlSystemGetDriverVersion(
         driver, len(driver)
     ):
@@ -76,9 +83,7 @@ def card_description() -> dict[str, str] | None:
 
 
 class PeakWatch:
-    """The most memory of the card that was used at once while the `with` block ran, looked at fifty times a
-    second.
-    """
+    """The largest use of the card's memory while the `with` block ran, sampled fifty times a second."""
 
     def __init__(self) -> None:
         self.before: CardMemory | None = None

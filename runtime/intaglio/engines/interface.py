@@ -1,28 +1,23 @@
-"""The one interface between the maths and what runs the networks.
+"""The one interface between the maths and the libraries that run the networks.
 
-    Backend     one device and its one stream: arrays, copies, engines       OnnxRuntimeBackend | TensorRTBackend
-    Engine      one network, checked against the tensor table, refittable; WeightsOfSeveral refits some as one
+    Backend     one device and its one stream: arrays, copies, engines
+    Engine      one network, checked against the tensor table; its weights can be replaced
     Bound       an engine with its buffers: bound once, run many times, asynchronous on the backend's stream
 
-Nothing waits for the device but `download` and `synchronize`. One thread uses a backend at a time.
+Only `download` and `synchronize` wait for the device. One thread uses a backend at a time.
 """
-
-# ruff: noqa: PLC0415  (a runtime is imported only when a build needs it)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from intaglio.contract.tensors import AxisSizes, NetworkSpec, Precision
+from intaglio.contract.tensors import AxisSizes, NetworkSpec, Precision, TensorSpec
 from intaglio.errors import EngineMismatch
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "Array",
@@ -30,15 +25,12 @@ __all__ = [
     "Bound",
     "DeviceArray",
     "Engine",
-    "HostCall",
     "Refittable",
-    "WeightsOfSeveral",
-    "allocate_tensors",
+    "check_bindings",
     "check_tensors",
 ]
 
 Array = NDArray[Any]
-_Value = TypeVar("_Value")
 
 
 class DeviceArray(Protocol):
@@ -68,16 +60,17 @@ class Refittable(Protocol):
     @property
     def precision(self) -> Precision: ...
     def refit(self, weights: Mapping[str, Array | DeviceArray]) -> None:
-        """Replace the named weights (ONNX initializer names), which `load` was told of; all of them or, on an
-        error, none.
+        """Replace the named weights: all of them or, on an error, none.
 
-        Values may lie on the host or where the backend computes; they may be freed once this returns.
-        Those that `joined` names together are given together.
+        Names are those of ONNX initializers; `load` must have been told of each. Values may lie on the host
+        or where the backend computes. They may be freed once this returns. Weights that `joined` groups must
+        be given together.
         """
 
     def joined(self, sizes: Mapping[str, int]) -> Sequence[frozenset[str]]:
-        """Groups of weights that `refit` takes only whole, because the compiler has put them into one;
-        `sizes` are the numbers of values of every weight that `load` was told of.
+        """Groups of weights that `refit` takes only together, because the compiler merged them.
+
+        `sizes` is the number of values of every weight that `load` was told of.
         """
 
 
@@ -101,39 +94,6 @@ class Engine(Refittable, Protocol):
     def close(self) -> None: ...
 
 
-class WeightsOfSeveral:
-    """A component whose weights lie in several engines, refitted as if they were one."""
-
-    def __init__(self, engines: Mapping[str, Refittable], network_of: Callable[[str], str]) -> None:
-        """`engines` by network, all of one precision; `network_of` says which of them has a weight."""
-        self._engines = engines
-        self._network_of = network_of
-
-    @property
-    def precision(self) -> Precision:
-        return next(iter(self._engines.values())).precision
-
-    def refit(self, weights: Mapping[str, Array | DeviceArray]) -> None:
-        """One engine after another: an error may leave some refitted, so whoever calls must give all values
-        again before it serves.
-        """
-        for network, values in self._by_network(weights).items():
-            self._engines[network].refit(values)
-
-    def joined(self, sizes: Mapping[str, int]) -> Sequence[frozenset[str]]:
-        return [
-            group
-            for network, own in self._by_network(sizes).items()
-            for group in self._engines[network].joined(own)
-        ]
-
-    def _by_network(self, named: Mapping[str, _Value]) -> dict[str, dict[str, _Value]]:
-        found: dict[str, dict[str, _Value]] = {}
-        for name, value in named.items():
-            found.setdefault(self._network_of(name), {})[name] = value
-        return found
-
-
 class Backend(Protocol):
     """A device: memory, one stream, engines."""
 
@@ -147,21 +107,22 @@ class Backend(Protocol):
         precision: Precision,
         replaceable: Mapping[str, Array] | None = None,
     ) -> Engine:
-        """Open the engine file at `path`; `replaceable` are the values there of the weights that `refit` may
-        replace.
+        """Open the engine file at `path`.
+
+        `replaceable` are the weights that `refit` may replace, with the values that the file contains.
 
         Raises:
-            EngineMismatch: not loadable here, or its tensors are not the table's.
+            EngineMismatch: the file does not load here, or its tensors are not the table's.
         """
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> DeviceArray:
         """A buffer of zeros."""
 
     def allocate_together(self, shapes: Sequence[tuple[int, ...]], dtype: str) -> list[DeviceArray]:
-        """Buffers that are taken and given back at once."""
+        """Buffers in one allocation, freed together; their content is undefined."""
 
     def hold(self, values: Array) -> Array:
-        """A host copy of `values` in memory that is uploaded from fastest; nobody may write to it."""
+        """A host copy of `values` in memory from which uploads are fastest; nobody may write to it."""
 
     def upload(self, target: DeviceArray, source: Array) -> None:
         """Host to device; `source` may be changed as soon as this returns, unless it came from `hold`."""
@@ -181,7 +142,9 @@ def check_tensors(
     precision: Precision,
     rebuild: str,
 ) -> None:
-    """Compare an engine's tensors (name -> (numpy dtype, shape, -1 or a name where dynamic)) with the table.
+    """Compare an engine's tensors with the table.
+
+    `found` maps a name to (numpy dtype, shape); a dynamic size is -1 or a name.
 
     Raises:
         EngineMismatch: names, types, ranks or fixed sizes differ.
@@ -195,74 +158,45 @@ def check_tensors(
         )
     for name, (dtype, shape) in found.items():
         spec = expected[name]
-        if dtype != spec.numpy_dtype(precision):
+        wanted = spec.numpy_dtype(precision)
+        if dtype != wanted:
             raise EngineMismatch(
-                f"{network.name}.{name}: engine has {dtype}, table {spec.numpy_dtype(precision)}",
-                command=rebuild,
+                f"{network.name}.{name}: engine has {dtype}, table {wanted}", command=rebuild
             )
-        fixed = [
-            (axis, size)
-            for axis, size in zip(spec.axes, shape, strict=False)
-            if isinstance(axis, int) and isinstance(size, int)
-        ]
-        if len(shape) != len(spec.axes) or any(size not in (-1, axis) for axis, size in fixed):
+        if not _fits(spec, shape):
             raise EngineMismatch(
                 f"{network.name}.{name}: engine has shape {list(shape)}, table {list(spec.axes)}",
                 command=rebuild,
             )
 
 
+def _fits(spec: TensorSpec, shape: tuple[Any, ...]) -> bool:
+    """Whether `shape` has the table's rank and fixed sizes, except where it is dynamic."""
+    if len(shape) != len(spec.axes):
+        return False
+    for axis, size in zip(spec.axes, shape, strict=True):
+        if isinstance(axis, int) and isinstance(size, int) and size not in (-1, axis):
+            return False
+    return True
+
+
 def check_bindings(engine: Engine, sizes: AxisSizes, arrays: Mapping[str, DeviceArray]) -> None:
-    """Every tensor of the table has a buffer of its shape and type, and there are no others; ValueError
-    otherwise.
+    """Check that every tensor of the table has a buffer of its shape and type, and that there are no others.
+
+    Raises:
+        ValueError: they differ.
     """
-    names = {spec.name for spec in engine.network.tensors}
+    network = engine.network
+    names = {spec.name for spec in network.tensors}
     if names != set(arrays):
-        raise ValueError(
-            f"{engine.network.name}: buffers differ from the table: {', '.join(sorted(names ^ set(arrays)))}"
-        )
-    for spec in engine.network.tensors:
-        array, shape, dtype = arrays[spec.name], spec.shape(sizes), spec.numpy_dtype(engine.precision)
+        different = ", ".join(sorted(names ^ set(arrays)))
+        raise ValueError(f"{network.name}: buffers differ from the table: {different}")
+    for spec in network.tensors:
+        array = arrays[spec.name]
+        shape = spec.shape(sizes)
+        dtype = spec.numpy_dtype(engine.precision)
         if array.shape != shape or array.dtype != np.dtype(dtype):
             raise ValueError(
-                f"{engine.network.name}.{spec.name}: buffer is {array.dtype}{list(array.shape)}, table says {dtype}{list(shape)}"
+                f"{network.name}.{spec.name}: buffer is {array.dtype}{list(array.shape)}, "
+                f"table says {dtype}{list(shape)}"
             )
-
-
-def allocate_tensors(
-    backend: Backend, engine: Engine, sizes: AxisSizes, *, shared: Mapping[str, DeviceArray] | None = None
-) -> dict[str, DeviceArray]:
-    """A buffer for every input and output of `engine` at `sizes`, but for those in `shared`, which come with
-    them.
-    """
-    found = dict(shared or {})
-    for spec in engine.network.tensors:
-        if spec.name not in found:
-            found[spec.name] = backend.allocate(spec.shape(sizes), spec.numpy_dtype(engine.precision))
-    return found
-
-
-class HostCall:
-    """An engine as a function of host arrays, for what runs once an image: text encoders and VAE.
-
-    Buffers are kept for the sizes used last, so a repeated call allocates nothing.
-    """
-
-    def __init__(self, backend: Backend, engine: Engine) -> None:
-        self._backend = backend
-        self._engine = engine
-        self._sizes: dict[str, int] | None = None
-        self._arrays: dict[str, DeviceArray] = {}
-        self._bound: Bound | None = None
-
-    def __call__(self, sizes: AxisSizes, **inputs: Array) -> dict[str, Array]:
-        """Outputs by name; `inputs` are cast to the table's types."""
-        network = self._engine.network
-        wanted = {axis: sizes[axis] for axis in network.axis_names}
-        if self._bound is None or wanted != self._sizes:
-            self._arrays = allocate_tensors(self._backend, self._engine, wanted)
-            self._bound, self._sizes = self._engine.bind(wanted, self._arrays), wanted
-        for spec in network.inputs:
-            self._backend.upload(self._arrays[spec.name], inputs[spec.name])
-        self._bound.run()
-        return {spec.name: self._backend.download(self._arrays[spec.name]) for spec in network.outputs}

@@ -1,7 +1,7 @@
-"""ONNX Runtime on the CPU: the embedded default, tests and CI.
+"""ONNX Runtime on the CPU: for machines without a card, tests and CI.
 
-Buffers are numpy arrays that the session reads and writes in place through I/O binding; a pass is done when
-`run` returns.
+Buffers are numpy arrays that the session reads and writes in place (I/O binding). A pass is done when `run`
+returns.
 """
 
 # ruff: noqa: PLC0415  (onnxruntime is an extra)
@@ -9,14 +9,15 @@ Buffers are numpy arrays that the session reads and writes in place through I/O 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from intaglio.contract.tensors import AxisSizes, NetworkSpec, Precision
+from intaglio.contract.tensors import AxisSizes, NetworkSpec, Precision, compute_dtype
 from intaglio.engines.interface import Array, DeviceArray, check_bindings, check_tensors
+from intaglio.engines.onnx_file import initializers
 from intaglio.errors import EngineMismatch, MissingExtra
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ _NUMPY_OF_ONNX: Final = {
     "tensor(int64)": "int64",
     "tensor(uint8)": "uint8",
 }
-_NUMPY_OF_ONNX_KIND: Final = {1: "float32", 2: "uint8", 6: "int32", 7: "int64", 10: "float16"}
-"""TensorProto.DataType."""
 
 
 class HostArray:
@@ -61,12 +60,17 @@ def _values(array: DeviceArray) -> Array:
     return array.values
 
 
+def _host_values(values: Array | DeviceArray) -> Array:
+    return values if isinstance(values, np.ndarray) else _values(values)
+
+
 class OnnxRuntimeBackend:
-    """The CPU. `threads` 0 takes the number that this process may use."""
+    """The CPU."""
 
     name = "onnxruntime"
 
     def __init__(self, *, threads: int = 0, rebuild: str = "intaglio build configs/NAME.yaml") -> None:
+        """`threads` 0 takes as many as this process may use; `rebuild` is the command errors recommend."""
         self.threads = threads or len(os.sched_getaffinity(0))
         self.rebuild = rebuild
 
@@ -108,10 +112,10 @@ class OnnxRuntimeBackend:
 class OnnxRuntimeEngine:
     """One ONNX file in one session.
 
-    Replaceable weights live in arrays of ours that the session reads in place (`add_initializer` takes no
-    copy), so a refit is a copy of memory. For that the session may not keep rearranged copies of its own:
-    packing is switched off (it costs this size of network nothing measurable), and with a replaceable kernel
-    the blocked layout of convolutions too.
+    Replaceable weights live in arrays of this class that the session reads in place (`add_initializer` takes
+    no copy), so a refit is a copy of memory. For that the session must not keep rearranged copies of its own.
+    So packing is switched off, and with a replaceable kernel the blocked layout of convolutions too. For
+    networks of the miniature's size the cost is not measurable.
     """
 
     activation_bytes = None
@@ -129,18 +133,17 @@ class OnnxRuntimeEngine:
         self.precision = precision
         self._path = path
         self._backend = backend
-        dtype = "float16" if precision == "fp16" else "float32"
-        # Copies that nobody else writes to.
-        self._live = {
-            name: np.array(values, dtype, order="C") for name, values in (replaceable or {}).items()
-        }
-        if self._live:
+        self._live: dict[str, Array] = {}
+        if replaceable:
+            dtype = compute_dtype(precision)
             known = initializers(path)
-            for name, values in self._live.items():
-                self._check_weight(name, values, known.get(name))
+            for name, values in replaceable.items():
+                own = np.array(values, dtype, order="C")  # a copy that nobody else writes to
+                self._check_weight(name, own, known.get(name))
+                self._live[name] = own
         self.session = self._open()
         found = {
-            item.name: (_numpy_name(item.type), tuple(item.shape))
+            item.name: (_NUMPY_OF_ONNX.get(item.type, item.type), tuple(item.shape))
             for item in (*self.session.get_inputs(), *self.session.get_outputs())
         }
         check_tensors(network, found, precision=precision, rebuild=backend.rebuild)
@@ -154,17 +157,17 @@ class OnnxRuntimeEngine:
         options.intra_op_num_threads = self._backend.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # One session runs at a time: threads of the others that spin would take its cores.
+        # One session runs at a time: spinning threads of the others would take its cores.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if self._live:
             options.add_session_config_entry("session.disable_prepacking", "1")
         if any(values.ndim == 4 for values in self._live.values()):
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        # ONNX Runtime reads them for as long as the session lives.
-        self._initializers = {
-            name: onnxruntime.OrtValue.ortvalue_from_numpy(values) for name, values in self._live.items()
-        }
-        for name, value in self._initializers.items():
+        # Kept: ONNX Runtime reads them for as long as the session lives.
+        self._initializers: dict[str, Any] = {}
+        for name, values in self._live.items():
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(values)
+            self._initializers[name] = value
             options.add_initializer(name, value)
         try:
             return onnxruntime.InferenceSession(self._path, options, providers=["CPUExecutionProvider"])
@@ -180,11 +183,13 @@ class OnnxRuntimeEngine:
         return self._live
 
     def _check_weight(self, name: str, values: Array, known: tuple[str, tuple[int, ...]] | None) -> None:
-        """ONNX Runtime itself ignores an unknown name and reads past a wrong shape."""
+        """Compare `values` with the (dtype, shape) that the engine has."""
+        # ONNX Runtime itself ignores an unknown name and reads past a wrong shape.
         if known != (values.dtype.name, values.shape):
             wanted = "no such replaceable weight" if known is None else f"{known[0]}{list(known[1])}"
             raise EngineMismatch(
-                f"{self.network.name}.{name}: weight is {values.dtype}{list(values.shape)}, engine has {wanted}",
+                f"{self.network.name}.{name}: weight is {values.dtype}{list(values.shape)}, "
+                f"engine has {wanted}",
                 command=self._backend.rebuild,
             )
 
@@ -193,13 +198,11 @@ class OnnxRuntimeEngine:
         return OnnxRuntimeBound(self, arrays)
 
     def refit(self, weights: Mapping[str, Array | DeviceArray]) -> None:
-        given = {
-            name: values if isinstance(values, np.ndarray) else _values(values)
-            for name, values in weights.items()
-        }
+        given = {name: _host_values(values) for name, values in weights.items()}
         for name, values in given.items():
             own = self._live.get(name)
-            self._check_weight(name, values, None if own is None else (own.dtype.name, own.shape))
+            known = None if own is None else (own.dtype.name, own.shape)
+            self._check_weight(name, values, known)
         for name, values in given.items():
             np.copyto(self._live[name], values)
 
@@ -214,86 +217,16 @@ class OnnxRuntimeBound:
     """Buffers tied to a session."""
 
     def __init__(self, engine: OnnxRuntimeEngine, arrays: Mapping[str, DeviceArray]) -> None:
-        arrays_of = {name: _values(array) for name, array in arrays.items()}
+        # Kept: the binding holds addresses only.
+        self._arrays = {name: _values(array) for name, array in arrays.items()}
         self._session = engine.session
         self._binding = engine.session.io_binding()
         for spec in engine.network.inputs:
-            values = arrays_of[spec.name]
+            values = self._arrays[spec.name]
             self._binding.bind_input(spec.name, "cpu", 0, values.dtype, values.shape, values.ctypes.data)
         for spec in engine.network.outputs:
-            values = arrays_of[spec.name]
+            values = self._arrays[spec.name]
             self._binding.bind_output(spec.name, "cpu", 0, values.dtype, values.shape, values.ctypes.data)
-        self._arrays = arrays_of  # the binding holds addresses only
 
     def run(self) -> None:
         self._session.run_with_iobinding(self._binding)
-
-
-def _numpy_name(onnx_type: str) -> str:
-    return _NUMPY_OF_ONNX.get(onnx_type, onnx_type)
-
-
-def initializers(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """(numpy dtype, shape) of every weight of an ONNX file, without the onnx package.
-
-    Field numbers are those of onnx.proto3: ModelProto.graph 7, GraphProto.initializer 5, TensorProto.dims 1,
-    data_type 2, name 8.
-    """
-    found = {}
-    data = memoryview(path.read_bytes())
-    for graph in (value for number, value in _fields(data) if number == 7 and isinstance(value, memoryview)):
-        for tensor in (
-            value for number, value in _fields(graph) if number == 5 and isinstance(value, memoryview)
-        ):
-            name, kind, dims = "", 0, []
-            for number, value in _fields(tensor):
-                if number == 8 and isinstance(value, memoryview):
-                    name = bytes(value).decode()
-                elif number == 2 and isinstance(value, int):
-                    kind = value
-                elif number == 1:
-                    dims += [value] if isinstance(value, int) else list(_varints(value))
-            found[name] = (_NUMPY_OF_ONNX_KIND.get(kind, f"onnx type {kind}"), tuple(dims))
-    return found
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """(number, value) of a protobuf message's fields; values are integers or the bytes of what has a length
-    or is fixed.
-    """
-    position = 0
-    while position < len(message):
-        tag, position = _varint(message, position)
-        match tag & 7:
-            case 0:
-                value, position = _varint(message, position)
-                yield tag >> 3, value
-                continue
-            case 2:
-                size, position = _varint(message, position)
-            case 1:
-                size = 8
-            case 5:
-                size = 4
-            case wire:
-                raise ValueError(f"not a protobuf message: wire type {wire}")
-        yield tag >> 3, message[position : position + size]
-        position += size
-
-
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-
-
-def _varints(packed: memoryview) -> Iterator[int]:
-    position = 0
-    while position < len(packed):
-        value, position = _varint(packed, position)
-        yield value

@@ -1,25 +1,26 @@
-"""Which backend a build's engines were made for; its libraries are imported only here, when a build needs them."""
+"""Which backend a build's engines were made for."""
 
-# ruff: noqa: PLC0415  (a runtime is imported only when a build needs it)
+# ruff: noqa: PLC0415  (a library is imported only when a build needs it)
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from intaglio.engines.interface import Backend
 from intaglio.errors import ConfigError
 
 if TYPE_CHECKING:
     from intaglio.builds.manifest import BuildManifest
-from intaglio.engines.interface import Backend
 
 __all__ = ["open_backend"]
 
 
 def open_backend(manifest: BuildManifest) -> Backend:
-    """The backend that `manifest`'s engines were built for; its libraries are imported only now.
+    """The backend that `manifest`'s engines were built for; only its library is imported.
 
     Raises:
-        MissingExtra, EngineMismatch: the library or the device is not here.
+        MissingExtra: the library is not installed.
+        EngineMismatch: it does not work on this machine.
     """
     match manifest.runtime:
         case "onnxruntime":
@@ -27,11 +28,12 @@ def open_backend(manifest: BuildManifest) -> Backend:
 
             return OnnxRuntimeBackend(threads=manifest.execution.threads, rebuild=manifest.rebuild)
         case "tensorrt-rtx" | "tensorrt":
-            from intaglio.tensorrt_engine import TensorRTBackend
+            from intaglio.engines.tensorrt.backend import TensorRTBackend
 
             return TensorRTBackend(
                 manifest.runtime, cuda_graph=manifest.execution.cuda_graph, rebuild=manifest.rebuild
             )
-    raise ConfigError(
-        f"unknown runtime {manifest.runtime!r}"
-    )  # pragma: no cover - the manifest's type leaves no other
+        case unknown:  # pragma: no cover - the manifest's type leaves no other
+            raise ConfigError(
+                f"runtime {unknown!r} is unknown; it must be onnxruntime, tensorrt-rtx or tensorrt"
+            )

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from intaglio.contract.models import REGISTRY_ID
+from intaglio.contract.yaml_files import REGISTRY_ID
 from intaglio.errors import ConfigError, InvalidRequest
 
 __all__ = ["KEYPOINTS", "draw_pose", "load_pose", "pose_names", "read_pose"]
@@ -29,12 +29,14 @@ LIMBS: Final = (
     (1, 11), (11, 12), (12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17),
 )  # fmt: skip
 COLORS: Final = (
-    (255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0), (0, 255, 0), (0, 255, 85), (0, 255, 170),
-    (0, 255, 255), (0, 170, 255), (0, 85, 255), (0, 0, 255), (85, 0, 255), (170, 0, 255), (255, 0, 255), (255, 0, 170), (255, 0, 85),
+    (255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0),
+    (0, 255, 0), (0, 255, 85), (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255),
+    (0, 0, 255), (85, 0, 255), (170, 0, 255), (255, 0, 255), (255, 0, 170), (255, 0, 85),
 )  # fmt: skip
 LIMB_BRIGHTNESS: Final = 0.6
-_STROKE, _STROKE_CANVAS = 4.0, 512
-_OVERSAMPLE = 4
+_STROKE: Final = 4.0
+_STROKE_CANVAS: Final = 512
+_OVERSAMPLE: Final = 4
 
 Keypoints = NDArray[np.float64]
 """[people, 18, 3]: x and y as fractions of width and height, confidence (0 = not seen)."""
@@ -52,12 +54,9 @@ def load_pose(folder: Path | None, name: str, *, field: str = "controls") -> Key
         InvalidRequest: not an id, or not in the library.
         ConfigError: the file is no OpenPose JSON.
     """
-    names = pose_names(folder) if folder is not None else ()
+    names = () if folder is None else pose_names(folder)
     if folder is None or name not in names:
-        some = ", ".join(names[:5]) + (f", ... ({len(names)} poses)" if len(names) > 5 else "")
-        raise InvalidRequest(
-            field, f"pose {name!r} is unknown", allowed=some or "none: this deployment has no pose library"
-        )
+        raise InvalidRequest(field, f"pose {name!r} is unknown", allowed=_known_poses(names))
     try:
         return read_pose(json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -66,30 +65,36 @@ def load_pose(folder: Path | None, name: str, *, field: str = "controls") -> Key
         ) from error
 
 
+def _known_poses(names: Sequence[str]) -> str:
+    """The first of `names`, for an error message."""
+    if not names:
+        return "none: this deployment has no pose library"
+    shown = ", ".join(names[:5])
+    return f"{shown}, ... ({len(names)} poses)" if len(names) > 5 else shown
+
+
 def read_pose(document: Any) -> Keypoints:
-    """Keypoints of an OpenPose document: `people[].pose_keypoints_2d` in pixels of `canvas_width` x
-    `canvas_height`.
+    """Keypoints of an OpenPose document.
+
+    It has `people[].pose_keypoints_2d`, in pixels of `canvas_width` x `canvas_height`.
 
     Raises:
         ValueError, KeyError, TypeError: it is something else.
     """
-    width, height = float(document["canvas_width"]), float(document["canvas_height"])
+    width = float(document["canvas_width"])
+    height = float(document["canvas_height"])
     people = np.array([person["pose_keypoints_2d"] for person in document["people"]], dtype=np.float64)
-    if (
-        width <= 0
-        or height <= 0
-        or people.size == 0
-        or people.shape[1:] != (3 * KEYPOINTS,)
-        or not np.isfinite(people).all()
-    ):
+    has_triples = people.size > 0 and people.shape[1:] == (3 * KEYPOINTS,)
+    if width <= 0 or height <= 0 or not has_triples or not np.isfinite(people).all():
         raise ValueError(f"needs a canvas and {KEYPOINTS} finite x, y, confidence triples a person")
     scaled: Keypoints = people.reshape(-1, KEYPOINTS, 3) / np.array([width, height, 1.0])
     return scaled
 
 
 def draw_pose(keypoints: Keypoints, *, width: int, height: int) -> NDArray[np.uint8]:
-    """[height, width, RGB] map of `keypoints` [people, 18, 3], black behind; strokes grow with the shorter
-    side above 512.
+    """[height, width, RGB] map of `keypoints` [people, 18, 3] on black.
+
+    Strokes grow with the shorter side above 512 pixels.
     """
     image = Image.new("RGB", (width * _OVERSAMPLE, height * _OVERSAMPLE))
     draw = ImageDraw.Draw(image)
@@ -112,10 +117,12 @@ def _ellipse(
 ) -> list[tuple[float, float]]:
     """Polygon of the ellipse whose long axis joins both points."""
     (x0, y0), (x1, y1) = start, end
-    length, angle = math.hypot(x1 - x0, y1 - y0) / 2, math.atan2(y1 - y0, x1 - x0)
+    length = math.hypot(x1 - x0, y1 - y0) / 2
+    angle = math.atan2(y1 - y0, x1 - x0)
     polygon = []
     for degree in range(0, 360, 6):
-        along, across = length * math.cos(math.radians(degree)), half_width * math.sin(math.radians(degree))
+        along = length * math.cos(math.radians(degree))
+        across = half_width * math.sin(math.radians(degree))
         x = (x0 + x1) / 2 + along * math.cos(angle) - across * math.sin(angle)
         y = (y0 + y1) / 2 + along * math.sin(angle) + across * math.cos(angle)
         polygon.append((float(x), float(y)))

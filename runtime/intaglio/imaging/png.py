@@ -1,10 +1,10 @@
-"""PNG of 8-bit RGB pixels in threads: at SDXL's size one core takes a tenth of the time of making the image
-to encode it.
+"""PNG of 8-bit RGB pixels, in threads.
 
-Rows are filtered by `Up` (each byte less the one above: PNG specification, section 9.2), then compressed in
-bands as pigz does it: every band but the last ends in a full flush, so their deflate streams join into one.
-Each band is filtered, compressed and summed in a thread and is a chunk of its own. Bands depend on the
-picture's height alone, so a picture has the same bytes whatever the machine.
+At SDXL's size one core would need a tenth of the time that the image took to make. Rows are filtered by `Up`
+(each byte less the one above: PNG specification, section 9.2), then compressed in bands as pigz does it.
+Every band but the last ends in a full flush, so their deflate streams join into one. Each band is filtered,
+compressed and summed in a thread, and is a chunk of its own. Bands depend on the picture's height alone, so a
+picture has the same bytes on every machine.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _UP: Final = 2
 _LEVEL: Final = 1
 _STRATEGY: Final = zlib.Z_RLE
-"""Made for filtered rows: half the time of level 1's own search on noisy pictures, a twentieth more bytes on
-drawings.
+"""Made for filtered rows. On noisy pictures it takes half the time of level 1's own search; drawings get a
+twentieth more bytes.
 """
 _BAND_ROWS: Final = 64
 _ZLIB_HEADER: Final = b"\x78\x01"
@@ -40,7 +40,8 @@ def png_from_pixels(pixels: NDArray[np.uint8], *, text: Mapping[str, str]) -> by
     """[H, W, 3] `pixels` as a PNG file with `text` in tEXt chunks (Latin-1)."""
     height, width, _ = pixels.shape
     rows = np.ascontiguousarray(pixels).reshape(height, 3 * width)
-    bands = list(_threads(os.getpid()).map(lambda start: _Band.of(rows, start), range(0, height, _BAND_ROWS)))
+    starts = range(0, height, _BAND_ROWS)
+    bands = list(_threads(os.getpid()).map(lambda start: _Band.of(rows, start), starts))
     total = 1
     for band in bands:
         total = _joined_adler32(total, band.adler32, band.size)
@@ -55,8 +56,9 @@ def png_from_pixels(pixels: NDArray[np.uint8], *, text: Mapping[str, str]) -> by
 
 @functools.cache
 def _threads(_process: int) -> ThreadPoolExecutor:
-    """One pool a process, since a fork has none of its parent's threads; to start it takes as long as to
-    compress a band.
+    """One pool for each process, since a fork has none of its parent's threads.
+
+    It is kept because starting it takes as long as compressing a band.
     """
     return ThreadPoolExecutor(min(_THREADS, len(os.sched_getaffinity(0))), thread_name_prefix="png")
 

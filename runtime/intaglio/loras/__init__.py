@@ -1,1 +1,1 @@
-"""LoRAs: files read, layers computed, sets stored and applied in a running server."""
+"""LoRAs of a running server: files, sets, versions, and the swap from one set to another."""

@@ -1,9 +1,9 @@
-"""New values of matrices, computed where the engines are: a small network adds the LoRAs to pristine weights
-in float32 and casts once.
+"""New values of matrices, computed on the device that runs the engines.
 
-    [i, o] weight + sum over r of strengths[r] left[r, i] right[r, o]      (the tensor table's `lora_merge`)
-Pristine weights lie in host memory that is uploaded from fastest; inputs have one buffer a shape, since
-passes follow one another on the backend's stream. What is staged is taken and given back at once.
+The network `lora_merge` of the tensor table adds LoRAs to pristine weights in float32 and casts once:
+    [i, o] weight + sum over r of strengths[r] left[r, i] right[r, o]
+Pristine weights lie in host memory that is uploaded from fastest. Inputs have one buffer a shape, since
+passes follow one another on the backend's stream. The memory of new values is allocated and freed together.
 """
 
 from __future__ import annotations
@@ -32,31 +32,30 @@ class Term:
     """[r, o]."""
     strength: float
     reach: float
-    """No value of what it adds at strength 1 is larger."""
+    """Upper bound of what it adds at strength 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A weight's next values: `values`, and what is added to them."""
+    """The next values of a weight: `values` plus `terms`."""
 
     values: Array
-    """From `Backend.hold`, or made for this once."""
+    """Memory of `Backend.hold`, or an array made for this recipe."""
     terms: tuple[Term, ...] = ()
 
 
 def largest_value(values: Array) -> float:
     """Largest magnitude in `values`; infinite where one is not finite."""
-    if (
-        values.dtype == np.float16
-    ):  # as integers, magnitudes have the same order; arithmetic in half precision is slow on a CPU
+    if values.dtype == np.float16:
+        # As integers, magnitudes have the same order; arithmetic in half precision is slow on a CPU.
         return float((values.view(np.uint16) & np.uint16(0x7FFF)).max(initial=0).view(np.float16))
     found = float(np.abs(values).max(initial=0))
     return found if np.isfinite(found) else float("inf")
 
 
 def groups(sizes: Mapping[str, int], limit: int) -> Iterator[list[str]]:
-    """Names in order, so many at once that their `sizes` stay within `limit`; one that is larger stands
-    alone.
+    """The names in order, in groups whose `sizes` add up to at most `limit`. A name of a larger size is a
+    group of its own.
     """
     taken: list[str] = []
     filled = 0
@@ -74,7 +73,7 @@ class LoraMerge:
     """The network `lora_merge` in `engine`, with its buffers; one thread uses it."""
 
     def __init__(self, backend: Backend, engine: Engine, *, staging_bytes: int) -> None:
-        """`staging_bytes` of new values are on their way at once."""
+        """`staging_bytes` is the most memory of new values at one time."""
         self.backend = backend
         self.staging_bytes = staging_bytes
         self._engine = engine
@@ -82,18 +81,18 @@ class LoraMerge:
 
     @property
     def dtype(self) -> str:
-        """Of weights."""
+        """numpy name of the dtype of weights."""
         return self._engine.network.tensor("weight").numpy_dtype(self._engine.precision)
 
     def warm_up(self) -> None:
-        """Have everything set up that the first merge would wait for."""
+        """Set up everything that the first merge would wait for."""
         ones = np.ones((1, 8), np.float32)
         self.stage({"": Recipe(np.zeros((8, 8), self.dtype), (Term(ones, ones, strength=1.0, reach=1.0),))})
         self.backend.synchronize()
 
     def admits(self, shape: tuple[int, ...], *, largest: float, terms: Sequence[Term]) -> bool:
-        """Whether a weight of `shape` with values up to `largest` can take `terms` here: of a size built for,
-        and sure to stay finite.
+        """Whether the merge can add `terms` to a weight of `shape` with values up to `largest`: the engine is
+        built for the size, and the result is sure to stay finite.
         """
         most = largest + sum(abs(term.strength) * term.reach for term in terms)
         rank = sum(len(term.left) for term in terms)
@@ -105,10 +104,9 @@ class LoraMerge:
         )
 
     def stage(self, recipes: Mapping[str, Recipe]) -> dict[str, DeviceArray]:
-        """The new values where the engines are; enqueued, not waited for."""
-        staged = self.backend.allocate_together(
-            [recipe.values.shape for recipe in recipes.values()], self.dtype
-        )
+        """The new values on the device; they are enqueued, not waited for."""
+        shapes = [recipe.values.shape for recipe in recipes.values()]
+        staged = self.backend.allocate_together(shapes, self.dtype)
         for target, recipe in zip(staged, recipes.values(), strict=True):
             if recipe.terms:
                 self._merge(target, recipe)
@@ -120,13 +118,11 @@ class LoraMerge:
         upload, network = self.backend.upload, self._engine.network
         rank = sum(len(term.left) for term in recipe.terms)
         sizes = {"i": recipe.values.shape[0], "o": recipe.values.shape[1], "r": rank}
-        # Not into `target` itself: what was bound last is kept, and would keep all that is staged.
+        # The engine keeps its last bound arrays alive. Bound to `target`, it would keep all that is staged.
         arrays = {spec.name: self._buffer(spec.name, spec.shape(sizes)) for spec in network.tensors}
         upload(arrays["weight"], recipe.values)
-        upload(
-            arrays["strengths"],
-            np.concatenate([np.full(len(term.left), term.strength, np.float32) for term in recipe.terms]),
-        )
+        strengths = [np.full(len(term.left), term.strength, np.float32) for term in recipe.terms]
+        upload(arrays["strengths"], np.concatenate(strengths))
         row = 0
         for term in recipe.terms:
             end = row + len(term.left)

@@ -2,64 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, Self
+from collections.abc import Iterable
+from typing import Final, Literal, Protocol, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    TypeAdapter,
-    model_validator,
-)
+from pydantic import Field, TypeAdapter, model_validator
 
 from intaglio.builds.manifest import content_key
-from intaglio.contract.identifiers import RegistryId
-from intaglio.contract.lora_registry import Kind, LoraWeight, TriggerWord, check_presets
+from intaglio.contract.lora_registry import Kind, LoraWeight, ResolvedLora, TriggerWord, check_presets
+from intaglio.contract.yaml_files import RegistryId, Sha256, Strict
 
-__all__ = ["ResolvedLora", "ServedLora", "ServedLoras", "set_digest", "set_from_json", "set_text"]
-
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+__all__ = ["ServedLora", "ServedLoras", "WeightedFile", "set_digest", "set_from_json", "set_text"]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class WeightedFile(Protocol):
+    """A LoRA file, named by its content, and the weight it is applied with."""
 
-
-class ResolvedLora(_Frozen):
-    """One LoRA of a request's set: which file, how strongly."""
-
-    id: RegistryId
-    sha256: Digest
-    weight: LoraWeight
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def weight(self) -> float: ...
 
 
 _SET: Final = TypeAdapter(tuple[ResolvedLora, ...])
 
 
 def set_from_json(text: bytes) -> tuple[ResolvedLora, ...]:
-    """The set that `preprocess` resolved; ValueError where it is none."""
+    """The set that `preprocess` wrote; ValueError where `text` holds none."""
     return _SET.validate_json(text)
 
 
-def set_digest(loras: tuple[ResolvedLora, ...]) -> str:
-    """Digest of a set by content and weight; names and order do not matter."""
+def set_digest(loras: Iterable[WeightedFile]) -> str:
+    """Digest of a set: content and weight of every LoRA. Ids and order do not matter."""
     return content_key({"loras": sorted([lora.sha256, lora.weight] for lora in loras)})
 
 
-def set_text(loras: tuple[ResolvedLora, ...]) -> str:
+def set_text(loras: Iterable[ResolvedLora]) -> str:
     """The set for people: `mara@1 + night@0.8`, or `no LoRA`."""
     return " + ".join(f"{lora.id}@{lora.weight:g}" for lora in loras) or "no LoRA"
 
 
-class ServedLora(_Frozen):
+class ServedLora(Strict):
     """One LoRA as it is served."""
 
     kind: Kind
     trigger_words: tuple[TriggerWord, ...] = ()
     weight: LoraWeight = 1.0
     bounds: tuple[LoraWeight, LoraWeight]
-    versions: tuple[Digest, ...] = Field(min_length=1)
+    versions: tuple[Sha256, ...] = Field(min_length=1)
     """Files, the current one last."""
 
     @property
@@ -68,8 +57,8 @@ class ServedLora(_Frozen):
         return self.versions[-1]
 
 
-class ServedLoras(_Frozen):
-    """registry.json."""
+class ServedLoras(Strict):
+    """registry.json: every LoRA and preset of a build that requests may choose."""
 
     schema_version: Literal[1] = 1
     loras: dict[RegistryId, ServedLora] = Field(default_factory=dict)

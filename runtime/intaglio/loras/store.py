@@ -1,10 +1,9 @@
-"""The LoRAs that a build serves, with their versions: what `intaglio build`, `watch` and `rollback` publish
-and the stages read.
+"""The LoRAs that a build serves, with their versions.
 
-    build/<name>/loras/<sha256>.safetensors   every version's file: never written again, so a reader never sees another content
-    build/<name>/loras/registry.json          which version of each LoRA is current; replaced at once
-A running server looks at registry.json before each request; publishing needs no restart and cannot be seen
-half done.
+    build/<name>/loras/<sha256>.safetensors   the file of one version; it is never written again
+    build/<name>/loras/registry.json          which version of each LoRA is current; replaced atomically
+`intaglio build`, `watch` and `rollback` publish here, and a running server looks at registry.json before each
+request. So publishing needs no restart, and no request sees half of a change.
 """
 
 from __future__ import annotations
@@ -16,14 +15,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from intaglio.builds.manifest import write_json
-from intaglio.contract.lora_registry import LoraRegistry
+from intaglio.contract.lora_registry import LoraRegistry, ResolvedLora
 from intaglio.errors import BuildError, ConfigError, LoraRefused
-from intaglio.loras.sets import ResolvedLora, ServedLora, ServedLoras
+from intaglio.loras.sets import ServedLora, ServedLoras
 from intaglio.whole_files import storage_problem, write_whole
 
 __all__ = ["LORAS_FOLDER", "LoraStore"]
@@ -46,7 +43,7 @@ class LoraStore:
         return self.folder / f"{sha256}.safetensors"
 
     def current(self) -> ServedLoras:
-        """What is published now; the file is read again only when it was replaced.
+        """What is published now. The file is read again only after it was replaced.
 
         Raises:
             ConfigError: registry.json is missing or damaged.
@@ -56,28 +53,27 @@ class LoraStore:
             status = path.stat()
             stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
             if stamp != self._stamp:
-                self._read, self._stamp = ServedLoras.model_validate_json(path.read_bytes()), stamp
+                self._read = ServedLoras.model_validate_json(path.read_bytes())
+                self._stamp = stamp
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror or error}; intaglio build writes it") from error
         except ValidationError as error:
-            raise ConfigError(
-                f"{path}: damaged ({error.errors()[0]['msg']}); intaglio build writes it anew"
-            ) from error
+            problem = error.errors()[0]["msg"]
+            raise ConfigError(f"{path}: damaged ({problem}); intaglio build writes it again") from error
         return self._read
 
     def load(self, lora: ResolvedLora) -> bytes:
-        """The bytes of a version, which are those it was published with.
+        """The bytes of a version, exactly as it was published.
 
         Raises:
             LoraRefused: the file is missing or was changed.
         """
+        path = self.path(lora.sha256)
         try:
-            data = self.path(lora.sha256).read_bytes()
+            data = path.read_bytes()
         except OSError as error:
-            raise LoraRefused(
-                lora.id,
-                f"{self.path(lora.sha256).name}: {error.strerror or error}; publish it again (intaglio build)",
-            ) from error
+            reason = f"{path.name}: {error.strerror or error}; publish it again (intaglio build)"
+            raise LoraRefused(lora.id, reason) from error
         if hashlib.sha256(data).hexdigest() != lora.sha256:
             raise LoraRefused(
                 lora.id, "its file was changed after it was published; publish it again (intaglio build)"
@@ -85,8 +81,8 @@ class LoraStore:
         return data
 
     def put(self, lora: str, source: Path) -> tuple[str, bytes]:
-        """Copy `source` into the store; (sha256, bytes) of what was copied, whatever happens to `source`
-        meanwhile.
+        """Copy `source` into the store. Returns the copy's sha256 and bytes, which later changes of `source`
+        do not affect.
 
         Raises:
             LoraRefused: `source` cannot be read.
@@ -97,7 +93,8 @@ class LoraStore:
         except OSError as error:
             raise LoraRefused(lora, f"{source}: {error.strerror or error}") from error
         digest = hashlib.sha256(data).hexdigest()
-        if not self.path(digest).is_file() or self.path(digest).stat().st_size != len(data):
+        path = self.path(digest)
+        if not path.is_file() or path.stat().st_size != len(data):
             self._write(digest, data)
         return digest, data
 
@@ -118,11 +115,12 @@ class LoraStore:
             yield
 
     def write(self, served: ServedLoras) -> None:
-        """Publish `served`, then remove the files that neither it nor the one before names: requests on their
-        way may want the latter.
+        """Publish `served`, then remove the files that neither it nor its predecessor names.
+
+        Requests that are under way may still need the predecessor's files.
 
         Raises:
-            BuildError: it cannot be written; the one before is still published.
+            BuildError: it cannot be written; the predecessor is still published.
         """
         before = self._published()
         try:
@@ -131,16 +129,17 @@ class LoraStore:
             raise BuildError(
                 f"{self.folder}: {storage_problem(error)}; what was published before is still served"
             ) from error
-        entries = (*served.loras.values(), *before.loras.values())
-        named = {self.path(digest).name for entry in entries for digest in entry.versions}
+        named = set()
+        for entry in (*served.loras.values(), *before.loras.values()):
+            named |= {self.path(digest).name for digest in entry.versions}
         for path in self.folder.glob("*.safetensors"):
             if path.name not in named:
                 path.unlink(missing_ok=True)
 
     def publish_version(self, lora: str, digest: str, *, keep: int, data: bytes | None = None) -> ServedLoras:
-        """Make `digest` (already `put`) the current version of `lora`, keeping `keep` versions in all.
+        """Make `digest` (already `put`) the current version of `lora`, and keep `keep` versions in all.
 
-        Another publisher may have tidied its file away since: `data` is then written again.
+        Another publisher may have removed the file since then; in that case `data` is written again.
 
         Raises:
             ConfigError: no such LoRA; BuildError as `write` does, and where the file is gone.
@@ -155,7 +154,7 @@ class LoraStore:
             return self._replace(served, lora, entry.model_copy(update={"versions": versions}))
 
     def roll_back(self, lora: str) -> ServedLoras:
-        """Make the version before the current one of `lora` current again, and forget the current one.
+        """Make the previous version of `lora` current again, and forget the one that is current now.
 
         Raises:
             ConfigError: no such LoRA, or no earlier version; BuildError as `write` does.
@@ -164,9 +163,8 @@ class LoraStore:
             served = self.current()
             entry = _entry(served, lora)
             if len(entry.versions) < 2:
-                raise ConfigError(
-                    f"lora {lora}: no version before the current one ({entry.sha256[:12]}) is kept"
-                )
+                current = entry.sha256[:12]
+                raise ConfigError(f"lora {lora}: no version before the current one ({current}) is kept")
             return self._replace(served, lora, entry.model_copy(update={"versions": entry.versions[:-1]}))
 
     def _replace(self, served: ServedLoras, lora: str, entry: ServedLora) -> ServedLoras:
@@ -177,8 +175,8 @@ class LoraStore:
     def publish_registry(self, registry: LoraRegistry, digests: Mapping[str, str]) -> ServedLoras:
         """Publish the user's registry; `digests` are its files, already `put`.
 
-        A LoRA whose file is one of the versions there keeps the version that is current: a build does not
-        undo what `intaglio watch` or `intaglio rollback` did.
+        Where the registry's file is among a LoRA's published versions, the current version stays current. So
+        a build does not undo what `intaglio watch` or `intaglio rollback` did.
         """
         with self.locked():
             before = self._published()
@@ -202,9 +200,8 @@ class LoraStore:
 
     def _check_there(self, lora: str, digest: str) -> None:
         if not self.path(digest).is_file():
-            raise BuildError(
-                f"lora {lora}: {self.path(digest).name} went away while it was published; do it again"
-            )
+            name = self.path(digest).name
+            raise BuildError(f"lora {lora}: {name} went away while it was published; do it again")
 
     def _published(self) -> ServedLoras:
         """What is published; nothing where registry.json is missing or damaged."""

@@ -32,12 +32,8 @@ SWAPPED: Final[Mapping[Component, tuple[str, ...]]] = {
     "text_encoder_2": ("text_encoder_2",),
     "unet": ("unet", context_name("unet")),
 }
-"""Components that a LoRA may touch, and the networks that have their weights."""
-
-
+"""Components that a LoRA may change, and the networks that have their weights."""
 SWAPPED_NETWORKS: Final = tuple(itertools.chain.from_iterable(SWAPPED.values()))
-
-
 _OF_CONTEXT: Final = (".attn2.to_k.", ".attn2.to_v.")
 """Layers whose inputs are the prompt alone."""
 
@@ -55,32 +51,32 @@ class Target:
     initializer: str
     module: str
     transposed: bool
-    """Whether the engine has the matrix as [i, o]."""
+    """Whether the engine stores the matrix as [i, o]."""
 
 
 @dataclass(frozen=True, slots=True)
 class OtherLayers:
-    """Layers that a LoRA may name and the engine has no replaceable weight for, by module."""
+    """Layers that a LoRA may name but that no engine can replace: module -> shape."""
 
     unused: Mapping[str, tuple[int, ...]]
-    """No output depends on them, such as the first text encoder's last block: changing them changes nothing.
-    """
+    """No output depends on them, so a change of them changes nothing: the first text encoder's last block."""
     frozen: Mapping[str, tuple[int, ...]]
     """This build does not swap them."""
 
 
 def other_layers(pristine: TensorFile) -> OtherLayers:
-    """As the build wrote them beside the pristine weights."""
-    unused, frozen = (
-        {module: tuple(shape) for module, shape in json.loads(pristine.metadata.get(name, "{}")).items()}
-        for name in ("unused", "frozen")
-    )
-    return OtherLayers(unused, frozen)
+    """Those that the build wrote beside the pristine weights."""
+    return OtherLayers(unused=_shapes_in(pristine, "unused"), frozen=_shapes_in(pristine, "frozen"))
+
+
+def _shapes_in(pristine: TensorFile, name: str) -> dict[str, tuple[int, ...]]:
+    shapes = json.loads(pristine.metadata.get(name, "{}"))
+    return {module: tuple(shape) for module, shape in shapes.items()}
 
 
 def swap_targets(pristine: TensorFile) -> dict[str, Target]:
-    """Module -> target, from initializer names: `<wrapper>.<module>.weight`, and `.T` behind a matrix that is
-    transposed.
+    """Module -> target, from the names of initializers: `<wrapper>.<module>.weight`, with `.T` at the end
+    where the matrix is transposed.
     """
     targets = {}
     for name in pristine.tensors:
@@ -99,43 +95,44 @@ class SwapLayers:
         self._table = layer_table({component: self._shapes(component) for component in pristine})
 
     def _shapes(self, component: Component) -> dict[str, tuple[int, ...]]:
+        """[o, i] or [o, i, k, l] of every layer's weight."""
         stored, others = self.pristine[component].tensors, self._others[component]
-        own = {
-            module: stored[target.initializer].shape[::-1]
-            if target.transposed
-            else stored[target.initializer].shape
-            for module, target in self.targets[component].items()
-        }
-        return {
-            f"{module}.weight": shape for module, shape in {**own, **others.unused, **others.frozen}.items()
-        }
+        shapes: dict[str, tuple[int, ...]] = {}
+        for module, target in self.targets[component].items():
+            shape = stored[target.initializer].shape
+            shapes[module] = shape[::-1] if target.transposed else shape
+        shapes |= {**others.unused, **others.frozen}
+        return {f"{module}.weight": shape for module, shape in shapes.items()}
 
     def read(self, lora: str, data: bytes) -> LoraFile:
         """The LoRA in `data`.
 
         Raises:
-            LoraRefused: as `lora_file_from_bytes` does, and where it changes layers that the build does not
-                swap.
+            LoraRefused: as `lora_file_from_bytes` does, and where the LoRA changes layers that the build does
+                not swap.
         """
         file = lora_file_from_bytes(lora, data, table=self._table)
-        if frozen := [
-            f"{component}.{module}"
-            for component, module in file.layers
-            if module in self._others[component].frozen
-        ]:
+        frozen = [place for place in file.layers if place[1] in self._others[place[0]].frozen]
+        if frozen:
+            first = ".".join(frozen[0])
             raise LoraRefused(
                 lora,
-                f"changes {len(frozen)} layers that this build cannot swap, such as {frozen[0]}; build with swap: all",
+                f"changes {len(frozen)} layers that this build cannot swap, such as {first}; "
+                "build with swap: all",
             )
         return file
 
 
 def open_layers(manifest: BuildManifest, folder: Path) -> SwapLayers:
-    """The layers of the build in `folder`; EngineMismatch where it does not swap LoRAs."""
+    """The layers of the build in `folder`.
+
+    Raises:
+        EngineMismatch: the build does not swap LoRAs, or its pristine weights are missing or damaged.
+    """
     files: dict[Component, TensorFile] = {}
     for name in SWAPPED:
         named = manifest.networks[name].pristine
-        if manifest.swap == "off" or named is None:
+        if not manifest.swaps or named is None:
             raise EngineMismatch(
                 f"{folder.name} does not swap LoRAs: set swap and registry in its configuration",
                 command=manifest.rebuild,

@@ -1,18 +1,18 @@
-"""torch's CPU `randn` in numpy, so that a seed means the image it means in diffusers and no serving process
-needs torch.
+"""torch's CPU `randn` in numpy.
+
+A seed gives the image that it gives in diffusers, and no serving process needs torch.
 
 torch draws normals in two ways, and both share one MT19937 stream of 32-bit words:
 
-* 16 elements or more: one word an element gives a float32 uniform (low 24 bits), then Box-Muller turns each block of
-  16 uniforms into 16 normals: 8 radii from the first half, 8 angles from the second; cosines first, then
-      sines. Where
-  the size is not a multiple of 16, the last 16 elements are drawn afresh.
-* fewer than 16: float64 Box-Muller one pair at a time from two 64-bit draws; the second normal of a pair is kept for
-  the next small draw, whatever large draws come between.
+* 16 elements or more: one word an element gives a float32 uniform (its low 24 bits). Box-Muller then turns
+  each block of 16 uniforms into 16 normals: the first half gives 8 radii, the second half 8 angles, and the 8
+  cosines come before the 8 sines. Where the size is no multiple of 16, the last 16 elements are drawn again.
+* fewer than 16: float64 Box-Muller, one pair at a time from two 64-bit draws. The second normal of a pair is
+  kept for the next small draw, whatever large draws come between.
 
-float32 only. A pipeline in half precision asks torch for half-precision normals: torch 2.13 gives these
-rounded, torch 2.11 others, made of 11 bits a word, so there it starts from another picture of the same seed
-unless it is given `latents` drawn in float32.
+Only float32 is supported. A pipeline in half precision asks torch for half-precision normals. torch 2.13
+gives these ones, rounded; torch 2.11 gives others, made of 11 bits a word. There a seed starts from another
+picture, unless the pipeline gets `latents` drawn in float32.
 
 Source: pytorch, aten/src/ATen/native/cpu/DistributionTemplates.h (`normal_fill`) and
 aten/src/ATen/core/DistributionsHelper.h (`normal_distribution`).
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 __all__ = ["SEED_RANGE", "TorchCpuGenerator", "diffusers_noise"]
 
 SEED_RANGE: Final = (-(2**63), 2**64 - 1)
-"""Seeds that `torch.Generator.manual_seed` takes, both included."""
+"""Smallest and largest seed that `torch.Generator.manual_seed` takes."""
 
 BLOCK: Final = 16
 HALF: Final = BLOCK // 2
@@ -92,10 +92,10 @@ class TorchCpuGenerator:
 
 
 def diffusers_noise(seed: int, shape: int | Sequence[int]) -> NDArray[np.float32]:
-    """The noise that a diffusers pipeline starts from: `randn_tensor(shape,
-    generator=torch.Generator("cpu").manual_seed(seed))`.
+    """The noise that a diffusers pipeline starts from, before `init_noise_sigma`; float32.
 
-    Shape is [1, 4, H/8, W/8] for one image; float32, before `init_noise_sigma`.
+    diffusers draws it as `randn_tensor(shape, generator=torch.Generator("cpu").manual_seed(seed))`.
+    `shape` is [1, 4, H/8, W/8] for one image.
     """
     return TorchCpuGenerator(seed).randn(shape)
 

@@ -1,4 +1,8 @@
-"""Where the steps of a trajectory lie: timesteps and sigmas, as diffusers' schedulers place them."""
+"""Where the steps of a trajectory lie: timesteps and sigmas, as diffusers 0.36's schedulers place them.
+
+Axes: `n` solver steps. A sigma is a noise-to-signal ratio: x = x0 + sigma eps. A schedule is computed in
+float64 from training sigmas in float32, which is where torch rounds.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +32,8 @@ KARRAS_RHO: Final = 7.0
 class Schedule:
     """Where a solver goes: model times and noise levels, highest first.
 
-    `timesteps` is [n]; `sigmas` [n + 1] are noise-to-signal ratios, the last one where the trajectory ends:
-    0, or what DDIM's final alpha makes of it. `begin` is the first step taken.
+    `timesteps` is [n]. `sigmas` is [n + 1]; the last one is where the trajectory ends: 0, or the sigma of
+    DDIM's final alpha. `begin` is the first step taken.
     """
 
     timesteps: NDArray[np.float64]
@@ -53,8 +57,9 @@ def euler_schedule(config: SchedulerConfig, steps: int, begin: int) -> Schedule:
 
 
 def ddim_schedule(config: SchedulerConfig, steps: int, begin: int) -> Schedule:
-    """As Euler's, but each step goes to the time `num_train_timesteps // steps` earlier, and past the first
-    to alpha_0.
+    """Euler's times, but the trajectory ends one stride (`num_train_timesteps // steps`) after the last time.
+
+    Where that is before the first training time it ends at alpha_0, or at sigma 0 with `set_alpha_to_one`.
     """
     times = _spaced_times(config, steps, steps)
     sigmas = _training_sigmas(config)
@@ -70,11 +75,13 @@ def unipc_schedule(config: SchedulerConfig, steps: int, begin: int) -> Schedule:
 
 
 def karras_schedule(config: SchedulerConfig, steps: int, begin: int) -> Schedule:
-    """Noise levels of arXiv 2206.00364, equation 5, over the whole training range; times are the nearest
-    training times.
+    """Noise levels of arXiv 2206.00364, equation 5, over the whole training range.
+
+    Times are the nearest training times.
     """
     training = _training_sigmas(config)
-    first, last = float(training[-1]) ** (1 / KARRAS_RHO), float(training[0]) ** (1 / KARRAS_RHO)
+    first = float(training[-1]) ** (1 / KARRAS_RHO)
+    last = float(training[0]) ** (1 / KARRAS_RHO)
     sigmas = (first + np.linspace(0, 1, steps) * (last - first)) ** KARRAS_RHO
     times = np.interp(np.log(sigmas), np.log(training), np.arange(len(training))).round()
     return _schedule_at(config, times, sigmas, begin)
@@ -106,12 +113,13 @@ def _spaced_times(config: SchedulerConfig, steps: int, divisions: int) -> NDArra
 
 
 def _training_sigmas(config: SchedulerConfig) -> NDArray[np.float32]:
-    """[num_train_timesteps] noise-to-signal ratios of the scaled-linear betas, increasing.
+    """[num_train_timesteps] sigmas of the scaled-linear betas, increasing.
 
     Rounded to float32 where torch rounds: 1 - alpha_0 is 8.5e-4, so a float64 schedule would differ by 4e-5
     at the last step.
     """
-    start, end = np.float32(math.sqrt(config.beta_start)), np.float32(math.sqrt(config.beta_end))
+    start = np.float32(math.sqrt(config.beta_start))
+    end = np.float32(math.sqrt(config.beta_end))
     stride = (end - start) / np.float32(config.num_train_timesteps - 1)
     index = np.arange(config.num_train_timesteps, dtype=np.float32)
     # torch.linspace counts from the nearer end.

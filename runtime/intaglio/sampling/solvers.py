@@ -2,8 +2,8 @@
 
 Axes: `n` solver steps, `K` = 4 rows of state, `B` images, `h` = H/8, `w` = W/8.
 
-The state `S` is [K, B, 4, h, w]: `S[0]` is the latents x, the other rows are whatever history the solver
-keeps. One step of any solver is
+The state `S` is [K, B, 4, h, w]: `S[0]` is the latents x, and the solver keeps its history in the other rows.
+One step of any solver is
 
     model input = S[0] * input_scale[i]
     eps         = model(model input, timesteps[i])
@@ -11,11 +11,10 @@ keeps. One step of any solver is
 
 so the exported graph knows no solver: it takes a 4x6 matrix. A solver is written here as its paper writes it,
 on symbols: `X`, `H1`, `H2`, `H3`, `EPS` and `NOISE` are the unit vectors of that six-dimensional space, and
-an expression such as `(X - sigma * EPS) / alpha` *is* a row of the matrix. The rows are worked out in
-float64.
+an expression such as `(X - sigma * EPS) / alpha` *is* a row of the matrix. Rows are computed in float64.
 
-The schedules are those of diffusers 0.36's schedulers built with `.from_config(...)` of SDXL's
-EulerDiscreteScheduler: what each test compares with, over whole trajectories.
+The reference is diffusers 0.36: its schedulers, built with `.from_config(...)` of SDXL's
+EulerDiscreteScheduler. Tests compare whole trajectories with them.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ NOTHING: Final[Row] = np.zeros(SOLVER_ROWS)
 
 LCM_TIMESTEP_SCALING: Final = 10.0
 LCM_SIGMA_DATA: Final = 0.5
-"""Luo et al., arXiv 2310.04378: the distillation schedule and the boundary condition c_skip, c_out."""
+"""Both are of the boundary condition c_skip, c_out. Luo et al., arXiv 2310.04378."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +57,15 @@ class SolverTable:
     """What `diffuse` needs to run one solver from step `begin` to the end.
 
     Attributes:
-        timesteps: [n] float32, what the model is told at each step.
-        input_scale: [n] float32, what x is multiplied with before the model sees it.
-        coefficients: [n, 4, 6] float32, rows are the new state, columns S0, S1, S2, S3, eps, noise.
-        init_scale: x = init_scale * standard normal noise starts a text-to-image trajectory
+        timesteps: [n] float32, the time that the model gets at each step.
+        input_scale: [n] float32, the factor of x before the model gets it.
+        coefficients: [n, 4, 6] float32; rows are the new state, columns S0, S1, S2, S3, eps, noise.
+        init_scale: a text-to-image trajectory starts at x = init_scale * standard normal noise
             (`init_noise_sigma`).
-        start_signal, start_noise: x = start_signal * image latents + start_noise * noise starts an
-            image-to-image
-            trajectory at the first step of this table (`scheduler.add_noise`).
-        needs_noise: a fresh standard normal tensor is drawn every step (at LCM's last step diffusers draws
-            none, and the table
-            does not use it); otherwise zeros will do.
+        start_signal, start_noise: an image-to-image trajectory starts at x = start_signal * image latents
+            + start_noise * noise, at the first step of this table (`scheduler.add_noise`).
+        needs_noise: every step needs a new standard normal tensor; otherwise the noise may be zeros. (At
+            LCM's last step diffusers draws none, and the table does not use it.)
     """
 
     timesteps: NDArray[np.float32]
@@ -94,15 +91,15 @@ def solver_table(
 
     Args:
         name: one of `SOLVERS`.
-        steps: steps of the whole schedule, before `begin` is cut off.
+        steps: steps of the whole schedule, those before `begin` included.
         scheduler_config: the model's scheduler_config.json; SDXL base's where absent.
-        begin: the first step taken. Image-to-image with diffusers' `strength` starts at `steps - int(steps *
-            strength)`.
+        begin: the first step taken. Image-to-image with diffusers' `strength` starts at
+            `steps - int(steps * strength)`.
 
     Raises:
         InvalidRequest: unknown solver, or a number of steps that the schedule does not have.
         ConfigError: a scheduler config these tables do not cover.
-        ValueError: a beginning outside the schedule.
+        ValueError: `begin` is outside the schedule.
     """
     if name not in _SOLVERS:
         raise InvalidRequest("scheduler", f"{name!r} is unknown", allowed=", ".join(SOLVERS))
@@ -112,29 +109,32 @@ def solver_table(
     _check_request(name, steps, begin, config)
     schedule = solver.schedule(config, steps, begin)
     indices = range(begin, steps)
+    alphas = [schedule.alpha_sigma(i)[0] for i in indices]
+    input_scale = alphas if solver.sigma_space else [1.0] * len(alphas)
     start_alpha, start_sigma = schedule.alpha_sigma(begin)
-    scale = (
-        start_alpha if solver.sigma_space else 1.0
-    )  # x0 + sigma eps is 1 / alpha times alpha x0 + sigma eps
-    top = float(schedule.sigmas[0])
+    # x0 + sigma eps is 1 / alpha times alpha x0 + sigma eps.
+    scale = start_alpha if solver.sigma_space else 1.0
     return SolverTable(
         timesteps=schedule.timesteps[begin:].astype(np.float32),
-        input_scale=np.array(
-            [schedule.alpha_sigma(i)[0] if solver.sigma_space else 1.0 for i in indices], dtype=np.float32
-        ),
+        input_scale=np.array(input_scale, dtype=np.float32),
         coefficients=np.array([_padded(solver.rows(schedule, i)) for i in indices], dtype=np.float32),
-        init_scale=(top if config.timestep_spacing == "trailing" else math.hypot(top, 1))
-        if solver.sigma_space
-        else 1.0,
+        init_scale=_init_scale(schedule, config) if solver.sigma_space else 1.0,
         start_signal=start_alpha / scale,
         start_noise=start_sigma / scale,
         needs_noise=solver.needs_noise,
     )
 
 
+def _init_scale(schedule: Schedule, config: SchedulerConfig) -> float:
+    """diffusers' `init_noise_sigma` of EulerDiscreteScheduler."""
+    top = float(schedule.sigmas[0])
+    return top if config.timestep_spacing == "trailing" else math.hypot(top, 1)
+
+
 def initial_state(latents: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[4, B, 4, h, w] state that starts a trajectory at latents [B, 4, h, w]; the history rows are never read
-    before they are written.
+    """[4, B, 4, h, w] state that starts a trajectory at latents [B, 4, h, w].
+
+    The history rows are zeros; no solver reads them before it writes them.
     """
     state = np.zeros((HISTORY, *latents.shape), dtype=np.float32)
     state[0] = latents
@@ -147,15 +147,18 @@ def advance_state(
     eps: NDArray[np.float32],
     noise: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
-    """One step in numpy: coefficients [4, 6], state [4, B, 4, h, w], eps and noise [B, 4, h, w] (no noise:
-    zeros) -> state.
+    """One step in numpy: coefficients [4, 6], state [4, B, 4, h, w], eps and noise [B, 4, h, w] -> state.
+
+    Without `noise` it is zeros.
     """
-    inputs = np.stack([*state, eps, np.zeros_like(eps) if noise is None else noise])
+    if noise is None:
+        noise = np.zeros_like(eps)
+    inputs = np.stack([*state, eps, noise])
     advanced: NDArray[np.float32] = np.tensordot(coefficients, inputs, axes=1)
     return advanced
 
 
-# --- solvers: (schedule, step) -> rows of the new state --------------------------------------------------------------
+# --- solvers: (schedule, step) -> rows of the new state ---
 
 
 def _euler(schedule: Schedule, i: int) -> tuple[Row, ...]:
@@ -164,8 +167,9 @@ def _euler(schedule: Schedule, i: int) -> tuple[Row, ...]:
 
 
 def _euler_ancestral(schedule: Schedule, i: int) -> tuple[Row, ...]:
-    """Euler to a lower noise level, then fresh noise back up. k-diffusion, `sample_euler_ancestral` with eta
-    1.
+    """Euler to a lower noise level, then up again with new noise.
+
+    k-diffusion, `sample_euler_ancestral` with eta 1.
     """
     sigma, sigma_next = schedule.sigmas[i], schedule.sigmas[i + 1]
     sigma_up = sigma_next * math.sqrt(max(sigma**2 - sigma_next**2, 0)) / sigma
@@ -182,10 +186,11 @@ def _ddim(schedule: Schedule, i: int) -> tuple[Row, ...]:
 def _dpmpp_2m(schedule: Schedule, i: int) -> tuple[Row, ...]:
     """DPM-Solver++ multistep of order 2, midpoint form. Lu et al., arXiv 2211.01095, algorithm 2.
 
-    First order on the first step (no history) and on the last (to sigma = 0, where the step in log-SNR is
-    infinite). History: S1 = the previous step's denoised latents.
+    It is of order 1 on the first step (no history) and on the last (to sigma = 0, where the step in log-SNR
+    is infinite). History: S1 = the previous step's denoised latents.
     """
-    denoised, previous = _denoised(schedule, i), H1
+    denoised = _denoised(schedule, i)
+    previous = H1
     target = denoised
     if i > schedule.begin and i + 1 < len(schedule.timesteps):
         target = _extrapolated(schedule, i, denoised, previous)
@@ -195,7 +200,7 @@ def _dpmpp_2m(schedule: Schedule, i: int) -> tuple[Row, ...]:
 def _unipc(schedule: Schedule, i: int) -> tuple[Row, ...]:
     """UniPC of order 2 with B(h) = e^h - 1 ("bh2"), predicting x0. Zhao et al., arXiv 2302.04867.
 
-    Each step first corrects the x it was given with the eps just evaluated there, then predicts the next x.
+    Each step first corrects the x that it gets with the eps evaluated there, then predicts the next x.
     History: S1 = the corrected x of the previous step, S2 and S3 = denoised latents one and two steps ago.
     """
     denoised = _denoised(schedule, i)
@@ -207,8 +212,9 @@ def _unipc(schedule: Schedule, i: int) -> tuple[Row, ...]:
 
 
 def _unipc_corrected(schedule: Schedule, i: int, denoised: Row) -> Row:
-    """x at step i again, now knowing the denoised latents there: UniC of the order the predictor used to come
-    here.
+    """x at step i, corrected with the denoised latents there.
+
+    UniC, of the order that the predictor used to get here.
     """
     last_corrected, last_denoised, denoised_before = H1, H2, H3
     change = denoised - last_denoised
@@ -227,8 +233,9 @@ def _unipc_corrected(schedule: Schedule, i: int, denoised: Row) -> Row:
 
 
 def _unipc_order(schedule: Schedule, i: int) -> int:
-    """Order of the predictor at step i: it warms up from 1, and ends with 1 because the last step goes to
-    sigma = 0.
+    """Order of the predictor at step i.
+
+    It is 1 at the first step, which has no history, and at the last, which goes to sigma = 0.
     """
     return 1 if i in (schedule.begin, len(schedule.timesteps) - 1) else 2
 
@@ -251,24 +258,24 @@ def _denoised(schedule: Schedule, i: int) -> Row:
 
 def _extrapolated(schedule: Schedule, i: int, denoised: Row, previous: Row) -> Row:
     """x0 halfway through step i in log-SNR, on the line through its last two values."""
-    h, h_before = schedule.log_snr(i + 1) - schedule.log_snr(i), schedule.log_snr(i) - schedule.log_snr(i - 1)
+    h = schedule.log_snr(i + 1) - schedule.log_snr(i)
+    h_before = schedule.log_snr(i) - schedule.log_snr(i - 1)
     return denoised + 0.5 * h / h_before * (denoised - previous)
 
 
 def _exponential_step(schedule: Schedule, i: int, x: Row, denoised: Row) -> Row:
-    """x at step i moved to step i + 1 along a constant x0: the exact solution of the diffusion ODE for that
-    case.
-    """
-    (_, sigma), (alpha_next, sigma_next) = schedule.alpha_sigma(i), schedule.alpha_sigma(i + 1)
+    """x at step i moved to step i + 1, for a constant x0; there the diffusion ODE has this exact solution."""
+    _, sigma = schedule.alpha_sigma(i)
+    alpha_next, sigma_next = schedule.alpha_sigma(i + 1)
     shrink = math.exp(schedule.log_snr(i) - schedule.log_snr(i + 1))
     return sigma_next / sigma * x + alpha_next * (1 - shrink) * denoised
 
 
-# --- schedules: (config, steps, begin) -> times and noise levels -----------------------------------------------------
+# --- the table of solvers ---
 
 
 def _padded(rows: tuple[Row, ...]) -> NDArray[np.float64]:
-    """[4, 6]: rows a solver does not use become zero."""
+    """[4, 6]: rows that a solver does not use are zeros."""
     return np.array([*rows, *[NOTHING] * (HISTORY - len(rows))])
 
 
@@ -297,7 +304,7 @@ SOLVERS: Final[tuple[str, ...]] = tuple(_SOLVERS)
 
 
 def _check_request(name: str, steps: int, begin: int, config: SchedulerConfig) -> None:
-    """Refuses what diffusers refuses, computes wrongly or clamps silently."""
+    """Refuse what diffusers refuses, computes wrongly or clamps silently."""
     most = LCM_ORIGINAL_STEPS if name == "lcm" else config.num_train_timesteps - 1 - config.steps_offset
     if not 1 <= steps <= most:
         raise InvalidRequest("steps", f"{steps} is out of range for {name}", allowed=f"1 to {most}")

@@ -1,9 +1,8 @@
-"""A running server goes from one build to another: the new version is loaded beside the old one, chosen, and
-the old one unloaded.
+"""How a running server goes from one build to another.
 
-load      the stages' new version, warmed up as at a start; the old one goes on serving
-switch    the ensemble, pinned to the new version; requests that are under way finish with the stages they began with
-unload    the old version, once the last of those has its answer
+load      the new version of the stages is loaded and warmed up, while the old version serves
+switch    the public models are loaded with the new version; requests that are under way finish with the old
+unload    the old version is unloaded once the last of those requests has its answer
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from intaglio.serving.versions import ServedRepository, ServedVersion
 __all__ = ["ChangeTimes", "VersionChange"]
 
 _SETTLE_SECONDS: Final = 1.0
-"""A request that was handed to the ensemble before the switch has its stages by then: an instant, given
-plenty.
+"""Time after which a request that came before the switch is sure to have reached its stages. An instant would
+do.
 """
 _POLL_SECONDS: Final = 0.1
 _log = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ class ChangeTimes:
 
 @dataclass(frozen=True)
 class VersionChange:
-    """From `old` to `new`, on a running Triton."""
+    """The change of a running Triton from `old` to `new`."""
 
     process: TritonProcess
     repository: ServedRepository
@@ -49,7 +48,7 @@ class VersionChange:
     report: Callable[[str], None]
 
     def run(self, switched: Callable[[], None]) -> ChangeTimes:
-        """`switched` is called as soon as the new version serves.
+        """Make the change; `switched` is called as soon as the new version serves.
 
         Raises:
             Unavailable: the new version could not be loaded or chosen; the old one serves.
@@ -62,7 +61,7 @@ class VersionChange:
             self._load(self.new.stages)
             loaded = time.perf_counter()
             self.repository.choose(self.new)
-            self._load(self.new.ensembles)
+            self._load(self.new.public)
         except IntaglioError as error:
             self._take_back()
             raise Unavailable(f"{error}; {self.old.shown} still serves") from error
@@ -77,12 +76,13 @@ class VersionChange:
         return ChangeTimes(loaded - started, done - loaded, self._unload_old())
 
     def _take_back(self) -> None:
-        """As much of it as can be: where Triton itself is gone there is nothing to load, and its next start
-        finds exactly one version.
+        """Undo the change as far as possible. Where Triton itself is gone nothing can be loaded, and its next
+        start finds exactly one version.
         """
-        with _as_far_as_possible():  # what could not be written must not be loaded
+        # One block: what cannot be written must not be loaded.
+        with _as_far_as_possible():
             self.repository.choose(self.old)
-            self._load(self.old.ensembles)
+            self._load(self.old.public)
         with _as_far_as_possible():
             self.repository.list_versions(self.old)
             for model in self.old.stages:
@@ -91,31 +91,30 @@ class VersionChange:
         self.repository.remove(self.new, self.new.number)
 
     def _unload_old(self) -> float:
-        """Waits for as long as requests of the old version take, or Triton lives."""
+        """Unload the old version, which waits for its requests; seconds that took."""
         started = time.perf_counter()
         try:
             self.repository.list_versions(self.new)
             self._load(self.new.stages)
-            while self.process.has_loaded(self.old.number, self.old.stages):
+            while self.process.administration.has_loaded(self.old.number, self.old.stages):
                 time.sleep(_POLL_SECONDS)
             self._remove_unloaded()
         except Unavailable as error:
-            raise Unavailable(
-                f"{error}; {self.new.shown} serves, {self.old.shown} goes with the next start"
-            ) from error
+            left = f"{self.old.shown} is removed at the next start"
+            raise Unavailable(f"{error}; {self.new.shown} serves, {left}") from error
         return time.perf_counter() - started
 
     def _remove_unloaded(self) -> None:
-        """The old version's folders, and those of versions before it that did not go at their time: metrics
-        come with the last.
+        """Remove the folders of every version that is unloaded: the old one, and earlier ones that could not
+        be unloaded at their time. The metrics start once one version is left.
         """
         for number in self.repository.numbers(self.new) - {self.new.number}:
-            if not self.process.has_loaded(number, self.new.stages):
+            if not self.process.administration.has_loaded(number, self.new.stages):
                 self.repository.remove(self.new, number)
 
     def _load(self, models: Iterable[str]) -> None:
         for model in models:
-            self.process.load_model(model)
+            self.process.administration.load_model(model)
 
 
 @contextlib.contextmanager
@@ -123,4 +122,4 @@ def _as_far_as_possible() -> Iterator[None]:
     try:
         yield
     except IntaglioError as error:
-        _log.warning("a reload that failed is taken back in part: %s", error)
+        _log.warning("a failed reload is undone only in part: %s", error)

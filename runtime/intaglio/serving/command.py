@@ -16,14 +16,13 @@ from rich.status import Status
 from intaglio.contract.config import load_deployment
 from intaglio.errors import IntaglioError, Unavailable
 from intaglio.serving.control import ask_to_reload, controlled_servers
-from intaglio.serving.server import Restarts, Server
+from intaglio.serving.server import Server
+from intaglio.serving.triton_server import Restarts
 
 __all__ = ["app", "reload_app"]
 
 app = typer.Typer(name="serve", add_completion=False, help="Run Triton on a build until Ctrl-C.")
-reload_app = typer.Typer(
-    name="reload", add_completion=False, help="Have a running server take up a new build."
-)
+reload_app = typer.Typer(name="reload", add_completion=False, help="Switch a running server to a new build.")
 
 _GIVEN_UP = 1
 _NOT_RELOADED = 2
@@ -45,11 +44,11 @@ def serve(
         Path | None, typer.Option(help="Triton's log; by default triton.log in the build folder.")
     ] = None,
     restarts: Annotated[
-        int, typer.Option(min=0, help="Times a failed Triton is started again within ten minutes.")
+        int, typer.Option(min=0, help="Most restarts of a failed Triton within ten minutes.")
     ] = 5,
 ) -> None:
-    """Run Triton on a build until Ctrl-C; a Triton that dies is started again. `intaglio reload` has it take
-    up a new build.
+    """Run Triton on a build until Ctrl-C. A Triton that dies is restarted. `intaglio reload` switches to a
+    new build.
 
     Ends with 0 when told to stop, 1 when Triton keeps failing, 2 when it cannot start.
     """
@@ -84,23 +83,22 @@ def reload(
         typer.Argument(help="Deployment YAML that `intaglio serve` runs and `intaglio build` built again."),
     ],
 ) -> None:
-    """Have the running `intaglio serve CONFIG` take up what was built since: no restart, no failed request,
-    no image of both builds.
+    """Switch the running `intaglio serve CONFIG` to what was built since. There is no restart, no request
+    fails, and no image is made by both builds.
 
-    The new engines are loaded beside the old ones, so both must fit into the card's memory; otherwise it is
-    refused, with the numbers. Whatever fails, the build that was served still is. Ends with 2 then, and where
-    no server of CONFIG runs here. Of several servers of CONFIG every one is asked.
+    The new engines are loaded beside the old ones, so the card's memory must hold both. Where it cannot, the
+    command prints both sizes and changes nothing. After any failure the old build is served. Ends with 2
+    after a failure, and where no server of CONFIG runs here. Several servers of CONFIG are all asked.
     """
     deployment = load_deployment(config)
     servers = controlled_servers(deployment.build_folder)
     if not servers:
         raise Unavailable(
-            f"no server of {deployment.build_folder} runs on this machine as this user with this TMPDIR; start one: intaglio serve {config}"
+            f"no server of {deployment.build_folder} runs on this machine as this user with this TMPDIR; "
+            f"start one: intaglio serve {config}"
         )
-    console, errors = (
-        Console(highlight=False, soft_wrap=True),
-        Console(stderr=True, highlight=False, soft_wrap=True),
-    )
+    console = Console(highlight=False, soft_wrap=True)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
     with console.status("asking the server") as status:
         failures = 0
         for folder in servers:
@@ -115,8 +113,8 @@ def reload(
 
 
 class StatusLine:
-    """One line that is rewritten on a terminal, and printed when it changes elsewhere (progress of a start is
-    left out there).
+    """One line of status. A terminal shows it in place; elsewhere each change is a line of its own, without
+    the progress of a start.
     """
 
     def __init__(self, console: Console) -> None:
@@ -151,7 +149,7 @@ class StatusLine:
 
 @contextlib.contextmanager
 def _stop_on_signals(server: Server) -> Iterator[None]:
-    """The first signal lets running requests finish, the second one does not."""
+    """Stop `server` on a signal. The first signal lets running requests finish, the second one does not."""
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         if server.stopping:

@@ -1,8 +1,8 @@
-"""How `intaglio reload` reaches `intaglio serve`: a socket in the server's private folder, which only its
-user can open.
+"""How `intaglio reload` reaches `intaglio serve`: a socket in the server's private folder, which only the
+server's user can open.
 
-The server does the work itself, so Triton's administration secret never leaves it. The answer is JSON, one
-object a line: {"say": text} while it works, then {"done": text} or {"error": text}.
+The server does the work itself, so Triton's secret never leaves it. The answer is JSON, one object a line:
+{"say": text} while it works, then {"done": text} or {"error": text}.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Report = Callable[[str], None]
 
 
 class Control:
-    """Answers in a thread of its own, one caller at a time, from `__init__` to `close`."""
+    """Answers one caller at a time, in a thread of its own, from `__init__` to `close`."""
 
     def __init__(self, folder: Path, build: Path, reload: Callable[[Report], str]) -> None:
         self._reload = reload
@@ -49,7 +49,7 @@ class Control:
         self._thread.start()
 
     def close(self) -> None:
-        """Returns once nobody is being answered."""
+        """Stop; returns once the last answer is complete."""
         self._closing.set()
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)  # ends `accept`
@@ -60,10 +60,10 @@ class Control:
         while True:
             try:
                 caller, _ = self._listening.accept()
-            except OSError as error:  # a caller that left already, or no descriptor to spare
+            except OSError as error:  # the caller left already, or there is no free file descriptor
                 if self._closing.is_set():
                     return
-                _log.warning("nobody can ask for a reload for a moment: %s", error)
+                _log.warning("no reload can be asked for at the moment: %s", error)
                 self._closing.wait(_RETRY_SECONDS)
                 continue
             with caller:
@@ -72,7 +72,7 @@ class Control:
 
     def _answer(self, caller: socket.socket) -> None:
         def send(**line: str) -> None:
-            with contextlib.suppress(OSError):  # who asked has gone; what was begun is finished
+            with contextlib.suppress(OSError):  # the caller is gone; the reload goes on
                 caller.sendall(json.dumps(line).encode() + b"\n")
 
         try:
@@ -81,13 +81,12 @@ class Control:
             send(error=str(error))
         except Exception as error:
             _log.exception("a reload failed")
-            send(
-                error=f"internal error ({type(error).__name__}); the output of `intaglio serve` has the traceback"
-            )
+            kind = type(error).__name__
+            send(error=f"internal error ({kind}); the output of `intaglio serve` has the traceback")
 
 
 def _asks(caller: socket.socket) -> bool:
-    """Whether it says so in time; who only looks whether somebody listens says nothing."""
+    """Whether the caller asks for a reload in time. A caller that only looks for servers sends nothing."""
     caller.settimeout(_HEARD_SECONDS)
     with contextlib.suppress(OSError):
         return caller.recv(len(_RELOAD)) == _RELOAD
@@ -100,20 +99,17 @@ def controlled_servers(build: Path) -> list[Path]:
     for folder in workspace_folders():
         with contextlib.suppress(OSError):
             private = not stat.S_IMODE(folder.stat().st_mode) & 0o077
-            if (
-                private
-                and (folder / _BUILD).read_text(encoding="utf-8") == str(build.resolve())
-                and _listens(folder)
-            ):
+            served = (folder / _BUILD).read_text(encoding="utf-8")
+            if private and served == str(build.resolve()) and _listens(folder):
                 found.append(folder)
     return found
 
 
 def ask_to_reload(folder: Path, *, report: Report) -> str:
-    """Ask the server that `folder` belongs to; returns what it did.
+    """Ask the server that owns `folder` to reload; returns what it did.
 
     Raises:
-        Unavailable: it did not, and why; what it served before is still served.
+        Unavailable: it did not reload, and why; what it served before is still served.
     """
     try:
         with _connected(folder) as connection:
@@ -129,7 +125,7 @@ def ask_to_reload(folder: Path, *, report: Report) -> str:
                     report(answer["say"])
     except OSError as error:
         raise Unavailable(f"the server does not answer: {error}") from error
-    raise Unavailable("the server ended amid the reload; `intaglio serve` says why")
+    raise Unavailable("the server ended during the reload; `intaglio serve` says why")
 
 
 def _listens(folder: Path) -> bool:
@@ -149,7 +145,7 @@ def _connected(folder: Path) -> Iterator[socket.socket]:
 
 @contextlib.contextmanager
 def _short_name(folder: Path) -> Iterator[str]:
-    """A socket's name has 107 bytes, a TMPDIR may have more."""
+    """A name of the socket with few bytes: 107 are allowed, and the path of a TMPDIR may be longer."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{descriptor}/{_SOCKET}"

@@ -1,6 +1,6 @@
-"""`intaglio doctor`: what this machine has, what is missing, which command fixes it.
+"""`intaglio doctor`: what this machine has, what is missing, and which command fixes it.
 
-Needs nothing but the base installation, and asks without importing what it asks about.
+It needs only the base installation, and it does not import the packages that it looks for.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,7 +38,7 @@ _EXTRAS: Final = {
     "serve": ("onnxruntime", "psutil", "cv2"),
     "export": ("torch", "diffusers", "transformers", "onnx", "optimum", "safetensors"),
 }
-"""What the demo imports, by extra."""
+"""Modules that the demo imports, by extra."""
 _TENSORRT: Final = ("tensorrt_rtx", "tensorrt")
 _DEMO: Final = Path("configs/miniature.yaml")
 _PYTHONS: Final = ((3, 11), (3, 13))
@@ -55,7 +55,8 @@ def doctor(
     memory: Annotated[
         bool,
         typer.Option(
-            "--memory", help="Only the memory that the deployment will take; 1 where it does not fit."
+            "--memory",
+            help="Print only the memory that the deployment will take; ends with 1 where it does not fit.",
         ),
     ] = False,
 ) -> None:
@@ -129,10 +130,9 @@ def _python() -> Finding:
     detail = f"Python {sys.version.split()[0]} at {sys.prefix}"
     if low <= sys.version_info[:2] <= high:
         return Finding("python", "ok", detail)
-    names = ".".join(map(str, low)), ".".join(map(str, high))
-    return Finding(
-        "python", "missing", detail, f"python{names[0]} -m venv .venv  (any of {names[0]} to {names[1]})"
-    )
+    first, last = (".".join(map(str, version)) for version in (low, high))
+    fix = f"python{first} -m venv .venv  (any of {first} to {last})"
+    return Finding("python", "missing", detail, fix)
 
 
 def _gpu() -> Iterator[Finding]:
@@ -147,33 +147,25 @@ def _gpu() -> Iterator[Finding]:
         yield Finding("gpu", "note", "none (no nvidia-smi): ONNX Runtime runs the miniature on the CPU")
         return
     except (subprocess.SubprocessError, OSError) as error:
-        yield Finding(
-            "gpu",
-            "note",
-            f"nvidia-smi fails: {single_line(str(error))}",
-            "install the NVIDIA driver, or unset CUDA devices",
-        )
+        problem = f"nvidia-smi fails: {single_line(str(error))}"
+        yield Finding("gpu", "note", problem, "install the NVIDIA driver, or unset CUDA devices")
         return
     for line in done.stdout.strip().splitlines():
         yield Finding("gpu", "ok", f"{line} (name, memory, compute capability, driver)")
     found = [name for name in _TENSORRT if find_spec(name)]
     if found:
-        yield Finding("tensorrt", "ok", ", ".join(f"{name} {_version_of(name)}" for name in found))
+        yield Finding("tensorrt", "ok", _versions_of(found))
     else:
-        yield Finding(
-            "tensorrt", "note", "not installed: the GPU stays unused", "pip install 'intaglio[tensorrt]'"
-        )
+        fix = "pip install 'intaglio[tensorrt]'"
+        yield Finding("tensorrt", "note", "not installed: the GPU stays unused", fix)
 
 
 def _extra(extra: str, modules: tuple[str, ...]) -> Finding:
     missing = [name for name in modules if not _is_installed(name)]
     if missing:
-        return Finding(
-            f"extra {extra}", "missing", f"without {', '.join(missing)}", f"pip install 'intaglio[{extra}]'"
-        )
-    return Finding(
-        f"extra {extra}", "ok", ", ".join(f"{name} {_version_of(name)}".strip() for name in modules)
-    )
+        fix = f"pip install 'intaglio[{extra}]'"
+        return Finding(f"extra {extra}", "missing", f"without {', '.join(missing)}", fix)
+    return Finding(f"extra {extra}", "ok", _versions_of(modules))
 
 
 def _triton() -> Finding:
@@ -185,30 +177,27 @@ def _triton() -> Finding:
     except IntaglioError as error:
         what, _, fix = str(error).partition("; ")
         return Finding("tritonserver", "missing", what, fix.removeprefix("run: "))
-    note = (
-        ""
-        if found.origin == "PATH"
-        else f", numpy {_version_of('numpy')}: for this machine's loopback, production uses an NGC image"
-    )
+    note = ""
+    if found.origin != "PATH":
+        numpy = _version_of("numpy")
+        note = f", numpy {numpy}: for this machine's loopback, production uses an NGC image"
     return Finding("tritonserver", "ok", f"{found.binary} (from {found.origin}{note})")
 
 
 def _room() -> Iterator[Finding]:
     shm = shutil.disk_usage("/dev/shm").free // 2**20 if Path("/dev/shm").is_dir() else 0
-    fix = "docker run --shm-size=1g, or a memory-backed emptyDir at /dev/shm in Kubernetes"
-    yield Finding(
-        "/dev/shm",
-        "ok" if shm >= _SHM_MIB else "missing",
-        f"{shm} MiB free, {_SHM_MIB} needed",
-        "" if shm >= _SHM_MIB else fix,
-    )
+    detail = f"{shm} MiB free, {_SHM_MIB} needed"
+    if shm >= _SHM_MIB:
+        yield Finding("/dev/shm", "ok", detail)
+    else:
+        fix = "docker run --shm-size=1g, or a memory-backed emptyDir at /dev/shm in Kubernetes"
+        yield Finding("/dev/shm", "missing", detail, fix)
     disk = shutil.disk_usage(Path.cwd()).free / 2**30
-    yield Finding(
-        "disk",
-        "ok" if disk >= _DISK_GIB else "missing",
-        f"{disk:.0f} GiB free",
-        "" if disk >= _DISK_GIB else f"free {_DISK_GIB} GiB here",
-    )
+    detail = f"{disk:.0f} GiB free"
+    if disk >= _DISK_GIB:
+        yield Finding("disk", "ok", detail)
+    else:
+        yield Finding("disk", "missing", detail, f"free {_DISK_GIB} GiB here")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     state: State = "ok" if memory >= _MEMORY_GIB else "note"
     yield Finding("memory", state, f"{memory:.0f} GiB, {len(os.sched_getaffinity(0))} CPU cores")
@@ -216,7 +205,8 @@ def _room() -> Iterator[Finding]:
 
 def _memory(path: Path, console: Console) -> int:
     """Print the prediction; 1 where it does not fit."""
-    from intaglio.serving.memory import check_memory, predict_memory, remedies  # noqa: PLC0415  (the other report does without)
+    from intaglio.serving.memory import predict_memory  # noqa: PLC0415  (the other report does without)
+    from intaglio.serving.memory_limits import check_memory, remedies  # noqa: PLC0415  (the other report does without)
 
     deployment = load_deployment(path)
     try:
@@ -248,7 +238,7 @@ def _memory(path: Path, console: Console) -> int:
 
 def _build(deployment: Deployment, path: Path) -> Finding:
     try:
-        from intaglio.serving.server import check_build  # noqa: PLC0415  (needs the serve extra)
+        from intaglio.serving.build_check import check_build  # noqa: PLC0415  (needs the serve extra)
 
         manifest = check_build(deployment)
     except ModuleNotFoundError as error:
@@ -256,38 +246,28 @@ def _build(deployment: Deployment, path: Path) -> Finding:
     except IntaglioError as error:
         reason, _, command = str(error).partition("; rebuild with: ")
         return Finding("build", "note", reason, command or f"intaglio build {path}")
+    platform = f"{manifest.runtime} {manifest.target}, {manifest.precision}"
     networks = ", ".join(manifest.networks)
-    return Finding(
-        "build",
-        "ok",
-        f"{deployment.build_folder}: {manifest.runtime} {manifest.target}, {manifest.precision}: {networks}",
-    )
+    return Finding("build", "ok", f"{deployment.build_folder}: {platform}: {networks}")
 
 
 def _ports(deployment: Deployment) -> Iterator[Finding]:
     server = deployment.server
-    for name, port in (
-        ("http", server.http_port),
-        ("grpc", server.grpc_port),
-        ("metrics", server.metrics_port),
-    ):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((server.host, port))
-            except OSError as error:
-                yield Finding(
-                    f"{name} port",
-                    "note",
-                    f"{server.host}:{port}: {error.strerror} (the demo takes free ones)",
-                    f"intaglio serve --{name}-port 0 ...",
-                )
-            else:
-                yield Finding(
-                    f"{name} port",
-                    "ok",
-                    f"{server.host}:{port} is free" if port else f"any free one of {server.host}",
-                )
+    ports = {"http": server.http_port, "grpc": server.grpc_port, "metrics": server.metrics_port}
+    for name, port in ports.items():
+        yield _port(name, server.host, port)
+
+
+def _port(name: str, host: str, port: int) -> Finding:
+    what = f"{name} port"
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            problem = f"{host}:{port}: {error.strerror} (the demo takes free ones)"
+            return Finding(what, "note", problem, f"intaglio serve --{name}-port 0 ...")
+    return Finding(what, "ok", f"{host}:{port} is free" if port else f"any free one of {host}")
 
 
 def _is_installed(module: str) -> bool:
@@ -311,3 +291,7 @@ def _version_of(module: str) -> str:
         return version(_DISTRIBUTIONS.get(module, module))
     except PackageNotFoundError:
         return ""
+
+
+def _versions_of(modules: Iterable[str]) -> str:
+    return ", ".join(f"{name} {_version_of(name)}".strip() for name in modules)

@@ -1,7 +1,7 @@
 """Where `tritonserver` is and what it needs to start.
 
-Two sources: `tritonserver` on PATH (an NGC image: everything is in place), or the one inside the package
-nvidia-pytriton. The packaged one is two years old (Triton 2.51) and meant for this machine's loopback.
+It is either on PATH, as in an NGC image where everything is in place, or inside the package nvidia-pytriton.
+The packaged one is old (Triton 2.51) and meant for this machine's loopback only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _HELP_SECONDS: Final = 30
 
 @dataclass(frozen=True)
 class TritonInstallation:
-    """One `tritonserver`; `package` is the folder it was unpacked to, None for one on PATH."""
+    """One `tritonserver`; `package` is the folder that it was unpacked to, None for one on PATH."""
 
     binary: Path
     package: Path | None = None
@@ -41,12 +41,12 @@ class TritonInstallation:
 
     @property
     def stub(self) -> Path | None:
-        """The packaged stub of this interpreter's version; an image brings its own."""
+        """The packaged stub for this interpreter's version; None for one on PATH, which brings its own."""
         return None if self.package is None else self.package / "python_backend_stubs" / _PYTHON / _STUB
 
     @cached_property
     def options(self) -> str:
-        """`tritonserver --help`: releases differ in their options."""
+        """The text of `tritonserver --help`, since releases differ in their options."""
         done = subprocess.run(
             [self.binary, "--help"],
             env=self.environment(),
@@ -58,7 +58,7 @@ class TritonInstallation:
         return done.stdout + done.stderr
 
     def check(self) -> None:
-        """Whether it can run Python models here.
+        """Check that it can run Python models here.
 
         Raises:
             ConfigError: no stub or no shared libpython for this interpreter, or a numpy that the stub cannot
@@ -67,9 +67,8 @@ class TritonInstallation:
         if self.package is None:
             return
         if self.stub is None or not self.stub.is_file():
-            have = ", ".join(
-                sorted(path.name for path in (self.package / "python_backend_stubs").glob("3.*"))
-            )
+            stubs = (self.package / "python_backend_stubs").glob("3.*")
+            have = ", ".join(sorted(path.name for path in stubs))
             raise ConfigError(f"the packaged Triton has no stub for Python {_PYTHON}; it has {have}")
         if libpython_folder() is None:
             raise ConfigError(
@@ -96,16 +95,15 @@ class TritonInstallation:
         if self.package is None:
             return values
         libraries = [libpython_folder(), self.package.parent.parent / "nvidia_pytriton.libs"]
-        known = [str(folder) for folder in libraries if folder is not None] + values.get(
-            "LD_LIBRARY_PATH", ""
-        ).split(os.pathsep)
+        known = [str(folder) for folder in libraries if folder is not None]
+        known += values.get("LD_LIBRARY_PATH", "").split(os.pathsep)
         values["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, known))
         values["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), values.get("PATH", os.defpath)])
         return values
 
     def make_backend_folder(self, folder: Path) -> Path | None:
-        """Links in `folder` that put the stub beside its library, as the backend wants them; None where the
-        image has its own.
+        """Make links in `folder` that put the stub beside its library, where the backend looks for it; None
+        for a `tritonserver` on PATH.
         """
         if self.package is None or self.stub is None:
             return None
@@ -114,7 +112,7 @@ class TritonInstallation:
         source = self.package / "backends" / "python"
         for target in (source / "libtriton_python.so", source / "triton_python_backend_utils.py", self.stub):
             link = python / target.name
-            if not link.is_symlink():  # a restart finds them
+            if not link.is_symlink():  # after a restart they are there
                 link.symlink_to(target)
         return python.parent
 
@@ -123,7 +121,7 @@ def find_triton() -> TritonInstallation:
     """`tritonserver` on PATH, else the packaged one.
 
     Raises:
-        MissingExtra: neither is here.
+        MissingExtra: there is neither.
     """
     if found := shutil.which("tritonserver"):
         return TritonInstallation(Path(found))
@@ -139,10 +137,13 @@ def libpython_folder() -> Path | None:
     """Folder of this interpreter's shared library; None where there is none."""
     name = f"libpython{_PYTHON}.so.1.0"
     config = sysconfig.get_config_vars()
-    folders = [Path(sys.base_prefix) / "lib", Path(config.get("LIBDIR") or "/usr/lib")]
-    folders += [
-        folders[1] / (config.get("MULTIARCH") or ""),
-        Path("/usr/lib") / (config.get("MULTIARCH") or ""),
+    libraries = Path(config.get("LIBDIR") or "/usr/lib")
+    architecture = config.get("MULTIARCH") or ""
+    folders = [
+        Path(sys.base_prefix) / "lib",
+        libraries,
+        libraries / architecture,
+        Path("/usr/lib") / architecture,
     ]
     for folder in folders:
         if (folder / name).is_file():

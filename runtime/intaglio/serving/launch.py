@@ -1,8 +1,8 @@
 """`python launch.py PARENT COMMAND ...`: becomes COMMAND, which gets SIGTERM when PARENT ends without
 stopping it.
 
-A program of its own, because what runs between fork and exec in a process with threads (gRPC has many) may
-deadlock.
+This is a program of its own, because code between fork and exec may deadlock in a process with threads, and
+gRPC has many.
 """
 
 import ctypes

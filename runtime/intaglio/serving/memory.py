@@ -1,12 +1,13 @@
-"""How much memory a deployment takes where it computes, before it is loaded: the card's with TensorRT, the
-host's with ONNX Runtime.
+"""How much memory a deployment takes: of the card with TensorRT, of the host with ONNX Runtime.
 
     contexts      what the driver takes for Triton and for the one process that computes
-    weights       the engines' files where they are built, parameters x bytes where they are not
-    activations   one arena for all engines: the largest need, which TensorRT reports, or the measured need of SDXL scaled by pixels
+    weights       the engines' files where they are built, otherwise parameters x bytes
+    activations   one arena for all engines: the largest need, as TensorRT reports it, otherwise SDXL's
+                  measured need scaled by pixels
     buffers       inputs and outputs of the largest size, from the tensor table
+    staging       new weights while LoRAs are applied
     margin        what allocators round up
-Estimates rest on figures measured with SDXL on an H200 (docs/performance.md).
+Estimates rest on figures that were measured with SDXL on an H200 (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -17,45 +18,30 @@ from typing import Final, Literal
 
 import numpy as np
 
-from intaglio.builds.manifest import BuildManifest
-from intaglio.contract.config import Deployment, Profiles
+from intaglio.builds.manifest import BuildManifest, NetworkFile
+from intaglio.contract.architecture import PARAMETERS, SDXL_ARCHITECTURE, Architecture
+from intaglio.contract.config import Deployment
 from intaglio.contract.sdxl import (
-    Architecture,
-    architecture_from_configs,
+    LORA_MERGE,
     axis_sizes,
     context_name,
     controlnet_name,
     network_kind,
     network_spec,
+    opened_networks,
 )
-from intaglio.contract.tensors import NetworkSpec
-from intaglio.engines.card import read_card_memory
-from intaglio.errors import ConfigError
+from intaglio.contract.tensors import AxisSizes, TensorSpec, compute_dtype
 from intaglio.sampling.tiles import decoded_sizes
 
-__all__ = [
-    "GIB",
-    "PARAMETERS",
-    "SDXL_ARCHITECTURE",
-    "Part",
-    "Prediction",
-    "Remedy",
-    "check_memory",
-    "check_memory_beside",
-    "predict_memory",
-    "remedies",
-]
+__all__ = ["GIB", "MIB", "Part", "Prediction", "predict_memory"]
 
 MIB: Final = 2**20
 GIB: Final = 2**30
-_SERVED: Final = ("text_encoder", "text_encoder_2", "vae_decoder")
 _CONTEXTS: Final = 1163 * MIB
 """Driver's share of Triton and one Python process together, measured."""
 _MARGIN: Final = 256 * MIB
 _PROFILE: Final = 44 * MIB
-"""What every further profile adds to the UNet's plan, measured; the others' are smaller."""
-_SMALL_STAGING_MIB: Final = 768
-"""Recommended where memory is short: more turns, each with a refit's fixed cost."""
+"""What every further profile adds to the UNet's plan, measured. The other plans grow less."""
 _MEASURED_PIXELS: Final = 1024 * 1024
 _ACTIVATIONS: Final = {
     "unet": 287 * MIB,
@@ -65,46 +51,11 @@ _ACTIVATIONS: Final = {
     "vae_decoder": 1288 * MIB,
     "text_encoder": 16 * MIB,
     "text_encoder_2": 32 * MIB,
+    LORA_MERGE: 128 * MIB,
 }
-"""Of one image of 1024x1024 (UNet and ControlNet with guidance) in fp16; text encoders and contexts, which
-never decide, are guesses.
+"""Activations in fp16 of one image of 1024x1024, with guidance; of the largest matrix for `lora_merge`.
+Those of text encoders, contexts and `lora_merge` are guesses: they are never the largest.
 """
-PARAMETERS: Final[Mapping[str, Mapping[str, int]]] = {
-    "sdxl-base-1.0": {
-        "text_encoder": 123_060_480,
-        "text_encoder_2": 694_659_840,
-        "unet": 2_226_676_484,
-        "unet_context": 340_787_200,
-        "controlnet": 1_082_155_520,
-        "controlnet_context": 168_858_640,
-        "vae_decoder": 49_490_199,
-    },
-    "sdxl-reduced": {
-        "text_encoder": 3_267_584,
-        "text_encoder_2": 3_271_680,
-        "unet": 30_928_004,
-        "unet_context": 950_272,
-        "controlnet": 14_323_968,
-        "controlnet_context": 955_152,
-        "vae_decoder": 633_719,
-    },
-}
-"""By architecture and network."""
-SDXL_ARCHITECTURE: Final = architecture_from_configs(
-    {
-        "attention_head_dim": (5, 10, 20),
-        "block_out_channels": (320, 640, 1280),
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        "transformer_layers_per_block": (1, 2, 10),
-        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        "projection_class_embeddings_input_dim": 2816,
-        "addition_time_embed_dim": 256,
-    },
-    text_encoder={"max_position_embeddings": 77, "hidden_size": 768},
-    text_encoder_2={"hidden_size": 1280, "projection_dim": 1280},
-    vae={"latent_channels": 4, "block_out_channels": (128, 256, 512, 512)},
-)
-"""What is assumed of a base that is not built yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +77,7 @@ class Prediction:
 
     @property
     def bytes(self) -> int:
-        """The whole."""
+        """The sum of all parts."""
         return sum(part.bytes for part in self.parts)
 
     @property
@@ -136,110 +87,100 @@ class Prediction:
         for part in self.parts:
             group = part.name.partition(" ")[0]
             groups[group] = groups.get(group, 0) + part.bytes
-        return f"{self.bytes / GIB:.2f} GiB ({', '.join(f'{name} {size / GIB:.2f}' for name, size in groups.items())})"
-
-
-@dataclass(frozen=True, slots=True)
-class Remedy:
-    """A change of the configuration, and what it would leave."""
-
-    change: str
-    bytes: int
+        shares = ", ".join(f"{name} {size / GIB:.2f}" for name, size in groups.items())
+        return f"{self.bytes / GIB:.2f} GiB ({shares})"
 
 
 def predict_memory(deployment: Deployment, manifest: BuildManifest | None) -> Prediction:
-    """`manifest` is the deployment's build, None where it is not built (then everything is an estimate for a
-    card).
+    """What `deployment` will take.
+
+    `manifest` is its build. With None, everything is an estimate for a card.
     """
-    place: Literal["card", "host"] = (
-        "host" if manifest is not None and manifest.runtime == "onnxruntime" else "card"
-    )
-    contexts = (Part("contexts", _CONTEXTS, "measured, Triton and one process"),) if place == "card" else ()
-    weights = tuple(_weights(deployment, manifest))
-    margin = Part("margin", _MARGIN, "allowance")
-    parts = (
+    on_host = manifest is not None and manifest.runtime == "onnxruntime"
+    parts = [
+        *_weights(deployment, manifest),
         _activations(deployment, manifest),
         _buffers(deployment, manifest),
         *_staging(deployment, manifest),
-    )
-    return Prediction(place, (*contexts, *weights, *parts, margin))
+        Part("margin", _MARGIN, "allowance"),
+    ]
+    if on_host:
+        return Prediction("host", tuple(parts))
+    contexts = Part("contexts", _CONTEXTS, "measured, Triton and one process")
+    return Prediction("card", (contexts, *parts))
 
 
 def _networks(deployment: Deployment) -> tuple[str, ...]:
-    steps = ("unet", *map(controlnet_name, deployment.controlnets))
-    return (*_SERVED, *(name for step in steps for name in (step, context_name(step))))
+    merges = deployment.swaps and deployment.execution.lora_staging_mib > 0
+    return opened_networks(deployment.controlnets, merges=merges)
 
 
-def _architecture(manifest: BuildManifest | None) -> Architecture:
-    return SDXL_ARCHITECTURE if manifest is None else manifest.architecture
+def _built(manifest: BuildManifest | None, name: str) -> NetworkFile | None:
+    return None if manifest is None else manifest.networks.get(name)
+
+
+def _parameters(deployment: Deployment, kind: str) -> int:
+    if kind == LORA_MERGE:
+        return 0  # it has no weights of its own
+    return PARAMETERS[deployment.base[0].architecture or "sdxl-base-1.0"][kind]
 
 
 def _element(deployment: Deployment) -> int:
-    return 2 if deployment.precision == "fp16" else 4
+    """Bytes of one value in the deployment's precision."""
+    return np.dtype(compute_dtype(deployment.precision)).itemsize
 
 
 def _weights(deployment: Deployment, manifest: BuildManifest | None) -> Iterator[Part]:
-    counts = PARAMETERS[deployment.base[0].architecture or "sdxl-base-1.0"]
-    modes, sizes = len(deployment.profiles.guidance_modes), len(deployment.profiles.sizes)
     for name in _networks(deployment):
-        kind = network_kind(name)
-        built = None if manifest is None else manifest.networks.get(name)
+        built = _built(manifest, name)
         if built is not None:
             size = sum(digest.size for file, digest in built.files.items() if file != built.pristine)
             yield Part(f"weights {name}", size, "the engine's files")
-            continue
-        further = (
-            modes * sizes * len(deployment.profiles.batches) * deployment.profiles.text_chunks - 1
-            if kind == "unet"
-            else 0
-        )
-        yield Part(
-            f"weights {name}",
-            counts[kind] * _element(deployment) + further * _PROFILE,
-            "estimate: parameters and profiles",
-        )
+        else:
+            size = _weights_estimate(deployment, network_kind(name))
+            yield Part(f"weights {name}", size, "estimate: parameters and profiles")
+
+
+def _weights_estimate(deployment: Deployment, kind: str) -> int:
+    size = _parameters(deployment, kind) * _element(deployment)
+    if kind != "unet":
+        return size
+    asked = deployment.profiles
+    profiles = len(asked.guidance_modes) * len(asked.sizes) * len(asked.batches) * asked.text_chunks
+    return size + (profiles - 1) * _PROFILE
 
 
 def _staging(deployment: Deployment, manifest: BuildManifest | None) -> Iterator[Part]:
-    """New weights on their way while LoRAs are put on: of one component at a time."""
+    """New weights while LoRAs are applied, of one component at a time."""
     limit = deployment.execution.lora_staging_mib * MIB
-    if deployment.swap == "off" or not limit:
+    if not deployment.swaps or not limit:
         return
-    counts = PARAMETERS[deployment.base[0].architecture or "sdxl-base-1.0"]
-    most = (counts["unet"] + counts["unet_context"]) * _element(deployment)
-    if manifest is not None:
-        most = max(
-            (
-                file.files[file.pristine].size
-                for file in manifest.networks.values()
-                if file.pristine is not None
-            ),
-            default=0,
-        )
-    # TensorRT joins all keys and values of the prompt, as they read the same text, and takes them at once.
-    least = (
-        0
-        if manifest is not None and manifest.runtime == "onnxruntime"
-        else counts["unet_context"] * _element(deployment)
-    )
-    yield Part(
-        "staging",
-        min(max(limit, least), most),
-        "execution.lora_staging_mib, or the weights that LoRAs change",
-    )
+    context = _parameters(deployment, "unet_context") * _element(deployment)
+    if manifest is None:
+        most = _parameters(deployment, "unet") * _element(deployment) + context
+    else:
+        most = max(_pristine_sizes(manifest), default=0)
+    on_host = manifest is not None and manifest.runtime == "onnxruntime"
+    # TensorRT merges the layers that make keys and values, since all read the same prompt. It takes their new
+    # weights only together.
+    least = 0 if on_host else context
+    source = "execution.lora_staging_mib, or the weights that LoRAs change"
+    yield Part("staging", min(max(limit, least), most), source)
+
+
+def _pristine_sizes(manifest: BuildManifest) -> Iterator[int]:
+    for network in manifest.networks.values():
+        if network.pristine is not None:
+            yield network.files[network.pristine].size
 
 
 def _activations(deployment: Deployment, manifest: BuildManifest | None) -> Part:
-    """The arena: engines run one after another, so the largest need is all."""
+    """The arena: engines run one after another, so it is as large as the largest need."""
     needs: dict[str, tuple[int, str]] = {}
     for name in _networks(deployment):
-        built = None if manifest is None else manifest.networks.get(name)
-        if (
-            manifest is not None
-            and name == "vae_decoder"
-            and manifest.profiles.decoder_pixels != deployment.profiles.decoder_pixels
-        ):
-            built = None  # what another configuration would need, a remedy
+        built = _built(manifest, name)
+        if name == "vae_decoder" and _decodes_otherwise(deployment, manifest):
+            built = None
         if built is not None and built.activation_bytes is not None:
             needs[name] = (built.activation_bytes, "the engine says so")
         else:
@@ -248,33 +189,38 @@ def _activations(deployment: Deployment, manifest: BuildManifest | None) -> Part
     return Part(f"activations {most}", *needs[most])
 
 
+def _decodes_otherwise(deployment: Deployment, manifest: BuildManifest | None) -> bool:
+    """Whether the build's decoder is made for other tiles. It is where a remedy is considered."""
+    if manifest is None:
+        return False
+    return manifest.profiles.decoder_pixels != deployment.profiles.decoder_pixels
+
+
 def _activation_estimate(deployment: Deployment, name: str) -> int:
     profiles, kind = deployment.profiles, network_kind(name)
+    whole = _ACTIVATIONS[kind] * _element(deployment) / 2
+    if kind == LORA_MERGE:
+        return int(whole)
+    if kind.startswith("text"):
+        return int(whole * profiles.batch)
     sizes = decoded_sizes(profiles, SDXL_ARCHITECTURE) if kind == "vae_decoder" else profiles.sizes
     pixels = max(width * height for width, height in sizes)
-    rows = 1.0 if kind.startswith(("text", "vae")) or True in profiles.guidance_modes else 0.5
-    share = rows * profiles.batch * (1 if kind.startswith("text") else pixels / _MEASURED_PIXELS)
-    return int(_ACTIVATIONS[kind] * share * _element(deployment) / 2)
+    halved = kind != "vae_decoder" and True not in profiles.guidance_modes
+    rows = 0.5 if halved else 1.0
+    return int(whole * rows * profiles.batch * pixels / _MEASURED_PIXELS)
 
 
 def _buffers(deployment: Deployment, manifest: BuildManifest | None) -> Part:
-    """Of the largest size with both guidance modes resident, and of what runs once an image."""
-    largest = max(
-        _size_buffers(deployment, _architecture(manifest), size) for size in deployment.profiles.sizes
-    )
+    """Of the largest size: the buffers of both guidance modes, and of networks that run once an image."""
+    architecture = SDXL_ARCHITECTURE if manifest is None else manifest.architecture
+    largest = max(_size_buffers(deployment, architecture, size) for size in deployment.profiles.sizes)
     return Part("buffers", largest, "tensor table, largest size")
 
 
 def _size_buffers(deployment: Deployment, architecture: Architecture, size: tuple[int, int]) -> int:
-    profiles, controls = deployment.profiles, len(deployment.controlnets)
-    places = (
-        max(controls, deployment.limits.controls) if controls else 0
-    )  # the start has one of each, a request one often
-    names = (*_SERVED, "unet", controlnet_name("any"), context_name(controlnet_name("any")))
-    spec = {network_kind(name): network_spec(name, architecture) for name in names}
-    found = 0
-    for guidance in profiles.guidance_modes:
-        sizes = axis_sizes(
+    profiles = deployment.profiles
+    axes = {
+        guidance: axis_sizes(
             architecture,
             width=size[0],
             height=size[1],
@@ -282,126 +228,34 @@ def _size_buffers(deployment: Deployment, architecture: Architecture, size: tupl
             guidance=guidance,
             chunks=profiles.text_chunks,
         )
-        found += _tensor_bytes(deployment, spec["unet"], sizes)
-        residuals = _tensor_bytes(deployment, spec["controlnet"], sizes, outputs_only=True)
-        found += residuals * min(places, 2)  # set 0 is the UNet's own; a chain writes two others in turn
-        found += places * _tensor_bytes(deployment, spec["controlnet_context"], sizes)
-        noise = spec["unet"].tensor("noise")
-        found += deployment.limits.steps * int(np.prod(noise.shape(sizes))) * 4
-    sizes = axis_sizes(
-        architecture, width=size[0], height=size[1], images=profiles.batch, chunks=profiles.text_chunks
-    )
-    return found + sum(_tensor_bytes(deployment, spec[name], sizes) for name in _SERVED)
+        for guidance in (True, False)
+    }
+    steps = [_step_buffers(deployment, architecture, axes[mode]) for mode in profiles.guidance_modes]
+    once = ("text_encoder", "text_encoder_2", "vae_decoder")
+    specs = [network_spec(name, architecture) for name in once]
+    return sum(steps) + sum(_tensor_bytes(deployment, spec.tensors, axes[True]) for spec in specs)
 
 
-def _tensor_bytes(
-    deployment: Deployment, spec: NetworkSpec, sizes: Mapping[str, int], *, outputs_only: bool = False
-) -> int:
-    tensors = spec.outputs if outputs_only else spec.tensors
-    return sum(
-        int(np.prod(tensor.shape(sizes), dtype=np.int64))
-        * np.dtype(tensor.numpy_dtype(deployment.precision)).itemsize
-        for tensor in tensors
-    )
+def _step_buffers(deployment: Deployment, architecture: Architecture, sizes: AxisSizes) -> int:
+    """What the steps of one guidance mode read and write."""
+    controls = len(deployment.controlnets)
+    # The warm-up runs every ControlNet once; a request may use one of them several times.
+    places = max(controls, deployment.limits.controls) if controls else 0
+    control = controlnet_name("any")
+    unet = network_spec("unet", architecture)
+    residuals = network_spec(control, architecture).outputs
+    context = network_spec(context_name(control), architecture)
+    noise = unet.tensor("noise")
+    found = _tensor_bytes(deployment, unet.tensors, sizes)
+    # The UNet's own set is zeros. A chain of ControlNets writes two other sets in turn.
+    found += _tensor_bytes(deployment, residuals, sizes) * min(places, 2)
+    found += _tensor_bytes(deployment, context.tensors, sizes) * places
+    return found + _tensor_bytes(deployment, (noise,), sizes) * deployment.limits.steps
 
 
-def remedies(deployment: Deployment, manifest: BuildManifest | None) -> tuple[Remedy, ...]:
-    """Changes that would save memory, the largest saving first; each taken alone."""
-    now, found = predict_memory(deployment, manifest).bytes, []
-    for change, other in _alternatives(deployment):
-        left = predict_memory(other, manifest).bytes
-        if left < now:
-            found.append(Remedy(change, left))
-    return tuple(sorted(found, key=lambda remedy: remedy.bytes))
-
-
-def _alternatives(deployment: Deployment) -> Iterator[tuple[str, Deployment]]:
-    profiles = deployment.profiles
-
-    def changed(**values: object) -> Deployment:
-        return deployment.model_copy(
-            update={"profiles": Profiles.model_validate(profiles.model_dump() | values)}
-        )
-
-    if deployment.precision == "fp32":
-        yield "precision: fp16", deployment.model_copy(update={"precision": "fp16"})
-    if deployment.swap != "off" and deployment.execution.lora_staging_mib > _SMALL_STAGING_MIB:
-        less = deployment.execution.model_copy(update={"lora_staging_mib": _SMALL_STAGING_MIB})
-        yield (
-            f"execution.lora_staging_mib: {_SMALL_STAGING_MIB}",
-            deployment.model_copy(update={"execution": less}),
-        )
-    if profiles.batch > 1:
-        yield "profiles.batch: 1", changed(batch=1)
-    largest_tile = max(width * height for width, height in decoded_sizes(profiles, SDXL_ARCHITECTURE))
-    if largest_tile > _MEASURED_PIXELS:
-        yield f"profiles.decoder_pixels: {_MEASURED_PIXELS}", changed(decoder_pixels=_MEASURED_PIXELS)
-    if len(profiles.sizes) > 1:
-        largest = max(profiles.sizes, key=lambda size: size[0] * size[1])
-        rest = [size for size in profiles.sizes if size != largest]
-        yield f"no size {largest[0]}x{largest[1]}", changed(sizes=rest)
-    for control in deployment.controlnets:
-        rest_of = {name: source for name, source in deployment.controlnets.items() if name != control}
-        yield f"no ControlNet {control}", deployment.model_copy(update={"controlnets": rest_of})
-
-
-def check_memory(
-    deployment: Deployment, manifest: BuildManifest | None, *, free: int | None = None
-) -> Prediction:
-    """The prediction, if it fits into `memory_limit_gib` and into what the card has free (`free` where given,
-    else the driver's word).
-
-    Raises:
-        ConfigError: it does not; with the numbers, and the changes that would help.
-    """
-    prediction = predict_memory(deployment, manifest)
-    limits: dict[str, int] = {}
-    if deployment.memory_limit_gib is not None:
-        limits["memory_limit_gib allows"] = int(deployment.memory_limit_gib * GIB)
-    if prediction.place == "card":
-        card = read_card_memory()
-        available = free if free is not None else None if card is None else card.free
-        if available is not None:
-            limits["the card has free"] = available
-    for whose, most in limits.items():
-        if prediction.bytes > most:
-            helps = [
-                f"{remedy.change} ({remedy.bytes / GIB:.2f} GiB)"
-                for remedy in remedies(deployment, manifest)[:4]
-            ]
-            change = (
-                f"what would help: {', '.join(helps)}"
-                if helps
-                else "nothing in this configuration can be left out"
-            )
-            raise ConfigError(
-                f"{deployment.name} needs {prediction.summary} of the {prediction.place}'s memory; {whose} {most / GIB:.2f} GiB; {change}"
-            )
-    return prediction
-
-
-def check_memory_beside(
-    deployment: Deployment, manifest: BuildManifest, served: Prediction, *, free: int | None = None
-) -> Prediction:
-    """The prediction of a build that is to be loaded while another, `served`, stays loaded; the host pages,
-    so only a card is short.
-
-    Raises:
-        ConfigError: `memory_limit_gib` or the card has no room for both; with the numbers, and what to do
-            instead.
-    """
-    prediction = predict_memory(deployment, manifest)
-    if prediction.place == "host":
-        return check_memory(deployment, manifest)
-    card = read_card_memory()
-    available = free if free is not None else None if card is None else card.free
-    limits = {} if available is None else {"the card has free": available}
-    if deployment.memory_limit_gib is not None:
-        limits["memory_limit_gib leaves"] = int(deployment.memory_limit_gib * GIB) - served.bytes
-    for whose, most in limits.items():
-        if prediction.bytes > most:
-            raise ConfigError(
-                f"{deployment.name} needs {prediction.summary} of the card's memory beside the {served.bytes / GIB:.2f} GiB served; "
-                f"{whose} {max(most, 0) / GIB:.2f} GiB; stop `intaglio serve` and start it again instead"
-            )
-    return prediction
+def _tensor_bytes(deployment: Deployment, tensors: tuple[TensorSpec, ...], sizes: Mapping[str, int]) -> int:
+    total = 0
+    for tensor in tensors:
+        values = int(np.prod(tensor.shape(sizes), dtype=np.int64))
+        total += values * np.dtype(tensor.numpy_dtype(deployment.precision)).itemsize
+    return total

@@ -1,8 +1,8 @@
 """Where NVIDIA's `perf_analyzer` is, and what it needs to start.
 
-The package perf-analyzer 2.60 needs glibc 2.38. WAR: on older systems the binary inside the wheel
-tritonclient 2.45.0 works, in a folder of its own, with libb64 (the packaged Triton brings one) and the CUDA
-runtime (a PyPI package) on its library path.
+WAR: the package perf-analyzer 2.60 needs glibc 2.38. On older systems the binary inside the wheel
+tritonclient 2.45.0 works. It needs a folder of its own, and on its library path libb64, which the packaged
+Triton brings, and the CUDA runtime, which is a package.
 """
 
 from __future__ import annotations
@@ -36,15 +36,14 @@ def find_perf_analyzer(folder: Path) -> PerfAnalyzer:
     """`perf_analyzer` on PATH, else the one in `folder`.
 
     Raises:
-        IntaglioError: neither; says how to get one.
+        IntaglioError: there is neither; says how to get one.
     """
     if found := shutil.which("perf_analyzer"):
         return PerfAnalyzer(Path(found), dict(os.environ))
     binary = folder / "bin" / "perf_analyzer"
     if not binary.is_file():
-        raise IntaglioError(
-            f"no perf_analyzer on PATH; run: pip install --no-deps --target {folder} {' '.join(REQUIREMENTS)}"
-        )
+        command = f"pip install --no-deps --target {folder} {' '.join(REQUIREMENTS)}"
+        raise IntaglioError(f"no perf_analyzer on PATH; run: {command}")
     libraries = folder / "lib"
     libraries.mkdir(exist_ok=True)
     packaged = find_spec("pytriton")

@@ -3,9 +3,8 @@
     <workspace>/model_repository/diffuse/config.pbtxt      the build's, with the versions to load
     <workspace>/model_repository/diffuse/2/manifest.json   which build version 2 is
     <workspace>/model_repository/sdxl/config.pbtxt         names the version of every stage
-The public ensemble `sdxl` names one version for all of its stages, so that a request is of one build from its
-first step to its last. The repository belongs to one server: two servers of one build may be at different
-versions of it.
+A public model calls stages of one version only, so a request uses one build from its first step to its last.
+The repository belongs to one server: two servers of one deployment may serve different versions.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from tritonclient.grpc import model_config_pb2
 
 from intaglio.builds.holds import BuildHold
 from intaglio.builds.manifest import BuildManifest, read_manifest, write_manifest
-from intaglio.contract.models import DIFFUSE
+from intaglio.contract.models import DIFFUSE, MODELS
 from intaglio.errors import EngineMismatch, Unavailable
-from intaglio.triton_models.stages import BUILD_KEY_PARAMETER
+from intaglio.triton_models.served_build import BUILD_KEY_PARAMETER
 from intaglio.whole_files import storage_problem, write_whole
 
 __all__ = ["REPOSITORY", "ServedRepository", "ServedVersion", "read_version"]
@@ -32,11 +31,12 @@ __all__ = ["REPOSITORY", "ServedRepository", "ServedVersion", "read_version"]
 REPOSITORY: Final = "model_repository"
 _BUILT: Final = "1"
 """The one version folder of a build's own repository."""
+_PUBLIC: Final = frozenset(model.name for model in MODELS if model.public)
 
 
 @dataclass(frozen=True, slots=True)
 class ServedVersion:
-    """A build under the number that this server gave it; what its restart needs is here, whatever is built
+    """A build under the number that this server gave it. It holds what a restart needs, whatever is built
     meanwhile.
     """
 
@@ -45,18 +45,19 @@ class ServedVersion:
     configs: Mapping[str, Any]
     """config.pbtxt by model, without what differs from build to build."""
     programs: Mapping[str, str]
-    """model.py of the Python models."""
+    """model.py by Python model."""
     hold: BuildHold
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The Python models, first the one that fails first."""
-        return tuple(sorted(self.programs, key=lambda model: (model != DIFFUSE.name, model)))
+        """The models that public models call. `diffuse` is the first, since it is the likeliest to fail."""
+        names = (model for model in self.configs if model not in _PUBLIC)
+        return tuple(sorted(names, key=lambda model: (model != DIFFUSE.name, model)))
 
     @property
-    def ensembles(self) -> tuple[str, ...]:
-        """The models that clients ask."""
-        return tuple(model for model in self.configs if model not in self.programs)
+    def public(self) -> tuple[str, ...]:
+        """The models that clients call."""
+        return tuple(model for model in self.configs if model in _PUBLIC)
 
     @property
     def shown(self) -> str:
@@ -65,23 +66,25 @@ class ServedVersion:
 
 
 def read_version(folder: Path, manifest: BuildManifest, *, number: int, hold: BuildHold) -> ServedVersion:
-    """The build in `folder`, of which `manifest` was read.
+    """The build in `folder`, whose manifest is `manifest`.
 
     Raises:
         EngineMismatch: its model repository is missing, damaged or of another build.
     """
-    configs, programs = {}, {}
+    configs: dict[str, Any] = {}
+    programs: dict[str, str] = {}
     try:
         for path in sorted((folder / REPOSITORY).glob("*/config.pbtxt")):
             config: Any = text_format.Parse(path.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
-            if config.platform != "ensemble":
-                programs[config.name] = (path.parent / _BUILT / "model.py").read_text(encoding="utf-8")
-                key = config.parameters[BUILD_KEY_PARAMETER].string_value
-                if key and key != manifest.key:
-                    reason = f"the model repository was written for build {key[:12]}, {folder} holds {manifest.key[:12]}"
-                    raise EngineMismatch(reason, command=manifest.rebuild)
-                # Triton loads a model's other versions again when anything but their list changes.
-                del config.parameters[BUILD_KEY_PARAMETER]
+            program = path.parent / _BUILT / "model.py"
+            if config.backend == "python":
+                programs[config.name] = program.read_text(encoding="utf-8")
+            key = config.parameters[BUILD_KEY_PARAMETER].string_value
+            if key and key != manifest.key:
+                reason = f"written for build {key[:12]}, {folder} holds {manifest.key[:12]}"
+                raise EngineMismatch(f"the model repository was {reason}", command=manifest.rebuild)
+            # Triton loads a model's other versions again when anything but their list changes.
+            del config.parameters[BUILD_KEY_PARAMETER]
             configs[config.name] = config
     except (OSError, ValueError, text_format.ParseError) as error:
         raise EngineMismatch(f"{folder / REPOSITORY}: {error}", command=manifest.rebuild) from error
@@ -89,18 +92,18 @@ def read_version(folder: Path, manifest: BuildManifest, *, number: int, hold: Bu
 
 
 class ServedRepository:
-    """What Triton reads. Only lists of versions and the ensemble's choice ever change; a version folder never
+    """What Triton reads. The lists of versions and the choice of public models change; a version folder never
     does.
 
-    What is right already is left alone, so that a restart needs no room on the disk. All that write raise
-    Unavailable where they cannot.
+    A file that is already right is not written again, so a restart needs no room on the disk. Methods that
+    write raise Unavailable where they cannot.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def start_with(self, version: ServedVersion) -> None:
-        """Exactly `version`, whatever other versions were here."""
+        """Make the repository hold exactly `version`."""
         for number in self.numbers(version) - {version.number}:
             self.remove(version, number)
         self.add(version)
@@ -108,54 +111,56 @@ class ServedRepository:
         self.choose(version)
 
     def add(self, version: ServedVersion) -> None:
-        """Its folders, which Triton passes over until they are listed."""
+        """Write the folders of `version`. Triton ignores them until the version is listed."""
         for model, program in version.programs.items():
             folder = self.folder / model / str(version.number)
             with self._written():
                 _write(folder / "model.py", program)
                 if not _names(folder, version.manifest):
                     write_manifest(folder, version.manifest)
-                # Triton loads a version whose folder changed again, which Python's cache would do: nothing
-                # can be written into a file.
+                # Triton loads a version again when its folder changes, and Python's cache would change it. A
+                # file of that name keeps Python from making the folder.
                 (folder / "__pycache__").touch()
 
     def list_versions(self, *versions: ServedVersion) -> None:
-        """The versions of every stage that its next load leaves loaded."""
-        for model in versions[-1].stages:
-            config = _copied(versions[-1].configs[model])
+        """Set the versions of every stage that are loaded after its next load."""
+        latest = versions[-1]
+        for model in latest.stages:
+            config = _copied(latest.configs[model])
             config.version_policy.specific.versions.extend(version.number for version in versions)
             self._configure(model, config)
 
     def choose(self, version: ServedVersion) -> None:
-        """The version whose stages the ensembles call once they are loaded."""
-        for model in version.ensembles:
+        """Set the version that public models have after their next load."""
+        for model in version.public:
             config = _copied(version.configs[model])
-            for step in config.ensemble_scheduling.step:
-                step.model_version = version.number
-            with self._written():
-                (self.folder / model / _BUILT).mkdir(parents=True, exist_ok=True)
+            if model in version.programs:
+                config.version_policy.specific.versions.append(version.number)
+            else:  # an ensemble has no program: it names the version of each stage
+                with self._written():
+                    (self.folder / model / _BUILT).mkdir(parents=True, exist_ok=True)
+                for step in config.ensemble_scheduling.step:
+                    step.model_version = version.number
             self._configure(model, config)
 
     def numbers(self, version: ServedVersion) -> set[int]:
-        """The versions that have a folder in a stage of `version`."""
-        return {
-            int(path.name)
-            for model in version.stages
-            for path in (self.folder / model).glob("*")
-            if path.name.isdigit()
-        }
+        """The versions that have a folder in a Python model of `version`."""
+        found: set[int] = set()
+        for model in version.programs:
+            names = (path.name for path in (self.folder / model).glob("*"))
+            found.update(int(name) for name in names if name.isdigit())
+        return found
 
     def remove(self, version: ServedVersion, number: int) -> None:
-        """The folders that version `number` has in the stages of `version`, once it is unloaded."""
-        for model in version.stages:
+        """Remove the folders of version `number` in the Python models of `version`; it must be unloaded."""
+        for model in version.programs:
             shutil.rmtree(self.folder / model / str(number), ignore_errors=True)
 
     def _configure(self, model: str, config: Any) -> None:
-        with self._written():  # protobuf's text form leaves zeros out, but Triton must not guess this one
-            _write(
-                self.folder / model / "config.pbtxt",
-                f"{text_format.MessageToString(config)}max_batch_size: 0\n",
-            )
+        # Protobuf's text form leaves zeros out, but Triton must not guess this one.
+        text = f"{text_format.MessageToString(config)}max_batch_size: 0\n"
+        with self._written():
+            _write(self.folder / model / "config.pbtxt", text)
 
     @contextlib.contextmanager
     def _written(self) -> Iterator[None]:

@@ -1,9 +1,8 @@
 """What one server owns outside its processes: a private folder, and its segments in /dev/shm.
 
-Both carry one name. The folder holds a lock that its owner keeps; a name whose lock is free belongs to an
-owner that was killed, and the next server to start takes its leavings away. The owner locks the folder itself
-too: systemd-tmpfiles, which removes old files from temporary folders, leaves alone what is below a locked
-one.
+Both have the same name. The folder holds a lock that its owner keeps. A folder whose lock is free belongs to
+an owner that was killed, and the next server that starts removes it. The owner also locks the folder itself:
+systemd-tmpfiles, which removes old files from temporary folders, does not touch a locked folder.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 class Workspace:
-    """A folder and a shared-memory prefix of their own, from `create` to `remove`."""
+    """A private folder and a prefix of shared memory, from `create` to `remove`."""
 
     def __init__(self, folder: Path, lock: IO[bytes]) -> None:
         self.folder = folder
@@ -38,7 +37,7 @@ class Workspace:
 
     @classmethod
     def create(cls) -> Self:
-        """A new one; what killed owners left behind is removed first."""
+        """A new workspace; what killed owners left behind is removed first."""
         sweep()
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         lock = (folder / f"{_LOCK}.new").open("ab")
@@ -48,7 +47,7 @@ class Workspace:
 
     @property
     def shared_memory_prefix(self) -> str:
-        """Every segment of this server's stubs starts with it."""
+        """The beginning of the name of every segment of this server's stubs."""
         return f"{self.folder.name}_"
 
     def segments(self) -> list[Path]:
@@ -56,11 +55,11 @@ class Workspace:
         return sorted(SHARED_MEMORY.glob(f"{self.shared_memory_prefix}*"))
 
     def remove_segments(self) -> None:
-        """Only once no process of this server runs."""
+        """Remove the segments; no process of this server may run."""
         _unlink(self.segments())
 
     def remove(self) -> None:
-        """Give everything back."""
+        """Remove the folder and the segments."""
         self.remove_segments()
         shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.close()
@@ -68,10 +67,10 @@ class Workspace:
 
 
 def workspace_folders() -> list[Path]:
-    """Those of this user, whether their owners run or not."""
+    """Workspaces of this user, whether their owners run or not."""
     found = []
     for folder in sorted(Path(tempfile.gettempdir()).glob(f"{_PREFIX}*")):
-        with contextlib.suppress(OSError):  # its owner is just leaving
+        with contextlib.suppress(OSError):  # its owner is removing it
             if folder.lstat().st_uid == os.getuid() and (folder / _LOCK).is_file():
                 found.append(folder)
     return found
@@ -84,7 +83,7 @@ def sweep() -> list[str]:
         try:
             lock = _locked(folder / _LOCK)
         except OSError:
-            continue  # its owner is just leaving
+            continue  # its owner is removing it
         if lock is None:
             continue
         with lock:

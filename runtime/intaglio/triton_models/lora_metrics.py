@@ -1,4 +1,4 @@
-"""What `diffuse` tells Prometheus of its LoRAs, through Triton's metrics port."""
+"""Prometheus metrics of the LoRAs of `diffuse`, on Triton's metrics port."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from intaglio.loras.switch import LoraSwitch
 __all__ = ["LoraMetrics"]
 
 _GAUGES: Final = {
-    "lora_swap_seconds": "seconds that the last change of LoRAs took",
-    "lora_longest_wait_seconds": "longest that a request waited for its turn since the server started",
+    "lora_swap_seconds": "seconds that the last swap of LoRAs took",
+    "lora_longest_wait_seconds": "longest time that a request waited for its turn since the start",
 }
 _COUNTERS: Final = {
-    "lora_swap_seconds_total": "seconds spent on changing LoRAs",
-    "lora_swaps_total": "changes of the resident LoRAs",
-    "lora_swap_failures_total": "sets that could not be put on",
+    "lora_swap_seconds_total": "seconds spent on swaps of LoRAs",
+    "lora_swaps_total": "swaps of the resident LoRAs",
+    "lora_swap_failures_total": "LoRA sets that could not be applied",
 }
 
 
 class LoraMetrics:
-    """Reports a switch; `pb` is `triton_python_backend_utils`."""
+    """Reports the figures of a switch; `pb` is `triton_python_backend_utils`."""
 
     def __init__(self, pb: Any) -> None:
         family = pb.MetricFamily
         self._resident_family = family(
             name="lora_resident",
-            description="weight of each LoRA that is on; 0 where it no longer is",
+            description="weight of each resident LoRA; 0 once it is no longer resident",
             kind=family.GAUGE,
         )
         self._families = {
@@ -41,12 +41,17 @@ class LoraMetrics:
         self._longest_wait = 0.0
 
     def report(self, switch: LoraSwitch, *, waited: float) -> None:
-        """After a request that waited `waited` seconds for its turn."""
+        """Report after a request that waited `waited` seconds for its turn."""
         self._longest_wait = max(self._longest_wait, waited)
         self._metrics["lora_longest_wait_seconds"].set(self._longest_wait)
         self._metrics["lora_swap_seconds"].set(switch.counts.last_seconds)
         counts = switch.counts
-        for name, value in zip(_COUNTERS, (counts.seconds, counts.swaps, counts.failures), strict=True):
+        totals = {
+            "lora_swap_seconds_total": counts.seconds,
+            "lora_swaps_total": counts.swaps,
+            "lora_swap_failures_total": counts.failures,
+        }
+        for name, value in totals.items():
             self._metrics[name].increment(value - self._counted[name])
             self._counted[name] = value
         weights = {lora.id: lora.weight for lora in switch.resident or ()}

@@ -1,9 +1,8 @@
-"""Which waiting request is next where every request names the LoRAs it wants: fewest swaps, and nobody waits
-for ever.
+"""Which waiting request is next where every request names the LoRAs it wants.
 
-Requests for the resident set go first, in their order; but each of them overtakes those that came before it,
-and a request is overtaken at most `overtakes` times. So a request waits for at most those before it and
-`overtakes` more.
+Requests for the resident set go first, in order of arrival, which saves swaps. Such a request overtakes those
+that came before it, and a request is overtaken at most `overtakes` times. So nobody waits for ever: a request
+waits for those that came before it and at most `overtakes` others.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ class Waiting(Generic[Job]):
 
 
 def next_index(waiting: Sequence[Waiting[Job]], resident: str, *, overtakes: int) -> int:
-    """Place of the request to serve next; `waiting` is in order of arrival and not empty."""
-    if waiting[0].overtaken >= overtakes:  # nobody was overtaken more often than who came first
+    """Index of the request to serve next; `waiting` is in order of arrival and not empty."""
+    if waiting[0].overtaken >= overtakes:  # the first one was overtaken most often
         return 0
     return next((index for index, one in enumerate(waiting) if one.key == resident), 0)
 
@@ -41,7 +40,7 @@ class Turnstile(Generic[Job]):
     """The queue between those who bring requests and the one thread that serves them."""
 
     def __init__(self, *, overtakes: int, capacity: int) -> None:
-        """`capacity` is the most that may wait, 0 any number."""
+        """At most `capacity` requests may wait; 0 is any number."""
         self._overtakes = overtakes
         self._capacity = capacity
         self._waiting: list[Waiting[Job]] = []
@@ -70,7 +69,7 @@ class Turnstile(Generic[Job]):
             return self._waiting.pop(index)
 
     def close(self) -> None:
-        """Take no more; those that wait are still served."""
+        """Refuse further requests; those that wait are still served."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

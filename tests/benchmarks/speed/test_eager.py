@@ -1,4 +1,4 @@
-"""The benchmark's diffusers beside the benchmark's engines: the same case must give the same picture."""
+"""diffusers on a case, beside the engines: the same case must give the same picture."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from benchmarks.measuring.case import Case, Stopwatch, load_case, psnr
+from benchmarks.measuring.case import Case, load_case
+from benchmarks.measuring.pictures import psnr
+from benchmarks.measuring.timing import Stopwatch
 from benchmarks.speed.eager import Meter, first_noise, make_image, make_pipeline, meter_stages, time_cfg_steps
 from benchmarks.speed.engines import run_image
 from intaglio.sampling.noise import diffusers_noise
-from intaglio.serving.server import check_build
+from intaglio.serving.build_check import check_build
 from intaglio.stages.diffuse.stage import Diffuse
 from intaglio.stages.preprocess.stage import Preprocess
 from intaglio_export.build import BuildOptions, build_deployment
@@ -49,9 +51,7 @@ def test_eager_and_engines_make_the_same_picture(case: Case, monkeypatch: pytest
         png = run_image(case, 0, (preprocess, diffuse), Stopwatch())
 
     def refuse(*_: Any, **__: Any) -> None:
-        raise AssertionError(
-            "the pipeline drew its own noise: what that is depends on torch's version and the pipeline's precision"
-        )
+        raise AssertionError("the pipeline drew its own noise, which depends on version and precision")
 
     monkeypatch.setattr(diffusers.pipelines.controlnet.pipeline_controlnet_sd_xl, "randn_tensor", refuse)
     theirs = np.asarray(make_image(make_pipeline(case, "cpu"), case, 0))
@@ -75,9 +75,8 @@ def test_a_step_reaches_from_one_unet_pass_to_the_next_and_is_also_timed_alone(c
     assert not meter.laps, "the first image is not kept"
     make_image(pipeline, case, 0)
     meter.collect(keep=True)
-    assert {name: len(laps) for name, laps in meter.laps.items() if name in ("unet", "controlnet", "step")} == {
-        "unet": case.steps, "controlnet": case.steps, "step": case.steps - 1,
-    }  # fmt: skip
+    assert len(meter.laps["unet"]) == len(meter.laps["controlnet"]) == case.steps
+    assert len(meter.laps["step"]) == case.steps - 1
     assert min(meter.laps["step"]) > min(meter.laps["unet"]) + min(meter.laps["controlnet"])
     before = make_image(pipeline, case, 0)
     alone = time_cfg_steps(pipeline, case)

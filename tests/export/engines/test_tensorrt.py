@@ -9,23 +9,31 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import pytest
 
-from intaglio.builds.manifest import check_files, read_record
+from intaglio.builds.file_checks import check_files
 from intaglio.contract.config import Swap, load_deployment
 from intaglio.errors import ConfigError
 from intaglio.loras.tensor_files import map_tensor_file
-from intaglio_export.engines.compile import CompileJob, Platform, _TensorRT, compile_network, is_swapped
+from intaglio_export.engines.compile import compile_network
+from intaglio_export.engines.job import CompileJob
+from intaglio_export.engines.platform import Platform
+from intaglio_export.engines.tensorrt import TensorRTBuilder
 from intaglio_export.graphs.pristine import write_pristine
 from intaglio_export.graphs.sdxl import wrap_network
+from intaglio_export.plan.make import MAKERS, NetworkLoader
 from intaglio_export.plan.plan import Plan
+from intaglio_export.plan.records import read_record
 from intaglio_export.plan.stages import StageStore
 
+from ...checkpoint import Checkpoint
 from ...parity import SDXL_SCHEDULER
+from ...runtime.loras.merging import compile_merge
 from ...tiny import make_modules
-from ..conftest import Checkpoint, run_build, write_config
+from ..conftest import run_build, write_config
 
 pytest.importorskip("tensorrt_rtx", reason="pip install 'intaglio[tensorrt]'")
 PROFILES = {"sizes": [[64, 64]], "text_chunks": 1}
@@ -51,9 +59,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "target", "precision", "guidance"), [
-    ("checkpoint", "sm86", "fp16", ["on"]), ("tiny", "sm89", "fp32", ["on", "off"]), ("tiny", "sm120", "fp16", ["on"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "target", "precision", "guidance"),
+    [
+        ("checkpoint", "sm86", "fp16", ["on"]),
+        ("tiny", "sm89", "fp32", ["on", "off"]),
+        ("tiny", "sm120", "fp16", ["on"]),
+    ],
+)
 def test_every_network_for_every_card(
     request: pytest.FixtureRequest, folder: Path, model: str, target: str, precision: str, guidance: list[str]
 ) -> None:
@@ -89,7 +102,9 @@ def small_job(checkpoint: Checkpoint, folder: Path, *, swap: Swap = "off") -> tu
         platform,
         StageStore(folder),
     )
-    plan.store.run(plan.onnx("text_encoder"))
+    loader = NetworkLoader(plan)
+    stage = plan.onnx("text_encoder")
+    plan.store.run(stage, lambda work: MAKERS[stage.kind](loader, stage.network, work))
     onnx = plan.store.path(plan.onnx("text_encoder")) / "model.onnx"
     spec, profiles = plan.spec("text_encoder"), plan.profiles("text_encoder")
     return plan, CompileJob(
@@ -118,7 +133,7 @@ def test_a_build_goes_on_while_another_thread_holds_the_interpreter(
     plan, job = small_job(checkpoint, tmp_path)
     compiling = threading.Event()
     monkeypatch.setattr(
-        _TensorRT, "_open_timing_cache", lambda *_: compiling.set()
+        TensorRTBuilder, "_open_timing_cache", lambda *_: compiling.set()
     )  # what comes last before the library's own work
 
     def build() -> None:
@@ -156,9 +171,9 @@ def test_the_weights_that_a_server_replaces_are_marked_and_no_others(
     """What TensorRT's parser calls them is what the pristine file calls them."""
     plan, job = small_job(checkpoint, tmp_path, swap="transformer")
     pristine = tmp_path / "pristine.safetensors"
-    wrapper = wrap_network("text_encoder", plan.network("text_encoder"))
+    wrapper = wrap_network("text_encoder", NetworkLoader(plan).network("text_encoder"))
     assert write_pristine(pristine, wrapper, onnx=[job.onnx], swap="transformer") > 0
-    compiler = _TensorRT(Platform("tensorrt-rtx", "sm89", "1", on_gpu=True), "tensorrt-rtx")
+    compiler = TensorRTBuilder(Platform("tensorrt-rtx", "sm89", "1", on_gpu=True), "tensorrt-rtx")
     builder = compiler.trt.Builder(compiler.logger)
     network = builder.create_network(1 << int(compiler.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = compiler.trt.OnnxParser(network, compiler.logger)
@@ -201,21 +216,11 @@ def test_each_profile_is_in_the_key(checkpoint: Checkpoint, tmp_path: Path) -> N
     assert read_record(plan.store.path(plan.onnx("text_encoder"))) is not None
 
 
-@pytest.mark.parametrize(("name", "dimensions", "transformer", "everything"), [
-    ("unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.weight.T", 2, True, True),
-    ("unet.down_blocks.1.attentions.0.proj_in.weight.T", 2, True, True),
-    ("unet.down_blocks.1.attentions.0.transformer_blocks.0.norm1.weight", 1, False, False),
-    ("network.text_model.encoder.layers.0.layer_norm1.weight", 1, False, False),
-    ("unet.down_blocks.1.resnets.0.conv1.weight", 4, False, True),
-    ("unet.time_embedding.linear_1.weight", 2, False, True),
-    ("network.text_model.encoder.layers.0.mlp.fc1.weight.T", 2, True, True),
-    ("network.text_model.embeddings.token_embedding.weight", 2, False, False),
-    ("controlnet.conv_in.weight", 4, False, False),
-    ("onnx::Mul_4235", 3, False, False),
-])  # fmt: skip
-def test_which_weights_a_running_server_may_change(
-    name: str, dimensions: int, transformer: bool, everything: bool
-) -> None:
-    assert is_swapped(name, dimensions, "transformer") is transformer
-    assert is_swapped(name, dimensions, "all") is everything
-    assert not is_swapped(name, dimensions, "off")
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["sm80", "sm89"])
+def test_the_network_that_adds_loras(tmp_path: Path, target: str) -> None:
+    trt: Any = pytest.importorskip("tensorrt_rtx", reason="pip install 'intaglio[tensorrt]'")
+    path = compile_merge(
+        tmp_path, Platform("tensorrt-rtx", target, trt.__version__, on_gpu=False), precision="fp16"
+    )
+    assert path.stat().st_size > 1000

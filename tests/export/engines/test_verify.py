@@ -6,17 +6,28 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from intaglio.contract.sdxl import Architecture, Residual, network_spec, profiles
+from intaglio.contract.architecture import Architecture, Residual
+from intaglio.contract.sdxl import network_spec, profiles
 from intaglio.errors import BuildError
-from intaglio_export.engines.verify import Check, expected_outputs
+from intaglio_export.engines.verify import Check, checked_profiles, expected_outputs, relative_error
 
 ARCHITECTURE = Architecture(
-    latent_channels=3, vae_scale=1, tokens=77, text_width=8, text_width_2=8, pooled_width=8, time_ids=6,
-    down_residuals=(Residual(channels=8, scale=1),), mid_residual=Residual(channels=8, scale=1), control_attentions=(), attentions=(),
-)  # fmt: skip
+    latent_channels=3,
+    vae_scale=1,
+    tokens=77,
+    text_width=8,
+    text_width_2=8,
+    pooled_width=8,
+    time_ids=6,
+    down_residuals=(Residual(channels=8, scale=1),),
+    mid_residual=Residual(channels=8, scale=1),
+    control_attentions=(),
+    attentions=(),
+)
 
 
 class Overflowing(torch.nn.Module):
@@ -42,6 +53,26 @@ def test_a_decoder_that_overflows_is_refused() -> None:
     (outputs,) = expected_outputs(check, Overflowing(1.0)).values()
     assert outputs["pixels"].shape == (1, 8, 16, 3)
     with pytest.raises(
-        BuildError, match=r"vae_decoder: .* is not finite: this VAE overflows in fp16; take one that does not"
+        BuildError, match=r"vae_decoder: .* is not finite: this VAE overflows in fp16; use one that does not"
     ):
         expected_outputs(check, Overflowing(float("inf")))
+
+
+def test_relative_error() -> None:
+    expected = np.array([3.0, 4.0], np.float32)
+    assert relative_error(expected, expected) == 0
+    assert relative_error(expected + np.array([0, 0.5], np.float32), expected) == pytest.approx(0.1)
+    assert relative_error(np.array([np.nan, 4.0]), expected) == float("inf")
+    assert relative_error(expected, np.array([np.inf, 4.0])) == float("inf")
+
+
+def test_checked_profiles_have_each_batch_and_the_last() -> None:
+    network = network_spec("unet", ARCHITECTURE)
+    every = profiles(
+        network, ARCHITECTURE, sizes=[(16, 8), (8, 16)], batches=[1, 2], guidance=[True, False], chunks=2
+    )
+    checked = checked_profiles(every)
+    rows = {(profile.axes["B"].optimum, profile.axes["N"].optimum) for profile in checked}
+    assert rows == {(1, 2), (1, 1), (2, 4), (2, 2)}
+    assert checked[-1] is every[-1]
+    assert len(checked) == 5

@@ -11,10 +11,13 @@ import onnxruntime
 import pytest
 import torch
 
-from intaglio.contract.sdxl import architecture_from_configs, axis_sizes, network_spec
-from intaglio_export.graphs import sdxl as graphs
+from intaglio.contract.architecture import architecture_from_configs
+from intaglio.contract.sdxl import axis_sizes, network_spec
+from intaglio_export.graphs import export as graphs
+from intaglio_export.graphs.examples import example_inputs
+from intaglio_export.graphs.export import export_network
 from intaglio_export.graphs.onnx_weights import attach_weights
-from intaglio_export.graphs.sdxl import example_inputs, export_network, wrap_network
+from intaglio_export.graphs.sdxl import wrap_network
 from intaglio_export.weights.seeded import ARCHITECTURES, Seeded, make_network
 
 CONFIGS: Any = ARCHITECTURES["sdxl-reduced"]

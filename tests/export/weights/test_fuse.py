@@ -9,34 +9,49 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from intaglio.builds.manifest import file_digest
+from intaglio.builds.file_checks import file_digest
+from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.errors import BuildError
-from intaglio_export.weights.fuse import FUSABLE, LoraChoice, fuse_loras, lora_set_digest
-from intaglio_export.weights.sources import Weights, load_network
+from intaglio.loras.targets import SWAPPED
+from intaglio_export.weights.fuse import fuse_loras
+from intaglio_export.weights.load import load_network
+from intaglio_export.weights.sources import Weights
 
-from ..conftest import Checkpoint
+from ...checkpoint import Checkpoint
 
 
-def choice(checkpoint: Checkpoint, name: str, weight: float) -> LoraChoice:
-    return LoraChoice(name, checkpoint.lora(name), weight, file_digest(checkpoint.lora(name)).sha256)
+def fuse(networks: Any, checkpoint: Checkpoint, weights: dict[str, float]) -> frozenset[str]:
+    """Fuse LoRAs of the checkpoint, by name."""
+    paths = {name: checkpoint.lora(name) for name in weights}
+    loras = [
+        ResolvedLora(id=name, sha256=file_digest(path).sha256, weight=weights[name])
+        for name, path in paths.items()
+    ]
+    return fuse_loras(networks, loras, paths=paths)
+
+
+def fuse_file(networks: Any, path: Path) -> None:
+    """Fuse one file, whose name is its id."""
+    lora = ResolvedLora(id=path.stem, sha256="0" * 64, weight=1.0)
+    fuse_loras(networks, [lora], paths={path.stem: path})
 
 
 def networks(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {name: load_network(name, Weights(checkpoint.base / name)) for name in FUSABLE}
+    return {name: load_network(name, Weights(checkpoint.base / name)) for name in SWAPPED}
 
 
 @pytest.mark.parametrize("weights", [{"style": 1.0}, {"character": 0.6}, {"style": -0.5, "character": 1.3}])
 def test_weights_equal_diffusers(checkpoint: Checkpoint, weights: dict[str, float]) -> None:
     ours, pristine = networks(checkpoint), networks(checkpoint)
-    touched = fuse_loras(ours, [choice(checkpoint, name, weight) for name, weight in weights.items()])
+    touched = fuse(ours, checkpoint, weights)
     theirs = checkpoint.pipeline()
     for name in weights:
         theirs.load_lora_weights(str(checkpoint.lora(name)), adapter_name=name)
     theirs.set_adapters(list(weights), list(weights.values()))
     theirs.fuse_lora(adapter_names=list(weights))
     theirs.unload_lora_weights()
-    assert touched == ({"unet"} if list(weights) == ["style"] else set(FUSABLE))
-    for component in FUSABLE:
+    assert touched == ({"unet"} if list(weights) == ["style"] else set(SWAPPED))
+    for component in SWAPPED:
         expected, before = getattr(theirs, component).state_dict(), pristine[component].state_dict()
         found = ours[component].state_dict()
         assert found.keys() == expected.keys() == before.keys()
@@ -48,7 +63,7 @@ def test_weights_equal_diffusers(checkpoint: Checkpoint, weights: dict[str, floa
 def test_delta_is_the_papers_formula(checkpoint: Checkpoint, layout: str) -> None:
     """W + weight * up @ down (Hu et al., arXiv 2106.09685), independent of diffusers and peft."""
     before, after = networks(checkpoint), networks(checkpoint)
-    fuse_loras(after, [choice(checkpoint, layout, 0.5)])
+    fuse(after, checkpoint, {layout: 0.5})
     file = load_file(checkpoint.lora("style"))
     layers = [key.removesuffix(".lora_A.weight") for key in file if key.endswith(".lora_A.weight")]
     assert len(layers) > 50
@@ -64,11 +79,10 @@ def test_keys_of_another_model_are_an_error(checkpoint: Checkpoint, tmp_path: Pa
     state = load_file(checkpoint.lora("style"))
     state["unet.down_blocks.9.attentions.0.to_q.lora_A.weight"] = torch.zeros(4, 32)
     save_file(state, tmp_path / "foreign.safetensors")
-    lora = LoraChoice("foreign", tmp_path / "foreign.safetensors", 1.0, "0" * 64)
     with pytest.raises(
         BuildError, match=r"lora foreign: 1 of \d+ keys do not belong to this base: unet.down_blocks.9"
     ):
-        fuse_loras(networks(checkpoint), [lora])
+        fuse_file(networks(checkpoint), tmp_path / "foreign.safetensors")
 
 
 def test_other_shapes_are_an_error(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -78,7 +92,7 @@ def test_other_shapes_are_an_error(checkpoint: Checkpoint, tmp_path: Path) -> No
     }
     save_file(state, tmp_path / "wide.safetensors")
     with pytest.raises(BuildError, match="wide"):
-        fuse_loras(networks(checkpoint), [LoraChoice("wide", tmp_path / "wide.safetensors", 1.0, "0" * 64)])
+        fuse_file(networks(checkpoint), tmp_path / "wide.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +101,7 @@ def test_other_shapes_are_an_error(checkpoint: Checkpoint, tmp_path: Path) -> No
 def test_what_is_no_sdxl_lora_is_an_error(checkpoint: Checkpoint, tmp_path: Path, keys: list[str]) -> None:
     save_file({key: torch.zeros(4, 4) for key in keys}, tmp_path / "x.safetensors")
     with pytest.raises(BuildError, match="lora x"):
-        fuse_loras(networks(checkpoint), [LoraChoice("x", tmp_path / "x.safetensors", 1.0, "0" * 64)])
+        fuse_file(networks(checkpoint), tmp_path / "x.safetensors")
 
 
 def test_weights_that_are_not_finite_are_an_error(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -95,18 +109,4 @@ def test_weights_that_are_not_finite_are_an_error(checkpoint: Checkpoint, tmp_pa
     next(iter(state.values()))[0, 0] = float("nan")
     save_file(state, tmp_path / "nan.safetensors")
     with pytest.raises(BuildError, match="nan"):
-        fuse_loras(networks(checkpoint), [LoraChoice("nan", tmp_path / "nan.safetensors", 1.0, "0" * 64)])
-
-
-def test_set_digest_depends_on_content_and_weight(checkpoint: Checkpoint) -> None:
-    a, b = choice(checkpoint, "style", 1.0), choice(checkpoint, "character", 0.5)
-    assert lora_set_digest([a, b]) == lora_set_digest([b, a])
-    assert (
-        len(
-            {
-                lora_set_digest(loras)
-                for loras in ([], [a], [b], [a, b], [choice(checkpoint, "style", 0.9), b])
-            }
-        )
-        == 5
-    )
+        fuse_file(networks(checkpoint), tmp_path / "nan.safetensors")

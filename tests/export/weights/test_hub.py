@@ -13,7 +13,7 @@ import pytest
 import torch
 from diffusers import ControlNetModel
 
-from intaglio.contract.config import Source
+from intaglio.contract.sources import Source
 from intaglio.errors import BuildError, ConfigError
 from intaglio_export.weights.hub import AbsentError, files_to_fetch
 from intaglio_export.weights.load import load_network

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from intaglio.contract.config import Source
+from intaglio.contract.sources import Source
 from intaglio.errors import BuildError, ConfigError
 from intaglio_export.weights.sources import find_base
 

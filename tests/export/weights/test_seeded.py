@@ -11,15 +11,16 @@ import torch
 import transformers
 from accelerate import init_empty_weights
 
-from intaglio.contract.config import Source, load_deployment
+from intaglio.contract.architecture import PARAMETERS
+from intaglio.contract.config import load_deployment
 from intaglio.contract.sdxl import context_name
+from intaglio.contract.sources import Source
 from intaglio.errors import ConfigError
 from intaglio.loras.files import Component, layer_table
-from intaglio.serving.memory import PARAMETERS
 from intaglio_export.graphs.sdxl import cross_attentions
-from intaglio_export.plan.plan import component_of
 from intaglio_export.weights.registry import base_layers
 from intaglio_export.weights.seeded import ARCHITECTURES, Seeded, make_network
+from intaglio_export.weights.sources import component_of
 
 SEEDED = Seeded("sdxl-reduced", 0)
 

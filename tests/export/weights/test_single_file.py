@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from intaglio.contract.config import Source
+from intaglio.contract.sources import Source
 from intaglio.errors import BuildError
 from intaglio_export.weights.load import load_network
 from intaglio_export.weights.repository_files import COMPONENTS

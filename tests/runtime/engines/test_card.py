@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from intaglio.engines import card
+from intaglio.engines.card import CardMemory, PeakWatch
 
 ADDRESSES = {b"0000:1A:00.0": 7, b"0000:9D:00.0": 40}
 """GiB used of each card, by bus address."""
@@ -57,3 +58,23 @@ def test_the_card_that_cuda_uses(
     monkeypatch.setattr(ctypes, "CDLL", libraries.__getitem__)
     found = card.read_card_memory()
     assert (found and found.used) == (None if used is None else used << 30)
+
+
+def test_peak_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = iter([4, 6, 9, 5])
+    last = [4]
+
+    def reading() -> CardMemory:
+        last[0] = next(readings, last[0])
+        return CardMemory(total=16, used=last[0], free=16 - last[0])
+
+    monkeypatch.setattr("intaglio.engines.card.read_card_memory", reading)
+    monkeypatch.setattr("intaglio.engines.card._EVERY_SECONDS", 0.001)
+    with PeakWatch() as watch:
+        while last[0] != 5:
+            pass
+    assert (watch.peak, watch.taken) == (9, 5)
+    monkeypatch.setattr("intaglio.engines.card.read_card_memory", lambda: None)
+    with PeakWatch() as nothing:
+        pass
+    assert (nothing.peak, nothing.taken) == (None, None)

@@ -1,9 +1,7 @@
-"""ONNX Runtime behind the engine interface, on hand-made graphs; what can be said of TensorRT without a card."""
+"""ONNX Runtime behind the engine interface, on hand-made graphs."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +10,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from intaglio.contract.tensors import NetworkSpec, Precision, TensorSpec
-from intaglio.engines.interface import HostCall, WeightsOfSeveral, allocate_tensors, check_tensors
+from intaglio.contract.tensors import NetworkSpec, TensorSpec
+from intaglio.engines.buffers import allocate_tensors
+from intaglio.engines.host_call import HostCall
 from intaglio.engines.onnxruntime import OnnxRuntimeBackend
-from intaglio.errors import EngineMismatch, MissingExtra
+from intaglio.errors import EngineMismatch
 
-NETWORK = NetworkSpec(
-    "toy",
-    (TensorSpec("x", ("B", 3), "compute"), TensorSpec("scale", (1,))),
-    (TensorSpec("y", ("B", 3), "compute"),),
-)
-
-
-def write_toy(path: Path, *, dim: int = 3, extra: bool = False, kind: int = TensorProto.FLOAT) -> Path:
-    """y = x * scale + weight."""
-    value = helper.make_tensor_value_info
-    inputs = [value("x", kind, ["B", dim]), value("scale", TensorProto.FLOAT, [1])]
-    inputs += [value("unused", TensorProto.FLOAT, [1])] if extra else []
-    nodes = [helper.make_node("Mul", ["x", "scale"], ["m"]), helper.make_node("Add", ["m", "weight"], ["y"])]
-    weight = numpy_helper.from_array(np.full(dim, 10.0, np.float32), "weight")
-    graph = helper.make_graph(nodes, "toy", inputs, [value("y", kind, ["B", dim])], [weight])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
-    return path
+from .toy import NETWORK, write_toy
 
 
 @pytest.fixture
@@ -119,13 +102,6 @@ def test_replaceable_weights_are_checked_at_load(backend: OnnxRuntimeBackend, tm
         backend.load(NETWORK, path, precision="fp32", replaceable={"bias": np.ones(3, np.float32)})
 
 
-def test_host_call_casts_and_follows_sizes(backend: OnnxRuntimeBackend, tmp_path: Path) -> None:
-    call = HostCall(backend, backend.load(NETWORK, write_toy(tmp_path / "toy.onnx"), precision="fp32"))
-    for count in (1, 3, 1):
-        outputs = call({"B": count, "T": 77}, x=np.ones((count, 3), np.float64), scale=np.ones(1, np.float32))
-        np.testing.assert_array_equal(outputs["y"], np.full((count, 3), 11.0))
-
-
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
@@ -147,64 +123,3 @@ def test_foreign_engine_is_refused(
 def test_precision_is_checked(backend: OnnxRuntimeBackend, tmp_path: Path) -> None:
     with pytest.raises(EngineMismatch, match=r"toy.x: engine has float32, table float16"):
         backend.load(NETWORK, write_toy(tmp_path / "toy.onnx"), precision="fp16")
-
-
-def test_wrong_buffers_are_refused(backend: OnnxRuntimeBackend, tmp_path: Path) -> None:
-    engine = backend.load(NETWORK, write_toy(tmp_path / "toy.onnx"), precision="fp32")
-    arrays = allocate_tensors(backend, engine, {"B": 2})
-    with pytest.raises(ValueError, match=r"toy.x: buffer is float32"):
-        engine.bind({"B": 3}, arrays)
-    with pytest.raises(ValueError, match="buffers differ from the table: y"):
-        engine.bind({"B": 2}, {name: array for name, array in arrays.items() if name != "y"})
-
-
-def test_check_tensors_accepts_dynamic_sizes() -> None:
-    found: dict[str, tuple[str, tuple[Any, ...]]] = {
-        "x": ("float32", (-1, 3)),
-        "scale": ("float32", (1,)),
-        "y": ("float32", ("B", 3)),
-    }
-    check_tensors(NETWORK, found, precision="fp32", rebuild="")
-    with pytest.raises(EngineMismatch, match="engine lacks y"):
-        check_tensors(
-            NETWORK,
-            {name: value for name, value in found.items() if name != "y"},
-            precision="fp32",
-            rebuild="",
-        )
-
-
-def test_tensorrt_absent_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    from intaglio.tensorrt_engine import TensorRTBackend  # noqa: PLC0415
-
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    with pytest.raises(MissingExtra, match=r"pip install 'intaglio\[tensorrt\]'"):
-        TensorRTBackend("tensorrt-rtx", cuda_graph=False, rebuild="")
-
-
-class Refits:
-    """What an engine of a few weights is asked to do."""
-
-    precision: Precision = "fp16"
-
-    def __init__(self, *groups: set[str]) -> None:
-        self.groups = [frozenset(group) for group in groups]
-        self.given: list[dict[str, Any]] = []
-
-    def refit(self, weights: Mapping[str, Any]) -> None:
-        self.given.append(dict(weights))
-
-    def joined(self, sizes: Mapping[str, int]) -> list[frozenset[str]]:
-        return [group for group in self.groups if group <= set(sizes)]
-
-
-def test_weights_of_several_engines_are_refitted_as_one() -> None:
-    step, context = Refits({"a.1", "a.2"}), Refits({"b.1", "b.2"})
-    both = WeightsOfSeveral({"a": step, "b": context}, lambda name: name.partition(".")[0])
-    assert both.precision == "fp16"
-    assert both.joined({"a.1": 1, "a.2": 1, "b.1": 1}) == [frozenset({"a.1", "a.2"})]
-    values = {name: np.zeros(1) for name in ("a.1", "b.2", "a.3")}
-    both.refit(values)
-    assert [list(given) for given in (*step.given, *context.given)] == [["a.1", "a.3"], ["b.2"]]
-    both.refit({"b.1": np.zeros(1)})
-    assert (len(step.given), len(context.given)) == (1, 2)

@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
+from intaglio.contract.architecture import SDXL_ARCHITECTURE
 from intaglio.contract.config import Profiles
 from intaglio.sampling.tiles import Tiling, blend_tiles, decoded_sizes, tiling_of
-from intaglio.serving.memory import SDXL_ARCHITECTURE
 
 
 def cut(picture: np.ndarray, tiling: Tiling) -> list[np.ndarray]:

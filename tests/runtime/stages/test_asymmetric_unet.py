@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from intaglio.contract.sdxl import architecture_from_configs
+from intaglio.contract.architecture import architecture_from_configs
 from intaglio.stages.diffuse.stage import Diffuse
 from intaglio.stages.preprocess.stage import Preprocess
 

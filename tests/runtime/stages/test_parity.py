@@ -33,7 +33,8 @@ def ours(tiny: Any, tensors: dict[str, Any]) -> np.ndarray[Any, Any]:
         Diffuse(tiny.manifest, tiny.folder, backend=tiny.backend) as diffuse,
     ):
         arrays = preprocess(tensors)
-        arrays.pop("output_format"), arrays.pop("metadata")
+        del arrays["output_format"]
+        del arrays["metadata"]
         pixels: np.ndarray[Any, Any] = diffuse(arrays)["pixels"]
         return pixels
 
@@ -114,11 +115,53 @@ def test_two_controls_with_windows_and_weights(tiny: Any, request_tensors: Any) 
         num_images=2,
     )
     call = {
-        "prompt": "a fox", "negative_prompt": "bad", "num_inference_steps": 5, "guidance_scale": 5.0, "width": 72, "height": 64,
-        "image": [Image.open(io.BytesIO(data)) for data in images], "controlnet_conditioning_scale": [0.7, 1.0],
-        "control_guidance_start": [0.0, 0.25], "control_guidance_end": [0.6, 1.0], "num_images_per_prompt": 2,
-    }  # fmt: skip
+        "prompt": "a fox",
+        "negative_prompt": "bad",
+        "num_inference_steps": 5,
+        "guidance_scale": 5.0,
+        "width": 72,
+        "height": 64,
+        "image": [Image.open(io.BytesIO(data)) for data in images],
+        "controlnet_conditioning_scale": [0.7, 1.0],
+        "control_guidance_start": [0.0, 0.25],
+        "control_guidance_end": [0.6, 1.0],
+        "num_images_per_prompt": 2,
+    }
     with_controls = ours(tiny, tensors)
     assert psnr(with_controls, theirs(tiny, "euler", seed=9, controls=("pose", "edges"), **call)) >= 50
     plain = {name: value for name, value in tensors.items() if name not in ("images", "controls")}
     assert np.abs(with_controls.astype(int) - ours(tiny, plain)).mean() > 1
+
+
+@pytest.mark.parametrize("steps", [3, 7])
+def test_two_controls_with_unequal_windows(tiny: Any, request_tensors: Any, steps: int) -> None:
+    """Windows that begin and end between steps: each control takes part in the steps that diffusers says."""
+    images = [png(3, 72, 64), png(4, 72, 64)]
+    controls = [
+        {"type": "pose", "image": 0, "weight": 0.9, "begin": 0.2, "end": 0.7},
+        {"type": "canny", "image": 1, "weight": 0.6, "begin": 0.0, "end": 0.45},
+    ]
+    tensors = request_tensors(
+        prompt="a fox",
+        negative_prompt="bad",
+        seed=11,
+        width=72,
+        height=64,
+        steps=steps,
+        images=images,
+        controls=json.dumps(controls),
+    )
+    call = {
+        "prompt": "a fox",
+        "negative_prompt": "bad",
+        "num_inference_steps": steps,
+        "guidance_scale": 5.0,
+        "width": 72,
+        "height": 64,
+        "image": [Image.open(io.BytesIO(data)) for data in images],
+        "controlnet_conditioning_scale": [0.9, 0.6],
+        "control_guidance_start": [0.2, 0.0],
+        "control_guidance_end": [0.7, 0.45],
+    }
+    expected = theirs(tiny, "euler", seed=11, controls=("pose", "edges"), **call)
+    assert psnr(ours(tiny, tensors), expected) >= 50

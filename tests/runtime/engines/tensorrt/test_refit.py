@@ -1,6 +1,4 @@
-"""The refit of a TensorRT engine, as far as it goes without a card: which weights are set, and when nothing
-is changed.
-"""
+"""The refit of a plan without a card: which weights are set, and when nothing is changed."""
 
 from __future__ import annotations
 
@@ -10,31 +8,49 @@ from typing import Any
 import numpy as np
 import pytest
 
+from intaglio.engines.tensorrt.device import CudaArray
+from intaglio.engines.tensorrt.refit import PlanRefitter
 from intaglio.errors import EngineMismatch, IntaglioError
-from intaglio.tensorrt_engine import CudaArray
 
-from ....refitting import Plan, refittable_engine
+from ....refitting import Plan, fake_device, fake_library
 
 
-def engine(*, groups: tuple[frozenset[str], ...] = (), works: bool = True) -> Any:
-    """With two refittable weights."""
-    return refittable_engine(
-        Plan({"a": np.zeros(2, np.float32), "b": np.zeros(2, np.float32)}, groups, works)
-    )
+class Refitted:
+    """A `PlanRefitter` over `plan`, and how often it was about to change the plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.changes = 0
+        given: Any = plan
+        self.refitter: Any = PlanRefitter("unet", given, library=fake_library(), device=fake_device())
+
+    def refit(self, weights: dict[str, Any]) -> None:
+        self.refitter.refit(weights, before_change=self.count)
+
+    def count(self) -> None:
+        self.changes += 1
+
+    def joined(self, sizes: dict[str, int]) -> list[frozenset[str]]:
+        return list(self.refitter.joined(sizes, precision="fp32"))
+
+
+def two_weights(*, groups: tuple[frozenset[str], ...] = (), works: bool = True) -> Refitted:
+    weights = {"a": np.zeros(2, np.float32), "b": np.zeros(2, np.float32)}
+    return Refitted(Plan(weights, groups, works))
 
 
 def two() -> Any:
     return np.zeros(2, np.float32)
 
 
-def test_named_weights_are_set_and_captured_graphs_forgotten() -> None:
-    made = engine()
+def test_named_weights_are_set() -> None:
+    made = two_weights()
     values = np.arange(4, dtype=np.float32).reshape(2, 2)[:, 0]  # not contiguous
     made.refit({"a": values})
     (given,) = made.plan.refitted
     np.testing.assert_array_equal(given["a"], [0, 2])
     assert given["a"].flags["C_CONTIGUOUS"]
-    assert made._contexts[0].forgotten == 1
+    assert made.changes == 1
 
 
 @pytest.mark.parametrize(
@@ -46,37 +62,28 @@ def test_named_weights_are_set_and_captured_graphs_forgotten() -> None:
     ],
 )
 def test_refused_before_anything_is_changed(weights: dict[str, Any], reason: str) -> None:
-    made = engine(groups=(frozenset("ab"),))
+    made = two_weights(groups=(frozenset("ab"),))
     with pytest.raises(EngineMismatch, match=rf"{reason}.*rebuild with: intaglio build configs/x.yaml"):
         made.refit(weights)
     assert made.plan.refitted == []
-    assert made._contexts[0].forgotten == 0
+    assert made.changes == 0
 
 
 def test_values_on_the_card_are_given_by_address() -> None:
-    made = engine()
-    made.refit(
-        {
-            "a": CudaArray(
-                4096,
-                (1, 2),
-                np.dtype("float16"),
-                owner=None,
-                cuda=SimpleNamespace(runtime=SimpleNamespace(cudaFree=int)),
-            )
-        }
-    )
+    made = two_weights()
+    cuda: Any = SimpleNamespace(runtime=SimpleNamespace(cudaFree=int))
+    made.refit({"a": CudaArray(4096, (1, 2), np.dtype("float16"), owner=None, cuda=cuda)})
     ((_, given),) = made.plan.refitted[0].items()
     assert (given.kind, given.address, given.size) == ("half", 4096, 2)
     assert made.plan.located == [("a", "device")]
 
 
 def test_one_refitter_keeps_nothing_of_the_refit_before() -> None:
-    made = engine()
+    made = two_weights()
     made.refit({"a": two()})
-    first = made._refitter
+    first = made.refitter.check([])
     made.refit({"b": two()})
-    assert made._refitter is first
+    assert made.refitter.check([]) is first
     assert not first.weights_validation
     assert [sorted(given) for given in made.plan.refitted] == [["a"], ["b"]]
     with pytest.raises(EngineMismatch, match="does not fit"):
@@ -85,18 +92,18 @@ def test_one_refitter_keeps_nothing_of_the_refit_before() -> None:
 
 
 def test_a_refit_that_fails_is_an_error() -> None:
-    made = engine(works=False)
     with pytest.raises(IntaglioError, match="unet: refit failed"):
-        made.refit({"a": two()})
+        two_weights(works=False).refit({"a": two()})
 
 
-def test_a_plan_without_the_weights_is_refused_at_load() -> None:
-    engine().check_refittable(["a", "b"])
+def test_weights_that_the_plan_lacks_are_refused() -> None:
+    made = two_weights()
+    made.refitter.check(["a", "b"])
     with pytest.raises(EngineMismatch, match="not refittable: c"):
-        engine().check_refittable(["a", "c"])
+        made.refitter.check(["a", "c"])
 
 
-# --- what the compiler joined ------------------------------------------------------------------------------------------
+# --- what the compiler joined ---
 
 QUERIES = frozenset({"0.attn1.to_q", "0.attn1.to_k", "0.attn1.to_v"})
 TEXT = frozenset(f"{block}.attn2.{name}" for block in (0, 1) for name in ("to_k", "to_v"))
@@ -104,14 +111,13 @@ TEXT = frozenset(f"{block}.attn2.{name}" for block in (0, 1) for name in ("to_k"
 ALONE = ("0.attn2.to_q", "0.attn1.to_out.0", "proj_in")
 
 
-def unet(groups: tuple[frozenset[str], ...] = (QUERIES, TEXT)) -> Any:
+def unet(groups: tuple[frozenset[str], ...] = (QUERIES, TEXT)) -> Refitted:
     names = sorted({*QUERIES, *TEXT, *ALONE})
-    return refittable_engine(
-        Plan({name: np.full(3 + index, index, np.float32) for index, name in enumerate(names)}, groups)
-    )
+    weights = {name: np.full(3 + index, index, np.float32) for index, name in enumerate(names)}
+    return Refitted(Plan(weights, groups))
 
 
-def sizes(made: Any) -> dict[str, int]:
+def sizes(made: Refitted) -> dict[str, int]:
     return {name: values.size for name, values in made.plan.weights.items()}
 
 
@@ -119,14 +125,14 @@ def test_it_says_what_must_be_given_together() -> None:
     made = unet()
     assert set(made.joined(sizes(made))) == {QUERIES, TEXT}
     assert made.plan.refitted == [], "nothing is refitted to find out"
-    assert made._refitter.given == {}
+    assert made.refitter.check([]).given == {}
     for name in ALONE:
         made.refit({name: made.plan.weights[name]})
     with pytest.raises(EngineMismatch, match=r"refit also needs 0\.attn1\.to_k, 0\.attn1\.to_v; "):
         made.refit({"0.attn1.to_q": made.plan.weights["0.attn1.to_q"]})
     for group in (QUERIES, TEXT):
         made.refit({name: made.plan.weights[name] for name in group})
-    assert engine().joined({"a": 2, "b": 2}) == []
+    assert two_weights().joined({"a": 2, "b": 2}) == []
 
 
 def test_groups_that_need_each_other_are_one() -> None:

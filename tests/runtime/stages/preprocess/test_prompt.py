@@ -1,109 +1,21 @@
-"""Prompts against transformers' CLIPTokenizer and what diffusers' SDXL pipeline feeds its encoders."""
+"""Prompts in chunks: what diffusers' SDXL pipeline feeds its encoders, and what it cannot."""
 
 from __future__ import annotations
 
 import random
-import shutil
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
-from intaglio.errors import ConfigError, InvalidRequest
-from intaglio.stages.preprocess.prompt import (
-    CONTEXT,
-    PromptTokenizer,
-    TokenChunks,
-    WeightedText,
-    align_chunks,
-    encode_prompt,
-    parse_weights,
-)
+from intaglio.errors import InvalidRequest
+from intaglio.stages.preprocess.prompt import TokenChunks, align_chunks, encode_prompt
+from intaglio.stages.preprocess.tokenizer import CONTEXT, PromptTokenizer
 
-MODEL = Path(__file__).parents[4] / "miniature" / "model"
-FOLDERS = ("tokenizer", "tokenizer_2")
-OURS = {name: PromptTokenizer.from_folder(MODEL / name) for name in FOLDERS}
+from .prompts import FOLDERS, OURS, fed_by_diffusers, random_prompt
+
 COMMA = 267
-
-
-@pytest.fixture(scope="module", params=FOLDERS)
-def name(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def ours(name: str) -> PromptTokenizer:
-    return OURS[name]
-
-
-@pytest.fixture(scope="module")
-def theirs(name: str) -> CLIPTokenizer:
-    """The class SDXL's model_index.json names, without ftfy even where that is installed."""
-    tokenizer = CLIPTokenizer.from_pretrained(MODEL / name)
-    if tokenizer.fix_text is not None:
-        pytest.skip("ftfy is installed: CLIPTokenizer cleans text in another way than the one we match")
-    return tokenizer
-
-
-def fed_by_diffusers(tokenizer: CLIPTokenizer, text: str) -> list[int]:
-    """`StableDiffusionXLPipeline.encode_prompt`, the tokenizer call."""
-    call = tokenizer(text, padding="max_length", max_length=tokenizer.model_max_length, truncation=True)
-    return [int(token) for token in call.input_ids]
-
-
-ALPHABETS = [
-    "abcdefghijklmnopqrstuvwxyz ",
-    "ABCDEFG HIJ ",
-    "éàüñçøßÀÉİıſÅ ΣσςΆЖя",
-    "中文字日本語ひらがなカタカナ한국어 漢",
-    "😀🏽\u200d👩🚀❤\ufe0f🇫🇷✨",
-    "\t\n\r\x0b\x0c\x1c\x85\u00a0\u2003\u200b\u2028\u3000\ufeff\x00\ufffd ",
-    "0123456789²½Ⅷ٣",
-    "'s't're've'm'll'd''\u2019",
-    '!!!??.,;:-_{}<>|/@#$%^&*~`"=+',
-    "e\u0301o\u0308a\u030an\u0303क्षก็العربيةעִברית",
-    "\uf900\U0002f800\U00020000",
-]
-PHRASES = [
-    "a photo of ",
-    "masterpiece, ",
-    "woman's ",
-    "<|endoftext|>",
-    "<|startoftext|>",
-    "!",
-    " in the style of Monet ",
-]
-
-
-def random_prompt(source: random.Random) -> str:
-    parts = []
-    for _ in range(source.randint(0, 10)):
-        alphabet = source.choice(ALPHABETS)
-        parts.append(
-            source.choice(PHRASES)
-            if source.random() < 0.2
-            else "".join(source.choices(alphabet, k=source.randint(1, 6)))
-        )
-    return "".join(parts)
-
-
-def test_ids_equal_transformers_on_random_prompts(ours: PromptTokenizer, theirs: CLIPTokenizer) -> None:
-    source = random.Random(20)
-    for _ in range(2000):
-        text = random_prompt(source)
-        assert ours.token_ids(text) == theirs(text, verbose=False).input_ids[1:-1], ascii(text)
-
-
-@settings(max_examples=500, deadline=None, derandomize=True)
-@given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\u0345"), max_size=60))
-def test_ids_equal_transformers_on_any_unicode(
-    ours: PromptTokenizer, theirs: CLIPTokenizer, text: str
-) -> None:
-    assert ours.token_ids(text) == theirs(text, verbose=False).input_ids[1:-1]
 
 
 PLAIN = [
@@ -150,44 +62,6 @@ def test_known_ids_and_padding() -> None:
     assert (
         encode_prompt("a photo of a cat", OURS["tokenizer_2"], max_chunks=1).ids[0].tolist() == cat + [0] * 70
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "pieces"),
-    [
-        ("a (red) hat", [("a ", 1), ("red", 1.1), (" hat", 1)]),
-        ("a (red:1.3) hat", [("a ", 1), ("red", 1.3), (" hat", 1)]),
-        ("(red: .5 )", [("red", 0.5)]),
-        ("(red:-1)", [("red", -1)]),
-        ("[red]", [("red", 1 / 1.1)]),
-        ("((red))", [("red", 1.21)]),
-        ("([red])", [("red", 1)]),
-        ("(a (b:2) c:0.5)", [("a ", 0.5), ("b", 1), (" c", 0.5)]),
-        ("(red)(hat)", [("red", 1.1), ("hat", 1.1)]),
-        (r"a \(red\) \[hat\] \\ x", [(r"a (red) [hat] \ x", 1)]),
-        ("(masterpiece:1.2:1.3)", [("masterpiece:1.2", 1.3)]),
-        ("(a:b)", [("a:b", 1.1)]),
-        (":( sad", [(":( sad", 1)]),
-        ("happy :)", [("happy :)", 1)]),
-        ("a) b] (c", [("a) b] (c", 1)]),
-        ("(a [b)", [("(a [b)", 1)]),
-        ("16:9) (x:1.2.3)", [("16:9) ", 1), ("x:1.2.3", 1.1)]),
-        ("", []),
-        ("()", []),
-    ],
-)
-def test_weights_are_parsed(text: str, pieces: list[tuple[str, float]]) -> None:
-    found = parse_weights(text)
-    assert [piece.text for piece in found] == [text for text, _ in pieces]
-    assert [piece.weight for piece in found] == pytest.approx([weight for _, weight in pieces])
-
-
-@given(text=st.text("ab (){}[]:.1\\", max_size=40))
-def test_no_letter_is_lost_or_moved(text: str) -> None:
-    found = "".join(piece.text for piece in parse_weights(text))
-    assert [c for c in found if c in "ab{}"] == [c for c in text if c in "ab{}"]
-    plain = "".join(c for c in text if c not in "()[]\\")
-    assert parse_weights(plain) == ([WeightedText(plain)] if plain else [])
 
 
 def test_weights_land_on_their_tokens(ours: PromptTokenizer) -> None:
@@ -286,32 +160,9 @@ def test_huge_prompts_are_refused_at_once(unit: str) -> None:
     assert time.perf_counter() - start < 0.5
 
 
-@pytest.mark.parametrize("unit", ["a ", "(", "(a", "a,", "\\(", "(a:1.1)", "x"])
+@pytest.mark.parametrize("unit", ["a ", "(", "(a", "a,", "\\(", "(a:1.1)", "x", "(a)((a)(", ":1"])
 def test_the_longest_accepted_text_is_handled_in_no_time(unit: str) -> None:
     start = time.perf_counter()
     with pytest.raises(InvalidRequest, match=r"tokens in|weight"):
         encode_prompt((unit * 15_000)[: 3 * 75 * 64], OURS["tokenizer"], max_chunks=3)
     assert time.perf_counter() - start < 2
-
-
-@pytest.mark.parametrize("damage", ["missing", "no vocabulary", "no merges", "unknown padding"])
-def test_a_damaged_folder_is_refused(tmp_path: Path, damage: str) -> None:
-    folder = tmp_path / "tokenizer"
-    if damage != "missing":
-        shutil.copytree(MODEL / "tokenizer", folder)
-    if damage == "no vocabulary":
-        (folder / "vocab.json").write_text('{"a": 0')
-    if damage == "no merges":
-        (folder / "merges.txt").write_text("#version: 0.2\nhouse\n")
-    if damage == "unknown padding":
-        (folder / "special_tokens_map.json").write_text('{"pad_token": "<pad>"}')
-    with pytest.raises(ConfigError, match="not a CLIP tokenizer folder"):
-        PromptTokenizer.from_folder(folder)
-
-
-def test_special_tokens_may_be_written_as_objects(tmp_path: Path) -> None:
-    """As in the tokenizer_config.json files on the hub."""
-    folder = tmp_path / "tokenizer"
-    shutil.copytree(MODEL / "tokenizer", folder)
-    (folder / "special_tokens_map.json").write_text('{"pad_token": {"content": "!", "normalized": false}}')
-    assert PromptTokenizer.from_folder(folder).pad_id == 0

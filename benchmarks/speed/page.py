@@ -1,0 +1,138 @@
+"""The results of a run as a Markdown page: where, what, how fast, how alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from benchmarks.measuring.figures import Results, figure_rows, known, machine_lines, table_lines
+from benchmarks.speed.report import DIGITS, FIGURES, outside_the_engines
+from intaglio.contract.sdxl import context_name, controlnet_name
+
+__all__ = ["CONTENDERS", "markdown_of"]
+
+CONTENDERS: Final = ("eager", "compiled", "engines", "served")
+"""Parts that draw whole images."""
+_Times = Mapping[str, Any] | None
+"""A `spread`; None where nothing was measured."""
+
+
+def markdown_of(results: Results) -> str:
+    """The page of a results file."""
+    case = results["case"]
+    card = results["machine"]["card"] or {"name": "no card"}
+    lines = [f"# {card['name']}, {case['width']}x{case['height']}, {case['steps']} Euler steps", ""]
+    if results["stand_in"]:
+        lines += [f"**{results['stand_in']}**", ""]
+    if results.get("note"):
+        lines += [results["note"], ""]
+    lines += machine_lines(results)[:-1]  # a table brings its own empty line
+    rows = figure_rows(results, FIGURES, digits=DIGITS)
+    lines += table_lines("| figure | required | aim | reached | |", rows)
+    lines += _outside_lines(results)
+    lines += _contender_lines(results)
+    lines += table_lines("| stage, one pass, ms | eager | compiled | intaglio |", _stage_rows(results))
+    lines += _size_lines(results["parts"])
+    lines += _option_lines(results["parts"])
+    lines += _variant_lines(results["parts"])
+    return "\n".join(lines) + "\n"
+
+
+def _outside_lines(results: Results) -> list[str]:
+    alone = known(lambda: outside_the_engines(results, in_turn=False))
+    if alone is None or "step" not in results["parts"]["engines"]:
+        return []
+    return [
+        "",
+        "Time outside the engines is what a step's engines in turn leave; "
+        f"each of them by itself leaves {alone:.2f} %.",
+    ]
+
+
+def _contender_lines(results: Results) -> list[str]:
+    rows = []
+    for name in CONTENDERS:
+        part = results["parts"].get(name, {})
+        taken = part.get("seconds", {}).get("end_to_end")
+        if taken is None:
+            continue
+        alike = results["psnr"].get(name)
+        worst = f"{min(alike):.1f}" if alike else ""
+        memory = str(part.get("card_peak_mib") or "")
+        rows.append((name, f"{taken['median']:.3f}", _quartiles(taken), worst, memory))
+    header = "| contender | whole image, s | quartiles | PSNR to eager, dB (worst) | card, MiB |"
+    return table_lines(header, rows)
+
+
+def _quartiles(taken: Mapping[str, Any]) -> str:
+    return f"{taken['low']:.3f} to {taken['high']:.3f} (n={taken['n']})"
+
+
+def _stage_rows(results: Results) -> list[tuple[str, ...]]:
+    """Milliseconds by network of eager, compiled and intaglio; a row that nobody measured is left out."""
+    parts = results["parts"]
+    control = controlnet_name(str(results["case"]["control"]))
+    names = {
+        "text_encoder": "text_encoder",
+        "text_encoder_2": "text_encoder_2",
+        "unet, once an image": context_name("unet"),
+        "unet": "unet",
+        "controlnet, once an image": context_name(control),
+        "controlnet": control,
+        "vae_decoder": "vae_decoder",
+    }
+    theirs = [parts.get("eager", {}), parts.get("compiled", {})]
+    engines = parts.get("engines", {})
+    times: dict[str, list[_Times]] = {}
+    for name, engine in names.items():
+        times[name] = [part.get("stages", {}).get(name) for part in theirs]
+        times[name].append(engines.get("stages", {}).get(engine))
+    alone = [part.get("cfg_step") for part in theirs]
+    times["CFG step alone, one after another"] = [*alone, engines.get("stages", {}).get("unet")]
+    times["engines of a step in turn"] = [None, None, engines.get("step")]
+    whole = [part.get("stages", {}).get("step") for part in theirs]
+    times["whole step in an image"] = [*whole, _served_step(results)]
+    return [(name, *map(_milliseconds, cells)) for name, cells in times.items() if any(cells)]
+
+
+def _served_step(results: Results) -> _Times:
+    denoise = results["parts"].get("served", {}).get("seconds", {}).get("denoise")
+    if denoise is None:
+        return None
+    return {"median": float(denoise["median"]) / float(results["case"]["steps"])}
+
+
+def _milliseconds(times: _Times) -> str:
+    return "" if times is None else f"{1000 * times['median']:.2f}"
+
+
+def _size_lines(parts: Results) -> list[str]:
+    sizes = parts.get("served_sizes", {}).get("sizes", {})
+    if not sizes:
+        return []
+    lines = []
+    build = parts.get("build_sizes", {})
+    if build.get("complete"):
+        resumed = ", parts of which an earlier build had done: not the time of a build from nothing"
+        lines += [
+            "",
+            f"All sizes in one build: {build['seconds']:.0f} s{resumed if build['resumed'] else ''}.",
+        ]
+    rows = [(name, f"{one['median']:.3f}", _quartiles(one)) for name, one in sizes.items()]
+    return lines + table_lines("| size | over gRPC, s | quartiles |", rows)
+
+
+def _option_lines(parts: Results) -> list[str]:
+    options = parts.get("engines", {}).get("options", {})
+    if not options:
+        return []
+    rows = [(name, f"{taken['median']:.3f}") for name, taken in options.items()]
+    return table_lines("| option (changes the image) | whole image, s |", rows)
+
+
+def _variant_lines(parts: Results) -> list[str]:
+    variants = parts.get("variants", {}).get("variants", {})
+    if not variants:
+        return []
+    rows = [(name, _milliseconds(one["pass"]), f"{one['error']:.2g}") for name, one in variants.items()]
+    return table_lines("| graph of the UNet, one profile | ms | relative error |", rows)

@@ -1,0 +1,1 @@
+"""How the miniature was trained: autoencoder, text encoders with the UNet, ControlNets and LoRAs."""

@@ -1,0 +1,69 @@
+"""Where the weights of a deployment come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
+
+from intaglio.contract.architecture import SeededArchitecture
+from intaglio.contract.lora_registry import LoraWeight
+from intaglio.contract.yaml_files import RegistryId, Strict, resolved_path
+
+__all__ = ["ControlNetSource", "LoraSource", "Source"]
+
+
+class Source(Strict):
+    """Exactly one of a diffusers folder, a single .safetensors file, a hub id, or an architecture with
+    weights that are drawn from a seed.
+    """
+
+    folder: Path | None = None
+    file: Path | None = None
+    hub: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
+    revision: str | None = None
+    architecture: SeededArchitecture | None = None
+    """Weights are drawn from `seed`; `sdxl-reduced` has the same blocks, but fewer and narrower ones."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+
+    @field_validator("folder", "file")
+    @classmethod
+    def _resolved(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        return None if path is None else resolved_path(path, info)
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        given = [self.folder, self.file, self.hub, self.architecture]
+        if sum(value is not None for value in given) != 1:
+            raise ValueError("give exactly one of folder, file, hub, architecture")
+        if (self.seed is None) != (self.architecture is None):
+            raise ValueError("architecture and seed go together")
+        if self.revision is not None and self.hub is None:
+            raise ValueError("revision goes with hub only")
+        if self.file is not None and self.file.suffix != ".safetensors":
+            raise ValueError("file must be .safetensors (pickled checkpoints run code when loaded)")
+        return self
+
+    def __str__(self) -> str:
+        if self.architecture is not None:
+            return f"{self.architecture} with weights of seed {self.seed}"
+        if self.hub is not None:
+            revision = f"@{self.revision}" if self.revision else ""
+            return f"hub:{self.hub}{revision}"
+        return str(self.folder or self.file)
+
+
+class ControlNetSource(Source):
+    """A ControlNet and what its control image shows (`pose`, `canny`, `depth`, ...)."""
+
+    type: RegistryId
+
+
+class LoraSource(Strict):
+    """A LoRA file and its weight where `fuse` names none."""
+
+    path: Path
+    weight: LoraWeight = 1.0
+
+    _path = field_validator("path")(resolved_path)

@@ -1,0 +1,50 @@
+"""Which controls a request may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from intaglio.errors import InvalidRequest
+from intaglio.request.request import ControlRequest, Request
+
+__all__ = ["check_controls"]
+
+
+def check_controls(request: Request, controlnets: Mapping[str, str]) -> None:
+    """`controlnets` is the build's: id of a control -> type of its control image.
+
+    Raises:
+        InvalidRequest: an unknown control, no image or pose or both, a window without steps, or an image that
+            no control uses.
+    """
+    for index, control in enumerate(request.controls):
+        field = f"controls[{index}]"
+        _check_type(control, controlnets, field=field)
+        _check_image(control, images=len(request.images), field=field)
+        if control.begin >= control.end:
+            problem = f"{control.begin:g} is not before end {control.end:g}"
+            raise InvalidRequest(f"{field}.begin", problem, allowed="0 to 1, less than end")
+    used = {control.image for control in request.controls}
+    if unused := [index for index in range(len(request.images)) if index not in used]:
+        allowed = "images that controls refer to by index"
+        raise InvalidRequest(f"images[{unused[0]}]", "no control refers to it", allowed=allowed)
+
+
+def _check_type(control: ControlRequest, controlnets: Mapping[str, str], *, field: str) -> None:
+    known = dict.fromkeys([*controlnets, *controlnets.values()])
+    if control.type not in known:
+        allowed = ", ".join(known) or "none: this deployment has no ControlNets"
+        raise InvalidRequest(f"{field}.type", f"{control.type!r} is unknown", allowed=allowed)
+
+
+def _check_image(control: ControlRequest, *, images: int, field: str) -> None:
+    """The control has an image or a pose; an image is one of the request's `images`."""
+    if (control.image is None) == (control.pose is None):
+        allowed = "exactly one of image (index into images) and pose (id)"
+        raise InvalidRequest(field, "needs an image or a pose", allowed=allowed)
+    if control.image is not None and control.image >= images:
+        allowed = f"0 to {images - 1}" if images else "no index: images is absent"
+        raise InvalidRequest(f"{field}.image", f"{control.image} is out of range", allowed=allowed)
+    if control.pose is not None and control.preprocess != "none":
+        problem = f"{control.preprocess!r} with a pose"
+        raise InvalidRequest(f"{field}.preprocess", problem, allowed="none: a pose is drawn as a map")

@@ -1,0 +1,65 @@
+"""Where Triton listens."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from dataclasses import dataclass, replace
+
+from intaglio.errors import ConfigError
+
+__all__ = ["Endpoints", "choose_ports"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoints:
+    """Host and ports; port 0 is any free one, which `choose_ports` picks."""
+
+    host: str = "127.0.0.1"
+    http_port: int = 0
+    grpc_port: int = 0
+    metrics_port: int = 0
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Port of `http`, `grpc` and `metrics`."""
+        return {"http": self.http_port, "grpc": self.grpc_port, "metrics": self.metrics_port}
+
+    @property
+    def reachable_host(self) -> str:
+        """The host as a client on this machine names it."""
+        return "127.0.0.1" if self.host in ("0.0.0.0", "") else self.host
+
+    def url(self, protocol: str) -> str:
+        """`host:port` of `http`, `grpc` or `metrics`."""
+        return f"{self.reachable_host}:{self.ports[protocol]}"
+
+
+def choose_ports(endpoints: Endpoints) -> Endpoints:
+    """`endpoints` with free ports in the place of zeros.
+
+    Raises:
+        ConfigError: another process listens on a port, two ports are the same, or the host is not this
+            machine's.
+    """
+    chosen: dict[str, int] = {}
+    with contextlib.ExitStack() as stack:
+        for name, port in endpoints.ports.items():
+            # Held until the last port is bound, so that two free ones differ.
+            bound = stack.enter_context(socket.socket())
+            if port:  # a server that ended a moment ago is not in the way
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                bound.bind((endpoints.host, port))
+            except OSError as error:
+                raise ConfigError(
+                    f"{name} port {endpoints.host}:{port}: {error.strerror}; "
+                    f"give a free one with --{name}-port (0 picks one)"
+                ) from error
+            found = bound.getsockname()[1]
+            if found in chosen.values():
+                raise ConfigError(f"{name} port {port} is another's too; give each its own (0 picks one)")
+            chosen[name] = found
+    return replace(
+        endpoints, http_port=chosen["http"], grpc_port=chosen["grpc"], metrics_port=chosen["metrics"]
+    )

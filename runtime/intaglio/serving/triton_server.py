@@ -1,0 +1,224 @@
+"""Triton on a model repository, and kept running: `supervise` restarts it when one of its processes dies."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from intaglio.errors import Unavailable
+from intaglio.serving.arguments import TritonSettings
+from intaglio.serving.endpoints import choose_ports
+from intaglio.serving.installation import TritonInstallation, find_triton
+from intaglio.serving.process import TritonProcess
+from intaglio.serving.secret import SecretShown
+from intaglio.serving.workspace import Workspace
+from intaglio.whole_files import storage_problem
+
+__all__ = ["Report", "Restarts", "TritonServer", "running"]
+
+_WATCH_SECONDS: Final = 0.25
+_PROBE_EVERY: Final = 5.0
+_DEAF_SECONDS: Final = 60.0
+"""A server that has answered no liveness probe for so long hangs."""
+_log = logging.getLogger(__name__)
+
+Report = Callable[[str], None]
+_Owned = TypeVar("_Owned")
+
+
+def running(what: _Owned | None) -> _Owned:
+    """What only a running server has; Unavailable where it is None."""
+    if what is None:
+        raise Unavailable("Triton is not running; use the server in a `with` statement")
+    return what
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restarts:
+    """How often `supervise` restarts a failed server: `most` times within `window` seconds, with a longer
+    delay each time.
+    """
+
+    most: int = 5
+    window: float = 600.0
+    first_delay: float = 1.0
+    longest_delay: float = 30.0
+
+    def delay(self, earlier: int) -> float:
+        """Seconds before the restart that follows `earlier` others."""
+        return min(self.first_delay * 2.0**earlier, self.longest_delay)
+
+
+class TritonServer:
+    """Triton on a model repository, from `__enter__` to `__exit__`."""
+
+    def __init__(self, settings: TritonSettings, *, report: Report | None = None) -> None:
+        self.settings = settings
+        self._report = report or _log.debug
+        self._stop = threading.Event()
+        self._installation: TritonInstallation | None = None
+        self._workspace: Workspace | None = None
+        self._process: TritonProcess | None = None
+        self._changing = threading.Lock()
+        """Held while Triton starts, or loads and unloads models."""
+
+    def check(self) -> None:
+        """Raise where Triton must not start; called at every start."""
+
+    def prepare(self) -> None:
+        """Write what Triton reads from the workspace; called at every start, while no Triton runs."""
+
+    def __enter__(self) -> Self:
+        """Start Triton and wait until every model is ready.
+
+        Raises:
+            ConfigError, MissingExtra, EngineMismatch, Unavailable: it cannot start; nothing is left behind.
+        """
+        self._installation = find_triton()
+        self._installation.check()
+        try:
+            self.check()
+            self.settings = replace(self.settings, endpoints=choose_ports(self.settings.endpoints))
+            self._workspace = Workspace.create()
+            self._start()
+        except BaseException:
+            self.close(immediately=True)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def grpc_url(self) -> str:
+        """`host:port` for gRPC clients."""
+        return self.settings.endpoints.url("grpc")
+
+    @property
+    def http_url(self) -> str:
+        """`host:port` for HTTP clients."""
+        return self.settings.endpoints.url("http")
+
+    @property
+    def metrics_url(self) -> str:
+        """`host:port` of the Prometheus metrics."""
+        return self.settings.endpoints.url("metrics")
+
+    @property
+    def process(self) -> TritonProcess:
+        """The running Triton; Unavailable while there is none."""
+        return running(self._process)
+
+    @property
+    def workspace(self) -> Workspace:
+        """What the server owns outside its processes; Unavailable while it is not running."""
+        return running(self._workspace)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `request_stop` was called."""
+        return self._stop.is_set()
+
+    def request_stop(self) -> None:
+        """Have a start or `supervise` return soon; safe in a signal handler."""
+        self._stop.set()
+
+    def close(self, *, immediately: bool = False) -> None:
+        """Stop Triton and remove what it used; running requests are finished unless `immediately`."""
+        if self._process is not None:
+            self._process.stop(immediately=immediately)
+        self.release()
+        if self._workspace is not None:
+            self._workspace.remove()
+        self._process = self._workspace = None
+
+    def release(self) -> None:
+        """Give back what `check` and `prepare` took; called once Triton has ended."""
+
+    def kill(self) -> None:
+        """Kill Triton, so that a `close` that waits for requests returns; safe in a signal handler."""
+        if self._process is not None:
+            self._process.kill()
+
+    def supervise(self, restarts: Restarts | None = None) -> None:
+        """Block until `request_stop`; after a failure stop what is left of Triton and restart it.
+
+        Raises:
+            Unavailable: Triton failed more often than `restarts` allows.
+            EngineMismatch: files of the served build are gone.
+        """
+        restarts = restarts or Restarts()
+        times: list[float] = []
+        while (reason := self._wait_for_failure()) is not None:
+            while reason is not None:
+                now = time.monotonic()
+                times = [moment for moment in times if now - moment < restarts.window]
+                self._end_process()
+                if len(times) >= restarts.most:
+                    raise Unavailable(f"{reason}; given up after {restarts.most} restarts")
+                delay = restarts.delay(len(times))
+                times.append(now)
+                self._report(f"{reason}; restart {len(times)} of {restarts.most} in {delay:g} s")
+                if self._stop.wait(delay):
+                    return
+                reason = self._start_again()
+
+    def _start_again(self) -> str | None:
+        """Restart; why that failed, or None."""
+        try:
+            self._start()
+        except Unavailable as error:
+            return str(error)
+        return None
+
+    def _start(self) -> None:
+        assert self._installation is not None
+        with self._changing:
+            self.check()
+            self.prepare()
+            try:
+                ready = self._run(self._installation)
+            except SecretShown as error:
+                _log.warning("%s; Triton restarts without loading and unloading of models", error)
+                self._end_process()
+                self.settings = replace(self.settings, reloadable=False)
+                ready = self._run(self._installation)
+            if ready:
+                self._report("ready")
+
+    def _run(self, installation: TritonInstallation) -> bool:
+        """Whether Triton became ready before `request_stop`."""
+        try:
+            self._process = TritonProcess(installation, self.settings, self.workspace)
+        except OSError as error:  # its log or its folder cannot be written now
+            what = error.filename or "the process"
+            raise Unavailable(f"Triton cannot be started: {what}: {storage_problem(error)}") from error
+        return self._process.wait_ready(stopped=self._stop.is_set, report=self._report)
+
+    def _end_process(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.stop(immediately=True)
+        self.workspace.remove_segments()
+
+    def _wait_for_failure(self) -> str | None:
+        """What failed; None when asked to stop."""
+        last_probe = last_answer = time.monotonic()
+        while not self._stop.wait(_WATCH_SECONDS):
+            if reason := self.process.failure():
+                return reason
+            now = time.monotonic()
+            if now - last_probe >= _PROBE_EVERY:
+                last_probe = now
+                if self.process.administration.is_live():
+                    last_answer = now
+                elif now - last_answer > _DEAF_SECONDS:
+                    return f"Triton has answered no liveness probe for {_DEAF_SECONDS:g} s"
+        return None

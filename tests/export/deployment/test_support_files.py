@@ -1,0 +1,57 @@
+"""Tokenizers and poses: named by their content, so a server of an earlier build keeps its own."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from intaglio.contract.config import Deployment, load_deployment
+from intaglio.errors import ConfigError
+from intaglio_export.deployment.support_files import SupportFiles, find_support_files
+from intaglio_export.plan.digests import DigestCache
+from intaglio_export.weights.sources import find_base
+
+from ...checkpoint import Checkpoint
+from ..conftest import write_config
+
+
+def found(deployment: Deployment, folder: Path) -> SupportFiles:
+    return find_support_files(deployment, find_base(deployment.base), DigestCache(folder / "digests.json"))
+
+
+def test_every_file_has_a_place_of_its_content(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(checkpoint.base, base)
+    poses = tmp_path / "poses"
+    poses.mkdir()
+    (poses / "wave.json").write_text("{}")
+    (poses / "notes.txt").write_text("not a pose")
+    config = write_config(
+        tmp_path / "a.yaml", checkpoint, base={"folder": "base"}, poses="poses", fuse={}, loras={}
+    )
+    deployment = load_deployment(config)
+    before = found(deployment, tmp_path)
+    assert before.poses is not None
+    assert f"{before.poses}/wave.json" in before.sources
+    assert not any(name.endswith("notes.txt") for name in before.sources)
+    for folder, name in zip(before.tokenizers, ("tokenizer", "tokenizer_2"), strict=True):
+        assert folder.endswith(f"/{name}")
+        assert before.sources[f"{folder}/vocab.json"] == base / name / "vocab.json"
+    (poses / "wave.json").write_text("[]")
+    (base / "tokenizer/vocab.json").write_text("{}")
+    after = found(deployment, tmp_path)
+    assert after.poses != before.poses
+    assert set(after.tokenizers).isdisjoint(before.tokenizers)
+
+
+def test_no_poses(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    deployment = load_deployment(write_config(tmp_path / "a.yaml", checkpoint, fuse={}))
+    assert found(deployment, tmp_path).poses is None
+
+
+def test_a_folder_of_poses_that_is_missing(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    deployment = load_deployment(write_config(tmp_path / "a.yaml", checkpoint, fuse={}, poses="nowhere"))
+    with pytest.raises(ConfigError, match=r"poses: .*nowhere: no such folder"):
+        found(deployment, tmp_path)

@@ -1,0 +1,62 @@
+"""Which runtime and card a build is for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from intaglio.contract.config import load_deployment
+from intaglio.errors import ConfigError, MissingExtra
+from intaglio_export.engines import platform as platform_module
+from intaglio_export.engines.platform import resolve_platform
+
+from ...checkpoint import Checkpoint
+from ..conftest import write_config
+
+
+def test_tensorrt_without_a_card_needs_a_target(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform_module, "gpu_capability", lambda: None)
+    pytest.importorskip("tensorrt_rtx")
+    deployment = load_deployment(write_config(tmp_path / "a.yaml", checkpoint, runtime="tensorrt-rtx"))
+    with pytest.raises(ConfigError, match="the card must be named"):
+        resolve_platform(deployment)
+
+
+@pytest.mark.parametrize(
+    ("card", "packaged", "runtime", "target"),
+    [
+        (None, True, "onnxruntime", "cpu"),
+        ("sm89", True, "tensorrt-rtx", "sm89"),
+        ("sm89", False, "onnxruntime", "cpu"),
+    ],
+)
+def test_auto_takes_the_card_that_is_here(  # noqa: PLR0913, PLR0917
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    card: str | None,
+    packaged: bool,
+    runtime: str,
+    target: str,
+) -> None:
+    monkeypatch.setattr(platform_module, "gpu_capability", lambda: card)
+    monkeypatch.setattr(
+        platform_module, "_version", lambda name: "1" if packaged or name == "onnxruntime" else None
+    )
+    platform = resolve_platform(
+        load_deployment(write_config(tmp_path / "a.yaml", checkpoint, runtime="auto"))
+    )
+    assert (platform.runtime, platform.target, platform.on_gpu) == (runtime, target, runtime != "onnxruntime")
+
+
+def test_missing_package_names_the_extra(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform_module, "_version", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"intaglio\[tensorrt\]"):
+        resolve_platform(
+            load_deployment(write_config(tmp_path / "a.yaml", checkpoint, runtime="tensorrt", target="sm89"))
+        )

@@ -1,0 +1,35 @@
+"""Exported graphs equal the table, and LoRAs find their weights by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from intaglio.contract.sdxl import network_spec
+from intaglio.engines.onnxruntime import OnnxRuntimeBackend
+from intaglio_export.build import BuildResult
+from intaglio_export.graphs.swapped_weights import is_swapped
+
+
+def test_onnx_equals_the_table(built: tuple[Path, BuildResult]) -> None:
+    result = built[1]
+    for name, network in result.manifest.networks.items():
+        spec = network_spec(name, result.manifest.architecture)
+        graph = onnx.load(result.folder / network.path).graph
+        assert [item.name for item in graph.input] == [tensor.name for tensor in spec.inputs]
+        assert [item.name for item in graph.output] == [tensor.name for tensor in spec.outputs]
+        OnnxRuntimeBackend(threads=1).load(spec, result.folder / network.path, precision="fp32")
+
+
+def test_lora_targets_keep_their_names(built: tuple[Path, BuildResult]) -> None:
+    """A refit replaces them by name in a running engine."""
+    store = built[1].folder.parent / ".stages/onnx/unet"
+    graph = onnx.load(next(store.glob("*/model.onnx"))).graph
+    names = [
+        tensor.name
+        for tensor in graph.initializer
+        if is_swapped(tensor.name, len(tensor.dims), "transformer")
+    ]
+    assert len([name for name in names if name.endswith("to_q.weight.T")]) == 2 * 11
+    assert not [tensor.name for tensor in graph.initializer if tensor.name.startswith("onnx::MatMul")]

@@ -1,0 +1,51 @@
+"""Stages that must be done, overlapped where TensorRT compiles."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+
+from intaglio.errors import BuildError
+from intaglio_export.plan.run import run_overlapped
+from intaglio_export.plan.stages import Stage, StageKind, StageOutcome
+
+KINDS: Final[tuple[StageKind, ...]] = ("onnx", "engine", "verify")
+NETWORKS = ("text_encoder", "unet", "controlnet.pose")
+
+
+def overlapped(run: Callable[[Stage], StageOutcome]) -> tuple[StageOutcome, ...]:
+    stages = [Stage(kind, network, {}, {}) for network, kind in itertools.product(NETWORKS, KINDS)]
+    return run_overlapped(stages, run)
+
+
+def test_one_network_is_compiled_at_a_time_while_the_one_before_is_verified() -> None:
+    verifying = threading.Event()
+    compiling = threading.Semaphore(1)
+
+    def run(stage: Stage) -> StageOutcome:
+        if stage.kind == "engine":
+            assert compiling.acquire(blocking=False), "two at once take 30 GiB of the host with SDXL's"
+            if stage.name == "engine/controlnet.pose":
+                assert verifying.wait(10), "the UNet waits for what has nothing to do with it"
+            compiling.release()
+        elif stage.name == "verify/unet":
+            verifying.set()
+        return StageOutcome(stage.name, True, "test", 0.0)
+
+    assert [outcome.name for outcome in overlapped(run)] == [
+        f"{kind}/{network}" for network, kind in itertools.product(NETWORKS, KINDS)
+    ]
+
+
+def test_an_engine_that_disagrees_ends_the_build() -> None:
+    def run(stage: Stage) -> StageOutcome:
+        if stage.name == "verify/unet":
+            raise BuildError("disagrees")
+        return StageOutcome(stage.name, True, "test", 0.0)
+
+    with pytest.raises(BuildError, match="disagrees"):
+        overlapped(run)

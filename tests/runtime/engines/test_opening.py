@@ -1,0 +1,44 @@
+"""A build's runtime chooses the backend, and only its library is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from intaglio.engines import opening
+from intaglio.engines.onnxruntime import OnnxRuntimeBackend
+from intaglio.engines.opening import open_backend
+
+
+def test_onnxruntime_has_the_builds_threads_and_cure(tiny: Any) -> None:
+    execution = tiny.manifest.execution.model_copy(update={"threads": 3})
+    backend = open_backend(tiny.manifest.model_copy(update={"execution": execution}))
+    assert isinstance(backend, OnnxRuntimeBackend)
+    assert (backend.name, backend.threads) == ("onnxruntime", 3)
+    assert backend.rebuild == "intaglio build configs/tiny.yaml"
+
+
+@pytest.mark.parametrize("runtime", ["tensorrt-rtx", "tensorrt"])
+def test_both_tensorrt_libraries_have_one_backend(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    opened: list[Any] = []
+    monkeypatch.setattr(
+        "intaglio.engines.tensorrt.backend.TensorRTBackend",
+        lambda name, **options: opened.append((name, options)),
+    )
+    execution = tiny.manifest.execution.model_copy(update={"cuda_graph": True})
+    open_backend(tiny.manifest.model_copy(update={"runtime": runtime, "execution": execution}))
+    assert opened == [(runtime, {"cuda_graph": True, "rebuild": "intaglio build configs/tiny.yaml"})]
+
+
+def test_no_library_is_imported_before_a_build_needs_it() -> None:
+    code = (
+        f"import sys, {opening.__name__}\n"
+        "found = [name for name in sys.modules if name.startswith(('onnxruntime', 'tensorrt', 'cuda'))]\n"
+        "assert not found, found"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,83 @@
+"""Which LoRAs a request may ask for."""
+
+from __future__ import annotations
+
+import pytest
+
+from intaglio.contract.lora_registry import (
+    ResolvedLora,
+)
+from intaglio.errors import InvalidRequest
+from intaglio.loras.sets import ServedLora, ServedLoras
+from intaglio.request.loras import absent_trigger_words, check_fused, resolved_loras
+from intaglio.request.request import LoraRequest
+
+
+@pytest.mark.parametrize(
+    ("prompt", "absent"),
+    [
+        ("a fox", ("Mara", "in moonlight  style")),
+        ("MARA runs", ("in moonlight  style",)),
+        ("maraschino", ("Mara", "in moonlight  style")),
+        ("(mara:1.2), in  Moonlight style", ()),
+    ],
+)
+def test_trigger_words_that_a_prompt_lacks(prompt: str, absent: tuple[str, ...]) -> None:
+    words = {"a": ("Mara",), "b": ("Mara", "in moonlight  style")}
+    loras = {
+        name: ServedLora(kind="style", trigger_words=triggers, bounds=(0, 1), versions=("0" * 64,))
+        for name, triggers in words.items()
+    }
+    chosen = tuple(ResolvedLora(id=name, sha256="0" * 64, weight=1.0) for name in words)
+    assert absent_trigger_words(prompt, chosen, ServedLoras(loras=loras)) == absent
+
+
+SERVED = ServedLoras(
+    loras={
+        "mara": ServedLora(kind="character", bounds=(0, 1.5), versions=("1" * 64,)),
+        "night": ServedLora(kind="style", weight=0.5, bounds=(0, 1.0), versions=("2" * 64, "3" * 64)),
+    },
+    presets={"dusk": {"night": 0.5}},
+)
+
+
+def asked(*entries: tuple[str, float | None]) -> list[LoraRequest]:
+    return [LoraRequest(id=name, weight=weight) for name, weight in entries]
+
+
+def test_presets_become_members_and_versions_the_current_one() -> None:
+    found = resolved_loras(asked(("night", None), ("mara", 1)), SERVED, most=2)
+    assert [(lora.id, lora.sha256[0], lora.weight) for lora in found] == [
+        ("mara", "1", 1.0),
+        ("night", "3", 0.5),
+    ]
+    (dusk,) = resolved_loras(asked(("dusk", 1.4)), SERVED, most=2)
+    assert (dusk.id, dusk.weight) == ("night", 0.7)
+    assert resolved_loras(asked(("mara", 0)), SERVED, most=2) == (), "weight 0 changes nothing"
+
+
+@pytest.mark.parametrize(
+    ("entries", "says"),
+    [
+        ([("day", None)], r"loras\[0\].id: 'day' is unknown; allowed: mara, night, dusk"),
+        ([("night", 0.2), ("dusk", None)], r"loras\[1\].id: 'night' is asked for twice"),
+        ([("mara", None), ("night", 1.1)], r"loras\[1\].weight: night at 1.1; allowed: 0 to 1"),
+        ([("mara", None), ("night", None)], "loras: 2 LoRAs; allowed: at most 1"),
+    ],
+)
+def test_sets_that_are_refused(entries: list[tuple[str, float | None]], says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        resolved_loras(asked(*entries), SERVED, most=1)
+
+
+def test_a_fused_set_is_named_whole_or_not_at_all() -> None:
+    fused = [ResolvedLora(id=name, sha256="0" * 64, weight=0.8) for name in ("mara", "night")]
+    check_fused([], fused)
+    check_fused(asked(("night", None), ("mara", 0.8)), fused)
+    for entries, says in (
+        ([("day", None)], "'day' is unknown"),
+        ([("mara", 0.5), ("night", None)], "0.5; allowed: absent, or as fused: mara at 0.8, night at 0.8"),
+        ([("mara", None)], "not the fused set"),
+    ):
+        with pytest.raises(InvalidRequest, match=says):
+            check_fused(asked(*entries), fused)

@@ -1,0 +1,61 @@
+"""Tensors become a checked request, or the field that is wrong is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from intaglio.errors import InvalidRequest
+from intaglio.request.read import read_request
+
+
+def test_absent_inputs_are_the_deployments_defaults(tiny: Any, request_tensors: Any) -> None:
+    request = read_request(request_tensors(prompt="a fox"), tiny.manifest)
+    defaults = tiny.manifest.defaults
+    assert (request.steps, request.guidance_scale) == (defaults.steps, defaults.guidance_scale)
+    assert (request.width, request.height) == tiny.manifest.profiles.sizes[0]
+    assert (request.scheduler, request.output_format, request.num_images) == ("euler", "png", 1)
+    assert 0 <= request.seed < 2**32
+    assert request.negative_prompt is None
+
+
+def test_floats_are_those_that_were_asked_for(tiny: Any, request_tensors: Any) -> None:
+    tensors = request_tensors(prompt="a fox", guidance_scale=7.1, guidance_end=0.7)
+    request = read_request(tensors, tiny.manifest)
+    assert (request.guidance_scale, request.guidance_end) == (7.1, 0.7)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"prompt": " "}, "prompt: empty"),
+        ({"prompt": b"\xff"}, "prompt: byte 0 is not UTF-8"),
+        ({"prompt": "x" * 2001}, "prompt: 2001 bytes; allowed: at most 2000 bytes"),
+        ({"prompt": "a", "scheduler": "heun"}, "scheduler: 'heun' is unknown; allowed: one of euler"),
+        ({"prompt": "a", "width": 65}, "width: 65 is not a multiple"),
+        ({"prompt": "a", "width": 72}, "height: 72x96 is not built"),
+        ({"prompt": "a", "steps": 51}, "steps: 51 is out of range; allowed: 1 to 50"),
+        (
+            {"prompt": "a", "steps": 50, "num_images": 4, "guidance_begin": 0.9, "guidance_end": 0.1},
+            "guidance_begin",
+        ),
+        ({"prompt": "a", "loras": "{"}, "loras: not JSON"),
+        ({"prompt": "a", "loras": '[{"id": "A"}]'}, r"loras\[0\]\.id"),
+        ({"prompt": "a", "controls": '[{"type": "pose", "weight": "1"}]'}, r"controls\[0\]\.weight"),
+        ({"prompt": "a", "images": [b""]}, r"images\[0\]: 0 bytes"),
+    ],
+)
+def test_what_is_wrong_is_named(tiny: Any, request_tensors: Any, values: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        read_request(request_tensors(**values), tiny.manifest)
+
+
+def test_cost_counts_images_and_controls(tiny: Any, request_tensors: Any) -> None:
+    limits = tiny.manifest.limits.model_copy(update={"cost": 64 * 96 * 10})
+    manifest = tiny.manifest.model_copy(update={"limits": limits})
+    assert read_request(request_tensors(prompt="a", steps=10), manifest).steps == 10
+    with pytest.raises(
+        InvalidRequest, match=r"steps: 10 steps of 12288 pixels .* allowed: 1 to 5 with these"
+    ):
+        read_request(request_tensors(prompt="a", steps=10, num_images=2), manifest)

@@ -1,0 +1,40 @@
+"""`intaglio serve` and `intaglio reload`, without Triton."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from intaglio.cli import main
+from intaglio.contract.config import load_deployment
+from intaglio.errors import Unavailable
+from intaglio.serving.control import Control, controlled_servers
+from intaglio.serving.workspace import Workspace
+
+from .conftest import PLATE
+
+
+def test_every_server_of_a_deployment_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(_: Any) -> str:
+        raise Unavailable("no room for both")
+
+    config = tmp_path / "plate.yaml"
+    config.write_text(PLATE)
+    build = load_deployment(config).build_folder
+    servers = sorted((Workspace.create() for _ in range(2)), key=lambda workspace: workspace.folder)
+    controls = [
+        Control(server.folder, build, answer)
+        for server, answer in zip(servers, (refuse, lambda _: "reloaded"), strict=True)
+    ]
+    try:
+        assert controlled_servers(build) == [server.folder for server in servers]
+        assert main(["reload", str(config)]) == 2
+        said = capsys.readouterr()
+        assert said.err.strip() == f"intaglio reload: {servers[0].folder.name}: no room for both"
+        assert said.out.strip() == f"{servers[1].folder.name}: reloaded"
+    finally:
+        for control, server in zip(controls, servers, strict=True):
+            control.close()
+            server.remove()

@@ -1,0 +1,71 @@
+"""The socket through which a running server is asked to reload: nothing that a caller or the kernel does may
+end it.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from intaglio.errors import Unavailable
+from intaglio.serving import control as controlling
+from intaglio.serving.control import Control, ask_to_reload
+from intaglio.serving.workspace import Workspace
+
+
+class FailingSocket:
+    """A listening socket whose first `accept` fails."""
+
+    def __init__(self, real: socket.socket) -> None:
+        self._real = real
+        self._failures = [
+            OSError(errno.EMFILE, "Too many open files"),
+            OSError(errno.ECONNABORTED, "Software caused connection abort"),
+        ]
+
+    def accept(self) -> Any:
+        if self._failures:
+            raise self._failures.pop()
+        return self._real.accept()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+def test_a_failed_accept_ends_nothing(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = socket.socket
+    monkeypatch.setattr(controlling, "_RETRY_SECONDS", 0.01)
+    with monkeypatch.context() as patch:
+        patch.setattr(controlling.socket, "socket", lambda *kind: FailingSocket(real(*kind)))
+        control = Control(workspace.folder, tmp_path, lambda report: "reloaded")
+    try:
+        assert ask_to_reload(workspace.folder, report=print) == "reloaded"
+    finally:
+        control.close()
+    assert [record.getMessage().partition("] ")[2] for record in caplog.records] == [
+        "Software caused connection abort", "Too many open files",
+    ]  # fmt: skip
+
+
+def test_who_says_nothing_is_not_answered(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(controlling, "_HEARD_SECONDS", 0.05)
+    control = Control(workspace.folder, tmp_path, lambda report: "reloaded")
+    try:
+        with caplog.at_level(logging.DEBUG), controlling._connected(workspace.folder) as silent:
+            silent.settimeout(5)
+            assert silent.recv(1) == b""
+        assert not caplog.records
+        assert ask_to_reload(workspace.folder, report=print) == "reloaded"
+    finally:
+        control.close()
+    with pytest.raises(Unavailable, match="does not answer"):
+        ask_to_reload(workspace.folder, report=print)

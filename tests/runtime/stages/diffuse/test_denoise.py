@@ -1,0 +1,95 @@
+"""The denoiser through the stage: buffers are reused, controls and guidance act inside their windows only."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from intaglio.engines.interface import Array
+from intaglio.stages.diffuse.stage import Diffuse
+
+from .inputs import CONTROLS, int_tensor
+
+
+def test_a_repeated_request_allocates_nothing(
+    diffuse: Diffuse, backend: Any, arrays: dict[str, Array], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = diffuse(arrays)["pixels"]
+    allocated: list[tuple[int, ...]] = []
+    allocate = backend.allocate
+
+    def counted(shape: tuple[int, ...], dtype: str) -> Any:
+        allocated.append(shape)
+        return allocate(shape, dtype)
+
+    monkeypatch.setattr(backend, "allocate", counted)
+    np.testing.assert_array_equal(diffuse(arrays)["pixels"], first)
+    assert not allocated
+    diffuse(arrays | {"end": int_tensor(3)}, wanted=["state"])
+    assert sorted(shape[0] for shape in allocated) == [3] * 4, "tables of three steps"
+
+
+def test_a_control_runs_in_the_steps_of_its_window(
+    diffuse: Diffuse, backend: Any, arrays: dict[str, Array]
+) -> None:
+    diffuse(arrays, wanted=["state"])
+    assert backend.runs.count("controlnet.pose") == 2  # steps 0 and 1 of 5 end by 0.5
+    assert backend.runs.count("controlnet.edges") == 5
+
+
+def test_a_control_that_takes_no_part_costs_nothing(
+    diffuse: Diffuse, backend: Any, arrays: dict[str, Array]
+) -> None:
+    diffuse(arrays | {"begin": int_tensor(3)}, wanted=["state"])
+    assert [name for name in backend.runs if name.endswith("context.pose")] == []
+    assert backend.runs.count("controlnet_context.edges") == backend.runs.count("unet_context") == 1
+
+
+def test_controls_in_one_place_share_its_buffers(
+    diffuse: Diffuse, backend: Any, tensors_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(control: str) -> Array:
+        controls = json.dumps([{"type": control, "pose": "waving-01"}])
+        return diffuse(tensors_of(prompt="a cat", seed=2, steps=1, controls=controls))["pixels"]
+
+    first = made("pose")
+    taken: list[tuple[int, ...]] = []
+    allocate = backend.allocate
+
+    def counted(shape: tuple[int, ...], dtype: str) -> Any:
+        taken.append(shape)
+        return allocate(shape, dtype)
+
+    monkeypatch.setattr(backend, "allocate", counted)
+    assert not np.array_equal(made("edges"), first)
+    np.testing.assert_array_equal(made("pose"), first)
+    assert not taken
+
+
+def test_outside_its_window_guidance_is_off(diffuse: Diffuse, tensors_of: Any) -> None:
+    """Steps 0 and 4 of 5 alone, 1 to 3 with both prompts: as three runs of slices would be."""
+    request = {
+        "prompt": "a fox",
+        "negative_prompt": "bad",
+        "seed": 1,
+        "steps": 5,
+        "scheduler": "dpmpp_2m_karras",
+        "controls": CONTROLS,
+    }
+    windowed = diffuse(tensors_of(**request, guidance_begin=0.2, guidance_end=0.8))
+    guided = tensors_of(**request)
+    plain = tensors_of(**request, guidance_scale=1.0)
+    state = guided["state"]
+    for tensors, begin, end in ((plain, 0, 1), (guided, 1, 4), (plain, 4, 5)):
+        slice_of = {"state": state, "begin": int_tensor(begin), "end": int_tensor(end)}
+        state = diffuse(tensors | slice_of, wanted=["state"])["state"]
+    np.testing.assert_array_equal(windowed["state"], state)
+    assert not np.array_equal(windowed["state"], diffuse(guided)["state"])
+
+
+def test_a_whole_window_is_no_window(diffuse: Diffuse, arrays: dict[str, Array]) -> None:
+    without = {name: value for name, value in arrays.items() if name != "guidance_window"}
+    np.testing.assert_array_equal(diffuse(arrays)["state"], diffuse(without)["state"])

@@ -1,0 +1,114 @@
+"""Control maps: drawn, decoded, kept for the next request, and never left to a thread."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from intaglio.errors import InvalidRequest
+from intaglio.imaging.images import decode_image
+from intaglio.stages.preprocess.control_maps import ControlMaps
+from intaglio.stages.preprocess.stage import Preprocess
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+SMALL = encoded(Image.new("RGB", (16, 16), (200, 30, 40)))
+NOISE = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)))
+POSE = json.dumps([{"type": "pose", "image": 0}])
+
+
+@pytest.fixture(scope="module")
+def stage(tiny: Any) -> Iterator[Preprocess]:
+    with Preprocess(tiny.manifest, tiny.folder) as stage:
+        yield stage
+
+
+def test_pose_and_canny_maps(stage: Preprocess, request_tensors: Any) -> None:
+    half = encoded(Image.fromarray(np.repeat(np.uint8([[0] * 32 + [255] * 32]), 64, axis=0)))
+    controls = json.dumps(
+        [{"type": "pose", "pose": "waving-01"}, {"type": "canny", "image": 0, "preprocess": "canny"}]
+    )
+    outputs = stage(request_tensors(prompt="a", images=[half], controls=controls))
+    pose, edges = outputs["control_maps"]
+    assert pose.shape == (96, 64, 3)
+    assert len(np.unique(pose.reshape(-1, 3), axis=0)) > 18  # every limb has its colour
+    columns = np.flatnonzero(edges.any(axis=(0, 2)))
+    assert len(columns) > 0
+    assert set(columns) <= {30, 31, 32, 33}
+    assert [entry["control"] for entry in json.loads(outputs["controls"][0])] == ["pose", "edges"]
+
+
+def test_a_picture_sent_again_is_not_decoded_again(
+    stage: Preprocess, request_tensors: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[str] = []
+
+    def counted(data: bytes, *, field: str, most_pixels: int) -> Image.Image:
+        decoded.append(field)
+        return decode_image(data, field=field, most_pixels=most_pixels)
+
+    monkeypatch.setattr("intaglio.stages.preprocess.control_maps.decode_image", counted)
+    pictures = [
+        encoded(Image.fromarray(np.random.default_rng(seed).integers(0, 256, (96, 64, 3), np.uint8)))
+        for seed in (11, 12)
+    ]
+    canny = json.dumps([{"type": "canny", "image": 0, "preprocess": "canny"}])
+
+    def maps(data: bytes, controls: str = POSE, **values: Any) -> Any:
+        return stage(request_tensors(prompt="a", images=[data], controls=controls, **values))[
+            "control_maps"
+        ].copy()
+
+    first, other = maps(pictures[0]), maps(pictures[1])
+    np.testing.assert_array_equal(first[0], np.asarray(Image.open(io.BytesIO(pictures[0]))))
+    np.testing.assert_array_equal(maps(pictures[0]), first)
+    np.testing.assert_array_equal(maps(pictures[1]), other)
+    assert len(decoded) == 2
+    assert not np.array_equal(maps(pictures[0], canny), first)
+    assert maps(pictures[0], width=72, height=64).shape == (1, 64, 72, 3)
+    assert len(decoded) == 4, "another size or preprocessing is another map"
+
+
+def test_a_picture_that_was_refused_is_refused_again(stage: Preprocess, request_tensors: Any) -> None:
+    for _ in range(2):
+        with pytest.raises(InvalidRequest, match=r"^images\[0\]: damaged"):
+            stage(request_tensors(prompt="a", images=[NOISE[:300]], controls=POSE))
+
+
+def test_a_refused_request_leaves_no_work_behind(
+    stage: Preprocess, request_tensors: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+    monkeypatch.setattr(
+        ControlMaps,
+        "_make",
+        lambda self, request, index, control: begun.append(index) or time.sleep(0.05),
+    )
+    controls = json.dumps([{"type": "pose", "pose": "waving-01", "weight": weight} for weight in (0.5, 1.0)])
+    with pytest.raises(InvalidRequest, match="chunks"):
+        stage(request_tensors(prompt="cat " * 400, controls=controls))
+    assert not begun, "the prompt is refused first"
+    monkeypatch.setattr(Preprocess, "_noise_tensors", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        stage(request_tensors(prompt="a cat", controls=controls))
+    done = len(begun)
+    time.sleep(0.1)
+    assert len(begun) == done, "nothing goes on"
+
+
+def test_control_maps_may_not_be_written_to(stage: Preprocess, request_tensors: Any) -> None:
+    maps = stage(request_tensors(prompt="a", images=[SMALL], controls=POSE))["control_maps"]
+    with pytest.raises(ValueError, match="read-only"):
+        maps[0, 0, 0, 0] = 1

@@ -1,0 +1,105 @@
+"""SDXL in one file, in Stability's layout: it holds weights only, so the rest comes from a folder.
+
+The folder holds configurations and tokenizers as a diffusers pipeline does. It is the one that the run names
+(`configurations`), or the file's own, or the hub's SDXL base: what is cached of it, before the hub is asked.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from diffusers import StableDiffusionXLPipeline
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError, safe_open
+
+from intaglio_train.errors import ConfigError
+
+__all__ = ["load_single_file"]
+
+SDXL_HUB_ID = "stabilityai/stable-diffusion-xl-base-1.0"
+CONFIGURATIONS = (
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "text_encoder_2/config.json",
+    "tokenizer/vocab.json",
+    "tokenizer_2/vocab.json",
+    "unet/config.json",
+    "vae/config.json",
+)
+OTHER_TARGETS = ("v_pred", "ztsnr", "edm_mean", "edm_std")
+"""Tensors by which a file says that it does not predict noise (ComfyUI's and diffusers' convention)."""
+
+
+def load_single_file(file: Path, configurations: Path | None) -> Any:
+    """The diffusers pipeline of `file`.
+
+    Raises:
+        ConfigError: no configurations are at hand, the file does not predict noise, or it does not fit them.
+    """
+    _check_target(file)
+    folder = _configurations_of(file, configurations)
+    try:
+        return StableDiffusionXLPipeline.from_single_file(  # type: ignore[no-untyped-call]
+            str(file), config=str(folder), local_files_only=True, add_watermarker=False
+        )
+    except Exception as error:  # diffusers' errors for foreign and damaged files share no base class
+        raise ConfigError(
+            f"model {file}: does not load as SDXL with configurations of {folder}: {str(error)[:200]}"
+        ) from error
+
+
+def _check_target(file: Path) -> None:
+    """The configurations' scheduler says that noise is predicted; the file may say otherwise."""
+    if file.suffix != ".safetensors":
+        return
+    try:
+        with safe_open(file, "pt") as tensors:
+            found = sorted(set(OTHER_TARGETS) & set(tensors.keys()))
+            metadata = tensors.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"model {file}: is not a whole .safetensors file: {error}") from error
+    stated = metadata.get("modelspec.prediction_type", "epsilon")
+    if found or stated != "epsilon":
+        reason = f"it holds {found[0]}" if found else f"its metadata says {stated!r}"
+        raise ConfigError(
+            f"model {file}: does not predict noise ({reason});"
+            " give a diffusers folder, whose scheduler says what is predicted"
+        )
+
+
+def _configurations_of(file: Path, named: Path | None) -> Path:
+    if named is not None:
+        missing = _missing(named)
+        if missing:
+            raise ConfigError(
+                f"configurations {named}: has no {missing};"
+                " name a diffusers SDXL folder, with or without weights"
+            )
+        return named
+    if not _missing(file.parent):
+        return file.parent
+    for only_cached in (True, False):
+        folder = _hub_folder(only_cached=only_cached)
+        if folder is not None and not _missing(folder):
+            return folder
+    raise ConfigError(
+        f"model {file}: a single file has no configurations and tokenizers, and the hub does not give"
+        f" {SDXL_HUB_ID}'s; set configurations: to a diffusers SDXL folder"
+    )
+
+
+def _missing(folder: Path) -> str | None:
+    """The first configuration that `folder` does not hold."""
+    return next((name for name in CONFIGURATIONS if not (folder / name).is_file()), None)
+
+
+def _hub_folder(*, only_cached: bool) -> Path | None:
+    try:
+        folder: str = snapshot_download(
+            SDXL_HUB_ID, allow_patterns=["*.json", "*/*.json", "*/*.txt"], local_files_only=only_cached
+        )
+    except Exception:  # requests', httpx', the hub's and the system's errors share no base class
+        return None
+    return Path(folder)
