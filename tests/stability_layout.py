@@ -23,11 +23,14 @@ UNET, TEXT, TEXT_2, VAE = (
 )
 
 
-def write_stability_file(
-    path: Path, networks: Mapping[str, Any], extra: Mapping[str, Tensor] | None = None
-) -> None:
+def write_stability_file(path: Path, networks: Mapping[str, Any]) -> None:
     """`networks` by component; a component that is left out is missing from the file."""
-    tensors: dict[str, Tensor] = dict(extra or {})
+    save_file(stability_tensors(networks), path)
+
+
+def stability_tensors(networks: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Every weight of `networks` under Stability's names."""
+    tensors: dict[str, Tensor] = {}
     if "unet" in networks:
         unet = networks["unet"]
         names = UnetNames(unet)
@@ -38,7 +41,7 @@ def write_stability_file(
         tensors |= open_clip(networks["text_encoder_2"].state_dict())
     if "vae" in networks:
         tensors |= autoencoder(networks["vae"])
-    save_file({name: values.clone().contiguous() for name, values in tensors.items()}, path)
+    return {name: values.clone().contiguous() for name, values in tensors.items()}
 
 
 class UnetNames:

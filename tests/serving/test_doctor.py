@@ -11,16 +11,12 @@ from intaglio.cli import main
 from ..hub import without_hub
 
 ROOT = Path(__file__).parents[2]
-CONFIG = (
-    f"base: [{{folder: {ROOT / 'miniature/model'}}}]\n"
-    + "profiles: {sizes: [[64, 64]]}\nserver: {http_port: %d}\n"
-)
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
-    path.write_text(CONFIG % 18999)
+    path.write_text(f"base: {{folder: {ROOT / 'miniature/model'}}}\nprofiles: {{sizes: [[64, 64]]}}\n")
     return path
 
 

@@ -18,7 +18,7 @@ from intaglio_train import ConfigError
 from intaglio_train.base_model import ModelSource, load_base_model
 from intaglio_train.command import app
 
-from .stability_layout import stability_tensors
+from ..stability_layout import stability_tensors
 
 Keys = Callable[..., dict[str, Any]]
 
@@ -28,7 +28,7 @@ def single(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The random model in Stability's layout."""
     pipeline = StableDiffusionXLPipeline.from_pretrained(str(model), torch_dtype=torch.float16)
     path = tmp_path_factory.mktemp("single") / "base.safetensors"
-    save_file(stability_tensors(pipeline), path)
+    save_file(stability_tensors(pipeline.components), path)
     return path
 
 

@@ -54,7 +54,7 @@ def _configured(plan: Plan) -> dict[str, Any]:
     """Values that are known before any stage is done."""
     deployment = plan.deployment
     pipeline = configuration_read("pipeline", plan.base.model_index)
-    latents = LatentStatistics.of(plan.components["vae"].config)
+    latents = LatentStatistics.of(configuration_read("vae", plan.components["vae"].config))
     return {
         "base": plan.base_label,
         "architecture": plan.architecture,

@@ -28,6 +28,7 @@ from intaglio_export.graphs.pristine import write_pristine
 from intaglio_export.graphs.sdxl import LoraMerge, wrap_network
 from intaglio_export.plan.plan import ONNX_FILE, PRISTINE_FILE, Plan
 from intaglio_export.plan.stages import Notes, StageKind
+from intaglio_export.weights.configuration import configuration_read
 from intaglio_export.weights.fuse import fuse_loras
 from intaglio_export.weights.latents import LatentStatistics
 from intaglio_export.weights.load import TORCH_DTYPES, load_for_precision, load_network
@@ -159,7 +160,7 @@ def make_verification(loader: NetworkLoader, network: str, work: Path) -> Notes:
         precision=plan.deployment.precision,
         profiles=plan.profiles(network),
         tolerance=plan.deployment.verify_tolerance,
-        latents=LatentStatistics.of(plan.components["vae"].config),
+        latents=LatentStatistics.of(configuration_read("vae", plan.components["vae"].config)),
     )
     expected = expected_outputs(check, loader.network(network))
     if plan.platform.on_gpu:

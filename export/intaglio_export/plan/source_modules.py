@@ -3,7 +3,7 @@
 Their sources are part of the stage's key. So whoever changes how a stage works need not remember to raise a
 version number. Modules are named as they are imported, and a package stands for all of its modules. Not named
 are modules whose effect on a result is in the key as a value: the contract (tensors, profiles, architecture),
-the choice of files (`weights.sources`, `weights.checkpoint_files`), the platform.
+the choice of files (`weights.sources`), the platform.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _NETWORK: Final = (
     "intaglio_export.plan.make",
     "intaglio_export.weights.load",
     "intaglio_export.weights.configuration",  # what an absent key means
+    "intaglio_export.weights.checkpoint_files",
     "intaglio_export.weights.latents",
     "intaglio_export.weights.single_file",
     "intaglio_export.weights.vae_range",

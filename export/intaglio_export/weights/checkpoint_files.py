@@ -11,17 +11,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from intaglio.errors import BuildError
 
-__all__ = ["NetworkFiles", "choose_files", "network_files", "no_weights"]
+__all__ = ["PREFIXES", "NetworkFiles", "choose_files", "network_files", "no_weights"]
 
 _PICKLED: Final = (".bin", ".ckpt", ".pt", ".pth")
 _VARIANTS: Final = (None, "fp16")
+PREFIXES: Final[Mapping[str, str]] = {
+    "unet": "model.diffusion_model.",
+    "text_encoder": "conditioner.embedders.0.transformer.",
+    "text_encoder_2": "conditioner.embedders.1.model.",
+    "vae": "first_stage_model.",
+}
+"""How the names of each component's tensors begin in a single file of Stability's layout."""
 
 
 @dataclass(frozen=True, slots=True)

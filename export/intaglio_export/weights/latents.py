@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from intaglio_export.weights.configuration import configuration_read
-
 __all__ = ["SDXL_LATENTS", "LatentStatistics"]
 
 
@@ -24,9 +22,8 @@ class LatentStatistics:
     std: tuple[float, ...] | None = None
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> LatentStatistics:
-        """Those of a VAE's config.json; an absent scaling factor is diffusers' default."""
-        values = configuration_read("vae", config)
+    def of(cls, values: Mapping[str, Any]) -> LatentStatistics:
+        """Those of a VAE's configuration that has all values: of a network, or of `configuration_read`."""
         factor = float(values["scaling_factor"])
         mean, std = values["latents_mean"], values["latents_std"]
         if mean is None or std is None:

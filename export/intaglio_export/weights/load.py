@@ -15,9 +15,8 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from intaglio.contract.tensors import Precision, compute_dtype
 from intaglio.errors import BuildError
-from intaglio_export.weights.checkpoint_files import network_files
+from intaglio_export.weights.checkpoint_files import PREFIXES, network_files
 from intaglio_export.weights.seeded import make_network
-from intaglio_export.weights.single_file import PREFIXES
 from intaglio_export.weights.sources import Base, Weights
 from intaglio_export.weights.vae_range import fit_into_float16
 

@@ -42,7 +42,7 @@ def base_layers(sources: tuple[Source, ...]) -> LayerTable:
     Shapes come from the headers of the base's files. For a single file or a seed they come from the
     configurations.
     """
-    base = find_base(sources)
+    base = find_base(sources, replaced=("vae",))  # no LoRA changes it, and the base may lack one
     return layer_table({component: _shapes(base, component) for component in SWAPPED})
 
 

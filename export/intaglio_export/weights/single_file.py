@@ -17,18 +17,12 @@ from typing import Any, Final
 from intaglio.contract.architecture import unet_attentions
 from intaglio.errors import BuildError
 from intaglio.loras.tensor_files import map_tensor_file
+from intaglio_export.weights.checkpoint_files import PREFIXES
 
-__all__ = ["PREFIXES", "check_single_file"]
+__all__ = ["check_single_file"]
 
 log = logging.getLogger(__name__)
 
-PREFIXES: Final[Mapping[str, str]] = {
-    "unet": "model.diffusion_model.",
-    "text_encoder": "conditioner.embedders.0.transformer.",
-    "text_encoder_2": "conditioner.embedders.1.model.",
-    "vae": "first_stage_model.",
-}
-"""Where each component's tensors are."""
 _UNET: Final = PREFIXES["unet"]
 _FIRST: Final = f"{_UNET}input_blocks.0.0.weight"
 _LABELS: Final = f"{_UNET}label_emb.0.0.weight"

@@ -20,6 +20,9 @@ __all__ = [
     "unet_attentions",
 ]
 
+_MID_BLOCK: Final = "UNetMidBlock2DCrossAttn"
+"""The middle block that attends to the prompt; SSD-1B's does not."""
+
 
 class Residual(Strict):
     """One ControlNet residual: [N, h/scale, w/scale, channels]."""
@@ -59,10 +62,6 @@ class Architecture(Strict):
         return self.text_width + self.text_width_2
 
 
-_MID_BLOCK: Final = "UNetMidBlock2DCrossAttn"
-"""The middle block that attends to the prompt; SSD-1B's does not."""
-
-
 def architecture_from_configs(
     unet: Mapping[str, Any],
     *,
@@ -76,9 +75,10 @@ def architecture_from_configs(
     `diffusers.ControlNetModel.forward` collects them.
     """
     channels: Sequence[int] = tuple(unet["block_out_channels"])
-    residuals, scale = [Residual(channels=channels[0], scale=1)], 1
-    for index, (width, count) in enumerate(zip(channels, _layers(unet), strict=True)):
-        residuals += [Residual(channels=width, scale=scale)] * count
+    scale = 1
+    residuals = [Residual(channels=channels[0], scale=scale)]
+    for index, (width, layers) in enumerate(zip(channels, _layers(unet), strict=True)):
+        residuals += [Residual(channels=width, scale=scale)] * layers
         if index + 1 < len(channels):
             scale *= 2
             residuals.append(Residual(channels=width, scale=scale))
@@ -108,11 +108,6 @@ def _each(value: Any, *, count: int) -> list[Any]:
     return [value] * count if isinstance(value, int) else list(value)
 
 
-def _layers(unet: Mapping[str, Any]) -> list[int]:
-    """Layers of each down block."""
-    return _each(unet.get("layers_per_block", 2), count=len(unet["block_out_channels"]))
-
-
 def _attention_kinds(unet: Mapping[str, Any]) -> list[CrossAttention]:
     """The cross-attention that each down block would have."""
     channels = unet["block_out_channels"]
@@ -122,6 +117,11 @@ def _attention_kinds(unet: Mapping[str, Any]) -> list[CrossAttention]:
         CrossAttention(heads=count, width=width // count)
         for count, width in zip(heads, channels, strict=True)
     ]
+
+
+def _layers(unet: Mapping[str, Any]) -> list[int]:
+    """Layers of each down block."""
+    return _each(unet.get("layers_per_block", 2), count=len(unet["block_out_channels"]))
 
 
 def _depths(unet: Mapping[str, Any]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""scheduler_config.json, key by key: what a schedule depends on is read, any other key has a rule."""
+"""scheduler_config.json: what the noise schedule depends on, and a rule for every other key."""
 
 from __future__ import annotations
 

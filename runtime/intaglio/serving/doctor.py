@@ -116,7 +116,11 @@ def examine_config(path: Path) -> Iterator[Finding]:
         return
     yield Finding("config", "ok", str(path))
     for check in entry_points(group=CHECKS):
-        yield from check.load()(deployment, path)
+        try:
+            yield from check.load()(deployment, path)
+        except ModuleNotFoundError as error:
+            detail = f"not all looked at without {error.name}"
+            yield Finding(check.name, "missing", detail, "pip install 'intaglio[export]'")
     yield _build(deployment, path)
     yield from _ports(deployment)
 

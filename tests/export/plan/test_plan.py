@@ -139,6 +139,7 @@ CHANGES = {
     "intaglio.sampling.noise": ALL,
     "intaglio_export.plan.make": ALL,
     "intaglio_export.weights.load": ALL,
+    "intaglio_export.weights.checkpoint_files": ALL,
     "intaglio_export.weights.vae_range": ALL,
     "intaglio_export.weights.configuration": ALL,
     "intaglio_export.weights.latents": ALL,

@@ -25,7 +25,6 @@ IN_THE_KEY_AS_VALUES = (
     "intaglio.loras.sets",
     "intaglio.loras.targets",
     "intaglio_export.engines.platform",
-    "intaglio_export.weights.checkpoint_files",
     "intaglio_export.weights.sources",
 )
 """What these say is among the inputs: specs, profiles, digests of files, the platform."""

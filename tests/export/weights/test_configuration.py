@@ -120,7 +120,11 @@ def effect(configs: Mapping[str, Mapping[str, Any]]) -> Any:
     except ConfigError as error:
         return str(error)
     pipeline = configuration_read("pipeline", configs["pipeline"])
-    return architecture, LatentStatistics.of(configs["vae"]), pipeline["force_zeros_for_empty_prompt"]
+    return (
+        architecture,
+        LatentStatistics.of(configuration_read("vae", configs["vae"])),
+        pipeline["force_zeros_for_empty_prompt"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,7 +145,10 @@ def test_absent_values_are_those_of_the_libraries() -> None:
     spelled = CONTROLNET | {"mid_block_type": "UNetMidBlock2DCrossAttn"}
     assert effect(SDXL | {"controlnet": spelled}) == effect(SDXL)
     config = {key: value for key, value in VAE.items() if key != "scaling_factor"}
-    assert LatentStatistics.of(config).scaling_factor == diffusers.AutoencoderKL().config.scaling_factor
+    assert (
+        LatentStatistics.of(configuration_read("vae", config)).scaling_factor
+        == diffusers.AutoencoderKL().config.scaling_factor
+    )
 
 
 @pytest.mark.parametrize("key", ["latents_mean", "latents_std"])

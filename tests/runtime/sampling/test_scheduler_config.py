@@ -50,6 +50,10 @@ NOOBAI_V = SDXL_SCHEDULER | {"prediction_type": "v_prediction", "rescale_betas_z
 WITHOUT_BETAS = {key: value for key, value in SDXL_SCHEDULER.items() if key != "beta_schedule"}
 
 
+def test_default_config_is_sdxl() -> None:
+    assert SchedulerConfig.from_mapping(SDXL_SCHEDULER) == SchedulerConfig()
+
+
 def parameters(name: str) -> dict[str, inspect.Parameter]:
     scheduler = getattr(diffusers, name)
     original = inspect.signature(scheduler.__init__).parameters
@@ -121,6 +125,9 @@ def test_files_of_other_solvers_are_read(name: str) -> None:
         (EDM | {"_class_name": "EulerDiscreteScheduler"}, "sigma_data: 0.5; .*Playground"),
         (NOOBAI_V, "prediction_type: 'v_prediction'; .*epsilon checkpoint"),
         (SDXL_SCHEDULER | {"shift": 3.0}, "shift: 3.0, which intaglio does not know"),
+        (SDXL_SCHEDULER | {"use_karras_sigmas": True}, "use_karras_sigmas: True; .*ask for dpmpp_2m_karras"),
+        (SDXL_SCHEDULER | {"timestep_spacing": "linspace"}, "'leading' or 'trailing'"),
+        (SDXL_SCHEDULER | {"beta_end": None}, "has no beta_end"),
         (WITHOUT_BETAS, "no beta_schedule, which means 'linear'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Scheduler configs are read as diffusers reads them, and schedules lie where the papers put them."""
+"""Schedules lie where the papers put them."""
 
 from __future__ import annotations
 

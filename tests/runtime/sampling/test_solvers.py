@@ -158,20 +158,10 @@ def test_longest_schedules_are_finite(name: str, steps: int) -> None:
     assert np.isfinite(solver_table(name, min(steps, 50) if name == "lcm" else steps).coefficients).all()
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"prediction_type": "v_prediction"}, "prediction_type: 'v_prediction'; supported is 'epsilon'"),
-        ({"beta_schedule": "linear"}, "beta_schedule: 'linear'; supported is 'scaled_linear'"),
-        ({"use_karras_sigmas": True}, "use_karras_sigmas: True; .*ask for dpmpp_2m_karras"),
-        ({"timestep_spacing": "linspace"}, "'leading' or 'trailing'"),
-        ({"beta_end": None}, "has no beta_end"),
-        ({"clip_sample": True}, "clip_sample=True clips"),
-    ],
-)
-def test_other_schedules_are_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        solver_table("ddim", 20, scheduler_config=SDXL_SCHEDULER | change)
+@pytest.mark.parametrize("name", ["ddim", "lcm"])
+def test_clipping_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="clip_sample=True clips"):
+        solver_table(name, 20, scheduler_config=SDXL_SCHEDULER | {"clip_sample": True})
 
 
 def test_absent_clip_sample_means_clipping_as_in_diffusers() -> None:

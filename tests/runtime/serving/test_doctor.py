@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from typer.testing import CliRunner
 from intaglio.cli import main
 from intaglio.engines.card import CardMemory
 from intaglio.serving import doctor, installation, memory_limits
-from intaglio.serving.doctor import Finding, examine, examine_config
+from intaglio.serving.doctor import examine, examine_config
+from intaglio.serving.findings import Finding
 from intaglio.serving.memory import GIB
 
 CONTROL = {"architecture": "sdxl-base-1.0", "seed": 1, "type": "pose"}
@@ -62,6 +64,15 @@ def config(tmp_path: Path) -> Path:
 def test_a_missing_config_stops_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "no/such.yaml"]) == 1
     assert "no such file" in capsys.readouterr().out
+
+
+def test_a_source_of_the_hub_needs_the_library_of_the_hub(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    config.write_text("base: {hub: a/b}\n" + "\n".join((CONFIG % 0).splitlines()[1:]))
+    found = finding(examine_config(config), "sources")
+    assert (found.state, found.fix) == ("missing", "pip install 'intaglio[export]'")
 
 
 def test_numpy_2_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

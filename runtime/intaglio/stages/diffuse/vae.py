@@ -25,7 +25,8 @@ class VaeDecoder:
         self._call = call
         self._architecture = manifest.architecture
         self._profiles = manifest.profiles
-        self._manifest = manifest
+        self._scaling_factor = np.float32(manifest.scaling_factor)
+        self._statistics = _statistics(manifest)
 
     def __call__(self, latents: Floats) -> Pixels:
         """[B, H, W, 3] of latents [B, 4, h, w].
@@ -34,10 +35,19 @@ class VaeDecoder:
             InvalidRequest: the picture has values that are not finite.
         """
         parts = [
-            self._decode_pass(decoder_input(latents[images], self._manifest))
+            self._decode_pass(self._decoder_input(latents[images]))
             for images in image_passes(len(latents), self._profiles.batches)
         ]
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    def _decoder_input(self, latents: Floats) -> Floats:
+        """[B, 4, h, w] of a trajectory's latents, as diffusers' SDXL pipelines give them to the decoder."""
+        scaled: Floats = latents / self._scaling_factor
+        if self._statistics is None:
+            return scaled
+        mean, std = self._statistics
+        moved: Floats = scaled * std + mean
+        return moved
 
     def _decode_pass(self, latents: Floats) -> Pixels:
         images, _, height, width = latents.shape
@@ -66,12 +76,10 @@ class VaeDecoder:
         return pixels
 
 
-def decoder_input(latents: Floats, manifest: BuildManifest) -> Floats:
-    """[B, 4, h, w] of a trajectory's latents, as diffusers' SDXL pipelines give them to the decoder."""
-    scaled: Floats = latents / np.float32(manifest.scaling_factor)
+def _statistics(manifest: BuildManifest) -> tuple[Floats, Floats] | None:
+    """Mean and standard deviation of the VAE's latents, [4, 1, 1] each; None unless it has both."""
     if manifest.latents_mean is None or manifest.latents_std is None:
-        return scaled
-    mean = np.array(manifest.latents_mean, np.float32)[:, None, None]
-    std = np.array(manifest.latents_std, np.float32)[:, None, None]
-    shifted: Floats = scaled * std + mean
-    return shifted
+        return None
+    mean = np.array(manifest.latents_mean, np.float32)
+    std = np.array(manifest.latents_std, np.float32)
+    return mean[:, None, None], std[:, None, None]
