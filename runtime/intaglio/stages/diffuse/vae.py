@@ -12,7 +12,7 @@ from intaglio.errors import InvalidRequest
 from intaglio.sampling.tiles import blend_tiles, latent_tiling
 from intaglio.stages.diffuse.passes import image_passes
 
-__all__ = ["VaeDecoder", "decoder_input"]
+__all__ = ["VaeDecoder"]
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
