@@ -27,7 +27,8 @@ from intaglio_export.engines.platform import Platform, resolve_platform
 from intaglio_export.plan.plan import Plan
 from intaglio_export.plan.run import Reporter, run_stages
 from intaglio_export.plan.stages import StageOutcome, StageStore
-from intaglio_export.weights.registry import publish_registry
+from intaglio_export.weights.publication import publication_messages
+from intaglio_export.weights.registry import check_registry, publish_registry, registry_of
 
 __all__ = ["BuildOptions", "BuildResult", "build_deployment"]
 
@@ -78,17 +79,21 @@ def build_deployment(config: Path, options: BuildOptions, *, reporter: Reporter)
         # Errors of the configuration are raised before any work is done.
         SchedulerConfig.from_mapping(plan.base.scheduler)
         support = find_support_files(deployment, plan.base, store.digests)
-        outcomes = run_stages(plan, force=options.force, reporter=reporter)
         folder = _deployment_folder(deployment, options)
         if plan.swaps:
-            publish_registry(deployment, folder)
+            check_registry(deployment, folder)
+        outcomes = run_stages(plan, force=options.force, reporter=reporter)
+        messages = list(_messages(plan))
+        if plan.swaps:
+            served = publish_registry(deployment, folder)
+            messages += publication_messages(registry_of(deployment), served)
         rebuild = f"intaglio build {_shown(config)}{options.arguments}"
         manifest = build_manifest(plan, support, asked=asked, rebuild=rebuild)
         assembly = assembly_of(plan, manifest, support, folder=folder)
         outcome = assemble(assembly, force=options.force)
         reporter.finished(outcome, 0.0)
         store.digests.save()
-    return BuildResult(folder, manifest, platform, (*outcomes, outcome), _messages(plan))
+    return BuildResult(folder, manifest, platform, (*outcomes, outcome), tuple(messages))
 
 
 def _overridden(deployment: Deployment, options: BuildOptions) -> Deployment:

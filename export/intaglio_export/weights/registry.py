@@ -17,9 +17,19 @@ from intaglio.loras.sets import ServedLoras
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.targets import SWAPPED
 from intaglio.loras.tensor_files import map_tensor_file
+from intaglio.loras.versions import check_as_added
+from intaglio_export.weights.missing_lora_files import missing_file
 from intaglio_export.weights.sources import Base, find_base
 
-__all__ = ["base_layers", "check_entry", "described", "lora_path", "publish_registry"]
+__all__ = [
+    "base_layers",
+    "check_entry",
+    "check_registry",
+    "described",
+    "lora_path",
+    "publish_registry",
+    "registry_of",
+]
 
 
 def base_layers(sources: tuple[Source, ...]) -> LayerTable:
@@ -65,9 +75,7 @@ def lora_path(lora: str, entry: LoraEntry) -> Path:
     """
     if entry.file is not None:
         if not entry.file.is_file():
-            raise ConfigError(
-                f"lora {lora}: {entry.file}: no such file; train it or correct its path in the registry"
-            )
+            raise ConfigError(f"lora {lora}: {missing_file(entry.file)}")
         return entry.file
     from huggingface_hub import hf_hub_download
 
@@ -87,11 +95,7 @@ def described(lora: str, entry: LoraEntry, *, table: LayerTable) -> LoraEntry:
         LoraRefused: the file is damaged or not for this base.
         ConfigError: there is no such file.
     """
-    path = lora_path(lora, entry)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise LoraRefused(lora, f"{path}: {error.strerror or error}") from error
+    data = _read(lora, lora_path(lora, entry))
     file = lora_file_from_bytes(lora, data, table=table)
     facts = {
         "sha256": hashlib.sha256(data).hexdigest(),
@@ -110,28 +114,59 @@ def check_entry(lora: str, entry: LoraEntry, *, table: LayerTable) -> LoraEntry:
         LoraRefused: as `described` does, and where the file changed since it was added.
     """
     found = described(lora, entry, table=table)
-    if entry.sha256 is not None and found.sha256 != entry.sha256:
-        raise LoraRefused(
-            lora,
-            f"its file changed since it was added: run intaglio loras add {lora} again if that was meant",
-        )
+    if found.sha256 is not None:
+        check_as_added(lora, entry, found.sha256)
     return found
+
+
+def check_registry(deployment: Deployment, folder: Path) -> None:
+    """Raise what `publish_registry` would raise, before any work is done."""
+    registry = registry_of(deployment)
+    table = base_layers(deployment.base)
+    digests = {}
+    for lora, path in _present_files(registry).items():
+        data = _read(lora, path)
+        lora_file_from_bytes(lora, data, table=table)
+        digests[lora] = hashlib.sha256(data).hexdigest()
+    LoraStore(folder / LORAS_FOLDER).after_build(registry, digests)
 
 
 def publish_registry(deployment: Deployment, folder: Path) -> ServedLoras:
     """Publish the deployment's registry to the build in `folder`; every file is checked against the base.
 
+    A LoRA whose file is missing stays as it was published. `publication_messages` says so.
+
     Raises:
-        ConfigError, LoraRefused: a LoRA is missing or not for this base.
+        ConfigError, LoraRefused: a LoRA is not on the hub, not for this base, or not the file that was added.
         BuildError: the disk has no room.
     """
-    path = deployment.registry
-    registry = LoraRegistry() if path is None else load_registry(path)
+    registry = registry_of(deployment)
     store = LoraStore(folder / LORAS_FOLDER)
     table = base_layers(deployment.base)
     digests = {}
-    for lora, entry in registry.loras.items():
-        digest, data = store.put(lora, lora_path(lora, entry))
+    for lora, path in _present_files(registry).items():
+        digest, data = store.put(lora, path)
         lora_file_from_bytes(lora, data, table=table)
         digests[lora] = digest
     return store.publish_registry(registry, digests)
+
+
+def registry_of(deployment: Deployment) -> LoraRegistry:
+    """The deployment's registry; an empty one where it names none."""
+    return LoraRegistry() if deployment.registry is None else load_registry(deployment.registry)
+
+
+def _present_files(registry: LoraRegistry) -> dict[str, Path]:
+    """The files of the registry, but for those that are missing on this machine."""
+    found = {}
+    for lora, entry in registry.loras.items():
+        if entry.file is None or entry.file.is_file():
+            found[lora] = lora_path(lora, entry)
+    return found
+
+
+def _read(lora: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise LoraRefused(lora, f"{path}: {error.strerror or error}") from error
