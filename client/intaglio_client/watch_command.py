@@ -110,13 +110,20 @@ def rollback(
     config: Config,
     lora: Annotated[str, typer.Argument(help="Id in the registry.", show_default=False)],
 ) -> None:
-    """Serve the previous version of a LoRA; a running server does so from its next request on."""
+    """Serve the previous version of a LoRA and reject the current one; a running server does so from its next
+    request on.
+    """
+    from intaglio.loras.versions import shown_version
     from intaglio_client.watch import store_of
 
     store, _ = store_of(load_deployment(config))
     current = store.roll_back(lora).loras[lora]
     earlier = len(current.versions) - 1
     versions = "version" if earlier == 1 else "versions"
-    Console(highlight=False).print(
-        f"{lora}: {current.sha256[:12]} is served; {earlier} earlier {versions} kept"
+    rejected = shown_version(current.rejected[-1])
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(
+        f"{lora}: {shown_version(current.sha256)} is served; {earlier} earlier {versions} kept\n"
+        f"{rejected} is rejected: no build and no watch serves it until you ask for it with "
+        f"intaglio loras serve {lora} --version {rejected} --config {config}"
     )

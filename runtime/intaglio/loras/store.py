@@ -2,8 +2,8 @@
 
     build/<name>/loras/<sha256>.safetensors   the file of one version; it is never written again
     build/<name>/loras/registry.json          which version of each LoRA is current; replaced atomically
-`intaglio build`, `watch`, `rollback` and `loras` publish here, and a running server looks at registry.json before
-each request. So publishing needs no restart, and no request sees half of a change.
+`intaglio build`, `watch`, `rollback` and `loras` publish here, and a running server looks at registry.json
+before each request. So publishing needs no restart, and no request sees half of a change.
 `intaglio.loras.versions` says which version is current.
 """
 

@@ -101,10 +101,10 @@ def reload(
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     with console.status("asking the server") as status:
         failures = 0
-        for folder in servers:
-            which = "" if len(servers) == 1 else f"{folder.name}: "
+        for server in servers:
+            which = "" if len(servers) == 1 else f"{server.folder.name}: "
             try:
-                console.print(f"{which}{ask_to_reload(folder, report=status.update)}", markup=False)
+                console.print(f"{which}{ask_to_reload(server.folder, report=status.update)}", markup=False)
             except IntaglioError as error:
                 errors.print(f"intaglio reload: {which}{error}", markup=False)
                 failures += 1

@@ -103,7 +103,7 @@ def test_a_missing_file_is_no_reason_to_refuse_the_others(checkpoint: Checkpoint
 
 
 def test_make_clean_leaves_the_demo_its_loras() -> None:
-    """Every file that the miniature's registry names is committed, or lies under trained/, which `make clean` keeps."""
+    """Every file of the miniature's registry is committed, or lies under trained/, which it keeps."""
     registry = yaml.safe_load((ROOT / "configs/loras.yaml").read_text())
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     committed = set(tracked.stdout.splitlines())
