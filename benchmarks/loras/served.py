@@ -29,7 +29,8 @@ from intaglio.loras.targets import open_layers
 from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
 from intaglio_client import Client
-from intaglio_client.watch import Publisher, Samples
+from intaglio_client.watch import Publisher
+from intaglio_client.watch_samples import Samples
 
 SETS: Final = ((), (LORAS[0],), (LORAS[1],), LORAS[:2], (LORAS[2],), (LORAS[0], LORAS[2]))
 _STEPS: Final = 4

@@ -40,9 +40,7 @@ Report = Callable[[str], None]
 class Control:
     """Answers one caller at a time, in a thread of its own, from `__init__` to `close`."""
 
-    def __init__(
-        self, folder: Path, build: Path, reload: Callable[[Report], str], *, grpc_url: str
-    ) -> None:
+    def __init__(self, folder: Path, build: Path, reload: Callable[[Report], str], *, grpc_url: str) -> None:
         self._reload = reload
         self._closing = threading.Event()
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
