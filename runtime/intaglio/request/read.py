@@ -212,7 +212,7 @@ def _check_limits(request: Request, limits: Limits) -> None:
         ("num_images", request.num_images, 1, limits.images),
         ("controls", len(request.controls), 0, limits.controls),
     ):
-        if value > most:
+        if not least <= value <= most:
             raise InvalidRequest(name, f"{value} is out of range", allowed=f"{least} to {most}")
     per_step = request.width * request.height * request.num_images * (1 + len(request.controls))
     if per_step * request.steps > limits.cost:

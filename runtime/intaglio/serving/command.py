@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -16,6 +17,7 @@ from rich.status import Status
 from intaglio.contract.config import load_deployment
 from intaglio.errors import IntaglioError, Unavailable
 from intaglio.serving.control import ask_to_reload, controlled_servers
+from intaglio.serving.endpoints import configured_endpoints
 from intaglio.serving.server import Server
 from intaglio.serving.triton_server import Restarts
 
@@ -53,11 +55,16 @@ def serve(
     Ends with 0 when told to stop, 1 when Triton keeps failing, 2 when it cannot start.
     """
     deployment = load_deployment(config)
-    given = {"http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port}
-    at = deployment.server.model_copy(update={name: port for name, port in given.items() if port is not None})
+    configured = configured_endpoints(deployment.server)
+    at = replace(
+        configured,
+        http_port=_given(http_port, configured.http_port),
+        grpc_port=_given(grpc_port, configured.grpc_port),
+        metrics_port=_given(metrics_port, configured.metrics_port),
+    )
     console = Console(highlight=False, soft_wrap=True)
     with StatusLine(console) as status:
-        server = Server(deployment.model_copy(update={"server": at}), log=log, report=status.show)
+        server = Server(deployment, endpoints=at, log=log, report=status.show)
         with _stop_on_signals(server), server:
             if not server.stopping:
                 status.show("ready")
@@ -88,7 +95,8 @@ def reload(
 
     The new engines are loaded beside the old ones, so the card's memory must hold both. Where it cannot, the
     command prints both sizes and changes nothing. After any failure the old build is served. Ends with 2
-    after a failure, and where no server of CONFIG runs here. Several servers of CONFIG are all asked.
+    after a failure, where a server setting changed, which needs a restart, and where no server of CONFIG runs
+    here. Several servers of CONFIG are all asked.
     """
     deployment = load_deployment(config)
     servers = controlled_servers(deployment.build_folder)
@@ -110,6 +118,10 @@ def reload(
                 failures += 1
     if failures:
         raise typer.Exit(_NOT_RELOADED)
+
+
+def _given(port: int | None, configured: int) -> int:
+    return configured if port is None else port
 
 
 class StatusLine:
