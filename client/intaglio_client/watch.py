@@ -176,7 +176,7 @@ class Publisher:
         except NotDrawn as reason:
             return _Seen(None, str(reason))
         except IntaglioError:
-            self.store.take_back(lora, digest)
+            self.store.take_back(lora, digest, before=before)
             raise
         path = self.samples.folder / f"{lora}-{shown_version(digest)}.png"
         return _Seen(saved_sheet(path, images), note)

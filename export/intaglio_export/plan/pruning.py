@@ -67,8 +67,11 @@ def prune(store: StageStore, folder: Path, *, keep: int | None) -> Pruned:
 
 def _builds_of(store: StageStore, folder: Path) -> list[Path]:
     """Every build that uses the store: those beside it and those that it has a list of."""
-    found = {folder.resolve(), *_listed(store.folder / _BUILDS)}
-    # The store itself may be a link that several build folders share.
+    found = {folder.resolve()}
+    # The store may be a link that several folders of builds share. A copy also lists the original's builds.
+    for build in _listed(store.folder / _BUILDS):
+        if (build.parent / store.folder.name).resolve() == store.folder.resolve():
+            found.add(build)
     for place in (store.folder.parent, store.folder.resolve().parent):
         found.update(path.parent.resolve() for path in place.glob(f"*/{MANIFEST_NAME}"))
     return sorted(build for build in found if (build / MANIFEST_NAME).is_file())

@@ -114,15 +114,16 @@ class LoraStore(VersionFiles):
             self._check_there(lora, digest)
             return self._replace(lora, changed)
 
-    def take_back(self, lora: str, digest: str) -> ServedLoras:
-        """Stop serving `digest`, which a server could not draw with. A version that another publisher made
-        current meanwhile stays current.
+    def take_back(self, lora: str, digest: str, *, before: ServedLora) -> ServedLoras:
+        """Serve `before` again instead of `digest`, which a server could not draw with. What another publisher
+        made current meanwhile stays current.
 
         Raises:
             ConfigError: no such LoRA; BuildError as `write` does.
         """
         with self.locked():
-            return self._replace(lora, versions.after_failure(_entry(self.current(), lora), digest))
+            changed = versions.after_failure(_entry(self.current(), lora), digest, before=before)
+            return self._replace(lora, changed)
 
     def roll_back(self, lora: str) -> ServedLoras:
         """Make the previous version of `lora` current again, and reject the one that is current now.
@@ -131,7 +132,10 @@ class LoraStore(VersionFiles):
             ConfigError: no such LoRA, or no earlier version; BuildError as `write` does.
         """
         with self.locked():
-            return self._replace(lora, versions.after_rollback(lora, _entry(self.current(), lora)))
+            entry = _entry(self.current(), lora)
+            there = tuple(version for version in entry.versions[:-1] if self.path(version).is_file())
+            entry = entry.model_copy(update={"versions": (*there, entry.sha256)})
+            return self._replace(lora, versions.after_rollback(lora, entry))
 
     def _replace(self, lora: str, entry: ServedLora) -> ServedLoras:
         served = self.current()

@@ -104,10 +104,15 @@ def after_watch(lora: str, before: ServedLora, digest: str, *, keep: int) -> Ser
     return before.model_copy(update={"versions": versions, "keep": keep})
 
 
-def after_failure(before: ServedLora, digest: str) -> ServedLora:
-    """The entry without `digest`, which the server cannot draw with. What others published since stays."""
-    others = tuple(version for version in before.versions if version != digest)
-    return before.model_copy(update={"versions": others or before.versions})
+def after_failure(now: ServedLora, digest: str, *, before: ServedLora) -> ServedLora:
+    """The entry without `digest`, which the server cannot draw with. `before` is the entry that it replaced.
+
+    What others made current since then stays current.
+    """
+    if now.sha256 == digest:
+        return now.model_copy(update={"versions": before.versions, "keep": before.keep})
+    others = tuple(version for version in now.versions if version != digest)
+    return now.model_copy(update={"versions": others})
 
 
 def after_rollback(lora: str, before: ServedLora) -> ServedLora:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,9 @@ def test_builds_in_other_folders_that_share_the_store_count(store: StageStore, t
     theirs = build(tmp_path / "other" / "theirs", first)
     assert pruned(shared, theirs, keep=None) == Pruned()
     assert pruned(store, mine) == Pruned()
+    copy = StageStore(tmp_path / "copy" / ".stages")
+    shutil.copytree(store.folder, copy.folder)
+    assert pruned(copy, build(tmp_path / "copy" / "mine", second)).results == 1, "theirs is not of the copy"
     (theirs / MANIFEST_NAME).unlink()
     assert pruned(shared, build(tmp_path / "other" / "more")).results == 1
     assert [store.path(stage).exists() for stage in (first, second, third)] == [False, True, True]

@@ -139,14 +139,26 @@ def test_a_registry_of_an_earlier_version_is_read(store: LoraStore, tmp_path: Pa
 
 def test_what_a_server_cannot_draw_with_is_taken_back_alone(store: LoraStore, tmp_path: Path) -> None:
     """A version that a build published meanwhile stays."""
-    store.publish_registry(registry(tmp_path), {"night": put(store, tmp_path, b"1")})
+    first = put(store, tmp_path, b"1")
+    before = store.publish_registry(registry(tmp_path), {"night": first}).loras["night"]
+    broken = put(store, tmp_path, b"2")
+    store.publish_version("night", broken, keep=5)
+    assert store.take_back("night", broken, before=before).loras["night"] == before
     broken = put(store, tmp_path, b"2")
     store.publish_version("night", broken, keep=5)
     newer = put(store, tmp_path, b"3")
     store.publish_registry(registry(tmp_path), {"night": newer})
-    assert store.take_back("night", broken).loras["night"].sha256 == newer
-    assert broken not in store.current().loras["night"].versions
-    assert store.take_back("night", broken).loras["night"].sha256 == newer
+    assert store.take_back("night", broken, before=before).loras["night"].versions == (first, newer)
+
+
+def test_a_rollback_passes_over_versions_without_a_file(store: LoraStore, tmp_path: Path) -> None:
+    known = registry(tmp_path)
+    digests = []
+    for data in (b"1", b"2", b"3"):
+        digests.append(put(store, tmp_path, data))
+        store.publish_registry(known, {"night": digests[-1]})
+    store.path(digests[1]).unlink()
+    assert store.roll_back("night").loras["night"].versions == (digests[0],)
 
 
 def test_a_removed_lora_leaves_nothing(store: LoraStore, tmp_path: Path) -> None:

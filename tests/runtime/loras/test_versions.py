@@ -83,10 +83,14 @@ def test_a_rejected_version_comes_back_only_by_name() -> None:
 
 
 def test_a_failed_version_leaves_what_others_published() -> None:
-    assert after_failure(served(A, B), B).versions == (A,)
-    assert after_failure(served(A, B, C), B).versions == (A, C)
-    assert after_failure(served(A), B).versions == (A,)
-    assert after_failure(served(A, B), B).rejected == (), "only people reject"
+    before = served(A, B, built=A)
+    failed = after_watch("x", before, C, keep=2)
+    assert after_failure(failed, C, before=before) == before
+    others = after_request(failed, D)
+    assert others.versions == (C, D)
+    assert after_failure(others, C, before=before).versions == (D,)
+    assert after_failure(before, C, before=before) == before, "somebody rolled it back"
+    assert after_failure(failed, C, before=before).rejected == (), "only people reject"
 
 
 def test_watch_decides_how_many_versions_are_kept() -> None:
