@@ -44,10 +44,11 @@ def measure_retraining(server: Server, work: Path) -> dict[str, Any]:
     folder = server.deployment.build_folder
     store, layers = LoraStore(folder / LORAS_FOLDER), open_layers(read_manifest(folder), folder)
     publisher = Publisher(store, layers, Samples(work / "watched", PROMPT), server.grpc_url, keep=5)
+    before = store.current().loras[LORAS[0]]
     found = publisher.publish(LORAS[0], lora_file(work, RETRAINED))
     if found is None:
         raise ValueError("the retrained file was published before")
-    store.roll_back(LORAS[0])
+    store.take_back(LORAS[0], found.sha256, before=before)  # a rollback would reject it for the next run
     return {"file_to_first_image_seconds": found.seconds, "images_drawn": 2}
 
 

@@ -115,8 +115,8 @@ class LoraStore(VersionFiles):
             return self._replace(lora, changed)
 
     def take_back(self, lora: str, digest: str, *, before: ServedLora) -> ServedLoras:
-        """Serve `before` again instead of `digest`, which a server could not draw with. What another publisher
-        made current meanwhile stays current.
+        """Serve `before` again instead of `digest`, which a server could not draw with. What others made
+        current meanwhile stays current.
 
         Raises:
             ConfigError: no such LoRA; BuildError as `write` does.
