@@ -32,7 +32,8 @@ from intaglio.loras.targets import open_layers
 from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
 from intaglio_client import Client
-from intaglio_client.watch import Publisher, Samples
+from intaglio_client.watch import Publisher
+from intaglio_client.watch_samples import Samples
 
 __all__ = ["Load", "measure_load", "measure_retraining"]
 
@@ -51,10 +52,11 @@ def measure_retraining(server: Server, work: Path) -> dict[str, Any]:
     layers = open_layers(read_manifest(folder), folder)
     samples = Samples(work / "watched", PROMPT)
     publisher = Publisher(store, layers, samples, server.grpc_url, keep=5)
+    before = store.current().loras[LORAS[0]]
     found = publisher.publish(LORAS[0], lora_file(work, RETRAINED))
     if found is None:
         raise ValueError("the retrained file was published before")
-    store.roll_back(LORAS[0])
+    store.take_back(LORAS[0], found.sha256, before=before)  # a rollback would reject it for the next run
     return {"file_to_first_image_seconds": found.seconds, "images_drawn": 2}
 
 

@@ -19,7 +19,7 @@ from intaglio.contract.models import SDXL, ModelSpec
 from intaglio.errors import InvalidRequest
 from intaglio.imaging.images import read_metadata
 from intaglio_client.errors import ServerError, error_from_exception
-from intaglio_client.image import Image
+from intaglio_client.image import Image, model_differences
 from intaglio_client.parameters import Parameters, parameters_from_metadata, tensors_from_parameters
 
 __all__ = ["DEFAULT_URL", "Client"]
@@ -109,10 +109,8 @@ class Client:
         metadata = metadata_of(image)
         prompt, parameters = parameters_from_metadata(metadata, images)
         again = self.generate_batch(prompt, **parameters)[int(metadata.get("image_index", 0))]
-        if again.metadata.get("model") != metadata.get("model"):
-            _log.warning(
-                "the server runs another build than the one that made the original; the image may differ"
-            )
+        for difference in model_differences(metadata, again.metadata):
+            _log.warning("%s; the image may differ", difference)
         return again
 
     def _images(self, tensors: dict[str, NDArray[Any]]) -> tuple[Image, ...]:

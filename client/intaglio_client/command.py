@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, get_args
@@ -15,13 +16,14 @@ from intaglio.errors import InvalidRequest
 from intaglio.request.request import CONTROL_KEYS
 from intaglio_client.characters import Character, load_character
 from intaglio_client.client import DEFAULT_URL, Client, metadata_of
-from intaglio_client.image import Image
+from intaglio_client.image import Image, model_differences
 from intaglio_client.parameters import POSE, Control, Lora, Parameters, parameters_from_metadata
 
 __all__ = ["app", "control_from_text", "lora_from_text"]
 
 app = typer.Typer(name="generate", add_completion=False, help="Ask a server for images.")
 
+_log = logging.getLogger(__name__)
 _FORMATS: Final[Mapping[str, OutputFormat]] = {
     **{f".{name}": name for name in get_args(OutputFormat)},
     ".jpg": "jpeg",
@@ -157,7 +159,10 @@ def _generate_like(
         controls = parameters["controls"] or ()
         parameters["controls"] = [control for control in controls if control.pose is None]
     changed: Parameters = {**parameters, **given}  # type: ignore[typeddict-item]
-    return client.generate_batch(before if prompt is None else prompt, **changed)
+    made = client.generate_batch(before if prompt is None else prompt, **changed)
+    for difference in model_differences(metadata, made[0].metadata):
+        _log.warning("%s, so more than what you asked for may change", difference)
+    return made
 
 
 def control_from_text(text: str) -> Control:

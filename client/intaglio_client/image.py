@@ -6,13 +6,15 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-__all__ = ["Image"]
+__all__ = ["Image", "model_differences"]
+
+_SHOWN_DIGITS: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +48,23 @@ class Image:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(self.data)
         return path
+
+
+def model_differences(original: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
+    """What differs between the models that made two images, from the images' metadata.
+
+    A LoRA may get a new version while the build stays, so each LoRA of both images is compared by itself.
+    """
+    before, now = dict(original.get("model") or {}), dict(again.get("model") or {})
+    versions_before, versions_now = before.pop("loras", None) or {}, now.pop("loras", None) or {}
+    found = []
+    if before != now:
+        found.append("the server runs another build than the one that made the original")
+    for lora in sorted(set(versions_before) & set(versions_now)):
+        old, new = versions_before[lora], versions_now[lora]
+        if old != new:
+            shown_old, shown_new = old[:_SHOWN_DIGITS], new[:_SHOWN_DIGITS]
+            found.append(
+                f"lora {lora} had version {shown_old} in the original, the server serves {shown_new}"
+            )
+    return found

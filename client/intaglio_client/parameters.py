@@ -156,9 +156,17 @@ def _tensor(port: Port, value: Any) -> NDArray[Any]:
         kind = "an integer" if is_integer else "a number"
         raise InvalidRequest(port.name, f"{type(value).__name__}", allowed=f"{kind}, {port.allowed}")
     number: float = value.item() if isinstance(value, np.generic) else value
-    if not port.admits(number):
+    # The server says what its deployment allows; here such a value must only fit into the tensor.
+    fits = _holds(dtype, number) if port.limited_by_deployment else port.admits(number)
+    if not fits:
         raise InvalidRequest(port.name, f"{value} is out of range", allowed=port.allowed)
     return np.array([value], dtype)
+
+
+def _holds(dtype: np.dtype[Any], number: float) -> bool:
+    """Whether an integer tensor can hold `number`."""
+    range_ = np.iinfo(dtype)
+    return bool(range_.min <= number <= range_.max)
 
 
 def _text_tensor(port: Port, value: Any) -> NDArray[Any]:

@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import PIL.Image
-
 from intaglio.builds.manifest import read_manifest
 from intaglio.contract.config import Deployment
 from intaglio.contract.lora_registry import load_registry
-from intaglio.errors import ConfigError, IntaglioError, SwapFailed, Unavailable
+from intaglio.errors import ConfigError, IntaglioError
+from intaglio.loras.sets import ServedLora
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.targets import SwapLayers, open_layers
-from intaglio_client.client import Client
+from intaglio.loras.versions import after_watch, shown_version
 from intaglio_client.image import Image
+from intaglio_client.watch_samples import NotDrawn, Samples, drawn, ready_server, saved_sheet
 
-__all__ = ["Follower", "Published", "Publisher", "Samples", "follow", "followed_folders", "store_of"]
+__all__ = ["Follower", "Published", "Publisher", "Unchanged", "follow", "followed_folders", "store_of"]
 
 _KOHYA_COPY: Final = "_kohya.safetensors"
 """End of the name under which the trainer writes the same LoRA a second time, in kohya's layout."""
@@ -60,16 +60,6 @@ class Follower:
 
 
 @dataclass(frozen=True)
-class Samples:
-    """How to draw the picture that shows a LoRA before and after."""
-
-    folder: Path
-    prompt: str | None = None
-    """None: the LoRA's trigger words."""
-    seed: int = 0
-
-
-@dataclass(frozen=True)
 class Published:
     """A version that is served now."""
 
@@ -79,7 +69,17 @@ class Published:
     seconds: float
     """From finding the file to the first image with it; without a server, to its publication."""
     samples: Path | None
-    """Picture of before and after, side by side; None where no server answered."""
+    """Picture of before and after, side by side; None where no server drew with the version."""
+    note: str | None = None
+    """Why there is no picture, or why it shows only the new version."""
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """A file that is the version served already."""
+
+    lora: str
+    source: Path
 
 
 def store_of(deployment: Deployment) -> tuple[LoraStore, SwapLayers]:
@@ -111,6 +111,14 @@ def followed_folders(deployment: Deployment, given: dict[str, Path]) -> dict[str
     return found
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What a server showed of a new version."""
+
+    sheet: Path | None
+    note: str | None
+
+
 @dataclass
 class Publisher:
     """Publishes files to a build's store, and tries them on the build's server."""
@@ -118,7 +126,8 @@ class Publisher:
     store: LoraStore
     layers: SwapLayers
     samples: Samples
-    url: str
+    url: str | None
+    """Where the server is; None: wherever this user runs one of the build on this machine."""
     keep: int
     report: Callable[[str], None] = field(default=lambda text: None)
 
@@ -126,11 +135,11 @@ class Publisher:
         """Make `source` the version of `lora` that is served; None where it already is.
 
         Raises:
-            LoraRefused: the file is damaged or not for this base.
+            LoraRefused: the file is damaged, not for this base, or was rejected by a rollback.
             SwapFailed, and whatever else the server answers: the server cannot draw with the file.
             BuildError: there is no room.
             ConfigError: the build has no such LoRA.
-        After an error the previous version is served.
+        After an error the previous version is served, or what others published meanwhile.
         """
         started = time.perf_counter()
         served = self.store.current().loras
@@ -141,42 +150,36 @@ class Publisher:
         if digest == served[lora].sha256:
             return None
         self.report(f"{lora}: checking {source.name}")
+        after_watch(lora, served[lora], digest, keep=self.keep)  # before anything is drawn
         self.layers.read(lora, data)
+        seen = self._serve_and_draw(lora, served[lora], digest, data)
+        return Published(lora, digest, source, time.perf_counter() - started, seen.sheet, seen.note)
+
+    def _serve_and_draw(self, lora: str, before: ServedLora, digest: str, data: bytes) -> _Seen:
+        """Make `digest` current, and show it beside the version before where a server draws with it."""
+        images: list[Image] = []
+        note = None
+        try:
+            url = ready_server(self.store.folder.parent, self.url)
+        except NotDrawn as reason:
+            self.store.publish_version(lora, digest, keep=self.keep, data=data)
+            return _Seen(None, str(reason))
         self.report(f"{lora}: drawing the version before")
-        before = self._draw(lora)
-        self.store.publish_version(lora, digest, keep=self.keep, data=data)
+        try:
+            images.append(drawn(url, self.samples, lora, before))
+        except IntaglioError as error:  # a version that mends a broken one must not depend on it
+            note = f"the version before cannot be shown: {error}"
+        entry = self.store.publish_version(lora, digest, keep=self.keep, data=data).loras[lora]
         self.report(f"{lora}: drawing the new version")
         try:
-            after = None if before is None else self._draw(lora)
+            images.append(drawn(url, self.samples, lora, entry))
+        except NotDrawn as reason:
+            return _Seen(None, str(reason))
         except IntaglioError:
-            self.store.roll_back(lora)
+            self.store.take_back(lora, digest, before=before)
             raise
-        shown = None if before is None or after is None else self._side_by_side(lora, digest, before, after)
-        return Published(lora, digest, source, time.perf_counter() - started, shown)
-
-    def _draw(self, lora: str) -> Image | None:
-        """A picture with the version that is served now; None where no server answers."""
-        entry = self.store.current().loras[lora]
-        prompt = self.samples.prompt or ", ".join(entry.trigger_words) or lora
-        with Client(self.url) as client:
-            if not client.is_ready():
-                return None
-            try:
-                return client.generate(prompt, seed=self.samples.seed, loras=[(lora, entry.weight)])
-            except SwapFailed:
-                raise
-            except Unavailable:
-                return None
-
-    def _side_by_side(self, lora: str, digest: str, before: Image, after: Image) -> Path:
-        left, right = before.decode(), after.decode()
-        sheet = PIL.Image.new("RGB", (left.width + right.width, max(left.height, right.height)))
-        sheet.paste(left, (0, 0))
-        sheet.paste(right, (left.width, 0))
-        path = self.samples.folder / f"{lora}-{digest[:12]}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(path)
-        return path
+        path = self.samples.folder / f"{lora}-{shown_version(digest)}.png"
+        return _Seen(saved_sheet(path, images), note)
 
 
 def follow(
@@ -185,8 +188,8 @@ def follow(
     *,
     interval: float,
     refused: Callable[[IntaglioError], None],
-) -> Iterator[Published | None]:
-    """Follow `folders` for ever: yields every published file, and None after each look at the folders.
+) -> Iterator[Published | Unchanged | None]:
+    """Follow `folders` for ever: yields every file that is served, and None after each look at the folders.
 
     An error of one file goes to `refused` and does not end the loop.
     """
@@ -197,8 +200,7 @@ def follow(
             if source is None:
                 continue
             try:
-                if (published := publisher.publish(lora, source)) is not None:
-                    yield published
+                yield publisher.publish(lora, source) or Unchanged(lora, source)
             except IntaglioError as error:
                 refused(error)
         yield None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
@@ -17,9 +17,13 @@ from rich.markup import escape
 
 from intaglio.contract.config import load_deployment
 from intaglio.errors import IntaglioError, InvalidRequest
-from intaglio_client.client import DEFAULT_URL
+
+if TYPE_CHECKING:
+    from intaglio_client.watch import Published, Unchanged
 
 __all__ = ["rollback_app", "watch_app"]
+
+_REFUSED: Final = 2
 
 watch_app = typer.Typer(
     name="watch", add_completion=False, help="Follow checkpoints folders and serve each new LoRA."
@@ -41,7 +45,10 @@ def watch(  # noqa: PLR0913  (one option a choice)
         list[str] | None, typer.Option(help="ID=FOLDER instead of the registry's checkpoints; repeatable.")
     ] = None,
     url: Annotated[
-        str | None, typer.Option(help="host:port of the server's gRPC; by default the configuration's.")
+        str | None,
+        typer.Option(
+            help="host:port of the server's gRPC; by default a server of this build that you run here."
+        ),
     ] = None,
     prompt: Annotated[
         str | None, typer.Option(help="What the samples show; by default the trigger words.")
@@ -54,21 +61,25 @@ def watch(  # noqa: PLR0913  (one option a choice)
         int, typer.Option(min=2, help="Versions kept of each LoRA, the one served among them.")
     ] = 5,
     interval: Annotated[float, typer.Option(min=0.05, help="Seconds between looks.")] = 1.0,
-    once: Annotated[bool, typer.Option("--once", help="End after the first file that is served.")] = False,
+    once: Annotated[
+        bool,
+        typer.Option("--once", help="End after the first file: with 0 where it is served, with 2 where not."),
+    ] = False,
 ) -> None:
     """Follow checkpoints folders until Ctrl-C. Each new LoRA file is checked, swapped into the running
     server, and shown before and after.
     """
-    from intaglio_client.watch import Publisher, Samples, follow, followed_folders, store_of
+    from intaglio_client.watch import Publisher, follow, followed_folders, store_of
+    from intaglio_client.watch_samples import Samples
 
     deployment = load_deployment(config)
     folders = followed_folders(deployment, dict(_pair(text) for text in lora or []))
     store, layers = store_of(deployment)
     console = Console(highlight=False, soft_wrap=True)
-    server = deployment.server
-    address = url or (f"{server.host}:{server.grpc_port}" if server.grpc_port else DEFAULT_URL)
+    refusals: list[IntaglioError] = []
 
     def refused(error: IntaglioError) -> None:
+        refusals.append(error)
         console.print(f"refused  {escape(str(error))}", style="red")
 
     followed = ", ".join(f"{name} in {os.path.relpath(folder)}" for name, folder in folders.items())
@@ -78,24 +89,33 @@ def watch(  # noqa: PLR0913  (one option a choice)
             store,
             layers,
             Samples(samples, prompt, seed),
-            address,
+            url,
             keep,
             report=lambda text: status.update(escape(text)),
         )
         try:
             for published in follow(publisher, folders, interval=interval, refused=refused):
                 status.update(escape(waiting))
-                if published is None:
-                    continue
-                version = f"{published.lora} {published.sha256[:12]} from {published.source}"
-                shown = f"no server at {address}: served when it starts"
-                if published.samples is not None:
-                    shown = f"before and after: {published.samples}"
-                console.print(f"served   {escape(version)} after {published.seconds:.1f} s; {escape(shown)}")
-                if once:
-                    return
+                if published is not None:
+                    console.print(escape(_line(published)))
+                if once and (published is not None or refusals):
+                    raise typer.Exit(_REFUSED if refusals else 0)
         except KeyboardInterrupt:
             console.print("stopped")
+
+
+def _line(done: Published | Unchanged) -> str:
+    """What became of a file, for people."""
+    from intaglio.loras.versions import shown_version
+    from intaglio_client.watch import Unchanged
+
+    if isinstance(done, Unchanged):
+        return f"unchanged {done.lora}: {done.source} is served already"
+    said = [] if done.note is None else [done.note]
+    if done.samples is not None:
+        said.append(f"before and after: {done.samples}")
+    version = f"{done.lora} {shown_version(done.sha256)} from {done.source}"
+    return f"served   {version} after {done.seconds:.1f} s; {'; '.join(said)}"
 
 
 def _pair(text: str) -> tuple[str, Path]:
@@ -110,13 +130,20 @@ def rollback(
     config: Config,
     lora: Annotated[str, typer.Argument(help="Id in the registry.", show_default=False)],
 ) -> None:
-    """Serve the previous version of a LoRA; a running server does so from its next request on."""
+    """Serve the previous version of a LoRA and reject the current one; a running server does so from its next
+    request on.
+    """
+    from intaglio.loras.versions import shown_version
     from intaglio_client.watch import store_of
 
     store, _ = store_of(load_deployment(config))
     current = store.roll_back(lora).loras[lora]
     earlier = len(current.versions) - 1
     versions = "version" if earlier == 1 else "versions"
-    Console(highlight=False).print(
-        f"{lora}: {current.sha256[:12]} is served; {earlier} earlier {versions} kept"
+    rejected = shown_version(current.rejected[-1])
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(
+        f"{lora}: {shown_version(current.sha256)} is served; {earlier} earlier {versions} kept\n"
+        f"{rejected} is rejected: no build and no watch serves it until you ask for it with "
+        f"intaglio loras serve {lora} --version {rejected} --config {config}"
     )

@@ -1,6 +1,6 @@
 """Build a deployment: do the stages of its plan, then assemble its folder.
 
-    build/.stages/<stage>/<key>/              every stage's result, shared by all deployments
+    build/.stages/<stage>/<key>/              every stage's result, shared by all deployments and pruned
     build/<name>/manifest.json                what the serving processes read; written last
     build/<name>/engines/<network>-<digest>/  hard links into the store (copies on another file system)
     build/<name>/tokenizers/<digest>, poses/<digest>, model_repository
@@ -24,9 +24,11 @@ from intaglio_export.deployment.manifest import NOT_VERIFIED, build_manifest
 from intaglio_export.deployment.support_files import find_support_files
 from intaglio_export.engines.platform import Platform, resolve_platform
 from intaglio_export.plan.plan import Plan
+from intaglio_export.plan.pruning import KEPT_RESULTS, Pruned, prune
 from intaglio_export.plan.run import Reporter, run_stages
 from intaglio_export.plan.stages import StageOutcome, StageStore
-from intaglio_export.weights.registry import check_registry, publish_registry
+from intaglio_export.weights.publication import publication_messages
+from intaglio_export.weights.registry import check_registry, publish_registry, registry_of
 
 __all__ = ["BuildOptions", "BuildResult", "build_deployment"]
 
@@ -42,6 +44,11 @@ class BuildOptions:
     output: Path | None = None
     """Folder of all builds instead of the configuration's `build`."""
     force: bool = False
+    """Do every stage again."""
+    check: bool = False
+    """Read every file again instead of believing its size and time."""
+    keep: int | None = KEPT_RESULTS
+    """Newest results of every stage that stay in the store though no build names them; None: all."""
 
     @property
     def arguments(self) -> str:
@@ -71,24 +78,27 @@ def build_deployment(config: Path, options: BuildOptions, *, reporter: Reporter)
     asked = load_deployment(config)
     deployment = _overridden(asked, options)
     platform = resolve_platform(deployment)
-    store = StageStore(deployment.build / STORE)
+    store = StageStore(deployment.build / STORE, reread=options.check or options.force)
     with store.locked(waiting=reporter.waiting):
         plan = Plan(deployment, platform, store)
         # Errors of the configuration and of its sources are raised before any work is done.
         support = find_support_files(deployment, plan.base, store.digests)
-        if plan.swaps:
-            check_registry(deployment)
-        outcomes = run_stages(plan, force=options.force, reporter=reporter)
         folder = _deployment_folder(deployment, options)
         if plan.swaps:
-            publish_registry(deployment, folder)
+            check_registry(deployment, folder)
+        outcomes = run_stages(plan, force=options.force, reporter=reporter)
+        messages = list(_messages(plan))
+        if plan.swaps:
+            served = publish_registry(deployment, folder)
+            messages += publication_messages(registry_of(deployment), served)
         rebuild = f"intaglio build {_shown(config)}{options.arguments}"
         manifest = build_manifest(plan, support, asked=asked, rebuild=rebuild)
         assembly = assembly_of(plan, manifest, support, folder=folder)
         outcome = assemble(assembly, force=options.force)
         reporter.finished(outcome, 0.0)
+        messages += _pruned(prune(store, folder, keep=options.keep))
         store.digests.save()
-    return BuildResult(folder, manifest, platform, (*outcomes, outcome), _messages(plan))
+    return BuildResult(folder, manifest, platform, (*outcomes, outcome), tuple(messages))
 
 
 def _overridden(deployment: Deployment, options: BuildOptions) -> Deployment:
@@ -124,6 +134,16 @@ def _shown(path: Path) -> str:
     if absolute.is_relative_to(Path.cwd()):
         return str(absolute.relative_to(Path.cwd()))
     return str(path)
+
+
+def _pruned(pruned: Pruned) -> tuple[str, ...]:
+    if pruned.prevented is not None:
+        return (pruned.prevented,)
+    if not pruned.results:
+        return ()
+    size = f"{pruned.bytes / 2**20:.1f} MiB"
+    results = "1 earlier result" if pruned.results == 1 else f"{pruned.results} earlier results"
+    return (f"removed {results} that no build names: {size} are free; --keep-all keeps such results",)
 
 
 def _messages(plan: Plan) -> tuple[str, ...]:

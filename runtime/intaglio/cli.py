@@ -29,7 +29,7 @@ _HELP: Final[Mapping[str, str]] = {
     "generate": "ask a server for images",
     "doctor": "what this machine has, what is missing, what fixes it",
     "demo": "build, serve, generate, stop; where the time went",
-    "loras": "the registry of LoRAs: add, list, show, check",
+    "loras": "the registry of LoRAs: add, remove, list, show, check, serve",
     "watch": "follow checkpoints folders and serve each new LoRA",
     "rollback": "serve the previous version of a LoRA",
     "train": "train a LoRA or a ControlNet",

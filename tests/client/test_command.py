@@ -42,7 +42,10 @@ def test_lora_text() -> None:
     [
         (["generate"], "prompt: missing"),
         (["generate", "a fox", "--out", "fox.gif"], "out: 'fox.gif'"),
-        (["generate", "a fox", "--steps", "0"], "steps: 0 is out of range; allowed: 1 to 150"),
+        (
+            ["generate", "a fox", "--guidance-scale", "99"],
+            "guidance_scale: 99.0 is out of range; allowed: 0 to 50",
+        ),
         (["generate", "a fox", "--url", "127.0.0.1:9", "--deadline", "5"], "is the server running"),
         (["serve", "no/such.yaml"], "no such file"),
     ],

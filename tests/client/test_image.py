@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 
 from intaglio_client import Image
+from intaglio_client.image import model_differences
 
 
 def test_bytes_are_written_as_they_came(tmp_path: Path) -> None:
@@ -20,3 +21,18 @@ def test_bytes_are_written_as_they_came(tmp_path: Path) -> None:
     assert image.seed == 7
     assert image.pixels.shape == (2, 3, 3)
     np.testing.assert_array_equal(image.pixels[0, 0], (10, 20, 30))
+
+
+def test_a_new_version_of_a_lora_is_not_another_build() -> None:
+    original = {"model": {"build": "1", "loras": {"night": "a" * 64, "mara": "c" * 64}}}
+    retrained = {"model": {"build": "1", "loras": {"night": "b" * 64, "mara": "c" * 64}}}
+    assert model_differences(original, original) == []
+    assert model_differences(original, retrained) == [
+        f"lora night had version {'a' * 12} in the original, the server serves {'b' * 12}"
+    ]
+    rebuilt = {"model": {"build": "2", "loras": {"night": "b" * 64}}}
+    assert model_differences(original, rebuilt) == [
+        "the server runs another build than the one that made the original",
+        f"lora night had version {'a' * 12} in the original, the server serves {'b' * 12}",
+    ]
+    assert model_differences({}, retrained) == model_differences(original, {"model": {"build": "3"}})

@@ -12,8 +12,9 @@ from typing import Any
 import onnx
 import pytest
 
+from intaglio.builds.file_checks import check_files
 from intaglio.builds.manifest import read_manifest
-from intaglio.errors import BuildError, ConfigError
+from intaglio.errors import BuildError, ConfigError, EngineMismatch
 from intaglio_export.build import BuildOptions
 from intaglio_export.plan import make
 
@@ -119,3 +120,40 @@ def test_options_are_part_of_the_command_that_builds_again() -> None:
     assert BuildOptions().arguments == ""
     options = BuildOptions(runtime="tensorrt-rtx", target="sm89", output=Path("out"), force=True)
     assert options.arguments == " --runtime tensorrt-rtx --target sm89 --output out"
+
+
+def damage(path: Path) -> None:
+    """Change one byte of `path`, whose size and time stay."""
+    status, data = path.stat(), bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.unlink()
+    path.write_bytes(data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_damage_of_equal_size_and_time_is_found_by_a_check(copied: Path) -> None:
+    result = run_build(copied)[0]
+    name = result.manifest.networks["text_encoder"].path
+    served = result.folder / name
+    damage(served)
+    with pytest.raises(EngineMismatch, match=r"was changed after .* intaglio build .*plate.yaml --check$"):
+        check_files(result.folder, result.manifest.listed, command=result.manifest.rebuild)
+    assert not done(run_build(copied)[1]), "sizes and times are as they were"
+    assert done(run_build(copied, check=True)[1]) == {"repository": f"{name} was changed after it was built"}
+    check_files(result.folder, result.manifest.listed, command=result.manifest.rebuild)
+    key = result.manifest.stages["engine/text_encoder"]
+    damage(copied.parent / "build/.stages/engine/text_encoder" / key[:16] / "engine.onnx")
+    reasons = done(run_build(copied, check=True)[1])
+    assert reasons["engine/text_encoder"] == "engine.onnx was changed after it was built"
+
+
+def test_the_store_keeps_what_builds_name_and_one_result_more(copied: Path, checkpoint: Checkpoint) -> None:
+    before = run_build(copied)[0].manifest
+    fused = copied.parent / "build/.stages/fuse"
+    for weight in (0.5, 0.6):
+        write_config(copied, checkpoint, fuse={"style": weight}, controlnets={})
+        messages = run_build(copied, keep=1)[0].messages
+        assert "earlier results that no build names" in messages[-1]
+        assert "--keep-all keeps such results" in messages[-1]
+        assert len(list(fused.iterdir())) == 1
+    assert not (fused / before.stages["fuse"][:16]).exists()

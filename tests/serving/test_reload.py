@@ -181,7 +181,7 @@ def test_what_cannot_be_taken_up_changes_nothing(served: Served, capsys: pytest.
     served.build({"mara": 1.0}, server={"queue_size": 3})
     with pytest.raises(
         ConfigError,
-        match=r"config.pbtxt of diffuse, postprocess, preprocess changed .* restart `intaglio serve`",
+        match=r"server.queue_size 32 -> 3: needs a restart of `intaglio serve`; nothing was reloaded",
     ):
         served.server.reload()
 

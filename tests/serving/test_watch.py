@@ -22,7 +22,8 @@ from intaglio.cli import main
 from intaglio.errors import ConfigError, LoraRefused
 from intaglio.serving.server import Server
 from intaglio_client import Client, SwapFailed
-from intaglio_client.watch import Publisher, Samples, follow, followed_folders, store_of
+from intaglio_client.watch import Publisher, follow, followed_folders, store_of
+from intaglio_client.watch_samples import Samples
 
 from .conftest import CONFIG_FILE, REPOSITORY
 
@@ -106,6 +107,18 @@ def test_watch_serves_what_was_trained_and_rollback_takes_it_back(
     assert main(["rollback", str(CONFIG_FILE), "night"]) == 0
     assert "is served" in capsys.readouterr().out
     assert np.array_equal(picture(client), before)
+    assert main(["build", str(CONFIG_FILE)]) == 0
+    assert np.array_equal(picture(client), before), "a build does not bring back what was rejected"
+    again = subprocess.run(
+        [*command, "watch", str(CONFIG_FILE), "--once", *itertools.chain.from_iterable(options.items())],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert again.returncode == 2
+    assert "was rejected by a rollback" in " ".join(again.stdout.split())
+    assert np.array_equal(picture(client), before), "neither does a fresh watch"
     assert main(["rollback", str(CONFIG_FILE), "night"]) == 2, "there is no version before the first"
 
 
@@ -216,12 +229,25 @@ def test_what_the_server_cannot_put_on_is_taken_back(
     assert picture(client).any()
 
 
+def test_the_server_of_the_build_is_found(
+    server: Server, client: Client, published: Any, tmp_path: Path
+) -> None:
+    """Its ports are not the configuration's."""
+    store, layers = published
+    source = changed_lora(tmp_path / "night.safetensors", 0.45)
+    found = Publisher(store, layers, Samples(tmp_path, PROMPT), None, 3).publish("night", source)
+    assert found is not None
+    assert found.samples is not None
+    assert found.note is None
+
+
 def test_without_a_server_it_is_published(server: Server, published: Any, tmp_path: Path) -> None:
     store, layers = published
     publisher = Publisher(store, layers, Samples(tmp_path), "127.0.0.1:9", 3)
     found = publisher.publish("night", changed_lora(tmp_path / "night.safetensors", 0.4))
     assert found is not None
     assert found.samples is None
+    assert found.note == "the server at 127.0.0.1:9 is not ready, so nothing was drawn"
     assert store.current().loras["night"].sha256 == found.sha256
 
 

@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from intaglio_export.plan.pruning import KEPT_RESULTS
 from intaglio_export.plan.stages import StageOutcome
 
 __all__ = ["ConsoleReporter", "app"]
@@ -72,10 +73,11 @@ class ConsoleReporter:
 
 
 @app.command()
-def build(
+def build(  # noqa: PLR0913  (one option a choice)
     config: Annotated[
         Path, typer.Argument(help="Deployment YAML, such as configs/miniature.yaml.", show_default=False)
     ],
+    *,
     runtime: Annotated[
         str | None, typer.Option(help="onnxruntime, tensorrt-rtx or tensorrt instead of the configuration's.")
     ] = None,
@@ -89,15 +91,34 @@ def build(
         Path | None, typer.Option(help="Folder of all builds instead of the configuration's `build`.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Do every stage again.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Read every file again; what is damaged is done again, whatever its time."
+        ),
+    ] = False,
+    keep: Annotated[
+        int,
+        typer.Option(min=1, help="Newest results of every stage that are kept though no build names them."),
+    ] = KEPT_RESULTS,
+    keep_all: Annotated[bool, typer.Option("--keep-all", help="Remove no earlier result.")] = False,
 ) -> None:
-    """Build a deployment; only what changed is done again.
+    """Build a deployment; only what changed is done again. A file counts as unchanged while its size and time
+    are; --check and --force read it.
 
     With --target, the build goes to <build>/<name>-<target>, beside the build for this machine.
     """
     from intaglio_export.build import BuildOptions, build_deployment
 
     console = Console(highlight=False)
-    options = BuildOptions(runtime=runtime, target=target, output=output, force=force)
+    options = BuildOptions(
+        runtime=runtime,
+        target=target,
+        output=output,
+        force=force,
+        check=check,
+        keep=None if keep_all else keep,
+    )
     with ConsoleReporter(console) as reporter:
         result = build_deployment(config, options, reporter=reporter)
     console.print(_table(result.outcomes))

@@ -1,4 +1,4 @@
-"""`intaglio loras add|list|show|check`: the registry of LoRAs that a deployment names."""
+"""`intaglio loras add|remove|list|show|check|serve`: the registry of LoRAs that a deployment names."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ from rich.table import Table
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.contract.lora_registry import KINDS, LoraEntry, LoraRegistry, load_registry, write_registry
 from intaglio.errors import ConfigError, IntaglioError, InvalidRequest
+from intaglio.loras.store import LORAS_FOLDER, LoraStore
+from intaglio.loras.versions import shown_version
+from intaglio_export.commands.lora_versions import (
+    published_loras,
+    serve_file,
+    serve_version,
+    versions_text,
+)
 from intaglio_export.weights.registry import CheckedLora, base_layers, check_entry, described
 
 __all__ = ["app"]
@@ -83,10 +91,12 @@ def _known(registry: LoraRegistry, lora: str, *, source: str) -> dict[str, Any]:
 
 @app.command("list")
 def list_(config: Config = _DEFAULT) -> None:
-    """List LoRAs and presets."""
-    path, _ = _registry_of(config)
+    """List LoRAs and presets, and the version of each LoRA that the deployment's build serves."""
+    path, deployment = _registry_of(config)
     registry = load_registry(path)
-    table = Table("id", "kind", "weight", "bounds", "trigger words", "file", box=None, padding=(0, 2, 0, 0))
+    served = published_loras(deployment).loras
+    columns = ("id", "kind", "weight", "bounds", "trigger words", "file", "served")
+    table = Table(*columns, box=None, padding=(0, 2, 0, 0))
     for lora, entry in registry.loras.items():
         low, high = entry.bounds
         table.add_row(
@@ -96,6 +106,7 @@ def list_(config: Config = _DEFAULT) -> None:
             f"{low:g} to {high:g}",
             escape(", ".join(entry.trigger_words)),
             escape(_facts(entry)),
+            versions_text(served.get(lora)),
         )
     for preset, members in registry.presets.items():
         combination = " + ".join(f"{lora}@{weight:g}" for lora, weight in members.items())
@@ -106,19 +117,16 @@ def list_(config: Config = _DEFAULT) -> None:
 @app.command()
 def show(lora: Annotated[str, typer.Argument(help="Id.")], config: Config = _DEFAULT) -> None:
     """Print everything that the registry says of one LoRA or preset."""
-    path, _ = _registry_of(config)
+    path, deployment = _registry_of(config)
     registry = load_registry(path)
     values: dict[str, Any]
     if lora in registry.loras:
         values = registry.loras[lora].model_dump(mode="json")
+        values["served"] = versions_text(published_loras(deployment).loras.get(lora))
     elif lora in registry.presets:
         values = registry.presets[lora]
     else:
-        raise InvalidRequest(
-            "id",
-            f"{lora!r} is unknown",
-            allowed=", ".join([*registry.loras, *registry.presets]) or "none yet",
-        )
+        raise _unknown(lora, registry)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for field, value in values.items():
         if value not in (None, [], {}):
@@ -153,6 +161,60 @@ def check(config: Config = _DEFAULT) -> None:
             console.print(f"[green]ok[/]       {lora}: {escape(_facts(checked.entry))}")
             _print_warnings(console, lora, checked)
     raise typer.Exit(_BAD if refused else 0)
+
+
+@app.command()
+def remove(
+    lora: Annotated[str, typer.Argument(help="Id of a LoRA or preset.")], config: Config = _DEFAULT
+) -> None:
+    """Take a LoRA or a preset out of the registry. A deployment with swap stops serving the LoRA immediately;
+    the user's own file stays.
+    """
+    path, deployment = _registry_of(config)
+    registry = load_registry(path)
+    if lora not in {*registry.loras, *registry.presets}:
+        raise _unknown(lora, registry)
+    changed = registry.model_dump()
+    changed["loras"].pop(lora, None)
+    changed["presets"].pop(lora, None)
+    naming = [preset for preset, members in changed["presets"].items() if lora in members]
+    if naming:
+        raise ConfigError(f"lora {lora}: preset {naming[0]} names it; run intaglio loras remove {naming[0]}")
+    write_registry(path, LoraRegistry.model_validate(changed))
+    done = f"{lora}: removed from {path}"
+    if deployment.swaps and LoraStore(deployment.build_folder / LORAS_FOLDER).remove(lora):
+        done += "; it is not served any more, and the next build removes its files"
+    elif lora in registry.presets:
+        done += "; the next build stops serving it"
+    Console(highlight=False, soft_wrap=True).print(escape(done))
+
+
+@app.command()
+def serve(
+    lora: Annotated[str, typer.Argument(help="Id of a LoRA.")],
+    *,
+    version: Annotated[
+        str | None, typer.Option(help="The beginning of its sha256; by default the registry's file.")
+    ] = None,
+    config: Config = _DEFAULT,
+) -> None:
+    """Serve one version of a LoRA, also one that a rollback rejected. A running server does so from its next
+    request on.
+    """
+    path, deployment = _registry_of(config)
+    registry = load_registry(path)
+    if lora not in registry.loras:
+        raise _unknown(lora, registry)
+    if version is None:
+        served = serve_file(deployment, lora, registry.loras[lora])
+    else:
+        served = serve_version(deployment, lora, version)
+    Console(highlight=False).print(f"{lora}: {shown_version(served.sha256)} is served")
+
+
+def _unknown(lora: str, registry: LoraRegistry) -> InvalidRequest:
+    known = ", ".join([*registry.loras, *registry.presets])
+    return InvalidRequest("id", f"{lora!r} is unknown", allowed=known or "none yet")
 
 
 def _registry_of(config: Path) -> tuple[Path, Deployment]:

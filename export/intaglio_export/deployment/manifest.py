@@ -38,6 +38,7 @@ def build_manifest(plan: Plan, support: SupportFiles, *, asked: Deployment, rebu
         "config_digest": asked.digest,
         "rebuild": rebuild,
         "versions": _versions(plan.stages),
+        "stages": {stage.name: stage.key for stage in plan.stages},
         "networks": {name: _network_file(plan, name) for name in plan.networks},
         "loras": tuple(lora.model_dump() for lora in plan.loras),
         "tokenizers": support.tokenizers,
@@ -45,7 +46,7 @@ def build_manifest(plan: Plan, support: SupportFiles, *, asked: Deployment, rebu
         "files": {name: plan.store.digests.digest(path) for name, path in support.sources.items()},
     }
     draft = BuildManifest(key="0" * 64, **values)
-    identity = draft.model_dump(mode="json", exclude={"key", "rebuild", "base"})
+    identity = draft.model_dump(mode="json", exclude={"key", "rebuild", "base", "stages"})
     identity["repository"] = repository_files(repository_options(plan, build_key=""))
     return draft.model_copy(update={"key": content_key(identity)})
 

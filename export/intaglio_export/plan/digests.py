@@ -5,6 +5,7 @@ Hashing 14 GB of weights takes half a minute, and a build with nothing changed m
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 from collections.abc import Iterable, Mapping
@@ -24,13 +25,14 @@ _LARGEST_HEADER = 100_000_000
 class DigestCache:
     """Digests by path; `save` keeps them for the next process."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, reread: bool = False) -> None:
+        """With `reread`, nothing that an earlier process remembered counts, so every file is read once."""
         self._path = path
-        try:
-            self._known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            self._known = {}
+        self._known: dict[str, Any] = {}
         self._changed = False
+        if not reread:
+            with contextlib.suppress(OSError, ValueError):
+                self._known = json.loads(path.read_text(encoding="utf-8"))
 
     def digest(self, path: Path) -> FileDigest:
         """Digest of a file that a user named. The header of a safetensors file is checked the first time.
@@ -82,6 +84,14 @@ class DigestCache:
     def combined(self, files: Iterable[Path], *, root: Path) -> str:
         """One digest of several files and their names relative to `root`."""
         return content_key({str(file.relative_to(root)): self.digest(file).sha256 for file in files})
+
+    def forget_missing(self, *, below: Path) -> None:
+        """Forget the files in `below` that are gone."""
+        root = below.resolve()
+        gone = [name for name in self._known if Path(name).is_relative_to(root) and not Path(name).exists()]
+        for name in gone:
+            del self._known[name]
+        self._changed = self._changed or bool(gone)
 
     def save(self) -> None:
         """Write the cache if anything in it is new."""

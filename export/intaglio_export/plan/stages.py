@@ -71,10 +71,11 @@ class StageOutcome:
 class StageStore:
     """The folder of all stages' results, shared by the deployments of one build folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, reread: bool = False) -> None:
+        """With `reread`, every file is read again, whatever its size and time say."""
         self.folder = folder
         self._lock = threading.Lock()
-        self.digests = DigestCache(folder / "digests.json")
+        self.digests = DigestCache(folder / "digests.json", reread=reread)
 
     @contextlib.contextmanager
     def locked(self, *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -99,7 +100,18 @@ class StageStore:
 
     def path(self, stage: Stage) -> Path:
         """Where the result of `stage` is or will be."""
-        return self.folder / stage.name / stage.key[:_KEY_LENGTH]
+        return self.result_path(stage.name, stage.key)
+
+    def result_path(self, name: str, key: str) -> Path:
+        """Where the result of the stage `name` with `key` is or will be."""
+        return self.folder / name / key[:_KEY_LENGTH]
+
+    def remove(self, result: Path) -> None:
+        """Remove a result. What an interruption leaves of it, the next build removes."""
+        unfinished = self.folder / _UNFINISHED
+        unfinished.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=unfinished, prefix="removed-") as name:
+            result.rename(Path(name) / "result")
 
     def why(self, stage: Stage) -> str | None:
         """Why `stage` must be done; None when its result is here and untouched."""

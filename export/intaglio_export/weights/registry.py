@@ -20,6 +20,8 @@ from intaglio.loras.sets import ServedLoras
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.targets import SWAPPED
 from intaglio.loras.tensor_files import map_tensor_file
+from intaglio.loras.versions import check_as_added
+from intaglio_export.weights.missing_lora_files import missing_file
 from intaglio_export.weights.sources import Base, find_base
 from intaglio_export.weights.swapped_weights import is_swapped
 
@@ -31,6 +33,7 @@ __all__ = [
     "described",
     "lora_path",
     "publish_registry",
+    "registry_of",
 ]
 
 log = logging.getLogger(__name__)
@@ -79,9 +82,7 @@ def lora_path(lora: str, entry: LoraEntry) -> Path:
     """
     if entry.file is not None:
         if not entry.file.is_file():
-            raise ConfigError(
-                f"lora {lora}: {entry.file}: no such file; train it or correct its path in the registry"
-            )
+            raise ConfigError(f"lora {lora}: {missing_file(entry.file)}")
         return entry.file
     from huggingface_hub import hf_hub_download
 
@@ -131,11 +132,8 @@ def check_entry(lora: str, entry: LoraEntry, *, table: LayerTable, swap: Swap) -
         LoraRefused: as `described` does, and where the file changed since it was added.
     """
     found = described(lora, entry, table=table, swap=swap)
-    if entry.sha256 is not None and found.entry.sha256 != entry.sha256:
-        raise LoraRefused(
-            lora,
-            f"its file changed since it was added: run intaglio loras add {lora} again if that was meant",
-        )
+    if found.entry.sha256 is not None:
+        check_as_added(lora, entry, found.entry.sha256)
     return found
 
 
@@ -160,36 +158,49 @@ def _is_swappable(component: Component, layer: str, *, table: LayerTable, swap: 
     return is_swapped(f"{wrapper}.{layer}.weight", len(table[component][layer]), swap)
 
 
-def check_registry(deployment: Deployment) -> None:
-    """Check every LoRA of the deployment's registry against the base, and log the warnings.
-
-    Raises:
-        ConfigError, LoraRefused: a LoRA is missing, or the deployment can never apply it.
-    """
+def check_registry(deployment: Deployment, folder: Path) -> None:
+    """Raise what `publish_registry` would raise, before any work is done, and log the warnings."""
+    registry = registry_of(deployment)
     table = base_layers(deployment.base)
-    for lora, entry in _registry(deployment).loras.items():
-        data = lora_bytes(lora, lora_path(lora, entry))
+    digests = {}
+    for lora, path in _present_files(registry).items():
+        data = lora_bytes(lora, path)
         for warning in _servable(lora, data, table=table, swap=deployment.swap).warnings:
             log.warning("lora %s: %s", lora, warning)
+        digests[lora] = hashlib.sha256(data).hexdigest()
+    LoraStore(folder / LORAS_FOLDER).after_build(registry, digests)
 
 
 def publish_registry(deployment: Deployment, folder: Path) -> ServedLoras:
     """Publish the deployment's registry to the build in `folder`; every file is checked against the base.
 
+    A LoRA whose file is missing stays as it was published. `publication_messages` says so.
+
     Raises:
-        ConfigError, LoraRefused: a LoRA is missing, or the deployment can never apply it.
+        ConfigError, LoraRefused: a LoRA is not on the hub, not the file that was added, or can never be
+            applied by the deployment.
         BuildError: the disk has no room.
     """
-    registry = _registry(deployment)
+    registry = registry_of(deployment)
     store = LoraStore(folder / LORAS_FOLDER)
     table = base_layers(deployment.base)
     digests = {}
-    for lora, entry in registry.loras.items():
-        digest, data = store.put(lora, lora_path(lora, entry))
+    for lora, path in _present_files(registry).items():
+        digest, data = store.put(lora, path)
         _servable(lora, data, table=table, swap=deployment.swap)
         digests[lora] = digest
     return store.publish_registry(registry, digests)
 
 
-def _registry(deployment: Deployment) -> LoraRegistry:
+def registry_of(deployment: Deployment) -> LoraRegistry:
+    """The deployment's registry; an empty one where it names none."""
     return LoraRegistry() if deployment.registry is None else load_registry(deployment.registry)
+
+
+def _present_files(registry: LoraRegistry) -> dict[str, Path]:
+    """The files of the registry, but for those that are missing on this machine."""
+    found = {}
+    for lora, entry in registry.loras.items():
+        if entry.file is None or entry.file.is_file():
+            found[lora] = lora_path(lora, entry)
+    return found

@@ -85,6 +85,10 @@ class BuildManifest(Strict):
     target: str
     """`cpu` or the compute capability, `sm89`."""
     versions: dict[str, str]
+    stages: dict[str, Sha256] = Field(default_factory=dict)
+    """Key of the result of every stage in the store beside this build. It keeps them there, and identifies
+    nothing.
+    """
     profiles: Profiles
     limits: Limits
     defaults: Defaults

@@ -123,6 +123,7 @@ _REQUEST: Final = (
         optional=True,
         minimum=8,
         maximum=4096,
+        limited_by_deployment=True,
         doc="pixels, a built size; absent: the first built size",
     ),
     Port(
@@ -131,6 +132,7 @@ _REQUEST: Final = (
         optional=True,
         minimum=8,
         maximum=4096,
+        limited_by_deployment=True,
         doc="pixels, a built size; absent: the first built size",
     ),
     Port(
@@ -139,7 +141,8 @@ _REQUEST: Final = (
         optional=True,
         minimum=1,
         maximum=150,
-        doc="solver steps; absent: the deployment's default",
+        limited_by_deployment=True,
+        doc="solver steps, at most the deployment's limits.steps; absent: the deployment's default",
     ),
     Port(
         name="guidance_scale",
@@ -182,7 +185,8 @@ _REQUEST: Final = (
         default=1,
         minimum=1,
         maximum=16,
-        doc="images of this request",
+        limited_by_deployment=True,
+        doc="images of this request, at most the deployment's limits.images",
     ),
     Port(
         name="output_format",

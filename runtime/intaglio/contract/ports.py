@@ -52,6 +52,10 @@ class Port:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
+    limited_by_deployment: bool = False
+    """Whether each deployment has its own range, within `minimum` and `maximum`. Then only the server that
+    has the deployment checks a value, so that no other range is ever stated.
+    """
     doc: str = ""
 
     @property
@@ -64,7 +68,7 @@ class Port:
         """One phrase for error messages and docs."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
-        if self.minimum is None or self.maximum is None:
+        if self.minimum is None or self.maximum is None or self.limited_by_deployment:
             return self.doc
         if self.maximum < 1e9:
             return f"{self.minimum:g} to {self.maximum:g}"
@@ -112,6 +116,8 @@ def _check_tensor(array: NDArray[Any], port: Port) -> None:
 def scalar(tensors: Tensors, port: Port, default: Any = None) -> Any:
     """The one value of `port` (bytes for strings), which is in its range; `default` where it is absent.
 
+    The range of a port that is `limited_by_deployment` is left to whoever has the deployment.
+
     Raises:
         InvalidRequest: not finite or out of range.
     """
@@ -119,7 +125,8 @@ def scalar(tensors: Tensors, port: Port, default: Any = None) -> Any:
         return default
     value = tensors[port.name].reshape(-1)[0]
     value = value.item() if isinstance(value, np.generic) else value
-    if isinstance(value, int | float) and not port.admits(value):
+    judged = isinstance(value, int | float) and not port.limited_by_deployment
+    if judged and not port.admits(value):
         raise InvalidRequest(port.name, f"{value} is out of range", allowed=port.allowed)
     return value
 

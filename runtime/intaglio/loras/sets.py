@@ -11,7 +11,18 @@ from intaglio.builds.manifest import content_key
 from intaglio.contract.lora_registry import Kind, LoraWeight, ResolvedLora, TriggerWord, check_presets
 from intaglio.contract.yaml_files import RegistryId, Sha256, Strict
 
-__all__ = ["ServedLora", "ServedLoras", "WeightedFile", "set_digest", "set_from_json", "set_text"]
+__all__ = [
+    "KEPT_VERSIONS",
+    "ServedLora",
+    "ServedLoras",
+    "WeightedFile",
+    "set_digest",
+    "set_from_json",
+    "set_text",
+]
+
+KEPT_VERSIONS: Final = 5
+"""Versions of a LoRA that are kept, unless `intaglio watch --keep` says otherwise."""
 
 
 class WeightedFile(Protocol):
@@ -49,7 +60,15 @@ class ServedLora(Strict):
     weight: LoraWeight = 1.0
     bounds: tuple[LoraWeight, LoraWeight]
     versions: tuple[Sha256, ...] = Field(min_length=1)
-    """Files, the current one last."""
+    """The versions that are kept, the current one last."""
+    keep: int = Field(default=KEPT_VERSIONS, ge=1)
+    """Most versions that are kept, the current one among them."""
+    rejected: tuple[Sha256, ...] = ()
+    """Versions that a rollback took back, the latest last. They are not served until somebody asks for one
+    by name.
+    """
+    built: Sha256 | None = None
+    """The registry's file at the last build; None where registry.json is older than this field."""
 
     @property
     def sha256(self) -> str:

@@ -2,27 +2,28 @@
 
     build/<name>/loras/<sha256>.safetensors   the file of one version; it is never written again
     build/<name>/loras/registry.json          which version of each LoRA is current; replaced atomically
-`intaglio build`, `watch` and `rollback` publish here, and a running server looks at registry.json before each
-request. So publishing needs no restart, and no request sees half of a change.
+`intaglio build`, `watch`, `rollback` and `loras` publish here, and a running server looks at registry.json
+before each request. So publishing needs no restart, and no request sees half of a change.
+`intaglio.loras.versions` says which version is current.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from pydantic import ValidationError
 
 from intaglio.builds.manifest import write_json
-from intaglio.contract.lora_registry import LoraRegistry, ResolvedLora
-from intaglio.errors import BuildError, ConfigError, LoraRefused
-from intaglio.loras.adapters import lora_bytes
+from intaglio.contract.lora_registry import LoraEntry, LoraRegistry
+from intaglio.errors import BuildError, ConfigError
+from intaglio.loras import versions
 from intaglio.loras.sets import ServedLora, ServedLoras
-from intaglio.whole_files import storage_problem, write_whole
+from intaglio.loras.version_files import VersionFiles
+from intaglio.whole_files import storage_problem
 
 __all__ = ["LORAS_FOLDER", "LoraStore"]
 
@@ -31,17 +32,13 @@ _REGISTRY: Final = "registry.json"
 _LOCK: Final = ".lock"
 
 
-class LoraStore:
-    """The folder of one build's LoRAs."""
+class LoraStore(VersionFiles):
+    """The folder of one build's LoRAs, and which versions in it are current."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self._stamp: tuple[int, int, int] | None = None
         self._read = ServedLoras()
-
-    def path(self, sha256: str) -> Path:
-        """Where a version's file is."""
-        return self.folder / f"{sha256}.safetensors"
 
     def current(self) -> ServedLoras:
         """What is published now. The file is read again only after it was replaced.
@@ -63,47 +60,6 @@ class LoraStore:
             raise ConfigError(f"{path}: damaged ({problem}); intaglio build writes it again") from error
         return self._read
 
-    def load(self, lora: ResolvedLora) -> bytes:
-        """The bytes of a version, exactly as it was published.
-
-        Raises:
-            LoraRefused: the file is missing or was changed.
-        """
-        path = self.path(lora.sha256)
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            reason = f"{path.name}: {error.strerror or error}; publish it again (intaglio build)"
-            raise LoraRefused(lora.id, reason) from error
-        if hashlib.sha256(data).hexdigest() != lora.sha256:
-            raise LoraRefused(
-                lora.id, "its file was changed after it was published; publish it again (intaglio build)"
-            )
-        return data
-
-    def put(self, lora: str, source: Path) -> tuple[str, bytes]:
-        """Copy `source`, with the configuration that peft wrote beside it, into the store. Returns the copy's
-        sha256 and bytes, which later changes of `source` do not affect.
-
-        Raises:
-            LoraRefused: `source` cannot be read, or peft's configuration beside it is damaged.
-            BuildError: no room, or the folder cannot be written; nothing was changed.
-        """
-        data = lora_bytes(lora, source)
-        digest = hashlib.sha256(data).hexdigest()
-        path = self.path(digest)
-        if not path.is_file() or path.stat().st_size != len(data):
-            self._write(digest, data)
-        return digest, data
-
-    def _write(self, digest: str, data: bytes) -> None:
-        try:
-            write_whole(self.path(digest), data)
-        except OSError as error:
-            raise BuildError(
-                f"{self.folder}: {storage_problem(error)}; what was published before is still served"
-            ) from error
-
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """One publisher at a time; readers need no lock."""
@@ -113,7 +69,7 @@ class LoraStore:
             yield
 
     def write(self, served: ServedLoras) -> None:
-        """Publish `served`, then remove the files that neither it nor its predecessor names.
+        """Publish `served`, then remove the files that neither it nor its predecessor needs.
 
         Requests that are under way may still need the predecessor's files.
 
@@ -127,12 +83,7 @@ class LoraStore:
             raise BuildError(
                 f"{self.folder}: {storage_problem(error)}; what was published before is still served"
             ) from error
-        named = set()
-        for entry in (*served.loras.values(), *before.loras.values()):
-            named |= {self.path(digest).name for digest in entry.versions}
-        for path in self.folder.glob("*.safetensors"):
-            if path.name not in named:
-                path.unlink(missing_ok=True)
+        self.remove_all_but(_needed(served) | _needed(before))
 
     def publish_version(self, lora: str, digest: str, *, keep: int, data: bytes | None = None) -> ServedLoras:
         """Make `digest` (already `put`) the current version of `lora`, and keep `keep` versions in all.
@@ -141,59 +92,118 @@ class LoraStore:
 
         Raises:
             ConfigError: no such LoRA; BuildError as `write` does, and where the file is gone.
+            LoraRefused: the version was rejected by a rollback.
+        """
+        return self._publish(
+            lora, digest, lambda before: versions.after_watch(lora, before, digest, keep=keep), data=data
+        )
+
+    def serve_version(self, lora: str, digest: str, *, data: bytes | None = None) -> ServedLoras:
+        """Make `digest` the current version of `lora` because somebody asked for it, whether it was rejected
+        or not. Raises what `publish_version` does, but does not refuse.
+        """
+        return self._publish(lora, digest, lambda before: versions.after_request(before, digest), data=data)
+
+    def _publish(
+        self, lora: str, digest: str, after: Callable[[ServedLora], ServedLora], *, data: bytes | None
+    ) -> ServedLoras:
+        with self.locked():
+            changed = after(_entry(self.current(), lora))
+            if data is not None and not self.path(digest).is_file():
+                self.write_file(digest, data)
+            self._check_there(lora, digest)
+            return self._replace(lora, changed)
+
+    def take_back(self, lora: str, digest: str, *, before: ServedLora) -> ServedLoras:
+        """Serve `before` again instead of `digest`, which a server could not draw with. What others made
+        current meanwhile stays current.
+
+        Raises:
+            ConfigError: no such LoRA; BuildError as `write` does.
         """
         with self.locked():
-            served = self.current()
-            entry = _entry(served, lora)
-            if data is not None and not self.path(digest).is_file():
-                self._write(digest, data)
-            self._check_there(lora, digest)
-            versions = (*(version for version in entry.versions if version != digest), digest)[-keep:]
-            return self._replace(served, lora, entry.model_copy(update={"versions": versions}))
+            changed = versions.after_failure(_entry(self.current(), lora), digest, before=before)
+            return self._replace(lora, changed)
 
     def roll_back(self, lora: str) -> ServedLoras:
-        """Make the previous version of `lora` current again, and forget the one that is current now.
+        """Make the previous version of `lora` current again, and reject the one that is current now.
 
         Raises:
             ConfigError: no such LoRA, or no earlier version; BuildError as `write` does.
         """
         with self.locked():
-            served = self.current()
-            entry = _entry(served, lora)
-            if len(entry.versions) < 2:
-                current = entry.sha256[:12]
-                raise ConfigError(f"lora {lora}: no version before the current one ({current}) is kept")
-            return self._replace(served, lora, entry.model_copy(update={"versions": entry.versions[:-1]}))
+            entry = _entry(self.current(), lora)
+            there = tuple(version for version in entry.versions[:-1] if self.path(version).is_file())
+            entry = entry.model_copy(update={"versions": (*there, entry.sha256)})
+            return self._replace(lora, versions.after_rollback(lora, entry))
 
-    def _replace(self, served: ServedLoras, lora: str, entry: ServedLora) -> ServedLoras:
+    def _replace(self, lora: str, entry: ServedLora) -> ServedLoras:
+        served = self.current()
         changed = served.model_copy(update={"loras": {**served.loras, lora: entry}})
         self.write(changed)
         return changed
 
+    def remove(self, lora: str) -> bool:
+        """Stop serving `lora` and every preset that names it; False where it is not served.
+
+        Raises:
+            BuildError: as `write` does.
+        """
+        with self.locked():
+            served = self._published()
+            if lora not in served.loras:
+                return False
+            loras = {name: entry for name, entry in served.loras.items() if name != lora}
+            self.write(ServedLoras(loras=loras, presets=_complete_presets(served.presets, loras)))
+            return True
+
+    def after_build(self, registry: LoraRegistry, digests: Mapping[str, str]) -> ServedLoras:
+        """What a build of the user's registry would publish; `digests` are its files.
+
+        A LoRA without a file stays as it was published; where it never was, it is left out, and so are the
+        presets that name it.
+
+        Raises:
+            LoraRefused: a file is not the one that was added, or nothing is left that was not rejected.
+        """
+        before = self._published()
+        loras = {}
+        for lora, entry in registry.loras.items():
+            changed = self._after_build(lora, entry, before.loras.get(lora), digests.get(lora))
+            if changed is not None:
+                loras[lora] = changed
+        return ServedLoras(loras=loras, presets=_complete_presets(registry.presets, loras))
+
+    def _after_build(
+        self, lora: str, entry: LoraEntry, before: ServedLora | None, digest: str | None
+    ) -> ServedLora | None:
+        there: set[str] = set()
+        if before is not None:
+            there.update(version for version in before.versions[:-1] if self.path(version).is_file())
+            if before.sha256 == digest or self.is_whole(before.sha256):
+                there.add(before.sha256)
+        if digest is not None:
+            return versions.after_build(lora, entry, before, digest, there=there)
+        if before is None or before.sha256 not in there:
+            return None
+        return before.model_copy(update=versions.described_values(entry))
+
     def publish_registry(self, registry: LoraRegistry, digests: Mapping[str, str]) -> ServedLoras:
         """Publish the user's registry; `digests` are its files, already `put`.
 
-        Where the registry's file is among a LoRA's published versions, the current version stays current. So
-        a build does not undo what `intaglio watch` or `intaglio rollback` did.
+        Raises:
+            LoraRefused: as `after_build` does.
+            BuildError: as `write` does, and where a file is gone.
         """
         with self.locked():
             before = self._published()
-            loras = {}
-            for lora, entry in registry.loras.items():
-                self._check_there(lora, digests[lora])
-                earlier = before.loras[lora].versions if lora in before.loras else ()
-                kept = tuple(version for version in earlier if self.path(version).is_file())
-                versions = kept if digests[lora] in kept else (*kept, digests[lora])
-                loras[lora] = ServedLora(
-                    kind=entry.kind,
-                    trigger_words=entry.trigger_words,
-                    weight=entry.weight,
-                    bounds=entry.bounds,
-                    versions=versions,
-                )
-            served = ServedLoras(loras=loras, presets=registry.presets)
+            for lora, digest in digests.items():
+                self._check_there(lora, digest)
+            served = self.after_build(registry, digests)
             if served != before or not (self.folder / _REGISTRY).is_file():
                 self.write(served)
+            else:
+                self.remove_all_but(_needed(served))
             return served
 
     def _check_there(self, lora: str, digest: str) -> None:
@@ -213,3 +223,20 @@ def _entry(served: ServedLoras, lora: str) -> ServedLora:
     if lora not in served.loras:
         raise ConfigError(f"lora {lora}: not served; served are {', '.join(served.loras) or 'none'}")
     return served.loras[lora]
+
+
+def _needed(served: ServedLoras) -> set[str]:
+    """The versions whose files are kept. The one that was rejected last is among them, so that a rollback can
+    be undone.
+    """
+    found: set[str] = set()
+    for entry in served.loras.values():
+        found.update(entry.versions, entry.rejected[-1:])
+    return found
+
+
+def _complete_presets(
+    presets: Mapping[str, dict[str, float]], loras: Mapping[str, ServedLora]
+) -> dict[str, dict[str, float]]:
+    """The presets all of whose LoRAs are served."""
+    return {preset: members for preset, members in presets.items() if set(members) <= set(loras)}

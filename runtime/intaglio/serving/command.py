@@ -6,6 +6,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -17,6 +18,7 @@ from intaglio.contract.config import load_deployment
 from intaglio.errors import IntaglioError, Unavailable
 from intaglio.serving.console import StatusLine, lasting_console
 from intaglio.serving.control import ask_to_reload, controlled_servers
+from intaglio.serving.endpoints import configured_endpoints
 from intaglio.serving.server import Server
 from intaglio.serving.triton_server import Restarts
 
@@ -60,11 +62,16 @@ def serve(
     Ends with 0 when told to stop, 1 when Triton keeps failing, 2 when it cannot start.
     """
     deployment = load_deployment(config)
-    given = {"http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port}
-    at = deployment.server.model_copy(update={name: port for name, port in given.items() if port is not None})
+    configured = configured_endpoints(deployment.server)
+    at = replace(
+        configured,
+        http_port=_given(http_port, configured.http_port),
+        grpc_port=_given(grpc_port, configured.grpc_port),
+        metrics_port=_given(metrics_port, configured.metrics_port),
+    )
     console = lasting_console(sys.stdout)
     with StatusLine(console) as status:
-        server = Server(deployment.model_copy(update={"server": at}), log=log, report=status.show)
+        server = Server(deployment, endpoints=at, log=log, report=status.show)
         with _stop_on_signals(server), server:
             if not server.stopping:
                 status.show("ready")
@@ -93,7 +100,8 @@ def reload(
 
     The new engines are loaded beside the old ones, so the card's memory must hold both. Where it cannot, the
     command prints both sizes and changes nothing. After any failure the old build is served. Ends with 2
-    after a failure, and where no server of CONFIG runs here. Several servers of CONFIG are all asked.
+    after a failure, where a server setting changed, which needs a restart, and where no server of CONFIG runs
+    here. Several servers of CONFIG are all asked.
     """
     deployment = load_deployment(config)
     servers = controlled_servers(deployment.build_folder)
@@ -106,15 +114,19 @@ def reload(
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     with console.status("asking the server") as status:
         failures = 0
-        for folder in servers:
-            which = "" if len(servers) == 1 else f"{folder.name}: "
+        for server in servers:
+            which = "" if len(servers) == 1 else f"{server.folder.name}: "
             try:
-                console.print(f"{which}{ask_to_reload(folder, report=status.update)}", markup=False)
+                console.print(f"{which}{ask_to_reload(server.folder, report=status.update)}", markup=False)
             except IntaglioError as error:
                 errors.print(f"intaglio reload: {which}{error}", markup=False)
                 failures += 1
     if failures:
         raise typer.Exit(_NOT_RELOADED)
+
+
+def _given(port: int | None, configured: int) -> int:
+    return configured if port is None else port
 
 
 @contextlib.contextmanager

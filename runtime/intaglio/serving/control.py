@@ -1,5 +1,5 @@
 """How `intaglio reload` reaches `intaglio serve`: a socket in the server's private folder, which only the
-server's user can open.
+server's user can open. Two files beside it name the build that is served and where.
 
 The server does the work itself, so Triton's secret never leaves it. The answer is JSON, one object a line:
 {"say": text} while it works, then {"done": text} or {"error": text}.
@@ -15,17 +15,20 @@ import socket
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from intaglio.errors import IntaglioError, Unavailable
 from intaglio.serving.workspace import workspace_folders
 
-__all__ = ["Control", "ask_to_reload", "controlled_servers"]
+__all__ = ["Control", "ControlledServer", "ask_to_reload", "controlled_servers"]
 
 _SOCKET: Final = "control"
 _BUILD: Final = "build"
 """Names the folder of the build that is served."""
+_GRPC: Final = "grpc"
+"""Names the host and port that gRPC clients reach."""
 _RELOAD: Final = b"reload\n"
 _HEARD_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 1.0
@@ -37,13 +40,15 @@ Report = Callable[[str], None]
 class Control:
     """Answers one caller at a time, in a thread of its own, from `__init__` to `close`."""
 
-    def __init__(self, folder: Path, build: Path, reload: Callable[[Report], str]) -> None:
+    def __init__(self, folder: Path, build: Path, reload: Callable[[Report], str], *, grpc_url: str) -> None:
         self._reload = reload
         self._closing = threading.Event()
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with _short_name(folder) as name:
             self._listening.bind(name)
         self._listening.listen()
+        (folder / _GRPC).write_text(grpc_url, encoding="utf-8")
+        # The last file: a caller that finds it finds a server that listens.
         (folder / _BUILD).write_text(str(build.resolve()), encoding="utf-8")
         self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
         self._thread.start()
@@ -93,15 +98,26 @@ def _asks(caller: socket.socket) -> bool:
     return False
 
 
-def controlled_servers(build: Path) -> list[Path]:
-    """Private folders of this user's running servers of the build in `build`."""
+@dataclass(frozen=True, slots=True)
+class ControlledServer:
+    """A running server of this user."""
+
+    folder: Path
+    """Its private folder."""
+    grpc_url: str
+    """`host:port` for gRPC clients on this machine."""
+
+
+def controlled_servers(build: Path) -> list[ControlledServer]:
+    """This user's running servers of the build in `build`."""
     found = []
     for folder in workspace_folders():
         with contextlib.suppress(OSError):
             private = not stat.S_IMODE(folder.stat().st_mode) & 0o077
             served = (folder / _BUILD).read_text(encoding="utf-8")
             if private and served == str(build.resolve()) and _listens(folder):
-                found.append(folder)
+                url = (folder / _GRPC).read_text(encoding="utf-8")
+                found.append(ControlledServer(folder, url))
     return found
 
 

@@ -6,9 +6,10 @@ import contextlib
 import socket
 from dataclasses import dataclass, replace
 
+from intaglio.contract.config import Server as ServerSettings
 from intaglio.errors import ConfigError
 
-__all__ = ["Endpoints", "choose_ports", "ports_are_free"]
+__all__ = ["Endpoints", "choose_ports", "configured_endpoints", "ports_are_free"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,16 @@ class Endpoints:
     def url(self, protocol: str) -> str:
         """`host:port` of `http`, `grpc` or `metrics`."""
         return f"{self.reachable_host}:{self.ports[protocol]}"
+
+
+def configured_endpoints(server: ServerSettings) -> Endpoints:
+    """Where the deployment's configuration says that Triton listens."""
+    return Endpoints(
+        host=server.host,
+        http_port=server.http_port,
+        grpc_port=server.grpc_port,
+        metrics_port=server.metrics_port,
+    )
 
 
 def choose_ports(endpoints: Endpoints) -> Endpoints:

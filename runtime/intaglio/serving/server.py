@@ -24,7 +24,7 @@ from intaglio.serving.arguments import TritonSettings
 from intaglio.serving.build_check import check_build
 from intaglio.serving.change import ChangeTimes, VersionChange
 from intaglio.serving.control import Control
-from intaglio.serving.endpoints import Endpoints
+from intaglio.serving.endpoints import Endpoints, configured_endpoints
 from intaglio.serving.memory import GIB, Prediction
 from intaglio.serving.memory_limits import check_memory, check_memory_beside
 from intaglio.serving.triton_server import Report, TritonServer, running
@@ -67,13 +67,8 @@ class Server(TritonServer):
         log: Path | None = None,
         report: Report | None = None,
     ) -> None:
-        server, folder = deployment.server, deployment.build_folder
-        at = endpoints or Endpoints(
-            host=server.host,
-            http_port=server.http_port,
-            grpc_port=server.grpc_port,
-            metrics_port=server.metrics_port,
-        )
+        folder = deployment.build_folder
+        at = endpoints or configured_endpoints(deployment.server)
         self.deployment = deployment
         self._before: CardMemory | None = None
         self._prediction: Prediction | None = None
@@ -111,7 +106,7 @@ class Server(TritonServer):
         """
         if self._control is None:
             folder, build = self.workspace.folder, self.deployment.build_folder
-            self._control = Control(folder, build, self._asked_to_reload)
+            self._control = Control(folder, build, self._asked_to_reload, grpc_url=self.grpc_url)
         self._repository.start_with(self.version)
         self.settings = replace(self.settings, repository=self._repository.folder)
 
@@ -158,6 +153,7 @@ class Server(TritonServer):
             if deployment.build_folder != self.deployment.build_folder:
                 folder = deployment.build_folder
                 raise ConfigError(f"{deployment.name} is built in {folder} now; restart `intaglio serve`")
+            _check_same_server(self.deployment, deployment)
             old, new = self.version, self._open_version(deployment)
             if new.manifest.key == old.manifest.key:
                 new.hold.release()
@@ -211,11 +207,20 @@ class Server(TritonServer):
         return f"{(card.used - self._before.used) / GIB:.2f} GiB of the card; {predicted}"
 
 
+def _check_same_server(old: Deployment, new: Deployment) -> None:
+    """Triton reads the server's settings only when it starts.
+
+    `old` is the configuration as it was at the start, without what the command line put in its place.
+    """
+    before, now = old.server.model_dump(), new.server.model_dump()
+    changed = [f"server.{name} {before[name]} -> {now[name]}" for name in now if now[name] != before[name]]
+    if changed:
+        raise ConfigError(f"{', '.join(changed)}: needs a restart of `intaglio serve`; nothing was reloaded")
+
+
 def _check_same_models(old: ServedVersion, new: ServedVersion) -> None:
     """A reload replaces the build behind the models, not their configuration."""
     names = sorted({*new.configs, *old.configs})
     changed = [name for name in names if new.configs.get(name) != old.configs.get(name)]
     if changed:
-        raise ConfigError(
-            f"config.pbtxt of {', '.join(changed)} changed (server settings?); restart `intaglio serve`"
-        )
+        raise ConfigError(f"config.pbtxt of {', '.join(changed)} changed; restart `intaglio serve`")

@@ -32,6 +32,9 @@ def test_options_and_outcomes(
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     assert asked == [(Path("a.yaml"), BuildOptions(target="sm89", output=tmp_path, force=True))]
+    result = CliRunner().invoke(app, ["a.yaml", "--check", "--keep-all"])
+    assert result.exit_code == 0, result.output
+    assert asked[-1] == (Path("a.yaml"), BuildOptions(check=True, keep=None))
     assert f"build {built[1].manifest.key[:12]}" in result.output
     for outcome in built[1].outcomes:
         assert outcome.name in result.output

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from intaglio.contract.config import load_deployment
 from intaglio.contract.lora_registry import load_registry
-from intaglio.errors import ConfigError, InvalidRequest
+from intaglio.errors import ConfigError, InvalidRequest, LoraRefused
+from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio_export.commands.loras import app
+from intaglio_export.weights.registry import publish_registry
 
 from ...checkpoint import Checkpoint
 from ..conftest import write_config
@@ -24,7 +28,7 @@ def config(checkpoint: Checkpoint, tmp_path: Path) -> Path:
 def run(*arguments: object, config: Path) -> str:
     """The output of the command; its errors are raised."""
     words = [*map(str, arguments), "--config", str(config)]
-    result = CliRunner().invoke(app, words)
+    result = CliRunner(env={"COLUMNS": "300"}).invoke(app, words)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return f"{result.exit_code} {result.stdout}"
@@ -68,3 +72,93 @@ def test_a_deployment_without_a_registry(checkpoint: Checkpoint, tmp_path: Path)
     config = write_config(tmp_path / "b.yaml", checkpoint, fuse=None, loras=None)
     with pytest.raises(ConfigError, match="has no registry"):
         run("list", config=config)
+
+
+@dataclass
+class Published:
+    """A deployment with swap, whose registry's one LoRA is published as a build does it."""
+
+    config: Path
+    file: Path
+    checkpoint: Checkpoint
+
+    @property
+    def store(self) -> LoraStore:
+        return LoraStore(load_deployment(self.config).build_folder / LORAS_FOLDER)
+
+    def build(self) -> str:
+        """The version that is served afterwards, as people see it."""
+        deployment = load_deployment(self.config)
+        return publish_registry(deployment, deployment.build_folder).loras["mine"].sha256[:12]
+
+    def train(self, name: str) -> None:
+        self.file.write_bytes(self.checkpoint.lora(name).read_bytes())
+        run("add", "mine", config=self.config)
+
+
+@pytest.fixture
+def published(checkpoint: Checkpoint, tmp_path: Path) -> Published:
+    (tmp_path / "loras.yaml").write_text("loras: {}\n")
+    config = write_config(
+        tmp_path / "a.yaml", checkpoint, fuse=None, loras=None, registry="loras.yaml", swap="all"
+    )
+    file = tmp_path / "mine.safetensors"
+    file.write_bytes(checkpoint.lora("style").read_bytes())
+    run("add", file, "--kind", "style", config=config)
+    return Published(config, file, checkpoint)
+
+
+def test_the_list_says_which_version_is_served(published: Published) -> None:
+    assert "not served" in run("list", config=published.config)
+    first = published.build()
+    published.train("character")
+    second = published.build()
+    listed = run("list", config=published.config)
+    assert second in listed
+    assert f"kept {first}" in listed
+    published.store.roll_back("mine")
+    for command in (["list"], ["show", "mine"]):
+        assert f"rejected {second}" in run(*command, config=published.config)
+
+
+def test_a_rejected_version_is_served_again_by_name(published: Published) -> None:
+    first = published.build()
+    published.train("character")
+    second = published.build()
+    published.store.roll_back("mine")
+    assert published.build() == first, "it stays rejected"
+    assert f"mine: {second} is served" in run("serve", "mine", config=published.config)
+    assert published.build() == second
+    assert f"mine: {first} is" in run("serve", "mine", "--version", first, config=published.config)
+    assert published.build() == first, "the registry's file is the one of the last build"
+    with pytest.raises(InvalidRequest, match=rf"version: 'zz' is not kept; allowed: .*{second}"):
+        run("serve", "mine", "--version", "zz", config=published.config)
+    with pytest.raises(InvalidRequest, match="'' is ambiguous"):
+        run("serve", "mine", "--version", "", config=published.config)
+    published.file.write_bytes(published.file.read_bytes()[:-1])
+    with pytest.raises(LoraRefused):
+        run("serve", "mine", config=published.config)
+    assert published.store.current().loras["mine"].sha256.startswith(first)
+
+
+def test_a_removed_lora_is_served_no_more(published: Published) -> None:
+    published.build()
+    path = published.config.with_name("loras.yaml")
+    path.write_text(path.read_text() + "presets: {evening: {mine: 1.0}}\n")
+    with pytest.raises(ConfigError, match="preset evening names it; run intaglio loras remove evening"):
+        run("remove", "mine", config=published.config)
+    assert "the next build stops serving it" in run("remove", "evening", config=published.config)
+    assert "not served any more" in run("remove", "mine", config=published.config)
+    assert load_registry(path).loras == {}
+    assert published.store.current().loras == {}
+    assert published.file.is_file()
+    deployment = load_deployment(published.config)
+    publish_registry(deployment, deployment.build_folder)
+    assert not list(published.store.folder.glob("*.safetensors"))
+    with pytest.raises(InvalidRequest, match="'mine' is unknown"):
+        run("remove", "mine", config=published.config)
+
+
+def test_versions_need_a_build_that_swaps(published: Published) -> None:
+    with pytest.raises(ConfigError, match=r"registry.json: No such file.*intaglio build writes it"):
+        run("serve", "mine", config=published.config)

@@ -4,6 +4,8 @@ never apply is refused each time.
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,9 +50,9 @@ def entry(path: Path) -> LoraEntry:
     return LoraEntry(file=path, kind="style")
 
 
-def registered(checkpoint: Checkpoint, folder: Path, path: Path) -> Deployment:
+def registered(checkpoint: Checkpoint, folder: Path, path: Path, **values: Any) -> Deployment:
     """A deployment whose registry has the LoRA `path`."""
-    loras = {"style": {"file": str(path), "kind": "style"}}
+    loras = {"style": {"file": str(path), "kind": "style", **values}}
     (folder / "loras.yaml").write_text(yaml.safe_dump({"loras": loras}))
     config = write_config(
         folder / "a.yaml", checkpoint, fuse=None, loras=None, registry="loras.yaml", swap="all"
@@ -125,7 +127,7 @@ def test_each_case_is_added_checked_and_published(
     assert main(["loras", "check", "--config", str(config)]) == 0
     assert "ok       x: " in capsys.readouterr().out
     found = load_deployment(config)
-    check_registry(found)
+    check_registry(found, tmp_path / "build")
     served = publish_registry(found, tmp_path / "build")
     listed = yaml.safe_load((tmp_path / "loras.yaml").read_text())["loras"]["x"]["sha256"]
     assert served.loras["x"].sha256 == listed
@@ -160,7 +162,7 @@ def test_layers_that_swap_leaves_out_are_refused_everywhere(
     assert main(["loras", "check", "--config", str(config)]) == 1
     assert reason in capsys.readouterr().out
     with pytest.raises(LoraRefused, match="set swap: all in the configuration"):
-        check_registry(load_deployment(config))
+        check_registry(load_deployment(config), tmp_path / "build")
     with pytest.raises(LoraRefused, match="set swap: all in the configuration"):
         publish_registry(load_deployment(config), tmp_path / "build")
     assert not (tmp_path / "build" / LORAS_FOLDER / "registry.json").exists()
@@ -211,3 +213,36 @@ def test_the_stored_copy_needs_no_other_file(deployment: Any, tmp_path: Path) ->
     table = base_layers(load_deployment(deployment("all")).base)
     layers = lora_file_from_bytes("x", data, table=table).layers.values()
     assert {layer.strength for layer in layers} == {4.0}
+
+
+def test_a_file_that_was_overwritten_is_refused_before_any_work(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    path = tmp_path / "style.safetensors"
+    path.write_bytes(checkpoint.lora("style").read_bytes())
+    deployment = registered(checkpoint, tmp_path, path, sha256=file_digest(path).sha256)
+    served = publish_registry(deployment, tmp_path / "build")
+    path.write_bytes(checkpoint.lora("character").read_bytes())
+    for refuse in (check_registry, publish_registry):
+        with pytest.raises(LoraRefused, match="changed since it was added: run intaglio loras add style"):
+            refuse(deployment, tmp_path / "build")
+    assert LoraStore(tmp_path / "build" / LORAS_FOLDER).current() == served
+    check_registry(registered(checkpoint, tmp_path, path), tmp_path / "build")
+
+
+def test_a_missing_file_is_no_reason_to_refuse_the_others(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    deployment = registered(checkpoint, tmp_path, tmp_path / "trained/neon/neon.safetensors")
+    check_registry(deployment, tmp_path / "build")
+    assert publish_registry(deployment, tmp_path / "build").loras == {}
+
+
+def test_make_clean_leaves_the_demo_its_loras() -> None:
+    """Every file of the miniature's registry is committed, or lies under trained/, which it keeps."""
+    registry = yaml.safe_load((ROOT / "configs/loras.yaml").read_text())
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    committed = set(tracked.stdout.splitlines())
+    assert "mara" in registry["loras"], "the demo's own LoRA"
+    for lora, values in registry["loras"].items():
+        path = os.path.normpath(Path("configs") / values["file"])
+        if lora == "mara" or not path.startswith("trained/"):
+            assert path in committed, lora

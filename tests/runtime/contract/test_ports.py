@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,3 +57,9 @@ def test_a_float32_is_shown_with_the_fewest_digits() -> None:
 
 def test_strings_are_bytes() -> None:
     assert string_tensor("grün", b"x").tolist() == ["grün".encode(), b"x"]
+
+
+def test_a_deployment_has_its_own_range() -> None:
+    port = replace(STEPS, limited_by_deployment=True, doc="at most limits.steps")
+    assert port.allowed == "at most limits.steps"
+    assert scalar({"steps": np.array([1000], np.int32)}, port) == 1000

@@ -13,7 +13,7 @@ from intaglio.cli import main
 from intaglio.contract.config import load_deployment
 from intaglio.errors import Unavailable
 from intaglio.serving import command
-from intaglio.serving.control import Control, controlled_servers
+from intaglio.serving.control import Control, ControlledServer, controlled_servers
 from intaglio.serving.server import Server
 from intaglio.serving.workspace import Workspace
 
@@ -29,11 +29,13 @@ def test_every_server_of_a_deployment_is_asked(tmp_path: Path, capsys: pytest.Ca
     build = load_deployment(config).build_folder
     servers = sorted((Workspace.create() for _ in range(2)), key=lambda workspace: workspace.folder)
     controls = [
-        Control(server.folder, build, answer)
+        Control(server.folder, build, answer, grpc_url="127.0.0.1:1")
         for server, answer in zip(servers, (refuse, lambda _: "reloaded"), strict=True)
     ]
     try:
-        assert controlled_servers(build) == [server.folder for server in servers]
+        assert controlled_servers(build) == [
+            ControlledServer(server.folder, "127.0.0.1:1") for server in servers
+        ]
         assert main(["reload", str(config)]) == 2
         said = capsys.readouterr()
         assert said.err.strip() == f"intaglio reload: {servers[0].folder.name}: no room for both"

@@ -45,7 +45,7 @@ def test_a_failed_accept_ends_nothing(
     monkeypatch.setattr(controlling, "_RETRY_SECONDS", 0.01)
     with monkeypatch.context() as patch:
         patch.setattr(controlling.socket, "socket", lambda *kind: FailingSocket(real(*kind)))
-        control = Control(workspace.folder, tmp_path, lambda report: "reloaded")
+        control = Control(workspace.folder, tmp_path, lambda report: "reloaded", grpc_url="127.0.0.1:1")
     try:
         assert ask_to_reload(workspace.folder, report=print) == "reloaded"
     finally:
@@ -59,7 +59,7 @@ def test_who_says_nothing_is_not_answered(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(controlling, "_HEARD_SECONDS", 0.05)
-    control = Control(workspace.folder, tmp_path, lambda report: "reloaded")
+    control = Control(workspace.folder, tmp_path, lambda report: "reloaded", grpc_url="127.0.0.1:1")
     try:
         with caplog.at_level(logging.DEBUG), controlling._connected(workspace.folder) as silent:
             silent.settimeout(5)

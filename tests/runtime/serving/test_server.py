@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from intaglio.contract.config import load_deployment
-from intaglio.errors import Unavailable
+from intaglio.errors import ConfigError, Unavailable
+from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
 
 from .conftest import PLATE
@@ -21,3 +22,23 @@ def test_a_server_that_cannot_load_says_so(tmp_path: Path) -> None:
     server.settings = replace(server.settings, reloadable=False)
     with pytest.raises(Unavailable, match="does not let Triton's secret be hidden"):
         server.reload()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ("grpc_port: 9001", "server.grpc_port 8001 -> 9001"),
+        ("host: 0.0.0.0, http_port: 0", "server.host 127.0.0.1 -> 0.0.0.0, server.http_port 8000 -> 0"),
+        ("queue_size: 3", "server.queue_size 32 -> 3"),
+        ("workers: 2", "server.workers 1 -> 2"),
+    ],
+)
+def test_a_changed_setting_of_the_server_needs_a_restart(tmp_path: Path, changed: str, said: str) -> None:
+    """Whatever ports the command line gave."""
+    config = tmp_path / "plate.yaml"
+    config.write_text(PLATE)
+    server = Server(load_deployment(config), endpoints=Endpoints(grpc_port=7777))
+    config.write_text(f"{PLATE[:-1]}, server: {{{changed}}}}}")
+    with pytest.raises(ConfigError) as refused:
+        server.reload()
+    assert str(refused.value) == f"{said}: needs a restart of `intaglio serve`; nothing was reloaded"

@@ -1,0 +1,41 @@
+"""What a build says where the LoRAs that it serves are not those of the user's registry."""
+
+from __future__ import annotations
+
+from intaglio.contract.lora_registry import LoraRegistry
+from intaglio.loras.sets import ServedLora, ServedLoras
+from intaglio.loras.versions import shown_version
+from intaglio_export.weights.missing_lora_files import missing_file
+
+__all__ = ["publication_messages"]
+
+
+def publication_messages(registry: LoraRegistry, served: ServedLoras) -> tuple[str, ...]:
+    """Where `served`, which a build of `registry` just published, differs from it, and why."""
+    found = []
+    for lora, entry in registry.loras.items():
+        published = served.loras.get(lora)
+        if entry.file is not None and not entry.file.is_file():
+            found.append(f"lora {lora} {_kept(published)}: {missing_file(entry.file)}")
+        elif published is not None and published.built != published.sha256:
+            found.append(_other_version(lora, published))
+    for preset in sorted(set(registry.presets) - set(served.presets)):
+        found.append(f"preset {preset} is not served, because a LoRA of it is not")
+    return tuple(found)
+
+
+def _kept(published: ServedLora | None) -> str:
+    if published is None:
+        return "is not served"
+    return f"stays as it was published ({shown_version(published.sha256)})"
+
+
+def _other_version(lora: str, published: ServedLora) -> str:
+    file, current = shown_version(published.built or ""), shown_version(published.sha256)
+    reason = "which was published after it"
+    if published.built in published.rejected:
+        reason = f"because {file} was rejected"
+    return (
+        f"lora {lora}: the registry's file is {file}, but {current} is served, {reason}; "
+        f"to serve the file: intaglio loras serve {lora}"
+    )

@@ -1,0 +1,35 @@
+"""A missing LoRA file: the message names the command that trains it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from intaglio_export.weights.missing_lora_files import missing_file
+
+
+def write_training(root: Path, name: str, **values: str) -> None:
+    path = root / "configs/training" / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump({"name": name, **values}))
+
+
+def test_the_training_configuration_that_writes_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_training(tmp_path, "neon")
+    write_training(tmp_path, "other", output="elsewhere/neon")
+    (tmp_path / "configs/training/notes.yaml").write_text("[not a configuration")
+    found = missing_file(tmp_path / "trained/neon/neon.safetensors")
+    problem, command = found.split("; ")
+    assert problem == "trained/neon/neon.safetensors: no such file"
+    assert command == "train it: intaglio train lora configs/training/neon.yaml"
+    assert "configs/training/other.yaml" in missing_file(tmp_path / "elsewhere/neon/neon.safetensors")
+
+
+def test_without_one_the_path_is_in_doubt(tmp_path: Path) -> None:
+    path = tmp_path / "loras/neon.safetensors"
+    assert missing_file(path) == f"{path}: no such file; train it or correct its path in the registry"
