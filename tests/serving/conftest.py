@@ -101,7 +101,7 @@ def leavings() -> set[str]:
     folders = [
         Path(path)
         for place in (".", "pytest-of-*/*/*", "pytest-of-*/*/popen-*/*")
-        for path in glob.glob(f"/tmp/{place}/intaglio-serve-*")  # noqa: PTH207 (others remove folders meanwhile)
+        for path in glob.glob(f"/tmp/{place}/intaglio-serve-*")
     ]
     others = {path.name for path in folders if path.resolve().parent != ours.resolve()}
     found |= {

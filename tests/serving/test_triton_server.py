@@ -389,8 +389,8 @@ def test_gives_up_after_too_many_failures(triton_settings: Settings) -> None:
 
 
 def test_a_killed_owner_takes_triton_along(triton_settings: Settings) -> None:
-    """`kill -9` of the process that serves: Triton answers the requests that run and ends, though nobody reads
-    its output. The next server removes what is left.
+    """`kill -9` of the process that serves: Triton answers the requests that run and ends, though nobody
+    reads its output. The next server removes what is left.
     """
     talking = ECHO.replace(
         "time.sleep(float(words[1]))",
