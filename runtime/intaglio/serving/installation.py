@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal
 
-from intaglio.errors import ConfigError, MissingExtra
+from intaglio.errors import ConfigError, MissingExtra, Unavailable
 
 __all__ = ["TritonInstallation", "find_triton", "libpython_folder"]
 
@@ -46,15 +46,22 @@ class TritonInstallation:
 
     @cached_property
     def options(self) -> str:
-        """The text of `tritonserver --help`, since releases differ in their options."""
-        done = subprocess.run(
-            [self.binary, "--help"],
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            timeout=_HELP_SECONDS,
-            check=False,
-        )
+        """The text of `tritonserver --help`, since releases differ in their options.
+
+        Raises:
+            Unavailable: it does not end in time.
+        """
+        try:
+            done = subprocess.run(
+                [self.binary, "--help"],
+                env=self.environment(),
+                capture_output=True,
+                text=True,
+                timeout=_HELP_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise Unavailable(f"{self.binary} --help has not ended after {_HELP_SECONDS} s") from error
         return done.stdout + done.stderr
 
     def check(self) -> None:

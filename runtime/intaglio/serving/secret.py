@@ -16,6 +16,7 @@ only opens the settings of shared memory, log and trace.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import secrets
 import signal
@@ -33,6 +34,8 @@ _VARIABLE: Final = "INTAGLIO_PRIVATE_OPTION_"
 _STAND_IN: Final = "private"
 _PTRACE_CONT: Final = 7  # ptrace(2)
 _PTRACE_DETACH: Final = 17
+_PASSING: Final = (errno.ESRCH, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors that say nothing of what the kernel allows."""
 
 
 class SecretShown(Unavailable):
@@ -63,6 +66,7 @@ def hand_over(pid: int, program: Path, options: Sequence[str]) -> None:
     Raises:
         SecretShown: the kernel does not allow it, or the process became something else than `program`. The
             process has not begun to run `program`, or runs it with the stand-ins, which Triton refuses.
+        OSError: the process was killed, or this process has no memory or descriptors left at the moment.
     """
     try:
         if _stopped_before_it_runs(pid):
@@ -73,6 +77,8 @@ def hand_over(pid: int, program: Path, options: Sequence[str]) -> None:
             finally:
                 _ptrace(_PTRACE_DETACH, pid, 0)
     except (OSError, ValueError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno in _PASSING:
+            raise
         raise SecretShown(f"the administrator's secret cannot be handed over privately: {error}") from error
 
 

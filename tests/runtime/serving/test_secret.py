@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -138,6 +139,17 @@ def test_a_kernel_that_forbids_it(patched: str, tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(handing, patched, deny)
     with pytest.raises(SecretShown, match="not permitted"):
+        started(["--0ption=x"], tmp_path)
+
+
+def test_a_shortage_that_passes_does_not_close_the_administration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(handing, "_stack_start", fail)
+    with pytest.raises(OSError, match="Too many open files"):
         started(["--0ption=x"], tmp_path)
 
 
