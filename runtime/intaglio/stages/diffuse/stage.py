@@ -72,6 +72,7 @@ class Diffuse:
         self._given_backend = backend
         self._engines: dict[str, Engine] = {}
         self._opened: _Steps | None = None
+        self._store = LoraStore(folder / LORAS_FOLDER)
         self._vocabularies: tuple[int, ...] = ()
         """Number of tokens that each text encoder knows."""
         self.loras: LoraSwitch | None = None
@@ -167,10 +168,27 @@ class Diffuse:
     def _apply_loras(self, loras: tuple[ResolvedLora, ...]) -> bool:
         """Make `loras` the resident set, as every image's first step; whether that took a swap."""
         if self.loras is not None:
+            self._check_published(loras)
             return self.loras.ensure(loras) > 0
         if loras:
             raise InvalidRequest("loras", set_text(loras), allowed="none: this build does not swap LoRAs")
         return False
+
+    def _check_published(self, loras: tuple[ResolvedLora, ...]) -> None:
+        """Raise InvalidRequest for a file that was never published here.
+
+        A published file that is missing is not the caller's fault: then the swap fails.
+        """
+        absent = [lora for lora in loras if not self._store.path(lora.sha256).is_file()]
+        if not absent:
+            return
+        published: set[str] = set()
+        for entry in self._store.current().loras.values():
+            published.update(entry.versions)
+        for lora in absent:
+            if lora.sha256 not in published:
+                problem = f"{lora.id}: no file {lora.sha256[:12]} here"
+                raise InvalidRequest("loras", problem, allowed="what preprocess makes of a request's loras")
 
     # --- opening ---
 
@@ -220,8 +238,7 @@ class Diffuse:
             merge = LoraMerge(
                 self._backend, self._engines[LORA_MERGE], staging_bytes=execution.lora_staging_mib << 20
             )
-        store = LoraStore(self._folder / LORAS_FOLDER)
-        return LoraSwitch(engines, layers, store=store, threads=threads, merge=merge)
+        return LoraSwitch(engines, layers, store=self._store, threads=threads, merge=merge)
 
 
 class Clock:
