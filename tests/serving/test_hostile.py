@@ -28,7 +28,7 @@ ROUND = 600
 """Requests that contain every kind: there are about 550."""
 LONG = int(os.environ.get("INTAGLIO_HOSTILE_REQUESTS", "0"))
 SECONDS = 30.0
-"""Of the attack in short form. A request to `diffuse` waits there until the picture before it is drawn."""
+"""Of the attack in short form."""
 ALONE = 8
 """Pictures that are drawn before, to know how long one takes."""
 GROWTH = 96 << 20

@@ -42,7 +42,7 @@ from intaglio.loras.sets import set_text
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.switch import LoraSwitch
 from intaglio.loras.targets import SWAPPED, SwapLayers, network_of_weight, open_layers
-from intaglio.stages.diffuse.conditioning import check_token_ids, read_conditioning
+from intaglio.stages.diffuse.conditioning import Conditioning, check_token_ids, read_conditioning
 from intaglio.stages.diffuse.denoise import Denoiser
 from intaglio.stages.diffuse.text import TEXT_ENCODERS, TextEncoders, vocabulary_size
 from intaglio.stages.diffuse.vae import VaeDecoder
@@ -120,8 +120,7 @@ class Diffuse:
         """
         steps = self._steps
         clock = Clock()
-        request = read_conditioning(tensors, self._manifest)
-        check_token_ids(request, self._vocabularies)
+        request = self.read(tensors)
         if self._apply_loras(request.loras):
             clock.lap("lora_swap")
         empty = request.begin == request.end
@@ -135,6 +134,17 @@ class Diffuse:
             clock.lap("vae")
         outputs["timings"] = string_tensor(json.dumps(request.timings | clock.laps))
         return {name: outputs[name] for name in wanted}
+
+    def read(self, tensors: Tensors) -> Conditioning:
+        """The checked request; any thread may call this.
+
+        Raises:
+            InvalidRequest: tensors that do not fit each other or the build, or that exceed the limits of a
+                request.
+        """
+        request = read_conditioning(tensors, self._manifest)
+        check_token_ids(request, self._vocabularies)
+        return request
 
     def warm_up(self) -> None:
         """Run steps of the first built size in each guidance mode, with every control.
