@@ -69,7 +69,7 @@ class DiffuseModel(StageModel):
         return lambda tensors, wanted: self._diffuse(tensors, wanted=wanted)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Queue `requests`; their responses follow. One that must be refused is refused now and never waits."""
+        """Queue `requests`; their responses follow. One that must be refused is refused immediately."""
         for request in requests:
             self._take_up(request, request.get_response_sender())
         return [None] * len(requests)

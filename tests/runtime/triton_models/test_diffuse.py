@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -74,11 +75,11 @@ def test_a_queue_is_reported_while_a_request_is_computed(log: Log, tmp_path: Pat
     assert shown()["intaglio_running", ""] == 1
 
 
+@dataclass
 class Sent(Request):
     """A request with the sender of its response."""
 
-    def __post_init__(self) -> None:
-        self.sender = Sender()
+    sender: Sender = field(default_factory=Sender)
 
     def get_response_sender(self) -> Sender:
         return self.sender
