@@ -1,6 +1,8 @@
 """Sends requests that must be refused, to every model over gRPC and HTTP, one after another.
 
-    python tests/serving/hostile.py GRPC_URL HTTP_URL COUNT [PICTURE ...]
+    python tests/serving/hostile.py GRPC_URL HTTP_URL COUNT SECONDS [PICTURE ...]
+
+It sends COUNT requests, but none after SECONDS.
 
 Prints one JSON object: how many were sent, seconds, and every answer but INVALID_ARGUMENT in one line.
 It is a program of its own, so that it does not share an interpreter with whoever is to be disturbed.
@@ -194,6 +196,9 @@ def diffuse_changes(valid: Tensors) -> Iterator[tuple[str, Tensors]]:
             yield f"{name} {value}", {name: changed}
         yield f"{name} as doubles", {name: valid[name].astype(np.float64)}
         yield f"{name} flat", {name: valid[name].reshape(-1)[None, None]}
+    unknown = [{"id": "mara", "sha256": "0" * 64, "weight": 1.0}]
+    yield "unknown LoRA", {"loras": text(json.dumps(unknown))}
+    yield "40 LoRAs", {"loras": text(json.dumps(unknown * SEVERAL))}
     yield "begin -1", {"begin": number(-1)}
     yield "end 3000", {"end": number(3000)}
     for name in ("controls", "loras", "timings"):
@@ -310,23 +315,25 @@ def _over_http(sender: Sender, model: str, what: str, body: bytes, *, parsed: bo
 
 
 def main() -> None:
-    grpc_url, http_url, count, *paths = sys.argv[1:]
+    grpc_url, http_url, count, most_seconds, *paths = sys.argv[1:]
     sender = Sender(grpc_url, http_url)
     asked = attacks(sender, [Path(path).read_bytes() for path in paths])
     random.Random(0).shuffle(asked)
     wrong: dict[str, str] = {}
     slowest: tuple[float, str] = (0.0, "")
     started = time.perf_counter()
-    for index in range(int(count)):
-        what, model, send = asked[index % len(asked)]
+    sent = 0
+    while sent < int(count) and time.perf_counter() - started < float(most_seconds):
+        what, model, send = asked[sent % len(asked)]
         began = time.perf_counter()
         if problem := send():
             wrong[f"{model}, {what}"] = problem
         slowest = max(slowest, (time.perf_counter() - began, f"{model}, {what}"))
+        sent += 1
     seconds = time.perf_counter() - started
     print(
         json.dumps(
-            {"sent": int(count), "kinds": len(asked), "seconds": seconds, "slowest": slowest, "wrong": wrong}
+            {"sent": sent, "kinds": len(asked), "seconds": seconds, "slowest": slowest, "wrong": wrong}
         )
     )
 

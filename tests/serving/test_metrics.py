@@ -119,11 +119,15 @@ def test_queue_and_computing_are_those_of_the_wall_clock(measured: Server) -> No
 
 def test_triton_forgets_the_metric_of_a_label(triton_settings: Any) -> None:
     """`LabelledGauge` keeps some labels: what it drops is no longer shown."""
-    with TritonServer(triton_settings(LABELS)) as server:
-        client = triton.InferenceServerClient(server.grpc_url)
+    with (
+        TritonServer(triton_settings(LABELS)) as server,
+        triton.InferenceServerClient(server.grpc_url) as client,
+    ):
         for number in range(6):
             words = triton.InferInput("words", [1], "BYTES")
             words.set_data_from_numpy(np.array([f"l{number}".encode()], object))
             client.infer("echo", [words])
-        client.close()
-        assert metrics_of(server) == {'test{lora="l3"}': 0, 'test{lora="l4"}': 0, 'test{lora="l5"}': 1}
+            time.sleep(0.2)
+            shown = metrics_of(server)
+            assert shown[f'test{{lora="l{number}"}}'] == 1
+            assert len(shown) == number % 3 + 1, "with the fourth label, those before are no longer shown"

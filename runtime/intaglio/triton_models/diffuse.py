@@ -26,7 +26,7 @@ from intaglio.loras.sets import set_digest, set_from_json
 from intaglio.triton_models.lora_metrics import LoraMetrics
 from intaglio.triton_models.reporter import Report, Reporter
 from intaglio.triton_models.request_metrics import RequestCounts, RequestMetrics
-from intaglio.triton_models.stages import Stage, StageModel
+from intaglio.triton_models.stages import Stage, StageModel, tensors_of
 from intaglio.triton_models.turnstile import Turnstile, Waiting
 
 __all__ = ["DEVICE_FAILED_STATUS", "DiffuseModel"]
@@ -69,13 +69,20 @@ class DiffuseModel(StageModel):
         return lambda tensors, wanted: self._diffuse(tensors, wanted=wanted)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Queue `requests`; their responses follow."""
+        """Queue `requests`; their responses follow. One that must be refused is refused immediately."""
         for request in requests:
-            sender = request.get_response_sender()
-            if not self._turnstile.put((request, sender), _wanted_set(request)):
-                why = self._lost or QueueFull("Exceeds maximum queue size")
-                self._send(sender, self._failure(str(why), why))
+            self._take_up(request, request.get_response_sender())
         return [None] * len(requests)
+
+    def _take_up(self, request: Any, sender: Any) -> None:
+        try:
+            self._diffuse.read(tensors_of(request))
+        except Exception as error:
+            self._send(sender, self._refused(error))
+            return
+        if not self._turnstile.put((request, sender), _wanted_set(request)):
+            why = self._lost or QueueFull("Exceeds maximum queue size")
+            self._send(sender, self._failure(str(why), why))
 
     def finalize(self) -> None:
         self._turnstile.close()
@@ -130,8 +137,10 @@ class DiffuseModel(StageModel):
         return "" if switch is None else switch.digest
 
     def _refused(self, error: Exception) -> Any:
-        self._lost = failed_device(error)
-        return super()._refused(self._lost or error)
+        lost = failed_device(error)
+        if lost is not None:
+            self._lost = lost
+        return super()._refused(lost or error)
 
     def _end_process(self, lost: DeviceFailed) -> None:
         """Refuse all that wait and end the process, whose every later request would fail.

@@ -16,7 +16,7 @@ _COUNTERS: Final = {
     "lora_swap_failures_total": "LoRA sets that could not be applied",
 }
 KEPT_LABELS: Final = 64
-"""LoRAs that have a metric: the resident ones and those resident last. Retired ids would add up."""
+"""LoRAs that have a metric. With one more, only the resident ones are left. Retired ids would add up."""
 
 
 class LoraMetrics:

@@ -5,7 +5,6 @@ Every name begins with `intaglio_`. `pb` is `triton_python_backend_utils` throug
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -43,24 +42,31 @@ class MetricGroup:
 
 
 class LabelledGauge:
-    """A gauge for each value of one label. The `most` labels that were set last are kept."""
+    """A gauge for each value of one label; at most `most` of them are shown."""
 
     def __init__(self, pb: Any, name: str, *, description: str, label: str, most: int) -> None:
-        family = pb.MetricFamily
-        self._family = family(name=PREFIX + name, description=description, kind=family.GAUGE)
+        """`most` is no less than the labels of one call of `set`."""
+        self._pb = pb
+        self._name = PREFIX + name
+        self._description = description
         self._label = label
         self._most = most
-        self._metrics: OrderedDict[str, Any] = OrderedDict()
+        self._family = self._make_family()
+        self._metrics: dict[str, Any] = {}
 
     def set(self, values: Mapping[str, float]) -> None:
-        """These labels have `values`; all others are 0."""
-        for name, metric in self._metrics.items():
-            if name not in values:
-                metric.set(0.0)
-        for name, value in values.items():
+        """These labels have `values`; all others that are shown are 0."""
+        if len({*self._metrics, *values}) > self._most:
+            # Triton forgets a metric only with its family. The old family has to go before a new one of the
+            # same name is made, since both would be one object.
+            self._metrics.clear()
+            self._family = None
+            self._family = self._make_family()
+        for name in {*self._metrics, *values}:
             if name not in self._metrics:
                 self._metrics[name] = self._family.Metric(labels={self._label: name})
-            self._metrics[name].set(value)
-            self._metrics.move_to_end(name)
-        while len(self._metrics) > self._most:
-            self._metrics.popitem(last=False)  # Triton removes the metric with its last reference
+            self._metrics[name].set(values.get(name, 0.0))
+
+    def _make_family(self) -> Any:
+        family = self._pb.MetricFamily
+        return family(name=self._name, description=self._description, kind=family.GAUGE)

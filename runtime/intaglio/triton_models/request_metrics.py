@@ -21,7 +21,7 @@ _GAUGES: Final = {
     "running": "1 while a request is computed",
 }
 _COUNTERS: Final = {
-    "requests_total": "requests that were answered, refused ones among them",
+    "requests_total": "requests that had their turn and were answered",
     "queue_seconds_total": "seconds that these requests waited for their turn",
     "compute_seconds_total": "seconds spent on these requests, swaps of LoRAs among them",
 }

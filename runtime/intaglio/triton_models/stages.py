@@ -21,7 +21,7 @@ from intaglio.engines.interface import Array
 from intaglio.errors import Cancelled, IntaglioError, triton_code_of
 from intaglio.triton_models.served_build import read_served_build
 
-__all__ = ["PostprocessModel", "PreprocessModel", "Stage", "StageModel"]
+__all__ = ["PostprocessModel", "PreprocessModel", "Stage", "StageModel", "tensors_of"]
 
 Stage = Callable[[Mapping[str, Array], Sequence[str]], Mapping[str, Array]]
 """(input tensors, names of the outputs asked for) -> outputs."""
@@ -70,7 +70,7 @@ class StageModel(ABC):
         return self._failure(message, error)
 
     def _answer(self, request: Any) -> Any:
-        tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        tensors = tensors_of(request)
         asked = set(request.requested_output_names())
         wanted = [port.name for port in self.spec.outputs if port.name in asked]
         outputs = self._stage(tensors, wanted)
@@ -87,6 +87,11 @@ class StageModel(ABC):
     def finalize(self) -> None:
         """Close what `open_stage` opened."""
         self._opened.close()
+
+
+def tensors_of(request: Any) -> dict[str, Array]:
+    """The input tensors of a request."""
+    return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
 
 
 class PreprocessModel(StageModel):

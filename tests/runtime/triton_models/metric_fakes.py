@@ -10,22 +10,23 @@ from typing import ClassVar
 class Metric:
     """Counters refuse to go down."""
 
-    def __init__(self, family: Family) -> None:
-        self.family = family
+    def __init__(self, name: str, kind: str) -> None:
+        self.name = name
+        self.kind = kind
         self.value = 0.0
 
     def set(self, value: float) -> None:
-        assert self.family.kind == Family.GAUGE
+        assert self.kind == Family.GAUGE
         self.value = value
 
     def increment(self, value: float) -> None:
-        assert self.family.kind == Family.COUNTER
+        assert self.kind == Family.COUNTER
         assert value >= 0
         self.value += value
 
 
 class Family:
-    """`MetricFamily`; like Triton it forgets a metric with its last reference."""
+    """`MetricFamily`; like Triton it forgets a metric with the family, and no sooner."""
 
     COUNTER, GAUGE = "counter", "gauge"
     shown: ClassVar[weakref.WeakValueDictionary[tuple[str, str], Metric]] = weakref.WeakValueDictionary()
@@ -35,9 +36,11 @@ class Family:
         assert name.startswith("intaglio_")
         self.name = name
         self.kind = kind
+        self.metrics: list[Metric] = []
 
     def Metric(self, *, labels: Mapping[str, str]) -> Metric:  # noqa: N802  (Triton's name)
-        metric = Metric(self)
+        metric = Metric(self.name, self.kind)
+        self.metrics.append(metric)
         Family.shown[self.name, labels.get("lora", "")] = metric
         return metric
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from intaglio.contract.models import DIFFUSE, PREPROCESS
 from intaglio.errors import DeviceFailed, SwapFailed, Unavailable
 from intaglio.triton_models.diffuse import DEVICE_FAILED_STATUS, DiffuseModel
 from intaglio.triton_models.request_metrics import RequestCounts
+from intaglio.triton_models.stages import PreprocessModel
 from intaglio.triton_models.turnstile import Turnstile
 
 from .conftest import Log, Request, opened
@@ -71,16 +75,40 @@ def test_a_queue_is_reported_while_a_request_is_computed(log: Log, tmp_path: Pat
     assert shown()["intaglio_running", ""] == 1
 
 
-def test_requests_are_answered_where_loras_are_fused_too(log: Log, build: Path) -> None:
+@dataclass
+class Sent(Request):
+    """A request with the sender of its response."""
+
+    sender: Sender = field(default_factory=Sender)
+
+    def get_response_sender(self) -> Sender:
+        return self.sender
+
+
+def test_requests_are_answered_where_loras_are_fused_too(log: Log, build: Path, request_tensors: Any) -> None:
     """One queue for both kinds of build, so one set of metrics."""
+    preprocess: Any = opened(PreprocessModel())
+    names = [port.name for port in DIFFUSE.inputs if port.name in {one.name for one in PREPROCESS.outputs}]
+    made = preprocess._respond(Request(request_tensors(prompt="a fox", steps=1), names))
     model: Any = opened(DiffuseModel())
-    sender = Sender()
-    request: Any = Request({}, ["pixels"])
-    request.get_response_sender = lambda: sender
+    request = Sent({tensor.tensor_name: tensor.values for tensor in made.output_tensors}, ["pixels"])
     assert model.execute([request]) == [None]
-    assert sender.done.wait(5)
-    assert sender.sent[0].error.code == "invalid"
+    assert request.sender.done.wait(20)
+    assert request.sender.sent[0].error is None
     assert shown()["intaglio_requests_total", ""] == 1
+    model.finalize()
+    assert log.lines == []
+
+
+def test_what_is_refused_does_not_wait(log: Log, build: Path) -> None:
+    """Neither behind a picture nor in a place of the queue."""
+    model: Any = opened(DiffuseModel())
+    requests = [Sent({"state": np.zeros((4, 64, 4, 12, 8), np.float32)}, ["pixels"]) for _ in range(40)]
+    queued: list[Any] = []
+    model._turnstile.put = lambda job, key: queued.append(job)
+    model.execute(requests)
+    assert {request.sender.sent[0].error.code for request in requests} == {"invalid"}
+    assert queued == []
     model.finalize()
     assert log.lines == []
 

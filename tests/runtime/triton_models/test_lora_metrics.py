@@ -57,6 +57,8 @@ def test_retired_loras_do_not_add_up() -> None:
     for number in range(500):
         switch.resident = (lora("always", 1.0), lora(f"run-{number}", 0.5))
         metrics.report(switch)
-    resident = {label: value for (name, label), value in shown().items() if name == "intaglio_lora_resident"}
-    assert len(resident) == KEPT_LABELS
-    assert {label for label, value in resident.items() if value} == {"always", "run-499"}
+        resident = {
+            label: value for (name, label), value in shown().items() if name == "intaglio_lora_resident"
+        }
+        assert len(resident) <= KEPT_LABELS
+        assert {label for label, value in resident.items() if value} == {"always", f"run-{number}"}

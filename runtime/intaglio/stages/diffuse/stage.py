@@ -42,7 +42,7 @@ from intaglio.loras.sets import set_text
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.switch import LoraSwitch
 from intaglio.loras.targets import SWAPPED, SwapLayers, network_of_weight, open_layers
-from intaglio.stages.diffuse.conditioning import check_token_ids, read_conditioning
+from intaglio.stages.diffuse.conditioning import Conditioning, check_token_ids, read_conditioning
 from intaglio.stages.diffuse.denoise import Denoiser
 from intaglio.stages.diffuse.text import TEXT_ENCODERS, TextEncoders, vocabulary_size
 from intaglio.stages.diffuse.vae import VaeDecoder
@@ -72,6 +72,7 @@ class Diffuse:
         self._given_backend = backend
         self._engines: dict[str, Engine] = {}
         self._opened: _Steps | None = None
+        self._store = LoraStore(folder / LORAS_FOLDER)
         self._vocabularies: tuple[int, ...] = ()
         """Number of tokens that each text encoder knows."""
         self.loras: LoraSwitch | None = None
@@ -119,8 +120,7 @@ class Diffuse:
         """
         steps = self._steps
         clock = Clock()
-        request = read_conditioning(tensors, self._manifest)
-        check_token_ids(request, self._vocabularies)
+        request = self.read(tensors)
         if self._apply_loras(request.loras):
             clock.lap("lora_swap")
         empty = request.begin == request.end
@@ -134,6 +134,17 @@ class Diffuse:
             clock.lap("vae")
         outputs["timings"] = string_tensor(json.dumps(request.timings | clock.laps))
         return {name: outputs[name] for name in wanted}
+
+    def read(self, tensors: Tensors) -> Conditioning:
+        """The checked request; any thread may call this.
+
+        Raises:
+            InvalidRequest: tensors that do not fit each other or the build, or that exceed the limits of a
+                request.
+        """
+        request = read_conditioning(tensors, self._manifest)
+        check_token_ids(request, self._vocabularies)
+        return request
 
     def warm_up(self) -> None:
         """Run steps of the first built size in each guidance mode, with every control.
@@ -167,10 +178,27 @@ class Diffuse:
     def _apply_loras(self, loras: tuple[ResolvedLora, ...]) -> bool:
         """Make `loras` the resident set, as every image's first step; whether that took a swap."""
         if self.loras is not None:
+            self._check_published(loras)
             return self.loras.ensure(loras) > 0
         if loras:
             raise InvalidRequest("loras", set_text(loras), allowed="none: this build does not swap LoRAs")
         return False
+
+    def _check_published(self, loras: tuple[ResolvedLora, ...]) -> None:
+        """Raise InvalidRequest for a file that was never published here.
+
+        A published file that is missing is not the caller's fault: then the swap fails.
+        """
+        absent = [lora for lora in loras if not self._store.path(lora.sha256).is_file()]
+        if not absent:
+            return
+        published: set[str] = set()
+        for entry in self._store.current().loras.values():
+            published.update(entry.versions)
+        for lora in absent:
+            if lora.sha256 not in published:
+                problem = f"{lora.id}: no file {lora.sha256[:12]} here"
+                raise InvalidRequest("loras", problem, allowed="what preprocess makes of a request's loras")
 
     # --- opening ---
 
@@ -220,8 +248,7 @@ class Diffuse:
             merge = LoraMerge(
                 self._backend, self._engines[LORA_MERGE], staging_bytes=execution.lora_staging_mib << 20
             )
-        store = LoraStore(self._folder / LORAS_FOLDER)
-        return LoraSwitch(engines, layers, store=store, threads=threads, merge=merge)
+        return LoraSwitch(engines, layers, store=self._store, threads=threads, merge=merge)
 
 
 class Clock:

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from intaglio.builds.file_checks import FileDigest
+from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.engines.interface import Array
 from intaglio.errors import EngineMismatch, InvalidRequest
+from intaglio.loras.sets import ServedLora, ServedLoras
+from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.stages.diffuse.stage import Diffuse
 
 from .inputs import CONTROLS, int_tensor
@@ -63,6 +66,18 @@ def test_loras_need_a_build_that_swaps(diffuse: Diffuse, arrays: dict[str, Array
     loras = json.dumps([{"id": "knight", "weight": 0.8, "sha256": "0" * 64}])
     with pytest.raises(InvalidRequest, match=r"loras: knight@0\.8; allowed: none: this build does not swap"):
         diffuse(arrays | {"loras": np.array([loras.encode()], object)})
+
+
+def test_a_lora_that_was_never_published_is_refused(tiny: Any, tmp_path: Path) -> None:
+    """And one whose file is gone is not: the switch then says that the swap failed."""
+    store = LoraStore(tmp_path / LORAS_FOLDER)
+    known, unknown = ("1" * 64, "2" * 64)
+    entry = ServedLora(kind="style", bounds=(0.0, 1.5), versions=(known,))
+    store.write(ServedLoras(loras={"night": entry}))
+    stage = Diffuse(tiny.manifest, tmp_path, backend=tiny.backend)
+    stage._check_published((ResolvedLora(id="night", sha256=known, weight=1.0),))
+    with pytest.raises(InvalidRequest, match="loras: night: no file 222222222222 here"):
+        stage._check_published((ResolvedLora(id="night", sha256=unknown, weight=1.0),))
 
 
 def test_damaged_or_missing_engines_are_refused_at_load(tiny: Any) -> None:
