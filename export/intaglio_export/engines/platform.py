@@ -5,14 +5,13 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Final, Literal
+from typing import Final
 
-from intaglio.contract.config import Deployment
+from intaglio.contract.config import Deployment, RuntimeName
 from intaglio.errors import ConfigError, MissingExtra
 
-__all__ = ["Platform", "RuntimeName", "gpu_capability", "resolve_platform"]
+__all__ = ["Platform", "gpu_capability", "resolve_platform"]
 
-RuntimeName = Literal["onnxruntime", "tensorrt-rtx", "tensorrt"]
 _DISTRIBUTIONS: Final = {
     "onnxruntime": ("onnxruntime",),
     "tensorrt-rtx": ("tensorrt-rtx-cu12", "tensorrt-rtx"),

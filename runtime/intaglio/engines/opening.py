@@ -29,7 +29,10 @@ def open_backend(manifest: BuildManifest) -> Backend:
             return OnnxRuntimeBackend(threads=manifest.execution.threads, rebuild=manifest.rebuild)
         case "tensorrt-rtx" | "tensorrt":
             from intaglio.engines.tensorrt.backend import TensorRTBackend
+            from intaglio.engines.tensorrt.library import turn_tf32_off
 
+            if manifest.precision == "fp32":
+                turn_tf32_off()
             return TensorRTBackend(
                 manifest.runtime, cuda_graph=manifest.execution.cuda_graph, rebuild=manifest.rebuild
             )

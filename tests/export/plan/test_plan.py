@@ -260,3 +260,22 @@ def test_loras_that_cannot_be_fused_are_named_before_any_work(checkpoint: Checkp
     path.write_bytes(data)
     with pytest.raises(LoraRefused, match=r"lora_te9_.* names no network of SDXL"):
         stages()
+
+
+def test_ranges_join_profiles_and_leave_verification_its_passes(plan: Plan) -> None:
+    sizes = ((256, 256), (192, 256))
+    profiles = plan.deployment.profiles.model_copy(update={"sizes": sizes, "text_chunks": 2})
+    static = Plan(plan.deployment.model_copy(update={"profiles": profiles}), plan.platform, plan.store)
+    every = ("sizes", "guidance", "text_chunks")
+    counts = {(): 8, ("guidance",): 4, ("guidance", "text_chunks"): 2, every: 1}
+    for ranges, count in counts.items():
+        asked = static.deployment.model_copy(
+            update={"profiles": profiles.model_copy(update={"ranges": ranges})}
+        )
+        joined = Plan(asked, plan.platform, plan.store)
+        assert len(joined.profiles("unet")) == count
+        assert joined.passes("unet") == static.passes("unet")
+        for one in joined.passes("unet"):
+            sizes_of = {name: axis.optimum for name, axis in one.axes.items()}
+            assert any(profile.admits(sizes_of) for profile in joined.profiles("unet"))
+        assert (joined.engine("unet").key == static.engine("unet").key) == (not ranges)
