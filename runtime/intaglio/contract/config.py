@@ -58,9 +58,9 @@ _TOLERANCES: Final[Mapping[Precision, float]] = {"fp16": 0.012, "fp32": 0.001}
 
 Measured on an H200 against float64 (docs/performance.md). fp16: of the miniature's right networks the worst
 is 0.0055 off (the UNet with guidance, which multiplies the difference of two rows), and of the wrong ones the
-best was 0.037 off. 0.012 is twice the first and a third of the second. fp32: ONNX Runtime is at most 5e-5 off on a
-CPU, and TensorRT-RTX without TF32 2.4e-5, so 0.001 leaves room for larger networks. With TF32 right networks
-are up to 0.0024 off: builds and servers of fp32 turn it off (`turn_tf32_off`).
+best was 0.037 off. 0.012 is twice the first and a third of the second. fp32: ONNX Runtime is at most 5e-5 off
+on a CPU, and TensorRT-RTX without TF32 2.4e-5, so 0.001 leaves room for larger networks. With TF32 right
+networks are up to 0.0024 off: builds and servers of fp32 turn it off (`turn_tf32_off`).
 """
 _MOST_STEPS = int(SDXL.input("steps").maximum or 0)
 _MOST_IMAGES = int(SDXL.input("num_images").maximum or 0)
