@@ -37,15 +37,6 @@ _PROCESS_BYTES: Final = 3 * 2**30
 """Host memory of a process with PyTorch, TensorRT and a CUDA context."""
 _COPIES_OF_WEIGHTS: Final = 5
 """Host memory of an export and a compilation, in sizes of the weights: SDXL's UNet of 5 GB took 22 GiB."""
-_PRELOADED: Final = [
-    "intaglio_export.plan.make",
-    "diffusers.models.autoencoders.autoencoder_kl",
-    "diffusers.models.controlnets.controlnet",
-    "diffusers.models.unets.unet_2d_condition",
-    "optimum.exporters.onnx.convert",
-    "transformers.models.clip.modeling_clip",
-]
-"""Modules that are imported once, before the processes are forked. None of them opens CUDA."""
 _loader: NetworkLoader | None = None
 
 
@@ -67,8 +58,8 @@ class Workers:
 
     def __init__(self, plan: Plan, count: int) -> None:
         plan.store.digests.save()  # so that no process hashes the weights again
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(_PRELOADED)
+        # Not forked: importing diffusers asks CUDA for cards, and CUDA fails in a fork of such a process.
+        context = multiprocessing.get_context("spawn")
         start = (plan.deployment, plan.platform, plan.store.folder)
         self._pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=start)
 
