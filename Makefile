@@ -14,7 +14,7 @@ comma := ,
 DEMO_EXTRAS := client,serve,export$(if $(wildcard /dev/nvidiactl),$(comma)tensorrt)
 CONFIG ?= configs/miniature.yaml
 
-.PHONY: help demo serve test test-fast check clean
+.PHONY: help demo serve test test-fast test-card check clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test: $(VENV)/.installed-dev ## Run every test, also the slow ones, in two proce
 
 test-fast: $(VENV)/.installed-dev ## Run the tests that are not marked slow
 	@$(BIN)/python -m pytest -m "not slow"
+
+test-card: $(VENV)/.installed-dev ## Run the suite that needs an NVIDIA card, Triton and TensorRT-RTX (8 minutes)
+	@$(BIN)/python -m pytest -rs --timeout=600 tests/card
 
 check: $(VENV)/.installed-dev ## Format, lint, types, imports between rooms, fast tests
 	@$(BIN)/ruff format --check .

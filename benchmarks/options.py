@@ -47,7 +47,7 @@ from intaglio.stages.diffuse.stage import Diffuse
 from intaglio.stages.preprocess.stage import Preprocess
 from intaglio.whole_files import write_whole
 from intaglio_export.build import BuildOptions, build_deployment
-from intaglio_export.commands.build import ConsoleReporter
+from intaglio_export.commands.progress import reporter_for
 from miniature.architecture import IMAGE_SIZE
 from miniature.judging import judge_text, mean_pck
 from miniature.painter import GUIDANCE, STEPS
@@ -318,7 +318,7 @@ def main(
     """Build what is not built, measure, print the table."""
     case = scene_case(config, images=images, steps=steps)
     machine = describe_machine()
-    with ConsoleReporter(Console(stderr=True)) as reporter:
+    with reporter_for(Console(stderr=True)) as reporter:
         manifest = build_deployment(config, BuildOptions(), reporter=reporter).manifest
     work.mkdir(parents=True, exist_ok=True)
     columns = (

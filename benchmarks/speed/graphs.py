@@ -58,7 +58,7 @@ class Workbench:
     def build_and_time(self, network: Any, folder: Path) -> Timed:
         """Export `network` into `folder`, compile it there and run it on fixed inputs."""
         folder.mkdir(parents=True, exist_ok=True)
-        precision = self.deployment.precision
+        precision = self.deployment.precision_on(self.platform.runtime)
         onnx = folder / ONNX_FILE
         started = time.perf_counter()
         export_network(network, NETWORK, onnx, architecture=self.architecture, precision=precision)
@@ -77,7 +77,7 @@ class Workbench:
 
     def _run(self, file: Path) -> tuple[dict[str, float], Array]:
         """Seconds of a pass of an engine, and its first output."""
-        precision = self.deployment.precision
+        precision = self.deployment.precision_on(self.platform.runtime)
         sizes = {axis: size.optimum for axis, size in self.profile.axes.items()}
         with open_verification_backend(self.platform, threads=self.deployment.execution.threads) as backend:
             engine = backend.load(self.spec, file, precision=precision)

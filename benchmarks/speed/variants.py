@@ -1,6 +1,6 @@
 """Other graphs of the same UNet, each built for one profile and timed, to choose which one to export.
 
-    python -m benchmarks.speed.variants CASE.json WORK_FOLDER [--only query,"whole gate"]
+    python -m benchmarks.speed.variants CASE.json WORK_FOLDER [--only query]
 Every variant computes the same function; the relative error to the first one is printed beside its time.
 """
 
@@ -13,10 +13,7 @@ from typing import Annotated, Any, Final
 import numpy as np
 import torch
 import typer
-from diffusers.models.activations import GEGLU
 from rich.console import Console
-from torch import nn
-from torch.nn import functional
 
 from benchmarks.measuring.case import Case
 from benchmarks.measuring.results import write_part
@@ -24,7 +21,7 @@ from benchmarks.speed.graphs import Workbench
 from intaglio.engines.interface import Array
 from intaglio_export.engines.verify import relative_error
 
-__all__ = ["VARIANTS", "QueryScaled", "WholeGate", "keep_gates_whole", "scale_queries"]
+__all__ = ["VARIANTS", "QueryScaled", "scale_queries"]
 
 
 class QueryScaled:
@@ -54,32 +51,6 @@ class QueryScaled:
         return attention.to_out[0](mixed.transpose(1, 2).reshape(rows, -1, heads * width))
 
 
-class WholeGate(nn.Module):
-    """The gated layer of a feed-forward block (GEGLU), split after its matrix product along a new axis.
-
-    Where the split is along the last axis, TensorRT makes two matrix products, each with a part of the gate's
-    function at its end. This way it makes one product and a pass over its values.
-    """
-
-    def __init__(self, layer: Any) -> None:
-        super().__init__()
-        self.proj = layer.proj
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """[N, tokens, i] -> [N, tokens, o / 2]."""
-        values, gate = self.proj(hidden_states).unflatten(-1, (2, -1)).unbind(2)
-        made: torch.Tensor = values * functional.gelu(gate)
-        return made
-
-
-def keep_gates_whole(network: nn.Module) -> None:
-    """Replace every GEGLU of `network` by a `WholeGate`."""
-    for parent in list(network.modules()):
-        for name, layer in parent.named_children():
-            if isinstance(layer, GEGLU):
-                setattr(parent, name, WholeGate(layer))
-
-
 def scale_queries(network: Any) -> None:
     """Attend as `QueryScaled` does."""
     network.set_attn_processor(QueryScaled())
@@ -88,7 +59,6 @@ def scale_queries(network: Any) -> None:
 VARIANTS: Final[Mapping[str, Callable[[Any], None]]] = {
     "as exported": lambda network: None,
     "query": scale_queries,
-    "whole gate": keep_gates_whole,
 }
 """What each variant changes."""
 

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.config import Deployment, load_deployment
+from intaglio.engines.tensorrt.library import turn_tf32_off
 from intaglio.errors import ConfigError
 from intaglio_export.deployment.assemble import assemble, assembly_of
 from intaglio_export.deployment.manifest import NOT_VERIFIED, build_manifest
@@ -77,6 +78,8 @@ def build_deployment(config: Path, options: BuildOptions, *, reporter: Reporter)
     """
     asked = load_deployment(config)
     deployment = _overridden(asked, options)
+    if deployment.precision == "fp32" and deployment.runtime != "onnxruntime":
+        turn_tf32_off()  # before the card is looked for; with `auto`, a card computes in fp16
     platform = resolve_platform(deployment)
     store = StageStore(deployment.build / STORE, reread=options.check or options.force)
     with store.locked(waiting=reporter.waiting):

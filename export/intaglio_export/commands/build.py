@@ -6,70 +6,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import Annotated, Self
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
+from intaglio_export.commands.progress import reporter_for
 from intaglio_export.plan.pruning import KEPT_RESULTS
 from intaglio_export.plan.stages import StageOutcome
 
-__all__ = ["ConsoleReporter", "app"]
+__all__ = ["app"]
 
 app = typer.Typer(
     name="build", help="Compile a deployment: weights -> fused -> ONNX -> engines -> model repository."
 )
-
-
-class ConsoleReporter:
-    """Shows a progress bar with the time left, the stage at work and the reason for it."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=console,
-            transient=True,
-        )
-        self._task = self._progress.add_task("looking for what changed", total=None)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-    def planned(self, seconds: float) -> None:
-        self._progress.update(self._task, total=max(seconds, 0.1))
-
-    def started(self, stage: str, reason: str) -> None:
-        self._progress.update(self._task, description=escape(f"{stage} ({reason})"))
-
-    def finished(self, outcome: StageOutcome, expected: float) -> None:
-        self._progress.advance(self._task, expected)
-
-    def waiting(self) -> None:
-        self._console.print("another build is at work in this folder; waiting until it ends")
 
 
 @app.command()
@@ -119,7 +71,7 @@ def build(  # noqa: PLR0913  (one option a choice)
         check=check,
         keep=None if keep_all else keep,
     )
-    with ConsoleReporter(console) as reporter:
+    with reporter_for(console) as reporter:
         result = build_deployment(config, options, reporter=reporter)
     console.print(_table(result.outcomes))
     for message in result.messages:

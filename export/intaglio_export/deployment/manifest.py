@@ -64,7 +64,7 @@ def _configured(plan: Plan) -> dict[str, Any]:
         "latents_mean": latents.mean,
         "latents_std": latents.std,
         "force_zeros_for_empty_prompt": bool(pipeline["force_zeros_for_empty_prompt"]),
-        "precision": deployment.precision,
+        "precision": plan.precision,
         "runtime": plan.platform.runtime,
         "target": plan.platform.target,
         "profiles": deployment.profiles,
@@ -133,10 +133,9 @@ def _verification(plan: Plan, network: str) -> dict[str, Any]:
     if stage is None:
         return {"verification": NOT_VERIFIED}
     notes = _record(plan, stage).notes
-    tolerance = plan.deployment.verify_tolerance
     return {
         "verification": (
-            f"relative error {notes['relative_error']:.2g} against PyTorch, tolerance {tolerance:g}"
+            f"relative error {notes['relative_error']:.2g} against PyTorch, tolerance {plan.tolerance:g}"
         ),
         "activation_bytes": notes["activation_bytes"],
     }

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Final, Literal
+from typing import Final
 
-from intaglio.contract.config import Deployment
+from intaglio.contract.config import Deployment, RuntimeName
+from intaglio.engines.card import gpu_capability
 from intaglio.errors import ConfigError, MissingExtra
 
-__all__ = ["Platform", "RuntimeName", "gpu_capability", "resolve_platform"]
+__all__ = ["Platform", "resolve_platform"]
 
-RuntimeName = Literal["onnxruntime", "tensorrt-rtx", "tensorrt"]
 _DISTRIBUTIONS: Final = {
     "onnxruntime": ("onnxruntime",),
     "tensorrt-rtx": ("tensorrt-rtx-cu12", "tensorrt-rtx"),
     "tensorrt": ("tensorrt",),
 }
 """Packages that carry each runtime."""
-_MAJOR: Final = 75
-_MINOR: Final = 76
-"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +31,6 @@ class Platform:
     """Version of the runtime's library."""
     on_gpu: bool
     """Whether a card of that target is in this machine. Engines can be refittable and verified only then."""
-
-
-def gpu_capability() -> str | None:
-    """Compute capability of the first NVIDIA card as the driver reports it (`sm89`); None without a card."""
-    try:
-        cuda = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return None
-    count = ctypes.c_int()
-    device = ctypes.c_int()
-    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
-        return None
-    if cuda.cuDeviceGet(ctypes.byref(device), 0):
-        return None
-    major = ctypes.c_int()
-    minor = ctypes.c_int()
-    for number, attribute in ((major, _MAJOR), (minor, _MINOR)):
-        if cuda.cuDeviceGetAttribute(ctypes.byref(number), attribute, device):
-            return None
-    return f"sm{major.value}{minor.value}"
 
 
 def resolve_platform(deployment: Deployment) -> Platform:

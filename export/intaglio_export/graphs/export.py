@@ -21,7 +21,7 @@ from intaglio.contract.sdxl import axis_sizes, network_spec
 from intaglio.contract.tensors import NetworkSpec, Precision
 from intaglio_export.graphs.examples import example_inputs
 from intaglio_export.graphs.onnx_weights import LARGEST_PROTOBUF, attach_weights
-from intaglio_export.graphs.sdxl import WholeNetwork, wrap_network
+from intaglio_export.graphs.sdxl import WholeNetwork, whole_gates, wrap_network
 
 __all__ = ["OPSET", "export_network"]
 
@@ -51,7 +51,7 @@ def export_network(
     device = next(model.parameters()).device
     examples = example_inputs(network, sizes, precision=precision)
     inputs = {tensor: values.to(device) for tensor, values in examples.items()}
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), whole_gates():
         # Tracing warns of every Python comparison in diffusers; verification judges the result.
         warnings.simplefilter("ignore")
         if isinstance(wrapper, WholeNetwork):

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import torch
+from diffusers.models.activations import GEGLU
 from torch import Tensor, nn
 
 from intaglio.contract.sdxl import LORA_MERGE, network_kind
 
-__all__ = ["LoraMerge", "WholeNetwork", "cross_attentions", "wrap_network"]
+__all__ = ["LoraMerge", "WholeNetwork", "cross_attentions", "whole_gates", "wrap_network"]
 
 
 def cross_attentions(network: nn.Module) -> list[nn.Module]:
@@ -77,6 +78,27 @@ def _attending(layers: Sequence[Any], context: Sequence[Tensor]) -> Iterator[Non
     finally:
         for layer, processor in zip(layers, before, strict=True):
             layer.processor = processor
+
+
+def _whole_gate(layer: Any, hidden_states: Tensor) -> Tensor:
+    """GEGLU whose product is cut across an axis of its own: [N, tokens, i] -> [N, tokens, o / 2]."""
+    values, gate = layer.proj(hidden_states).unflatten(-1, (2, -1)).unbind(2)
+    made: Tensor = values * layer.gelu(gate)
+    return made
+
+
+@contextlib.contextmanager
+def whole_gates() -> Iterator[None]:
+    """Within the block, every GEGLU computes as `_whole_gate`: the same values and names of weights."""
+    # WAR: TensorRT-RTX 1.6.1. GEGLU cuts its product along the last axis. The compiler then joins the bias
+    # with the product (`bias=true` in the plan), and on an H200 the kernel leaves the bias out: the
+    # miniature's UNet is 4 % off and a ControlNet 6 %, in both precisions. See docs/performance.md.
+    before = GEGLU.forward
+    GEGLU.forward = _whole_gate  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        GEGLU.forward = before  # type: ignore[method-assign]
 
 
 class UNetContext(nn.Module):

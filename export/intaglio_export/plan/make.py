@@ -54,7 +54,7 @@ class NetworkLoader:
         Raises:
             BuildError: the weights do not fit their configuration.
         """
-        dtype = TORCH_DTYPES[self.plan.deployment.precision]
+        dtype = TORCH_DTYPES[self.plan.precision]
         if network == LORA_MERGE:
             return LoraMerge().to(self._device, dtype)
         component = component_of(network)
@@ -73,7 +73,7 @@ class NetworkLoader:
         weights = plan.components[component]
         if plan.fuse is not None and component in plan.fused_components:
             weights = Weights(plan.store.path(plan.fuse) / component)
-        precision = plan.deployment.precision
+        precision = plan.precision
         loaded = load_for_precision(component, weights, base=plan.base, precision=precision)
         return loaded.to(self._device)
 
@@ -101,14 +101,14 @@ def make_fused(loader: NetworkLoader, _network: str, work: Path) -> Notes:
     for name in SWAPPED:
         networks[name] = load_network(name, plan.components[name], base=plan.base)
     paths = {lora.id: plan.deployment.loras[lora.id].path for lora in plan.loras}
-    dtype = compute_dtype(plan.deployment.precision)
+    dtype = compute_dtype(plan.precision)
     changed = fuse_loras(networks, plan.loras, paths=paths, dtype=dtype)
     if changed != plan.fused_components:
         raise BuildError(
             f"fuse: changed {sorted(changed)}, but the files' keys name {sorted(plan.fused_components)}"
         )
     for component in sorted(changed):
-        network = networks[component].to(TORCH_DTYPES[plan.deployment.precision])
+        network = networks[component].to(TORCH_DTYPES[plan.precision])
         network.save_pretrained(work / component, safe_serialization=True)  # type: ignore[operator]
     return {"components": sorted(changed), "lora_set": set_digest(plan.loras)}
 
@@ -121,7 +121,7 @@ def make_onnx(loader: NetworkLoader, network: str, work: Path) -> Notes:
         network,
         work / ONNX_FILE,
         architecture=plan.architecture,
-        precision=plan.deployment.precision,
+        precision=plan.precision,
     )
     return {}
 
@@ -135,7 +135,7 @@ def make_engine(loader: NetworkLoader, network: str, work: Path) -> Notes:
         onnx=onnx_file(plan, network),
         network=plan.spec(network),
         profiles=plan.profiles(network),
-        precision=plan.deployment.precision,
+        precision=plan.precision,
         timing_cache=plan.store.folder / "timing" / timings,
         swap=plan.swap_of(network),
     )
@@ -157,9 +157,9 @@ def make_verification(loader: NetworkLoader, network: str, work: Path) -> Notes:
     check = Check(
         network=plan.spec(network),
         engine=plan.store.path(plan.engine(network)) / ENGINE_FILES[plan.platform.runtime],
-        precision=plan.deployment.precision,
-        profiles=plan.profiles(network),
-        tolerance=plan.deployment.verify_tolerance,
+        precision=plan.precision,
+        profiles=plan.passes(network),
+        tolerance=plan.tolerance,
         latents=LatentStatistics.of(configuration_read("vae", plan.components["vae"].config)),
     )
     expected = expected_outputs(check, loader.network(network))

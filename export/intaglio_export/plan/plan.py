@@ -28,7 +28,7 @@ from intaglio.contract.sdxl import (
     networks_of,
     profiles,
 )
-from intaglio.contract.tensors import NetworkSpec, Profile
+from intaglio.contract.tensors import NetworkSpec, Precision, Profile, join_profiles
 from intaglio.errors import BuildError, ConfigError
 from intaglio.loras.adapters import lora_digest
 from intaglio.loras.files import Component, named_components
@@ -45,6 +45,8 @@ __all__ = ["ONNX_FILE", "PRISTINE_FILE", "Plan"]
 
 ONNX_FILE: Final = "model.onnx"
 PRISTINE_FILE: Final = "pristine.safetensors"
+_AXES_OF_FIELD: Final = {"sizes": "HWhw", "guidance": "N", "text_chunks": "T"}
+"""First letters of the axes that each field of `profiles.ranges` decides."""
 _TORCH_STACK: Final = ("torch", "diffusers", "transformers")
 
 
@@ -110,6 +112,16 @@ class Plan:
         return architecture_of(configs, base=self.base.label)
 
     @property
+    def precision(self) -> Precision:
+        """The networks' precision on the platform."""
+        return self.deployment.precision_on(self.platform.runtime)
+
+    @property
+    def tolerance(self) -> float:
+        """The largest relative error that verification accepts."""
+        return self.deployment.tolerance_on(self.platform.runtime)
+
+    @property
     def networks(self) -> tuple[str, ...]:
         """Every network to build."""
         return networks_of(self.deployment.controlnets, swaps=self.swaps)
@@ -141,7 +153,7 @@ class Plan:
         inputs = {
             "base": {name: self._weights_digest(name) for name in SWAPPED},
             "loras": [[lora.sha256, lora.weight] for lora in self.loras],
-            "precision": self.deployment.precision,
+            "precision": self.precision,
             "sources": source_digest(STAGE_MODULES["fuse"]),
         }
         return Stage("fuse", "", inputs, _versions(*_TORCH_STACK, "numpy"))
@@ -191,7 +203,7 @@ class Plan:
             "kind": network_kind(network),
             "tensors": self.spec(network).describe(),
             "architecture": self.architecture.model_dump(mode="json"),
-            "precision": self.deployment.precision,
+            "precision": self.precision,
             "sources": source_digest(STAGE_MODULES["onnx"]),
         }
         return Stage("onnx", network, inputs, _versions(*_TORCH_STACK, "onnx", "optimum-onnx"))
@@ -228,8 +240,8 @@ class Plan:
             return None
         inputs = {
             "engine": self.engine(network).key,
-            "profiles": _profile_values(self.profiles(network)),
-            "tolerance": self.deployment.verify_tolerance,
+            "profiles": _profile_values(self.passes(network)),
+            "tolerance": self.tolerance,
             "sources": source_digest(STAGE_MODULES["verify"]),
         }
         return Stage("verify", network, inputs, _versions(*_TORCH_STACK))
@@ -239,7 +251,14 @@ class Plan:
         return network_spec(network, self.architecture)
 
     def profiles(self, network: str) -> tuple[Profile, ...]:
-        """What the engine is compiled for and verified at."""
+        """What the engine is compiled for."""
+        ranges = self.deployment.profiles.ranges
+        names = self.spec(network).axis_names
+        joined = {name for name in names for field in ranges if name[0] in _AXES_OF_FIELD[field]}
+        return join_profiles(self.passes(network), joined)
+
+    def passes(self, network: str) -> tuple[Profile, ...]:
+        """Every combination of sizes that the engine may run, which verification chooses from."""
         asked = self.deployment.profiles
         sizes: Sequence[tuple[int, int]] = asked.sizes
         if network == "vae_decoder":

@@ -4,17 +4,18 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Final, Protocol
 
 from intaglio_export.plan.plan import Plan
 from intaglio_export.plan.stages import Notes, Stage, StageKind, StageOutcome
+from intaglio_export.plan.workers import Workers, worker_count
 from intaglio_export.weights.sources import component_of
 
-__all__ = ["Reporter", "run_overlapped", "run_stages"]
+__all__ = ["Reporter", "run_overlapped", "run_parallel", "run_stages"]
 
 _TYPICAL_SECONDS: Final[dict[StageKind, float]] = {
     "fuse": 10.0,
@@ -61,19 +62,35 @@ def run_stages(plan: Plan, *, force: bool, reporter: Reporter) -> tuple[StageOut
     reporter.planned(sum(expected.values()))
     if not reasons:
         return tuple(_skipped(stage, reporter) for stage in plan.stages)
-    with _quiet_libraries():
+
+    def run(stage: Stage, make: Callable[[Path], Notes]) -> StageOutcome:
+        if stage.name in reasons:
+            reporter.started(stage.name, reasons[stage.name])
+        outcome = plan.store.run(stage, make, force=force)
+        reporter.finished(outcome, expected.get(stage.name, 0.0))
+        return outcome
+
+    count = 1 if plan.platform.runtime == "onnxruntime" else min(worker_count(plan), len(reasons))
+    if count > 1:
+        with Workers(plan, count) as workers:
+            return run_parallel(
+                plan.stages, lambda stage: run(stage, lambda work: workers.make(stage, work)), count=count
+            )
+    return _run_here(plan, run)
+
+
+def _run_here(
+    plan: Plan, run: Callable[[Stage, Callable[[Path], Notes]], StageOutcome]
+) -> tuple[StageOutcome, ...]:
+    """Do the stages in this process."""
+    from intaglio_export.plan.quiet import quiet_libraries
+
+    with warnings.catch_warnings():
+        quiet_libraries()
         maker_of = _makers(plan)
-
-        def run(stage: Stage) -> StageOutcome:
-            if stage.name in reasons:
-                reporter.started(stage.name, reasons[stage.name])
-            outcome = plan.store.run(stage, maker_of(stage), force=force)
-            reporter.finished(outcome, expected.get(stage.name, 0.0))
-            return outcome
-
         if plan.platform.runtime == "onnxruntime":
-            return tuple(run(stage) for stage in plan.stages)
-        return run_overlapped(plan.stages, run)
+            return tuple(run(stage, maker_of(stage)) for stage in plan.stages)
+        return run_overlapped(plan.stages, lambda stage: run(stage, maker_of(stage)))
 
 
 def _expected_seconds(plan: Plan, stage: Stage) -> float:
@@ -126,25 +143,50 @@ def run_overlapped(stages: Sequence[Stage], run: Callable[[Stage], StageOutcome]
     return tuple(done[stage.name] for stage in stages)
 
 
+def run_parallel(
+    stages: Sequence[Stage], run: Callable[[Stage], StageOutcome], *, count: int
+) -> tuple[StageOutcome, ...]:
+    """Do up to `count` stages at a time: `fuse`, then the graphs, then each engine and its verification.
+
+    The largest networks go first. A failure is raised after the stages that have begun.
+    """
+    done: dict[str, StageOutcome] = {}
+
+    def run_chain(chain: Sequence[Stage]) -> None:
+        for stage in chain:
+            done[stage.name] = run(stage)
+
+    with ThreadPoolExecutor(count) as pool:
+        for wave in _waves(stages):
+            futures = [pool.submit(run_chain, chain) for chain in wave]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    return tuple(done[stage.name] for stage in stages)
+
+
+def _waves(stages: Sequence[Stage]) -> list[list[list[Stage]]]:
+    """Chains of stages that depend on nothing but the waves before and the chain's own beginning."""
+    ordered = sorted(stages, key=_rank)
+    checks = {stage.network: stage for stage in stages if stage.kind == "verify"}
+    last: list[list[Stage]] = []
+    for stage in ordered:
+        if stage.kind == "engine":
+            check = checks.get(stage.network)
+            last.append([stage] if check is None else [stage, check])
+        elif stage.kind == "pristine":
+            last.append([stage])
+    fused = [[stage] for stage in ordered if stage.kind == "fuse"]
+    graphs = [[stage] for stage in ordered if stage.kind == "onnx"]
+    return [fused, graphs, last]
+
+
 def _rank(stage: Stage) -> int:
     """Orders stages: `fuse`, on which others depend, then networks by how long they take."""
     if stage.kind == "fuse":
         return -1
     component = component_of(stage.network).partition(".")[0]
     return _LONGEST_FIRST.index(component) if component in _LONGEST_FIRST else len(_LONGEST_FIRST)
-
-
-@contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Keep diffusers' and transformers' progress bars and notes out of the build's own."""
-    import warnings
-
-    import diffusers
-    import transformers
-
-    diffusers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from intaglio_export.engines.platform import RuntimeName
+from intaglio.contract.config import RuntimeName
 from intaglio_export.plan.stages import StageKind
 
 __all__ = ["ENGINE_MODULES", "SEEDED_MODULES", "STAGE_MODULES", "module_files", "source_digest"]

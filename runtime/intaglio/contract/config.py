@@ -20,8 +20,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
@@ -37,8 +38,10 @@ __all__ = [
     "Deployment",
     "Execution",
     "Limits",
+    "PrecisionChoice",
     "Profiles",
     "Runtime",
+    "RuntimeName",
     "Server",
     "Swap",
     "Target",
@@ -47,7 +50,18 @@ __all__ = [
 
 Runtime = Literal["auto", "onnxruntime", "tensorrt-rtx", "tensorrt"]
 Swap = Literal["off", "transformer", "all"]
+RuntimeName = Literal["onnxruntime", "tensorrt-rtx", "tensorrt"]
+PrecisionChoice = Precision | Literal["auto"]
 Target = Literal["auto", "cpu", "sm75", "sm80", "sm86", "sm89", "sm90", "sm100", "sm120"]
+_TOLERANCES: Final[Mapping[Precision, float]] = {"fp16": 0.012, "fp32": 0.001}
+"""Largest relative errors of a right engine, where the deployment names none.
+
+Measured on an H200 against float64 (docs/performance.md). fp16: of the miniature's right networks the worst
+is 0.0055 off (the UNet with guidance, which multiplies the difference of two rows), and of the wrong ones the
+best was 0.037 off. 0.012 is twice the first and a third of the second. fp32: ONNX Runtime is at most 5e-5 off
+on a CPU, and TensorRT-RTX without TF32 2.4e-5, so 0.001 leaves room for larger networks. With TF32 right
+networks are up to 0.0024 off: builds and servers of fp32 turn it off (`turn_tf32_off`).
+"""
 _MOST_STEPS = int(SDXL.input("steps").maximum or 0)
 _MOST_IMAGES = int(SDXL.input("num_images").maximum or 0)
 _MOST_GUIDANCE = float(SDXL.input("guidance_scale").maximum or 0)
@@ -63,6 +77,11 @@ class Profiles(Strict):
     guidance: tuple[Literal["on", "off"], ...] = Field(default=("on", "off"), min_length=1)
     text_chunks: int = Field(default=3, ge=1, le=8)
     """Most chunks of 75 tokens that a prompt may have."""
+    ranges: tuple[Literal["sizes", "guidance", "text_chunks"], ...] = ()
+    """Fields whose values share one TensorRT profile with ranges, instead of a profile for each value. Such
+    an engine compiles faster by the number of profiles that it saves. At SDXL's size a range of sizes makes a
+    step slower (48 instead of 34.7 ms on an H200); ranges of the other two have not been timed there.
+    """
     decoder_pixels: int | None = Field(default=None, ge=1024)
     """Most pixels that the VAE decodes in one pass. Larger images are decoded in tiles, whose colours differ
     (`intaglio.sampling.tiles`). Absent: every image is decoded whole, which takes 1.26 GiB of activations at
@@ -174,11 +193,14 @@ class Deployment(Strict):
     text encoders) or `all` (the UNet's convolutions too, which LoCon changes).
     """
     profiles: Profiles
-    precision: Precision = "fp16"
+    precision: PrecisionChoice = "fp16"
+    """`auto` is fp16 on a card and fp32 on the CPU (`precision_on`)."""
     runtime: Runtime = "auto"
     target: Target = "auto"
-    verify_tolerance: float = Field(default=0.02, gt=0, le=1)
-    """Largest relative error of an engine against PyTorch: norm of the difference over norm."""
+    verify_tolerance: float | None = Field(default=None, gt=0, le=1)
+    """Largest relative error of an engine against PyTorch: norm of the difference over norm. Absent: the
+    default of the precision (`tolerance_on`).
+    """
     execution: Execution = Execution()
     limits: Limits = Limits()
     defaults: Defaults = Defaults()
@@ -241,6 +263,22 @@ class Deployment(Strict):
             raise ValueError(
                 f"runtime onnxruntime runs on the CPU; target {self.target} needs tensorrt-rtx or tensorrt"
             )
+
+    def precision_on(self, runtime: RuntimeName) -> Precision:
+        """The precision of the networks that `runtime` runs, with `auto` resolved."""
+        if self.precision != "auto":
+            return self.precision
+        return "fp32" if runtime == "onnxruntime" else "fp16"
+
+    def resolved_for(self, runtime: RuntimeName) -> Self:
+        """The deployment with the precision that `runtime` computes in."""
+        return self.model_copy(update={"precision": self.precision_on(runtime)})
+
+    def tolerance_on(self, runtime: RuntimeName) -> float:
+        """`verify_tolerance`, or the default of the precision that `runtime` computes in."""
+        if self.verify_tolerance is not None:
+            return self.verify_tolerance
+        return _TOLERANCES[self.precision_on(runtime)]
 
     @property
     def swaps(self) -> bool:

@@ -22,7 +22,7 @@ engine to another have their channels last, which is the layout that convolution
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -36,6 +36,7 @@ __all__ = [
     "Profile",
     "TensorSpec",
     "compute_dtype",
+    "join_profiles",
 ]
 
 Axis = int | str
@@ -158,3 +159,24 @@ class Profile:
         return all(
             name in sizes and axis.minimum <= sizes[name] <= axis.maximum for name, axis in self.axes.items()
         )
+
+
+def join_profiles(profiles: Sequence[Profile], axes: Collection[str]) -> tuple[Profile, ...]:
+    """Make one profile of all that differ in `axes` only; its optimum is that of the first of them."""
+    groups: dict[tuple[tuple[str, AxisRange], ...], list[Profile]] = {}
+    for profile in profiles:
+        fixed = tuple((name, axis) for name, axis in profile.axes.items() if name not in axes)
+        groups.setdefault(fixed, []).append(profile)
+    return tuple(_joined(group) for group in groups.values())
+
+
+def _joined(group: Sequence[Profile]) -> Profile:
+    first = group[0]
+    if len(group) == 1:
+        return first
+    ranges = {}
+    for name, axis in first.axes.items():
+        smallest = min(profile.axes[name].minimum for profile in group)
+        largest = max(profile.axes[name].maximum for profile in group)
+        ranges[name] = AxisRange(smallest, axis.optimum, largest)
+    return Profile(f"{first.name}-to-{group[-1].name}", ranges)

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-__all__ = ["CardMemory", "PeakWatch", "card_description", "read_card_memory"]
+__all__ = ["CardMemory", "PeakWatch", "card_description", "gpu_capability", "read_card_memory"]
+_MAJOR: Final = 75
+_MINOR: Final = 76
+"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h."""
 
 _EVERY_SECONDS: Final = 0.02
 
@@ -118,3 +121,23 @@ class PeakWatch:
                 self.peak = max(self.peak or 0, now.used)
             if self._stop.wait(_EVERY_SECONDS):
                 return
+
+
+def gpu_capability() -> str | None:
+    """Compute capability of the first NVIDIA card as the driver reports it (`sm89`); None without a card."""
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    count = ctypes.c_int()
+    device = ctypes.c_int()
+    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        return None
+    if cuda.cuDeviceGet(ctypes.byref(device), 0):
+        return None
+    major = ctypes.c_int()
+    minor = ctypes.c_int()
+    for number, attribute in ((major, _MAJOR), (minor, _MINOR)):
+        if cuda.cuDeviceGetAttribute(ctypes.byref(number), attribute, device):
+            return None
+    return f"sm{major.value}{minor.value}"

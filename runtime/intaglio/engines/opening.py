@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from intaglio.engines.card import gpu_capability
 from intaglio.engines.interface import Backend
-from intaglio.errors import ConfigError
+from intaglio.errors import ConfigError, EngineMismatch
 
 if TYPE_CHECKING:
     from intaglio.builds.manifest import BuildManifest
@@ -29,7 +30,11 @@ def open_backend(manifest: BuildManifest) -> Backend:
             return OnnxRuntimeBackend(threads=manifest.execution.threads, rebuild=manifest.rebuild)
         case "tensorrt-rtx" | "tensorrt":
             from intaglio.engines.tensorrt.backend import TensorRTBackend
+            from intaglio.engines.tensorrt.library import turn_tf32_off
 
+            if manifest.precision == "fp32":
+                turn_tf32_off()
+            _check_card(manifest)
             return TensorRTBackend(
                 manifest.runtime, cuda_graph=manifest.execution.cuda_graph, rebuild=manifest.rebuild
             )
@@ -37,3 +42,13 @@ def open_backend(manifest: BuildManifest) -> Backend:
             raise ConfigError(
                 f"runtime {unknown!r} is unknown; it must be onnxruntime, tensorrt-rtx or tensorrt"
             )
+
+
+def _check_card(manifest: BuildManifest) -> None:
+    """TensorRT-RTX also opens plans for other cards, some of which then compute slowly or fail."""
+    present = gpu_capability()
+    if present not in {None, manifest.target}:
+        raise EngineMismatch(
+            f"the build is for a card of {manifest.target}, and this machine's is {present}",
+            command=manifest.rebuild,
+        )

@@ -100,6 +100,7 @@ def predict_memory(deployment: Deployment, manifest: BuildManifest | None) -> Pr
     `manifest` is its build. With None, everything is an estimate for a card.
     """
     on_host = manifest is not None and manifest.runtime == "onnxruntime"
+    deployment = deployment.resolved_for("tensorrt-rtx" if manifest is None else manifest.runtime)
     parts = [
         *_weights(deployment, manifest),
         _activations(deployment, manifest),
@@ -131,7 +132,8 @@ def _parameters(deployment: Deployment, kind: str) -> int:
 
 def _element(deployment: Deployment) -> int:
     """Bytes of one value in the deployment's precision."""
-    return np.dtype(compute_dtype(deployment.precision)).itemsize
+    # `predict_memory` has resolved `auto` already.
+    return np.dtype(compute_dtype(deployment.precision_on("tensorrt-rtx"))).itemsize
 
 
 def _weights(deployment: Deployment, manifest: BuildManifest | None) -> Iterator[Part]:
@@ -270,8 +272,9 @@ def _step_buffers(deployment: Deployment, architecture: Architecture, sizes: Axi
 
 
 def _tensor_bytes(deployment: Deployment, tensors: tuple[TensorSpec, ...], sizes: Mapping[str, int]) -> int:
+    precision = deployment.precision_on("tensorrt-rtx")  # resolved already
     total = 0
     for tensor in tensors:
         values = int(np.prod(tensor.shape(sizes), dtype=np.int64))
-        total += values * np.dtype(tensor.numpy_dtype(deployment.precision)).itemsize
+        total += values * np.dtype(tensor.numpy_dtype(precision)).itemsize
     return total

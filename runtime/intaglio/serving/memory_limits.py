@@ -33,6 +33,7 @@ class Remedy:
 
 def remedies(deployment: Deployment, manifest: BuildManifest | None) -> tuple[Remedy, ...]:
     """Changes that would save memory, the largest saving first; each is considered alone."""
+    deployment = deployment.resolved_for("tensorrt-rtx" if manifest is None else manifest.runtime)
     now = predict_memory(deployment, manifest).bytes
     found = []
     for change, other in _alternatives(deployment):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 
-from benchmarks.speed.variants import QueryScaled, WholeGate, keep_gates_whole
+from benchmarks.speed.variants import QueryScaled
 
 
 def test_scaled_queries_are_scaled_attention() -> None:
@@ -19,14 +18,3 @@ def test_scaled_queries_are_scaled_attention() -> None:
         with torch.no_grad():
             found.append(attention(hidden, encoder_hidden_states=context))
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
-
-
-@torch.no_grad()
-def test_a_whole_gate_computes_the_same() -> None:
-    torch.manual_seed(0)
-    block = FeedForward(16, activation_fn="geglu").eval()
-    given = torch.randn(2, 5, 16)
-    expected = block(given)
-    keep_gates_whole(block)
-    assert isinstance(block.net[0], WholeGate)
-    assert torch.equal(block(given), expected)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 from intaglio_export import build as building
 from intaglio_export.build import BuildOptions, BuildResult
-from intaglio_export.commands.build import ConsoleReporter, app
+from intaglio_export.commands.build import app
+from intaglio_export.plan.run import Reporter
 from intaglio_export.plan.stages import StageOutcome
 
 
@@ -20,7 +19,7 @@ def test_options_and_outcomes(
 ) -> None:
     asked: list[tuple[Path, BuildOptions]] = []
 
-    def build(config: Path, options: BuildOptions, *, reporter: ConsoleReporter) -> BuildResult:
+    def build(config: Path, options: BuildOptions, *, reporter: Reporter) -> BuildResult:
         asked.append((config, options))
         reporter.planned(1.0)
         reporter.started("onnx/unet", "changed: weights")
@@ -38,10 +37,3 @@ def test_options_and_outcomes(
     assert f"build {built[1].manifest.key[:12]}" in result.output
     for outcome in built[1].outcomes:
         assert outcome.name in result.output
-
-
-def test_a_waiting_build_says_so() -> None:
-    output = io.StringIO()
-    with ConsoleReporter(Console(file=output)) as reporter:
-        reporter.waiting()
-    assert "waiting until it ends" in output.getvalue()

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from diffusers.image_processor import VaeImageProcessor
+from diffusers.models.activations import GEGLU
 
-from intaglio_export.graphs.sdxl import VaeDecoder
+from intaglio_export.graphs.sdxl import VaeDecoder, whole_gates
 
 
 class Given(torch.nn.Module):
@@ -42,3 +43,23 @@ def test_one_value_that_is_not_finite_is_seen(value: float) -> None:
     sample = torch.zeros(2, 3, 8, 8)
     sample[1, 2, 7, 7] = value
     assert VaeDecoder(Given(torch.float32))(sample)["magnitude"].isfinite().tolist() == [True, False]
+
+
+@torch.no_grad()
+def test_a_whole_gate_computes_the_same() -> None:
+    torch.manual_seed(0)
+    layer = GEGLU(16, 8)
+    given = torch.randn(2, 5, 16)
+    before = GEGLU.forward
+    expected = layer(given)
+    with whole_gates():
+        assert GEGLU.forward is not before
+        assert torch.equal(layer(given), expected)
+
+
+def test_whole_gates_end_with_the_block() -> None:
+    """Verification's reference, which is run later, is diffusers' own."""
+    before = GEGLU.forward
+    with pytest.raises(ZeroDivisionError), whole_gates():
+        raise ZeroDivisionError
+    assert GEGLU.forward is before

@@ -283,3 +283,22 @@ def test_a_fused_lora_of_two_files_depends_on_both(checkpoint: Checkpoint, tmp_p
     beside.write_text(beside.read_text().replace('"lora_alpha": 16', '"lora_alpha": 8'))
     kinds = {name.partition("/")[2] for name in changed(before, keys(plan))}
     assert kinds == {"", "unet", "unet_context"}
+
+
+def test_ranges_join_profiles_and_leave_verification_its_passes(plan: Plan) -> None:
+    sizes = ((256, 256), (192, 256))
+    profiles = plan.deployment.profiles.model_copy(update={"sizes": sizes, "text_chunks": 2})
+    static = Plan(plan.deployment.model_copy(update={"profiles": profiles}), plan.platform, plan.store)
+    every = ("sizes", "guidance", "text_chunks")
+    counts = {(): 8, ("guidance",): 4, ("guidance", "text_chunks"): 2, every: 1}
+    for ranges, count in counts.items():
+        asked = static.deployment.model_copy(
+            update={"profiles": profiles.model_copy(update={"ranges": ranges})}
+        )
+        joined = Plan(asked, plan.platform, plan.store)
+        assert len(joined.profiles("unet")) == count
+        assert joined.passes("unet") == static.passes("unet")
+        for one in joined.passes("unet"):
+            sizes_of = {name: axis.optimum for name, axis in one.axes.items()}
+            assert any(profile.admits(sizes_of) for profile in joined.profiles("unet"))
+        assert (joined.engine("unet").key == static.engine("unet").key) == (not ranges)

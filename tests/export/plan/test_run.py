@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from intaglio.errors import BuildError
-from intaglio_export.plan.run import run_overlapped
+from intaglio_export.plan.run import run_overlapped, run_parallel
 from intaglio_export.plan.stages import Stage, StageKind, StageOutcome
 
 KINDS: Final[tuple[StageKind, ...]] = ("onnx", "engine", "verify")
@@ -49,3 +49,46 @@ def test_an_engine_that_disagrees_ends_the_build() -> None:
 
     with pytest.raises(BuildError, match="disagrees"):
         overlapped(run)
+
+
+def parallel(run: Callable[[Stage], StageOutcome], *, count: int) -> tuple[StageOutcome, ...]:
+    stages = [Stage(kind, network, {}, {}) for network, kind in itertools.product(NETWORKS, KINDS)]
+    return run_parallel(
+        [Stage("fuse", "", {}, {}), *stages, Stage("pristine", "unet", {}, {})], run, count=count
+    )
+
+
+def test_networks_are_made_together_and_each_waits_for_what_it_needs() -> None:
+    together = threading.Barrier(3)
+    begun: list[str] = []
+
+    def run(stage: Stage) -> StageOutcome:
+        begun.append(stage.name)
+        if stage.kind == "engine":
+            together.wait(10)
+        return StageOutcome(stage.name, True, "test", 0.0)
+
+    outcomes = parallel(run, count=3)
+    assert [outcome.name for outcome in outcomes] == [
+        "fuse",
+        *(f"{kind}/{network}" for network, kind in itertools.product(NETWORKS, KINDS)),
+        "pristine/unet",
+    ]
+    assert begun[:2] == ["fuse", "onnx/unet"], "the largest first"
+    assert {name.partition("/")[0] for name in begun[1:4]} == {"onnx"}
+    for network in NETWORKS:
+        assert begun.index(f"engine/{network}") < begun.index(f"verify/{network}")
+
+
+def test_a_failure_ends_the_stages_that_have_not_begun() -> None:
+    begun: list[str] = []
+
+    def run(stage: Stage) -> StageOutcome:
+        begun.append(stage.name)
+        if stage.name == "engine/unet":
+            raise BuildError("disagrees")
+        return StageOutcome(stage.name, True, "test", 0.0)
+
+    with pytest.raises(BuildError, match="disagrees"):
+        parallel(run, count=1)
+    assert "verify/unet" not in begun

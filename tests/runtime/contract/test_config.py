@@ -99,7 +99,9 @@ def test_digest_follows_what_is_built_and_nothing_else(tmp_path: Path) -> None:
         {"profiles": {"sizes": [[256, 256]], "batch": 2}},
         {"profiles": {"sizes": [[256, 256]], "text_chunks": 1}},
         {"profiles": {"sizes": [[256, 256]], "guidance": ["on"]}},
+        {"profiles": {"sizes": [[256, 256]], "ranges": ["guidance"]}},
         {"precision": "fp32"},
+        {"precision": "auto"},
         {"runtime": "onnxruntime"},
         {"target": "sm89"},
         {"verify_tolerance": 0.1},
@@ -149,3 +151,23 @@ def test_a_deployment_has_the_registrys_loras(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=problem):
             load(**changes)
+
+
+@pytest.mark.parametrize(
+    ("asked", "runtime", "precision", "tolerance"),
+    [
+        ("auto", "onnxruntime", "fp32", 0.001),
+        ("auto", "tensorrt-rtx", "fp16", 0.012),
+        ("auto", "tensorrt", "fp16", 0.012),
+        ("fp16", "onnxruntime", "fp16", 0.012),
+        ("fp32", "tensorrt-rtx", "fp32", 0.001),
+    ],
+)
+def test_precision_and_tolerance_follow_the_runtime(
+    tmp_path: Path, asked: str, runtime: Any, precision: str, tolerance: float
+) -> None:
+    deployment = load(tmp_path, precision=asked)
+    assert deployment.precision_on(runtime) == precision
+    assert deployment.tolerance_on(runtime) == tolerance
+    assert deployment.resolved_for(runtime).precision == precision
+    assert load(tmp_path, precision=asked, verify_tolerance=0.05).tolerance_on(runtime) == 0.05

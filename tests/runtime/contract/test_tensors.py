@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from intaglio.contract.tensors import AxisRange, NetworkSpec, Profile, TensorSpec, compute_dtype
+from intaglio.contract.tensors import (
+    AxisRange,
+    NetworkSpec,
+    Profile,
+    TensorSpec,
+    compute_dtype,
+    join_profiles,
+)
 
 IMAGE = TensorSpec("image", ("B", "h/2", 3), "compute")
 SCALE = TensorSpec("scale", (1,))
@@ -59,3 +66,16 @@ def test_profiles() -> None:
     assert profile.admits({"B": 4, "h/2": 8, "T": 1})
     assert not profile.admits({"B": 5, "h/2": 8})
     assert not profile.admits({"B": 4})
+
+
+def test_profiles_that_differ_in_joined_axes_become_one() -> None:
+    def static(name: str, **sizes: int) -> Profile:
+        return Profile(name, {axis: AxisRange(size, size, size) for axis, size in sizes.items()})
+
+    found = join_profiles(
+        [static("a", B=1, N=2, T=77), static("b", B=1, N=1, T=154), static("c", B=2, N=4, T=77)], {"N", "T"}
+    )
+    assert found == (
+        Profile("a-to-b", {"B": AxisRange(1, 1, 1), "N": AxisRange(1, 2, 2), "T": AxisRange(77, 77, 154)}),
+        static("c", B=2, N=4, T=77),
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from intaglio.engines import opening
 from intaglio.engines.onnxruntime import OnnxRuntimeBackend
 from intaglio.engines.opening import open_backend
+from intaglio.errors import EngineMismatch
 
 
 def test_onnxruntime_has_the_builds_threads_and_cure(tiny: Any) -> None:
@@ -33,6 +35,26 @@ def test_both_tensorrt_libraries_have_one_backend(
     execution = tiny.manifest.execution.model_copy(update={"cuda_graph": True})
     open_backend(tiny.manifest.model_copy(update={"runtime": runtime, "execution": execution}))
     assert opened == [(runtime, {"cuda_graph": True, "rebuild": "intaglio build configs/tiny.yaml"})]
+
+
+def test_a_build_for_another_card_is_refused(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "gpu_capability", lambda: "sm89")
+    monkeypatch.setattr("intaglio.engines.tensorrt.backend.TensorRTBackend", lambda name, **_: name)
+    build = tiny.manifest.model_copy(update={"runtime": "tensorrt-rtx", "target": "sm89"})
+    assert open_backend(build) == "tensorrt-rtx"
+    with pytest.raises(EngineMismatch, match="for a card of sm120, and this machine's is sm89; rebuild with"):
+        open_backend(build.model_copy(update={"target": "sm120"}))
+
+
+@pytest.mark.parametrize(("precision", "found"), [("fp32", "0"), ("fp16", None)])
+def test_fp32_is_served_without_tf32(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, precision: str, found: str | None
+) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "")
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE")
+    monkeypatch.setattr("intaglio.engines.tensorrt.backend.TensorRTBackend", lambda name, **_: name)
+    open_backend(tiny.manifest.model_copy(update={"runtime": "tensorrt-rtx", "precision": precision}))
+    assert os.environ.get("NVIDIA_TF32_OVERRIDE") == found
 
 
 def test_no_library_is_imported_before_a_build_needs_it() -> None:

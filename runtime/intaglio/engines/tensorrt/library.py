@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import mmap
+import os
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +16,15 @@ if TYPE_CHECKING:
     # Types of both modules, from the package tensorrt-stubs where it is installed.
     import tensorrt as trt  # type: ignore[import-not-found,unused-ignore]
 
-__all__ = ["Cuda", "LibraryName", "TensorRT", "import_tensorrt", "open_tensorrt", "tensorrt_logger"]
+__all__ = [
+    "Cuda",
+    "LibraryName",
+    "TensorRT",
+    "import_tensorrt",
+    "open_tensorrt",
+    "tensorrt_logger",
+    "turn_tf32_off",
+]
 
 LibraryName = Literal["tensorrt-rtx", "tensorrt"]
 _MODULES: Final = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
@@ -68,6 +77,17 @@ class TensorRT:
         """Whether a pass of `context` may be captured into a CUDA graph."""
         # Only TensorRT-RTX can say that it may not.
         return self.name != "tensorrt-rtx" or bool(context.is_stream_capturable(stream))
+
+
+def turn_tf32_off() -> None:
+    """Compute float32 in float32, in this process and in those that it starts.
+
+    Call it before anything opens CUDA. A value that the user has set stays.
+    """
+    # WAR: TensorRT-RTX 1.6.1 computes products and convolutions in TF32 whether `BuilderFlag.TF32` is set or
+    # cleared: errors up to 2.4e-3, which this variable reduces to 2.4e-5 (docs/performance.md). It also makes
+    # PyTorch's reference exact.
+    os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
 
 
 def open_tensorrt(name: LibraryName, *, rebuild: str) -> TensorRT:

@@ -1,0 +1,116 @@
+"""Processes that make the results of stages, several at the same time.
+
+TensorRT compiles on one core and holds a lock meanwhile, so threads do not help.
+"""
+
+# ruff: noqa: PLC0415  (torch is imported in the processes only)
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+import psutil
+
+from intaglio.contract.config import Deployment
+from intaglio.errors import BuildError, IntaglioError
+from intaglio_export.engines.platform import Platform
+from intaglio_export.plan.plan import Plan
+from intaglio_export.plan.stages import Notes, Stage, StageKind, StageStore
+
+if TYPE_CHECKING:
+    from intaglio_export.plan.make import NetworkLoader
+
+__all__ = ["Workers", "worker_count"]
+
+_MOST: Final = 6
+"""Each process takes up to 1 GiB of the card while it verifies. More would not help: the longest network
+decides.
+"""
+_PROCESS_BYTES: Final = 3 * 2**30
+"""Host memory of a process with PyTorch, TensorRT and a CUDA context."""
+_COPIES_OF_WEIGHTS: Final = 5
+"""Host memory of an export and a compilation, in sizes of the weights: SDXL's UNet of 5 GB took 22 GiB."""
+_loader: NetworkLoader | None = None
+
+
+def worker_count(plan: Plan) -> int:
+    """How many stages the machine can make at the same time: by its cores, its free memory and the weights.
+
+    1 where weights are drawn from a seed, which happens at full size.
+    """
+    if any(weights.seeded is not None for weights in plan.components.values()):
+        return 1
+    sizes = [sum(file.stat().st_size for file in weights.files) for weights in plan.components.values()]
+    need = _PROCESS_BYTES + _COPIES_OF_WEIGHTS * max(sizes)
+    fitting = psutil.virtual_memory().available // need
+    return max(1, min(_MOST, len(os.sched_getaffinity(0)), fitting))
+
+
+class Workers:
+    """A pool of processes. Each has its own loader of `plan`'s networks."""
+
+    def __init__(self, plan: Plan, count: int) -> None:
+        plan.store.digests.save()  # so that no process hashes the weights again
+        # Not forked: importing diffusers asks CUDA for cards, and CUDA fails in a fork of such a process.
+        context = multiprocessing.get_context("spawn")
+        start = (plan.deployment, plan.platform, plan.store.folder)
+        self._pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=start)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def make(self, stage: Stage, work: Path) -> Notes:
+        """Fill the folder `work` with the result of `stage`.
+
+        Raises:
+            BuildError: the stage failed, or its process was killed.
+        """
+        try:
+            return self._pool.submit(_make, stage.kind, stage.network, work).result()
+        except BrokenProcessPool as error:
+            raise BuildError(
+                f"{stage.name}: the process that made it was killed; does the machine have enough memory?"
+            ) from error
+
+
+def _start(deployment: Deployment, platform: Platform, store: Path) -> None:
+    """Begin a process."""
+    global _loader  # noqa: PLW0603  (what a process of the pool knows must be global)
+    from intaglio_export.plan.make import NetworkLoader
+    from intaglio_export.plan.quiet import quiet_libraries
+
+    quiet_libraries()
+    _loader = NetworkLoader(Plan(deployment, platform, StageStore(store)))
+
+
+def _make(kind: StageKind, network: str, work: Path) -> Notes:
+    from intaglio_export.plan.make import MAKERS
+
+    assert _loader is not None
+    try:
+        return MAKERS[kind](_loader, network, work)
+    except IntaglioError as error:
+        raise _portable(error) from None
+    finally:
+        _loader.release_card()  # a process that waits holds nothing
+
+
+def _portable(error: IntaglioError) -> IntaglioError:
+    """`error`, or a BuildError of its text where it cannot be sent to another process."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return BuildError(str(error))
+    return error

@@ -1,0 +1,62 @@
+"""Processes that make stages: how many, and what they give back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from intaglio.contract.config import load_deployment
+from intaglio.errors import BuildError, EngineMismatch
+from intaglio_export.engines.platform import Platform
+from intaglio_export.plan import workers
+from intaglio_export.plan.plan import Plan
+from intaglio_export.plan.stages import Stage, StageStore
+from intaglio_export.plan.workers import Workers, worker_count
+
+from ...checkpoint import Checkpoint
+from ..conftest import write_config
+
+TENSORRT = Platform("tensorrt-rtx", "sm89", "1", on_gpu=False)
+
+
+def plan_of(checkpoint: Checkpoint, folder: Path, **changes: Any) -> Plan:
+    config = write_config(folder / "a.yaml", checkpoint, fuse={}, **changes)
+    return Plan(load_deployment(config), TENSORRT, StageStore(folder / "store"))
+
+
+@pytest.mark.parametrize(("cores", "gib", "count"), [(16, 200, 6), (2, 200, 2), (16, 8, 2), (16, 1, 1)])
+def test_as_many_as_cores_and_memory_hold(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, gib: int, count: int
+) -> None:
+    free = SimpleNamespace(available=gib * 2**30)
+    monkeypatch.setattr(workers.psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert worker_count(plan_of(checkpoint, tmp_path)) == count
+
+
+def test_weights_from_a_seed_are_made_one_by_one(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    seeded = {"architecture": "sdxl-reduced", "seed": 0}
+    assert worker_count(plan_of(checkpoint, tmp_path, base=seeded, controlnets={})) == 1
+
+
+@pytest.mark.slow
+def test_a_process_makes_a_stage_and_says_what_failed(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    plan = plan_of(checkpoint, tmp_path)
+    plan.store.folder.mkdir()
+    work = tmp_path / "work"
+    work.mkdir()
+    with Workers(plan, 1) as pool:
+        pool.make(plan.onnx("text_encoder"), work)
+        assert (work / "model.onnx").stat().st_size > 1000
+        with pytest.raises((BuildError, OSError)):
+            pool.make(Stage("engine", "unet", {}, {}), work)  # its graph is not there
+
+
+def test_an_error_that_cannot_be_sent_becomes_its_text() -> None:
+    sent = workers._portable(EngineMismatch("wrong card", command="intaglio build x.yaml"))
+    assert "wrong card" in str(sent)
+    assert isinstance(workers._portable(BuildError("disagrees")), BuildError)
