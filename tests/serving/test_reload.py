@@ -37,7 +37,7 @@ from .conftest import REPOSITORY as ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_left")]
 ASKED: Any = {"width": FUSED_SIZE[0], "height": FUSED_SIZE[1], "steps": 1, "seed": 3}
 REGISTRY = ROOT / "configs" / "loras.yaml"
-STAGES = [model.name for model in MODELS if model.kind == "python"]
+STAGES = [model.name for model in MODELS if not model.public]
 CLIENTS = 4
 
 
