@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -57,7 +58,7 @@ def _configured(plan: Plan) -> dict[str, Any]:
     pipeline = configuration_read("pipeline", plan.base.model_index)
     latents = LatentStatistics.of(configuration_read("vae", plan.components["vae"].config))
     return {
-        "base": plan.base_label,
+        "base": _base_label(plan),
         "architecture": plan.architecture,
         "scheduler": SchedulerConfig.from_mapping(plan.base.scheduler).to_mapping(),
         "scaling_factor": latents.scaling_factor,
@@ -146,3 +147,13 @@ def _record(plan: Plan, stage: Stage) -> StageRecord:
     if record is None:
         raise BuildError(f"{stage.name}: its record disappeared while building; build again")
     return record
+
+
+def _base_label(plan: Plan) -> str:
+    """The base's name for people. A path is relative to the YAML file, so it is the same on every
+    machine.
+    """
+    label = Path(plan.base.label)
+    if plan.base.seeded is None and label.is_absolute():
+        return os.path.relpath(label, plan.deployment.folder)
+    return plan.base.label

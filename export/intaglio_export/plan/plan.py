@@ -8,12 +8,10 @@ work is done; `intaglio_export.plan.make` does the work.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Final
 
 from intaglio.builds.manifest import content_key
@@ -62,16 +60,6 @@ class Plan:
     def base(self) -> Base:
         """The base that is available; ConfigError or BuildError where none is."""
         return find_base(self.deployment.base, replaced=() if self.deployment.vae is None else ("vae",))
-
-    @property
-    def base_label(self) -> str:
-        """The base's name for people. A path is relative to the YAML file, so it is the same on every
-        machine.
-        """
-        label = Path(self.base.label)
-        if self.base.seeded is None and label.is_absolute():
-            return os.path.relpath(label, self.deployment.folder)
-        return self.base.label
 
     @cached_property
     def loras(self) -> tuple[ResolvedLora, ...]:
@@ -151,7 +139,7 @@ class Plan:
         if not self.loras:
             return None
         inputs = {
-            "base": {name: self._weights_digest(name) for name in SWAPPED},
+            "base": {name: _weights_digest(self, name) for name in SWAPPED},
             "loras": [[lora.sha256, lora.weight] for lora in self.loras],
             "precision": self.precision,
             "sources": source_digest(STAGE_MODULES["fuse"]),
@@ -171,22 +159,6 @@ class Plan:
             found |= named_components(lora.id, keys)
         return frozenset(found)
 
-    def _weights_digest(self, component: str) -> str:
-        """Identifies the pristine weights of `component`."""
-        weights = self.components[component]
-        kind = component.partition(".")[0]
-        if weights.seeded is not None:
-            drawn = {
-                "seeded": weights.seeded.architecture,
-                "seed": weights.seeded.seed,
-                "sources": source_digest(SEEDED_MODULES),
-            }
-            return content_key({"component": kind, **drawn})
-        digests = {path: self.store.digests.digest(path).sha256 for path in weights.files}
-        # A single file may have any name, so its name is not part of its content.
-        files = {"file" if path == weights.file else path.name: sha256 for path, sha256 in digests.items()}
-        return content_key({"component": kind, "files": files})
-
     def weights_key(self, network: str) -> str:
         """Identifies the weights that `network` is exported with."""
         component = component_of(network)
@@ -194,7 +166,7 @@ class Plan:
             return content_key({"component": network})  # it has no weights
         if self.fuse is not None and component in self.fused_components:
             return content_key({"fused": self.fuse.key, "component": component})
-        return self._weights_digest(component)
+        return _weights_digest(self, component)
 
     def onnx(self, network: str) -> Stage:
         """The ONNX graph of `network`, which runs any size."""
@@ -271,6 +243,23 @@ class Plan:
             guidance=asked.guidance_modes,
             chunks=asked.text_chunks,
         )
+
+
+def _weights_digest(plan: Plan, component: str) -> str:
+    """Identifies the pristine weights of `component`."""
+    weights = plan.components[component]
+    kind = component.partition(".")[0]
+    if weights.seeded is not None:
+        drawn = {
+            "seeded": weights.seeded.architecture,
+            "seed": weights.seeded.seed,
+            "sources": source_digest(SEEDED_MODULES),
+        }
+        return content_key({"component": kind, **drawn})
+    digests = {path: plan.store.digests.digest(path).sha256 for path in weights.files}
+    # A single file may have any name, so its name is not part of its content.
+    files = {"file" if path == weights.file else path.name: sha256 for path, sha256 in digests.items()}
+    return content_key({"component": kind, "files": files})
 
 
 def _profile_values(found: tuple[Profile, ...]) -> dict[str, dict[str, list[int]]]:

@@ -28,6 +28,7 @@ from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_
 
 from intaglio.contract.lora_registry import LoraWeight, load_registry
 from intaglio.contract.models import SDXL, Scheduler
+from intaglio.contract.server import Server
 from intaglio.contract.sources import ControlNetSource, LoraSource, Source
 from intaglio.contract.tensors import Precision
 from intaglio.contract.yaml_files import RegistryId, Strict, read_yaml, resolved_path, validated
@@ -42,7 +43,6 @@ __all__ = [
     "Profiles",
     "Runtime",
     "RuntimeName",
-    "Server",
     "Swap",
     "Target",
     "load_deployment",
@@ -152,26 +152,6 @@ class Execution(Strict):
     """How many requests for the resident LoRAs may overtake a request for other LoRAs. A higher number means
     fewer swaps and a longer wait in the worst case.
     """
-
-
-class Server(Strict):
-    """Where Triton listens and how much it queues. With port 0 the server picks a free one when it starts."""
-
-    host: str = "127.0.0.1"
-    http_port: int = Field(default=8000, ge=0, le=65535)
-    grpc_port: int = Field(default=8001, ge=0, le=65535)
-    metrics_port: int = Field(default=8002, ge=0, le=65535)
-    queue_size: PositiveInt = 32
-    """Requests that may wait; further ones are answered UNAVAILABLE."""
-    workers: int = Field(default=1, ge=1, le=64)
-    """Instances of preprocess and of postprocess."""
-
-    @model_validator(mode="after")
-    def _different_ports(self) -> Self:
-        fixed = [port for port in (self.http_port, self.grpc_port, self.metrics_port) if port]
-        if len(set(fixed)) != len(fixed):
-            raise ValueError("http_port, grpc_port and metrics_port must differ")
-        return self
 
 
 class Deployment(Strict):

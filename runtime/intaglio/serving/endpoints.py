@@ -6,7 +6,7 @@ import contextlib
 import socket
 from dataclasses import dataclass, replace
 
-from intaglio.contract.config import Server as ServerSettings
+from intaglio.contract.server import Server as ServerSettings
 from intaglio.errors import ConfigError
 
 __all__ = ["Endpoints", "choose_ports", "configured_endpoints", "ports_are_free"]
