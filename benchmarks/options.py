@@ -47,7 +47,7 @@ from intaglio.stages.diffuse.stage import Diffuse
 from intaglio.stages.preprocess.stage import Preprocess
 from intaglio.whole_files import write_whole
 from intaglio_export.build import BuildOptions, build_deployment
-from intaglio_export.commands.build import ConsoleReporter
+from intaglio_export.commands.progress import ConsoleReporter
 from miniature.architecture import IMAGE_SIZE
 from miniature.judging import judge_text, mean_pck
 from miniature.painter import GUIDANCE, STEPS
