@@ -67,7 +67,6 @@ def outcome(attacker: subprocess.Popen[str]) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.xfail(reason="pictures are decoded without a bound on their scans", strict=False)
 def test_a_jpeg_of_many_scans_is_refused_quickly(client: Client) -> None:
     """Its pixels are allowed, and its work is not."""
     buffer = io.BytesIO()

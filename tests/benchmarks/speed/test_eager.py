@@ -23,7 +23,7 @@ from intaglio.serving.build_check import check_build
 from intaglio.stages.diffuse.stage import Diffuse
 from intaglio.stages.preprocess.stage import Preprocess
 from intaglio_export.build import BuildOptions, build_deployment
-from intaglio_export.commands.build import ConsoleReporter
+from intaglio_export.commands.progress import ConsoleReporter
 
 CONFIG = """
 base: {architecture: sdxl-reduced, seed: 0}
