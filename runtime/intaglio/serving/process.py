@@ -26,7 +26,7 @@ from intaglio.serving.workspace import Workspace
 __all__ = ["TritonProcess"]
 
 _POLL_SECONDS: Final = 0.05
-_LAST_OUTPUT_SECONDS: Final = 0.5
+_LAST_OUTPUT_SECONDS: Final = 0.25
 """Longest wait for what a process wrote just before its end."""
 _KILLED_SECONDS: Final = 10.0
 
@@ -123,14 +123,23 @@ class TritonProcess:
         before; None while all of them run.
         """
         if (code := self._child.poll()) is not None:
-            self._child.wait_output(_LAST_OUTPUT_SECONDS)
             died = f"Triton ended ({_exit_text(code)})"
         elif dead := [name for name, process in self._stubs.items() if not is_alive(process)]:
             died = f"the process of {', '.join(sorted(dead))} died"
         else:
             return None
-        error = self._log.recent_error()
+        error = self._last_error()
         return died if error is None else f"{died}; its log says: {error}"
+
+    def _last_error(self) -> str | None:
+        """The error that a process wrote just before its end. It is in the pipe by then, or lost: Triton may
+        not write what a model logged through `pb_utils.Logger` when the model's process ends right after it.
+        """
+        deadline = time.monotonic() + _LAST_OUTPUT_SECONDS
+        while (error := self._log.recent_error()) is None and time.monotonic() < deadline:
+            if self._child.wait_output(_POLL_SECONDS):
+                return self._log.recent_error()
+        return error
 
     def resident_bytes(self) -> dict[str, int]:
         """Resident memory of the server (`tritonserver`) and of every model process that runs."""
