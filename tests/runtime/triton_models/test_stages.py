@@ -58,7 +58,7 @@ def test_a_bad_request_fails_alone(log: Log, build: Path, request_tensors: Any) 
     assert fourth.error is None
     assert (second.error.code, str(second.error)) == (
         "invalid",
-        "steps: 0 is out of range; allowed: 1 to 150",
+        "steps: 0 is out of range; allowed: 1 to 50",
     )
     assert third.error.code == "cancelled"
     assert log.lines == []
