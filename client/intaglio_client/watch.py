@@ -20,6 +20,7 @@ from intaglio.loras.sets import ServedLora
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.targets import SwapLayers, open_layers
 from intaglio.loras.versions import after_watch, shown_version
+from intaglio.whole_files import storage_problem
 from intaglio_client.image import Image
 from intaglio_client.watch_samples import NotDrawn, Samples, drawn, ready_server, saved_sheet
 
@@ -179,7 +180,10 @@ class Publisher:
             self.store.take_back(lora, digest, before=before)
             raise
         path = self.samples.folder / f"{lora}-{shown_version(digest)}.png"
-        return _Seen(saved_sheet(path, images), note)
+        try:
+            return _Seen(saved_sheet(path, images), note)
+        except OSError as error:  # it is published and was drawn: a sheet that cannot be kept changes nothing
+            return _Seen(None, f"its pictures could not be kept: {path}: {storage_problem(error)}")
 
 
 def follow(

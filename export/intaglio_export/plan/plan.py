@@ -140,7 +140,8 @@ class Plan:
             return None
         inputs = {
             "base": {name: _weights_digest(self, name) for name in SWAPPED},
-            "loras": [[lora.sha256, lora.weight] for lora in self.loras],
+            # In the order of fusing, on which the last digit of a sum depends.
+            "loras": [[lora.sha256, lora.weight] for lora in sorted(self.loras, key=lambda lora: lora.id)],
             "precision": self.precision,
             "sources": source_digest(STAGE_MODULES["fuse"]),
         }

@@ -55,11 +55,11 @@ def prune(store: StageStore, folder: Path, *, keep: int | None) -> Pruned:
     named = {store.result_path(name, key) for name, key in _named(manifests)}
     freed, count = 0, 0
     for results in _results_by_stage(store.folder):
-        for result in results[keep:]:
-            if result not in named:
-                freed += _freed_bytes(result)
-                store.remove(result)
-                count += 1
+        unnamed = [result for result in results if result not in named]
+        for result in unnamed[keep:]:
+            freed += _freed_bytes(result)
+            store.remove(result)
+            count += 1
     for place in (store.folder, store.folder.parent):
         store.digests.forget_missing(below=place)
     return Pruned(count, freed)

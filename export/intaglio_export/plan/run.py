@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -151,9 +152,12 @@ def run_parallel(
     The largest networks go first. A failure is raised after the stages that have begun.
     """
     done: dict[str, StageOutcome] = {}
+    failed = threading.Event()
 
     def run_chain(chain: Sequence[Stage]) -> None:
         for stage in chain:
+            if failed.is_set():
+                return
             done[stage.name] = run(stage)
 
     with ThreadPoolExecutor(count) as pool:
@@ -163,6 +167,7 @@ def run_parallel(
                 for future in as_completed(futures):
                     future.result()
             except BaseException:
+                failed.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     return tuple(done[stage.name] for stage in stages)

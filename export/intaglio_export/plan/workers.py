@@ -8,8 +8,10 @@ TensorRT compiles on one core and holds a lock meanwhile, so threads do not help
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import pickle
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -37,17 +39,22 @@ _PROCESS_BYTES: Final = 3 * 2**30
 """Host memory of a process with PyTorch, TensorRT and a CUDA context."""
 _COPIES_OF_WEIGHTS: Final = 5
 """Host memory of an export and a compilation, in sizes of the weights: SDXL's UNet of 5 GB took 22 GiB."""
+_LARGEST_TOGETHER: Final = 2**30
+"""Bytes of weights of the largest network up to which networks share a card while they are verified."""
 _loader: NetworkLoader | None = None
 
 
 def worker_count(plan: Plan) -> int:
     """How many stages the machine can make at the same time: by its cores, its free memory and the weights.
 
-    1 where weights are drawn from a seed, which happens at full size.
+    1 where weights are drawn from a seed, which happens at full size, and where a network is so large that
+    two may not fit on the card together: each process puts its network there to verify it.
     """
     if any(weights.seeded is not None for weights in plan.components.values()):
         return 1
     sizes = [sum(file.stat().st_size for file in weights.files) for weights in plan.components.values()]
+    if max(sizes) > _LARGEST_TOGETHER:
+        return 1
     need = _PROCESS_BYTES + _COPIES_OF_WEIGHTS * max(sizes)
     fitting = psutil.virtual_memory().available // need
     return max(1, min(_MOST, len(os.sched_getaffinity(0)), fitting))
@@ -81,18 +88,27 @@ class Workers:
             return self._pool.submit(_make, stage.kind, stage.network, work).result()
         except BrokenProcessPool as error:
             raise BuildError(
-                f"{stage.name}: the process that made it was killed; does the machine have enough memory?"
+                f"{stage.name}: a process that made stages ended; does the machine have enough memory?"
             ) from error
 
 
 def _start(deployment: Deployment, platform: Platform, store: Path) -> None:
     """Begin a process."""
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     global _loader  # noqa: PLW0603  (what a process of the pool knows must be global)
     from intaglio_export.plan.make import NetworkLoader
     from intaglio_export.plan.quiet import quiet_libraries
 
     quiet_libraries()
     _loader = NetworkLoader(Plan(deployment, platform, StageStore(store)))
+
+
+def _end_with_parent() -> None:
+    """End this process when the build's own process ends, however that ends: nobody else would."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _make(kind: StageKind, network: str, work: Path) -> Notes:

@@ -60,13 +60,14 @@ def decode_rgb(data: bytes, *, formats: Sequence[Format], most_pixels: int) -> I
     # Pillow documents no list of what its decoders raise for damaged data.
     try:
         image = _READERS[still.format](io.BytesIO(still.data))
-        if image.size == (still.width, still.height):
-            image.load()
+        if image.size != (still.width, still.height):
+            raise ImageRefused("damaged image: two headers of different size", allowed=whole)
+        image.load()
+        upright = _rgb_of(image, still.grey_bits)  # a palette that is too short shows only here
+    except ImageRefused:
+        raise
     except Exception as error:
         raise ImageRefused(f"damaged or truncated image: {error}", allowed=whole) from error
-    if image.size != (still.width, still.height):
-        raise ImageRefused("damaged image: two headers of different size", allowed=whole)
-    upright = _rgb_of(image, still.grey_bits)
     turn = _TURNS.get(orientation_of(still.exif))
     return upright if turn is None else upright.transpose(turn)
 

@@ -87,13 +87,13 @@ class SetRecipes:
             InvalidRequest: the file was published as it is, but is damaged or not for this build.
         """
         if lora.sha256 not in self._files:
+            while len(self._files) >= _FILES_KEPT:  # first, so that both are never in memory
+                self._files.popitem(last=False)
             file = self._read(lora)
             if self._merge is not None:
                 file = _uploaded_fastest(file, self._merge.backend.hold)
             self._files[lora.sha256] = file
         self._files.move_to_end(lora.sha256)
-        while len(self._files) > _FILES_KEPT:
-            self._files.popitem(last=False)
         return lora, self._files[lora.sha256]
 
     def _read(self, lora: ResolvedLora) -> LoraFile:

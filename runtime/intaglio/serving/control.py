@@ -21,6 +21,7 @@ from typing import Final
 
 from intaglio.errors import IntaglioError, Unavailable
 from intaglio.serving.workspace import workspace_folders
+from intaglio.whole_files import write_whole
 
 __all__ = ["Control", "ControlledServer", "ask_to_reload", "controlled_servers"]
 
@@ -47,11 +48,16 @@ class Control:
         with _short_name(folder) as name:
             self._listening.bind(name)
         self._listening.listen()
-        (folder / _GRPC).write_text(grpc_url, encoding="utf-8")
+        self._folder = folder
+        self.move(grpc_url)
         # The last file: a caller that finds it finds a server that listens.
         (folder / _BUILD).write_text(str(build.resolve()), encoding="utf-8")
         self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
         self._thread.start()
+
+    def move(self, grpc_url: str) -> None:
+        """Say where gRPC clients reach the server from now on."""
+        write_whole(self._folder / _GRPC, grpc_url.encode())
 
     def close(self) -> None:
         """Stop; returns once the last answer is complete."""

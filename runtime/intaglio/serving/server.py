@@ -107,6 +107,8 @@ class Server(TritonServer):
         if self._control is None:
             folder, build = self.workspace.folder, self.deployment.build_folder
             self._control = Control(folder, build, self._asked_to_reload, grpc_url=self.grpc_url)
+        else:
+            self._control.move(self.grpc_url)  # a port that another process took was chosen again
         self._repository.start_with(self.version)
         self.settings = replace(self.settings, repository=self._repository.folder)
 

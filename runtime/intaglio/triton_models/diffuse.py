@@ -150,9 +150,10 @@ class DiffuseModel(StageModel):
         waiting = self._turnstile.drain()
         for _, sender in waiting:
             self._send(sender, self._failure(str(lost), lost))
-        # Triton's own logger only queues the line, and the process would end before it is written.
+        # Triton's own logger only queues the line, and the process would end before it is written. The
+        # supervisor looks for lines that begin with "error:".
         log.critical(
-            "%s: %s; %d waiting requests were refused; this process ends with status %d",
+            "error: %s: %s; %d waiting requests were refused; this process ends with status %d",
             self.spec.name,
             lost,
             len(waiting),

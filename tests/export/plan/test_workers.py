@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from intaglio.contract.config import load_deployment
@@ -60,3 +63,42 @@ def test_an_error_that_cannot_be_sent_becomes_its_text() -> None:
     sent = workers._portable(EngineMismatch("wrong card", command="intaglio build x.yaml"))
     assert "wrong card" in str(sent)
     assert isinstance(workers._portable(BuildError("disagrees")), BuildError)
+
+
+def test_networks_too_large_for_a_card_together_are_made_one_by_one(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = SimpleNamespace(available=2**40)
+    monkeypatch.setattr(workers.psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
+    monkeypatch.setattr(workers, "_LARGEST_TOGETHER", 1000)
+    assert worker_count(plan_of(checkpoint, tmp_path)) == 1
+
+
+ORPHANS = """
+import multiprocessing, os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from intaglio_export.plan import workers
+
+def begin():
+    import threading
+    threading.Thread(target=workers._end_with_parent, daemon=True).start()
+
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"), initializer=begin)
+    pids = [pool.submit(os.getpid).result() for _ in range(2)]
+    print(*pids, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_build_leaves_no_process(tmp_path: Path) -> None:
+    script = tmp_path / "orphans.py"
+    script.write_text(ORPHANS)
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    made = [psutil.Process(int(pid)) for pid in set(parent.stdout.readline().split())]
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(made, timeout=20)
+    assert not alive

@@ -222,3 +222,31 @@ def test_many_small_parts_take_time_in_proportion_to_their_bytes() -> None:
     started = time.process_time()
     np.testing.assert_array_equal(decoded(plain[:33] + empty * 19_000 + plain[33:]), 0)
     assert time.process_time() - started < 1
+
+
+def palette_png(*, colours: bytes | None, transparency: bytes | None) -> bytes:
+    """A PNG of 2 x 2 pixels of a palette, which may lack what it needs."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    parts = [chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 8, 3, 0, 0, 0))]
+    if colours is not None:
+        parts.append(chunk(b"PLTE", colours))
+    if transparency is not None:
+        parts.append(chunk(b"tRNS", transparency))
+    parts += [chunk(b"IDAT", zlib.compress(b"\0\0\1\0\1\0")), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        palette_png(colours=None, transparency=None),
+        palette_png(colours=bytes(6), transparency=b"\xff" * 290 + b"\0" + b"\xff" * 9),
+    ],
+)
+def test_a_damaged_palette_is_refused(data: bytes) -> None:
+    """Pillow notices such a palette only when it is asked for other pixels."""
+    with pytest.raises(ImageRefused, match="damaged or truncated image"):
+        decode_rgb(data, formats=("PNG",), most_pixels=100)

@@ -193,9 +193,10 @@ class Device:
             enqueue()
         finally:
             graph = self.cuda("cudaStreamEndCapture", self.stream)
-        executable = self.cuda("cudaGraphInstantiate", graph, 0)
-        self.cuda("cudaGraphDestroy", graph)
-        return executable
+        try:
+            return self.cuda("cudaGraphInstantiate", graph, 0)
+        finally:
+            self.cuda("cudaGraphDestroy", graph)
 
     def launch(self, graph: Any) -> None:
         """Enqueue `graph`."""
