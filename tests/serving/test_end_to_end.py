@@ -168,7 +168,7 @@ def test_a_full_queue_says_so(server: Server) -> None:
             except QueueFull:
                 return False
 
-    count = server.deployment.server.queue_size + 24
+    count = 4 * server.deployment.server.queue_size
     with ThreadPoolExecutor(count) as pool:
         assert set(pool.map(ask, range(count))) == {True, False}
     assert ask(0)
