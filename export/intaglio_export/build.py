@@ -92,8 +92,8 @@ def build_deployment(config: Path, options: BuildOptions, *, reporter: Reporter)
         outcomes = run_stages(plan, force=options.force, reporter=reporter)
         messages = list(_messages(plan))
         if plan.swaps:
-            served = publish_registry(deployment, folder)
-            messages += publication_messages(registry_of(deployment), served)
+            publication = publish_registry(deployment, folder)
+            messages += publication_messages(registry_of(deployment), publication)
         rebuild = f"intaglio build {_shown(config)}{options.arguments}"
         manifest = build_manifest(plan, support, asked=asked, rebuild=rebuild)
         assembly = assembly_of(plan, manifest, support, folder=folder)

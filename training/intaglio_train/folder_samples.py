@@ -61,7 +61,6 @@ def find_samples(folder: Path, *, control: bool, control_name: str | None) -> Fo
 
 
 def _samples_of_table(table: Path, control: bool) -> Found:
-    folder = table.parent
     needed = COLUMNS if control else COLUMNS[:2]
     rows = rows_of(table)
     if not rows:

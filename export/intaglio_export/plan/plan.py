@@ -37,6 +37,7 @@ from intaglio_export.engines.platform import Platform
 from intaglio_export.plan.architecture import architecture_of
 from intaglio_export.plan.source_modules import ENGINE_MODULES, SEEDED_MODULES, STAGE_MODULES, source_digest
 from intaglio_export.plan.stages import Stage, StageStore
+from intaglio_export.weights.missing_lora_files import missing_file
 from intaglio_export.weights.sources import Base, Weights, component_of, find_base, find_model
 
 __all__ = ["ONNX_FILE", "PRISTINE_FILE", "Plan"]
@@ -74,9 +75,7 @@ class Plan:
         for lora, weight in self.deployment.fused.items():
             path = self.deployment.loras[lora].path
             if not path.is_file():
-                raise ConfigError(
-                    f"lora {lora}: {path}: no such file; train it or correct its path in the configuration"
-                )
+                raise ConfigError(f"lora {lora}: {missing_file(path)}")
             sha256 = lora_digest(lora, path) or self.store.digests.digest(path).sha256
             found.append(ResolvedLora(id=lora, sha256=sha256, weight=weight))
         return tuple(found)

@@ -60,7 +60,7 @@ def test_what_a_build_serves(before: ServedLora | None, file: str, added: str, v
 
 @pytest.mark.parametrize("before", [None, served(A, built=A), served(B, A, built=A)])
 def test_a_build_refuses_a_file_that_was_overwritten(before: ServedLora | None) -> None:
-    with pytest.raises(LoraRefused, match="lora x: its file changed since it was added: run intaglio loras"):
+    with pytest.raises(LoraRefused, match="lora x: its file changed since it was added; run intaglio loras"):
         built(before, B, added=A)
 
 
