@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from intaglio.builds.manifest import content_key
 from intaglio.contract.architecture import Architecture
@@ -104,6 +104,11 @@ class Plan:
         return self.deployment.precision_on(self.platform.runtime)
 
     @property
+    def device(self) -> Literal["cuda", "cpu"]:
+        """Where PyTorch runs the networks while they are exported and verified, if it can use a card."""
+        return "cuda" if self.platform.on_gpu else "cpu"
+
+    @property
     def tolerance(self) -> float:
         """The largest relative error that verification accepts."""
         return self.deployment.tolerance_on(self.platform.runtime)
@@ -111,12 +116,7 @@ class Plan:
     @property
     def networks(self) -> tuple[str, ...]:
         """Every network to build."""
-        return networks_of(self.deployment.controlnets, swaps=self.swaps)
-
-    @property
-    def swaps(self) -> bool:
-        """Whether a running server applies LoRAs."""
-        return self.deployment.swap != "off"
+        return networks_of(self.deployment.controlnets, swaps=self.deployment.swaps)
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -128,7 +128,7 @@ class Plan:
         found: list[Stage | None] = [self.fuse]
         for network in self.networks:
             found += [self.onnx(network), self.engine(network), self.verify(network)]
-        if self.swaps:
+        if self.deployment.swaps:
             found += [self.pristine(component) for component in SWAPPED]
         return tuple(stage for stage in found if stage is not None)
 
@@ -176,6 +176,8 @@ class Plan:
             "tensors": self.spec(network).describe(),
             "architecture": self.architecture.model_dump(mode="json"),
             "precision": self.precision,
+            # PyTorch computes the constants of a graph there, so their last digits differ.
+            "device": self.device,
             "sources": source_digest(STAGE_MODULES["onnx"]),
         }
         return Stage("onnx", network, inputs, _versions(*_TORCH_STACK, "onnx", "optimum-onnx"))
