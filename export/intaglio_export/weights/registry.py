@@ -261,12 +261,14 @@ def publish_registry(deployment: Deployment, folder: Path) -> Publication:
 
 
 def _check_absent(registry: LoraRegistry, published: ServedLoras, absent: Mapping[str, str]) -> None:
-    """A file that is missing here may be trained later, so its LoRA may be left out. Nobody trains a file of
-    the hub: without a published version, that the hub is out of reach is an error.
+    """Refuse to leave out a LoRA of the hub. A file of this machine may be left out, since it may be trained
+    later.
     """
     for lora, reason in absent.items():
         if registry.loras[lora].hub is not None and lora not in published.loras:
-            raise ConfigError(f"lora {lora}: {reason}; no version of it is published, so it must be fetched")
+            raise ConfigError(
+                f"lora {lora}: {reason}, and no version of it is published; build again with the hub in reach"
+            )
 
 
 def registry_of(deployment: Deployment) -> LoraRegistry:

@@ -7,7 +7,7 @@ a build, and the registry's file
   is not the one that was added     the build is refused
   is the one of the last build      what was served before
   is another one                    the registry's file
-  is missing                        what was served before
+  is not available                  what was served before
                                     (the build is refused where that is damaged)
 watch finds a file                  that file; a rejected one is refused
 the server cannot draw with it      the version before
@@ -83,7 +83,7 @@ def after_build(
 def after_build_without_file(
     lora: str, entry: LoraEntry, before: ServedLora | None, *, there: Collection[str]
 ) -> ServedLora | None:
-    """The entry that a build publishes where the registry's file is missing; None where there is nothing to
+    """The entry that a build publishes where the registry's file is not available; None where there is nothing to
     publish. `there` are the versions whose files are whole.
 
     Raises:
@@ -95,7 +95,7 @@ def after_build_without_file(
     if before.sha256 not in there:
         raise LoraRefused(
             lora,
-            f"its file is missing, and the copy that is served ({shown_version(before.sha256)}) is missing or"
+            f"its file is not available, and the copy that is served ({shown_version(before.sha256)}) is missing or"
             f" damaged; put the file back, or stop serving it: intaglio loras remove {lora}",
         )
     return before.model_copy(update=described_values(entry))

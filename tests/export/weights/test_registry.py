@@ -259,7 +259,7 @@ def test_a_lora_of_the_hub_out_of_reach_stays_as_it_was_published(
     without_hub(tmp_path / "no cache", monkeypatch)
     for refuse in (check_registry, publish_registry):
         with pytest.raises(
-            ConfigError, match=r"lora style: hub:somebody/loras/style\.safetensors: .*fetched"
+            ConfigError, match=r"lora style: hub:somebody/loras/style\.safetensors: .*hub in reach"
         ):
             refuse(deployment, build)
     with local_hub(tmp_path / "cache", monkeypatch) as hub:

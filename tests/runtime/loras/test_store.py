@@ -221,7 +221,7 @@ def test_without_any_whole_file_the_build_is_refused(store: LoraStore, tmp_path:
     before = store.publish_registry(known, {"night": first})
     store.path(first).write_bytes(b"damaged")
     with pytest.raises(
-        LoraRefused, match=r"its file is missing, and the copy that is served .* put the file back"
+        LoraRefused, match=r"its file is not available, and the copy that is served .* put the file back"
     ):
         store.publish_registry(known, {})
     assert store.current() == before
