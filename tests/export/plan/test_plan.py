@@ -309,3 +309,16 @@ def test_a_graph_depends_on_the_device_that_makes_it(plan: Plan) -> None:
     elsewhere = Plan(plan.deployment, replace(TENSORRT, on_gpu=False), plan.store)
     assert plan.onnx("unet").key != elsewhere.onnx("unet").key
     assert elsewhere.onnx("unet").key == Plan(plan.deployment, ONNX_RUNTIME, plan.store).onnx("unet").key
+
+
+def test_a_missing_lora_to_fuse_names_the_command_that_trains_it(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs/training").mkdir(parents=True)
+    (tmp_path / "configs/training/neon.yaml").write_text("name: neon\n")
+    loras = {"neon": {"path": "trained/neon/neon.safetensors"}}
+    config = write_config(tmp_path / "a.yaml", checkpoint, loras=loras, fuse={"neon": None})
+    plan = Plan(load_deployment(config), ONNX_RUNTIME, StageStore(tmp_path / "store"))
+    with pytest.raises(ConfigError, match=r"neon\.safetensors: no such file; train it: intaglio train lora"):
+        _ = plan.loras
