@@ -83,8 +83,8 @@ def after_build(
 def after_build_without_file(
     lora: str, entry: LoraEntry, before: ServedLora | None, *, there: Collection[str]
 ) -> ServedLora | None:
-    """The entry that a build publishes where the registry's file is not available; None where there is nothing to
-    publish. `there` are the versions whose files are whole.
+    """The entry that a build publishes where the registry's file is not available; None where nothing was
+    published. `there` are the versions whose files are whole.
 
     Raises:
         LoraRefused: the file of the current version is not whole. Without its entry, the versions before and
@@ -95,8 +95,8 @@ def after_build_without_file(
     if before.sha256 not in there:
         raise LoraRefused(
             lora,
-            f"its file is not available, and the copy that is served ({shown_version(before.sha256)}) is missing or"
-            f" damaged; put the file back, or stop serving it: intaglio loras remove {lora}",
+            f"its file is not available, and the copy that is served ({shown_version(before.sha256)}) is"
+            f" missing or damaged; put the file back, or stop serving it: intaglio loras remove {lora}",
         )
     return before.model_copy(update=described_values(entry))
 

@@ -11,6 +11,7 @@ from intaglio.errors import ConfigError, LoraRefused
 from intaglio.loras.sets import ServedLora
 from intaglio.loras.versions import (
     after_build,
+    after_build_without_file,
     after_failure,
     after_request,
     after_rollback,
@@ -69,6 +70,16 @@ def test_a_current_version_without_its_file_does_not_stay() -> None:
     assert built(served(B, C, built=A, rejected=(A,)), A, gone=C).versions == (B,)
     with pytest.raises(LoraRefused, match="was rejected, and no other version is left"):
         built(served(C, built=A, rejected=(A,)), A, gone=C)
+
+
+def test_without_the_registrys_file_the_entry_stays_or_the_build_is_refused() -> None:
+    before = served(A, B, built=A, rejected=(C,))
+    assert after_build_without_file("x", entry(), None, there=()) is None
+    assert after_build_without_file("x", entry(), before, there={B}) == before.model_copy(
+        update={"bounds": (0, 1.5)}
+    )
+    with pytest.raises(LoraRefused, match=rf"{B[:12]}\) is missing or damaged; put the file back"):
+        after_build_without_file("x", entry(), before, there={A})
 
 
 def test_a_rejected_version_comes_back_only_by_name() -> None:
