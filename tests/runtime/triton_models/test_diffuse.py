@@ -91,10 +91,14 @@ def test_requests_are_answered_where_loras_are_fused_too(log: Log, build: Path, 
     names = [port.name for port in DIFFUSE.inputs if port.name in {one.name for one in PREPROCESS.outputs}]
     made = preprocess._respond(Request(request_tensors(prompt="a fox", steps=1), names))
     model: Any = opened(DiffuseModel())
+    let_in: list[int] = []
+    read = model._diffuse.read
+    model._diffuse.read = lambda tensors: let_in.append(1) or read(tensors)
     request = Sent({tensor.tensor_name: tensor.values for tensor in made.output_tensors}, ["pixels"])
     assert model.execute([request]) == [None]
     assert request.sender.done.wait(20)
     assert request.sender.sent[0].error is None
+    assert len(let_in) == 1, "what is published while it waits does not refuse it"
     assert shown()["intaglio_requests_total", ""] == 1
     model.finalize()
     assert log.lines == []

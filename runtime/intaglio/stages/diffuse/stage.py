@@ -38,10 +38,11 @@ from intaglio.engines.weights_of_several import WeightsOfSeveral
 from intaglio.errors import EngineMismatch, InvalidRequest
 from intaglio.loras.files import Component
 from intaglio.loras.merge import LoraMerge
-from intaglio.loras.sets import set_text
+from intaglio.loras.sets import set_digest, set_text
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.switch import LoraSwitch
 from intaglio.loras.targets import SWAPPED, SwapLayers, network_of_weight, open_layers
+from intaglio.request.loras import check_resolved
 from intaglio.stages.diffuse.conditioning import Conditioning, check_token_ids, read_conditioning
 from intaglio.stages.diffuse.denoise import Denoiser
 from intaglio.stages.diffuse.text import TEXT_ENCODERS, TextEncoders, vocabulary_size
@@ -116,11 +117,24 @@ class Diffuse:
         Raises:
             InvalidRequest: tensors that do not fit each other or the build, that exceed the limits of a
                 request, or for which the networks overflow; LoRAs that can never be applied.
-            SwapFailed: its LoRAs could not be applied now; the earlier ones still are.
+            SwapFailed: its LoRAs could not be applied now; the message says which are resident instead.
+            DeviceFailed: the card computes nothing more.
         """
+        return self._computed(self.read(tensors), wanted)
+
+    def answer(
+        self, tensors: Tensors, *, wanted: Sequence[str] = ("pixels", "state", "timings")
+    ) -> dict[str, Array]:
+        """As `__call__`, for a request that `read` has let in and that has waited since then.
+
+        What was published meanwhile does not make it wrong. Where a file of its LoRAs is gone by now, that is
+        a SwapFailed, and the caller may ask again.
+        """
+        return self._computed(self._checked(tensors), wanted)
+
+    def _computed(self, request: Conditioning, wanted: Sequence[str]) -> dict[str, Array]:
         steps = self._steps
         clock = Clock()
-        request = self.read(tensors)
         if self._apply_loras(request.loras):
             clock.lap("lora_swap")
         empty = request.begin == request.end
@@ -140,10 +154,21 @@ class Diffuse:
 
         Raises:
             InvalidRequest: tensors that do not fit each other or the build, or that exceed the limits of a
-                request.
+                request; LoRAs that `preprocess` would not have asked for.
+            ConfigError: the registry of LoRAs is damaged.
         """
+        request = self._checked(tensors)
+        if request.loras:
+            check_resolved(request.loras, self._store.current(), is_resident=self._is_resident(request.loras))
+        return request
+
+    def _checked(self, tensors: Tensors) -> Conditioning:
+        """The request, checked against the build; which LoRAs are published may change meanwhile."""
         request = read_conditioning(tensors, self._manifest)
         check_token_ids(request, self._vocabularies)
+        if request.loras and self._manifest.swap == "off":
+            problem = set_text(request.loras)
+            raise InvalidRequest("loras", problem, allowed="none: this build does not swap LoRAs")
         return request
 
     def warm_up(self) -> None:
@@ -175,30 +200,13 @@ class Diffuse:
         """Digest of what LoRAs made of the text encoders' weights."""
         return "" if self.loras is None else self.loras.text_digest
 
+    def _is_resident(self, loras: tuple[ResolvedLora, ...]) -> bool:
+        resident = None if self.loras is None else self.loras.resident
+        return resident is not None and set_digest(resident) == set_digest(loras)
+
     def _apply_loras(self, loras: tuple[ResolvedLora, ...]) -> bool:
         """Make `loras` the resident set, as every image's first step; whether that took a swap."""
-        if self.loras is not None:
-            self._check_published(loras)
-            return self.loras.ensure(loras) > 0
-        if loras:
-            raise InvalidRequest("loras", set_text(loras), allowed="none: this build does not swap LoRAs")
-        return False
-
-    def _check_published(self, loras: tuple[ResolvedLora, ...]) -> None:
-        """Raise InvalidRequest for a file that was never published here.
-
-        A published file that is missing is not the caller's fault: then the swap fails.
-        """
-        absent = [lora for lora in loras if not self._store.path(lora.sha256).is_file()]
-        if not absent:
-            return
-        published: set[str] = set()
-        for entry in self._store.current().loras.values():
-            published.update(entry.versions)
-        for lora in absent:
-            if lora.sha256 not in published:
-                problem = f"{lora.id}: no file {lora.sha256[:12]} here"
-                raise InvalidRequest("loras", problem, allowed="what preprocess makes of a request's loras")
+        return self.loras is not None and self.loras.ensure(loras) > 0
 
     # --- opening ---
 
