@@ -35,7 +35,7 @@ from intaglio.engines.host_call import HostCall
 from intaglio.engines.interface import Array, Backend, Engine
 from intaglio.engines.opening import open_backend
 from intaglio.engines.weights_of_several import WeightsOfSeveral
-from intaglio.errors import EngineMismatch, InvalidRequest
+from intaglio.errors import EngineMismatch, InvalidRequest, failed_device
 from intaglio.loras.files import Component
 from intaglio.loras.merge import LoraMerge
 from intaglio.loras.sets import set_digest, set_text
@@ -133,6 +133,17 @@ class Diffuse:
         return self._computed(self._checked(tensors), wanted)
 
     def _computed(self, request: Conditioning, wanted: Sequence[str]) -> dict[str, Array]:
+        try:
+            return self._run(request, wanted)
+        except InvalidRequest:
+            raise
+        except Exception as error:
+            # Whatever step failed: the card itself may have, and then it says so here.
+            if failed_device(error) is None:
+                self._backend.synchronize()
+            raise
+
+    def _run(self, request: Conditioning, wanted: Sequence[str]) -> dict[str, Array]:
         steps = self._steps
         clock = Clock()
         if self._apply_loras(request.loras):
@@ -226,7 +237,10 @@ class Diffuse:
                 )
                 stack.callback(engine.close)
                 self._engines[name] = engine
-            self.loras = None if layers is None else self._open_switch(layers)
+            if layers is not None:
+                self.loras = _open_switch(
+                    manifest, layers, backend=self._backend, engines=self._engines, store=self._store
+                )
 
     def _open_steps(self, stack: ExitStack) -> _Steps:
         manifest = self._manifest
@@ -244,20 +258,6 @@ class Diffuse:
         encoders = TextEncoders(calls, kept=manifest.execution.embedding_cache)
         return _Steps(encoders, denoiser, VaeDecoder(calls[_VAE], manifest=manifest))
 
-    def _open_switch(self, layers: SwapLayers) -> LoraSwitch:
-        engines: dict[Component, WeightsOfSeveral] = {}
-        for component, networks in SWAPPED.items():
-            own = {name: self._engines[name] for name in networks}
-            engines[component] = WeightsOfSeveral(own, functools.partial(network_of_weight, component))
-        execution = self._manifest.execution
-        threads = execution.threads or len(os.sched_getaffinity(0))
-        merge = None
-        if LORA_MERGE in self._engines:
-            merge = LoraMerge(
-                self._backend, self._engines[LORA_MERGE], staging_bytes=execution.lora_staging_mib << 20
-            )
-        return LoraSwitch(engines, layers, store=self._store, threads=threads, merge=merge)
-
 
 class Clock:
     """Seconds between laps, by name."""
@@ -271,6 +271,28 @@ class Clock:
         now = time.perf_counter()
         self.laps[name] = now - self._last
         self._last = now
+
+
+def _open_switch(
+    manifest: BuildManifest,
+    layers: SwapLayers,
+    *,
+    backend: Backend,
+    engines: Mapping[str, Engine],
+    store: LoraStore,
+) -> LoraSwitch:
+    """What applies LoRAs to `engines`, which hold the pristine weights now."""
+    components: dict[Component, WeightsOfSeveral] = {}
+    for component, networks in SWAPPED.items():
+        own = {name: engines[name] for name in networks}
+        components[component] = WeightsOfSeveral(own, functools.partial(network_of_weight, component))
+    execution = manifest.execution
+    threads = execution.threads or len(os.sched_getaffinity(0))
+    merge = None
+    if LORA_MERGE in engines:
+        staging_bytes = execution.lora_staging_mib << 20
+        merge = LoraMerge(backend, engines[LORA_MERGE], staging_bytes=staging_bytes)
+    return LoraSwitch(components, layers, store=store, threads=threads, merge=merge)
 
 
 def _replaceable(layers: SwapLayers | None, network: str) -> dict[str, Array]:
