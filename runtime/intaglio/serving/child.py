@@ -142,6 +142,9 @@ class Child:
         while not self._started.is_set() and time.monotonic() < deadline:
             with contextlib.suppress(KeyboardInterrupt):  # the first one is on its way to the caller
                 self._started.wait(_POLL_SECONDS)
+        if self._thread.ident is None:  # it never began
+            os.close(self._leave)
+            return
         if self._started.is_set() and self._error is None:
             self.kill()
             self.reap()
