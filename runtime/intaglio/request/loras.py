@@ -1,4 +1,8 @@
-"""Which LoRAs a request may ask for, and which set of files that is."""
+"""Which LoRAs a request may ask for, and which set of files that is.
+
+Callers of `sdxl` and `preprocess` name LoRAs by id (`resolved_loras`); `diffuse` gets files and weights
+(`check_resolved`). The bounds of the registry hold for both.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,11 @@ from collections.abc import Sequence
 from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.ports import shortest_float32
 from intaglio.errors import InvalidRequest
-from intaglio.loras.sets import ServedLoras
+from intaglio.loras.sets import ServedLora, ServedLoras
+from intaglio.loras.versions import shown_version
 from intaglio.request.request import LoraRequest
 
-__all__ = ["absent_trigger_words", "check_fused", "resolved_loras"]
+__all__ = ["absent_trigger_words", "check_fused", "check_resolved", "resolved_loras"]
 
 
 def resolved_loras(
@@ -31,10 +36,7 @@ def resolved_loras(
             if lora in weights:
                 allowed = "each LoRA once, members of presets included"
                 raise InvalidRequest(f"{field}.id", f"{lora!r} is asked for twice", allowed=allowed)
-            low, high = served.loras[lora].bounds
-            if not low <= weight <= high:
-                allowed = f"{low:g} to {high:g}, its bounds in the registry"
-                raise InvalidRequest(f"{field}.weight", f"{lora} at {weight:g}", allowed=allowed)
+            _check_bounds(lora, weight, served.loras[lora], field=field)
             weights[lora] = weight
     if len(weights) > most:
         raise InvalidRequest("loras", f"{len(weights)} LoRAs", allowed=f"at most {most}")
@@ -44,6 +46,41 @@ def resolved_loras(
         for lora, weight in sorted(weights.items())
         if weight
     )
+
+
+def check_resolved(loras: Sequence[ResolvedLora], served: ServedLoras, *, is_resident: bool) -> None:
+    """Check files and weights that any caller may have written, as `resolved_loras` would have.
+
+    A version that the last publication retired is allowed, since `preprocess` may have named it before. Where
+    exactly this set `is_resident`, no version is looked up, because no file will be read.
+
+    Raises:
+        InvalidRequest: an unknown id, a weight outside the bounds of that LoRA, a version that was rejected
+            or was never published for it.
+    """
+    for index, lora in enumerate(loras):
+        field = f"loras[{index}]"
+        entry = served.loras.get(lora.id)
+        if entry is None:
+            known = ", ".join(served.loras) or "none (the registry is empty)"
+            raise InvalidRequest(f"{field}.id", f"{lora.id!r} is unknown", allowed=known)
+        _check_bounds(lora.id, lora.weight, entry, field=field)
+        version = shown_version(lora.sha256)
+        allowed = f"{shown_version(entry.sha256)}, the version that is served"
+        if lora.sha256 in entry.rejected:
+            problem = f"version {version} of {lora.id} was rejected by a rollback"
+            raise InvalidRequest(f"{field}.sha256", problem, allowed=allowed)
+        known_versions = {*entry.versions, *served.retired.get(lora.id, ())}
+        if lora.sha256 not in known_versions and not is_resident:
+            problem = f"{lora.id} has no version {version} here"
+            raise InvalidRequest(f"{field}.sha256", problem, allowed=allowed)
+
+
+def _check_bounds(lora: str, weight: float, entry: ServedLora, *, field: str) -> None:
+    low, high = entry.bounds
+    if not low <= weight <= high:
+        allowed = f"{low:g} to {high:g}, its bounds in the registry"
+        raise InvalidRequest(f"{field}.weight", f"{lora} at {weight:g}", allowed=allowed)
 
 
 def _members(entry: LoraRequest, served: ServedLoras, *, field: str) -> dict[str, float]:

@@ -13,7 +13,7 @@ from intaglio.contract.ports import Tensors, read_tensors, string_tensor
 from intaglio.engines.interface import Array
 from intaglio.errors import InvalidRequest
 from intaglio.imaging.images import encode_image
-from intaglio.request.limits import Workload, check_limits, check_size
+from intaglio.request.limits import Workload, check_limits, check_metadata, check_size
 from intaglio.request.texts import JSON_BYTES, read_choice, read_json
 from intaglio.stages.timings import read_timings
 
@@ -21,8 +21,6 @@ __all__ = ["postprocess"]
 
 _ESCAPED: Final = 6
 """Bytes that JSON takes at most for one byte of a prompt: \\u0001."""
-_JPEG_METADATA: Final = 65_000
-"""Bytes of metadata that fit into the one EXIF segment of a JPEG, which has 65,533."""
 
 
 def postprocess(tensors: Tensors, manifest: BuildManifest) -> dict[str, Array]:
@@ -40,10 +38,7 @@ def postprocess(tensors: Tensors, manifest: BuildManifest) -> dict[str, Array]:
     check_limits(work, manifest.limits, images_field="pixels")
     metadata = _metadata(found, manifest.limits)
     output_format = read_choice(found, POSTPROCESS.input("output_format"))
-    size = len(json.dumps(metadata))
-    if output_format == "jpeg" and size > _JPEG_METADATA:
-        problem = f"{size} bytes of metadata do not fit into a JPEG"
-        raise InvalidRequest("output_format", problem, allowed="png or webp, or a shorter prompt")
+    check_metadata(metadata, output_format)
     timings = read_timings(found)
     encoded = [
         encode_image(pixels, output_format=output_format, metadata=metadata | {"image_index": index})

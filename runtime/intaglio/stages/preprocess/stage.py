@@ -19,6 +19,7 @@ from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.ports import Tensors, string_tensor
 from intaglio.engines.interface import Array
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
+from intaglio.request.limits import check_metadata
 from intaglio.request.read import read_request
 from intaglio.request.request import Request, ResolvedControl, request_metadata
 from intaglio.sampling.noise import TorchCpuGenerator
@@ -67,11 +68,13 @@ class Preprocess:
         """Every output of `models.PREPROCESS`.
 
         Raises:
-            InvalidRequest: see `read_request`, `decode_image`, `encode_prompt`.
+            InvalidRequest: see `read_request`, `check_metadata`, `decode_image`, `encode_prompt`.
         """
         started = time.perf_counter()
         served = None if self._loras is None else self._loras.current()
         request = read_request(tensors, self._manifest, served)
+        metadata = request_metadata(request, self._manifest)
+        check_metadata(metadata, request.output_format)  # here, not once the whole picture is drawn
         table = solver_table(request.scheduler, request.steps, scheduler_config=self._manifest.scheduler)
         # The prompt comes first because it may refuse the request: then no thread has begun.
         outputs = self._prompt_tensors(request)
@@ -87,7 +90,7 @@ class Preprocess:
             "coefficients": table.coefficients,
             "output_format": string_tensor(request.output_format),
             "loras": string_tensor(json.dumps([lora.model_dump() for lora in request.loras])),
-            "metadata": string_tensor(json.dumps(request_metadata(request, self._manifest))),
+            "metadata": string_tensor(json.dumps(metadata)),
         }
         outputs["timings"] = string_tensor(json.dumps({"preprocess": time.perf_counter() - started}))
         return outputs
