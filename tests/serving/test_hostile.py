@@ -37,8 +37,8 @@ messages for the next ones, and the largest has 33 MiB.
 """
 GROWTH_OF_OTHERS = 16 << 20
 STALLED = 4.0
-"""Times the usual: no picture may ever wait so long, even in short form. There another worker of the suite runs on
-the same two cores, so that now and then one picture takes twice its time with nobody attacking.
+"""Times the usual: no picture may ever wait so long, even in short form. There another worker of the suite
+runs on the same two cores, so that now and then one picture takes twice its time with nobody attacking.
 """
 ASKED: Any = {"width": 256, "height": 192, "steps": 4}
 PROMPTS: tuple[dict[str, Any], ...] = (
