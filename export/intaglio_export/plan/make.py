@@ -66,7 +66,8 @@ class NetworkLoader:
 
     @property
     def _device(self) -> str:
-        return "cuda" if self.plan.platform.on_gpu and torch.cuda.is_available() else "cpu"
+        platform = self.plan.platform
+        return f"cuda:{platform.gpu}" if platform.on_gpu and torch.cuda.is_available() else "cpu"
 
     def _load(self, component: str) -> nn.Module:
         plan = self.plan

@@ -140,6 +140,10 @@ class Execution(Strict):
 
     threads: int = Field(default=0, ge=0, le=256)
     """CPU threads of ONNX Runtime and of applying LoRAs; 0: as many as the process may use."""
+    gpu: int = Field(default=0, ge=0, le=63)
+    """CUDA's index of the card that builds, verifies and runs the networks. CUDA numbers the cards that
+    CUDA_VISIBLE_DEVICES leaves, as Triton does. Without a card the value has no effect.
+    """
     cuda_graph: bool = False
     embedding_cache: int = Field(default=64, ge=0, le=100_000)
     """Prompts whose embeddings are kept."""

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from intaglio.builds.manifest import read_manifest
 from intaglio.contract.config import Deployment, load_deployment
+from intaglio.engines.card import check_gpu
 from intaglio.errors import IntaglioError, single_line
 from intaglio.serving.findings import CHECKS, Finding, State
 
@@ -115,6 +116,7 @@ def examine_config(path: Path) -> Iterator[Finding]:
         yield Finding("config", "missing", str(error))
         return
     yield Finding("config", "ok", str(path))
+    yield from _chosen_gpu(deployment)
     for check in entry_points(group=CHECKS):
         try:
             yield from check.load()(deployment, path)
@@ -158,6 +160,15 @@ def _gpu() -> Iterator[Finding]:
     else:
         fix = "pip install 'intaglio[tensorrt]'"
         yield Finding("tensorrt", "note", "not installed: the GPU stays unused", fix)
+
+
+def _chosen_gpu(deployment: Deployment) -> Iterator[Finding]:
+    """The card that the deployment names, where the machine has cards but not that one."""
+    try:
+        check_gpu(deployment.execution.gpu)
+    except IntaglioError as error:
+        what, _, fix = str(error).removeprefix("execution.gpu: ").partition("; ")
+        yield Finding("execution.gpu", "missing", what, fix)
 
 
 def _extra(extra: str, modules: tuple[str, ...]) -> Finding:
