@@ -30,12 +30,12 @@ LABELS = """
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from intaglio.triton_models.metrics import LabelledGauge
+from intaglio.triton_models.metrics import LabelledGauge, MetricSpec
 
 
 class TritonPythonModel:
     def initialize(self, args):
-        self.gauge = LabelledGauge(pb_utils, "test", description="a test", label="lora", most=3)
+        self.gauge = LabelledGauge(pb_utils, MetricSpec("test", "gauge", "a test", label="lora"), most=3)
 
     def execute(self, requests):
         for request in requests:
@@ -48,7 +48,12 @@ class TritonPythonModel:
 
 def metrics_of(server: TritonServer) -> dict[str, float]:
     """Ours, without the prefix."""
-    with urllib.request.urlopen(f"http://{server.metrics_url}/metrics", timeout=5) as answer:
+    return metrics_of_url(server.metrics_url)
+
+
+def metrics_of_url(url: str) -> dict[str, float]:
+    """Ours at `host:port`, without the prefix."""
+    with urllib.request.urlopen(f"http://{url}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
     found = {}
     for line in lines:
