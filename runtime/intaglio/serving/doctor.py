@@ -164,6 +164,8 @@ def _gpu() -> Iterator[Finding]:
 
 def _chosen_gpu(deployment: Deployment) -> Iterator[Finding]:
     """The card that the deployment names, where the machine has cards but not that one."""
+    if deployment.runtime == "onnxruntime":
+        return  # which runs on the CPU
     try:
         check_gpu(deployment.execution.gpu)
     except IntaglioError as error:
