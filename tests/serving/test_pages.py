@@ -65,12 +65,13 @@ def test_the_page_for_other_clients(server: Server, tmp_path: Path) -> None:
 
 
 def test_the_server_takes_the_example_of_every_input(server: Server) -> None:
-    """All together, but for the bytes of an image; in the JSON that the page of clients describes."""
+    """All together, but for the bytes of an image, and with fewer steps, to be fast; in JSON."""
     inputs = []
     for port in SDXL.inputs:
         if port.name != "images":
             datatype = port.datatype.removeprefix("TYPE_").replace("STRING", "BYTES")
             value = bool(port.example) if datatype == "BOOL" else port.example
+            value = 2 if port.name == "steps" else value
             inputs.append({"name": port.name, "datatype": datatype, "shape": [1], "data": [value]})
     body = json.dumps({"inputs": inputs, "outputs": [{"name": "metadata"}]}).encode()
     request = urllib.request.Request(f"http://{server.http_url}/v2/models/sdxl/infer", data=body)
