@@ -17,6 +17,7 @@ PACKAGES = (
     "training/intaglio_train",
     "miniature",
     "benchmarks",
+    "reference",
 )
 
 

@@ -157,7 +157,7 @@ def _tensor(port: Port, value: Any) -> NDArray[Any]:
         raise InvalidRequest(port.name, f"{type(value).__name__}", allowed=f"{kind}, {port.allowed}")
     number: float = value.item() if isinstance(value, np.generic) else value
     # The server says what its deployment allows; here such a value must only fit into the tensor.
-    fits = _holds(dtype, number) if port.limited_by_deployment else port.admits(number)
+    fits = _holds(dtype, number) if port.deployment_range else port.admits(number)
     if not fits:
         raise InvalidRequest(port.name, f"{value} is out of range", allowed=port.allowed)
     return np.array([value], dtype)

@@ -19,6 +19,7 @@ from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
 from intaglio.serving.triton_server import TritonServer
 from intaglio_client import Client
+from reference.metrics import ALL_METRICS
 
 from .conftest import fused_build
 
@@ -30,12 +31,12 @@ LABELS = """
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from intaglio.triton_models.metrics import LabelledGauge
+from intaglio.triton_models.metrics import LabelledGauge, MetricSpec
 
 
 class TritonPythonModel:
     def initialize(self, args):
-        self.gauge = LabelledGauge(pb_utils, "test", description="a test", label="lora", most=3)
+        self.gauge = LabelledGauge(pb_utils, MetricSpec("test", "gauge", "a test", label="lora"), most=3)
 
     def execute(self, requests):
         for request in requests:
@@ -48,7 +49,12 @@ class TritonPythonModel:
 
 def metrics_of(server: TritonServer) -> dict[str, float]:
     """Ours, without the prefix."""
-    with urllib.request.urlopen(f"http://{server.metrics_url}/metrics", timeout=5) as answer:
+    return metrics_of_url(server.metrics_url)
+
+
+def metrics_of_url(url: str) -> dict[str, float]:
+    """Ours at `host:port`, without the prefix."""
+    with urllib.request.urlopen(f"http://{url}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
     found = {}
     for line in lines:
@@ -56,6 +62,21 @@ def metrics_of(server: TritonServer) -> dict[str, float]:
         if name.startswith("intaglio_"):
             found[name.removeprefix("intaglio_")] = float(value)
     return found
+
+
+def test_metrics_are_those_of_the_page(server: Server) -> None:
+    """Name, type and text; nothing of ours is without the prefix."""
+    with Client(server.grpc_url, deadline=120) as client:
+        client.generate("a person waving", loras=[("night", 0.8)], steps=1)
+    with urllib.request.urlopen(f"http://{server.metrics_url}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    said = [line.split(" ", 3)[1:] for line in lines if line.startswith(("# HELP ", "# TYPE "))]
+    texts = {name: text for kind, name, text in said if kind == "HELP"}
+    types = {name: text for kind, name, text in said if kind == "TYPE"}
+    assert {name.split("_")[0] for name in types} == {"nv", "intaglio"}
+    ours = {name: (types[name], texts[name]) for name in types if not name.startswith("nv_")}
+    assert ours == {one.full_name: (one.kind, one.doc) for one in ALL_METRICS}
+    assert 'intaglio_lora_resident{lora="night"} 0.8' in "\n".join(lines)
 
 
 @pytest.fixture(params=["swapped", "fused"])

@@ -8,10 +8,12 @@ import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 
+from intaglio.contract.models import SDXL
 from intaglio.imaging.images import read_metadata
 from intaglio.serving.server import Server
 
@@ -60,6 +62,23 @@ def test_the_page_for_other_clients(server: Server, tmp_path: Path) -> None:
     assert {output["name"] for output in answered["outputs"]} == {"metadata", "timings"}
     (wrapped,) = json.loads((tmp_path / "wrapped.json").read_text())["outputs"]
     assert json.loads(wrapped["data"][0])["steps"] == 1, "as the page says"
+
+
+def test_the_server_takes_the_example_of_every_input(server: Server) -> None:
+    """All together, but for the bytes of an image, and with fewer steps, to be fast; in JSON."""
+    inputs = []
+    for port in SDXL.inputs:
+        if port.name != "images":
+            datatype = port.datatype.removeprefix("TYPE_").replace("STRING", "BYTES")
+            value = bool(port.example) if datatype == "BOOL" else port.example
+            value = 2 if port.name == "steps" else value
+            inputs.append({"name": port.name, "datatype": datatype, "shape": [1], "data": [value]})
+    body = json.dumps({"inputs": inputs, "outputs": [{"name": "metadata"}]}).encode()
+    request = urllib.request.Request(f"http://{server.http_url}/v2/models/sdxl/infer", data=body)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        (output,) = json.load(answer)["outputs"]
+    said = json.loads(output["data"][0])
+    assert (said["seed"], said["guidance_begin"], said["trigger_words"]) == (7, 0.1, False)
 
 
 def test_the_page_of_loras(server: Server, tmp_path: Path) -> None:

@@ -87,11 +87,12 @@ def _versions(stages: tuple[Stage, ...]) -> dict[str, str]:
 def repository_options(plan: Plan, *, build_key: str) -> RepositoryOptions:
     """What Triton's model repository takes from `plan`."""
     server = plan.deployment.server
+    on_card = plan.platform.runtime != "onnxruntime"
     return RepositoryOptions(
         build_key=build_key,
         queue_size=server.queue_size,
         workers=server.workers,
-        gpu=plan.platform.runtime != "onnxruntime",
+        gpu=plan.deployment.execution.gpu if on_card else None,
     )
 
 

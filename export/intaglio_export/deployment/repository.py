@@ -1,6 +1,10 @@
 """Triton's model repository: a folder for each model, with a generated config.pbtxt and a model.py of one
 import.
 
+Triton's ModelConfig has no field for documentation, neither for a model nor for a tensor. So the texts are
+parameters of the model: `doc`, `doc.input.NAME` and `doc.output.NAME`. Every client can read them at
+/v2/models/NAME/config.
+
 A build writes its repository beside its manifest. `python -m intaglio_export.deployment.repository` rewrites
 the committed `model_repository/`.
 """
@@ -20,6 +24,7 @@ from intaglio.contract.ports import Port
 from intaglio.triton_models.served_build import BUILD_KEY_PARAMETER, BUILD_PARAMETER
 
 __all__ = [
+    "DOC_PARAMETER",
     "REPOSITORY",
     "RepositoryOptions",
     "config_text",
@@ -29,6 +34,8 @@ __all__ = [
 ]
 
 REPOSITORY: Final = "model_repository"
+DOC_PARAMETER: Final = "doc"
+"""Parameter with the text of a model, and the beginning of those with the texts of its tensors."""
 _VERSION: Final = "1"
 _BUILD_FROM_MODEL: Final = "../.."
 """The build's folder, relative to a model's folder <build>/model_repository/<model>."""
@@ -43,7 +50,8 @@ class RepositoryOptions:
     build_key: str = ""
     queue_size: int = 32
     workers: int = 1
-    gpu: bool = False
+    gpu: int | None = None
+    """CUDA's index of the card that `diffuse` runs on; None runs it on the CPU."""
 
 
 def config_text(model: ModelSpec, options: RepositoryOptions) -> str:
@@ -51,6 +59,8 @@ def config_text(model: ModelSpec, options: RepositoryOptions) -> str:
     config: Any = model_config_pb2.ModelConfig(name=model.name)
     config.input.extend(_model_input(port) for port in model.inputs)
     config.output.extend(_model_output(port) for port in model.outputs)
+    for name, text in _documentation(model).items():
+        config.parameters[name].string_value = text
     if model.entry is None:
         config.platform = "ensemble"
         for step in ENSEMBLE_STEPS:
@@ -71,6 +81,16 @@ def config_text(model: ModelSpec, options: RepositoryOptions) -> str:
     return f"{_HEADER}{text_format.MessageToString(config)}max_batch_size: 0\n"
 
 
+def _documentation(model: ModelSpec) -> dict[str, str]:
+    """Text by parameter."""
+    texts = {DOC_PARAMETER: model.doc}
+    for port in model.inputs:
+        texts[f"{DOC_PARAMETER}.input.{port.name}"] = port.description
+    for port in model.outputs:
+        texts[f"{DOC_PARAMETER}.output.{port.name}"] = port.description
+    return texts
+
+
 def _model_input(port: Port) -> Any:
     return model_config_pb2.ModelInput(
         name=port.name, data_type=_data_type(port), dims=port.dims, optional=port.optional
@@ -87,7 +107,7 @@ def _data_type(port: Port) -> int:
 
 
 def _add_instances(config: Any, model: ModelSpec, options: RepositoryOptions) -> None:
-    """`diffuse` has one process on the GPU, the other models have `workers` processes on the CPU.
+    """`diffuse` has one process on the card, the other models have `workers` processes on the CPU.
 
     Every model has a bounded queue.
     """
@@ -95,9 +115,9 @@ def _add_instances(config: Any, model: ModelSpec, options: RepositoryOptions) ->
     on_gpu = model.device == "gpu"
     count = 1 if on_gpu else options.workers
     group = config.instance_group.add(count=count, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU)
-    if on_gpu and options.gpu:
+    if on_gpu and options.gpu is not None:
         group.kind = group.KIND_GPU
-        group.gpus.append(0)
+        group.gpus.append(options.gpu)
     config.dynamic_batching.default_queue_policy.max_queue_size = options.queue_size
 
 

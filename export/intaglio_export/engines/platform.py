@@ -7,7 +7,7 @@ from importlib import metadata
 from typing import Final
 
 from intaglio.contract.config import Deployment, RuntimeName
-from intaglio.engines.card import gpu_capability
+from intaglio.engines.card import check_gpu, gpu_capability
 from intaglio.errors import ConfigError, MissingExtra
 
 __all__ = ["Platform", "resolve_platform"]
@@ -30,7 +30,11 @@ class Platform:
     version: str
     """Version of the runtime's library."""
     on_gpu: bool
-    """Whether a card of that target is in this machine. Engines can be refittable and verified only then."""
+    """Whether the card `gpu` of this machine is of that target. Engines can be refittable and verified only
+    then.
+    """
+    gpu: int = 0
+    """CUDA's index of the card."""
 
 
 def resolve_platform(deployment: Deployment) -> Platform:
@@ -39,10 +43,13 @@ def resolve_platform(deployment: Deployment) -> Platform:
     `auto` is TensorRT-RTX where both a card and the package are available, and ONNX Runtime otherwise.
 
     Raises:
-        ConfigError: TensorRT without a card and without a target.
+        ConfigError: TensorRT without a card and without a target; no card of the index `execution.gpu`.
         MissingExtra: the runtime's package is not installed.
     """
-    present = gpu_capability()
+    gpu = deployment.execution.gpu
+    if deployment.runtime != "onnxruntime" and deployment.target != "cpu":
+        check_gpu(gpu)
+    present = gpu_capability(gpu)
     runtime = _resolve_runtime(deployment, present)
     version = _version(runtime)
     if version is None:
@@ -56,7 +63,7 @@ def resolve_platform(deployment: Deployment) -> Platform:
             f"runtime {runtime}: no NVIDIA card here, so the card must be named: "
             "target (or --target) sm86, sm89 or sm120"
         )
-    return Platform(runtime, target, version, on_gpu=present == target)
+    return Platform(runtime, target, version, on_gpu=present == target, gpu=gpu)
 
 
 def _resolve_runtime(deployment: Deployment, present: str | None) -> RuntimeName:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from intaglio.contract.sdxl import LORA_MERGE
 from intaglio.contract.tensors import compute_dtype
 from intaglio.engines.onnx_file import initializers
-from intaglio.engines.tensorrt.library import import_tensorrt, tensorrt_logger
+from intaglio.engines.tensorrt.library import Cuda, import_tensorrt, tensorrt_logger
 from intaglio.errors import BuildError, ConfigError
 from intaglio_export.engines.job import CompileJob
 from intaglio_export.engines.platform import Platform
@@ -43,6 +43,8 @@ class TensorRTBuilder:
             BuildError: the library refuses the graph, with its own words.
             ConfigError: the card is unknown or not here.
         """
+        if self.platform.on_gpu:  # the builder belongs to the card that is current
+            Cuda()("cudaSetDevice", self.platform.gpu)
         builder: trt.Builder = self.trt.Builder(self.logger)
         network: trt.INetworkDefinition = builder.create_network(
             1 << int(self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)

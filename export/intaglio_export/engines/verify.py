@@ -78,7 +78,9 @@ def open_verification_backend(platform: Platform, *, threads: int) -> Iterator[B
     else:
         from intaglio.engines.tensorrt.backend import TensorRTBackend
 
-        backend = TensorRTBackend(platform.runtime, cuda_graph=False, rebuild="intaglio build")
+        backend = TensorRTBackend(
+            platform.runtime, gpu=platform.gpu, cuda_graph=False, rebuild="intaglio build"
+        )
     try:
         yield backend
     finally:

@@ -68,7 +68,9 @@ class NetworkLoader:
     @property
     def _device(self) -> str:
         # A PyTorch without CUDA has another version, which is a part of every key.
-        return self.plan.device if torch.cuda.is_available() else "cpu"
+        if self.plan.device == "cpu" or not torch.cuda.is_available():
+            return "cpu"
+        return f"cuda:{self.plan.platform.gpu}"
 
     def _load(self, component: str) -> nn.Module:
         plan = self.plan

@@ -71,10 +71,13 @@ class Profiles(Strict):
     """What the engines are compiled for."""
 
     sizes: tuple[tuple[PositiveInt, PositiveInt], ...] = Field(min_length=1)
-    """(width, height) pixels; the first is the default size."""
+    """Sizes of the images: [width, height] in pixels, multiples of 8. The first is the default."""
     batch: int = Field(default=1, ge=1, le=_MOST_IMAGES)
     """Most images of one pass. A request's images are made in passes of `batch`, and the rest one by one."""
     guidance: tuple[Literal["on", "off"], ...] = Field(default=("on", "off"), min_length=1)
+    """Whether requests may use guidance, may do without it, or both. Steps without guidance take 0.6 of the
+    time.
+    """
     text_chunks: int = Field(default=3, ge=1, le=8)
     """Most chunks of 75 tokens that a prompt may have."""
     ranges: tuple[Literal["sizes", "guidance", "text_chunks"], ...] = ()
@@ -84,7 +87,7 @@ class Profiles(Strict):
     """
     decoder_pixels: int | None = Field(default=None, ge=1024)
     """Most pixels that the VAE decodes in one pass. Larger images are decoded in tiles, whose colours differ
-    (`intaglio.sampling.tiles`). Absent: every image is decoded whole, which takes 1.26 GiB of activations at
+    slightly. Absent: every image is decoded whole, which takes 1.26 GiB of activations at
     1024x1024.
     """
 
@@ -113,26 +116,34 @@ class Limits(Strict):
     """What one request may ask for."""
 
     steps: int = Field(default=_MOST_STEPS, ge=1, le=_MOST_STEPS)
+    """Most solver steps."""
     images: int = Field(default=4, ge=1, le=_MOST_IMAGES)
+    """Most images of one request."""
     cost: PositiveInt = 4 * 1024 * 1024 * 60
-    """Pixels x steps x images x (1 + controls)."""
+    """Most pixels x steps x images x (1 + controls): what one request may cost."""
     prompt_bytes: PositiveInt = 4096
+    """Most bytes of a prompt, and of a negative prompt."""
     controls: int = Field(default=4, ge=0, le=16)
+    """Most controls of one request."""
     loras: int = Field(default=4, ge=0, le=16)
-    """LoRAs of one request; each member of a preset counts."""
+    """Most LoRAs of one request; each member of a preset counts."""
     input_images: int = Field(default=8, ge=0, le=64)
+    """Most images that one request may send."""
     input_bytes: PositiveInt = 32 * 1024 * 1024
-    """Of one input image, encoded."""
+    """Most bytes of an image that is sent, as encoded."""
     input_pixels: PositiveInt = 4096 * 4096
-    """Of one input image, checked in its header before it is decoded."""
+    """Most pixels of an image that is sent. They are read from its header before it is decoded."""
 
 
 class Defaults(Strict):
     """Values of inputs that a request leaves out: a few-step LoRA wants others than plain SDXL."""
 
     steps: int = Field(default=30, ge=1, le=_MOST_STEPS)
+    """Solver steps."""
     guidance_scale: float = Field(default=5.0, ge=0, le=_MOST_GUIDANCE, allow_inf_nan=False)
+    """How closely an image follows the prompt; 1 and below turn guidance off."""
     scheduler: Scheduler = "euler"
+    """The solver."""
 
 
 class Execution(Strict):
@@ -140,9 +151,15 @@ class Execution(Strict):
 
     threads: int = Field(default=0, ge=0, le=256)
     """CPU threads of ONNX Runtime and of applying LoRAs; 0: as many as the process may use."""
+    gpu: int = Field(default=0, ge=0, le=63)
+    """CUDA's index of the card that builds, verifies and runs the networks. CUDA numbers the cards that
+    CUDA_VISIBLE_DEVICES leaves, as Triton does. Without a card the value has no effect.
+    """
     cuda_graph: bool = False
+    """Whether the passes of a step are recorded once and then replayed, which relieves the host's processor.
+    """
     embedding_cache: int = Field(default=64, ge=0, le=100_000)
-    """Prompts whose embeddings are kept."""
+    """Most prompts whose embeddings are kept for later requests."""
     lora_staging_mib: int = Field(default=4608, ge=0)
     """Memory for new weights on the device that runs the networks, while LoRAs are applied. With less memory
     the weights are replaced in several turns; weights that TensorRT has joined always go together. With 0 the
@@ -162,37 +179,55 @@ class Deployment(Strict):
     folder: Path
     """The YAML file's folder."""
     base: tuple[Source, ...] = Field(min_length=1)
+    """The checkpoint: one source, or several in order of preference. The build takes the first that is
+    available.
+    """
     vae: Source | None = None
+    """A VAE instead of the checkpoint's own."""
     controlnets: dict[RegistryId, ControlNetSource] = Field(default_factory=dict)
+    """ControlNets by an id of your choice, by which requests name them."""
     loras: dict[RegistryId, LoraSource] = Field(default_factory=dict)
+    """LoRAs that `fuse` may name, by an id of your choice."""
     fuse: dict[RegistryId, LoraWeight | None] = Field(default_factory=dict)
+    """LoRAs to fuse into the engines, with their weights; `null` takes the weight in `loras`. It cannot be
+    combined with `swap`.
+    """
     registry: Path | None = None
-    """Registry whose LoRAs are added to `loras`."""
+    """File of the LoRAs that requests may choose (docs/loras.md). `fuse` may name them too."""
     swap: Swap = "off"
     """Which layers a running server may change: `transformer` (attention and feed-forward layers of UNet and
     text encoders) or `all` (the UNet's convolutions too, which LoCon changes).
     """
     profiles: Profiles
+    """What the engines are compiled for."""
     precision: PrecisionChoice = "fp16"
-    """`auto` is fp16 on a card and fp32 on the CPU (`precision_on`)."""
+    """Precision of the networks; `auto` is fp16 on a card and fp32 on the CPU."""
     runtime: Runtime = "auto"
+    """What runs the networks. `auto` is TensorRT-RTX where both a card and the package are available, and
+    ONNX Runtime on the CPU otherwise.
+    """
     target: Target = "auto"
+    """The card that engines are for, by compute capability; `auto` is the card of this machine."""
     verify_tolerance: float | None = Field(default=None, gt=0, le=1)
-    """Largest relative error of an engine against PyTorch: norm of the difference over norm. Absent: the
-    default of the precision (`tolerance_on`).
+    """Largest relative error of an engine against PyTorch: norm of the difference over norm. Absent:
+    0.012 for fp16 and 0.001 for fp32.
     """
     execution: Execution = Execution()
+    """How the networks run."""
     limits: Limits = Limits()
+    """What one request may ask for."""
     defaults: Defaults = Defaults()
+    """Values of inputs that a request leaves out."""
     memory_limit_gib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Most memory that the server may take of the device that runs the networks; `serve` refuses a build that
     would take more.
     """
     poses: Path | None = None
-    """Folder of OpenPose keypoints, one NAME.json a pose."""
+    """Folder of poses: OpenPose keypoints, one file NAME.json for each pose."""
     build: Path = Field(default=Path("../build"), validate_default=True)
-    """Folder of all builds; this deployment's is `build_folder`."""
+    """Folder of all builds; this deployment's lies in it under its name."""
     server: Server = Server()
+    """Where Triton listens and how much it queues."""
 
     _build = field_validator("build")(resolved_path)
 

@@ -100,14 +100,17 @@ _REQUEST: Final = (
         name="prompt",
         datatype="TYPE_STRING",
         optional=True,
-        doc="required: what to draw, UTF-8; (word:1.3) weights a word",
+        absent="none, it is required",
+        example="a person waving on a beach",
+        doc="what to draw, in UTF-8; (word:1.3) gives a word more weight",
     ),
     Port(
         name="negative_prompt",
         datatype="TYPE_STRING",
         optional=True,
-        doc="what to avoid, UTF-8; absent is what diffusers does with None (zeros for SDXL), "
-        "empty is the encoded empty prompt",
+        absent="no negative prompt, as None in diffusers (zeros for SDXL); an empty text is encoded instead",
+        example="blurry, dark",
+        doc="what to avoid, in UTF-8",
     ),
     Port(
         name="seed",
@@ -115,7 +118,9 @@ _REQUEST: Final = (
         optional=True,
         minimum=0,
         maximum=LARGEST_SEED,
-        doc="absent: the server picks one and reports it",
+        absent="the server draws one and reports it",
+        example=7,
+        doc="start of the noise: the same seed gives the same image",
     ),
     Port(
         name="width",
@@ -123,8 +128,10 @@ _REQUEST: Final = (
         optional=True,
         minimum=8,
         maximum=4096,
-        limited_by_deployment=True,
-        doc="pixels, a built size; absent: the first built size",
+        deployment_range="with `height` one of the deployment's profiles.sizes",
+        absent="that of the first of profiles.sizes",
+        example=256,
+        doc="width of the image in pixels",
     ),
     Port(
         name="height",
@@ -132,8 +139,10 @@ _REQUEST: Final = (
         optional=True,
         minimum=8,
         maximum=4096,
-        limited_by_deployment=True,
-        doc="pixels, a built size; absent: the first built size",
+        deployment_range="with `width` one of the deployment's profiles.sizes",
+        absent="that of the first of profiles.sizes",
+        example=256,
+        doc="height of the image in pixels",
     ),
     Port(
         name="steps",
@@ -141,8 +150,10 @@ _REQUEST: Final = (
         optional=True,
         minimum=1,
         maximum=150,
-        limited_by_deployment=True,
-        doc="solver steps, at most the deployment's limits.steps; absent: the deployment's default",
+        deployment_range="at least 1, at most the deployment's limits.steps",
+        absent="the deployment's defaults.steps",
+        example=20,
+        doc="solver steps: more take longer and show more detail",
     ),
     Port(
         name="guidance_scale",
@@ -150,7 +161,10 @@ _REQUEST: Final = (
         optional=True,
         minimum=0,
         maximum=LARGEST_GUIDANCE,
-        doc="classifier-free guidance, 1 and below is off; absent: the deployment's default",
+        absent="the deployment's defaults.guidance_scale",
+        example=5.0,
+        doc="how closely the image follows the prompt (classifier-free guidance); "
+        "1 and below turn guidance off",
     ),
     Port(
         name="guidance_begin",
@@ -159,6 +173,7 @@ _REQUEST: Final = (
         default=0.0,
         minimum=0,
         maximum=1,
+        example=0.1,
         doc="share of the steps before which guidance is off: such a step takes 0.6 of the time "
         "and changes the image",
     ),
@@ -169,6 +184,7 @@ _REQUEST: Final = (
         default=1.0,
         minimum=0,
         maximum=1,
+        example=0.8,
         doc="share of the steps after which guidance is off",
     ),
     Port(
@@ -176,7 +192,9 @@ _REQUEST: Final = (
         datatype="TYPE_STRING",
         optional=True,
         choices=get_args(Scheduler),
-        doc="solver; absent: the deployment's default",
+        absent="the deployment's defaults.scheduler",
+        example="dpmpp_2m_karras",
+        doc="the solver",
     ),
     Port(
         name="num_images",
@@ -185,8 +203,9 @@ _REQUEST: Final = (
         default=1,
         minimum=1,
         maximum=16,
-        limited_by_deployment=True,
-        doc="images of this request, at most the deployment's limits.images",
+        deployment_range="at least 1, at most the deployment's limits.images",
+        example=2,
+        doc="number of images of this request",
     ),
     Port(
         name="output_format",
@@ -194,6 +213,7 @@ _REQUEST: Final = (
         optional=True,
         default="png",
         choices=get_args(OutputFormat),
+        example="webp",
         doc="encoding of the images returned",
     ),
     Port(
@@ -201,12 +221,16 @@ _REQUEST: Final = (
         datatype="TYPE_STRING",
         dims=(-1,),
         optional=True,
-        doc="PNG, JPEG or WEBP bytes that controls refer to by index",
+        absent="no image",
+        example="the bytes of a PNG file",
+        doc="PNG, JPEG or WEBP files as bytes; `controls` name them by index",
     ),
     Port(
         name="controls",
         datatype="TYPE_STRING",
         optional=True,
+        absent="no control",
+        example='[{"type": "pose", "pose": "waving-01"}]',
         doc='JSON list of {"type", "image": index or "pose": id, "weight": 1, "begin": 0, "end": 1, '
         '"preprocess": "none"}',
     ),
@@ -214,15 +238,17 @@ _REQUEST: Final = (
         name="loras",
         datatype="TYPE_STRING",
         optional=True,
-        doc='JSON list of {"id", "weight"}, ids of LoRAs or presets; absent or empty: none, '
-        "or the set fused at build time",
+        absent="no LoRA, or the set that was fused at build time",
+        example='[{"id": "night", "weight": 0.8}]',
+        doc='JSON list of {"id", "weight"}; an id is that of a LoRA or of a preset',
     ),
     Port(
         name="trigger_words",
         datatype="TYPE_BOOL",
         optional=True,
         default=1,
-        doc="whether trigger words of `loras` that the prompt lacks are put at its end; absent: true",
+        example=0,
+        doc="whether trigger words of `loras` that the prompt lacks are added at its end",
     ),
 )
 
@@ -239,26 +265,33 @@ _OUTPUT_FORMAT = Port(
 _IMAGE = Port(
     name="image", datatype="TYPE_STRING", dims=(-1,), doc="encoded images with their metadata inside"
 )
-_PIXELS = Port(name="pixels", datatype="TYPE_UINT8", dims=(-1, -1, -1, 3), doc="[B, H, W, RGB]")
+_PIXELS = Port(
+    name="pixels", datatype="TYPE_UINT8", dims=(-1, -1, -1, 3), doc="decoded images, [B, H, W, RGB]"
+)
 
 _CONDITIONING: Final = (
-    Port(name="token_ids", datatype="TYPE_INT64", dims=(2, -1, -1, -1), doc="[encoder, R, k, 77]"),
+    Port(
+        name="token_ids",
+        datatype="TYPE_INT64",
+        dims=(2, -1, -1, -1),
+        doc="tokens of the prompts for both text encoders, [encoder, R, k, 77]",
+    ),
     Port(
         name="token_weights",
         datatype="TYPE_FP32",
         dims=(2, -1, -1, -1),
-        doc="[encoder, R, k, 77], multiply the hidden states",
+        doc="factor on the hidden states of each token, [encoder, R, k, 77]",
     ),
     Port(
         name="zero_negative",
         datatype="TYPE_BOOL",
-        doc="the negative prompt was absent: its embeddings are zeros",
+        doc="whether the negative prompt was absent, so that its embeddings are zeros",
     ),
     Port(
         name="time_ids",
         datatype="TYPE_FP32",
         dims=(-1, -1),
-        doc="[R, 6]: original size, crop, target size, each (height, width)",
+        doc="SDXL's size conditioning, [R, 6]: original size, crop, target size, each (height, width)",
     ),
     Port(
         name="guidance_scale",
@@ -272,38 +305,49 @@ _CONDITIONING: Final = (
         datatype="TYPE_FP32",
         dims=(2,),
         optional=True,
-        doc="[begin, end] shares of the steps; absent: 0, 1",
+        absent="0, 1",
+        doc="[begin, end] shares of the steps between which guidance is on",
     ),
-    Port(name="timesteps", datatype="TYPE_FP32", dims=(-1,), doc="[n]"),
-    Port(name="input_scale", datatype="TYPE_FP32", dims=(-1,), doc="[n]"),
-    Port(name="coefficients", datatype="TYPE_FP32", dims=(-1, HISTORY, SOLVER_ROWS), doc="[n, K, K+2]"),
+    Port(name="timesteps", datatype="TYPE_FP32", dims=(-1,), doc="timestep of each step, [n]"),
+    Port(
+        name="input_scale",
+        datatype="TYPE_FP32",
+        dims=(-1,),
+        doc="factor on the latents that the UNet gets in each step, [n]",
+    ),
+    Port(
+        name="coefficients",
+        datatype="TYPE_FP32",
+        dims=(-1, HISTORY, SOLVER_ROWS),
+        doc="the solver as a table, [n, K, K+2]",
+    ),
     Port(
         name="noise",
         datatype="TYPE_FP32",
         dims=(-1, -1, -1, -1, -1),
-        doc="[m, B, 4, h, w]; m = 1 zero row when the solver draws none",
+        doc="noise that the solver adds, [m, B, 4, h, w]; one row of zeros when it adds none",
     ),
     Port(
         name="state",
         datatype="TYPE_FP32",
         dims=(HISTORY, -1, -1, -1, -1),
-        doc="[K, B, 4, h, w]; row 0 is the latents",
+        doc="latents and the solver's history, [K, B, 4, h, w]; row 0 is the latents",
     ),
     Port(
         name="controls",
         datatype="TYPE_STRING",
-        doc='JSON list of {"control": id, "weight", "begin", "end"}, one a control map',
+        doc='JSON list of {"control": id, "weight", "begin", "end"}, one for each control map',
     ),
     Port(
         name="control_maps",
         datatype="TYPE_UINT8",
         dims=(-1, -1, -1, 3),
-        doc="[c, H, W, RGB]; one black pixel when there are none",
+        doc="maps of the controls, [c, H, W, RGB]; one black pixel when there are none",
     ),
     Port(
         name="loras",
         datatype="TYPE_STRING",
-        doc='JSON list of {"id", "sha256", "weight"}, sorted by id: the set to make the images with',
+        doc='JSON list of {"id", "sha256", "weight"}, sorted by id: the LoRAs to apply',
     ),
 )
 
@@ -312,14 +356,14 @@ SDXL: Final = ModelSpec(
     inputs=_REQUEST,
     outputs=(_IMAGE, _METADATA, _TIMINGS),
     public=True,
-    doc="prompt in, encoded images out; unary, HTTP or gRPC",
+    doc="from a prompt to encoded images: the model that clients call, over gRPC or HTTP",
 )
 PREPROCESS: Final = ModelSpec(
     name="preprocess",
     inputs=_REQUEST,
     outputs=(*_CONDITIONING, _OUTPUT_FORMAT, _METADATA, _TIMINGS),
     entry="intaglio.triton_models.stages:PreprocessModel",
-    doc="validates everything, tokenizes, makes noise, solver tables and control maps",
+    doc="checks the request and makes tokens, noise, the solver's table and control maps",
 )
 DIFFUSE: Final = ModelSpec(
     name="diffuse",
@@ -330,10 +374,22 @@ DIFFUSE: Final = ModelSpec(
             datatype="TYPE_INT32",
             optional=True,
             default=0,
-            doc="first step of this slice; absent: 0",
+            doc="first step of this slice",
         ),
-        Port(name="end", datatype="TYPE_INT32", optional=True, doc="step after the slice's last; absent: n"),
-        Port(name="timings", datatype="TYPE_STRING", optional=True, doc="JSON of the stages so far"),
+        Port(
+            name="end",
+            datatype="TYPE_INT32",
+            optional=True,
+            absent="n",
+            doc="the step after the last of this slice",
+        ),
+        Port(
+            name="timings",
+            datatype="TYPE_STRING",
+            optional=True,
+            absent="none",
+            doc="JSON: seconds of the stages so far",
+        ),
     ),
     outputs=(
         _PIXELS,
@@ -341,13 +397,13 @@ DIFFUSE: Final = ModelSpec(
             name="state",
             datatype="TYPE_FP32",
             dims=(HISTORY, -1, -1, -1, -1),
-            doc="[K, B, 4, h, w] after the slice",
+            doc="latents and the solver's history after the slice, [K, B, 4, h, w]",
         ),
         _TIMINGS,
     ),
     entry="intaglio.triton_models.diffuse:DiffuseModel",
     device="gpu",
-    doc="text encoders, ControlNets and UNet x steps; the VAE runs when `pixels` is asked for",
+    doc="runs the text encoders, in every step ControlNets and UNet, and the VAE if `pixels` is asked for",
 )
 POSTPROCESS: Final = ModelSpec(
     name="postprocess",
@@ -355,11 +411,17 @@ POSTPROCESS: Final = ModelSpec(
         _PIXELS,
         _OUTPUT_FORMAT,
         _METADATA,
-        Port(name="timings", datatype="TYPE_STRING", optional=True, doc="JSON of the stages so far"),
+        Port(
+            name="timings",
+            datatype="TYPE_STRING",
+            optional=True,
+            absent="none",
+            doc="JSON: seconds of the stages so far",
+        ),
     ),
     outputs=(_IMAGE, _METADATA, _TIMINGS),
     entry="intaglio.triton_models.stages:PostprocessModel",
-    doc="encodes the images with their metadata inside",
+    doc="encodes the images and writes their metadata into them",
 )
 MODELS: Final = (SDXL, PREPROCESS, DIFFUSE, POSTPROCESS)
 

@@ -42,7 +42,7 @@ def numpy_type(datatype: TritonType) -> np.dtype[Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
-    """One input or output. With `optional` and no `default` the server decides, as `doc` says."""
+    """One input or output. With `optional` and no `default` the server decides, as `absent` says."""
 
     name: str
     datatype: TritonType
@@ -52,10 +52,14 @@ class Port:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
-    limited_by_deployment: bool = False
-    """Whether each deployment has its own range, within `minimum` and `maximum`. Then only the server that
-    has the deployment checks a value, so that no other range is ever stated.
+    deployment_range: str = ""
+    """What bounds a value where each deployment has its own range, within `minimum` and `maximum`. Then only
+    the server, which has the deployment, checks a value, so that no other range is ever stated.
     """
+    absent: str = ""
+    """What stands for an absent input that has no `default`."""
+    example: int | float | str | None = None
+    """A value that is allowed in every deployment, for documentation; an image is described in words."""
     doc: str = ""
 
     @property
@@ -68,11 +72,32 @@ class Port:
         """One phrase for error messages and docs."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
-        if self.minimum is None or self.maximum is None or self.limited_by_deployment:
+        if self.deployment_range:
+            return self.deployment_range
+        if self.minimum is None or self.maximum is None:
             return self.doc
         if self.maximum < 1e9:
             return f"{self.minimum:g} to {self.maximum:g}"
         return f"{int(self.minimum)} to {int(self.maximum)}"  # a seed in full, not as 9.22337e+18
+
+    @property
+    def shown_default(self) -> str:
+        """What an absent input means, as a reader writes it; empty for what is no optional input."""
+        if self.default is None:
+            return self.absent
+        if self.datatype == "TYPE_BOOL":
+            return str(bool(self.default)).lower()
+        return str(self.default)
+
+    @property
+    def description(self) -> str:
+        """`doc`, the default and the allowed values in one line."""
+        parts = [self.doc]
+        if self.shown_default:
+            parts.append(f"default: {self.shown_default}")
+        if self.allowed != self.doc:
+            parts.append(f"allowed: {self.allowed}")
+        return "; ".join(parts)
 
     def admits(self, value: float | np.integer[Any] | np.floating[Any]) -> bool:
         """Whether `value` is finite and in range."""
@@ -116,7 +141,7 @@ def _check_tensor(array: NDArray[Any], port: Port) -> None:
 def scalar(tensors: Tensors, port: Port, default: Any = None) -> Any:
     """The one value of `port` (bytes for strings), which is in its range; `default` where it is absent.
 
-    The range of a port that is `limited_by_deployment` is left to whoever has the deployment.
+    The range of a port that has a `deployment_range` is left to whoever has the deployment.
 
     Raises:
         InvalidRequest: not finite or out of range.
@@ -125,7 +150,7 @@ def scalar(tensors: Tensors, port: Port, default: Any = None) -> Any:
         return default
     value = tensors[port.name].reshape(-1)[0]
     value = value.item() if isinstance(value, np.generic) else value
-    judged = isinstance(value, int | float) and not port.limited_by_deployment
+    judged = isinstance(value, int | float) and not port.deployment_range
     if judged and not port.admits(value):
         raise InvalidRequest(port.name, f"{value} is out of range", allowed=port.allowed)
     return value

@@ -20,12 +20,19 @@ class Source(Strict):
     """
 
     folder: Path | None = None
+    """A folder in the layout of diffusers."""
     file: Path | None = None
+    """A single `.safetensors` file in Stability's layout."""
     hub: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
+    """A repository on the Hugging Face hub."""
     revision: str | None = None
+    """Branch, tag or commit of the `hub` repository."""
     architecture: SeededArchitecture | None = None
-    """Weights are drawn from `seed`; `sdxl-reduced` has the same blocks, but fewer and narrower ones."""
+    """Instead of real weights, to measure speed and memory: weights are drawn from `seed`; `sdxl-reduced` has
+    the same blocks, but fewer and narrower ones.
+    """
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    """Start of the random weights of `architecture`."""
 
     @field_validator("folder", "file")
     @classmethod
@@ -58,12 +65,17 @@ class ControlNetSource(Source):
     """A ControlNet and what its control image shows (`pose`, `canny`, `depth`, ...)."""
 
     type: RegistryId
+    """What its control image shows, such as `pose`, `canny` or `depth`; requests may name it instead of the
+    id.
+    """
 
 
 class LoraSource(Strict):
     """A LoRA file and its weight where `fuse` names none."""
 
     path: Path
+    """The `.safetensors` file."""
     weight: LoraWeight = 1.0
+    """Its weight where `fuse` names none."""
 
     _path = field_validator("path")(resolved_path)

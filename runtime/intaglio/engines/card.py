@@ -1,4 +1,4 @@
-"""Memory, name and driver of the card that CUDA uses here.
+"""Number, memory, name and driver of the cards that CUDA uses here. `gpu` is CUDA's index of a card.
 
 They come from NVML through ctypes, because a CUDA context would take 500 MiB of the card. NVML numbers every
 card of the machine; CUDA numbers those of CUDA_VISIBLE_DEVICES, in an order of its own. The bus address names
@@ -13,7 +13,18 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-__all__ = ["CardMemory", "PeakWatch", "card_description", "gpu_capability", "read_card_memory"]
+from intaglio.errors import ConfigError
+
+__all__ = [
+    "CardMemory",
+    "PeakWatch",
+    "card_description",
+    "check_gpu",
+    "gpu_capability",
+    "gpu_count",
+    "read_card_memory",
+]
+
 _MAJOR: Final = 75
 _MINOR: Final = 76
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h."""
@@ -36,9 +47,9 @@ class _Memory(ctypes.Structure):
     _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
 
 
-def read_card_memory() -> CardMemory | None:
-    """Memory of CUDA's first card; None where there is no card or no driver."""
-    opened = _open_card()
+def read_card_memory(gpu: int = 0) -> CardMemory | None:
+    """Memory of the card; None where there is no such card or no driver."""
+    opened = _open_card(gpu)
     if opened is None:
         return None
     nvml, device = opened
@@ -48,8 +59,8 @@ def read_card_memory() -> CardMemory | None:
     return CardMemory(total=memory.total, used=memory.used, free=memory.free)
 
 
-def _open_card() -> tuple[ctypes.CDLL, ctypes.c_void_p] | None:
-    """NVML and its handle of CUDA's first card."""
+def _open_card(gpu: int) -> tuple[ctypes.CDLL, ctypes.c_void_p] | None:
+    """NVML and its handle of the card."""
     try:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")
         cuda = ctypes.CDLL("libcuda.so.1")
@@ -61,7 +72,7 @@ def _open_card() -> tuple[ctypes.CDLL, ctypes.c_void_p] | None:
     # None of these calls makes a context.
     if (
         cuda.cuInit(0)
-        or cuda.cuDeviceGet(ctypes.byref(number), 0)
+        or cuda.cuDeviceGet(ctypes.byref(number), gpu)
         or cuda.cuDeviceGetPCIBusId(address, len(address), number)
     ):
         return None
@@ -70,9 +81,9 @@ def _open_card() -> tuple[ctypes.CDLL, ctypes.c_void_p] | None:
     return nvml, device
 
 
-def card_description() -> dict[str, str] | None:
-    """Name and driver of CUDA's first card; None without one."""
-    opened = _open_card()
+def card_description(gpu: int = 0) -> dict[str, str] | None:
+    """Name and driver of the card; None without one."""
+    opened = _open_card(gpu)
     if opened is None:
         return None
     nvml, device = opened
@@ -123,17 +134,36 @@ class PeakWatch:
                 return
 
 
-def gpu_capability() -> str | None:
-    """Compute capability of the first NVIDIA card as the driver reports it (`sm89`); None without a card."""
+def gpu_count() -> int:
+    """Cards that CUDA sees; 0 where there is no card or no driver."""
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return None
+        return 0
     count = ctypes.c_int()
-    device = ctypes.c_int()
-    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
+        return 0
+    return count.value
+
+
+def check_gpu(gpu: int) -> None:
+    """Raise ConfigError where CUDA sees cards, but none with the index `gpu`."""
+    count = gpu_count()
+    if 0 < count <= gpu:
+        allowed = "0" if count == 1 else f"0 to {count - 1}"
+        raise ConfigError(
+            f"execution.gpu: {gpu}: no such card, CUDA sees {count} here; allowed: {allowed} "
+            "(CUDA_VISIBLE_DEVICES chooses and numbers them)"
+        )
+
+
+def gpu_capability(gpu: int = 0) -> str | None:
+    """Compute capability of the card as the driver reports it (`sm89`); None where there is no such card."""
+    if gpu >= gpu_count():
         return None
-    if cuda.cuDeviceGet(ctypes.byref(device), 0):
+    cuda = ctypes.CDLL("libcuda.so.1")
+    device = ctypes.c_int()
+    if cuda.cuDeviceGet(ctypes.byref(device), gpu):
         return None
     major = ctypes.c_int()
     minor = ctypes.c_int()

@@ -135,6 +135,12 @@ class Backend(Protocol):
         """A host copy of `source` after everything enqueued before; waits."""
 
     def synchronize(self) -> None: ...
+    def use_in_this_thread(self) -> None:
+        """Make the device current in this thread, which uses the backend from now on.
+
+        The thread that opened the backend need not call this.
+        """
+
     def close(self) -> None: ...
 
 

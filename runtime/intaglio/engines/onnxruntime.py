@@ -112,6 +112,9 @@ class OnnxRuntimeBackend:
     def synchronize(self) -> None:
         """Nothing is ever pending."""
 
+    def use_in_this_thread(self) -> None:
+        """Every thread may use it."""
+
     def close(self) -> None:
         """Arrays and sessions are freed with their last reference."""
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from intaglio.engines.card import gpu_capability
+from intaglio.engines.card import check_gpu, gpu_capability
 from intaglio.engines.interface import Backend
 from intaglio.errors import ConfigError, EngineMismatch
 
@@ -22,6 +22,7 @@ def open_backend(manifest: BuildManifest) -> Backend:
     Raises:
         MissingExtra: the library is not installed.
         EngineMismatch: it does not work on this machine.
+        ConfigError: the machine has no card of the index `execution.gpu`.
     """
     match manifest.runtime:
         case "onnxruntime":
@@ -35,8 +36,12 @@ def open_backend(manifest: BuildManifest) -> Backend:
             if manifest.precision == "fp32":
                 turn_tf32_off()
             _check_card(manifest)
+            execution = manifest.execution
             return TensorRTBackend(
-                manifest.runtime, cuda_graph=manifest.execution.cuda_graph, rebuild=manifest.rebuild
+                manifest.runtime,
+                gpu=execution.gpu,
+                cuda_graph=execution.cuda_graph,
+                rebuild=manifest.rebuild,
             )
         case unknown:  # pragma: no cover - the manifest's type leaves no other
             raise ConfigError(
@@ -46,7 +51,8 @@ def open_backend(manifest: BuildManifest) -> Backend:
 
 def _check_card(manifest: BuildManifest) -> None:
     """TensorRT-RTX also opens plans for other cards, some of which then compute slowly or fail."""
-    present = gpu_capability()
+    check_gpu(manifest.execution.gpu)
+    present = gpu_capability(manifest.execution.gpu)
     if present not in {None, manifest.target}:
         raise EngineMismatch(
             f"the build is for a card of {manifest.target}, and this machine's is {present}",

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from intaglio.builds.manifest import read_manifest
 from intaglio.contract.config import Deployment, load_deployment
+from intaglio.engines.card import check_gpu
 from intaglio.errors import IntaglioError, single_line
 from intaglio.serving.findings import CHECKS, Finding, State
 
@@ -116,6 +117,7 @@ def examine_config(path: Path) -> Iterator[Finding]:
         yield Finding("config", "missing", str(error))
         return
     yield Finding("config", "ok", str(path))
+    yield from _chosen_gpu(deployment)
     for check in entry_points(group=CHECKS):
         try:
             yield from check.load()(deployment, path)
@@ -162,6 +164,17 @@ def _gpu() -> Iterator[Finding]:
         yield Finding("tensorrt", "missing", detail, fix)
     else:
         yield Finding("tensorrt", "ok", _versions_of((*found, _CUDA)))
+
+
+def _chosen_gpu(deployment: Deployment) -> Iterator[Finding]:
+    """The card that the deployment names, where the machine has cards but not that one."""
+    if deployment.runtime == "onnxruntime":
+        return  # which runs on the CPU
+    try:
+        check_gpu(deployment.execution.gpu)
+    except IntaglioError as error:
+        what, _, fix = str(error).removeprefix("execution.gpu: ").partition("; ")
+        yield Finding("execution.gpu", "missing", what, fix)
 
 
 def _extra(extra: str, modules: tuple[str, ...]) -> Finding:

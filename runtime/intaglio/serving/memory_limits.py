@@ -9,7 +9,7 @@ from typing import Final
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.architecture import SDXL_ARCHITECTURE
 from intaglio.contract.config import Deployment, Profiles
-from intaglio.engines.card import read_card_memory
+from intaglio.engines.card import check_gpu, read_card_memory
 from intaglio.errors import ConfigError
 from intaglio.sampling.tiles import decoded_sizes
 from intaglio.serving.memory import GIB, Prediction, predict_memory
@@ -86,7 +86,7 @@ def check_memory(
     if deployment.memory_limit_gib is not None:
         limits["memory_limit_gib allows"] = int(deployment.memory_limit_gib * GIB)
     if prediction.place == "card":
-        limits |= _free_limit(free)
+        limits |= _free_limit(deployment, free)
     if (short := _short_of(prediction, limits)) is not None:
         offered = remedies(deployment, manifest)[:_REMEDIES_SHOWN]
         helps = ", ".join(f"{remedy.change} ({remedy.bytes / GIB:.2f} GiB)" for remedy in offered)
@@ -109,7 +109,7 @@ def check_memory_beside(
     prediction = predict_memory(deployment, manifest)
     if prediction.place == "host":
         return check_memory(deployment, manifest)
-    limits = _free_limit(free)
+    limits = _free_limit(deployment, free)
     if deployment.memory_limit_gib is not None:
         left = int(deployment.memory_limit_gib * GIB) - served.bytes
         limits["memory_limit_gib leaves"] = max(left, 0)
@@ -120,10 +120,15 @@ def check_memory_beside(
     return prediction
 
 
-def _free_limit(free: int | None) -> dict[str, int]:
-    """What the card has free, where somebody knows it."""
+def _free_limit(deployment: Deployment, free: int | None) -> dict[str, int]:
+    """What the card of `deployment` has free, where somebody knows it.
+
+    Raises:
+        ConfigError: the machine has cards, but not that one.
+    """
     if free is None:
-        card = read_card_memory()
+        check_gpu(deployment.execution.gpu)
+        card = read_card_memory(deployment.execution.gpu)
         if card is None:
             return {}
         free = card.free

@@ -97,7 +97,8 @@ class Server(TritonServer):
             return
         self._version = self._open_version(self.deployment)
         # Only at the first start: the driver may still count the memory of a Triton that just ended.
-        self._before, self._last_number = read_card_memory(), self._version.number
+        gpu = self.deployment.execution.gpu
+        self._before, self._last_number = read_card_memory(gpu), self._version.number
         self._prediction = check_memory(self.deployment, self._version.manifest)
 
     def prepare(self) -> None:
@@ -202,7 +203,7 @@ class Server(TritonServer):
     def memory_report(self) -> str:
         """What the running server takes, and what was predicted."""
         predicted = f"predicted {self._predicted.summary}"
-        card = read_card_memory()
+        card = read_card_memory(self.deployment.execution.gpu)
         if self._predicted.place == "host" or card is None or self._before is None:
             resident = sum(self.process.resident_bytes().values())
             return f"{resident / GIB:.2f} GiB of the host; {predicted}"

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.models import DIFFUSE
-from intaglio.errors import DeviceFailed, QueueFull, failed_device
+from intaglio.errors import DeviceFailed, IntaglioError, QueueFull, failed_device
 from intaglio.loras.sets import set_digest, set_from_json
 from intaglio.triton_models.lora_metrics import LoraMetrics
 from intaglio.triton_models.reporter import Report, Reporter
@@ -46,6 +46,7 @@ class DiffuseModel(StageModel):
     spec = DIFFUSE
 
     def initialize(self, args: Mapping[str, str]) -> None:
+        self._gpu = _instance_gpu(args)
         super().initialize(args)
         self._folder = Path(args["model_repository"])
         self._version = args.get("model_version", "1")
@@ -63,6 +64,9 @@ class DiffuseModel(StageModel):
     def open_stage(self, manifest: BuildManifest, folder: Path) -> Stage:
         from intaglio.stages.diffuse.stage import Diffuse
 
+        if self._gpu is not None:
+            execution = manifest.execution.model_copy(update={"gpu": self._gpu})
+            manifest = manifest.model_copy(update={"execution": execution})
         self._overtakes = manifest.execution.lora_overtakes
         self._diffuse = self._opened.enter_context(Diffuse(manifest, folder))
         self._diffuse.warm_up()
@@ -119,6 +123,11 @@ class DiffuseModel(StageModel):
 
     def _serve(self) -> None:
         """Answer requests, in the one thread that uses the engines; no error may end it."""
+        try:
+            self._diffuse.use_in_this_thread()
+        except IntaglioError as error:
+            self._end_process(DeviceFailed(str(error)))
+            return
         while (taken := self._turnstile.take(self._resident_set())) is not None:
             self._serve_one(taken)
             if self._lost is not None:
@@ -168,6 +177,13 @@ class DiffuseModel(StageModel):
             sender.send(response, flags=self._pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         except Exception:  # the backend's own error class; the caller is gone, the next one waits
             self._log_traceback()
+
+
+def _instance_gpu(args: Mapping[str, str]) -> int | None:
+    """The card that Triton gives this instance, as its instance group says; None for one on the CPU."""
+    if args.get("model_instance_kind") != "GPU":
+        return None
+    return int(args["model_instance_device_id"])
 
 
 def _queue_size(config: Mapping[str, Any]) -> int:

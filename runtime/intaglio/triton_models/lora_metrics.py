@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import Any, Final
 
 from intaglio.loras.switch import LoraSwitch
-from intaglio.triton_models.metrics import LabelledGauge, MetricGroup
+from intaglio.triton_models.metrics import LabelledGauge, MetricGroup, MetricSpec
 
-__all__ = ["KEPT_LABELS", "LoraMetrics"]
+__all__ = ["KEPT_LABELS", "LORA_METRICS", "RESIDENT_LORA", "LoraMetrics"]
 
-_GAUGES: Final = {"lora_swap_seconds": "seconds that the last swap of LoRAs took"}
-_COUNTERS: Final = {
-    "lora_swap_seconds_total": "seconds spent on swaps of LoRAs",
-    "lora_swaps_total": "swaps of the resident LoRAs",
-    "lora_swap_failures_total": "LoRA sets that could not be applied",
-}
+LORA_METRICS: Final = (
+    MetricSpec("lora_swap_seconds", "gauge", "seconds that the last change of the resident LoRAs took"),
+    MetricSpec("lora_swap_seconds_total", "counter", "seconds that all these changes took"),
+    MetricSpec("lora_swaps_total", "counter", "changes of the resident LoRAs"),
+    MetricSpec("lora_swap_failures_total", "counter", "sets of LoRAs that could not be applied"),
+)
+RESIDENT_LORA: Final = MetricSpec(
+    "lora_resident", "gauge", "weight of a resident LoRA; 0 once it is no longer resident", label="lora"
+)
 KEPT_LABELS: Final = 64
 """LoRAs that have a metric. With one more, only the resident ones are left. Retired ids would add up."""
 
@@ -23,11 +26,8 @@ class LoraMetrics:
     """Reports the figures of a switch; `pb` is `triton_python_backend_utils`."""
 
     def __init__(self, pb: Any) -> None:
-        self._metrics = MetricGroup(pb, gauges=_GAUGES, counters=_COUNTERS)
-        description = "weight of each resident LoRA; 0 once it is no longer resident"
-        self._resident = LabelledGauge(
-            pb, "lora_resident", description=description, label="lora", most=KEPT_LABELS
-        )
+        self._metrics = MetricGroup(pb, LORA_METRICS)
+        self._resident = LabelledGauge(pb, RESIDENT_LORA, most=KEPT_LABELS)
 
     def report(self, switch: LoraSwitch) -> None:
         """The figures of `switch` now."""

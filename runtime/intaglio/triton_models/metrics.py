@@ -5,26 +5,43 @@ Every name begins with `intaglio_`. `pb` is `triton_python_backend_utils` throug
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
-__all__ = ["PREFIX", "LabelledGauge", "MetricGroup"]
+__all__ = ["PREFIX", "LabelledGauge", "MetricGroup", "MetricSpec"]
 
 PREFIX: Final = "intaglio_"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """One metric. docs/operating.md is generated from the tables of these."""
+
+    name: str
+    """Without the prefix."""
+    kind: Literal["gauge", "counter"]
+    doc: str
+    label: str = ""
+    """The one label; empty for none."""
+
+    @property
+    def full_name(self) -> str:
+        """The name that Prometheus sees."""
+        return PREFIX + self.name
+
+    def family(self, pb: Any) -> Any:
+        """Triton's `MetricFamily` of the metric."""
+        made = pb.MetricFamily
+        kind = made.GAUGE if self.kind == "gauge" else made.COUNTER
+        return made(name=self.full_name, description=self.doc, kind=kind)
 
 
 class MetricGroup:
     """Gauges and counters without labels, by name without the prefix."""
 
-    def __init__(self, pb: Any, *, gauges: Mapping[str, str], counters: Mapping[str, str]) -> None:
-        """Both map a name to its description."""
-        family = pb.MetricFamily
-        made = {
-            name: family(name=PREFIX + name, description=text, kind=family.GAUGE)
-            for name, text in gauges.items()
-        }
-        for name, text in counters.items():
-            made[name] = family(name=PREFIX + name, description=text, kind=family.COUNTER)
+    def __init__(self, pb: Any, specs: Sequence[MetricSpec]) -> None:
+        made = {spec.name: spec.family(pb) for spec in specs}
         self._families = made  # kept: Triton removes a family with its last reference
         self._metrics = {name: one.Metric(labels={}) for name, one in made.items()}
         self._values = dict.fromkeys(made, 0.0)
@@ -45,14 +62,12 @@ class MetricGroup:
 class LabelledGauge:
     """A gauge for each value of one label; at most `most` of them are shown."""
 
-    def __init__(self, pb: Any, name: str, *, description: str, label: str, most: int) -> None:
+    def __init__(self, pb: Any, spec: MetricSpec, *, most: int) -> None:
         """`most` is no less than the labels of one call of `set`."""
         self._pb = pb
-        self._name = PREFIX + name
-        self._description = description
-        self._label = label
+        self._spec = spec
         self._most = most
-        self._family = self._make_family()
+        self._family = spec.family(pb)
         self._metrics: dict[str, Any] = {}
         self._values: dict[str, float] = {}
 
@@ -64,16 +79,12 @@ class LabelledGauge:
             self._metrics.clear()
             self._values.clear()
             self._family = None
-            self._family = self._make_family()
+            self._family = self._spec.family(self._pb)
         for name in {*self._metrics, *values}:
             value = values.get(name, 0.0)
             if name not in self._metrics:
-                self._metrics[name] = self._family.Metric(labels={self._label: name})
+                self._metrics[name] = self._family.Metric(labels={self._spec.label: name})
             elif value == self._values[name]:
                 continue  # each value that is set is a message to Triton's process
             self._metrics[name].set(value)
             self._values[name] = value
-
-    def _make_family(self) -> Any:
-        family = self._pb.MetricFamily
-        return family(name=self._name, description=self._description, kind=family.GAUGE)

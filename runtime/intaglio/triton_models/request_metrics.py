@@ -10,21 +10,32 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from intaglio.triton_models.metrics import MetricGroup
+from intaglio.triton_models.metrics import MetricGroup, MetricSpec
 
-__all__ = ["Counts", "RequestCounts", "RequestMetrics"]
+__all__ = ["REQUEST_METRICS", "Counts", "RequestCounts", "RequestMetrics"]
 
-_GAUGES: Final = {
-    "queue_depth": "requests that wait for their turn",
-    "queue_oldest_wait_seconds": "how long the request that has waited longest has waited; 0 without any",
-    "queue_longest_wait_seconds": "longest time that a request waited for its turn since the start",
-    "running": "1 while a request is computed",
-}
-_COUNTERS: Final = {
-    "requests_total": "requests that had their turn and were answered",
-    "queue_seconds_total": "seconds that these requests waited for their turn",
-    "compute_seconds_total": "seconds spent on these requests, swaps of LoRAs among them",
-}
+REQUEST_METRICS: Final = (
+    MetricSpec("queue_depth", "gauge", "requests that wait for their turn"),
+    MetricSpec(
+        "queue_oldest_wait_seconds",
+        "gauge",
+        "how long the request that has waited longest has waited so far; 0 while nobody waits",
+    ),
+    MetricSpec("queue_longest_wait_seconds", "gauge", "longest time that a request waited since the start"),
+    MetricSpec("running", "gauge", "1 while a request is computed, otherwise 0"),
+    MetricSpec(
+        "requests_total",
+        "counter",
+        "requests that had their turn and were answered, also with an error; a request that is refused on "
+        "arrival does not wait and is not counted",
+    ),
+    MetricSpec("queue_seconds_total", "counter", "seconds that these requests waited for their turn"),
+    MetricSpec(
+        "compute_seconds_total",
+        "counter",
+        "seconds that these requests were computed, including the time to apply their LoRAs",
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +83,7 @@ class RequestMetrics:
     """Reports them; `pb` is `triton_python_backend_utils`."""
 
     def __init__(self, pb: Any) -> None:
-        self._metrics = MetricGroup(pb, gauges=_GAUGES, counters=_COUNTERS)
+        self._metrics = MetricGroup(pb, REQUEST_METRICS)
 
     def report(self, counts: Counts, *, depth: int, oldest_wait: float) -> None:
         """`depth` requests wait now, the oldest of them for `oldest_wait` seconds."""

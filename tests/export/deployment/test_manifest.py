@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 
 from intaglio.builds.file_checks import check_files
 from intaglio.builds.manifest import read_manifest
-from intaglio.contract.config import load_deployment
+from intaglio.contract.config import RuntimeName, load_deployment
 from intaglio_export.build import BuildResult
+from intaglio_export.deployment.manifest import repository_options
+from intaglio_export.engines.platform import Platform
+
+from ...checkpoint import Checkpoint
+from ..conftest import write_config
+
+
+@pytest.mark.parametrize(("runtime", "gpu"), [("onnxruntime", None), ("tensorrt-rtx", 2)])
+def test_the_repository_names_the_card_of_the_deployment(
+    tmp_path: Path, checkpoint: Checkpoint, runtime: RuntimeName, gpu: int | None
+) -> None:
+    config = write_config(tmp_path / "a.yaml", checkpoint, runtime="auto", execution={"gpu": 2})
+    plan: Any = SimpleNamespace(
+        deployment=load_deployment(config), platform=Platform(runtime, "sm89", "1", on_gpu=False)
+    )
+    assert repository_options(plan, build_key="").gpu == gpu
 
 
 def test_manifest_names_what_is_there(built: tuple[Path, BuildResult]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from intaglio.contract.models import ENSEMBLE_STEPS, MODELS
+from intaglio.contract.models import ENSEMBLE_STEPS, MODELS, ModelSpec
 from intaglio_export.deployment.repository import RepositoryOptions, repository_files, write_repository
 
 COMMITTED = Path(__file__).parents[3] / "model_repository"
@@ -20,13 +20,13 @@ def test_committed_files_are_the_generated_ones() -> None:
     }
     ignored = {name for name in committed if "__pycache__" in name}
     assert {name: text for name, text in committed.items() if name not in ignored} == repository_files(), (
-        "run: make generate"
+        "run: python -m intaglio_export.deployment.repository"
     )
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
 def test_config_equals_the_table(model: object) -> None:
-    text = repository_files(RepositoryOptions(build_key="ab", queue_size=7, workers=3, gpu=True))[
+    text = repository_files(RepositoryOptions(build_key="ab", queue_size=7, workers=3, gpu=3))[
         f"{model.name}/config.pbtxt"
     ]  # type: ignore[attr-defined]
     config = text_format.Parse(text, model_config_pb2.ModelConfig())
@@ -45,8 +45,24 @@ def test_config_equals_the_table(model: object) -> None:
         assert config.parameters["build_key"].string_value == "ab"
         assert config.dynamic_batching.default_queue_policy.max_queue_size == 7
         group = config.instance_group[0]
-        expected = (group.KIND_GPU, 1, [0]) if config.name == "diffuse" else (group.KIND_CPU, 3, [])
+        expected = (group.KIND_GPU, 1, [3]) if config.name == "diffuse" else (group.KIND_CPU, 3, [])
         assert (group.kind, group.count, list(group.gpus)) == expected
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_every_text_of_the_table_is_a_parameter(model: ModelSpec) -> None:
+    """Triton's ModelConfig has no other place for them."""
+    assert not {"doc", "description"} & set(model_config_pb2.ModelInput.DESCRIPTOR.fields_by_name)
+    text = repository_files()[f"{model.name}/config.pbtxt"]
+    parameters = text_format.Parse(text, model_config_pb2.ModelConfig()).parameters
+    assert parameters["doc"].string_value == model.doc != ""
+    for kind, ports in (("input", model.inputs), ("output", model.outputs)):
+        for port in ports:
+            assert port.doc, f"{model.name}.{port.name} has no text"
+            assert parameters[f"doc.{kind}.{port.name}"].string_value == port.description
+    assert len([name for name in parameters if name.startswith("doc")]) == (
+        1 + len(model.inputs) + len(model.outputs)
+    )
 
 
 def test_model_files_are_thin() -> None:

@@ -60,6 +60,21 @@ def test_strings_are_bytes() -> None:
 
 
 def test_a_deployment_has_its_own_range() -> None:
-    port = replace(STEPS, limited_by_deployment=True, doc="at most limits.steps")
+    port = replace(STEPS, deployment_range="at most limits.steps", doc="solver steps")
     assert port.allowed == "at most limits.steps"
     assert scalar({"steps": np.array([1000], np.int32)}, port) == 1000
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"default": 20}, "solver steps; default: 20; allowed: 1 to 150"),
+        (
+            {"absent": "30 here", "deployment_range": "as built"},
+            "solver steps; default: 30 here; allowed: as built",
+        ),
+        ({"datatype": "TYPE_BOOL", "default": 1, "minimum": None}, "solver steps; default: true"),
+    ],
+)
+def test_a_description_has_the_default_and_the_range(changes: dict[str, Any], says: str) -> None:
+    assert replace(STEPS, doc="solver steps", **changes).description == says

@@ -9,6 +9,7 @@ import pytest
 
 from intaglio.engines import card
 from intaglio.engines.card import CardMemory, PeakWatch
+from intaglio.errors import ConfigError
 
 ADDRESSES = {b"0000:1A:00.0": 7, b"0000:9D:00.0": 40}
 """GiB used of each card, by bus address."""
@@ -31,33 +32,71 @@ class Nvml:
 
 
 class Cuda:
-    """The driver, to which one card is visible."""
+    """The driver, to which the cards of these bus addresses are visible, in this order."""
 
-    def __init__(self, address: bytes | None) -> None:
-        self.address = address
+    def __init__(self, *addresses: bytes) -> None:
+        self.addresses = addresses
 
     def cuInit(self, flags: int) -> int:  # noqa: N802
-        return 100 if self.address is None else flags
+        return flags if self.addresses else 100
+
+    def cuDeviceGetCount(self, count: Any) -> int:  # noqa: N802
+        count._obj.value = len(self.addresses)
+        return 0
 
     def cuDeviceGet(self, number: Any, index: int) -> int:  # noqa: N802
         number._obj.value = index
+        return 0 if index < len(self.addresses) else 101
+
+    def cuDeviceGetAttribute(self, value: Any, attribute: int, number: Any) -> int:  # noqa: N802
+        """Card 0 is of sm80, card 1 of sm81."""
+        value._obj.value = {75: 8, 76: number.value}[attribute]
         return 0
 
     def cuDeviceGetPCIBusId(self, address: Any, size: int, number: Any) -> int:  # noqa: N802
-        assert self.address is not None
-        assert (size, number.value) == (32, 0)
-        address.value = self.address
+        assert size == 32
+        address.value = self.addresses[number.value]
         return 0
 
 
-@pytest.mark.parametrize(("address", "used"), [(b"0000:1A:00.0", 7), (b"0000:9D:00.0", 40), (None, None)])
-def test_the_card_that_cuda_uses(
-    monkeypatch: pytest.MonkeyPatch, address: bytes | None, used: int | None
-) -> None:
-    libraries = {"libnvidia-ml.so.1": Nvml(), "libcuda.so.1": Cuda(address)}
+FIRST, SECOND = ADDRESSES
+
+
+def see(monkeypatch: pytest.MonkeyPatch, *addresses: bytes) -> None:
+    libraries = {"libnvidia-ml.so.1": Nvml(), "libcuda.so.1": Cuda(*addresses)}
     monkeypatch.setattr(ctypes, "CDLL", libraries.__getitem__)
-    found = card.read_card_memory()
+
+
+@pytest.mark.parametrize(
+    ("visible", "gpu", "used"),
+    [
+        ((FIRST,), 0, 7),
+        ((SECOND,), 0, 40),
+        ((FIRST, SECOND), 1, 40),
+        ((SECOND, FIRST), 1, 7),
+        ((FIRST,), 1, None),
+        ((), 0, None),
+    ],
+)
+def test_the_card_that_cuda_uses(
+    monkeypatch: pytest.MonkeyPatch, visible: tuple[bytes, ...], gpu: int, used: int | None
+) -> None:
+    see(monkeypatch, *visible)
+    found = card.read_card_memory(gpu)
     assert (found and found.used) == (None if used is None else used << 30)
+
+
+def test_a_card_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    see(monkeypatch, FIRST, SECOND)
+    assert [card.gpu_capability(index) for index in (0, 1, 2)] == ["sm80", "sm81", None]
+    card.check_gpu(1)
+    with pytest.raises(
+        ConfigError, match=r"execution\.gpu: 2: no such card, CUDA sees 2 here; allowed: 0 to 1"
+    ):
+        card.check_gpu(2)
+    see(monkeypatch)
+    card.check_gpu(2)  # without any card the CPU runs the networks
+    assert card.gpu_capability() is None
 
 
 def test_peak_watch(monkeypatch: pytest.MonkeyPatch) -> None:

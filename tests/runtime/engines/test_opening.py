@@ -32,13 +32,15 @@ def test_both_tensorrt_libraries_have_one_backend(
         "intaglio.engines.tensorrt.backend.TensorRTBackend",
         lambda name, **options: opened.append((name, options)),
     )
-    execution = tiny.manifest.execution.model_copy(update={"cuda_graph": True})
+    execution = tiny.manifest.execution.model_copy(update={"cuda_graph": True, "gpu": 2})
     open_backend(tiny.manifest.model_copy(update={"runtime": runtime, "execution": execution}))
-    assert opened == [(runtime, {"cuda_graph": True, "rebuild": "intaglio build configs/tiny.yaml"})]
+    assert opened == [
+        (runtime, {"gpu": 2, "cuda_graph": True, "rebuild": "intaglio build configs/tiny.yaml"})
+    ]
 
 
 def test_a_build_for_another_card_is_refused(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "gpu_capability", lambda: "sm89")
+    monkeypatch.setattr(opening, "gpu_capability", lambda gpu: "sm89")
     monkeypatch.setattr("intaglio.engines.tensorrt.backend.TensorRTBackend", lambda name, **_: name)
     build = tiny.manifest.model_copy(update={"runtime": "tensorrt-rtx", "target": "sm89"})
     assert open_backend(build) == "tensorrt-rtx"

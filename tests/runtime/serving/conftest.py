@@ -83,7 +83,7 @@ def versions(tmp_path: Path) -> Callable[[int], ServedVersion]:
 
     def make(number: int) -> ServedVersion:
         folder, key = tmp_path / f"build{number}", f"{number:064x}"
-        options = RepositoryOptions(build_key=key, queue_size=4, workers=1, gpu=False)
+        options = RepositoryOptions(build_key=key, queue_size=4, workers=1)
         write_repository(folder / REPOSITORY, options)
         manifest = make_manifest(key)
         return read_version(folder, manifest, number=number, hold=BuildHold(folder, manifest))

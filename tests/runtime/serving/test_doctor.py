@@ -13,6 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from intaglio.cli import main
+from intaglio.engines import card
 from intaglio.engines.card import CardMemory
 from intaglio.serving import doctor, installation, memory_limits
 from intaglio.serving.doctor import examine, examine_config
@@ -36,7 +37,7 @@ def write(folder: Path, **changes: Any) -> Path:
 
 def test_doctor_prints_the_prediction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        memory_limits, "read_card_memory", lambda: CardMemory(total=16 * GIB, used=GIB, free=15 * GIB)
+        memory_limits, "read_card_memory", lambda gpu: CardMemory(total=16 * GIB, used=GIB, free=15 * GIB)
     )
     shown = CliRunner().invoke(doctor.app, ["--memory", str(write(tmp_path))])
     assert shown.exit_code == 0
@@ -59,6 +60,14 @@ def config(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(CONFIG % 18999)
     return path
+
+
+def test_a_card_that_is_not_here_is_missing(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.write_text(f"{config.read_text()}execution: {{gpu: 2}}\n")
+    monkeypatch.setattr(card, "gpu_count", lambda: 2)
+    found = finding(examine_config(config), "execution.gpu")
+    assert (found.state, found.detail) == ("missing", "2: no such card, CUDA sees 2 here")
+    assert found.fix.startswith("allowed: 0 to 1")
 
 
 def test_a_missing_config_stops_the_demo(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,10 @@ import yaml
 from intaglio.builds.file_checks import FileDigest
 from intaglio.builds.manifest import NetworkFile
 from intaglio.contract.config import Deployment, load_deployment
+from intaglio.engines import card
+from intaglio.engines.card import CardMemory
 from intaglio.errors import ConfigError
+from intaglio.serving import memory_limits
 from intaglio.serving.memory import GIB, MIB, predict_memory
 from intaglio.serving.memory_limits import check_memory, check_memory_beside, remedies
 
@@ -56,6 +59,21 @@ def test_refused_with_numbers_and_what_helps(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"the card has free 8\.00 GiB"):
         check_memory(deployment(tmp_path), None, free=8 * GIB)
     assert check_memory(deployment(tmp_path), None, free=80 * GIB).bytes < 80 * GIB
+
+
+def test_the_deployments_own_card_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = (40 * GIB, 2 * GIB)
+    monkeypatch.setattr(
+        memory_limits,
+        "read_card_memory",
+        lambda gpu: CardMemory(total=80 * GIB, used=80 * GIB - free[gpu], free=free[gpu]),
+    )
+    monkeypatch.setattr(card, "gpu_count", lambda: 2)
+    assert check_memory(deployment(tmp_path), None).place == "card"
+    with pytest.raises(ConfigError, match=r"the card has free 2\.00 GiB"):
+        check_memory(deployment(tmp_path, execution={"gpu": 1}), None)
+    with pytest.raises(ConfigError, match="allowed: 0 to 1"):
+        check_memory(deployment(tmp_path, execution={"gpu": 2}), None)
 
 
 def test_two_builds_at_once(tmp_path: Path, tiny: Tiny) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -17,7 +18,7 @@ from intaglio.contract.models import DIFFUSE, PREPROCESS
 from intaglio.errors import DeviceFailed, SwapFailed, Unavailable
 from intaglio.loras.switch import SwapCounts
 from intaglio.stages.diffuse.stage import Diffuse
-from intaglio.triton_models.diffuse import DEVICE_FAILED_STATUS, DiffuseModel
+from intaglio.triton_models.diffuse import DEVICE_FAILED_STATUS, DiffuseModel, _instance_gpu
 from intaglio.triton_models.request_metrics import RequestCounts
 from intaglio.triton_models.stages import PreprocessModel
 from intaglio.triton_models.turnstile import Turnstile
@@ -32,7 +33,7 @@ def bare(folder: Path, *, version: str = "1") -> Any:
     model: Any = DiffuseModel()
     model._pb = sys.modules["triton_python_backend_utils"]
     model._folder, model._version = folder, version
-    model._diffuse = SimpleNamespace(loras=None)
+    model._diffuse = SimpleNamespace(loras=None, use_in_this_thread=lambda: None)
     model._turnstile = Turnstile(overtakes=1, capacity=0)
     model._counts = RequestCounts()
     model._lost = None
@@ -49,6 +50,65 @@ class Sender:
     def send(self, response: Any, flags: int) -> None:
         self.sent.append(response)
         self.done.set()
+
+
+@pytest.mark.parametrize(
+    ("instance", "gpu"),
+    [
+        ({"model_instance_kind": "GPU", "model_instance_device_id": "3"}, 3),
+        ({"model_instance_kind": "CPU", "model_instance_device_id": "0"}, 1),
+    ],
+)
+def test_the_engines_run_on_the_card_of_tritons_instance(
+    log: Log, monkeypatch: pytest.MonkeyPatch, tiny: Any, instance: dict[str, str], gpu: int
+) -> None:
+    """And the thread that answers uses that card."""
+    seen: list[Any] = []
+
+    class Stage:
+        loras = None
+
+        def __init__(self, manifest: Any, folder: Path) -> None:
+            seen.append(manifest.execution.gpu)
+
+        def __enter__(self) -> Stage:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+        def warm_up(self) -> None: ...
+        def use_in_this_thread(self) -> None:
+            seen.append(threading.current_thread().name)
+
+    monkeypatch.setattr("intaglio.stages.diffuse.stage.Diffuse", Stage)
+    execution = tiny.manifest.execution.model_copy(update={"gpu": 1})
+    model: Any = bare(tiny.folder)
+    model._gpu = _instance_gpu(instance)
+    model._opened = contextlib.ExitStack()
+    model.open_stage(tiny.manifest.model_copy(update={"execution": execution}), tiny.folder)
+    answering = threading.Thread(target=model._serve, name="diffuse")
+    answering.start()
+    model._turnstile.close()
+    answering.join(5)
+    assert seen == [gpu, "diffuse"]
+
+
+def test_a_card_that_the_thread_cannot_use_ends_the_process(
+    log: Log, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else requests would wait for a thread that is no more."""
+    model = bare(tmp_path)
+
+    def fail() -> None:
+        raise DeviceFailed("cudaSetDevice: the device is lost")
+
+    ended: list[int] = []
+    model._diffuse.use_in_this_thread = fail
+    monkeypatch.setattr(os, "_exit", ended.append)
+    sender = Sender()
+    assert model._turnstile.put((Request({}, []), sender), "")
+    model._serve()
+    assert ended == [DEVICE_FAILED_STATUS]
+    assert "cudaSetDevice" in str(sender.sent[0].error)
 
 
 def test_metrics_wait_until_a_version_is_alone(log: Log, tmp_path: Path) -> None:

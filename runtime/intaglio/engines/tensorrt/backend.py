@@ -10,7 +10,7 @@ from intaglio.contract.tensors import NetworkSpec, Precision
 from intaglio.engines.interface import Array, DeviceArray
 from intaglio.engines.tensorrt.device import CudaArray, Device
 from intaglio.engines.tensorrt.engine import TensorRTEngine, context_settings
-from intaglio.engines.tensorrt.library import Cuda, LibraryName, open_tensorrt
+from intaglio.engines.tensorrt.library import Cuda, LibraryName, import_tensorrt, open_tensorrt
 from intaglio.engines.tensorrt.runtime_cache import RuntimeCaches
 
 __all__ = ["TensorRTBackend"]
@@ -19,17 +19,19 @@ __all__ = ["TensorRTBackend"]
 class TensorRTBackend:
     """A library and a device; engines are loaded from plan files."""
 
-    def __init__(self, name: LibraryName, *, cuda_graph: bool, rebuild: str) -> None:
-        """`rebuild` is the command that error messages recommend.
+    def __init__(self, name: LibraryName, *, cuda_graph: bool, rebuild: str, gpu: int = 0) -> None:
+        """`gpu` is CUDA's index of the card; `rebuild` is the command that error messages recommend.
 
         Raises:
             MissingExtra: cuda-python or the library is not installed.
-            IntaglioError: there is no card.
+            IntaglioError: there is no such card.
         """
         cuda = Cuda()
+        import_tensorrt(name)  # an absent library is named before anything touches the card
         self.name = name
+        # Before the library opens: its runtime, and each engine, belong to the card that is current then.
+        self.device = Device(cuda, gpu=gpu, cuda_graph=cuda_graph)
         self.library = open_tensorrt(name, rebuild=rebuild)
-        self.device = Device(cuda, cuda_graph=cuda_graph)
         self._caches = RuntimeCaches()
 
     def load(
@@ -77,6 +79,9 @@ class TensorRTBackend:
 
     def synchronize(self) -> None:
         self.device.synchronize()
+
+    def use_in_this_thread(self) -> None:
+        self.device.use_in_this_thread()
 
     def close(self) -> None:
         """Wait, then free the device's memory; close the engines first."""

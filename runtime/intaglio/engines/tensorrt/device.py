@@ -101,13 +101,19 @@ def cuda_array(array: DeviceArray) -> CudaArray:
 class Device:
     """One stream of the card, and the memory that engines on it share."""
 
-    def __init__(self, cuda: Cuda, *, cuda_graph: bool) -> None:
-        """`cuda_graph`: whether passes are captured into CUDA graphs."""
+    def __init__(self, cuda: Cuda, *, cuda_graph: bool, gpu: int = 0) -> None:
+        """`gpu` is CUDA's index of the card; `cuda_graph`: whether passes are captured into CUDA graphs."""
         self.cuda = cuda
+        self.gpu = gpu
         self.cuda_graph = cuda_graph
+        self.use_in_this_thread()
         self.stream: Any = cuda("cudaStreamCreate")
         self.arena: CudaArray | None = None
         """Memory for the activations of whichever engine runs."""
+
+    def use_in_this_thread(self) -> None:
+        """Make the card current in this thread: CUDA keeps the current card of each thread, at first 0."""
+        self.cuda("cudaSetDevice", self.gpu)
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> CudaArray:
         """A buffer of zeros."""

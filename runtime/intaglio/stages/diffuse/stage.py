@@ -182,6 +182,10 @@ class Diffuse:
             raise InvalidRequest("loras", problem, allowed="none: this build does not swap LoRAs")
         return request
 
+    def use_in_this_thread(self) -> None:
+        """Tell the backend that this thread uses it from now on, not the one that entered the stage."""
+        self._backend.use_in_this_thread()
+
     def warm_up(self) -> None:
         """Run steps of the first built size in each guidance mode, with every control.
 

@@ -19,6 +19,8 @@ class Cuda:
     calls: list[str] = field(default_factory=list)
     free: list[int] = field(default_factory=list)
     addresses: int = 0x1000
+    card: int | None = None
+    """The current card of the one thread."""
     lost: bool = False
     """Whether the card has failed: it then says so whenever somebody waits for it."""
 
@@ -34,6 +36,8 @@ class Cuda:
         self.calls.append(function)
         if self.lost and function == "cudaStreamSynchronize":
             raise DeviceFailed(f"{function}: an illegal memory access was encountered")
+        if function == "cudaSetDevice":
+            (self.card,) = arguments
         if function == "cudaMalloc":
             self.addresses += 0x1000
             return self.addresses

@@ -46,11 +46,13 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> TensorRTBackend:
     nothing: Any = None
 
     def open_library(name: Any, *, rebuild: str) -> TensorRT:
+        assert cuda.card == 2, "the library's runtime belongs to the current card"
         return TensorRT(name, trt, nothing, runtime, rebuild)
 
     monkeypatch.setattr(module, "Cuda", lambda: cuda)
+    monkeypatch.setattr(module, "import_tensorrt", lambda name: trt)
     monkeypatch.setattr(module, "open_tensorrt", open_library)
-    return TensorRTBackend("tensorrt-rtx", cuda_graph=False, rebuild="intaglio build configs/x.yaml")
+    return TensorRTBackend("tensorrt-rtx", gpu=2, cuda_graph=False, rebuild="intaglio build configs/x.yaml")
 
 
 @pytest.mark.parametrize("absent", ["cuda.bindings.runtime", "tensorrt_rtx"])

@@ -23,6 +23,14 @@ def device(cuda: Any) -> Device:
     return Device(cuda, cuda_graph=False)
 
 
+def test_the_card_is_chosen_before_anything_is_made_on_it(cuda: Any) -> None:
+    device = Device(cuda, cuda_graph=False, gpu=3)
+    assert (cuda.calls, cuda.card) == (["cudaSetDevice", "cudaStreamCreate"], 3)
+    cuda.card = 0  # that of another thread
+    device.use_in_this_thread()
+    assert cuda.card == 3
+
+
 def test_a_row_of_an_array_keeps_the_whole_alive(cuda: Any) -> None:
     whole = CudaArray(0x100, (3, 4), np.dtype("float16"), owner=None, cuda=cuda)
     row = whole[2]

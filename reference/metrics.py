@@ -1,0 +1,20 @@
+"""The table of our own Prometheus metrics."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from intaglio.triton_models.lora_metrics import LORA_METRICS, RESIDENT_LORA
+from intaglio.triton_models.metrics import MetricSpec
+from intaglio.triton_models.request_metrics import REQUEST_METRICS
+from reference.tables import code, table
+
+__all__ = ["ALL_METRICS", "metrics"]
+
+ALL_METRICS: Final[tuple[MetricSpec, ...]] = (*REQUEST_METRICS, RESIDENT_LORA, *LORA_METRICS)
+
+
+def metrics() -> str:
+    """One row a metric."""
+    rows = ((code(one.full_name), one.kind, code(one.label), one.doc) for one in ALL_METRICS)
+    return table(("metric", "type", "label", "meaning"), rows)

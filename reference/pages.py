@@ -1,0 +1,51 @@
+"""The pages of docs/ and their generated parts.
+
+A generated part lies between two comments, `<!-- generated: NAME ... -->` and `<!-- end: NAME -->`. All else
+on a page is written by hand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from reference.configuration import deployment_keys, training_keys
+from reference.inputs import request_inputs
+from reference.metrics import metrics
+
+__all__ = ["PARTS", "ROOT", "replaced", "written_pages"]
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+PARTS: Final[Mapping[str, Mapping[str, Callable[[], str]]]] = {
+    "docs/clients.md": {"inputs": request_inputs},
+    "docs/configuration.md": {"deployment": deployment_keys, "training": training_keys},
+    "docs/operating.md": {"metrics": metrics},
+}
+"""Page -> name of the part -> what writes it."""
+
+
+def written_pages() -> dict[str, str]:
+    """Text of every page as it must be."""
+    pages = {}
+    for page, parts in PARTS.items():
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for name, write in parts.items():
+            text = replaced(text, name, write(), page=page)
+        pages[page] = text
+    return pages
+
+
+def replaced(text: str, name: str, part: str, *, page: str) -> str:
+    """`text` with `part` between the comments of `name`.
+
+    Raises:
+        ValueError: the page does not have exactly one place for it.
+    """
+    begin = f"<!-- generated: {name} (python -m reference) -->"
+    end = f"<!-- end: {name} -->"
+    pattern = re.compile(f"{re.escape(begin)}\n.*?{re.escape(end)}", re.DOTALL)
+    if len(pattern.findall(text)) != 1:
+        raise ValueError(f"{page}: there must be one part from {begin!r} to {end!r}")
+    return pattern.sub(lambda _: f"{begin}\n{part}\n{end}", text)
