@@ -24,9 +24,9 @@ from rich.table import Table
 from intaglio.builds.manifest import read_manifest
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import IntaglioError, single_line
-from intaglio.serving.findings import CHECKS, Finding, State
+from intaglio.serving.findings import CARD_CHECKS, CHECKS, Finding, State
 
-__all__ = ["app", "examine", "examine_config"]
+__all__ = ["app", "examine", "examine_card", "examine_config"]
 
 app = typer.Typer(
     name="doctor", add_completion=False, help="What this machine has, what is missing, what fixes it."
@@ -59,6 +59,13 @@ def doctor(
             help="Print only the memory that the deployment will take; ends with 1 where it does not fit.",
         ),
     ] = False,
+    card: Annotated[
+        bool,
+        typer.Option(
+            "--card",
+            help="Only measure the card with small engines (20 s), and project an image of the deployment.",
+        ),
+    ] = False,
 ) -> None:
     """Say what this machine has, what is missing and which command fixes it.
 
@@ -66,7 +73,7 @@ def doctor(
     """
     if memory:
         raise typer.Exit(_memory(config, Console(highlight=False, soft_wrap=True)))
-    findings = [*examine(), *examine_config(config)]
+    findings = list(examine_card(config)) if card else [*examine(), *examine_config(config)]
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for _ in range(3):
         table.add_column(overflow="fold")  # a path must be readable as a whole
@@ -115,14 +122,29 @@ def examine_config(path: Path) -> Iterator[Finding]:
         yield Finding("config", "missing", str(error))
         return
     yield Finding("config", "ok", str(path))
-    for check in entry_points(group=CHECKS):
+    yield from _checked(CHECKS, deployment, path)
+    yield _build(deployment, path)
+    yield from _ports(deployment)
+
+
+def examine_card(path: Path) -> Iterator[Finding]:
+    """The card, measured."""
+    try:
+        deployment = load_deployment(path)
+    except IntaglioError as error:
+        yield Finding("config", "missing", str(error))
+        return
+    yield from _checked(CARD_CHECKS, deployment, path)
+
+
+def _checked(group: str, deployment: Deployment, path: Path) -> Iterator[Finding]:
+    """What the entry points of `group` find."""
+    for check in entry_points(group=group):
         try:
             yield from check.load()(deployment, path)
         except ModuleNotFoundError as error:
             detail = f"not all looked at without {error.name}"
             yield Finding(check.name, "missing", detail, "pip install 'intaglio[export]'")
-    yield _build(deployment, path)
-    yield from _ports(deployment)
 
 
 def _python() -> Finding:
