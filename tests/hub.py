@@ -92,7 +92,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             path = unquote(urlsplit(self.path).path).strip("/")
             if path.startswith("api/models/"):
                 name = "/".join(path.split("/")[2:4])
-                self._reply(self._described(name), body=body)
+                asks_for_tree = path.split("/")[4:5] == ["tree"]
+                self._reply(self._tree(name) if asks_for_tree else self._described(name), body=body)
                 return
             name, _, rest = path.partition("/resolve/")
             file = rest.partition("/")[2]
@@ -107,6 +108,16 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 return None
             siblings = [{"rfilename": path, "size": len(data)} for path, data in files.items()]
             return json.dumps({"id": name, "sha": COMMIT, "private": False, "siblings": siblings}).encode()
+
+        def _tree(self, name: str) -> bytes | None:
+            files = hub.repositories.get(name)
+            if files is None:
+                return None
+            entries = [
+                {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha256(data).hexdigest()}
+                for path, data in files.items()
+            ]
+            return json.dumps(entries).encode()
 
         def _reply(self, data: bytes | None, *, body: bool) -> None:
             self.send_response(200 if data is not None else 404)
