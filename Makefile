@@ -4,17 +4,18 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do command -v $$name && break; done)
+# The packaged Triton, which the demo and the tests serve with, needs one of these Pythons.
+PYTHON ?= $(shell for name in python3.11 python3.12; do command -v $$name && break; done)
 VENV ?= .venv
 PIP_FLAGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt
 # With an NVIDIA card the demo uses TensorRT.
 comma := ,
-DEMO_EXTRAS := client,serve,export$(if $(wildcard /dev/nvidiactl),$(comma)tensorrt)
+DEMO_EXTRAS := client,serve,triton,export$(if $(wildcard /dev/nvidiactl),$(comma)tensorrt)
 CONFIG ?= configs/miniature.yaml
 
-.PHONY: help demo serve test test-fast test-card check clean
+.PHONY: help demo serve test test-fast test-card test-fresh check clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,14 +27,17 @@ serve: $(VENV)/.installed-demo ## Build CONFIG and serve it until Ctrl-C
 	@$(BIN)/intaglio build $(CONFIG)
 	@exec $(BIN)/intaglio serve $(CONFIG)
 
-test: $(VENV)/.installed-dev ## Run every test, also the slow ones, in two processes
+test: $(VENV)/.installed-dev ## Run every test that needs neither a card nor a new environment, in two processes
 	@$(BIN)/python -m pytest -n 2
 
 test-fast: $(VENV)/.installed-dev ## Run the tests that are not marked slow
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow and not fresh"
 
 test-card: $(VENV)/.installed-dev ## Run the suite that needs an NVIDIA card, Triton and TensorRT-RTX (8 minutes)
 	@$(BIN)/python -m pytest -rs --timeout=600 tests/card
+
+test-fresh: $(VENV)/.installed-dev ## Install the wheel into new environments and run it there (6 minutes)
+	@$(BIN)/python -m pytest -m fresh tests/fresh
 
 check: $(VENV)/.installed-dev ## Format, lint, types, imports between rooms, fast tests
 	@$(BIN)/ruff format --check .
@@ -48,7 +52,7 @@ clean: ## Remove builds, outputs and caches; the virtual environment stays
 
 # A stamp says what was installed from which pyproject.toml: nothing is installed twice.
 $(VENV)/bin/python:
-	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 here; install one, or make demo PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or 3.12 here; install one, or make demo PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed-demo: pyproject.toml constraints.txt | $(VENV)/bin/python

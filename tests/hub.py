@@ -96,8 +96,9 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 name = "/".join(path.split("/")[2:4])
                 if path.endswith("/auth-check") and name in hub.gated:
                     self._refuse()
-                else:
-                    self._reply(self._described(name), body=body)
+                    return
+                asks_for_tree = path.split("/")[4:5] == ["tree"]
+                self._reply(self._tree(name) if asks_for_tree else self._described(name), body=body)
                 return
             name, _, rest = path.partition("/resolve/")
             if name in hub.gated:
@@ -125,6 +126,16 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.send_header("X-Error-Code", "GatedRepo")
             self.send_header("Content-Length", "0")
             self.end_headers()
+
+        def _tree(self, name: str) -> bytes | None:
+            files = hub.repositories.get(name)
+            if files is None:
+                return None
+            entries = [
+                {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha256(data).hexdigest()}
+                for path, data in files.items()
+            ]
+            return json.dumps(entries).encode()
 
         def _reply(self, data: bytes | None, *, body: bool) -> None:
             self.send_response(200 if data is not None else 404)

@@ -1,10 +1,12 @@
 """Pictures that the CPU has drawn, and the requests for them.
 
-python -m tests.card.asked     draws them again with ONNX Runtime, for the demo and for each solver
+python -m tests.card.asked     draws them again with ONNX Runtime, for the demo and for each solver, and
+                               judges pictures of the held-out scenes (two minutes)
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,13 @@ from intaglio.serving.server import Server
 from intaglio_client import Client
 from intaglio_client.demo import POSE, PROMPT, SEED
 
-__all__ = ["DEMO", "PICTURES", "SOLVERS", "request_of"]
+from .judged import judge_served
+
+__all__ = ["DEMO", "JUDGED", "PICTURES", "SOLVERS", "request_of"]
 
 PICTURES = Path(__file__).parent / "pictures"
 DEMO = PICTURES / "demo.png"
+JUDGED = PICTURES / "judged.json"
 SOLVERS = ("euler", "euler_a", "ddim", "dpmpp_2m_karras", "unipc", "lcm")
 
 
@@ -41,6 +46,7 @@ def main() -> None:
         client.generate(PROMPT, pose=POSE, seed=SEED, loras=[("mara", None)]).save(DEMO)
         for solver in SOLVERS:
             client.generate(PROMPT, **request_of(solver)).save(PICTURES / f"{solver}.png")
+        JUDGED.write_text(json.dumps(judge_served(client), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,20 @@
-"""Pictures through the server against the CPU's, and what the server takes of the card."""
+"""Pictures through the server against the CPU's."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
 import PIL.Image
 import pytest
 
-from intaglio.serving.server import Server
 from intaglio_client import Client
 from intaglio_client.demo import PROMPT
 
-from .asked import PICTURES, SOLVERS, request_of
+from .asked import JUDGED, PICTURES, SOLVERS, request_of
 from .conftest import decibels
+from .judged import judge_served
 
 
 @pytest.mark.card("a card, TensorRT-RTX and Triton: the miniature served")
@@ -25,10 +26,11 @@ def test_a_solver_draws_the_cpus_picture(client: Client, record: Callable[..., N
     assert apart >= 30
 
 
-@pytest.mark.card("a card, TensorRT-RTX and Triton: the memory of the served miniature", only=True)
-def test_memory_is_reported_beside_its_prediction(
-    server: Server, client: Client, record: Callable[..., None]
-) -> None:
-    client.generate(PROMPT, **request_of("euler"))
-    record(memory=server.memory_report)
-    assert "of the card; predicted" in server.memory_report
+@pytest.mark.card("a card, TensorRT-RTX and Triton: 84 pictures of the miniature, judged by its rules")
+def test_prompts_and_poses_are_followed_as_on_the_cpu(client: Client, record: Callable[..., None]) -> None:
+    expected = json.loads(JUDGED.read_text())
+    found = judge_served(client)
+    record(judged=found)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert abs(found[name] - value) <= 0.03, (name, found[name], value)

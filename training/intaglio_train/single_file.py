@@ -13,7 +13,7 @@ from diffusers import StableDiffusionXLPipeline
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 
-from intaglio.single_files import CONFIGURATIONS, SDXL_HUB_ID, other_prediction
+from intaglio.single_files import SDXL_HUB_ID, needed_files, other_prediction
 from intaglio_train.errors import ConfigError
 
 __all__ = ["load_single_file"]
@@ -76,7 +76,11 @@ def _configurations_of(file: Path, named: Path | None) -> Path:
 
 def _missing(folder: Path) -> str | None:
     """The first configuration that `folder` does not hold."""
-    return next((name for name in CONFIGURATIONS if not (folder / name).is_file()), None)
+
+    def is_there(name: str) -> bool:
+        return (folder / name).is_file()
+
+    return next((name for name in needed_files(is_there) if not is_there(name)), None)
 
 
 def _hub_folder(*, only_cached: bool) -> Path | None:

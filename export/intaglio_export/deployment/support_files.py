@@ -11,8 +11,8 @@ from typing import Final
 
 from intaglio.contract.config import Deployment
 from intaglio.errors import ConfigError
+from intaglio.single_files import TOKENIZERS
 from intaglio_export.plan.digests import DigestCache
-from intaglio_export.weights.repository_files import TOKENIZERS
 from intaglio_export.weights.sources import Base
 
 __all__ = ["SupportFiles", "find_support_files", "pose_files"]

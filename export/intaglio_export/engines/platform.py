@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import metadata
-from typing import Final
 
 from intaglio.contract.config import Deployment, RuntimeName
 from intaglio.engines.card import check_gpu, gpu_capability
+from intaglio.engines.installed import DISTRIBUTIONS, runtime_version
 from intaglio.errors import ConfigError, MissingExtra
 
 __all__ = ["Platform", "resolve_platform"]
-
-_DISTRIBUTIONS: Final = {
-    "onnxruntime": ("onnxruntime",),
-    "tensorrt-rtx": ("tensorrt-rtx-cu12", "tensorrt-rtx"),
-    "tensorrt": ("tensorrt",),
-}
-"""Packages that carry each runtime."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +43,10 @@ def resolve_platform(deployment: Deployment) -> Platform:
         check_gpu(gpu)
     present = gpu_capability(gpu)
     runtime = _resolve_runtime(deployment, present)
-    version = _version(runtime)
+    version = runtime_version(runtime)
     if version is None:
         extra = "export" if runtime == "onnxruntime" else "tensorrt"
-        raise MissingExtra(_DISTRIBUTIONS[runtime][0], extra=extra)
+        raise MissingExtra(DISTRIBUTIONS[runtime][0], extra=extra)
     if runtime == "onnxruntime":
         return Platform(runtime, "cpu", version, on_gpu=False)
     target = present if deployment.target == "auto" else deployment.target
@@ -71,17 +63,8 @@ def _resolve_runtime(deployment: Deployment, present: str | None) -> RuntimeName
         return deployment.runtime
     names_card = deployment.target not in ("auto", "cpu")
     wants_gpu = names_card or (deployment.target == "auto" and present is not None)
-    if wants_gpu and _version("tensorrt-rtx") is not None:
+    if wants_gpu and runtime_version("tensorrt-rtx") is not None:
         return "tensorrt-rtx"
     if names_card:
         raise MissingExtra("tensorrt_rtx", extra="tensorrt")
     return "onnxruntime"
-
-
-def _version(runtime: str) -> str | None:
-    for name in _DISTRIBUTIONS[runtime]:
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from intaglio.errors import BuildError
-from intaglio.single_files import CONFIGURATIONS
+from intaglio.single_files import TOKENIZERS, needed_files
 from intaglio_export.weights.checkpoint_files import choose_files, network_files, no_weights
 from intaglio_export.weights.hub import HubFiles
 
@@ -16,17 +16,13 @@ __all__ = [
     "COMPONENTS",
     "MODEL_INDEX",
     "SCHEDULER_FILE",
-    "TOKENIZERS",
-    "TOKENIZER_FILES",
     "model_files",
     "pipeline_files",
 ]
 
 COMPONENTS: Final = ("text_encoder", "text_encoder_2", "unet", "vae")
-TOKENIZERS: Final = ("tokenizer", "tokenizer_2")
 MODEL_INDEX: Final = "model_index.json"
 SCHEDULER_FILE: Final = "scheduler/scheduler_config.json"
-TOKENIZER_FILES: Final = ("vocab.json", "merges.txt")
 _MORE_TOKENIZER_FILES: Final = ("tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -44,7 +40,7 @@ def _select_pipeline(components: Collection[str], names: Collection[str]) -> lis
     found = []
     for component in components:
         found += _select_weights(component, component, names)
-    for name in _configurations(components):
+    for name in _configurations(components, names.__contains__):
         if name not in names:
             raise BuildError(f"{name} is missing")
         found.append(name)
@@ -54,10 +50,10 @@ def _select_pipeline(components: Collection[str], names: Collection[str]) -> lis
     return found
 
 
-def _configurations(components: Collection[str]) -> list[str]:
-    """Those of `CONFIGURATIONS` that a base with the weights of `components` needs; all without weights."""
+def _configurations(components: Collection[str], is_there: Callable[[str], bool]) -> list[str]:
+    """Those of `needed_files` that a base with the weights of `components` needs; all without weights."""
     others = [name for name in COMPONENTS if components and name not in components]
-    return [name for name in CONFIGURATIONS if name.partition("/")[0] not in others]
+    return [name for name in needed_files(is_there) if name.partition("/")[0] not in others]
 
 
 def _select_model(subfolder: str, names: Collection[str]) -> list[str]:
@@ -80,7 +76,7 @@ def _select_weights(component: str, folder: str, names: Collection[str]) -> list
 
 
 def _missing_of_pipeline(components: Collection[str], root: Path) -> str | None:
-    for name in _configurations(components):
+    for name in _configurations(components, lambda name: (root / name).is_file()):
         if not (root / name).is_file():
             return f"{name} is missing"
     for component in components:

@@ -23,7 +23,7 @@ from intaglio.contract.sources import Source
 from intaglio.errors import BuildError, ConfigError
 from intaglio.loras.tensor_files import map_tensor_file
 from intaglio.sampling.scheduler_config import SchedulerConfig
-from intaglio.single_files import SDXL_HUB_ID
+from intaglio.single_files import SDXL_HUB_ID, TOKENIZERS, needed_files
 from intaglio_export.weights.checkpoint_files import network_files
 from intaglio_export.weights.configuration import check_configuration, configuration_read
 from intaglio_export.weights.hub import AbsentError, HubFiles, NotFetchedError, hub_folder
@@ -31,8 +31,6 @@ from intaglio_export.weights.repository_files import (
     COMPONENTS,
     MODEL_INDEX,
     SCHEDULER_FILE,
-    TOKENIZER_FILES,
-    TOKENIZERS,
     model_files,
     pipeline_files,
 )
@@ -262,10 +260,9 @@ def _check_pipeline(base: Base, components: Collection[str]) -> None:
         SchedulerConfig.from_mapping(base.scheduler)
     except ConfigError as error:
         raise ConfigError(f"{base.label}: {error}") from error
-    for tokenizer in TOKENIZERS:
-        for name in TOKENIZER_FILES:
-            if not (base.root / tokenizer / name).is_file():
-                raise BuildError(f"{base.root / tokenizer / name}: missing; a base must have both tokenizers")
+    for name in needed_files(lambda name: (base.root / name).is_file()):
+        if name.partition("/")[0] in TOKENIZERS and not (base.root / name).is_file():
+            raise BuildError(f"{base.root / name}: missing; a base must have both tokenizers")
     if base.file is None:
         for component in components:
             network_files(base.root / component, component)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from intaglio.engines.card import check_gpu, gpu_capability
+from intaglio.engines.installed import runtime_version
 from intaglio.engines.interface import Backend
 from intaglio.errors import ConfigError, EngineMismatch
 
@@ -36,6 +37,7 @@ def open_backend(manifest: BuildManifest) -> Backend:
             if manifest.precision == "fp32":
                 turn_tf32_off()
             _check_card(manifest)
+            _check_library(manifest)
             execution = manifest.execution
             return TensorRTBackend(
                 manifest.runtime,
@@ -56,5 +58,16 @@ def _check_card(manifest: BuildManifest) -> None:
     if present not in {None, manifest.target}:
         raise EngineMismatch(
             f"the build is for a card of {manifest.target}, and this machine's is {present}",
+            command=manifest.rebuild,
+        )
+
+
+def _check_library(manifest: BuildManifest) -> None:
+    """TensorRT promises nothing of plans that another release made."""
+    built = manifest.versions.get(manifest.runtime)
+    found = runtime_version(manifest.runtime)
+    if built is not None and found is not None and built != found:
+        raise EngineMismatch(
+            f"the build was made with {manifest.runtime} {built}, and {found} is installed",
             command=manifest.rebuild,
         )

@@ -25,9 +25,9 @@ from intaglio.builds.manifest import read_manifest
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.engines.card import check_gpu
 from intaglio.errors import IntaglioError, single_line
-from intaglio.serving.findings import CHECKS, Finding, State
+from intaglio.serving.findings import CARD_CHECKS, CHECKS, Finding, State
 
-__all__ = ["app", "examine", "examine_config"]
+__all__ = ["app", "examine", "examine_card", "examine_config"]
 
 app = typer.Typer(
     name="doctor", add_completion=False, help="What this machine has, what is missing, what fixes it."
@@ -36,8 +36,8 @@ app = typer.Typer(
 _MARKS: Final = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
 _EXTRAS: Final = {
     "client": ("tritonclient", "grpc", "google.protobuf"),
-    "serve": ("onnxruntime", "psutil", "cv2"),
-    "export": ("torch", "diffusers", "transformers", "onnx", "optimum", "safetensors"),
+    "serve": ("onnxruntime", "psutil", "cv2", "tokenizers"),
+    "export": ("torch", "diffusers", "transformers", "onnx", "safetensors"),
 }
 """Modules that the demo imports, by extra."""
 _TENSORRT: Final = ("tensorrt_rtx", "tensorrt")
@@ -61,6 +61,13 @@ def doctor(
             help="Print only the memory that the deployment will take; ends with 1 where it does not fit.",
         ),
     ] = False,
+    card: Annotated[
+        bool,
+        typer.Option(
+            "--card",
+            help="Only measure the card with small engines (20 s), and project an image of the deployment.",
+        ),
+    ] = False,
 ) -> None:
     """Say what this machine has, what is missing and which command fixes it.
 
@@ -68,7 +75,7 @@ def doctor(
     """
     if memory:
         raise typer.Exit(_memory(config, Console(highlight=False, soft_wrap=True)))
-    findings = [*examine(), *examine_config(config)]
+    findings = list(examine_card(config)) if card else [*examine(), *examine_config(config)]
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for _ in range(3):
         table.add_column(overflow="fold")  # a path must be readable as a whole
@@ -118,14 +125,29 @@ def examine_config(path: Path) -> Iterator[Finding]:
         return
     yield Finding("config", "ok", str(path))
     yield from _chosen_gpu(deployment)
-    for check in entry_points(group=CHECKS):
+    yield from _checked(CHECKS, deployment, path)
+    yield _build(deployment, path)
+    yield from _ports(deployment)
+
+
+def examine_card(path: Path) -> Iterator[Finding]:
+    """The card, measured."""
+    try:
+        deployment = load_deployment(path)
+    except IntaglioError as error:
+        yield Finding("config", "missing", str(error))
+        return
+    yield from _checked(CARD_CHECKS, deployment, path)
+
+
+def _checked(group: str, deployment: Deployment, path: Path) -> Iterator[Finding]:
+    """What the entry points of `group` find."""
+    for check in entry_points(group=group):
         try:
             yield from check.load()(deployment, path)
         except ModuleNotFoundError as error:
             detail = f"not all looked at without {error.name}"
             yield Finding(check.name, "missing", detail, "pip install 'intaglio[export]'")
-    yield _build(deployment, path)
-    yield from _ports(deployment)
 
 
 def _python() -> Finding:
@@ -299,7 +321,6 @@ _DISTRIBUTIONS: Final[dict[str, str]] = {
     "cv2": "opencv-python-headless",
     "google.protobuf": "protobuf",
     "grpc": "grpcio",
-    "optimum": "optimum",
     "tensorrt_rtx": "tensorrt-rtx-cu12",
 }
 

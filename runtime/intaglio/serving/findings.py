@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["CHECKS", "Finding", "State"]
+__all__ = ["CARD_CHECKS", "CHECKS", "Finding", "State"]
 
 State = Literal["ok", "note", "missing"]
 CHECKS: Final = "intaglio.checks"
@@ -13,6 +13,8 @@ CHECKS: Final = "intaglio.checks"
 
 The doctor needs them because it may not import the packages above it.
 """
+CARD_CHECKS: Final = "intaglio.card_checks"
+"""The same for `intaglio doctor --card`: they measure the card, which takes seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ GIB: Final = 2**30
 _CONTEXTS: Final = 1163 * MIB
 """Driver's share of Triton and one Python process together, measured."""
 _MARGIN: Final = 256 * MIB
+_ALLOWANCE: Final = "margin"
 _PROFILE: Final = 44 * MIB
 """What every further profile adds to the UNet's plan, measured. The other plans grow less."""
 _MEASURED_PIXELS: Final = 1024 * 1024
@@ -84,6 +85,11 @@ class Prediction:
         return sum(part.bytes for part in self.parts)
 
     @property
+    def expected(self) -> int:
+        """Bytes without the allowance: what a measurement should find."""
+        return sum(part.bytes for part in self.parts if part.name != _ALLOWANCE)
+
+    @property
     def summary(self) -> str:
         """`12.1 GiB (contexts 1.1, weights 9.2, ...)`."""
         groups: dict[str, int] = {}
@@ -107,7 +113,7 @@ def predict_memory(deployment: Deployment, manifest: BuildManifest | None) -> Pr
         _buffers(deployment, manifest),
         *_staging(deployment, manifest),
         *_merging(deployment),
-        Part("margin", _MARGIN, "allowance"),
+        Part(_ALLOWANCE, _MARGIN, "allowance"),
     ]
     if on_host:
         return Prediction("host", tuple(parts))

@@ -44,7 +44,7 @@ def test_auto_takes_the_card_that_is_here(  # noqa: PLR0913, PLR0917
 ) -> None:
     monkeypatch.setattr(platform_module, "gpu_capability", lambda gpu: card)
     monkeypatch.setattr(
-        platform_module, "_version", lambda name: "1" if packaged or name == "onnxruntime" else None
+        platform_module, "runtime_version", lambda name: "1" if packaged or name == "onnxruntime" else None
     )
     platform = resolve_platform(
         load_deployment(write_config(tmp_path / "a.yaml", checkpoint, runtime="auto"))
@@ -72,7 +72,7 @@ def test_the_card_of_the_deployment_is_looked_at(
 def test_missing_package_names_the_extra(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(platform_module, "_version", lambda name: None)
+    monkeypatch.setattr(platform_module, "runtime_version", lambda name: None)
     with pytest.raises(MissingExtra, match=r"intaglio\[tensorrt\]"):
         resolve_platform(
             load_deployment(write_config(tmp_path / "a.yaml", checkpoint, runtime="tensorrt", target="sm89"))

@@ -48,6 +48,21 @@ def test_a_build_for_another_card_is_refused(tiny: Any, monkeypatch: pytest.Monk
         open_backend(build.model_copy(update={"target": "sm120"}))
 
 
+def test_a_build_of_another_version_of_the_library_is_refused(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "gpu_capability", lambda: tiny.manifest.target)
+    monkeypatch.setattr(opening, "runtime_version", lambda runtime: "1.7.1.116")
+    monkeypatch.setattr("intaglio.engines.tensorrt.backend.TensorRTBackend", lambda name, **_: name)
+    build = tiny.manifest.model_copy(
+        update={"runtime": "tensorrt-rtx", "versions": {"tensorrt-rtx": "1.7.1.116"}}
+    )
+    assert open_backend(build) == "tensorrt-rtx"
+    older = build.model_copy(update={"versions": {"tensorrt-rtx": "1.6.1.120"}})
+    with pytest.raises(EngineMismatch, match=r"tensorrt-rtx 1.6.1.120, and 1.7.1.116 is installed; rebuild"):
+        open_backend(older)
+
+
 @pytest.mark.parametrize(("precision", "found"), [("fp32", "0"), ("fp16", None)])
 def test_fp32_is_served_without_tf32(
     tiny: Any, monkeypatch: pytest.MonkeyPatch, precision: str, found: str | None
