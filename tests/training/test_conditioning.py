@@ -25,7 +25,7 @@ def conditions(keys: Keys, arrays: Path, caches: frozenset[str], **changes: Any)
         keys(
             data={"folder": str(arrays), "control": "pose"},
             batch_size=4,
-            caption_dropout=0.3,
+            caption_dropout=0.5,
             seed=1,
             **changes,
         )

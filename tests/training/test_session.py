@@ -65,7 +65,7 @@ def test_a_caption_of_80_tags_keeps_them_all(keys: Keys, pairs: Path, caches: fr
     session, notes = opened(keys, pairs, caches=caches, batch_size=6)
     batch = next(session.batches(0))
     with torch.no_grad():
-        conditions = session.example(batch).conditions
+        conditions = session.examples(batch)[0].conditions
         expected, pooled = encoded(session.base, TAGS)
         short, _ = encoded(session.base, "a thing 0")
     order = batch[0].indices.tolist()
@@ -84,7 +84,7 @@ def test_a_batch_without_long_captions_has_one_chunk(keys: Keys, pairs: Path) ->
     for _ in range(6):
         batch = next(batches)
         with torch.no_grad():
-            lengths[int(batch[0].indices)] = session.example(batch).conditions.context.shape[1]
+            lengths[int(batch[0].indices)] = session.examples(batch)[0].conditions.context.shape[1]
     batches.close()
     assert {index for index, length in lengths.items() if length > 77} == {3}
 
@@ -94,7 +94,7 @@ def test_a_prior_is_filled_up_to_the_long_captions_beside_it(keys: Keys, pairs: 
         (pairs / f"{index:02d}.txt").write_text(TAGS)
     session, _ = opened(keys, pairs, prior={"data": {"folder": str(arrays)}})
     with torch.no_grad():
-        conditions = session.example(next(session.batches(0))).conditions
+        conditions = session.examples(next(session.batches(0)))[0].conditions
     assert conditions.context.shape[:2] == (4, len(encoded(session.base, TAGS)[0]))
 
 

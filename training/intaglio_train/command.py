@@ -19,6 +19,7 @@ from rich.table import Table
 import intaglio_train
 from intaglio_train.config import controlnet_config_from_yaml, lora_config_from_yaml
 from intaglio_train.errors import TrainingError
+from intaglio_train.processes import is_first
 from intaglio_train.progress import ConsoleReporter, Reporter
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ __all__ = ["app", "install_weights"]
 
 app = typer.Typer(name="train", add_completion=False)
 
-INTERRUPTED = 130  # as a shell reports SIGINT
+BY_SIGNAL = 128  # and the signal's number, as a shell reports it
 BAD_INPUT = 2
 
 
@@ -66,9 +67,10 @@ def train(  # noqa: PLR0913, PLR0917  (one option a parameter)
 ) -> None:
     """Train a LoRA or a ControlNet on SDXL.
 
-    Ends with 0 when it is trained, 2 for anything the user can put right, 130 when it was interrupted.
+    Ends with 0 when it is trained, 2 for anything the user can put right, and with a checkpoint and 130 or
+    143 when it was interrupted by Ctrl-C (SIGINT) or by SIGTERM.
     """
-    console = Console()
+    console = Console(quiet=not is_first())
     _quiet_libraries()
     overrides = {
         key: value
@@ -87,12 +89,12 @@ def train(  # noqa: PLR0913, PLR0917  (one option a parameter)
         )
         raise typer.Exit(BAD_INPUT) from None
     files = trained.files
-    if install is not None:
+    if install is not None and is_first():
         files = tuple(install_weights(path, install) for path in files)
     _print_trained(trained, files, console)
-    if trained.outcome.interrupted:
+    if trained.outcome.signal is not None:
         console.print(f"stopped at step {trained.outcome.steps}; the same command continues from there")
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(BY_SIGNAL + trained.outcome.signal)
 
 
 @dataclass(frozen=True)
