@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
+from diffusers.optimization import get_scheduler
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -206,6 +207,41 @@ def test_every_option_of_learning_matters(plain: Any, changes: dict[str, Any]) -
         weights[name].equal(base_weights[name]) for name in weights
     )
     assert not same or curve != base_curve
+
+
+SCHEDULES: list[dict[str, Any]] = [
+    {"schedule": "constant", "warmup_steps": 2},
+    {"schedule": "cosine", "warmup_steps": 1},
+    {"schedule": "cosine_with_restarts", "schedule_cycles": 2},
+    {"schedule": "polynomial", "schedule_power": 3.0},
+]
+
+
+@pytest.mark.parametrize("changes", SCHEDULES, ids=str)
+def test_learning_rates_are_diffusers_and_a_resumed_run_has_them_too(
+    keys: Keys, changes: dict[str, Any]
+) -> None:
+    config = {"steps": 5, "cache_text": True, "cache_latents": True, "checkpoint_every": 3, **changes}
+    train_lora(LoraConfig.model_validate(keys(**(config | {"steps": 3}))))
+    resumed = train_lora(LoraConfig.model_validate(keys(**config)))
+    with resumed.losses.open() as file:
+        rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+    name = changes["schedule"]
+    scheduler = get_scheduler(
+        "constant_with_warmup" if name == "constant" else name,
+        optimizer,
+        num_warmup_steps=changes.get("warmup_steps", 0),
+        num_training_steps=5,
+        num_cycles=changes.get("schedule_cycles", 1),
+        power=changes.get("schedule_power", 1.0),
+    )
+    expected = []
+    for _ in range(5):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates[3:] == pytest.approx(expected[3:])
 
 
 def test_an_average_is_what_is_saved(plain: Any) -> None:

@@ -16,7 +16,7 @@ from accelerate.utils import (  # type: ignore[import-untyped]
 
 from intaglio_train.config import TrainingConfig
 from intaglio_train.errors import ConfigError
-from intaglio_train.processes import launched_processes
+from intaglio_train.processes import launched_processes, was_left_alone
 
 __all__ = ["average_gradients", "make_accelerator", "seed_network", "stops_anywhere"]
 
@@ -35,6 +35,11 @@ def make_accelerator(config: TrainingConfig) -> Any:
     on_cpu = config.device == "cpu" or not torch.cuda.is_available()
     if on_cpu and config.mixed_precision == "fp16":
         raise ConfigError("mixed_precision: fp16 needs a GPU; use bf16 or no on a CPU")
+    if was_left_alone():
+        raise ConfigError(
+            "accelerate launch was asked for several processes and started one (on a CPU it needs MPI);"
+            " launch them with: torchrun --nproc-per-node N -m intaglio_train ..."
+        )
     for tracker in config.report_to:
         is_available, extra = _TRACKERS[tracker]
         if not is_available():
@@ -55,7 +60,7 @@ def make_accelerator(config: TrainingConfig) -> Any:
     if accelerator.num_processes != launched_processes():
         raise ConfigError(
             f"{launched_processes()} processes were launched, but this run has {accelerator.num_processes};"
-            " launch them with: accelerate launch --num_processes N -m intaglio_train ..."
+            " launch them with: accelerate launch --multi_gpu --num_processes N -m intaglio_train ..."
         )
     if not on_cpu:  # few shapes a run: let cuDNN choose its fastest kernels, and fp32 products use TF32
         torch.backends.cudnn.benchmark = True

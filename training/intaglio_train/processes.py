@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-__all__ = ["is_first", "launched_processes"]
+__all__ = ["is_first", "launched_processes", "was_left_alone"]
 
 _COUNTS: Final = (
     "WORLD_SIZE",  # torchrun and accelerate launch
@@ -25,6 +25,16 @@ def launched_processes() -> int:
 def is_first() -> bool:
     """Whether this is the process that writes files and speaks; true without a launcher."""
     return launched_processes() == 1 or not any(_number(name, 0) for name in _RANKS)
+
+
+def was_left_alone() -> bool:
+    """Whether `accelerate launch` was asked for several processes and started this one only.
+
+    It does so on a CPU without MPI: it tells the process where the others would meet, and starts no others
+    (accelerate 1.x, `prepare_simple_launcher_cmd_env`).
+    """
+    by_accelerate = "ACCELERATE_MIXED_PRECISION" in os.environ
+    return by_accelerate and "MASTER_ADDR" in os.environ and launched_processes() == 1
 
 
 def _number(variable: str, otherwise: int) -> int:
