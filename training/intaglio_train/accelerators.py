@@ -9,6 +9,8 @@ import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from accelerate.state import AcceleratorState  # type: ignore[import-untyped]
 from accelerate.utils import (  # type: ignore[import-untyped]
+    DistributedType,
+    GradientAccumulationPlugin,
     ProjectConfiguration,
     is_tensorboard_available,
     is_wandb_available,
@@ -22,6 +24,7 @@ __all__ = ["average_gradients", "make_accelerator", "seed_network", "stops_anywh
 
 REDUCED_VALUES: Final = 2**25
 """Gradients that are averaged in one message: 128 MiB, the memory that averaging takes."""
+_KINDS: Final = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 _TRACKERS: Final = {
     "tensorboard": (is_tensorboard_available, "intaglio[train]"),
     "wandb": (is_wandb_available, "intaglio[wandb]"),
@@ -52,11 +55,18 @@ def make_accelerator(config: TrainingConfig) -> Any:
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
         cpu=on_cpu,
+        # accelerate would divide the loss by a number from its environment.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         log_with=list(config.report_to) or None,
         project_config=ProjectConfiguration(
             project_dir=str(config.output), logging_dir=str(config.output / "tensorboard")
         ),
     )
+    if accelerator.distributed_type not in _KINDS:
+        raise ConfigError(
+            f"accelerate launched this run for {accelerator.distributed_type.value}; launch it with:"
+            " accelerate launch --multi_gpu --num_processes N -m intaglio_train ..."
+        )
     if accelerator.num_processes != launched_processes():
         raise ConfigError(
             f"{launched_processes()} processes were launched, but this run has {accelerator.num_processes};"

@@ -13,6 +13,7 @@ from intaglio_train.config import DataConfig
 from intaglio_train.errors import DataError
 from intaglio_train.folder_samples import (
     TABLES,
+    TRAIN_SPLITS,
     Found,
     Reading,
     described,
@@ -25,8 +26,6 @@ __all__ = ["samples_of_folder"]
 
 KOHYA_FOLDER: Final = re.compile(r"(\d+)(?:_(.*))?")
 """Repeats, and the caption of images that have none, as kohya's `extract_dreambooth_params` reads them."""
-TRAIN_FOLDERS: Final = ("train", "data/train", "data")
-"""Where `datasets` finds the split that is trained on."""
 TABLES_OF_DATASETS: Final = (".arrow", ".parquet")
 
 
@@ -55,7 +54,7 @@ def _samples_of(folder: Path, reading: Reading) -> Found:
         return find_samples(folder, reading)
     if kohya:
         return _samples_of_kohya(folder, kohya, reading)
-    for name in TRAIN_FOLDERS:
+    for name in (*TRAIN_SPLITS, "data"):  # where `datasets` looks; the splits may lie in data/
         if (folder / name).is_dir():
             return _samples_of_split(folder, folder / name, reading)
     _refuse_tables_of_datasets(folder)
@@ -74,7 +73,7 @@ def _samples_of_kohya(folder: Path, subfolders: list[Path], reading: Reading) ->
 
 def _samples_of_split(folder: Path, train: Path, reading: Reading) -> Found:
     found = _samples_of(train, reading)
-    others = [path for path in entries_of(folder) if path not in (train, train.parent)]
+    others = [path for path in entries_of(folder) if path != train]
     return Found(found.samples, [described(path) for path in others] + found.passed_over)
 
 

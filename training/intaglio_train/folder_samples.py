@@ -23,6 +23,7 @@ from intaglio_train.tables import Row, rows_of
 
 __all__ = [
     "TABLES",
+    "TRAIN_SPLITS",
     "Found",
     "Reading",
     "Sample",
@@ -34,8 +35,9 @@ __all__ = [
 
 TABLES = ("metadata.csv", "metadata.jsonl")
 CAPTION_SUFFIXES = (".txt", ".caption")
-OTHER_SPLITS = frozenset({"test", "validation", "valid", "val", "dev", "eval"})
-"""Folders that `datasets` takes for other splits than `train`."""
+TRAIN_SPLITS = ("train", "training")
+OTHER_SPLITS = ("test", "testing", "eval", "evaluation", "validation", "valid", "val", "dev")
+"""Folders that `datasets` takes for the split that is trained on, and for others."""
 FOREIGN_SUFFIXES = frozenset(
     {".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jxl", ".psd", ".svg", ".tga", ".tif", ".tiff"}
 )
@@ -132,7 +134,7 @@ def _samples_of_table(table: Path, reading: Reading) -> Found:
 def _rows_of_train(rows: Sequence[Row]) -> list[Row]:
     """Without those of other splits, where the table names images in `train/`."""
     splits = [_split_of(row) for row in rows]
-    if "train" not in splits:
+    if not set(TRAIN_SPLITS) & set(splits):
         return list(rows)
     return [row for row, split in zip(rows, splits, strict=True) if split not in OTHER_SPLITS]
 

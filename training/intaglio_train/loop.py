@@ -244,6 +244,7 @@ def _steps(
                 save()
                 saved = run.done
             if task.samples is not None and (run.done % task.samples.every == 0 or run.done == config.steps):
+                reporter.loss(run.done, journal.flush())  # a tracker takes steps in their order only
                 if leads:
                     _draw_samples(run, journal, task.samples.draw)
                 run.accelerator.wait_for_everyone()

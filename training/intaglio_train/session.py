@@ -71,9 +71,9 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the trackers, and the connection to other processes once all have come here."""
-        if error is None:
+        if error is None:  # after an error others may never come, and a tracker may not have begun
             self.accelerator.wait_for_everyone()
-        self.accelerator.end_training()
+            self.accelerator.end_training()
 
     def batches(self, first: int) -> Generator[Batches]:
         """One batch of every source at a time."""
@@ -126,21 +126,9 @@ def open_session(
     reporter: Reporter,
 ) -> Session:
     """Check the data, load the model, fill `caches`. Raises `DataError`, `ConfigError`."""
-    datasets = [
-        open_dataset(
-            data,
-            config.size,
-            placing=config.placing,
-            control=control,
-            threads=config.loader_threads,
-            reporter=reporter,
-        )
-        for data in (config.data, prior)
-        if data is not None
-    ]
-    for dataset in datasets:
-        _say_buckets(dataset, config, reporter)
+    datasets = _checked_datasets(config, prior, control=control, reporter=reporter)
     accelerator = make_accelerator(config)
+    _say_idle_gpus(accelerator, reporter)
     seed_network(config.seed)  # the same first weights in every process
     device = accelerator.device
     source = ModelSource(config.model, config.variant, config.configurations)
@@ -168,6 +156,35 @@ def open_session(
         sources.append(Source(dataset, stream, Conditioner(base, dataset, texts, filled)))
     _set_aside(base, caches, sampling=config.samples is not None)
     return Session(config, accelerator, base, schedule, tuple(sources))
+
+
+def _checked_datasets(
+    config: TrainingConfig, prior: DataConfig | None, *, control: bool, reporter: Reporter
+) -> list[Dataset]:
+    datasets = []
+    for data in (config.data, prior):
+        if data is None:
+            continue
+        dataset = open_dataset(
+            data,
+            config.size,
+            placing=config.placing,
+            control=control,
+            threads=config.loader_threads,
+            reporter=reporter,
+        )
+        _say_buckets(dataset, config, reporter)
+        datasets.append(dataset)
+    return datasets
+
+
+def _say_idle_gpus(accelerator: Any, reporter: Reporter) -> None:
+    count = torch.cuda.device_count() if accelerator.device.type == "cuda" else 0
+    if accelerator.num_processes == 1 and count > 1:
+        reporter.note(
+            f"one of {count} GPUs is used; accelerate launch --multi_gpu --num_processes {count}"
+            " -m intaglio_train ... uses all of them"
+        )
 
 
 def _check_lengths(dataset: Dataset, captions: CaptionTable, texts: ChunkedTexts, reporter: Reporter) -> None:
