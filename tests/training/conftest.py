@@ -93,6 +93,25 @@ def pairs(tmp_path: Path) -> Path:
     return write_pairs(tmp_path / "pairs")
 
 
+def write_two_sizes(folder: Path) -> Path:
+    """Three images of 64x64 and three of 96x32, with control images, for buckets of 32 pixels."""
+    random = np.random.default_rng(0)
+    (folder / "control").mkdir(parents=True)
+    for index in range(6):
+        shape = (64, 64, 3) if index % 2 else (32, 96, 3)
+        for place in (folder, folder / "control"):
+            Image.fromarray(random.integers(0, 256, shape, np.uint8)).save(place / f"{index}.png")
+        (folder / f"{index}.txt").write_text(f"a thing {index}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def two_sizes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Keys of a run on images of two sizes."""
+    folder = write_two_sizes(tmp_path_factory.mktemp("sizes") / "images")
+    return {"data": {"folder": str(folder)}, "bucket_reso_steps": 32, "min_bucket_reso": 32}
+
+
 @pytest.fixture(scope="session")
 def arrays(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as arrays."""

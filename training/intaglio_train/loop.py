@@ -93,12 +93,7 @@ class _Run:
         self.parameters = task.parameters
         fused = True if accelerator.device.type == "cuda" else None
         groups = [
-            {
-                "params": [*group.parameters.values()],
-                "lr": group.learning_rate,
-                "initial_lr": group.learning_rate,
-            }
-            for group in task.groups
+            {"params": [*group.parameters.values()], "lr": group.learning_rate} for group in task.groups
         ]
         adam = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=fused)
         self.optimizer = accelerator.prepare(adam)

@@ -91,11 +91,8 @@ def _kohyas(trained: Trained, *, kohya: bool) -> dict[str, str]:
     base = name_of_base(config.model, config.base_name)
     # A file in diffusers' layout has the scale in its matrices, so that its alpha is its rank.
     alpha = config.scale_alpha if kohya else float(config.rank)
-    convolutions = (
-        {"conv_dim": str(config.rank), "conv_alpha": str(alpha)} if "conv" in config.targets else {}
-    )
     text_rate = config.text_learning_rate or config.learning_rate
-    found = {
+    found: dict[str, Any] = {
         "base_model_version": KOHYAS_SDXL if _is_sdxl(trained.base) else base,
         "sd_model_name": base,
         "v2": False,
@@ -103,7 +100,6 @@ def _kohyas(trained: Trained, *, kohya: bool) -> dict[str, str]:
         "network_module": "networks.lora",
         "network_dim": config.rank,
         "network_alpha": alpha,
-        "network_args": json.dumps(convolutions),
         "network_dropout": config.dropout,
         "steps": trained.steps,
         "max_train_steps": config.steps,
@@ -127,6 +123,8 @@ def _kohyas(trained: Trained, *, kohya: bool) -> dict[str, str]:
         "prior_loss_weight": config.prior.weight if config.prior else None,
         "training_comment": f"intaglio_train (diffusers {version('diffusers')}, peft {version('peft')})",
     } | _data(trained)
+    if "conv" in config.targets:
+        found["network_args"] = json.dumps({"conv_dim": str(config.rank), "conv_alpha": str(alpha)})
     return {f"ss_{key}": str(value) for key, value in found.items()}
 
 
