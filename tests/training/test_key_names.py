@@ -100,6 +100,14 @@ def test_a_configuration_of_kohyas_names_is_read(tmp_path: Path) -> None:
             "min_bucket_reso 256 must be at most max_bucket_reso 128",
         ),
         ({"report_to": "comet"}, "report_to"),
+        (
+            {"lr_scheduler": "cosine", "lr_power": 2.0},
+            "schedule_power = 2.0 is read with schedule: polynomial only",
+        ),
+        (
+            {"fit": "crop", "bucket_no_upscale": True},
+            "bucket_no_upscale = True is read with fit: buckets only",
+        ),
         ({"data": {"folder": "x", "caption_extension": "txt"}}, "data.caption_extension = 'txt'"),
     ],
 )

@@ -182,6 +182,21 @@ class TrainingConfig(_Strict):
         return self
 
     @model_validator(mode="after")
+    def _no_key_is_left_unread(self) -> TrainingConfig:
+        read_only_with = {
+            "schedule_cycles": ("schedule", "cosine_with_restarts"),
+            "schedule_power": ("schedule", "polynomial"),
+            "bucket_no_upscale": ("fit", "buckets"),
+            "min_bucket_reso": ("fit", "buckets"),
+            "max_bucket_reso": ("fit", "buckets"),
+        }
+        for name, (key, value) in read_only_with.items():
+            is_set = getattr(self, name) != type(self).model_fields[name].default
+            if is_set and getattr(self, key) != value:
+                raise ValueError(f"{name} = {getattr(self, name)!r} is read with {key}: {value} only")
+        return self
+
+    @model_validator(mode="after")
     def _buckets_fit_latents(self) -> TrainingConfig:
         step = self.bucket_reso_steps
         for name, side in (

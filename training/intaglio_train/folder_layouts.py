@@ -63,7 +63,7 @@ def _samples_of(folder: Path, reading: Reading) -> Found:
 
 def _samples_of_kohya(folder: Path, subfolders: list[Path], reading: Reading) -> Found:
     samples = []
-    passed_over = [described(path) for path in entries_of(folder) if path not in subfolders]
+    passed_over = [described(path, folder) for path in entries_of(folder) if path not in subfolders]
     for path in subfolders:
         found = find_samples(path, replace(reading, repeats=_repeats_of(path), class_caption=_class_of(path)))
         samples += found.samples
@@ -74,7 +74,7 @@ def _samples_of_kohya(folder: Path, subfolders: list[Path], reading: Reading) ->
 def _samples_of_split(folder: Path, train: Path, reading: Reading) -> Found:
     found = _samples_of(train, reading)
     others = [path for path in entries_of(folder) if path != train]
-    return Found(found.samples, [described(path) for path in others] + found.passed_over)
+    return Found(found.samples, [described(path, folder) for path in others] + found.passed_over)
 
 
 def _repeats_of(folder: Path) -> int:

@@ -4,7 +4,8 @@ Every file of the folder counts. It belongs to a sample, or it is refused as a l
 over and named. Refused are an image without a caption, a caption without an image, an image that the folder's
 table does not name (Hugging Face's `imagefolder` refuses it too), and pictures in formats that are not read.
 Passed over are subfolders, as in kohya's scripts, rows of other splits than `train/`, and other files. Names
-that begin with a dot do not count.
+that begin with a dot do not count. A subfolder that a table's rows name counts as the folder itself does, but
+what lies beside control images alone is passed over.
 """
 
 from __future__ import annotations
@@ -101,7 +102,6 @@ def find_samples(folder: Path, reading: Reading) -> Found:
 
 
 def _samples_of_table(table: Path, reading: Reading) -> Found:
-    folder = table.parent
     rows = rows_of(table)
     if not rows:
         needed = ", ".join(reading.needed)
@@ -114,17 +114,7 @@ def _samples_of_table(table: Path, reading: Reading) -> Found:
     for sample in samples:
         if not sample.image.is_file():
             raise DataError(f"{sample.image}: no such image; {sample.where} names it")
-    used = _paths_of(rows)
-    passed_over = []
-    for path in entries_of(folder):
-        _refuse_foreign(path)
-        is_used = Path(os.path.abspath(path)) in used
-        if path.suffix.lower() in SUFFIXES and not is_used:
-            raise DataError(
-                f"{path}: no row of {table.name} names this image; add one, or take the image out"
-            )
-        if path != table and not is_used:
-            passed_over.append(described(path))
+    passed_over = _passed_over_by(table, rows)
     passed_over += [f"column {name} of {table.name}" for name in own.unused]
     if len(of_train) < len(rows):
         passed_over.append(f"{len(rows) - len(of_train)} rows of other splits than train/")
@@ -145,15 +135,43 @@ def _split_of(row: Row) -> str:
     return Path(path).parts[0] if isinstance(path, str) and len(Path(path).parts) > 1 else ""
 
 
-def _paths_of(rows: Sequence[Row]) -> set[Path]:
-    """Absolute paths of the files that rows name, and of the folders that these lie in."""
-    paths: set[Path] = set()
-    for row in rows:
-        for name in ("image", "control"):
-            if row.cells.get(name):
-                path = Path(os.path.abspath(row.table.parent / row.cells[name]))
-                paths.update((path, *path.parents))
-    return paths
+def _passed_over_by(table: Path, rows: Sequence[Row]) -> list[str]:
+    """What `rows` do not name, in the folder of `table` and in every subfolder that has a file of theirs.
+
+    Raises:
+        DataError: an image that no row names lies beside one that a row names.
+    """
+    images = _paths_of(rows, "image")
+    used = images | _paths_of(rows, "control")
+    used_folders: set[Path] = set()
+    for path in used:
+        used_folders.update(path.parents)
+    top = Path(os.path.abspath(table.parent))
+    image_folders = {top, *(path.parent for path in images)}
+    found = []
+    folders = [top]
+    while folders:
+        folder = folders.pop(0)
+        for path in entries_of(folder):
+            if path in used_folders:
+                folders.append(path)
+            elif path != top / table.name and path not in used:
+                if folder in image_folders:
+                    _refuse_unnamed(path, table)
+                found.append(described(path, top))
+    return found
+
+
+def _refuse_unnamed(path: Path, table: Path) -> None:
+    _refuse_foreign(path)
+    if path.suffix.lower() in SUFFIXES and not path.is_dir():
+        raise DataError(f"{path}: no row of {table.name} names this image; add one, or take the image out")
+
+
+def _paths_of(rows: Sequence[Row], column: str) -> set[Path]:
+    """Paths of the files that a column names, without `..`."""
+    names = [(row.table.parent, row.cells.get(column)) for row in rows]
+    return {Path(os.path.abspath(folder / name)) for folder, name in names if name}
 
 
 def _sample_of_row(row: Row, reading: Reading) -> Sample:
@@ -161,7 +179,8 @@ def _sample_of_row(row: Row, reading: Reading) -> Sample:
         if not row.cells.get(name):
             raise DataError(f"{row.where} has no {name}; columns needed: {', '.join(reading.needed)}")
     for name in ("image", "control"):
-        if not isinstance(row.cells.get(name, ""), str):
+        # A control image that is not asked for may be null.
+        if not isinstance(row.cells.get(name), str | None):
             raise DataError(f"{row.where}: {name} is {row.cells[name]!r}; it must be a path")
     folder = row.table.parent
     control = None
@@ -184,7 +203,7 @@ def _samples_of_pairs(folder: Path, reading: Reading) -> Found:
     for path in entries:
         _refuse_foreign(path)
     images = [path for path in entries if path.suffix.lower() in SUFFIXES and not path.is_dir()]
-    passed_over = [described(path) for path in entries if _is_passed_over(path, reading)]
+    passed_over = [described(path, folder) for path in entries if _is_passed_over(path, reading)]
     if not images:
         others = ""
         if passed_over:
@@ -257,12 +276,13 @@ def _is_passed_over(path: Path, reading: Reading) -> bool:
     return path.suffix.lower() not in (*SUFFIXES, *reading.caption_suffixes)
 
 
-def described(path: Path) -> str:
-    """A file's name, or a folder's and the number of its images."""
+def described(path: Path, folder: Path) -> str:
+    """`path` as seen from `folder`, with the number of images where it is a folder itself."""
+    name = path.relative_to(folder).as_posix()
     if not path.is_dir():
-        return path.name
+        return name
     count = sum(inner.suffix.lower() in SUFFIXES for inner in path.rglob("*"))
-    return f"{path.name}/ ({count} images)"
+    return f"{name}/ ({count} images)"
 
 
 def _control_folder(folder: Path, name: str | None) -> Path:
@@ -285,7 +305,7 @@ def _same_name(image: Path, folder: Path) -> Path:
 
 def names_beside_arrays(folder: Path) -> list[str]:
     """What a folder of arrays holds besides them."""
-    return [described(path) for path in entries_of(folder) if not _is_array(path)]
+    return [described(path, folder) for path in entries_of(folder) if not _is_array(path)]
 
 
 def _is_array(path: Path) -> bool:
