@@ -23,7 +23,7 @@ from intaglio_train.progress import SilentReporter
 
 Keys = Callable[..., dict[str, Any]]
 TRAINING = Path(__file__).parents[2] / "training"
-DEADLINE = 120.0
+DEADLINE = 240.0
 
 
 def start(config: Path, *arguments: str) -> subprocess.Popen[str]:
