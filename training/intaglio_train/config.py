@@ -13,11 +13,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from intaglio_train.buckets import LATENT_SCALE, BucketPlacing, CropPlacing, ExactPlacing, Placing, Size
+from intaglio_train.config_values import Positive, Probability, Resolution, Schedule, Suffix, Trackers
 from intaglio_train.errors import ConfigError
-from intaglio_train.key_names import TAKEN, with_own_names
+from intaglio_train.key_names import with_own_names
 
 __all__ = [
     "ControlNetConfig",
@@ -30,29 +37,7 @@ __all__ = [
     "lora_config_from_yaml",
 ]
 
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(ge=1)]
 TRAINED = Path("trained")
-
-
-def _sides(value: Any) -> Any:
-    """kohya's "1024,768" is a pair; other values are checked as they are."""
-    if isinstance(value, str):
-        sides = [int(side) if side.strip().isdecimal() else side for side in value.split(",")]
-        return sides if len(sides) > 1 else sides[0]
-    return value
-
-
-def _several(value: Any) -> Any:
-    """One tracker may be given without a list, and none as "none"."""
-    if isinstance(value, str):
-        return () if value == "none" else (value,)
-    return value
-
-
-Resolution = Annotated[int | tuple[int, int], BeforeValidator(_sides)]
-Trackers = Annotated[tuple[Literal["tensorboard", "wandb"], ...], BeforeValidator(_several)]
-Schedule = Literal["constant", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 
 
 class _Strict(BaseModel):
@@ -83,7 +68,7 @@ class DataConfig(_Strict):
     arrays: Path | None = None
     control: str | None = None
     limit: Positive | None = None
-    caption_extension: Annotated[str, Field(pattern=r"^\.\w+$")] | None = None  # none: .txt or .caption
+    caption_extension: Suffix | None = None  # none: .txt or .caption
     image_column: str | None = None  # none: image or file_name
     caption_column: str | None = None  # none: caption or text
 
@@ -309,7 +294,7 @@ def _config_from_yaml(path: Path, kind: type[_Config], overrides: dict[str, Any]
     if not isinstance(keys, dict):
         raise ConfigError(f"{path}: must hold keys and values, such as 'steps: 1000'")
     try:
-        keys = with_own_names({str(name): value for name, value in keys.items()})
+        keys = with_own_names({str(name): value for name, value in keys.items()}, known=kind.model_fields)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
     merged = {**keys, **(overrides or {})}
@@ -330,8 +315,7 @@ def _first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
     more = f" (and {len(rest)} more)" if rest else ""
     if first["type"] == "extra_forbidden":
         known = _fields_at(kind, first["loc"][:-1])
-        names = known if len(first["loc"]) > 1 else [*known, *TAKEN]
-        near = difflib.get_close_matches(str(first["loc"][-1]), names, n=1)
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
         right = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(sorted(known))}"
         return f"unknown key {where}; {right}{more}"
     if first["type"] == "missing":

@@ -5,7 +5,8 @@ A name is taken where the key means the same here. Otherwise the refusal says wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from typing import Any, Final
 
 __all__ = ["REFUSED", "TAKEN", "with_own_names"]
@@ -89,15 +90,21 @@ REFUSED: Final[Mapping[str, str]] = {
 """Their name -> what to write instead."""
 
 
-def with_own_names(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """`keys` of a training YAML under this trainer's own names.
+def with_own_names(keys: Mapping[str, Any], *, known: Collection[str]) -> dict[str, Any]:
+    """`keys` of a training YAML under this trainer's own names, which `known` lists.
 
     Raises:
-        ValueError: a key that does not exist here under any name, or one key under two names with two values.
+        ValueError: a name of theirs for what does not exist here, one that is nearly right, or one key under
+            two
+            names with two values.
     """
     for name in keys:
         if name in REFUSED:
             raise ValueError(f"{name}: {REFUSED[name]}")
+        if name not in TAKEN and name not in known:
+            near = get_close_matches(name, [*TAKEN, *known], n=1)
+            if near and near[0] in TAKEN:
+                raise ValueError(f"unknown key {name}; did you mean {near[0]} ({TAKEN[near[0]]} here)?")
     own = {name: value for name, value in keys.items() if name not in TAKEN}
     for name, value in keys.items():
         if name in TAKEN:
