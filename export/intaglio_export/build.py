@@ -20,6 +20,7 @@ from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.engines.tensorrt.library import turn_tf32_off
 from intaglio.errors import ConfigError
+from intaglio.validation_errors import problems_text
 from intaglio_export.deployment.assemble import assemble, assembly_of
 from intaglio_export.deployment.manifest import NOT_VERIFIED, build_manifest
 from intaglio_export.deployment.support_files import find_support_files
@@ -118,7 +119,7 @@ def _overridden(deployment: Deployment, options: BuildOptions) -> Deployment:
     try:
         return Deployment.model_validate({**deployment.model_dump(), **changes})
     except ValidationError as error:
-        raise ConfigError("; ".join(str(item["msg"]) for item in error.errors())) from error
+        raise ConfigError(problems_text(error, Deployment)) from error
 
 
 def _deployment_folder(deployment: Deployment, options: BuildOptions) -> Path:

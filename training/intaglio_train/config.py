@@ -6,13 +6,13 @@ trainer; an unknown key is an error that names the nearest known one.
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from intaglio.validation_errors import Allowed, problems_text
 from intaglio_train.errors import ConfigError
 
 __all__ = [
@@ -28,6 +28,11 @@ __all__ = [
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+Name = Annotated[
+    str,
+    Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$"),
+    Allowed("at most 64 lower-case letters, digits, _ and -; the first is a letter or a digit"),
+]
 TRAINED = Path("trained")
 LATENT_SCALE = 8  # pixels a latent: SDXL's autoencoder has three downsamplings
 
@@ -93,7 +98,7 @@ class PriorConfig(_Strict):
 class TrainingConfig(_Strict):
     """What both trainers share."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    name: Name
     model: str
     data: DataConfig
     output: Path  # none: trained/NAME, which `make clean` keeps
@@ -227,28 +232,4 @@ def _config_from_yaml(path: Path, kind: type[_Config], overrides: dict[str, Any]
     try:
         return kind.model_validate(merged)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_first_problem(error, kind)}") from error
-
-
-def _first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
-    first, *rest = error.errors()
-    where = ".".join(str(part) for part in first["loc"])
-    more = f" (and {len(rest)} more)" if rest else ""
-    if first["type"] == "extra_forbidden":
-        known = _fields_at(kind, first["loc"][:-1])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-        right = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(sorted(known))}"
-        return f"unknown key {where}; {right}{more}"
-    if first["type"] == "missing":
-        return f"key {where} is missing{more}"
-    message = first["msg"].removeprefix("Value error, ")
-    return (
-        f"{where} = {first['input']!r}: {message}" if where and first["type"] != "value_error" else message
-    ) + more
-
-
-def _fields_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    nested: dict[str, type[BaseModel]] = {"data": DataConfig, "samples": SampleConfig, "prior": PriorConfig}
-    for part in location:
-        kind = nested.get(str(part), kind)
-    return list(kind.model_fields)
+        raise ConfigError(f"{path}: {problems_text(error, kind)}") from error
