@@ -53,6 +53,10 @@ class _CommandGroup(TyperGroup):
         for name in [*known, *sorted(set(entries) - set(known))]:
             self.add_command(TyperCommand(name, help=COMMANDS.get(name, entries[name].value)), name)
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The commands in the order of `COMMANDS`; older releases of typer sort them by name."""
+        return list(self.commands)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Import the command that `args` begin with."""
         name, found, rest = super().resolve_command(ctx, args)

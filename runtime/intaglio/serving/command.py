@@ -42,7 +42,7 @@ def serve(  # noqa: PLR0913  (one option a choice)
     triton: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[-- TRITON_OPTIONS]",
+            metavar="TRITON_OPTIONS",
             help="Options of tritonserver after --, such as --log-verbose=1 or --trace-config=rate=100.",
             show_default=False,
         ),
