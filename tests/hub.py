@@ -25,6 +25,8 @@ class Hub:
     cache: Path
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
     fetched: list[str] = field(default_factory=list)
+    gated: set[str] = field(default_factory=set)
+    """Repositories whose files it gives to nobody."""
 
     def keep(self, name: str, files: Mapping[str, bytes]) -> Path:
         """Put `files` into the cache, as a download does that may have been interrupted."""
@@ -92,9 +94,15 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             path = unquote(urlsplit(self.path).path).strip("/")
             if path.startswith("api/models/"):
                 name = "/".join(path.split("/")[2:4])
-                self._reply(self._described(name), body=body)
+                if path.endswith("/auth-check") and name in hub.gated:
+                    self._refuse()
+                else:
+                    self._reply(self._described(name), body=body)
                 return
             name, _, rest = path.partition("/resolve/")
+            if name in hub.gated:
+                self._refuse()
+                return
             file = rest.partition("/")[2]
             data = hub.repositories.get(name, {}).get(file)
             if body and data is not None:
@@ -105,8 +113,18 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             files = hub.repositories.get(name)
             if files is None:
                 return None
-            siblings = [{"rfilename": path, "size": len(data)} for path, data in files.items()]
-            return json.dumps({"id": name, "sha": COMMIT, "private": False, "siblings": siblings}).encode()
+            siblings = [
+                {"rfilename": path, "size": len(data), "blobId": hashlib.sha256(data).hexdigest()}
+                for path, data in files.items()
+            ]
+            described = {"id": name, "sha": COMMIT, "private": False, "siblings": siblings}
+            return json.dumps(described | {"gated": "manual" if name in hub.gated else False}).encode()
+
+        def _refuse(self) -> None:
+            self.send_response(403)
+            self.send_header("X-Error-Code", "GatedRepo")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
         def _reply(self, data: bytes | None, *, body: bool) -> None:
             self.send_response(200 if data is not None else 404)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from intaglio.errors import BuildError
+from intaglio.single_files import CONFIGURATIONS
 from intaglio_export.weights.checkpoint_files import choose_files, network_files, no_weights
 from intaglio_export.weights.hub import HubFiles
 
@@ -40,12 +41,23 @@ def model_files(subfolder: str) -> HubFiles:
 
 
 def _select_pipeline(components: Collection[str], names: Collection[str]) -> list[str]:
-    found = [MODEL_INDEX, SCHEDULER_FILE, *(f"{name}/config.json" for name in COMPONENTS)]
-    for tokenizer in TOKENIZERS:
-        found += [f"{tokenizer}/{name}" for name in (*TOKENIZER_FILES, *_MORE_TOKENIZER_FILES)]
+    found = []
     for component in components:
         found += _select_weights(component, component, names)
-    return [name for name in found if name in names]
+    for name in _configurations(components):
+        if name not in names:
+            raise BuildError(f"{name} is missing")
+        found.append(name)
+    for tokenizer in TOKENIZERS:
+        more = [f"{tokenizer}/{name}" for name in _MORE_TOKENIZER_FILES]
+        found += [name for name in more if name in names]
+    return found
+
+
+def _configurations(components: Collection[str]) -> list[str]:
+    """Those of `CONFIGURATIONS` that a base with the weights of `components` needs; all without weights."""
+    others = [name for name in COMPONENTS if components and name not in components]
+    return [name for name in CONFIGURATIONS if name.partition("/")[0] not in others]
 
 
 def _select_model(subfolder: str, names: Collection[str]) -> list[str]:
@@ -68,10 +80,7 @@ def _select_weights(component: str, folder: str, names: Collection[str]) -> list
 
 
 def _missing_of_pipeline(components: Collection[str], root: Path) -> str | None:
-    needed = [MODEL_INDEX, SCHEDULER_FILE]
-    needed += [f"{tokenizer}/{name}" for tokenizer in TOKENIZERS for name in TOKENIZER_FILES]
-    needed += [f"{name}/config.json" for name in components or COMPONENTS]
-    for name in needed:
+    for name in _configurations(components):
         if not (root / name).is_file():
             return f"{name} is missing"
     for component in components:

@@ -24,7 +24,7 @@ from intaglio.command_output import Json, Output, Quiet, table_of
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import IntaglioError, single_line
 from intaglio.exit_codes import FAILED
-from intaglio.extras import DISTRIBUTIONS, MODULES, missing_modules
+from intaglio.extras import DISTRIBUTIONS, MODULES, is_installed, missing_modules
 from intaglio.serving.findings import CHECKS, Finding, State
 
 __all__ = ["app", "examine", "examine_config"]
@@ -32,6 +32,7 @@ __all__ = ["app", "examine", "examine_config"]
 app = typer.Typer(name="doctor", add_completion=False)
 
 _TENSORRT: Final = ("tensorrt_rtx", "tensorrt")
+_CUDA: Final = "cuda.bindings"
 _DEMO: Final = Path("configs/miniature.yaml")
 _PYTHONS: Final = ((3, 11), (3, 13))
 _SHM_MIB: Final = 256
@@ -141,11 +142,14 @@ def _gpu() -> Iterator[Finding]:
     for line in done.stdout.strip().splitlines():
         yield Finding("gpu", "ok", f"{line} (name, memory, compute capability, driver)")
     found = [name for name in _TENSORRT if find_spec(name)]
-    if found:
-        yield Finding("tensorrt", "ok", _versions_of(found))
-    else:
-        fix = "pip install 'intaglio[tensorrt]'"
+    fix = "pip install 'intaglio[tensorrt]'"
+    if not found:
         yield Finding("tensorrt", "note", "not installed: the GPU stays unused", fix)
+    elif not is_installed(_CUDA):
+        detail = f"{_versions_of(found)}, without cuda-python, which builds and servers on a card need"
+        yield Finding("tensorrt", "missing", detail, fix)
+    else:
+        yield Finding("tensorrt", "ok", _versions_of((*found, _CUDA)))
 
 
 def _extra(extra: str) -> Finding:
