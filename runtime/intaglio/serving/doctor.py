@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, entry_points, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -141,7 +140,7 @@ def _gpu() -> Iterator[Finding]:
         return
     for line in done.stdout.strip().splitlines():
         yield Finding("gpu", "ok", f"{line} (name, memory, compute capability, driver)")
-    found = [name for name in _TENSORRT if find_spec(name)]
+    found = [name for name in _TENSORRT if is_installed(name)]
     fix = "pip install 'intaglio[tensorrt]'"
     if not found:
         yield Finding("tensorrt", "note", "not installed: the GPU stays unused", fix)
