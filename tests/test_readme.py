@@ -49,6 +49,7 @@ PAGES = [
     "miniature/README.md",
     "docs/architecture.md",
     "docs/clients.md",
+    "docs/commands.md",
     "docs/loras.md",
     "docs/operating.md",
     "docs/performance.md",

@@ -62,6 +62,12 @@ def test_the_page_for_other_clients(server: Server, tmp_path: Path) -> None:
     assert json.loads(wrapped["data"][0])["steps"] == 1, "as the page says"
 
 
+def test_the_page_of_the_command_line(server: Server, tmp_path: Path) -> None:
+    for name in ("configs", "miniature"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    assert run_blocks("docs/commands.md", server, tmp_path) == ["bash"]
+
+
 def test_the_page_of_loras(server: Server, tmp_path: Path) -> None:
     """In a copy of the configurations, since the page adds a LoRA."""
     shutil.copytree(ROOT / "configs", tmp_path / "configs", ignore=shutil.ignore_patterns("poses"))

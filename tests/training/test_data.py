@@ -209,7 +209,7 @@ def test_bad_data_ends_with_one_line_and_leaves_nothing(
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump(keys(data={"folder": str(pairs)}, fit="exact")))
     result = CliRunner().invoke(app, [fault.kind, str(config)])
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert len(result.stderr.strip().splitlines()) == 1
     assert fault.file in result.stderr
     assert fault.problem in result.stderr

@@ -8,7 +8,6 @@ names of kohya's and diffusers' scripts that a YAML may use instead.
 from __future__ import annotations
 
 import datetime
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -21,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from intaglio.validation_errors import Allowed, problems_text
 from intaglio_train.buckets import LATENT_SCALE, BucketPlacing, CropPlacing, ExactPlacing, Placing, Size
 from intaglio_train.config_values import Positive, Probability, Resolution, Schedule, Suffix, Trackers
 from intaglio_train.errors import ConfigError
@@ -37,6 +37,11 @@ __all__ = [
     "lora_config_from_yaml",
 ]
 
+Name = Annotated[
+    str,
+    Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$"),
+    Allowed("at most 64 lower-case letters, digits, _ and -; the first is a letter or a digit"),
+]
 TRAINED = Path("trained")
 
 
@@ -108,7 +113,7 @@ class PriorConfig(_Strict):
 class TrainingConfig(_Strict):
     """What both trainers share."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    name: Name
     model: str
     data: DataConfig
     base_name: str | None = None  # what the files call the model; none: its hub id, file or folder
@@ -306,28 +311,4 @@ def _config_from_yaml(path: Path, kind: type[_Config], overrides: dict[str, Any]
     try:
         return kind.model_validate(merged)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_first_problem(error, kind)}") from error
-
-
-def _first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
-    first, *rest = error.errors()
-    where = ".".join(str(part) for part in first["loc"])
-    more = f" (and {len(rest)} more)" if rest else ""
-    if first["type"] == "extra_forbidden":
-        known = _fields_at(kind, first["loc"][:-1])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-        right = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(sorted(known))}"
-        return f"unknown key {where}; {right}{more}"
-    if first["type"] == "missing":
-        return f"key {where} is missing{more}"
-    message = first["msg"].removeprefix("Value error, ")
-    return (
-        f"{where} = {first['input']!r}: {message}" if where and first["type"] != "value_error" else message
-    ) + more
-
-
-def _fields_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    nested: dict[str, type[BaseModel]] = {"data": DataConfig, "samples": SampleConfig, "prior": PriorConfig}
-    for part in location:
-        kind = nested.get(str(part), kind)
-    return list(kind.model_fields)
+        raise ConfigError(f"{path}: {problems_text(error, kind)}") from error

@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, ValidationInfo, field_validator, 
 from intaglio.contract.architecture import SeededArchitecture
 from intaglio.contract.lora_registry import LoraWeight
 from intaglio.contract.yaml_files import RegistryId, Strict, resolved_path
+from intaglio.validation_errors import Allowed
 
 __all__ = ["ControlNetSource", "LoraSource", "Source"]
 
@@ -21,7 +22,7 @@ class Source(Strict):
 
     folder: Path | None = None
     file: Path | None = None
-    hub: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
+    hub: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$"), Allowed("owner/name")] | None = None
     revision: str | None = None
     architecture: SeededArchitecture | None = None
     """Weights are drawn from `seed`; `sdxl-reduced` has the same blocks, but fewer and narrower ones."""
