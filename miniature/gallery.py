@@ -5,10 +5,13 @@ python -m miniature.gallery             # writes miniature/gallery.png, a minute
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from rich.console import Console
 from rich.progress import Progress
 
 from miniature.architecture import CONTROL_TYPES
@@ -16,6 +19,7 @@ from miniature.painter import Painter, cases
 from miniature.world import control_map
 
 COLUMNS = 6
+GALLERY = Path(__file__).parent / "gallery.png"
 TEXT = [
     "an acrobat with long blonde hair, wearing a red shirt and blue trousers, dancing on a beach",
     "a performer with short black hair, in a white sweater and green pants, jumping in the snow",
@@ -40,7 +44,7 @@ LORAS = [
 def paint_gallery(out: Path) -> None:
     """Rows: text; then for every control type three maps, each beside its picture; then the LoRAs."""
     shown = cases(len(CONTROL_TYPES) * COLUMNS // 2)
-    with Progress() as progress:
+    with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task("paint", total=len(TEXT) + len(shown) + len(LORAS))
         painter = Painter(lambda pictures: progress.update(bar, advance=pictures))
         rows = [painter.paint(TEXT)]
@@ -56,5 +60,17 @@ def paint_gallery(out: Path) -> None:
     )
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(
+        prog="python -m miniature.gallery",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=GALLERY, help="PNG to write (miniature/gallery.png)")
+    paint_gallery(parser.parse_args(arguments).out)
+    return 0
+
+
 if __name__ == "__main__":
-    paint_gallery(Path(__file__).parent / "gallery.png")
+    raise SystemExit(main())

@@ -50,6 +50,7 @@ PAGES = [
     "docs/architecture.md",
     "docs/checkpoints.md",
     "docs/clients.md",
+    "docs/commands.md",
     "docs/configuration.md",
     "docs/loras.md",
     "docs/operating.md",

@@ -14,6 +14,7 @@ from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 from intaglio.contract.lora_registry import LoraWeight
 from intaglio.contract.yaml_files import RegistryId, Strict, read_yaml, resolved_path, validated
 from intaglio.errors import ConfigError
+from intaglio.validation_errors import Allowed
 
 __all__ = ["Character", "Characters", "load_character", "load_characters"]
 
@@ -23,7 +24,7 @@ _PLACE: Final = "{prompt}"
 class Character(Strict):
     """One character."""
 
-    prompt: Annotated[str, StringConstraints(pattern=r"\{prompt\}")]
+    prompt: Annotated[str, StringConstraints(pattern=r"\{prompt\}"), Allowed("text with {prompt} in it")]
     """Template; `{prompt}` is what the user asks for."""
     negative_prompt: str | None = None
     loras: dict[RegistryId, LoraWeight] = Field(default_factory=dict)

@@ -19,6 +19,7 @@ from intaglio.contract.models import SDXL, OutputFormat, Preprocessor, Scheduler
 from intaglio.contract.ports import Port, numpy_type, string_tensor
 from intaglio.errors import InvalidRequest
 from intaglio.request.request import CONTROL_KEYS, ControlRequest, LoraRequest
+from intaglio.validation_errors import problems_of
 
 __all__ = ["POSE", "Control", "Lora", "Parameters", "parameters_from_metadata", "tensors_from_parameters"]
 
@@ -217,10 +218,10 @@ def _checked(kind: type[BaseModel], entry: dict[str, Any], *, field: str) -> dic
     try:
         kind.model_validate(entry)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join([field, *map(str, first["loc"])])
-        allowed = f"{', '.join(kind.model_fields)} as intaglio.request.request.{kind.__name__} says"
-        raise InvalidRequest(where, first["msg"], allowed=allowed) from error
+        first = problems_of(error, kind)[0]
+        where = f"{field}.{first.key}" if first.key else field
+        allowed = first.allowed or ", ".join(kind.model_fields)
+        raise InvalidRequest(where, first.wrong, allowed=allowed) from error
     return entry
 
 

@@ -8,29 +8,25 @@ The store of LoRAs needs POSIX file locks, so each command imports it only when 
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from intaglio.command_output import Json, Output, Quiet
 from intaglio.contract.config import load_deployment
 from intaglio.errors import IntaglioError, InvalidRequest
+from intaglio.exit_codes import exit_code_of
 
 if TYPE_CHECKING:
     from intaglio_client.watch import Published, Unchanged
 
 __all__ = ["rollback_app", "watch_app"]
 
-_REFUSED: Final = 2
-
-watch_app = typer.Typer(
-    name="watch", add_completion=False, help="Follow checkpoints folders and serve each new LoRA."
-)
-rollback_app = typer.Typer(
-    name="rollback", add_completion=False, help="Serve the previous version of a LoRA."
-)
+watch_app = typer.Typer(name="watch", add_completion=False)
+rollback_app = typer.Typer(name="rollback", add_completion=False)
 
 Config = Annotated[
     Path, typer.Argument(help="Deployment YAML with swap, built with `intaglio build`.", show_default=False)
@@ -47,7 +43,8 @@ def watch(  # noqa: PLR0913  (one option a choice)
     url: Annotated[
         str | None,
         typer.Option(
-            help="host:port of the server's gRPC; by default a server of this build that you run here."
+            envvar="INTAGLIO_URL",
+            help="host:port of the server's gRPC; by default a server of this build that you run here.",
         ),
     ] = None,
     prompt: Annotated[
@@ -63,11 +60,17 @@ def watch(  # noqa: PLR0913  (one option a choice)
     interval: Annotated[float, typer.Option(min=0.05, help="Seconds between looks.")] = 1.0,
     once: Annotated[
         bool,
-        typer.Option("--once", help="End after the first file: with 0 where it is served, with 2 where not."),
+        typer.Option(
+            "--once", help="End after the first file: with 0 where it is served, else with 1 or 75."
+        ),
     ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Follow checkpoints folders until Ctrl-C. Each new LoRA file is checked, swapped into the running
     server, and shown before and after.
+
+    With --json every file is one line of JSON.
     """
     from intaglio_client.watch import Publisher, follow, followed_folders, store_of
     from intaglio_client.watch_samples import Samples
@@ -75,16 +78,18 @@ def watch(  # noqa: PLR0913  (one option a choice)
     deployment = load_deployment(config)
     folders = followed_folders(deployment, dict(_pair(text) for text in lora or []))
     store, layers = store_of(deployment)
-    console = Console(highlight=False, soft_wrap=True)
+    printed = Output(json=json, quiet=quiet)
     refusals: list[IntaglioError] = []
 
     def refused(error: IntaglioError) -> None:
         refusals.append(error)
-        console.print(f"refused  {escape(str(error))}", style="red")
+        printed.problem(f"refused  {error}")
+        if json:
+            printed.event({"state": "refused", "error": str(error)})
 
     followed = ", ".join(f"{name} in {os.path.relpath(folder)}" for name, folder in folders.items())
     waiting = f"following {followed}; Ctrl-C stops it"
-    with console.status(escape(waiting)) as status:
+    with printed.progress.status(escape(waiting)) as status:
         publisher = Publisher(
             store,
             layers,
@@ -97,11 +102,19 @@ def watch(  # noqa: PLR0913  (one option a choice)
             for published in follow(publisher, folders, interval=interval, refused=refused):
                 status.update(escape(waiting))
                 if published is not None:
-                    console.print(escape(_line(published)))
+                    printed.result(_line(published), data=_values(published))
                 if once and (published is not None or refusals):
-                    raise typer.Exit(_REFUSED if refusals else 0)
+                    raise typer.Exit(exit_code_of(refusals[0]) if refusals else 0)
         except KeyboardInterrupt:
-            console.print("stopped")
+            printed.note("stopped")
+
+
+def _values(done: Published | Unchanged) -> dict[str, Any]:
+    """What became of a file, for programs."""
+    from intaglio_client.watch import Unchanged
+
+    state = "unchanged" if isinstance(done, Unchanged) else "served"
+    return {"state": state, **asdict(done)}
 
 
 def _line(done: Published | Unchanged) -> str:
@@ -129,6 +142,9 @@ def _pair(text: str) -> tuple[str, Path]:
 def rollback(
     config: Config,
     lora: Annotated[str, typer.Argument(help="Id in the registry.", show_default=False)],
+    *,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Serve the previous version of a LoRA and reject the current one; a running server does so from its next
     request on.
@@ -141,9 +157,9 @@ def rollback(
     earlier = len(current.versions) - 1
     versions = "version" if earlier == 1 else "versions"
     rejected = shown_version(current.rejected[-1])
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(
-        f"{lora}: {shown_version(current.sha256)} is served; {earlier} earlier {versions} kept\n"
-        f"{rejected} is rejected: no build and no watch serves it until you ask for it with "
-        f"intaglio loras serve {lora} --version {rejected} --config {config}"
+    again = f"intaglio loras serve {lora} --version {rejected} --config {config}"
+    Output(json=json, quiet=quiet).result(
+        f"{lora}: {shown_version(current.sha256)} is served; {earlier} earlier {versions} kept",
+        f"{rejected} is rejected: no build and no watch serves it until you ask for it with {again}",
+        data={"id": lora, "served": current.sha256, "rejected": current.rejected[-1], "kept": earlier},
     )

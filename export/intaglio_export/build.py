@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.engines.tensorrt.library import turn_tf32_off
-from intaglio.errors import ConfigError
+from intaglio.errors import InvalidRequest
+from intaglio.validation_errors import problems_of
 from intaglio_export.deployment.assemble import assemble, assembly_of
 from intaglio_export.deployment.manifest import NOT_VERIFIED, build_manifest
 from intaglio_export.deployment.support_files import find_support_files
@@ -74,7 +75,7 @@ def build_deployment(config: Path, options: BuildOptions, *, reporter: Reporter)
     """Build what the YAML file `config` describes; only what changed is done again.
 
     Raises:
-        ConfigError, BuildError, LoraRefused, MissingExtra: what was wrong and what would be right.
+        ConfigError, BuildError, InvalidRequest, LoraRefused, MissingExtra: what is wrong and what is right.
     """
     asked = load_deployment(config)
     deployment = _overridden(asked, options)
@@ -104,7 +105,11 @@ def build_deployment(config: Path, options: BuildOptions, *, reporter: Reporter)
 
 
 def _overridden(deployment: Deployment, options: BuildOptions) -> Deployment:
-    """`deployment` with the command line's runtime, target and output, checked again."""
+    """`deployment` with the command line's runtime, target and output, checked again.
+
+    Raises:
+        InvalidRequest: they are not allowed, or do not go together.
+    """
     changes: dict[str, Any] = {}
     if options.runtime is not None:
         changes["runtime"] = options.runtime
@@ -117,7 +122,9 @@ def _overridden(deployment: Deployment, options: BuildOptions) -> Deployment:
     try:
         return Deployment.model_validate({**deployment.model_dump(), **changes})
     except ValidationError as error:
-        raise ConfigError("; ".join(str(item["msg"]) for item in error.errors())) from error
+        first = problems_of(error, Deployment)[0]
+        allowed = first.allowed or "another --runtime or --target"
+        raise InvalidRequest(first.key or "build", first.wrong, allowed=allowed) from error
 
 
 def _deployment_folder(deployment: Deployment, options: BuildOptions) -> Path:

@@ -1,106 +1,142 @@
-"""`intaglio NAME ...`: every subcommand is an entry point of the group `intaglio.commands`.
+"""`intaglio COMMAND`: every command is an entry point of the group `intaglio.commands`.
 
-A subcommand's module is imported only when it runs. An entry is a typer app, or a callable that takes the
-arguments and returns an exit code. An IntaglioError, and an OSError of a file that cannot be read or written,
-becomes one line on stderr and exit code 2.
+A command's module is imported only when the command runs, or when a shell completes its options. Help lists
+all commands without importing any. An entry is a typer app. An IntaglioError, and an OSError of a file that
+cannot be read or written, becomes one line on stderr and an exit code of `intaglio.exit_codes`.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
 from intaglio import __version__
-from intaglio.errors import IntaglioError, MissingExtra
+from intaglio.errors import IntaglioError
+from intaglio.exit_codes import exit_code_of
+from intaglio.extras import Extras, missing_module
 
-__all__ = ["GROUP", "main"]
+__all__ = ["COMMANDS", "GROUP", "main"]
 
 GROUP: Final = "intaglio.commands"
-_HELP: Final[Mapping[str, str]] = {
-    "build": "weights -> fused -> ONNX -> engines -> model repository",
-    "serve": "run Triton on a build until Ctrl-C",
-    "reload": "switch a running server to a new build, without a restart",
-    "generate": "ask a server for images",
-    "doctor": "what this machine has, what is missing, what fixes it",
-    "demo": "build, serve, generate, stop; where the time went",
-    "loras": "the registry of LoRAs: add, remove, list, show, check, serve",
-    "watch": "follow checkpoints folders and serve each new LoRA",
-    "rollback": "serve the previous version of a LoRA",
-    "train": "train a LoRA or a ControlNet",
+COMMANDS: Final[Mapping[str, str]] = {
+    "build": "Compile a deployment: weights -> ONNX -> engines -> repository.",
+    "serve": "Run Triton on a build until Ctrl-C.",
+    "reload": "Switch a running server to a new build, without a restart.",
+    "generate": "Ask a server for images.",
+    "doctor": "Say what this machine has, what is missing, what fixes it.",
+    "demo": "Build, serve, generate and stop once; print where the time went.",
+    "loras": "The registry of LoRAs: add, remove, list, show, check, serve.",
+    "watch": "Follow checkpoints folders and serve each new LoRA.",
+    "rollback": "Serve the previous version of a LoRA.",
+    "train": "Train a LoRA or a ControlNet.",
 }
-_EXTRAS: Final[Mapping[str, str]] = {
-    "intaglio": "serve",
-    "intaglio_client": "client",
-    "intaglio_export": "export",
-    "intaglio_train": "train",
-}
-"""Which extra the package of a command needs."""
-_FAILURE: Final = 2
+"""One line of help for each command, in the order of the list."""
+
+
+class _CommandGroup(TyperGroup):
+    """Knows the commands by name and imports the one that is asked for."""
+
+    entries: Mapping[str, EntryPoint]
+    running = ""
+    """The command that was asked for."""
+
+    def offer(self, entries: Mapping[str, EntryPoint]) -> None:
+        """Offer the commands of `entries`. What help and suggestions need of them stands in `COMMANDS`."""
+        self.entries = entries
+        known = [name for name in COMMANDS if name in entries]
+        for name in [*known, *sorted(set(entries) - set(known))]:
+            self.add_command(TyperCommand(name, help=COMMANDS.get(name, entries[name].value)), name)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The commands in the order of `COMMANDS`; older releases of typer sort them by name."""
+        return list(self.commands)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Import the command that `args` begin with."""
+        name, found, rest = super().resolve_command(ctx, args)
+        if name is None or found is None:
+            return name, found, rest
+        self.running = name
+        try:
+            return name, self._imported(name), rest
+        except ImportError:
+            if ctx.resilient_parsing:  # a shell completes: nothing is offered for what is not installed
+                return None, None, []
+            raise
+
+    def _imported(self, name: str) -> Any:
+        command: Any = get_command(self.entries[name].load())
+        for one in (command, *getattr(command, "commands", {}).values()):
+            one.rich_markup_mode = self.rich_markup_mode
+        return command
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command. What it explains becomes one line and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            explained = missing_module(error, Extras.installed())
+            if explained is None:
+                raise  # a module of our own that is not there is a defect
+            self._end(str(explained), explained)
+        except IntaglioError as error:
+            self._end(str(error), error)
+        except OSError as error:
+            if error.filename is None:
+                raise  # not about a file that the user named
+            self._end(f"{error.filename}: {error.strerror}", error)
+        except KeyboardInterrupt as error:
+            self._end("interrupted", error)
+
+    def _end(self, problem: str, error: BaseException) -> None:
+        typer.echo(f"intaglio {self.running}: {problem}", err=True)
+        raise typer.Exit(exit_code_of(error)) from error
+
+
+_app = typer.Typer(
+    name="intaglio",
+    cls=_CommandGroup,
+    add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"intaglio {__version__}")
+        raise typer.Exit
+
+
+@_app.callback()
+def intaglio(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """SDXL with trained LoRAs, compiled to TensorRT engines and served by NVIDIA Triton.
+
+    `intaglio COMMAND --help` lists the options of a command.
+    """
 
 
 def main(arguments: Sequence[str] | None = None, *, commands: Mapping[str, EntryPoint] | None = None) -> int:
-    """Run one subcommand; returns the exit code. `commands` replaces the installed ones (tests)."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    found = {entry.name: entry for entry in entry_points(group=GROUP)} if commands is None else commands
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        _print_help(found)
-        return 0
-    if arguments[0] == "--version":
-        Console(highlight=False).print(f"intaglio {__version__}")
-        return 0
-    name, *rest = arguments
-    if name not in found:
-        known = ", ".join(sorted(found)) or "none installed"
-        errors.print(f"intaglio: no command {escape(repr(name))}; commands: {known}")
-        return _FAILURE
+    """Run one command; returns the exit code. `commands` replaces the installed ones (tests)."""
+    if commands is None:
+        commands = {entry.name: entry for entry in entry_points(group=GROUP)}
+    group: Any = get_command(_app)
+    if not sys.stdout.isatty():
+        group.rich_markup_mode = None  # frames and colours are for people
+    group.offer(commands)
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _run(found[name], rest)
-    except ModuleNotFoundError as error:
-        missing = error.name or str(error)
-        if missing.partition(".")[0] in _EXTRAS:
-            raise  # a module of our own is not a missing extra
-        errors.print(f"intaglio {name}: {escape(str(MissingExtra(missing, extra=_extra_of(found[name]))))}")
-    except IntaglioError as error:
-        errors.print(f"intaglio {name}: {escape(str(error))}")
-    except OSError as error:
-        if error.filename is None:
-            raise  # not about a file that the user named
-        errors.print(f"intaglio {name}: {escape(f'{error.filename}: {error.strerror}')}")
-    return _FAILURE
-
-
-def _run(entry: EntryPoint, arguments: Sequence[str]) -> int:
-    command: Any = entry.load()
-    run: Callable[..., Any] = command
-    if hasattr(command, "registered_commands"):  # a typer app
-        from typer.main import get_command  # noqa: PLC0415  (typer is slow to import; help does not need it)
-
-        run = get_command(command)
-        try:
-            result = run(args=list(arguments), prog_name=f"intaglio {entry.name}")
-        except SystemExit as leaving:  # how click ends a program
-            result = leaving.code
-    else:
-        result = run(list(arguments))
-    return result if isinstance(result, int) else 0
-
-
-def _extra_of(entry: EntryPoint) -> str:
-    return _EXTRAS.get(entry.module.partition(".")[0], "dev")
-
-
-def _print_help(commands: Mapping[str, EntryPoint]) -> None:
-    console = Console(highlight=False)
-    console.print("usage: intaglio COMMAND ...      intaglio COMMAND --help      intaglio --version")
-    table = Table(box=None, show_header=False, padding=(0, 2))
-    known = [name for name in _HELP if name in commands]
-    for name in [*known, *sorted(set(commands) - set(known))]:
-        table.add_row(name, _HELP.get(name, commands[name].value))
-    console.print(table)
+        group.main(args=given or ["--help"], prog_name="intaglio")
+    except SystemExit as leaving:  # how typer ends a program
+        return leaving.code if isinstance(leaving.code, int) else 0
+    return 0

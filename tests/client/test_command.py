@@ -38,20 +38,23 @@ def test_lora_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "code", "says"),
     [
-        (["generate"], "prompt: missing"),
-        (["generate", "a fox", "--out", "fox.gif"], "out: 'fox.gif'"),
+        (["generate"], 2, "prompt: missing"),
+        (["generate", "a fox", "--out", "fox.gif"], 2, "out: 'fox.gif'"),
         (
             ["generate", "a fox", "--guidance-scale", "99"],
+            2,
             "guidance_scale: 99.0 is out of range; allowed: 0 to 50",
         ),
-        (["generate", "a fox", "--url", "127.0.0.1:9", "--deadline", "5"], "is the server running"),
-        (["serve", "no/such.yaml"], "no such file"),
+        (["generate", "a fox", "--url", "127.0.0.1:9", "--deadline", "5"], 75, "is the server running"),
+        (["serve", "no/such.yaml"], 1, "no such file"),
     ],
 )
-def test_a_mistake_is_one_line(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(arguments) == 2
+def test_a_mistake_is_one_line(
+    arguments: list[str], code: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == code
     captured = capsys.readouterr()
     assert says in captured.err
     assert len(captured.err.strip().splitlines()) == 1

@@ -14,7 +14,7 @@ import pytest
 
 from intaglio.builds.file_checks import check_files
 from intaglio.builds.manifest import read_manifest
-from intaglio.errors import BuildError, ConfigError, EngineMismatch
+from intaglio.errors import BuildError, ConfigError, EngineMismatch, InvalidRequest
 from intaglio_export.build import BuildOptions
 from intaglio_export.plan import make
 
@@ -120,6 +120,21 @@ def test_options_are_part_of_the_command_that_builds_again() -> None:
     assert BuildOptions().arguments == ""
     options = BuildOptions(runtime="tensorrt-rtx", target="sm89", output=Path("out"), force=True)
     assert options.arguments == " --runtime tensorrt-rtx --target sm89 --output out"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": "sm1"}, "target: is 'sm1'; allowed: auto, cpu, sm75"),
+        ({"runtime": "onnxruntime", "target": "sm89"}, "runtime onnxruntime runs on the CPU"),
+    ],
+)
+def test_options_that_are_not_allowed(
+    checkpoint: Checkpoint, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    config = write_config(tmp_path / "a.yaml", checkpoint)
+    with pytest.raises(InvalidRequest, match=message):
+        run_build(config, **options)
 
 
 def damage(path: Path) -> None:

@@ -10,7 +10,6 @@ SERVING = (
     "intaglio.stages.diffuse.stage",
     "intaglio.stages.preprocess.stage",
     "intaglio.stages.postprocess",
-    "intaglio.cli",
     "intaglio.contract.config",
     "intaglio.engines.onnxruntime",
     "intaglio.engines.opening",

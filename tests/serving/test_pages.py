@@ -81,6 +81,12 @@ def test_the_server_takes_the_example_of_every_input(server: Server) -> None:
     assert (said["seed"], said["guidance_begin"], said["trigger_words"]) == (7, 0.1, False)
 
 
+def test_the_page_of_the_command_line(server: Server, tmp_path: Path) -> None:
+    for name in ("configs", "miniature"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    assert run_blocks("docs/commands.md", server, tmp_path) == ["bash"]
+
+
 def test_the_page_of_loras(server: Server, tmp_path: Path) -> None:
     """In a copy of the configurations, since the page adds a LoRA."""
     shutil.copytree(ROOT / "configs", tmp_path / "configs", ignore=shutil.ignore_patterns("poses"))

@@ -30,6 +30,12 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _one_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are compared byte for byte, and they hold the day."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1767225600")
+
+
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An SDXL folder with random weights in fp16."""
@@ -85,6 +91,25 @@ def write_arrays(folder: Path) -> Path:
 def pairs(tmp_path: Path) -> Path:
     """A sound folder of images, captions and control images."""
     return write_pairs(tmp_path / "pairs")
+
+
+def write_two_sizes(folder: Path) -> Path:
+    """Three images of 64x64 and three of 96x32, with control images, for buckets of 32 pixels."""
+    random = np.random.default_rng(0)
+    (folder / "control").mkdir(parents=True)
+    for index in range(6):
+        shape = (64, 64, 3) if index % 2 else (32, 96, 3)
+        for place in (folder, folder / "control"):
+            Image.fromarray(random.integers(0, 256, shape, np.uint8)).save(place / f"{index}.png")
+        (folder / f"{index}.txt").write_text(f"a thing {index}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def two_sizes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Keys of a run on images of two sizes."""
+    folder = write_two_sizes(tmp_path_factory.mktemp("sizes") / "images")
+    return {"data": {"folder": str(folder)}, "bucket_reso_steps": 32, "min_bucket_reso": 32}
 
 
 @pytest.fixture(scope="session")

@@ -37,11 +37,11 @@ def write(path: Path, keys: dict[str, Any]) -> Path:
         ({"data": {}}, "exactly one of data.folder and data.arrays"),
         ({"data": {"folder": "x", "arrays": "y"}}, "exactly one of data.folder and data.arrays"),
         ({"resolution": 100}, "resolution 100 must be a multiple of 8"),
-        ({"steps": 0}, "steps = 0"),
-        ({"mixed_precision": "fp8"}, "mixed_precision = 'fp8'"),
-        ({"name": "../up"}, "name = '../up'"),
+        ({"steps": 0}, "steps is 0; allowed: a whole number of at least 1"),
+        ({"mixed_precision": "fp8"}, "mixed_precision is 'fp8'; allowed: no, fp16 or bf16"),
+        ({"name": "../up"}, "name is '../up'; allowed: at most 64"),
         ({"cache_text": True, "train_text_encoders": True}, "cannot be used with train_text_encoders"),
-        ({"samples": {"prompts": []}}, "samples.prompts = []"),
+        ({"samples": {"prompts": []}}, "samples.prompts is []"),
     ],
 )
 def test_a_wrong_key_gives_one_line_that_names_it(
@@ -81,7 +81,7 @@ def test_overrides_replace_keys_and_are_checked(keys: Keys, tmp_path: Path) -> N
         None,
     )
     assert config.data.control == "pose"
-    with pytest.raises(ConfigError, match="steps = -1"):
+    with pytest.raises(ConfigError, match="steps is -1"):
         lora_config_from_yaml(path, {"steps": -1})
 
 

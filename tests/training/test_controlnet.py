@@ -91,6 +91,15 @@ def test_samples_show_control_and_picture(control_keys: Keys, tmp_path: Path) ->
     assert Image.open(tmp_path / "out" / "samples" / "step-00000001.png").size == (192, 128)
 
 
+def test_samples_of_buckets_have_the_size_of_the_largest(
+    control_keys: Keys, two_sizes: dict[str, Any], tmp_path: Path
+) -> None:
+    samples = {"prompts": ["a", "b"], "every": 1, "steps": 1}
+    keys = control_keys(**(two_sizes | {"samples": samples, "steps": 1}))
+    train_controlnet(ControlNetConfig.model_validate(keys))
+    assert Image.open(tmp_path / "out" / "samples" / "step-00000001.png").size == (2 * 64, 2 * 64)
+
+
 def test_precisions_may_differ_between_runs_of_one_process(
     control_keys: Keys, keys: Keys, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from intaglio_train import DataConfig
+from intaglio_train.buckets import CropPlacing
 from intaglio_train.command import app
 from intaglio_train.data import open_dataset
 from intaglio_train.progress import SilentReporter
@@ -72,7 +73,7 @@ def test_every_form_holds_the_same_samples(pairs: Path, form: Callable[[Path], D
     assert other.captions[1] == ("a thing 1", "thing number 1")
     np.testing.assert_array_equal(other.images(range(6)), expected[0])
     np.testing.assert_array_equal(other.controls(range(6)), expected[1])
-    np.testing.assert_array_equal(other.geometry, [[64, 64, 0, 0]] * 6)
+    np.testing.assert_array_equal(other.geometry, [[64, 64, 0, 0, 64, 64]] * 6)
 
 
 def test_arrays_in_a_folder_hold_the_same_samples(arrays: Path) -> None:
@@ -122,8 +123,8 @@ def test_resizing_covers_cuts_the_centre_and_says_where(pairs: Path) -> None:
     picture[:, 32:96] = 255
     for path in (pairs / "00.png", pairs / "control" / "00.png"):
         Image.fromarray(picture).save(path)
-    data = open_dataset(DataConfig(folder=pairs), SIZE, resize=True, control=True)
-    np.testing.assert_array_equal(data.geometry[0], [64, 128, 0, 32])
+    data = open_dataset(DataConfig(folder=pairs), SIZE, placing=CropPlacing(SIZE), control=True)
+    np.testing.assert_array_equal(data.geometry[0], [64, 128, 0, 32, 64, 64])
     assert (data.images([0]) == 255).all()
     assert (data.controls([0]) == 255).all()
 
@@ -156,7 +157,7 @@ FAULTS = [
     Fault("lora", lambda d: [path.unlink() for path in d.glob("*.png")], "pairs", "holds no images"),
     Fault(
         "lora",
-        lambda d: (d / "metadata.csv").write_text("image,text\n00.png,hello\n"),
+        lambda d: (d / "metadata.csv").write_text("image,words\n00.png,hello\n"),
         "metadata.csv",
         "row 1 has no caption",
     ),
@@ -206,9 +207,9 @@ def test_bad_data_ends_with_one_line_and_leaves_nothing(
 ) -> None:
     fault.spoil(pairs)
     config = tmp_path / "run.yaml"
-    config.write_text(yaml.safe_dump(keys(data={"folder": str(pairs)})))
+    config.write_text(yaml.safe_dump(keys(data={"folder": str(pairs)}, fit="exact")))
     result = CliRunner().invoke(app, [fault.kind, str(config)])
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert len(result.stderr.strip().splitlines()) == 1
     assert fault.file in result.stderr
     assert fault.problem in result.stderr

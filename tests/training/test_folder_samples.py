@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from intaglio_train import DataError
-from intaglio_train.folder_samples import find_samples, names_beside_arrays
+from intaglio_train.folder_samples import Reading, find_samples, names_beside_arrays
 
 LINE = st.text(
     st.characters(exclude_characters="\r\n", exclude_categories=["Cs", "Cc", "Cf", "Cn", "Co"]), min_size=1
@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def find(folder: Path, control: bool = False) -> Any:
-    return find_samples(folder, control=control, control_name=None)
+    return find_samples(folder, Reading(control=control))
 
 
 @given(captions=CAPTIONS)

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from intaglio_train import CheckpointError, DataError, LoraConfig, train_lora
-from intaglio_train.folder_samples import find_samples
+from intaglio_train.buckets import ExactPlacing
+from intaglio_train.folder_samples import Reading, find_samples
 from intaglio_train.image_folders import ImageFolder, check_samples
 
 Keys = Callable[..., dict[str, Any]]
@@ -20,8 +21,8 @@ SIZE = (64, 64)
 
 
 def checked(folder: Path, *, control: bool = True) -> ImageFolder:
-    samples = find_samples(folder, control=control, control_name=None).samples
-    return check_samples(samples, SIZE, resize=False, threads=2, watch=lambda items, _, __: items)
+    samples = find_samples(folder, Reading(control=control)).samples
+    return check_samples(samples, ExactPlacing(SIZE), threads=2, watch=lambda items, _, __: items)
 
 
 def replace_with_equal_size(path: Path) -> None:

@@ -12,7 +12,6 @@ import torch
 from diffusers import DDPMScheduler, EulerDiscreteScheduler, StableDiffusionXLPipeline
 
 from intaglio_train import ConfigError, LoraConfig
-from intaglio_train.checkpoint import random_state, restore_random_state
 from intaglio_train.lora import _add_adapters, _LoraLoss
 from intaglio_train.loss import NoiseSchedule, add_noise, loss_weights, noise_schedule_of, target_of
 from intaglio_train.progress import SilentReporter
@@ -61,14 +60,12 @@ def test_a_step_is_what_the_formulas_say(keys: Keys, model: Path) -> None:
     batch = session.sources[0].stream.batch(0)
     dropped = batch.captions.tolist().count(session.sources[0].stream.captions.dropped)
     assert 0 < dropped < 3
-    state = random_state()
     loss = _LoraLoss(session, config)((batch,))
 
     pipeline = StableDiffusionXLPipeline.from_pretrained(
         str(model), torch_dtype=torch.float32, add_watermarker=False
     )
     pipeline.to(torch.float32)
-    restore_random_state(state)
     with torch.no_grad():
         expected = _step_by_hand(pipeline, session.sources[0], batch)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
@@ -81,7 +78,7 @@ def _step_by_hand(pipeline: Any, source: Any, batch: Any) -> float:
         - 1
     )
     latents = pipeline.vae.encode(images).latent_dist.mean * pipeline.vae.config.scaling_factor
-    noise, times = torch.randn(latents.shape), torch.randint(0, 1000, (3,))
+    noise, times = batch.noise, batch.times
     scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
     noisy = scheduler.add_noise(latents, noise, times)
     total = 0.0

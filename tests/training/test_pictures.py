@@ -15,7 +15,8 @@ from PIL import Image
 
 from intaglio.imaging.images import decode_image
 from intaglio_train import DataError
-from intaglio_train.pictures import decode_picture, fit, read_bytes
+from intaglio_train.buckets import CropPlacing
+from intaglio_train.pictures import cut, decode_picture, read_bytes
 
 CASES = Path(__file__).parents[1] / "runtime" / "imaging" / "pictures"
 CHANNELS = {"L": 1, "LA": 2, "P": 1, "RGB": 3, "RGBA": 4, "CMYK": 4, "I;16": 2}
@@ -78,7 +79,9 @@ def test_fitting_is_covering_and_cutting(
     shape = (given_size[1], given_size[0], 3)
     noise = np.random.default_rng(0).integers(100, 150, shape, np.uint8)  # so that no pass over it is clipped
     image = Image.fromarray(noise)
-    pixels, (top, left) = fit(image, size, resampling)
+    placement = CropPlacing(size).place(given_size)
+    pixels = cut(image, placement, resampling)
+    top, left = placement.corner
     scale = max(size[0] / given_size[0], size[1] / given_size[1])
     covering = image.resize((round(given_size[0] * scale), round(given_size[1] * scale)), resampling)
     expected = covering.crop((left, top, left + size[0], top + size[1]))
@@ -87,7 +90,8 @@ def test_fitting_is_covering_and_cutting(
 
 def test_a_long_strip_takes_no_more_memory_than_it_has() -> None:
     """To cover 1024x1024 a column of 16384 pixels would grow to 17 gigapixels."""
-    pixels, cut = fit(Image.new("RGB", (1, 16384), "red"), (1024, 1024), Image.Resampling.LANCZOS)
+    placement = CropPlacing((1024, 1024)).place((1, 16384))
+    pixels = cut(Image.new("RGB", (1, 16384), "red"), placement, Image.Resampling.LANCZOS)
     assert pixels.shape == (1024, 1024, 3)
-    assert cut == ((16384 * 1024 - 1024) // 2, 0)
+    assert placement.corner == ((16384 * 1024 - 1024) // 2, 0)
     assert (pixels == [255, 0, 0]).all()

@@ -11,6 +11,7 @@ import torch
 
 from intaglio_train import ConfigError, DataError, LoraConfig
 from intaglio_train.base_model import BaseModel
+from intaglio_train.lora import _LoraLoss
 from intaglio_train.progress import SilentReporter
 from intaglio_train.session import Session, open_session
 
@@ -32,6 +33,10 @@ def opened(
     keys: Keys, folder: Path, *, caches: frozenset[str] = frozenset(), **changes: Any
 ) -> tuple[Session, Notes]:
     config = LoraConfig.model_validate(keys(data={"folder": str(folder)}, caption_dropout=0.0, **changes))
+    return open_session_of(config, caches)
+
+
+def open_session_of(config: LoraConfig, caches: frozenset[str] = frozenset()) -> tuple[Session, Notes]:
     notes = Notes()
     prior = config.prior.data if config.prior else None
     return open_session(config, control=False, prior=prior, caches=caches, reporter=notes), notes
@@ -65,7 +70,7 @@ def test_a_caption_of_80_tags_keeps_them_all(keys: Keys, pairs: Path, caches: fr
     session, notes = opened(keys, pairs, caches=caches, batch_size=6)
     batch = next(session.batches(0))
     with torch.no_grad():
-        conditions = session.example(batch).conditions
+        conditions = session.examples(batch)[0].conditions
         expected, pooled = encoded(session.base, TAGS)
         short, _ = encoded(session.base, "a thing 0")
     order = batch[0].indices.tolist()
@@ -84,7 +89,7 @@ def test_a_batch_without_long_captions_has_one_chunk(keys: Keys, pairs: Path) ->
     for _ in range(6):
         batch = next(batches)
         with torch.no_grad():
-            lengths[int(batch[0].indices)] = session.example(batch).conditions.context.shape[1]
+            lengths[int(batch[0].indices)] = session.examples(batch)[0].conditions.context.shape[1]
     batches.close()
     assert {index for index, length in lengths.items() if length > 77} == {3}
 
@@ -94,8 +99,29 @@ def test_a_prior_is_filled_up_to_the_long_captions_beside_it(keys: Keys, pairs: 
         (pairs / f"{index:02d}.txt").write_text(TAGS)
     session, _ = opened(keys, pairs, prior={"data": {"folder": str(arrays)}})
     with torch.no_grad():
-        conditions = session.example(next(session.batches(0))).conditions
+        conditions = session.examples(next(session.batches(0)))[0].conditions
     assert conditions.context.shape[:2] == (4, len(encoded(session.base, TAGS)[0]))
+
+
+def test_a_prior_of_another_size_is_an_example_of_its_own(
+    keys: Keys, arrays: Path, two_sizes: dict[str, Any]
+) -> None:
+    prior = {"data": two_sizes["data"], "weight": 0.5}
+    config = LoraConfig.model_validate(
+        keys(**(two_sizes | {"data": {"folder": str(arrays)}, "prior": prior, "batch_size": 3}))
+    )
+    session, _ = open_session_of(config)
+    batches = session.batches(0)
+    shapes = set()
+    for _ in range(4):
+        batch = next(batches)
+        with torch.no_grad():
+            examples = session.examples(batch)
+            loss = _LoraLoss(session, config)(batch)
+        shapes.add(tuple(tuple(example.noisy.shape) for example in examples))
+        assert loss.isfinite()
+    batches.close()
+    assert shapes == {((6, 4, 8, 8),), ((3, 4, 8, 8), (3, 4, 4, 12))}
 
 
 def test_a_caption_that_is_too_long_is_named(keys: Keys, pairs: Path) -> None:

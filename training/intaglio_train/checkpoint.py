@@ -1,25 +1,24 @@
 """Checkpoints that resume exactly: one file a checkpoint, complete or absent.
 
-A file holds trained weights, optimizer, average, loss scaler, random states of python, numpy, torch and CUDA,
-and the identity of the run (configuration and data). The learning rate and the data order are functions of
-the step, so the step says them.
+A file holds trained weights, optimizer, average, loss scaler, and the identity of the run (configuration and
+data). The learning rate, the data order and everything that is drawn at random are functions of the step, so
+the step says them.
 """
 
 from __future__ import annotations
 
 import os
-import random
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from intaglio_train.config import TrainingConfig
 from intaglio_train.errors import CheckpointError
 
-__all__ = ["Checkpoints", "Identity", "identity_of", "random_state", "restore_random_state"]
+__all__ = ["Checkpoints", "Identity", "identity_of", "today"]
 
 # These change what is written or how fast, not what is learnt; `steps` moves a cosine's end, which is what
 # asking for more steps means.
@@ -35,45 +34,28 @@ FREE_KEYS = frozenset(
         "log_every",
         "checkpoint_every",
     }
-    | {"keep_checkpoints", "samples", "tensorboard", "trigger_words", "format"}
+    | {"keep_checkpoints", "samples", "report_to", "trigger_words", "format", "date", "base_name"}
 )
 
 Identity = dict[str, Any]
 
 
-def identity_of(config: TrainingConfig, *digests: str) -> Identity:
-    """What must be the same for a run to be the same run."""
+def identity_of(config: TrainingConfig, *digests: str, processes: int) -> Identity:
+    """What must be the same for a run to be the same run. Several processes count as one with a batch as
+    large as theirs together.
+    """
     keys = config.model_dump(mode="json")
+    keys["batch_size"] = config.batch_size * processes
     return {**{key: value for key, value in keys.items() if key not in FREE_KEYS}, "data set": list(digests)}
 
 
-def random_state() -> dict[str, Any]:
-    """The four global generators' states, in types that `torch.load(weights_only=True)` takes."""
-    version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    return {
-        "python": [version, list(words), gauss],
-        "numpy": [
-            name,
-            torch.from_numpy(np.asarray(keys, np.int64)),
-            int(position),
-            int(has_gauss),
-            float(cached),
-        ],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def restore_random_state(state: dict[str, Any]) -> None:
-    """Undo everything drawn since `random_state`."""
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+def today() -> str:
+    """This day in UTC (ISO 8601); with SOURCE_DATE_EPOCH, that day, so that a build can be repeated."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    now = datetime.now(UTC)
+    if epoch.isdecimal():
+        now = datetime.fromtimestamp(int(epoch), UTC)
+    return now.date().isoformat()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import warnings
@@ -13,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 import intaglio_train
+from intaglio.command_output import Json, Output, Quiet, table_of
+from intaglio.exit_codes import FAILED
 from intaglio_train.config import controlnet_config_from_yaml, lora_config_from_yaml
 from intaglio_train.errors import TrainingError
+from intaglio_train.processes import is_first
 from intaglio_train.progress import ConsoleReporter, Reporter
 
 if TYPE_CHECKING:
@@ -28,8 +30,7 @@ __all__ = ["app", "install_weights"]
 
 app = typer.Typer(name="train", add_completion=False)
 
-INTERRUPTED = 130  # as a shell reports SIGINT
-BAD_INPUT = 2
+BY_SIGNAL = 128  # and the signal's number, as a shell reports it
 
 
 class Kind(StrEnum):
@@ -63,36 +64,39 @@ def train(  # noqa: PLR0913, PLR0917  (one option a parameter)
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Continue from the newest checkpoint, or restart.")
     ] = True,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a LoRA or a ControlNet on SDXL.
 
-    Ends with 0 when it is trained, 2 for anything the user can put right, 130 when it was interrupted.
+    Ends with 0 when it is trained, 1 for anything the user can put right, and with a checkpoint and 130 or
+    143 when it was interrupted by Ctrl-C (SIGINT) or by SIGTERM. With --quiet only the files are printed. Of
+    several processes one speaks.
     """
-    console = Console()
+    printed = Output(json=json, quiet=quiet or not is_first())
     _quiet_libraries()
     overrides = {
         key: value
         for key, value in (("data", data), ("steps", steps), ("output", output))
         if value is not None
     }
-    reporter = ConsoleReporter(console)
+    reporter = ConsoleReporter(printed.progress)
     try:
         if kind is Kind.LORA:
             trained = _train_lora(config, overrides, resume, reporter)
         else:
             trained = _train_controlnet(config, overrides, resume, reporter)
     except TrainingError as error:
-        Console(stderr=True).print(
-            f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True
-        )
-        raise typer.Exit(BAD_INPUT) from None
+        printed.problem(f"intaglio train: {error}")
+        raise typer.Exit(FAILED) from None
     files = trained.files
-    if install is not None:
+    if install is not None and is_first():
         files = tuple(install_weights(path, install) for path in files)
-    _print_trained(trained, files, console)
-    if trained.outcome.interrupted:
-        console.print(f"stopped at step {trained.outcome.steps}; the same command continues from there")
-        raise typer.Exit(INTERRUPTED)
+    if is_first():
+        _print_trained(trained, files, printed)
+    if trained.outcome.signal is not None:
+        printed.note(f"stopped at step {trained.outcome.steps}; the same command continues from there")
+        raise typer.Exit(BY_SIGNAL + trained.outcome.signal)
 
 
 @dataclass(frozen=True)
@@ -117,16 +121,21 @@ def _train_controlnet(config: Path, overrides: dict[str, Any], resume: bool, rep
     return _Trained(result.outcome, result.losses, files)
 
 
-def _print_trained(trained: _Trained, files: Sequence[Path], console: Console) -> None:
+def _print_trained(trained: _Trained, files: Sequence[Path], printed: Output) -> None:
     outcome = trained.outcome
-    table = Table("steps", "seconds", "last loss", "files")
-    table.add_row(
-        str(outcome.steps),
-        f"{outcome.seconds:.1f}",
-        f"{outcome.last_loss:.4f}",
-        "\n".join(map(str, (*files, trained.losses))),
-    )
-    console.print(table)
+    first, *others = map(str, (*files, trained.losses))
+    rows = [(str(outcome.steps), f"{outcome.seconds:.1f}", f"{outcome.last_loss:.4f}", first)]
+    rows += [("", "", "", other) for other in others]
+    data = {
+        "steps": outcome.steps,
+        "seconds": outcome.seconds,
+        "last_loss": outcome.last_loss if math.isfinite(outcome.last_loss) else None,
+        "files": files,
+        "losses": trained.losses,
+        "interrupted": outcome.interrupted,
+    }
+    table = table_of(rows, header=("steps", "seconds", "last loss", "files"))
+    printed.result(table, data=data, brief="\n".join(map(str, files)))
 
 
 def install_weights(weights: Path, folder: Path) -> Path:

@@ -2,14 +2,15 @@
 cached where asked for.
 
 `B` of a batch, `N` samples, `R` different chunks of text, `k` chunks of a batch's longest caption, `T` = 77
-tokens of a chunk, `C` context width, `P` pooled width, `h = H/8`, `w = W/8`. SDXL conditioning (arXiv
-2307.01952): context = penultimate hidden states of both encoders side by side; pooled = the second encoder's
-projection, of a caption's first chunk; time ids = original (height, width), crop (top, left), target (height,
-width).
+tokens of a chunk, `C` context width, `P` pooled width, `n` samples of a bucket, `h = H/8`, `w = W/8`. SDXL
+conditioning (arXiv 2307.01952): context = penultimate hidden states of both encoders side by side; pooled =
+the second encoder's projection, of a caption's first chunk; time ids = original (height, width), crop (top,
+left), target (height, width).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +18,12 @@ import torch
 
 from intaglio_train.base_model import BaseModel
 from intaglio_train.batches import Batch
-from intaglio_train.data import Dataset
+from intaglio_train.data import Dataset, buckets_of
 from intaglio_train.progress import Watch
 from intaglio_train.text_chunks import ChunkedTexts
 
 __all__ = [
+    "BucketTables",
     "Caches",
     "Conditioner",
     "Conditions",
@@ -74,7 +76,7 @@ def encode_images(vae: Any, images: torch.Tensor) -> torch.Tensor:
     encoding is repeatable.
     """
     pixels = images.permute(0, 3, 1, 2).to(vae.device, vae.dtype).contiguous() / 127.5 - 1.0
-    latents = vae.encode(pixels).latent_dist.mode().contiguous()  # `randn_like` draws by layout
+    latents = vae.encode(pixels).latent_dist.mode().contiguous()
     mean = vae.config.latents_mean
     std = vae.config.latents_std
     if mean is not None and std is not None:
@@ -85,12 +87,25 @@ def encode_images(vae: Any, images: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
+class BucketTables:
+    """A table a bucket, since images of different buckets have different sizes."""
+
+    tables: list[torch.Tensor]  # each [n,...]
+    buckets: list[int]  # [N], the bucket of each sample
+    rows: torch.Tensor  # [N] int64 on the host, the sample's row in its bucket's table
+
+    def table_of(self, sample: int) -> torch.Tensor:
+        """The table that holds a sample, and with it all samples of its size."""
+        return self.tables[self.buckets[sample]]
+
+
+@dataclass(frozen=True)
 class Caches:
     """Tables over all samples or chunks of text; none where each batch is encoded when it is used."""
 
-    latents: torch.Tensor | None = None  # [N,4,h,w]
+    latents: BucketTables | None = None  # [n,4,h,w]
     text: tuple[torch.Tensor, torch.Tensor] | None = None  # context [R,T,C], pooled [R,P]
-    controls: torch.Tensor | None = None  # [N,3,H,W] uint8
+    controls: BucketTables | None = None  # [n,3,H,W] uint8
 
 
 @torch.no_grad()
@@ -104,37 +119,50 @@ def fill_caches(
     watch: Watch,
 ) -> Caches:
     """Encode what `which` (of "latents", "text", "controls") names, once."""
-    chunks = [
-        range(start, min(start + ENCODING_BATCH, len(dataset)))
-        for start in range(0, len(dataset), ENCODING_BATCH)
-    ]
     dtype = base.dtype
     latents = controls = text = None
+
+    def encoded(samples: Sequence[int]) -> torch.Tensor:
+        return encode_images(base.vae, torch.from_numpy(dataset.images(samples))).to(on, dtype)
+
+    def loaded(samples: Sequence[int]) -> torch.Tensor:
+        pixels = torch.from_numpy(dataset.controls(samples))
+        return pixels.to(on).permute(0, 3, 1, 2).contiguous()
+
     if "latents" in which:
-        watched = watch(chunks, "encoding images", len(chunks))
-        latents = torch.cat(
-            [
-                encode_images(base.vae, torch.from_numpy(dataset.images(chunk))).to(on, dtype)
-                for chunk in watched
-            ]
-        )
+        latents = _tables(dataset, encoded, "encoding images", watch)
     if "controls" in which:
-        watched = watch(chunks, "loading controls", len(chunks))
-        controls = torch.cat(
-            [
-                torch.from_numpy(dataset.controls(chunk)).to(on).permute(0, 3, 1, 2).contiguous()
-                for chunk in watched
-            ]
-        )
+        controls = _tables(dataset, loaded, "loading controls", watch)
     if "text" in which:
         starts = range(0, texts.tokens.shape[1], 4 * ENCODING_BATCH)
         pieces = [texts.tokens[:, start : start + 4 * ENCODING_BATCH] for start in starts]
         watched = watch(pieces, "encoding captions", len(pieces))
-        encoded = [encode_tokens(base, piece.to(base.device)) for piece in watched]
-        context = torch.cat([piece.to(on, dtype) for piece, _ in encoded])
-        pooled = torch.cat([piece.to(on, dtype) for _, piece in encoded])
+        pairs = [encode_tokens(base, piece.to(base.device)) for piece in watched]
+        context = torch.cat([piece.to(on, dtype) for piece, _ in pairs])
+        pooled = torch.cat([piece.to(on, dtype) for _, piece in pairs])
         text = (context, pooled)
     return Caches(latents, text, controls)
+
+
+def _tables(
+    dataset: Dataset, make: Callable[[Sequence[int]], torch.Tensor], what: str, watch: Watch
+) -> BucketTables:
+    """What `make` gives of all samples."""
+    found = list(buckets_of(dataset).values())
+    pieces = []
+    for bucket, samples in enumerate(found):
+        starts = range(0, len(samples), ENCODING_BATCH)
+        pieces += [(bucket, samples[start : start + ENCODING_BATCH]) for start in starts]
+    made: list[list[torch.Tensor]] = [[] for _ in found]
+    for bucket, samples in watch(pieces, what, len(pieces)):
+        made[bucket].append(make(samples))
+    buckets = [0] * len(dataset)
+    rows = torch.zeros(len(dataset), dtype=torch.int64)
+    for bucket, samples in enumerate(found):
+        rows[samples] = torch.arange(len(samples))
+        for sample in samples:
+            buckets[sample] = bucket
+    return BucketTables([torch.cat(tensors) for tensors in made], buckets, rows)
 
 
 class Conditioner:
@@ -144,15 +172,11 @@ class Conditioner:
     `texts` are the captions of the batches' caption table, in its order, and "" for a dropped one.
     """
 
-    def __init__(
-        self, base: BaseModel, dataset: Dataset, texts: ChunkedTexts, caches: Caches, size: tuple[int, int]
-    ) -> None:
+    def __init__(self, base: BaseModel, dataset: Dataset, texts: ChunkedTexts, caches: Caches) -> None:
         self._base = base
         self._caches = caches
         self._device = base.device
-        target = torch.tensor([size[1], size[0]], dtype=torch.float32).expand(len(dataset), 2)
-        time_ids = torch.cat([torch.from_numpy(dataset.geometry), target], dim=1)
-        self._time_ids = time_ids.to(self._device)  # [N,6]
+        self._time_ids = torch.from_numpy(dataset.geometry).to(self._device)  # [N,6]
         self._counts = texts.counts
         self._dropped = len(texts.counts) - 1
         self._rows_of_text = texts.rows.to(self._device)  # [U+1,K]
@@ -168,11 +192,11 @@ class Conditioner:
         indices = batch.indices.to(self._device, non_blocking=True)
         context, pooled = self._text(batch.captions, chunks)
         return Conditions(
-            latents=self._latents(batch, indices),
+            latents=self._latents(batch),
             context=context,
             pooled=pooled,
             time_ids=self._time_ids[indices],
-            control=self._control(batch, indices),
+            control=self._control(batch),
         )
 
     def _text(self, captions: torch.Tensor, chunks: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -194,16 +218,16 @@ class Conditioner:
             pooled = pooled * kept[:, None]
         return context, pooled
 
-    def _latents(self, batch: Batch, indices: torch.Tensor) -> torch.Tensor:
+    def _latents(self, batch: Batch) -> torch.Tensor:
         if self._caches.latents is not None:
-            return self._rows_of_samples(self._caches.latents, batch, indices)
+            return self._rows_of_samples(self._caches.latents, batch)
         assert batch.images is not None
         with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
             return encode_images(self._base.vae, batch.images.to(self._device, non_blocking=True))
 
-    def _control(self, batch: Batch, indices: torch.Tensor) -> torch.Tensor | None:
+    def _control(self, batch: Batch) -> torch.Tensor | None:
         if self._caches.controls is not None:
-            return self._rows_of_samples(self._caches.controls, batch, indices).float() / 255.0
+            return self._rows_of_samples(self._caches.controls, batch).float() / 255.0
         if batch.controls is None:
             return None
         return (
@@ -211,11 +235,9 @@ class Conditioner:
             / 255.0
         )
 
-    def _rows_of_samples(self, table: torch.Tensor, batch: Batch, indices: torch.Tensor) -> torch.Tensor:
-        """Of a table on the host by the batch's own numbers, so that the device is not waited for."""
-        if table.device.type == "cpu":
-            return self._rows(table, batch.indices)
-        return self._rows(table, indices)
+    def _rows_of_samples(self, cache: BucketTables, batch: Batch) -> torch.Tensor:
+        """The batch's rows, found by its numbers on the host, so that the device is not waited for."""
+        return self._rows(cache.table_of(int(batch.indices[0])), cache.rows[batch.indices])
 
     def _rows(self, table: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """`table[rows]` on the device, gathered where the table is."""

@@ -1,19 +1,30 @@
 """Training configurations: one YAML file a run, strict and frozen.
 
 Relative paths are relative to the working directory, as on a command line. Every field below is read by the
-trainer; an unknown key is an error that names the nearest known one.
+trainer; an unknown key is an error that names the nearest known one. `intaglio_train.key_names` lists the
+names of kohya's and diffusers' scripts that a YAML may use instead.
 """
 
 from __future__ import annotations
 
-import difflib
+import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
+from intaglio.validation_errors import Allowed, problems_text
+from intaglio_train.buckets import LATENT_SCALE, BucketPlacing, CropPlacing, ExactPlacing, Placing, Size
+from intaglio_train.config_values import Positive, Probability, Resolution, Schedule, Suffix, Trackers
 from intaglio_train.errors import ConfigError
+from intaglio_train.key_names import with_own_names
 
 __all__ = [
     "ControlNetConfig",
@@ -26,10 +37,12 @@ __all__ = [
     "lora_config_from_yaml",
 ]
 
-Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(ge=1)]
+Name = Annotated[
+    str,
+    Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$"),
+    Allowed("at most 64 lower-case letters, digits, _ and -; the first is a letter or a digit"),
+]
 TRAINED = Path("trained")
-LATENT_SCALE = 8  # pixels a latent: SDXL's autoencoder has three downsamplings
 
 
 class _Strict(BaseModel):
@@ -42,20 +55,27 @@ class DataConfig(_Strict):
     `folder` holds one of (looked for in this order)
       - `images.npy` [N,H,W,3] uint8, `captions.json` (N strings or N lists of strings) and, for a
         ControlNet, `controls_<control>.npy` [N,H,W,3] uint8;
-      - `metadata.csv` or `metadata.jsonl` with columns `image`, `caption` and, for a ControlNet, `control`
-        (paths in the folder);
-      - images, each with a `.txt` of the same name; control images of the same name in `control_<control>/`
-        or `control/`.
+      - `metadata.csv` or `metadata.jsonl` with a column of image paths (`image` or `file_name`), of captions
+        (`caption` or `text`) and, for a ControlNet, of control images (`control` or `conditioning_image`), as
+        Hugging Face's `imagefolder` reads it;
+      - images, each with a `.txt` or `.caption` of the same name; control images of the same name in
+        `control_<control>/` or `control/`;
+      - kohya's folders `N_name/` of such images: each image counts N times, and `name` is the caption of an
+        image that has none;
+      - one of the above in a folder `train/`, beside the other splits of a Hugging Face data set.
     `arrays` is an `.npz` with `images`, `captions` ([N] or [N,M] strings) and `controls_<control>` or
-    `controls`. A `.txt` or table cell of several lines, and a list of captions, hold alternatives: one is
-    drawn each time the image is used. Text files are UTF-8. `intaglio_train.folder_samples` says which other
-    files are refused and which are passed over.
+    `controls`. A caption file or table cell of several lines, and a list of captions, hold alternatives: one
+    is drawn each time the image is used. Text files are UTF-8. `intaglio_train.folder_samples` says which
+    other files are refused and which are passed over.
     """
 
     folder: Path | None = None
     arrays: Path | None = None
     control: str | None = None
     limit: Positive | None = None
+    caption_extension: Suffix | None = None  # none: .txt or .caption
+    image_column: str | None = None  # none: image or file_name
+    caption_column: str | None = None  # none: caption or text
 
     @model_validator(mode="after")
     def _one_source(self) -> DataConfig:
@@ -93,12 +113,17 @@ class PriorConfig(_Strict):
 class TrainingConfig(_Strict):
     """What both trainers share."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    name: Name
     model: str
     data: DataConfig
+    base_name: str | None = None  # what the files call the model; none: its hub id, file or folder
     output: Path  # none: trained/NAME, which `make clean` keeps
-    resolution: int | tuple[int, int] = 1024  # pixels; a pair is (width, height)
-    resize: bool = False
+    resolution: Resolution = 1024  # pixels; a pair is (width, height)
+    fit: Literal["buckets", "crop", "exact"] = "buckets"  # of images in files; see `buckets`
+    bucket_reso_steps: Positive = 64
+    min_bucket_reso: Positive | None = None  # none: half of the resolution's shorter side
+    max_bucket_reso: Positive | None = None  # none: twice the resolution's longer side
+    bucket_no_upscale: bool = False
     variant: str | None = None
     configurations: Path | None = None  # of a single-file model; see `single_file`
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -107,8 +132,10 @@ class TrainingConfig(_Strict):
     batch_size: Positive = 1
     gradient_accumulation: Positive = 1
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Schedule = "constant"  # diffusers' (`diffusers.optimization`)
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    schedule_cycles: Positive = 1  # of cosine_with_restarts
+    schedule_power: Annotated[float, Field(gt=0)] = 1.0  # of polynomial
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     max_gradient_norm: Annotated[float, Field(gt=0)] | None = 1.0
     seed: Annotated[int, Field(ge=0)] = 0
@@ -129,7 +156,7 @@ class TrainingConfig(_Strict):
     checkpoint_every: Positive | None = None  # none: a tenth of the steps, at least 5
     keep_checkpoints: Positive = 2
     samples: SampleConfig | None = None
-    tensorboard: bool = False
+    report_to: Trackers = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -144,10 +171,60 @@ class TrainingConfig(_Strict):
             raise ValueError(f"resolution {self.resolution} must be a multiple of {LATENT_SCALE}")
         return self
 
+    @model_validator(mode="after")
+    def _no_key_is_left_unread(self) -> TrainingConfig:
+        read_only_with = {
+            "schedule_cycles": ("schedule", "cosine_with_restarts"),
+            "schedule_power": ("schedule", "polynomial"),
+            "bucket_no_upscale": ("fit", "buckets"),
+            "min_bucket_reso": ("fit", "buckets"),
+            "max_bucket_reso": ("fit", "buckets"),
+        }
+        for name, (key, value) in read_only_with.items():
+            is_set = getattr(self, name) != type(self).model_fields[name].default
+            if is_set and getattr(self, key) != value:
+                raise ValueError(f"{name} = {getattr(self, name)!r} is read with {key}: {value} only")
+        return self
+
+    @model_validator(mode="after")
+    def _buckets_fit_latents(self) -> TrainingConfig:
+        step = self.bucket_reso_steps
+        for name, side in (
+            ("bucket_reso_steps", step),
+            ("min_bucket_reso", self.min_bucket_reso),
+            ("max_bucket_reso", self.max_bucket_reso),
+        ):
+            unit = LATENT_SCALE if name == "bucket_reso_steps" else step
+            if side is not None and side % unit:
+                raise ValueError(f"{name} = {side}: must be a multiple of {unit}")
+        smallest, largest = self.bucket_range
+        if smallest > largest:
+            raise ValueError(f"min_bucket_reso {smallest} must be at most max_bucket_reso {largest}")
+        return self
+
     @property
-    def size(self) -> tuple[int, int]:
+    def size(self) -> Size:
         """(width, height) in pixels."""
         return self.resolution if isinstance(self.resolution, tuple) else (self.resolution, self.resolution)
+
+    @property
+    def bucket_range(self) -> tuple[int, int]:
+        """The shortest and the longest side of a bucket in pixels."""
+        step = self.bucket_reso_steps
+        smallest = self.min_bucket_reso or max(step, min(self.size) // 2 // step * step)
+        return smallest, self.max_bucket_reso or max(step, 2 * max(self.size) // step * step)
+
+    @property
+    def placing(self) -> Placing:
+        """How images in files are brought to a size that is trained."""
+        if self.fit == "exact":
+            return ExactPlacing(self.size)
+        if self.fit == "crop":
+            return CropPlacing(self.size)
+        smallest, largest = self.bucket_range
+        return BucketPlacing(
+            self.size, self.bucket_reso_steps, smallest, largest, upscale=not self.bucket_no_upscale
+        )
 
     @property
     def checkpoint_interval(self) -> int:
@@ -166,11 +243,14 @@ class LoraConfig(TrainingConfig):
     train_text_encoders: bool = False
     text_learning_rate: Annotated[float, Field(gt=0)] | None = None  # none: as learning_rate
     trigger_words: tuple[str, ...] = ()
-    format: Literal["diffusers", "kohya", "both"] = "diffusers"
+    format: Literal["kohya", "diffusers", "both"] = "kohya"
+    date: datetime.date | None = None  # in the files; none: SOURCE_DATE_EPOCH, or the day of the last step
     prior: PriorConfig | None = None
 
     @model_validator(mode="after")
     def _trained_text_is_not_cached(self) -> LoraConfig:
+        if self.text_learning_rate is not None and not self.train_text_encoders:
+            raise ValueError("text_learning_rate needs train_text_encoders: true")
         if self.train_text_encoders and self.cache_text:
             raise ValueError(
                 "cache_text keeps the text encoders' first output; it cannot be used with train_text_encoders"
@@ -218,6 +298,10 @@ def _config_from_yaml(path: Path, kind: type[_Config], overrides: dict[str, Any]
         raise ConfigError(f"{path}: is not YAML: {error}") from error
     if not isinstance(keys, dict):
         raise ConfigError(f"{path}: must hold keys and values, such as 'steps: 1000'")
+    try:
+        keys = with_own_names({str(name): value for name, value in keys.items()}, known=kind.model_fields)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
     merged = {**keys, **(overrides or {})}
     if isinstance(merged.get("data"), Path):  # another folder, read as the configured one
         kept = keys["data"] if isinstance(keys.get("data"), dict) else {}
@@ -227,28 +311,4 @@ def _config_from_yaml(path: Path, kind: type[_Config], overrides: dict[str, Any]
     try:
         return kind.model_validate(merged)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_first_problem(error, kind)}") from error
-
-
-def _first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
-    first, *rest = error.errors()
-    where = ".".join(str(part) for part in first["loc"])
-    more = f" (and {len(rest)} more)" if rest else ""
-    if first["type"] == "extra_forbidden":
-        known = _fields_at(kind, first["loc"][:-1])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-        right = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(sorted(known))}"
-        return f"unknown key {where}; {right}{more}"
-    if first["type"] == "missing":
-        return f"key {where} is missing{more}"
-    message = first["msg"].removeprefix("Value error, ")
-    return (
-        f"{where} = {first['input']!r}: {message}" if where and first["type"] != "value_error" else message
-    ) + more
-
-
-def _fields_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    nested: dict[str, type[BaseModel]] = {"data": DataConfig, "samples": SampleConfig, "prior": PriorConfig}
-    for part in location:
-        kind = nested.get(str(part), kind)
-    return list(kind.model_fields)
+        raise ConfigError(f"{path}: {problems_text(error, kind)}") from error

@@ -15,9 +15,10 @@ from diffusers import ControlNetModel
 from intaglio_train.base_model import BaseModel
 from intaglio_train.checkpoint import identity_of
 from intaglio_train.config import ControlNetConfig, SampleConfig
+from intaglio_train.data import buckets_of
 from intaglio_train.errors import ConfigError
 from intaglio_train.loop import Outcome, ParameterGroup, Samples, Task, train
-from intaglio_train.loss import diffusion_loss
+from intaglio_train.loss import diffusion_errors
 from intaglio_train.pictures import Pixels
 from intaglio_train.progress import Reporter, SilentReporter
 from intaglio_train.samples import draw, grid_of
@@ -62,11 +63,16 @@ def train_controlnet(
         batches=session.batches,
         loss=_ControlNetLoss(session, controlnet),
         samples=_samples(session, controlnet, config.samples),
-        identity=identity_of(config, session.sources[0].dataset.digest),
+        identity=identity_of(
+            config, session.sources[0].dataset.digest, processes=session.accelerator.num_processes
+        ),
     )
-    outcome = train(config, task, session.accelerator, reporter, resume=resume)
-    folder = None if outcome.interrupted else _write(controlnet, config.output / config.name)
-    return ControlNetResult(folder, config.output / "losses.csv", outcome)
+    with session:
+        outcome = train(config, task, session.accelerator, reporter, resume=resume)
+        folder = config.output / config.name
+        if session.accelerator.is_main_process and not outcome.interrupted:
+            _write(controlnet, folder)
+    return ControlNetResult(None if outcome.interrupted else folder, config.output / "losses.csv", outcome)
 
 
 def _initial_controlnet(config: ControlNetConfig, base: BaseModel) -> Any:
@@ -96,7 +102,7 @@ class _ControlNetLoss:
         self._controlnet = controlnet
 
     def __call__(self, batches: Batches) -> torch.Tensor:
-        example = self._session.example(batches)
+        (example,) = self._session.examples(batches)
         conditions = example.conditions
         with self._session.accelerator.autocast():
             down, mid = self._controlnet(
@@ -116,29 +122,29 @@ class _ControlNetLoss:
                 mid_block_additional_residual=mid,
                 return_dict=False,
             )[0]
-        return diffusion_loss(predicted, example.target, example.weights)
+        return diffusion_errors(predicted, example.target, example.weights).mean()
 
 
 def _samples(session: Session, controlnet: Any, wanted: SampleConfig | None) -> Samples | None:
-    """Rows: the first samples' control images, and what the prompts make of them."""
+    """Rows: control images of the largest bucket, and what the prompts make of them."""
     if wanted is None:
         return None
     dataset = session.sources[0].dataset
-    controls = dataset.controls([index % len(dataset) for index in range(len(wanted.prompts))])
+    size, samples = max(buckets_of(dataset).items(), key=lambda bucket: len(bucket[1]))
+    controls = dataset.controls([samples[row % len(samples)] for row in range(len(wanted.prompts))])
 
     def grid() -> Pixels:
         steered = {"controlnet": controlnet, "controls": controls}
-        pictures = draw(session.base, wanted, session.config.size, accelerator=session.accelerator, **steered)
+        pictures = draw(session.base, wanted, size, accelerator=session.accelerator, **steered)
         return grid_of([[*controls], pictures])
 
     return Samples(wanted.every, grid)
 
 
-def _write(controlnet: Any, folder: Path) -> Path:
+def _write(controlnet: Any, folder: Path) -> None:
     """A diffusers folder in fp16, under a temporary name until it is complete."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     controlnet.eval().half().save_pretrained(str(partial))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
-    return folder

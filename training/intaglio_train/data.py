@@ -12,15 +12,17 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from intaglio_train.buckets import ExactPlacing, Placing, Size
 from intaglio_train.config import DataConfig
 from intaglio_train.errors import DataError
-from intaglio_train.folder_samples import find_samples, names_beside_arrays
+from intaglio_train.folder_layouts import samples_of_folder
+from intaglio_train.folder_samples import names_beside_arrays
 from intaglio_train.image_arrays import arrays_from_folder, arrays_from_npz
 from intaglio_train.image_folders import check_samples
 from intaglio_train.pictures import Pixels
 from intaglio_train.progress import Reporter, SilentReporter
 
-__all__ = ["Dataset", "open_dataset"]
+__all__ = ["Dataset", "buckets_of", "open_dataset"]
 
 NAMED = 5
 """How many of the files that were passed over are named."""
@@ -34,29 +36,45 @@ class Dataset(Protocol):
         """The alternatives of each sample."""
 
     @property
+    def repeats(self) -> list[int]:
+        """How often an epoch uses each sample."""
+
+    @property
     def geometry(self) -> NDArray[np.float32]:
-        """[N,4]: original height and width, top and left of the crop, in pixels: SDXL's size conditioning."""
+        """[N,6]: original height and width, top and left of the cut in the resized image, and the height and
+        width that are trained, in pixels: SDXL's size conditioning.
+        """
 
     @property
     def digest(self) -> str:
-        """Changes with the content: the bytes of every image and control, and the captions."""
+        """Changes with the content: the bytes of every image and control, captions and repeats."""
 
     def __len__(self) -> int: ...
     def where(self, index: int) -> str: ...  # file, and row if it has rows, of a sample's captions
-    def images(self, indices: Sequence[int]) -> Pixels: ...  # [B,H,W,3]
-    def controls(self, indices: Sequence[int]) -> Pixels: ...  # [B,H,W,3]
+    def folder(self, index: int) -> str: ...  # the name of the folder that a sample lies in
+    def images(self, indices: Sequence[int]) -> Pixels: ...  # [B,H,W,3], of one bucket
+    def controls(self, indices: Sequence[int]) -> Pixels: ...  # [B,H,W,3], of one bucket
+
+
+def buckets_of(dataset: Dataset) -> dict[Size, list[int]]:
+    """The samples of every size (width, height) that is trained, sorted by size."""
+    found: dict[Size, list[int]] = {}
+    for index, (height, width) in enumerate(dataset.geometry[:, 4:].astype(int).tolist()):
+        found.setdefault((width, height), []).append(index)
+    return dict(sorted(found.items()))
 
 
 def open_dataset(
     data: DataConfig,
-    size: tuple[int, int],
+    size: Size,
     *,
-    resize: bool = False,
+    placing: Placing | None = None,
     control: bool = False,
     threads: int = 4,
     reporter: Reporter | None = None,
 ) -> Dataset:
-    """Open and check a data set for `size` = (width, height); `reporter` is told what is passed over.
+    """Open and check a data set. Images have `size` = (width, height), unless they lie in files and `placing`
+    brings them to a size. `reporter` is told what is passed over.
 
     Raises:
         DataError: naming the first file, and the row of a table, that is wrong.
@@ -74,10 +92,10 @@ def open_dataset(
     if (source / "images.npy").exists():
         _say_passed_over(source, names_beside_arrays(source), reporter)
         return arrays_from_folder(data, size, control=control)
-    found = find_samples(source, control=control, control_name=data.control)
+    found = samples_of_folder(data, control=control)
     _say_passed_over(source, found.passed_over, reporter)
     samples = found.samples[: data.limit]
-    return check_samples(samples, size, resize=resize, threads=threads, watch=reporter.watch)
+    return check_samples(samples, placing or ExactPlacing(size), threads=threads, watch=reporter.watch)
 
 
 def _say_passed_over(source: Path, names: Sequence[str], reporter: Reporter) -> None:

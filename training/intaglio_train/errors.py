@@ -5,7 +5,7 @@
     ├── DataError          an image, caption or control is missing, damaged or of a wrong size
     └── CheckpointError    the checkpoint found belongs to another run
 
-The command prints the line and exits with 2.
+The command prints the line and ends with 1.
 """
 
 from __future__ import annotations

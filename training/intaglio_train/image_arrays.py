@@ -37,8 +37,15 @@ class ImageArrays:
     def __len__(self) -> int:
         return len(self.captions)
 
+    @property
+    def repeats(self) -> list[int]:
+        return [1] * len(self.captions)
+
     def where(self, index: int) -> str:
         return f"{self.source}: image {index}"
+
+    def folder(self, index: int) -> str:
+        return self.source.parent.name if self.source.name == "images.npy" else self.source.stem
 
     def images(self, indices: Sequence[int]) -> Pixels:
         return np.asarray(self.pixels[np.asarray(indices)])
@@ -120,7 +127,8 @@ def _checked(found: _Unchecked, source: Path, size: tuple[int, int], limit: int 
     for index, caption in enumerate(found.captions[:limit]):
         texts = caption if isinstance(caption, list) else [caption]
         captions.append(alternatives_of(texts, f"{source}: image {index}"))
-    geometry = np.tile(np.array([size[1], size[0], 0, 0], np.float32), (len(captions), 1))
+    whole = [size[1], size[0], 0, 0, size[1], size[0]]
+    geometry = np.tile(np.array(whole, np.float32), (len(captions), 1))
     content = hashlib.sha256(repr([captions, list(shape[1:])]).encode())
     for array in (found.images, found.controls):
         if array is not None:

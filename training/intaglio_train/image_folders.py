@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from intaglio_train.buckets import Placement, Placing
 from intaglio_train.errors import DataError
 from intaglio_train.folder_samples import Sample
-from intaglio_train.pictures import Pixels, decode_picture, fit, read_bytes
+from intaglio_train.pictures import Pixels, cut, decode_picture, read_bytes
 from intaglio_train.progress import Watch
 
 __all__ = ["ImageFolder", "check_samples"]
@@ -25,7 +26,7 @@ class ImageFolder:
     """Checked samples; images are decoded when they are asked for."""
 
     samples: list[Sample]
-    size: tuple[int, int]
+    placements: list[Placement]
     captions: list[tuple[str, ...]]
     geometry: NDArray[np.float32]
     digest: str
@@ -33,55 +34,69 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self.samples)
 
+    @property
+    def repeats(self) -> list[int]:
+        return [sample.repeats for sample in self.samples]
+
     def where(self, index: int) -> str:
         return self.samples[index].where
 
+    def folder(self, index: int) -> str:
+        return self.samples[index].image.parent.name
+
     def images(self, indices: Sequence[int]) -> Pixels:
-        return np.stack([self._pixels(self.samples[i].image, Image.Resampling.LANCZOS) for i in indices])
+        return np.stack([self._pixels(self.samples[i].image, i, Image.Resampling.LANCZOS) for i in indices])
 
     def controls(self, indices: Sequence[int]) -> Pixels:
-        paths = [path for path in (self.samples[i].control for i in indices) if path is not None]
-        return np.stack([self._pixels(path, Image.Resampling.BILINEAR) for path in paths])
+        pixels = []
+        for index in indices:
+            path = self.samples[index].control
+            assert path is not None  # asked for when the samples were found
+            pixels.append(self._pixels(path, index, Image.Resampling.BILINEAR))
+        return np.stack(pixels)
 
-    def _pixels(self, path: Path, resampling: Image.Resampling) -> Pixels:
-        return fit(decode_picture(read_bytes(path), path), self.size, resampling)[0]
+    def _pixels(self, path: Path, index: int, resampling: Image.Resampling) -> Pixels:
+        return cut(decode_picture(read_bytes(path), path), self.placements[index], resampling)
 
 
 @dataclass(frozen=True)
 class _Sound:
     """What checking a sample found."""
 
-    geometry: tuple[int, int, int, int]
-    """Height, width, top and left, as `intaglio_train.data.Dataset.geometry`."""
+    size: tuple[int, int]
+    """(width, height) of the image in its file."""
+    placement: Placement
     digests: tuple[str, ...]
     """SHA-256 of the image's file and of its control's."""
 
 
-def check_samples(
-    samples: list[Sample], size: tuple[int, int], *, resize: bool, threads: int, watch: Watch
-) -> ImageFolder:
+def check_samples(samples: list[Sample], placing: Placing, *, threads: int, watch: Watch) -> ImageFolder:
     """Decode every image once. Raises `DataError` naming the first that is wrong and counting the others."""
     with ThreadPoolExecutor(threads) as pool:
-        checks = pool.map(lambda sample: _check(sample, size, resize), samples)
+        checks = pool.map(lambda sample: _check(sample, placing), samples)
         results = list(watch(checks, "checking images", len(samples)))
     errors = [result for result in results if isinstance(result, DataError)]
     if errors:
         more = f" (and {len(errors) - 1} more such files)" if len(errors) > 1 else ""
         raise DataError(f"{errors[0]}{more}")
     captions = [sample.captions for sample in samples]
-    content = hashlib.sha256(repr([*captions, *(result.digests for result in results)]).encode())
-    geometry = np.array([result.geometry for result in results], np.float32)
-    return ImageFolder(samples, size, captions, geometry, content.hexdigest())
+    repeats = [sample.repeats for sample in samples]
+    content = hashlib.sha256(repr([*captions, *(result.digests for result in results), repeats]).encode())
+    geometry = np.array([_geometry(result) for result in results], np.float32)
+    placements = [result.placement for result in results]
+    return ImageFolder(samples, placements, captions, geometry, content.hexdigest())
 
 
-def _check(sample: Sample, size: tuple[int, int], resize: bool) -> _Sound | DataError:
+def _geometry(sound: _Sound) -> tuple[int, ...]:
+    """As `intaglio_train.data.Dataset.geometry`."""
+    return (*reversed(sound.size), *sound.placement.corner, *reversed(sound.placement.size))
+
+
+def _check(sample: Sample, placing: Placing) -> _Sound | DataError:
     try:
         data = read_bytes(sample.image)
         image = decode_picture(data, sample.image)
-        if image.size != size and not resize:
-            raise DataError(
-                f"{sample.image}: is {_by(image.size)}; resolution asks for {_by(size)} (or set resize: true)"
-            )
+        placement = _placement(sample.image, image.size, placing)
         digests = [hashlib.sha256(data).hexdigest()]
         if sample.control is not None:
             data = read_bytes(sample.control)
@@ -94,8 +109,14 @@ def _check(sample: Sample, size: tuple[int, int], resize: bool) -> _Sound | Data
                 )
     except DataError as error:
         return error
-    cut = fit(image, size, Image.Resampling.NEAREST)[1]
-    return _Sound((image.height, image.width, *cut), tuple(digests))
+    return _Sound(image.size, placement, tuple(digests))
+
+
+def _placement(path: Path, size: tuple[int, int], placing: Placing) -> Placement:
+    try:
+        return placing.place(size)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -1,16 +1,13 @@
-"""The loss curve on disk: `losses.csv` (every step) and, if asked for, TensorBoard."""
+"""The loss curve on disk: `losses.csv` (every step), and the trackers that `report_to` names."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
 
-from intaglio_train.errors import ConfigError
+from intaglio_train.config import TrainingConfig
 
 __all__ = ["Journal"]
 
@@ -20,23 +17,26 @@ HEADER = "step,loss,learning_rate\n"
 class Journal:
     """Losses stay on the device until `flush`, so that a step does not wait for the one before it."""
 
-    def __init__(self, output: Path, *, tensorboard: bool) -> None:
-        self.path = output / "losses.csv"
+    def __init__(self, config: TrainingConfig, accelerator: Any) -> None:
+        self.path = config.output / "losses.csv"
         self.last_loss = float("nan")
+        self._config = config
+        self._accelerator = accelerator
         self._pending: list[tuple[int, torch.Tensor, float]] = []
-        self._writer = _tensorboard_writer(output / "tensorboard") if tensorboard else None
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._writer is not None:
-            self._writer.close()
 
     def begin(self, step: int) -> None:
-        """Keep the rows of the first `step` steps; what came after the checkpoint is trained again."""
+        """Open the trackers, and keep the rows of the first `step` steps; what came after the checkpoint is
+        trained again.
+        """
+        if not self._accelerator.is_main_process:
+            return
+        config = self._config
+        if config.report_to:
+            self._accelerator.init_trackers(
+                config.name,
+                config=_plain(config),
+                init_kwargs={"wandb": {"name": config.name, "dir": str(config.output)}},
+            )
         kept = []
         if step and self.path.exists():
             rows = [
@@ -56,33 +56,31 @@ class Journal:
         self._pending.append((step, loss, learning_rate))
 
     def flush(self) -> float:
-        """Write what was noted; the mean loss of it (the last known loss when nothing was)."""
+        """Write what was noted; the mean loss of it (the last known loss when nothing was). Where several
+        processes share the run, all of them call this, and a step's loss is the mean of theirs.
+        """
         if not self._pending:
             return self.last_loss
-        losses: Sequence[float] = torch.stack([loss for _, loss, _ in self._pending]).tolist()
+        together = torch.stack([loss for _, loss, _ in self._pending])
+        losses: Sequence[float] = self._accelerator.reduce(together, reduction="mean").tolist()
         rows = [(step, loss, rate) for (step, _, rate), loss in zip(self._pending, losses, strict=True)]
-        with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(f"{step},{loss!r},{rate!r}\n" for step, loss, rate in rows)
-        if self._writer is not None:
-            for step, loss, rate in rows:
-                self._writer.add_scalar("loss", loss, step)
-                self._writer.add_scalar("learning_rate", rate, step)
         self._pending.clear()
         self.last_loss = losses[-1]
+        if self._accelerator.is_main_process:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.writelines(f"{step},{loss!r},{rate!r}\n" for step, loss, rate in rows)
+            for step, loss, rate in rows:
+                self._accelerator.log({"loss": loss, "learning_rate": rate}, step=step)
         return sum(losses) / len(losses)
 
     def picture(self, name: str, pixels: Any, step: int) -> None:
-        """Add an image [H,W,3] uint8 to TensorBoard."""
-        if self._writer is not None:
-            self._writer.add_image(name, pixels, step, dataformats="HWC")
+        """Give an image [H,W,3] uint8 to the trackers."""
+        for tracker in self._accelerator.trackers:
+            layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+            tracker.log_images({name: pixels[None]}, step=step, **layout)
 
 
-def _tensorboard_writer(folder: Path) -> Any:
-    try:
-        writer: Any = import_module("torch.utils.tensorboard").SummaryWriter(str(folder))
-    except ImportError as error:
-        raise ConfigError(
-            "tensorboard: true needs the tensorboard package;"
-            " pip install 'intaglio[train]', or set it to false"
-        ) from error
-    return writer
+def _plain(config: TrainingConfig) -> dict[str, Any]:
+    """The configuration as a tracker shows it: TensorBoard takes numbers, words and nothing else."""
+    keys = config.model_dump(mode="json")
+    return {key: value if isinstance(value, int | float | str) else str(value) for key, value in keys.items()}

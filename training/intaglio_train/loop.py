@@ -1,14 +1,12 @@
 """The training loop that both trainers share.
 
-Nothing in a step waits for the device: losses are read every `log_every` steps, and at checkpoints.
+Nothing in a step waits for the device: losses are read every `log_every` steps, and at checkpoints. Only
+where several processes share a run, they agree after every step whether to stop.
 """
 
 from __future__ import annotations
 
 import os
-import random
-import signal
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
@@ -17,19 +15,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator  # type: ignore[import-untyped]
-from accelerate.state import AcceleratorState  # type: ignore[import-untyped]
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
 from numpy.typing import NDArray
 from PIL import Image
 
-from intaglio_train.checkpoint import Checkpoints, Identity, random_state, restore_random_state
+from intaglio_train.accelerators import average_gradients, seed_network, stops_anywhere
+from intaglio_train.chance import Chance
+from intaglio_train.checkpoint import Checkpoints, Identity, today
 from intaglio_train.config import TrainingConfig
-from intaglio_train.errors import ConfigError
 from intaglio_train.journal import Journal
-from intaglio_train.learning_rate import learning_rate_factor
 from intaglio_train.progress import Reporter
+from intaglio_train.stopping import StopRequest, stop_request
 
-__all__ = ["Outcome", "ParameterGroup", "Samples", "Task", "make_accelerator", "seed_everything", "train"]
+__all__ = ["Outcome", "ParameterGroup", "Samples", "Task", "train"]
 
 
 @dataclass(frozen=True)
@@ -69,73 +68,23 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run went. `interrupted` runs continue when started again."""
+    """How a run went. Interrupted runs continue when started again."""
 
     steps: int
     seconds: float
     last_loss: float
-    interrupted: bool
+    date: str
+    """The day of the newest checkpoint (ISO 8601); with SOURCE_DATE_EPOCH, that day."""
+    signal: int | None
+    """What interrupted the run: SIGINT or SIGTERM."""
 
-
-def make_accelerator(config: TrainingConfig) -> Any:
-    """Accelerate's device, autocast and loss scaling for one process. Raises `ConfigError`."""
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: cuda, but torch finds no CUDA device; use device: auto or cpu")
-    on_cpu = config.device == "cpu" or not torch.cuda.is_available()
-    if on_cpu and config.mixed_precision == "fp16":
-        raise ConfigError("mixed_precision: fp16 needs a GPU; use bf16 or no on a CPU")
-    # WAR: accelerate keeps the first run's precision and device for the process (accelerate 1.x); two runs in
-    # one process may differ.
-    AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=on_cpu)
-    if not on_cpu:  # one shape a run: let cuDNN choose its fastest kernels, and fp32 products use TF32
-        torch.backends.cudnn.benchmark = True
-        torch.set_float32_matmul_precision("high")
-    if accelerator.num_processes > 1:
-        raise ConfigError(
-            f"{accelerator.num_processes} processes were launched; a run uses one process and one GPU"
-        )
-    return accelerator
-
-
-def seed_everything(seed: int) -> None:
-    """Seed python's, numpy's and torch's global generators."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
-class _Average:
-    """Exponential moving average of parameters."""
-
-    def __init__(self, parameters: dict[str, torch.nn.Parameter], decay: float) -> None:
-        self._decay = decay
-        self._parameters = parameters
-        self.shadow = {name: parameter.detach().clone() for name, parameter in parameters.items()}
-
-    @torch.no_grad()
-    def update(self) -> None:
-        torch._foreach_lerp_(list(self.shadow.values()), [*self._parameters.values()], 1.0 - self._decay)
-
-    @torch.no_grad()
-    def swap(self) -> None:
-        """Exchange the parameters with their average."""
-        for name, parameter in self._parameters.items():
-            held = parameter.detach().clone()
-            parameter.copy_(self.shadow[name])
-            self.shadow[name].copy_(held)
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        self.swap()
-        try:
-            yield
-        finally:
-            self.swap()
+    @property
+    def interrupted(self) -> bool:
+        return self.signal is not None
 
 
 class _Run:
-    """Optimizer, average and position of a run; state in and out."""
+    """Optimizer, learning rate, average and position of a run; state in and out."""
 
     def __init__(self, config: TrainingConfig, task: Task, accelerator: Any) -> None:
         self.config = config
@@ -146,57 +95,92 @@ class _Run:
         groups = [
             {"params": [*group.parameters.values()], "lr": group.learning_rate} for group in task.groups
         ]
-        self.optimizer = accelerator.prepare(
-            torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=fused)
-        )
-        self.average = _Average(self.parameters, config.ema_decay) if config.ema_decay else None
+        adam = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=fused)
+        self.optimizer = accelerator.prepare(adam)
+        self.average: Any = None
+        if config.ema_decay:
+            self.average = EMAModel(self.parameters.values(), decay=config.ema_decay, foreach=True)
         self.done = 0
+        self.date = ""
+        """The day of the newest checkpoint."""
+        self.rate = self._schedule()
+
+    def _schedule(self) -> Any:
+        """diffusers' schedule from the step on that the run has reached."""
+        config = self.config
+        name: str = config.schedule
+        if name == "constant" and config.warmup_steps:
+            name = "constant_with_warmup"  # diffusers' "constant" leaves the warm-up out
+        return get_scheduler(
+            name,
+            self.optimizer.optimizer,
+            num_warmup_steps=config.warmup_steps,
+            num_training_steps=config.steps,
+            num_cycles=config.schedule_cycles,
+            power=config.schedule_power,
+            last_epoch=self.done - 1,
+        )
 
     def state(self) -> dict[str, Any]:
         scaler = self.accelerator.scaler
+        self.date = today()
         return {
             "parameters": {name: parameter.detach().cpu() for name, parameter in self.parameters.items()},
             "optimizer": self.optimizer.state_dict(),
-            "average": None if self.average is None else self.average.shadow,
+            "average": None if self.average is None else self.average.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
-            "random": random_state(),
+            "date": self.date,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(state["parameters"][name])
-            if self.average is not None:
-                for name, tensor in self.average.shadow.items():
-                    tensor.copy_(state["average"][name])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+            self.average.to(self.accelerator.device)
         self.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        restore_random_state(state["random"])
         self.done = int(state["step"])
+        self.date = str(state["date"])
+        self.rate = self._schedule()
 
     def step(self, batches: Iterator[Any]) -> tuple[torch.Tensor, float]:
-        """One update; its loss (on the device) and the first group's learning rate."""
+        """One update; this process's loss (on the device) and the first group's learning rate."""
         config = self.config
-        factor = learning_rate_factor(
-            self.done, steps=config.steps, warmup=config.warmup_steps, schedule=config.schedule
-        )
-        for ours, theirs in zip(self.task.groups, self.optimizer.param_groups, strict=True):
-            theirs["lr"] = ours.learning_rate * factor
+        rate = float(self.optimizer.param_groups[0]["lr"])
         total: torch.Tensor | None = None
-        for _ in range(config.gradient_accumulation):
+        for turn in range(config.gradient_accumulation):
+            number = self.done * config.gradient_accumulation + turn
+            seed_network(Chance(config.seed).network_seed(number, self.accelerator.process_index))
             loss = self.task.loss(next(batches)) / config.gradient_accumulation
             self.accelerator.backward(loss)
             total = loss.detach() if total is None else total + loss.detach()
+        average_gradients(self.accelerator, self.parameters.values())
         if config.max_gradient_norm is not None:
             self.accelerator.clip_grad_norm_(self.parameters.values(), config.max_gradient_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.rate.step()
         if self.average is not None:
-            self.average.update()
+            self.average.step(self.parameters.values())
         self.done += 1
         assert total is not None  # gradient_accumulation >= 1
-        return total, self.task.groups[0].learning_rate * factor
+        return total, rate
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The averaged weights in place, where there are any."""
+        if self.average is None:
+            yield
+            return
+        self.average.store(self.parameters.values())
+        self.average.copy_to(self.parameters.values())
+        try:
+            yield
+        finally:
+            self.average.restore(self.parameters.values())
 
 
 def train(
@@ -207,39 +191,45 @@ def train(
     """
     checkpoints = Checkpoints(config.output / "checkpoints", config.keep_checkpoints)
     state = checkpoints.load(task.identity, accelerator.device) if resume else None
+    accelerator.wait_for_everyone()  # nobody writes before all have read
     run = _Run(config, task, accelerator)
     if state is not None:
         run.restore(state)
         reporter.note(f"resuming at step {run.done} of {config.steps}")
-    elif not resume:
+    elif not resume and accelerator.is_main_process:
         checkpoints.clear()
     config.output.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    with Journal(config.output, tensorboard=config.tensorboard) as journal, _stop_request() as stop:
-        journal.begin(run.done)
+    journal = Journal(config, accelerator)
+    journal.begin(run.done)
+    with stop_request() as stop:
         try:
             reporter.begin(run.done, config.steps)
             _steps(run, checkpoints, journal, reporter, stop)
         finally:
             reporter.end()
-        if run.average is not None and run.done >= config.steps:
-            run.average.swap()
-        return Outcome(run.done, time.monotonic() - started, journal.last_loss, run.done < config.steps)
+    if run.average is not None and run.done >= config.steps:
+        run.average.copy_to(run.parameters.values())
+    asked = stop.signal if run.done < config.steps else None
+    return Outcome(run.done, time.monotonic() - started, journal.last_loss, run.date, asked)
 
 
 def _steps(
-    run: _Run, checkpoints: Checkpoints, journal: Journal, reporter: Reporter, stop: threading.Event
+    run: _Run, checkpoints: Checkpoints, journal: Journal, reporter: Reporter, stop: StopRequest
 ) -> None:
     config = run.config
     task = run.task
+    leads = run.accelerator.is_main_process
 
     def save() -> None:
         reporter.loss(run.done, journal.flush())
-        checkpoints.save(run.done, run.state(), task.identity)
+        state = run.state()
+        if leads:
+            checkpoints.save(run.done, state, task.identity)
 
     with closing(task.batches(run.done * config.gradient_accumulation)) as batches:
         saved = run.done
-        while run.done < config.steps and not stop.is_set():
+        while run.done < config.steps and not stops_anywhere(run.accelerator, stop.asked):
             loss, rate = run.step(batches)
             journal.add(run.done, loss, rate)
             reporter.step(run.done)
@@ -249,42 +239,20 @@ def _steps(
                 save()
                 saved = run.done
             if task.samples is not None and (run.done % task.samples.every == 0 or run.done == config.steps):
-                _draw_samples(run, journal, task.samples.draw)
+                reporter.loss(run.done, journal.flush())  # a tracker takes steps in their order only
+                if leads:
+                    _draw_samples(run, journal, task.samples.draw)
+                run.accelerator.wait_for_everyone()
         if saved != run.done:
             save()
 
 
 def _draw_samples(run: _Run, journal: Journal, draw: Callable[[], NDArray[np.uint8]]) -> None:
-    kept = random_state()
-    if run.average is None:
+    with run.averaged():
         grid = draw()
-    else:
-        with run.average.applied():
-            grid = draw()
-    restore_random_state(kept)
     path = run.config.output / "samples" / f"step-{run.done:08d}.png"
     path.parent.mkdir(exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
     Image.fromarray(grid).save(partial, format="PNG")
     partial.replace(path)
     journal.picture("samples", grid, run.done)
-
-
-@contextmanager
-def _stop_request() -> Iterator[threading.Event]:
-    """Set by the first Ctrl-C, so that the step is finished and saved; the second one interrupts as usual."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def ask(number: int, frame: Any) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, ask)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)

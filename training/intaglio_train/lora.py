@@ -4,9 +4,7 @@ ComfyUI.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -26,11 +24,12 @@ from intaglio_train.lora_files import (
     kohya_tensors,
     write_adapter,
 )
-from intaglio_train.loss import diffusion_loss
+from intaglio_train.lora_metadata import Trained, lora_metadata
+from intaglio_train.loss import diffusion_errors
 from intaglio_train.pictures import Pixels
 from intaglio_train.progress import Reporter, SilentReporter
 from intaglio_train.samples import draw, grid_of
-from intaglio_train.session import Batches, Session, open_session
+from intaglio_train.session import Batches, Example, Session, open_session
 
 __all__ = ["LoraResult", "train_lora"]
 
@@ -74,10 +73,15 @@ def train_lora(config: LoraConfig, *, resume: bool = True, reporter: Reporter | 
         batches=session.batches,
         loss=_LoraLoss(session, config),
         samples=_samples(session, config.samples),
-        identity=identity_of(config, *(source.dataset.digest for source in session.sources)),
+        identity=identity_of(
+            config,
+            *(source.dataset.digest for source in session.sources),
+            processes=session.accelerator.num_processes,
+        ),
     )
-    outcome = train(config, task, session.accelerator, reporter, resume=resume)
-    files = () if outcome.interrupted else _write(config, session, outcome)
+    with session:
+        outcome = train(config, task, session.accelerator, reporter, resume=resume)
+        files = () if outcome.interrupted else _write(config, session, outcome)
     return LoraResult(files, config.output / "losses.csv", outcome)
 
 
@@ -122,14 +126,22 @@ def _add_adapters(session: Session, config: LoraConfig) -> list[ParameterGroup]:
 
 
 class _LoraLoss:
-    """Loss of one batch; a prior's half has its own weight."""
+    """Loss of one batch of each source; a prior's has its own weight."""
 
     def __init__(self, session: Session, config: LoraConfig) -> None:
         self._session = session
-        self._prior_weight = config.prior.weight if config.prior else 0.0
+        self._weights = (1.0, config.prior.weight) if config.prior else (1.0,)
 
     def __call__(self, batches: Batches) -> torch.Tensor:
-        example = self._session.example(batches)
+        errors = torch.cat([self._errors(example) for example in self._session.examples(batches)])
+        total = torch.zeros((), device=errors.device)
+        of_sources = torch.split(errors, [len(batch.indices) for batch in batches])
+        for weight, of_source in zip(self._weights, of_sources, strict=True):
+            total = total + weight * of_source.mean()
+        return total
+
+    def _errors(self, example: Example) -> torch.Tensor:
+        """The weighted error of each image."""
         conditions = example.conditions
         with self._session.accelerator.autocast():
             predicted = self._session.base.unet(
@@ -139,13 +151,7 @@ class _LoraLoss:
                 added_cond_kwargs=conditions.added,
                 return_dict=False,
             )[0]
-        count = len(batches[0].indices)
-        loss = diffusion_loss(predicted[:count], example.target[:count], example.weights[:count])
-        if self._prior_weight:
-            loss = loss + self._prior_weight * diffusion_loss(
-                predicted[count:], example.target[count:], example.weights[count:]
-            )
-        return loss
+        return diffusion_errors(predicted, example.target, example.weights)
 
 
 def _samples(session: Session, wanted: SampleConfig | None) -> Samples | None:
@@ -179,35 +185,27 @@ def _adapter(session: Session, config: LoraConfig) -> Adapter:
 
 def _write(config: LoraConfig, session: Session, outcome: Outcome) -> tuple[Path, ...]:
     adapter = _adapter(session, config)
-    common = {
-        "ss_base_model_version": "sdxl_base_v1-0",
-        "ss_sd_model_name": Path(config.model).name if Path(config.model).exists() else config.model,
-        "ss_output_name": config.name,
-        "ss_network_module": "networks.lora",
-        "ss_network_dim": str(config.rank),
-        "ss_steps": str(outcome.steps),
-        "ss_learning_rate": str(config.learning_rate),
-        "ss_seed": str(config.seed),
-        "ss_resolution": json.dumps(config.size),
-        "ss_num_train_images": str(len(session.sources[0].dataset)),
-        "ss_trained_alpha": str(config.scale_alpha),
-        "ss_trigger_words": ", ".join(config.trigger_words),
-        "modelspec.title": config.name,
-        "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
-        "modelspec.trigger_phrase": ", ".join(config.trigger_words),
-        "software": f"intaglio_train (diffusers {version('diffusers')}, peft {version('peft')})",
-    }
-    files = []
-    if config.format in ("diffusers", "both"):
-        metadata = {**common, "ss_network_alpha": str(config.rank)}
-        files.append(
-            write_adapter(config.output / f"{config.name}.safetensors", diffusers_tensors(adapter), metadata)
-        )
-    if config.format in ("kohya", "both"):
-        metadata = {**common, "ss_network_alpha": str(config.scale_alpha)}
-        files.append(
-            write_adapter(
-                config.output / f"{config.name}_kohya.safetensors", kohya_tensors(adapter), metadata
-            )
-        )
-    return tuple(files)
+    datasets = [source.dataset for source in session.sources]
+    trained = Trained(
+        config,
+        session.base,
+        session.schedule.prediction,
+        datasets[0],
+        prior=datasets[1] if len(datasets) > 1 else None,
+        steps=outcome.steps,
+        processes=session.accelerator.num_processes,
+        date=config.date.isoformat() if config.date else outcome.date,
+    )
+    paths = {kind: config.output / name for kind, name in _file_names(config).items()}
+    if session.accelerator.is_main_process:
+        for kind, path in paths.items():
+            tensors = kohya_tensors(adapter) if kind == "kohya" else diffusers_tensors(adapter)
+            write_adapter(path, tensors, lora_metadata(trained, kohya=kind == "kohya"))
+    return tuple(paths.values())
+
+
+def _file_names(config: LoraConfig) -> dict[str, str]:
+    """By layout. Both layouts need two names; the diffusers one is then the plain one."""
+    if config.format == "both":
+        return {"diffusers": f"{config.name}.safetensors", "kohya": f"{config.name}_kohya.safetensors"}
+    return {config.format: f"{config.name}.safetensors"}

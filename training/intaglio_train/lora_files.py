@@ -7,6 +7,7 @@ keys.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import struct
@@ -135,13 +136,33 @@ def _half(tensor: torch.Tensor) -> torch.Tensor:
 
 def write_adapter(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> Path:
     """Write under a temporary name, then rename. Equal content gives equal bytes, so that a build keyed by
-    them is not redone.
+    them is not redone. Hashes of the tensors are added to the metadata.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_bytes(_with_sorted_header(save(tensors, metadata={"format": "pt", **metadata})))
+    partial.write_bytes(_serialised(tensors, metadata | _hashes(tensors, metadata)))
     partial.replace(path)
     return path
+
+
+def _hashes(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> dict[str, str]:
+    """ModelSpec's hash of everything after the header, and those that A1111 looks for.
+
+    kohya computes the latter (`precalculate_safetensors_hashes`) on a file that has only the keys that nobody
+    edits, those that begin with `ss_`. The older one is of 64 KiB from the first MiB on.
+    """
+    data = _serialised(tensors, {key: value for key, value in metadata.items() if key.startswith("ss_")})
+    (length,) = struct.unpack("<Q", data[:8])
+    content = hashlib.sha256(memoryview(data)[8 + length :]).hexdigest()
+    return {
+        "modelspec.hash_sha256": f"0x{content}",
+        "sshs_model_hash": content,
+        "sshs_legacy_hash": hashlib.sha256(data[0x100000:0x110000]).hexdigest()[:8],
+    }
+
+
+def _serialised(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
+    return _with_sorted_header(save(tensors, metadata={"format": "pt", **metadata}))
 
 
 def _with_sorted_header(data: bytes) -> bytes:

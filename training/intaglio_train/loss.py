@@ -16,8 +16,7 @@ from intaglio_train.errors import ConfigError
 __all__ = [
     "NoiseSchedule",
     "add_noise",
-    "diffusion_loss",
-    "draw_noise",
+    "diffusion_errors",
     "loss_weights",
     "noise_schedule_of",
     "target_of",
@@ -39,19 +38,6 @@ def noise_schedule_of(scheduler: Any, device: torch.device) -> NoiseSchedule:
     if prediction not in ("epsilon", "v_prediction"):
         raise ConfigError(f"the model predicts {prediction}; the trainers know epsilon and v_prediction")
     return NoiseSchedule(training.alphas_cumprod.to(device, torch.float32), prediction)
-
-
-def draw_noise(latents: torch.Tensor, steps: int, noise_offset: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise like `latents` (fp32) and times [B], from torch's global generator of the device.
-
-    `noise_offset` adds one draw a channel, so that overall brightness is learnt (crosslabs.org, "Diffusion
-    with offset noise").
-    """
-    noise = torch.randn_like(latents, dtype=torch.float32)
-    if noise_offset:
-        noise = noise + noise_offset * torch.randn(*latents.shape[:2], 1, 1, device=latents.device)
-    times = torch.randint(0, steps, (latents.shape[0],), device=latents.device)
-    return noise, times
 
 
 def _roots(schedule: NoiseSchedule, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -94,7 +80,6 @@ def loss_weights(schedule: NoiseSchedule, times: torch.Tensor, gamma: float | No
     )
 
 
-def diffusion_loss(predicted: torch.Tensor, target: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Weighted squared error, averaged over elements and batch: a scalar in fp32."""
-    errors = (predicted.float() - target).square().mean(dim=(1, 2, 3))
-    return (errors * weights).mean()
+def diffusion_errors(predicted: torch.Tensor, target: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Weighted squared error of each image, averaged over its elements: [B] in fp32."""
+    return (predicted.float() - target).square().mean(dim=(1, 2, 3)) * weights

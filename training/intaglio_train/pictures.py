@@ -11,9 +11,10 @@ from PIL import Image
 
 from intaglio.imaging.containers import Format, ImageRefused
 from intaglio.imaging.decoding import decode_rgb
+from intaglio_train.buckets import Placement
 from intaglio_train.errors import DataError
 
-__all__ = ["FORMATS", "SUFFIXES", "Pixels", "decode_picture", "fit", "read_bytes"]
+__all__ = ["FORMATS", "SUFFIXES", "Pixels", "cut", "decode_picture", "read_bytes"]
 
 FORMATS: Final[tuple[Format, ...]] = ("PNG", "JPEG", "WEBP", "BMP")
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -48,20 +49,14 @@ def decode_picture(data: bytes, path: Path) -> Image.Image:
         ) from error
 
 
-def fit(
-    image: Image.Image, size: tuple[int, int], resampling: Image.Resampling
-) -> tuple[Pixels, tuple[int, int]]:
-    """Pixels [H,W,3] of `size`, scaled to cover it and cut at the centre, and the cut's (top, left)."""
-    if image.size == size:
-        return np.asarray(image), (0, 0)
-    scale = max(wanted / given for wanted, given in zip(size, image.size, strict=True))
-    width, height = (
-        max(wanted, round(given * scale)) for wanted, given in zip(size, image.size, strict=True)
-    )
-    left = (width - size[0]) // 2
-    top = (height - size[1]) // 2
+def cut(image: Image.Image, placement: Placement, resampling: Image.Resampling) -> Pixels:
+    """Pixels [H,W,3] of the image, scaled and cut as `placement` says."""
+    if image.size == placement.resized == placement.size:
+        return np.asarray(image)
+    top, left = placement.corner
     # Only what stays is resized: of a long strip the covering picture would take gigabytes.
-    across = image.width / width
-    down = image.height / height
-    box = (left * across, top * down, (left + size[0]) * across, (top + size[1]) * down)
-    return np.asarray(image.resize(size, resampling, box=box)), (top, left)
+    across = image.width / placement.resized[0]
+    down = image.height / placement.resized[1]
+    width, height = placement.size
+    box = (left * across, top * down, (left + width) * across, (top + height) * down)
+    return np.asarray(image.resize(placement.size, resampling, box=box))

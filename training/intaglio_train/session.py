@@ -6,21 +6,22 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import torch
 
+from intaglio_train.accelerators import make_accelerator, seed_network
 from intaglio_train.base_model import BaseModel, ModelSource, load_base_model, training_dtype
-from intaglio_train.batches import Batch, CaptionTable, Stream, caption_table
+from intaglio_train.batches import Batch, CaptionTable, Shard, Stream, caption_table
+from intaglio_train.chance import Chance
 from intaglio_train.conditioning import Conditioner, Conditions, cat_conditions, fill_caches
 from intaglio_train.config import DataConfig, SampleConfig, TrainingConfig
-from intaglio_train.data import Dataset, open_dataset
+from intaglio_train.data import Dataset, buckets_of, open_dataset
 from intaglio_train.errors import ConfigError, DataError
-from intaglio_train.loop import make_accelerator, seed_everything
 from intaglio_train.loss import (
     NoiseSchedule,
     add_noise,
-    draw_noise,
     loss_weights,
     noise_schedule_of,
     target_of,
@@ -63,6 +64,17 @@ class Session:
     schedule: NoiseSchedule
     sources: tuple[Source, ...]
 
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the trackers, and the connection to other processes once all have come here."""
+        if error is None:  # after an error others may never come, and a tracker may not have begun
+            self.accelerator.wait_for_everyone()
+            self.accelerator.end_training()
+
     def batches(self, first: int) -> Generator[Batches]:
         """One batch of every source at a time."""
         streams = [source.stream.batches(first) for source in self.sources]
@@ -73,17 +85,29 @@ class Session:
             for stream in streams:
                 stream.close()
 
-    def example(self, batches: Batches) -> Example:
-        """Condition, noise and weigh a batch; those of several sources in one, one after the other."""
+    def examples(self, batches: Batches) -> list[Example]:
+        """Condition, noise and weigh the batch of each source. Those whose images have one size become one
+        example, one batch after the other, so that the network runs once.
+        """
         with self.accelerator.autocast():
             pairs = list(zip(self.sources, batches, strict=True))
             chunks = max(source.conditioner.chunks_of(batch) for source, batch in pairs)
             parts = [source.conditioner(batch, chunks=chunks) for source, batch in pairs]
+        if len({tuple(part.latents.shape[2:]) for part in parts}) > 1:
+            return [
+                self._example(part, batch.noise, batch.times)
+                for part, batch in zip(parts, batches, strict=True)
+            ]
         conditions = parts[0]
         for part in parts[1:]:
             conditions = cat_conditions(conditions, part)
+        noise = torch.cat([batch.noise for batch in batches])
+        return [self._example(conditions, noise, torch.cat([batch.times for batch in batches]))]
+
+    def _example(self, conditions: Conditions, noise: torch.Tensor, times: torch.Tensor) -> Example:
         latents = conditions.latents
-        noise, times = draw_noise(latents, len(self.schedule.alphas), self.config.noise_offset)
+        noise = noise.to(latents.device, non_blocking=True)
+        times = times.to(latents.device, non_blocking=True)
         return Example(
             conditions,
             add_noise(self.schedule, latents, noise, times).to(self.base.dtype),
@@ -102,20 +126,10 @@ def open_session(
     reporter: Reporter,
 ) -> Session:
     """Check the data, load the model, fill `caches`. Raises `DataError`, `ConfigError`."""
-    datasets = [
-        open_dataset(
-            data,
-            config.size,
-            resize=config.resize,
-            control=control,
-            threads=config.loader_threads,
-            reporter=reporter,
-        )
-        for data in (config.data, prior)
-        if data is not None
-    ]
+    datasets = _checked_datasets(config, prior, control=control, reporter=reporter)
     accelerator = make_accelerator(config)
-    seed_everything(config.seed)
+    _say_idle_gpus(accelerator, reporter)
+    seed_network(config.seed)  # the same first weights in every process
     device = accelerator.device
     source = ModelSource(config.model, config.variant, config.configurations)
     base = load_base_model(source, device=device, dtype=training_dtype(config.mixed_precision))
@@ -129,18 +143,48 @@ def open_session(
         texts = chunk_texts(base.tokenizers, [*captions.texts, ""])
         _check_lengths(dataset, captions, texts, reporter)
         filled = fill_caches(base, dataset, texts, which=caches, on=on, watch=reporter.watch)
-        conditioner = Conditioner(base, dataset, texts, filled, config.size)
-        stream = _stream(
-            config,
+        stream = Stream(
             dataset,
             captions,
-            salt,
+            config.batch_size,
+            _chance(config, salt, base, schedule),
+            Shard(accelerator.process_index, accelerator.num_processes),
             reads_images=filled.latents is None,
             reads_controls=control and filled.controls is None,
+            pinned=device.type == "cuda",
         )
-        sources.append(Source(dataset, stream, conditioner))
+        sources.append(Source(dataset, stream, Conditioner(base, dataset, texts, filled)))
     _set_aside(base, caches, sampling=config.samples is not None)
     return Session(config, accelerator, base, schedule, tuple(sources))
+
+
+def _checked_datasets(
+    config: TrainingConfig, prior: DataConfig | None, *, control: bool, reporter: Reporter
+) -> list[Dataset]:
+    datasets = []
+    for data in (config.data, prior):
+        if data is None:
+            continue
+        dataset = open_dataset(
+            data,
+            config.size,
+            placing=config.placing,
+            control=control,
+            threads=config.loader_threads,
+            reporter=reporter,
+        )
+        _say_buckets(dataset, config, reporter)
+        datasets.append(dataset)
+    return datasets
+
+
+def _say_idle_gpus(accelerator: Any, reporter: Reporter) -> None:
+    count = torch.cuda.device_count() if accelerator.device.type == "cuda" else 0
+    if accelerator.num_processes == 1 and count > 1:
+        reporter.note(
+            f"one of {count} GPUs is used; accelerate launch --multi_gpu --num_processes {count}"
+            " -m intaglio_train ... uses all of them"
+        )
 
 
 def _check_lengths(dataset: Dataset, captions: CaptionTable, texts: ChunkedTexts, reporter: Reporter) -> None:
@@ -171,25 +215,21 @@ def _check_sample_prompts(base: BaseModel, samples: SampleConfig) -> None:
             )
 
 
-def _stream(
-    config: TrainingConfig,
-    dataset: Dataset,
-    captions: CaptionTable,
-    salt: int,
-    *,
-    reads_images: bool,
-    reads_controls: bool,
-) -> Stream:
-    return Stream(
-        dataset,
-        captions,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        caption_dropout=config.caption_dropout,
-        salt=salt,
-        reads_images=reads_images,
-        reads_controls=reads_controls,
-        pinned=torch.cuda.is_available() and config.device != "cpu",
+def _say_buckets(dataset: Dataset, config: TrainingConfig, reporter: Reporter) -> None:
+    buckets = buckets_of(dataset)
+    if len(buckets) > 1:
+        counts = [f"{width}x{height}: {len(samples)}" for (width, height), samples in buckets.items()]
+        reporter.note(f"images by bucket (fit: {config.fit}): {', '.join(counts)}")
+
+
+def _chance(config: TrainingConfig, salt: int, base: BaseModel, schedule: NoiseSchedule) -> Chance:
+    return Chance(
+        config.seed,
+        salt,
+        config.caption_dropout,
+        config.noise_offset,
+        times=len(schedule.alphas),
+        channels=base.vae.config.latent_channels,
     )
 
 

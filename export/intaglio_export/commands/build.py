@@ -4,24 +4,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from intaglio.command_output import Json, Output, Quiet, table_of
 from intaglio_export.commands.progress import reporter_for
 from intaglio_export.plan.pruning import KEPT_RESULTS
-from intaglio_export.plan.stages import StageOutcome
+
+if TYPE_CHECKING:
+    from intaglio_export.build import BuildResult
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    name="build", help="Compile a deployment: weights -> fused -> ONNX -> engines -> model repository."
-)
+app = typer.Typer(name="build", add_completion=False)
 
 
 @app.command()
@@ -54,15 +52,18 @@ def build(  # noqa: PLR0913  (one option a choice)
         typer.Option(min=1, help="Newest results of every stage that are kept though no build names them."),
     ] = KEPT_RESULTS,
     keep_all: Annotated[bool, typer.Option("--keep-all", help="Remove no earlier result.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Build a deployment; only what changed is done again. A file counts as unchanged while its size and time
     are; --check and --force read it.
 
-    With --target, the build goes to <build>/<name>-<target>, beside the build for this machine.
+    With --target, the build goes to <build>/<name>-<target>, beside the build for this machine. With --quiet
+    only the folder of the build is printed.
     """
     from intaglio_export.build import BuildOptions, build_deployment
 
-    console = Console(highlight=False)
+    printed = Output(json=json, quiet=quiet)
     options = BuildOptions(
         runtime=runtime,
         target=target,
@@ -71,23 +72,39 @@ def build(  # noqa: PLR0913  (one option a choice)
         check=check,
         keep=None if keep_all else keep,
     )
-    with reporter_for(console) as reporter:
+    with reporter_for(printed.progress) as reporter:
         result = build_deployment(config, options, reporter=reporter)
-    console.print(_table(result.outcomes))
     for message in result.messages:
-        console.print(escape(message), style="yellow")
+        printed.note(message, style="yellow")
     manifest = result.manifest
-    console.print(
-        f"{manifest.runtime} {manifest.target}, build {manifest.key[:12]}: {escape(str(result.folder))}",
-        soft_wrap=True,
-    )
+    made = f"{manifest.runtime} {manifest.target}, build {manifest.key[:12]}: {result.folder}"
+    printed.result(_table(result), made, data=_data(result), brief=str(result.folder))
 
 
-def _table(outcomes: Iterable[StageOutcome]) -> Table:
-    table = Table("stage", "", "why", "seconds", box=None, padding=(0, 2))
-    for outcome in outcomes:
-        if outcome.done:
-            table.add_row(outcome.name, "done", escape(outcome.reason), f"{outcome.seconds:.1f}")
-        else:
-            table.add_row(outcome.name, "skipped", escape(outcome.reason), "")
-    return table
+def _table(result: BuildResult) -> Table:
+    rows = []
+    for outcome in result.outcomes:
+        done = "done" if outcome.done else "skipped"
+        seconds = f"{outcome.seconds:.1f}" if outcome.done else ""
+        rows.append((outcome.name, done, outcome.reason, seconds))
+    return table_of(rows, header=("stage", "", "why", "seconds"), right=(3,))
+
+
+def _data(result: BuildResult) -> dict[str, Any]:
+    manifest = result.manifest
+    return {
+        "build": manifest.key,
+        "folder": result.folder,
+        "runtime": manifest.runtime,
+        "target": manifest.target,
+        "stages": [
+            {
+                "stage": outcome.name,
+                "done": outcome.done,
+                "why": outcome.reason,
+                "seconds": outcome.seconds if outcome.done else 0.0,
+            }
+            for outcome in result.outcomes
+        ],
+        "messages": result.messages,
+    }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from intaglio.contract.config import Deployment
 from intaglio.contract.lora_registry import LoraEntry
 from intaglio.errors import ConfigError, InvalidRequest
@@ -10,7 +12,7 @@ from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.versions import shown_version
 from intaglio_export.weights.registry import base_layers, check_entry, lora_path
 
-__all__ = ["published_loras", "serve_file", "serve_version", "versions_text"]
+__all__ = ["published_loras", "serve_file", "serve_version", "version_values", "versions_text"]
 
 
 def published_loras(deployment: Deployment) -> ServedLoras:
@@ -26,12 +28,23 @@ def versions_text(served: ServedLora | None) -> str:
     """The current version, then those that are kept and those that were rejected, the latest first."""
     if served is None:
         return "not served"
-    lines = [shown_version(served.sha256)]
+    phrases = [shown_version(served.sha256)]
     for what, versions in (("kept", served.versions[:-1]), ("rejected", served.rejected)):
         if versions:
             shown = (shown_version(version) for version in reversed(versions))
-            lines.append(f"{what} {', '.join(shown)}")
-    return "\n".join(lines)
+            phrases.append(f"{what} {', '.join(shown)}")
+    return "; ".join(phrases)
+
+
+def version_values(served: ServedLora | None) -> dict[str, Any] | None:
+    """The same for programs, with whole digests; None where it is not served."""
+    if served is None:
+        return None
+    return {
+        "version": served.sha256,
+        "kept": list(reversed(served.versions[:-1])),
+        "rejected": list(reversed(served.rejected)),
+    }
 
 
 def serve_file(deployment: Deployment, lora: str, entry: LoraEntry) -> ServedLora:

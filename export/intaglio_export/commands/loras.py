@@ -7,20 +7,22 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
-from rich.table import Table
 
+from intaglio.command_output import Json, Output, Quiet, table_of
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.contract.lora_registry import KINDS, LoraEntry, LoraRegistry, load_registry, write_registry
 from intaglio.errors import ConfigError, IntaglioError, InvalidRequest
+from intaglio.exit_codes import FAILED
+from intaglio.loras.sets import ServedLora
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.versions import shown_version
+from intaglio.validation_errors import problems_text
 from intaglio_export.commands.lora_versions import (
     published_loras,
     serve_file,
     serve_version,
+    version_values,
     versions_text,
 )
 from intaglio_export.weights.registry import CheckedLora, base_layers, check_entry, described
@@ -29,7 +31,6 @@ __all__ = ["app"]
 
 app = typer.Typer(name="loras", no_args_is_help=True, add_completion=False, help="The registry of LoRAs.")
 
-_BAD = 1
 Config = Annotated[Path, typer.Option(help="Deployment whose registry and base are used.")]
 _DEFAULT = Path("configs/miniature.yaml")
 
@@ -56,6 +57,8 @@ def add(  # noqa: PLR0913  (one option a field)
     bounds: Annotated[
         tuple[float, float] | None, typer.Option(help="Smallest and largest weight of a request.")
     ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Check a LoRA against the base and write it into the registry, or update the facts of its file."""
     path, deployment = _registry_of(config)
@@ -73,10 +76,11 @@ def add(  # noqa: PLR0913  (one option a field)
     try:
         write_registry(path, LoraRegistry.model_validate(changed))
     except ValidationError as error:
-        raise ConfigError(f"{path}: {error.errors()[0]['msg']}") from error
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{lora}: {escape(_facts(checked.entry))}; {escape(str(path))} is written")
-    _print_warnings(console, lora, checked)
+        raise ConfigError(f"{path}: {problems_text(error, LoraRegistry)}") from error
+    printed = Output(json=json, quiet=quiet)
+    _note_warnings(printed, lora, checked)
+    done = f"{lora}: {_facts(checked.entry)}; {path} is written"
+    printed.result(done, data={"id": lora, **checked.entry.model_dump(mode="json"), "registry": path})
 
 
 def _known(registry: LoraRegistry, lora: str, *, source: str) -> dict[str, Any]:
@@ -90,48 +94,53 @@ def _known(registry: LoraRegistry, lora: str, *, source: str) -> dict[str, Any]:
 
 
 @app.command("list")
-def list_(config: Config = _DEFAULT) -> None:
-    """List LoRAs and presets, and the version of each LoRA that the deployment's build serves."""
+def list_(*, config: Config = _DEFAULT, json: Json = False, quiet: Quiet = False) -> None:
+    """List LoRAs and presets, and the version of each LoRA that the deployment's build serves.
+
+    With --quiet only the ids are printed, one a line.
+    """
     path, deployment = _registry_of(config)
     registry = load_registry(path)
     served = published_loras(deployment).loras
-    columns = ("id", "kind", "weight", "bounds", "trigger words", "file", "served")
-    table = Table(*columns, box=None, padding=(0, 2, 0, 0))
-    for lora, entry in registry.loras.items():
-        low, high = entry.bounds
-        table.add_row(
-            lora,
-            entry.kind,
-            f"{entry.weight:g}",
-            f"{low:g} to {high:g}",
-            escape(", ".join(entry.trigger_words)),
-            escape(_facts(entry)),
-            versions_text(served.get(lora)),
-        )
+    rows = [_row(lora, entry, served.get(lora)) for lora, entry in registry.loras.items()]
     for preset, members in registry.presets.items():
         combination = " + ".join(f"{lora}@{weight:g}" for lora, weight in members.items())
-        table.add_row(preset, "preset", "", "", "", combination)
-    Console(highlight=False).print(table)
+        rows.append((preset, "preset", "", "", "", combination, ""))
+    table = table_of(rows, header=("id", "kind", "weight", "bounds", "trigger words", "file", "served"))
+    data = registry.model_dump(mode="json")
+    for lora, values in data["loras"].items():
+        values["served"] = version_values(served.get(lora))
+    Output(json=json, quiet=quiet).result(table, data=data, brief="\n".join(row[0] for row in rows))
+
+
+def _row(lora: str, entry: LoraEntry, served: ServedLora | None) -> tuple[str, ...]:
+    low, high = entry.bounds
+    words = ", ".join(entry.trigger_words)
+    bounds = f"{low:g} to {high:g}"
+    return (lora, entry.kind, f"{entry.weight:g}", bounds, words, _facts(entry), versions_text(served))
 
 
 @app.command()
-def show(lora: Annotated[str, typer.Argument(help="Id.")], config: Config = _DEFAULT) -> None:
+def show(
+    lora: Annotated[str, typer.Argument(help="Id.")], *, config: Config = _DEFAULT, json: Json = False
+) -> None:
     """Print everything that the registry says of one LoRA or preset."""
     path, deployment = _registry_of(config)
     registry = load_registry(path)
     values: dict[str, Any]
+    served: ServedLora | None = None
     if lora in registry.loras:
         values = registry.loras[lora].model_dump(mode="json")
-        values["served"] = versions_text(published_loras(deployment).loras.get(lora))
+        served = published_loras(deployment).loras.get(lora)
     elif lora in registry.presets:
-        values = registry.presets[lora]
+        values = dict(registry.presets[lora])
     else:
         raise _unknown(lora, registry)
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for field, value in values.items():
-        if value not in (None, [], {}):
-            table.add_row(field, escape(_shown(value)))
-    Console(highlight=False).print(table)
+    rows = [(field, _shown(value)) for field, value in values.items() if value not in (None, [], {})]
+    if lora in registry.loras:
+        rows.append(("served", versions_text(served)))
+        values["served"] = version_values(served)
+    Output(json=json).result(table_of(rows), data={"id": lora, **values})
 
 
 def _shown(value: Any) -> str:
@@ -143,29 +152,43 @@ def _shown(value: Any) -> str:
 
 
 @app.command()
-def check(config: Config = _DEFAULT) -> None:
-    """Check every file of the registry against the base; the exit status is 1 where one is refused."""
+def check(*, config: Config = _DEFAULT, json: Json = False, quiet: Quiet = False) -> None:
+    """Check every file of the registry against the base. The exit code is 1 where one is refused.
+
+    With --quiet only what is refused is printed.
+    """
     path, deployment = _registry_of(config)
     registry = load_registry(path)
     table = base_layers(deployment.base)
-    console = Console(highlight=False, soft_wrap=True)
-    refused = 0
+    printed = Output(json=json, quiet=quiet)
+    found: list[dict[str, str]] = []
     entries = list(registry.loras.items())
-    for lora, entry in track(entries, description="checking", console=console, transient=True):
+    console = printed.progress
+    hidden = not console.is_terminal
+    for lora, entry in track(entries, "checking", console=console, transient=True, disable=hidden):
         try:
             checked = check_entry(lora, entry, table=table, swap=deployment.swap)
         except IntaglioError as error:
-            refused += 1
-            console.print(f"[red]refused[/]  {escape(str(error))}")
+            found.append({"id": lora, "state": "refused", "detail": str(error)})
         else:
-            console.print(f"[green]ok[/]       {lora}: {escape(_facts(checked.entry))}")
-            _print_warnings(console, lora, checked)
-    raise typer.Exit(_BAD if refused else 0)
+            found.append({"id": lora, "state": "ok", "detail": f"{lora}: {_facts(checked.entry)}"})
+            found += [
+                {"id": lora, "state": "warning", "detail": f"{lora}: {warning}"}
+                for warning in checked.warnings
+            ]
+    refused = [one["detail"] for one in found if one["state"] == "refused"]
+    shown = table_of([(one["state"], one["detail"]) for one in found])
+    brief = "\n".join(f"refused  {detail}" for detail in refused)
+    printed.result(shown, data={"loras": found, "refused": len(refused)}, brief=brief)
+    raise typer.Exit(FAILED if refused else 0)
 
 
 @app.command()
 def remove(
-    lora: Annotated[str, typer.Argument(help="Id of a LoRA or preset.")], config: Config = _DEFAULT
+    lora: Annotated[str, typer.Argument(help="Id of a LoRA or preset.")],
+    *,
+    config: Config = _DEFAULT,
+    quiet: Quiet = False,
 ) -> None:
     """Take a LoRA or a preset out of the registry. A deployment with swap stops serving the LoRA immediately;
     the user's own file stays.
@@ -186,7 +209,7 @@ def remove(
         done += "; it is not served any more, and the next build removes its files"
     elif lora in registry.presets:
         done += "; the next build stops serving it"
-    Console(highlight=False, soft_wrap=True).print(escape(done))
+    Output(quiet=quiet).result(done, data=None)
 
 
 @app.command()
@@ -197,6 +220,8 @@ def serve(
         str | None, typer.Option(help="The beginning of its sha256; by default the registry's file.")
     ] = None,
     config: Config = _DEFAULT,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Serve one version of a LoRA, also one that a rollback rejected. A running server does so from its next
     request on.
@@ -209,7 +234,8 @@ def serve(
         served = serve_file(deployment, lora, registry.loras[lora])
     else:
         served = serve_version(deployment, lora, version)
-    Console(highlight=False).print(f"{lora}: {shown_version(served.sha256)} is served")
+    done = f"{lora}: {shown_version(served.sha256)} is served"
+    Output(json=json, quiet=quiet).result(done, data={"id": lora, "served": version_values(served)})
 
 
 def _unknown(lora: str, registry: LoraRegistry) -> InvalidRequest:
@@ -228,14 +254,12 @@ def _entry(lora: str, values: dict[str, Any]) -> LoraEntry:
     try:
         return LoraEntry.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "entry"
-        raise ConfigError(f"lora {lora}: {place}: {first['msg']}") from error
+        raise ConfigError(f"lora {lora}: {problems_text(error, LoraEntry)}") from error
 
 
-def _print_warnings(console: Console, lora: str, checked: CheckedLora) -> None:
+def _note_warnings(printed: Output, lora: str, checked: CheckedLora) -> None:
     for warning in checked.warnings:
-        console.print(f"[yellow]warning[/]  {lora}: {escape(warning)}")
+        printed.note(f"warning: {lora}: {warning}", style="yellow")
 
 
 def _facts(entry: LoraEntry) -> str:

@@ -21,6 +21,7 @@ from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.tensors import Precision
 from intaglio.contract.yaml_files import RegistryId, Sha256, Strict
 from intaglio.errors import EngineMismatch
+from intaglio.validation_errors import problems_text
 from intaglio.whole_files import write_whole
 
 __all__ = [
@@ -152,11 +153,8 @@ def read_manifest(folder: Path, *, command: str = "intaglio build configs/NAME.y
     try:
         return BuildManifest.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "file"
-        raise EngineMismatch(
-            f"{path}: {where}: {first['msg']} (made by another version?)", command=_rebuild_of(data, command)
-        ) from error
+        reason = f"{path}: {problems_text(error, BuildManifest)} (made by another version?)"
+        raise EngineMismatch(reason, command=_rebuild_of(data, command)) from error
 
 
 def _rebuild_of(data: bytes, otherwise: str) -> str:

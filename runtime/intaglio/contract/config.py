@@ -22,7 +22,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
@@ -33,6 +33,7 @@ from intaglio.contract.sources import ControlNetSource, LoraSource, Source
 from intaglio.contract.tensors import Precision
 from intaglio.contract.yaml_files import RegistryId, Strict, read_yaml, resolved_path, validated
 from intaglio.errors import ConfigError
+from intaglio.validation_errors import Derived
 
 __all__ = [
     "Defaults",
@@ -174,9 +175,9 @@ class Execution(Strict):
 class Deployment(Strict):
     """A whole deployment; `load_deployment` reads one from its YAML file."""
 
-    name: RegistryId
+    name: Annotated[RegistryId, Derived()]
     """The YAML file's name."""
-    folder: Path
+    folder: Annotated[Path, Derived()]
     """The YAML file's folder."""
     base: tuple[Source, ...] = Field(min_length=1)
     """The checkpoint: one source, or several in order of preference. The build takes the first that is

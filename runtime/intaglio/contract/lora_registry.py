@@ -18,6 +18,7 @@ from pydantic import Field, StringConstraints, ValidationInfo, field_validator, 
 
 from intaglio.contract.models import LARGEST_LORA_WEIGHT
 from intaglio.contract.yaml_files import RegistryId, Sha256, Strict, read_yaml, validated
+from intaglio.validation_errors import Allowed
 from intaglio.whole_files import write_whole
 
 __all__ = [
@@ -38,6 +39,7 @@ KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 LoraWeight = Annotated[float, Field(ge=-LARGEST_LORA_WEIGHT, le=LARGEST_LORA_WEIGHT, allow_inf_nan=False)]
 TriggerWord = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
 _HUB_FILE: Final = r"^[\w.-]+/[\w.-]+/[\w./-]+\.safetensors$"
+_HUB_FILE_WORDS: Final = "owner/name/path.safetensors"
 
 
 class ResolvedLora(Strict):
@@ -52,8 +54,7 @@ class LoraEntry(Strict):
     """One LoRA of the registry and what is known of its file."""
 
     file: Path | None = None
-    hub: Annotated[str, StringConstraints(pattern=_HUB_FILE)] | None = None
-    """owner/name/path.safetensors"""
+    hub: Annotated[str, StringConstraints(pattern=_HUB_FILE), Allowed(_HUB_FILE_WORDS)] | None = None
     kind: Kind
     trigger_words: tuple[TriggerWord, ...] = ()
     weight: LoraWeight = 1.0

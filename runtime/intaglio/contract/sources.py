@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, ValidationInfo, field_validator, 
 from intaglio.contract.architecture import SeededArchitecture
 from intaglio.contract.lora_registry import LoraWeight
 from intaglio.contract.yaml_files import RegistryId, Strict, resolved_path
+from intaglio.validation_errors import Allowed
 
 __all__ = ["ControlNetSource", "LoraSource", "Source"]
 
@@ -23,7 +24,7 @@ class Source(Strict):
     """A folder in the layout of diffusers."""
     file: Path | None = None
     """A single `.safetensors` file in Stability's layout."""
-    hub: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
+    hub: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$"), Allowed("owner/name")] | None = None
     """A repository on the Hugging Face hub."""
     revision: str | None = None
     """Branch, tag or commit of the `hub` repository."""

@@ -13,13 +13,20 @@ import yaml
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, ValidationInfo
 
 from intaglio.errors import ConfigError
+from intaglio.validation_errors import Allowed, problems_text
 
 __all__ = ["REGISTRY_ID", "RegistryId", "Sha256", "Strict", "read_yaml", "resolved_path", "validated"]
 
 REGISTRY_ID: Final = r"^[a-z0-9][a-z0-9_-]{0,63}$"
-RegistryId = Annotated[str, StringConstraints(pattern=REGISTRY_ID)]
+RegistryId = Annotated[
+    str,
+    StringConstraints(pattern=REGISTRY_ID),
+    Allowed("at most 64 lower-case letters, digits, _ and -; the first is a letter or a digit"),
+]
 """Id of a LoRA, preset, character, control or pose: a name in a registry, never a path."""
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[
+    str, StringConstraints(pattern=r"^[0-9a-f]{64}$"), Allowed("64 hexadecimal digits in lower case")
+]
 """A digest, as hexadecimal digits."""
 
 
@@ -64,15 +71,9 @@ def validated(kind: type[_Model], data: Mapping[str, Any], path: Path) -> _Model
     Validators find the file's folder in their context.
 
     Raises:
-        ConfigError: lists every field that is unknown, missing or out of range.
+        ConfigError: says which fields are unknown, missing or out of range, and what is allowed.
     """
     try:
         return kind.model_validate(data, context={"folder": path.parent})
     except ValidationError as error:
-        problems = "; ".join(_problem(item["loc"], item["msg"]) for item in error.errors())
-        raise ConfigError(f"{path}: {problems}") from error
-
-
-def _problem(location: tuple[int | str, ...], message: str) -> str:
-    field = ".".join(map(str, location)) or "file"
-    return f"{field}: {message}"
+        raise ConfigError(f"{path}: {problems_text(error, kind)}") from error

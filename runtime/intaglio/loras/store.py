@@ -23,6 +23,7 @@ from intaglio.errors import BuildError, ConfigError
 from intaglio.loras import versions
 from intaglio.loras.sets import ServedLora, ServedLoras
 from intaglio.loras.version_files import VersionFiles
+from intaglio.validation_errors import problems_text
 from intaglio.whole_files import storage_problem
 
 __all__ = ["LORAS_FOLDER", "LoraStore"]
@@ -56,7 +57,7 @@ class LoraStore(VersionFiles):
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror or error}; intaglio build writes it") from error
         except ValidationError as error:
-            problem = error.errors()[0]["msg"]
+            problem = problems_text(error, ServedLoras)
             raise ConfigError(
                 f"{path}: damaged ({problem}); restore it from a copy, or remove it and run intaglio build,"
                 " which then knows neither earlier versions nor rejected ones"

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from intaglio.contract.ports import Port, Tensors
 from intaglio.contract.yaml_files import Strict
 from intaglio.errors import InvalidRequest
+from intaglio.validation_errors import problems_of
 
 __all__ = ["JSON_BYTES", "read_bytes", "read_choice", "read_json", "read_json_list", "read_text"]
 
@@ -102,19 +103,14 @@ def read_json_list(found: Tensors, name: str, entry: type[_Entry]) -> list[_Entr
     try:
         entries: list[_Entry] = _list_of(entry).validate_python(value)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise InvalidRequest(_field(name, first["loc"]), first["msg"], allowed=allowed) from error
+        first = problems_of(error, list[entry])[0]  # type: ignore[valid-type]
+        raise InvalidRequest(f"{name}{first.key}", first.wrong, allowed=first.allowed or allowed) from error
     return entries
 
 
 @functools.cache  # to make one takes half a millisecond; there is one for each kind of entry
 def _list_of(entry: type[Strict]) -> TypeAdapter[Any]:
     return TypeAdapter(list[entry])  # type: ignore[valid-type]
-
-
-def _field(name: str, location: tuple[int | str, ...]) -> str:
-    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return name + "".join(parts)
 
 
 def _decoded(name: str, data: bytes, *, whole: bool = True) -> str:
@@ -141,7 +137,8 @@ class _Place:
             steps.append(place.step)
             place = place.within
         name, *location = reversed(steps)
-        return _field(str(name), tuple(location))
+        parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+        return str(name) + "".join(parts)
 
 
 def _check_values(value: Any, name: str, *, allowed: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from intaglio.serving.endpoints import Endpoints
+from intaglio.serving.triton_options import checked_options
 
 __all__ = [
     "ALLOCATOR",
@@ -57,6 +58,8 @@ class TritonSettings:
     """Longest time that running requests may take once the server is told to stop."""
     reloadable: bool = True
     """Whether someone who knows the administrator's secret can load and unload models."""
+    options: Sequence[str] = ()
+    """Further options of `tritonserver`, as a user wrote them; `checked_options` says which are refused."""
 
 
 def gpu_present() -> bool:
@@ -70,6 +73,9 @@ def triton_arguments(
     """Command line after the binary, without `private_options`.
 
     `name` is what the server calls itself; `options` is the text of `tritonserver --help`.
+
+    Raises:
+        InvalidRequest: an option of the settings is refused.
     """
     at = settings.endpoints
     arguments: dict[str, object] = {
@@ -94,7 +100,10 @@ def triton_arguments(
     if backends is not None:
         arguments["--backend-directory"] = backends
     arguments |= {name: value for name, value in _KNOWN_OPTIONS.items() if name in options}
-    return ["--disable-auto-complete-config", *(f"{name}={value}" for name, value in arguments.items())]
+    given = checked_options(settings.options, options)
+    replaced = {word.partition("=")[0] for word in given}
+    ours = [f"{name}={value}" for name, value in arguments.items() if name not in replaced]
+    return ["--disable-auto-complete-config", *ours, *given]
 
 
 def private_options(secret: str) -> list[str]:

@@ -12,11 +12,12 @@ from types import FrameType
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from intaglio.command_output import Json, Output, Quiet, json_line
 from intaglio.contract.config import load_deployment
 from intaglio.errors import IntaglioError, Unavailable
-from intaglio.serving.console import StatusLine, lasting_console
+from intaglio.exit_codes import FAILED, LATER, exit_code_of
+from intaglio.serving.console import StatusLine, lasting_console, lasting_output
 from intaglio.serving.control import ask_to_reload, controlled_servers
 from intaglio.serving.endpoints import configured_endpoints
 from intaglio.serving.server import Server
@@ -24,11 +25,9 @@ from intaglio.serving.triton_server import Restarts
 
 __all__ = ["app", "reload_app"]
 
-app = typer.Typer(name="serve", add_completion=False, help="Run Triton on a build until Ctrl-C.")
-reload_app = typer.Typer(name="reload", add_completion=False, help="Switch a running server to a new build.")
+app = typer.Typer(name="serve", add_completion=False)
+reload_app = typer.Typer(name="reload", add_completion=False)
 
-_GIVEN_UP = 1
-_NOT_RELOADED = 2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Port = Annotated[
     int | None, typer.Option(min=0, max=65535, help="Instead of the configuration's; 0 picks a free one.")
@@ -36,10 +35,22 @@ Port = Annotated[
 
 
 @app.command()
-def serve(
+def serve(  # noqa: PLR0913  (one option a choice)
     config: Annotated[
         Path, typer.Argument(help="Deployment YAML, built with `intaglio build`.", show_default=False)
     ],
+    triton: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="TRITON_OPTIONS",
+            help="Options of tritonserver after --, such as --log-verbose=1 or --trace-config=rate=100.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on instead of the configuration's.")
+    ] = None,
     http_port: Port = None,
     grpc_port: Port = None,
     metrics_port: Port = None,
@@ -52,6 +63,8 @@ def serve(
     restarts: Annotated[
         int, typer.Option(min=0, help="Most restarts of a failed Triton within ten minutes.")
     ] = 5,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run Triton on a build until Ctrl-C. A Triton that dies is restarted. `intaglio reload` switches to a
     new build.
@@ -59,33 +72,48 @@ def serve(
     SIGTERM and the hang-up of the terminal stop it like Ctrl-C: running requests are finished first. Started
     with `nohup`, it goes on after a hang-up.
 
-    Ends with 0 when told to stop, 1 when Triton keeps failing, 2 when it cannot start.
+    Options of tritonserver follow after --. Those that would undo a rule of security are refused by name.
+
+    Ends with 0 when told to stop, and with 1 when Triton cannot start or keeps failing.
     """
     deployment = load_deployment(config)
     configured = configured_endpoints(deployment.server)
     at = replace(
         configured,
+        host=configured.host if host is None else host,
         http_port=_given(http_port, configured.http_port),
         grpc_port=_given(grpc_port, configured.grpc_port),
         metrics_port=_given(metrics_port, configured.metrics_port),
     )
-    console = lasting_console(sys.stdout)
-    with StatusLine(console) as status:
-        server = Server(deployment, endpoints=at, log=log, report=status.show)
-        with _stop_on_signals(server), server:
-            if not server.stopping:
-                status.show("ready")
-                console.print(
-                    f"grpc     {server.grpc_url}\nhttp     http://{server.http_url}\nmetrics  http://{server.metrics_url}/metrics"
-                )
-                console.print(f"memory   {server.memory_report}\nlog      {server.log}\nCtrl-C stops it")
-                try:
+    console = lasting_console(sys.stderr, quiet=quiet)
+    try:
+        with StatusLine(console) as status:
+            server = Server(deployment, endpoints=at, log=log, options=triton or (), report=status.show)
+            with _stop_on_signals(server), server:
+                if not server.stopping:
+                    status.show("ready")
+                    _print_addresses(server, json=json, quiet=quiet)
                     server.supervise(Restarts(most=restarts))
-                except IntaglioError as error:
-                    console.print(f"intaglio serve: {error}", style="red")
-                    raise typer.Exit(_GIVEN_UP) from error
-            status.show("stopping")
+                status.show("stopping")
+    except Unavailable as error:  # the same start would not do better later
+        Output().problem(f"intaglio serve: {error}")
+        raise typer.Exit(FAILED) from error
     console.print("stopped")
+
+
+def _print_addresses(server: Server, *, json: bool, quiet: bool) -> None:
+    """Say on stdout where the server is reached. Its reader may have left: the server goes on."""
+    data = {
+        "grpc": server.grpc_url,
+        "http": f"http://{server.http_url}",
+        "metrics": f"http://{server.metrics_url}/metrics",
+        "memory": server.memory_report,
+        "log": server.log,
+    }
+    lines = [f"{name:<9}{value}" for name, value in data.items()]
+    text = json_line(data) if json else "\n".join([*lines, "Ctrl-C stops it"])
+    if json or not quiet:
+        print(text, file=lasting_output(sys.stdout), flush=True)
 
 
 @reload_app.command()
@@ -94,14 +122,17 @@ def reload(
         Path,
         typer.Argument(help="Deployment YAML that `intaglio serve` runs and `intaglio build` built again."),
     ],
+    *,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Switch the running `intaglio serve CONFIG` to what was built since. There is no restart, no request
     fails, and no image is made by both builds.
 
     The new engines are loaded beside the old ones, so the card's memory must hold both. Where it cannot, the
-    command prints both sizes and changes nothing. After any failure the old build is served. Ends with 2
-    after a failure, where a server setting changed, which needs a restart, and where no server of CONFIG runs
-    here. Several servers of CONFIG are all asked.
+    command prints both sizes and changes nothing. After any failure the old build is served. Several
+    servers of CONFIG are all asked. Ends with 1 where one of them refused, and with 75 where no server of
+    CONFIG runs here or one is just starting or reloading.
     """
     deployment = load_deployment(config)
     servers = controlled_servers(deployment.build_folder)
@@ -110,19 +141,23 @@ def reload(
             f"no server of {deployment.build_folder} runs on this machine as this user with this TMPDIR; "
             f"start one: intaglio serve {config}"
         )
-    console = Console(highlight=False, soft_wrap=True)
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
-    with console.status("asking the server") as status:
-        failures = 0
+    printed = Output(json=json, quiet=quiet)
+    codes = []
+    with printed.progress.status("asking the server") as status:
         for server in servers:
             which = "" if len(servers) == 1 else f"{server.folder.name}: "
+            answer = {"server": server.folder.name, "grpc": server.grpc_url}
             try:
-                console.print(f"{which}{ask_to_reload(server.folder, report=status.update)}", markup=False)
+                done = ask_to_reload(server.folder, report=status.update)
             except IntaglioError as error:
-                errors.print(f"intaglio reload: {which}{error}", markup=False)
-                failures += 1
-    if failures:
-        raise typer.Exit(_NOT_RELOADED)
+                printed.problem(f"intaglio reload: {which}{error}")
+                codes.append(exit_code_of(error))
+                if json:
+                    printed.event({**answer, "error": str(error)})
+            else:
+                printed.result(f"{which}{done}", data={**answer, "done": done})
+    if codes:
+        raise typer.Exit(FAILED if FAILED in codes else LATER)
 
 
 def _given(port: int | None, configured: int) -> int:

@@ -11,14 +11,19 @@ from typing import IO, Any, cast
 from rich.console import Console
 from rich.status import Status
 
-__all__ = ["StatusLine", "lasting_console"]
+__all__ = ["StatusLine", "lasting_console", "lasting_output"]
 
 
-def lasting_console(stream: IO[str]) -> Console:
+def lasting_console(stream: IO[str], *, quiet: bool = False) -> Console:
     """A console on `stream`. Its reader may leave, as a terminal that hangs up or the program behind a `|`
     does: the server goes on.
     """
-    return Console(file=cast(IO[str], _LastingOutput(stream)), highlight=False, soft_wrap=True)
+    return Console(file=lasting_output(stream), highlight=False, soft_wrap=True, quiet=quiet)
+
+
+def lasting_output(stream: IO[str]) -> IO[str]:
+    """`stream`, whose reader may leave in the same way."""
+    return cast(IO[str], _LastingOutput(stream))
 
 
 class StatusLine:

@@ -2,7 +2,8 @@
 server's user can open. Two files beside it name the build that is served and where.
 
 The server does the work itself, so Triton's secret never leaves it. The answer is JSON, one object a line:
-{"say": text} while it works, then {"done": text} or {"error": text}.
+{"say": text} while it works, then {"done": text}, {"later": text} where the same may work later, or
+{"error": text}.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from intaglio.errors import IntaglioError, Unavailable
 from intaglio.serving.workspace import workspace_folders
 from intaglio.whole_files import write_whole
 
-__all__ = ["Control", "ControlledServer", "ask_to_reload", "controlled_servers"]
+__all__ = ["Control", "ControlledServer", "ReloadRefused", "ask_to_reload", "controlled_servers"]
 
 _SOCKET: Final = "control"
 _BUILD: Final = "build"
@@ -36,6 +37,10 @@ _RETRY_SECONDS: Final = 1.0
 _log = logging.getLogger(__name__)
 
 Report = Callable[[str], None]
+
+
+class ReloadRefused(IntaglioError):  # noqa: N818  (as the names in intaglio.errors)
+    """A server keeps the build that it serves; the message says what has to change first."""
 
 
 class Control:
@@ -88,6 +93,8 @@ class Control:
 
         try:
             send(done=self._reload(lambda text: send(say=text)))
+        except Unavailable as error:
+            send(later=str(error))
         except IntaglioError as error:
             send(error=str(error))
         except Exception as error:
@@ -131,7 +138,9 @@ def ask_to_reload(folder: Path, *, report: Report) -> str:
     """Ask the server that owns `folder` to reload; returns what it did.
 
     Raises:
-        Unavailable: it did not reload, and why; what it served before is still served.
+        ReloadRefused: it did not reload, and why.
+        Unavailable: the same, but it may work later.
+    What it served before is still served.
     """
     try:
         with _connected(folder) as connection:
@@ -142,8 +151,10 @@ def ask_to_reload(folder: Path, *, report: Report) -> str:
                     answer: dict[str, str] = json.loads(line)
                     if "done" in answer:
                         return answer["done"]
+                    if "later" in answer:
+                        raise Unavailable(answer["later"])
                     if "error" in answer:
-                        raise Unavailable(answer["error"])
+                        raise ReloadRefused(answer["error"])
                     report(answer["say"])
     except OSError as error:
         raise Unavailable(f"the server does not answer: {error}") from error

@@ -10,36 +10,27 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, entry_points, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from intaglio.builds.manifest import read_manifest
+from intaglio.command_output import Json, Output, Quiet, table_of
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.engines.card import check_gpu
 from intaglio.errors import IntaglioError, single_line
+from intaglio.exit_codes import FAILED
+from intaglio.extras import DISTRIBUTIONS, MODULES, is_installed, missing_modules
 from intaglio.serving.findings import CARD_CHECKS, CHECKS, Finding, State
 
 __all__ = ["app", "examine", "examine_card", "examine_config"]
 
-app = typer.Typer(
-    name="doctor", add_completion=False, help="What this machine has, what is missing, what fixes it."
-)
+app = typer.Typer(name="doctor", add_completion=False)
 
-_MARKS: Final = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
-_EXTRAS: Final = {
-    "client": ("tritonclient", "grpc", "google.protobuf"),
-    "serve": ("onnxruntime", "psutil", "cv2", "tokenizers"),
-    "export": ("torch", "diffusers", "transformers", "onnx", "safetensors"),
-}
-"""Modules that the demo imports, by extra."""
 _TENSORRT: Final = ("tensorrt_rtx", "tensorrt")
 _CUDA: Final = "cuda.bindings"
 _DEMO: Final = Path("configs/miniature.yaml")
@@ -68,50 +59,46 @@ def doctor(
             help="Only measure the card with small engines (20 s), and project an image of the deployment.",
         ),
     ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Say what this machine has, what is missing and which command fixes it.
 
-    Ends with 1 where something is missing.
+    Ends with 1 where something is missing. With --quiet only what is missing is printed.
     """
+    printed = Output(json=json, quiet=quiet)
     if memory:
-        raise typer.Exit(_memory(config, Console(highlight=False, soft_wrap=True)))
+        raise typer.Exit(_memory(config, printed))
     findings = list(examine_card(config)) if card else [*examine(), *examine_config(config)]
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for _ in range(3):
-        table.add_column(overflow="fold")  # a path must be readable as a whole
+    missing = [_missing_line(finding) for finding in findings if finding.state == "missing"]
+    rows: list[tuple[str, str, str]] = []
     for finding in findings:
-        table.add_row(_MARKS[finding.state], escape(finding.what), escape(finding.detail))
+        rows.append((finding.state, finding.what, finding.detail))
         if finding.fix:
-            table.add_row("", "", f"[bold]→ {escape(finding.fix)}[/]")
-    console = Console(highlight=False)
-    console.print(table)
-    raise typer.Exit(_conclude(findings, config, console))
+            rows.append(("", "", f"→ {finding.fix}"))
+    end = "\n  ".join(["missing:", *missing]) if missing else _next_step(config)
+    data = {"findings": [asdict(finding) for finding in findings], "missing": len(missing)}
+    printed.result(table_of(rows), end, data=data, brief="\n".join(missing))
+    raise typer.Exit(FAILED if missing else 0)
 
 
-def _conclude(findings: Sequence[Finding], config: Path, console: Console) -> int:
-    """Say what to do next; 1 where something is missing."""
-    missing = [finding for finding in findings if finding.state == "missing"]
-    if not missing:
-        can = (
-            "the demo can run: make demo"
-            if config == _DEMO
-            else f"nothing is missing: intaglio build {config}"
-        )
-        console.print(escape(can), soft_wrap=True)
-        return 0
-    console.print("missing:")
-    for finding in missing:
-        fix = f" → {finding.fix}" if finding.fix else ""
-        console.print(escape(f"  {finding.what}: {finding.detail}{fix}"), soft_wrap=True)
-    return 1
+def _missing_line(finding: Finding) -> str:
+    fix = f" → {finding.fix}" if finding.fix else ""
+    return f"{finding.what}: {finding.detail}{fix}"
+
+
+def _next_step(config: Path) -> str:
+    if config == _DEMO:
+        return "the demo can run: make demo"
+    return f"nothing is missing: intaglio build {config}"
 
 
 def examine() -> Iterator[Finding]:
     """The machine and what is installed."""
     yield _python()
     yield from _gpu()
-    for extra, modules in _EXTRAS.items():
-        yield _extra(extra, modules)
+    for extra in MODULES:
+        yield _extra(extra)
     yield _triton()
     yield from _room()
 
@@ -177,11 +164,11 @@ def _gpu() -> Iterator[Finding]:
         return
     for line in done.stdout.strip().splitlines():
         yield Finding("gpu", "ok", f"{line} (name, memory, compute capability, driver)")
-    found = [name for name in _TENSORRT if find_spec(name)]
+    found = [name for name in _TENSORRT if is_installed(name)]
     fix = "pip install 'intaglio[tensorrt]'"
     if not found:
         yield Finding("tensorrt", "note", "not installed: the GPU stays unused", fix)
-    elif not _is_installed(_CUDA):
+    elif not is_installed(_CUDA):
         detail = f"{_versions_of(found)}, without cuda-python, which builds and servers on a card need"
         yield Finding("tensorrt", "missing", detail, fix)
     else:
@@ -199,12 +186,12 @@ def _chosen_gpu(deployment: Deployment) -> Iterator[Finding]:
         yield Finding("execution.gpu", "missing", what, fix)
 
 
-def _extra(extra: str, modules: tuple[str, ...]) -> Finding:
-    missing = [name for name in modules if not _is_installed(name)]
+def _extra(extra: str) -> Finding:
+    missing = missing_modules(extra)
     if missing:
         fix = f"pip install 'intaglio[{extra}]'"
         return Finding(f"extra {extra}", "missing", f"without {', '.join(missing)}", fix)
-    return Finding(f"extra {extra}", "ok", _versions_of(modules))
+    return Finding(f"extra {extra}", "ok", _versions_of(MODULES[extra]))
 
 
 def _triton() -> Finding:
@@ -242,8 +229,8 @@ def _room() -> Iterator[Finding]:
     yield Finding("memory", state, f"{memory:.0f} GiB, {len(os.sched_getaffinity(0))} CPU cores")
 
 
-def _memory(path: Path, console: Console) -> int:
-    """Print the prediction; 1 where it does not fit."""
+def _memory(path: Path, printed: Output) -> int:
+    """Print the prediction; the exit code."""
     from intaglio.serving.memory import predict_memory  # noqa: PLC0415  (the other report does without)
     from intaglio.serving.memory_limits import check_memory, remedies  # noqa: PLC0415  (the other report does without)
 
@@ -253,26 +240,29 @@ def _memory(path: Path, console: Console) -> int:
     except IntaglioError:
         manifest = None
     prediction = predict_memory(deployment, manifest)
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for _ in range(2):
-        table.add_column()
-    table.columns[1].justify = "right"
-    for part in prediction.parts:
-        table.add_row(part.name, f"{part.bytes / 2**20:.0f} MiB", part.source)
-    table.add_row(
-        f"[bold]{prediction.place}[/]",
-        f"[bold]{prediction.bytes / 2**30:.2f} GiB[/]",
-        "" if manifest else "not built: an estimate",
-    )
-    console.print(table)
-    for remedy in remedies(deployment, manifest):
-        console.print(f"{remedy.change}: {remedy.bytes / 2**30:.2f} GiB")
+    rows = [(part.name, f"{part.bytes / 2**20:.0f} MiB", part.source) for part in prediction.parts]
+    state = "" if manifest else "not built: an estimate"
+    rows.append((prediction.place, f"{prediction.bytes / 2**30:.2f} GiB", state))
+    changes = remedies(deployment, manifest)
+    lines = [f"{remedy.change}: {remedy.bytes / 2**30:.2f} GiB" for remedy in changes]
+    problem = ""
     try:
         check_memory(deployment, manifest)
     except IntaglioError as error:
-        console.print(f"does not fit: {error}", style="red")
-        return 1
-    return 0
+        problem = f"does not fit: {error}"
+        lines.append(problem)
+    data = {
+        "place": prediction.place,
+        "bytes": prediction.bytes,
+        "estimate": manifest is None,
+        "parts": [
+            {"name": part.name, "bytes": part.bytes, "source": part.source} for part in prediction.parts
+        ],
+        "remedies": [{"change": remedy.change, "bytes": remedy.bytes} for remedy in changes],
+        "problem": problem,
+    }
+    printed.result(table_of(rows, right=(1,)), *lines, data=data, brief=problem)
+    return FAILED if problem else 0
 
 
 def _build(deployment: Deployment, path: Path) -> Finding:
@@ -309,25 +299,10 @@ def _port(name: str, host: str, port: int) -> Finding:
     return Finding(what, "ok", f"{host}:{port} is free" if port else f"any free one of {host}")
 
 
-def _is_installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
-
-
-_DISTRIBUTIONS: Final[dict[str, str]] = {
-    "cuda.bindings": "cuda-bindings",
-    "cv2": "opencv-python-headless",
-    "google.protobuf": "protobuf",
-    "grpc": "grpcio",
-    "tensorrt_rtx": "tensorrt-rtx-cu12",
-}
-
-
 def _version_of(module: str) -> str:
+    name = module.partition(".")[0]
     try:
-        return version(_DISTRIBUTIONS.get(module, module))
+        return version(DISTRIBUTIONS.get(name, name))
     except PackageNotFoundError:
         return ""
 

@@ -10,6 +10,7 @@ model processes dies. `Server.reload` switches to what was built since, while re
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -65,6 +66,7 @@ class Server(TritonServer):
         *,
         endpoints: Endpoints | None = None,
         log: Path | None = None,
+        options: Sequence[str] = (),
         report: Report | None = None,
     ) -> None:
         folder = deployment.build_folder
@@ -80,6 +82,7 @@ class Server(TritonServer):
             endpoints=at,
             log=log or folder / LOG_NAME,
             environment={BUILD_VARIABLE: str(folder)},
+            options=options,
         )
         super().__init__(settings, report=report)
 

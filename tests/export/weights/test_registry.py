@@ -128,7 +128,7 @@ def test_each_case_is_added_checked_and_published(
     config = deployment("all")
     assert add(config, CASES / f"{case}.safetensors") == 0
     assert main(["loras", "check", "--config", str(config)]) == 0
-    assert "ok       x: " in capsys.readouterr().out
+    assert "ok  x: " in capsys.readouterr().out
     found = load_deployment(config)
     check_registry(found, tmp_path / "build")
     served = publish_registry(found, tmp_path / "build").served
@@ -177,9 +177,11 @@ def test_what_a_lora_says_wrongly_of_itself_is_shown(
     path = tmp_path / "said.safetensors"
     save_file(load_file(checkpoint.lora("style")), path, metadata={"ss_base_model_version": "sd_v1"})
     config = deployment("all")
+    said = "its metadata says that it is a Stable Diffusion 1.5 LoRA"
     assert add(config, path) == 0
+    assert said in capsys.readouterr().err
     assert main(["loras", "check", "--config", str(config)]) == 0
-    assert capsys.readouterr().out.count("its metadata says that it is a Stable Diffusion 1.5 LoRA") == 2
+    assert f"warning  x: {said}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"\x08\0\0\0\0\0\0\0[1,2,3] ", b"\x40" + b"\0" * 7 + b"{" * 64])

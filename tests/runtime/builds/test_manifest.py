@@ -28,7 +28,7 @@ def test_manifest_round_trip_and_refusals(tiny: Any, tmp_path: Path) -> None:
     ):
         read_manifest(tmp_path)
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(EngineMismatch, match="Invalid JSON"):
+    with pytest.raises(EngineMismatch, match="is not JSON"):
         read_manifest(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
 

@@ -46,10 +46,10 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"colour": 1}, "colour: Extra inputs"),
+        ({"colour": 1}, "unknown key colour; known keys: base, vae"),
         ({"name": "x"}, "name: comes from the file's own path"),
         ({"base": []}, "base"),
-        ({"base": None}, "base: Field required"),
+        ({"base": None}, "key base is missing"),
         ({"base": [{"folder": "a", "hub": "b/c"}]}, "exactly one of folder, file, hub"),
         ({"base": [{"file": "model.ckpt"}]}, "must be .safetensors"),
         ({"base": [{"folder": "a", "revision": "main"}]}, "revision goes with hub"),

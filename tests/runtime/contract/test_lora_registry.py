@@ -28,7 +28,7 @@ def registry(tmp_path: Path, **changes: Any) -> LoraRegistry:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"colour": 1}, "loras.night.colour: Extra inputs"),
+        ({"colour": 1}, "unknown key loras.night.colour; known keys: file"),
         ({"kind": "weather"}, "loras.night.kind"),
         ({"file": "night.pt"}, "must be .safetensors"),
         ({"hub": "a/b/c.safetensors"}, "exactly one of file, hub"),

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from intaglio.errors import Unavailable
+from intaglio.errors import ConfigError, IntaglioError, Unavailable
 from intaglio.serving import control as controlling
-from intaglio.serving.control import Control, ask_to_reload
+from intaglio.serving.control import Control, ReloadRefused, ask_to_reload
 from intaglio.serving.workspace import Workspace
 
 
@@ -70,6 +70,24 @@ def test_who_says_nothing_is_not_answered(
         control.close()
     with pytest.raises(Unavailable, match="does not answer"):
         ask_to_reload(workspace.folder, report=print)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(Unavailable("reloading"), Unavailable), (ConfigError("no room"), ReloadRefused)]
+)
+def test_a_caller_learns_whether_it_may_work_later(
+    workspace: Workspace, tmp_path: Path, error: IntaglioError, told: type[IntaglioError]
+) -> None:
+    def refuse(_: object) -> str:
+        raise error
+
+    control = Control(workspace.folder, tmp_path, refuse, grpc_url="127.0.0.1:1")
+    try:
+        with pytest.raises(told, match=str(error)) as caught:
+            ask_to_reload(workspace.folder, report=print)
+    finally:
+        control.close()
+    assert type(caught.value) is told
 
 
 def test_a_server_that_dies_within_its_answer_is_unavailable(workspace: Workspace) -> None:

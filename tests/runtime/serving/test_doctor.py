@@ -109,7 +109,7 @@ def test_a_card_needs_tensorrt_and_cuda_python(
     smi.write_text("#!/bin/sh\necho RTX\n")
     smi.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(doctor, "find_spec", lambda name: name if name in installed else None)
+    monkeypatch.setattr(doctor, "is_installed", lambda name: name in installed)
     found = finding(examine(), "tensorrt")
     assert found.state == state
     assert (found.fix == "pip install 'intaglio[tensorrt]'") == (state != "ok")
