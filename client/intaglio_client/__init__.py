@@ -16,9 +16,10 @@ from intaglio.errors import (
     Unavailable,
 )
 from intaglio_client.client import Client
+from intaglio_client.controls import Control
 from intaglio_client.errors import ServerError
 from intaglio_client.image import Image
-from intaglio_client.parameters import Control, Lora, Parameters
+from intaglio_client.parameters import Lora, Parameters
 
 __all__ = [
     "Cancelled",

@@ -16,8 +16,9 @@ from intaglio.errors import InvalidRequest
 from intaglio.request.request import CONTROL_KEYS
 from intaglio_client.characters import Character, load_character
 from intaglio_client.client import DEFAULT_URL, Client, metadata_of
+from intaglio_client.controls import POSE, Control
 from intaglio_client.image import Image, model_differences
-from intaglio_client.parameters import POSE, Control, Lora, Parameters, parameters_from_metadata
+from intaglio_client.parameters import Lora, Parameters, parameters_from_metadata
 
 __all__ = ["app", "control_from_text", "lora_from_text"]
 

@@ -3,6 +3,7 @@
 INVALID_ARGUMENT                 InvalidRequest: field, problem and what is allowed, as the server named them
 UNAVAILABLE, RESOURCE_EXHAUSTED  Unavailable; QueueFull where the queue was full, SwapFailed where LoRAs
                                  cannot be applied
+UNAVAILABLE of a port of HTTP    InvalidRequest: `url`
 NOT_FOUND, UNIMPLEMENTED         Unavailable: this is not our server
 CANCELLED                        Cancelled; DeadlineExceeded where the server says that the deadline passed
 DEADLINE_EXCEEDED                DeadlineExceeded
@@ -34,14 +35,19 @@ _TENSOR: Final = re.compile(r"(?:inference )?input '(?P<field>[^']+)'")
 _QUEUE: Final = "exceeds maximum queue size"
 _SWAP: Final = re.compile(r"^loras: cannot apply ")
 _DEADLINE: Final = "deadline"
+_HTTP: Final = ("http1.x server", "failed parsing http/2")
+"""What gRPC says of a server that answers in HTTP/1."""
 
 
 class ServerError(IntaglioError):
     """The server failed although the request was in order; the server's log has the traceback."""
 
 
-def error_from_exception(error: InferenceServerException, *, url: str) -> IntaglioError:
-    """The error to raise `from` what tritonclient raised while it talked to `url`."""
+def error_from_exception(error: InferenceServerException, *, url: str, request_id: str = "") -> IntaglioError:
+    """The error to raise `from` what tritonclient raised while it talked to `url`.
+
+    Where the server failed, the error names `request_id`, which its log has too.
+    """
     status = (error.status() or "").removeprefix("StatusCode.")
     message = _PREFIX.sub("", error.message() or "")
     match status:
@@ -58,10 +64,14 @@ def error_from_exception(error: InferenceServerException, *, url: str) -> Intagl
         case "UNAVAILABLE" | "RESOURCE_EXHAUSTED" | "NOT_FOUND" | "UNIMPLEMENTED":
             return _unavailable(message, url=url)
         case _:
-            return ServerError(f"{url}: {message or status}")
+            named = f" (request {request_id})" if request_id else ""
+            return ServerError(f"{url}: {message or status}{named}")
 
 
-def _unavailable(message: str, *, url: str) -> Unavailable:
+def _unavailable(message: str, *, url: str) -> Unavailable | InvalidRequest:
+    if any(words in message.lower() for words in _HTTP):
+        allowed = "the port of gRPC, 8001 unless it was changed"
+        return InvalidRequest("url", f"{url} answers in HTTP", allowed=allowed)
     if _QUEUE in message.lower():
         return QueueFull(f"{url}: the server's queue is full; try again later")
     if _SWAP.search(message):
