@@ -101,6 +101,8 @@ class BuildManifest(Strict):
     """Whether requests choose their LoRAs from `loras/registry.json` beside the manifest."""
     loras: tuple[ResolvedLora, ...]
     """Fused into the weights."""
+    lora_hashes: dict[RegistryId, str] = Field(default_factory=dict)
+    """The hashes by which other programs know the fused LoRAs (`intaglio.loras.hashes`)."""
     tokenizers: tuple[str, str]
     """Folders of both tokenizers."""
     poses: str | None

@@ -23,6 +23,7 @@ from intaglio.contract.ports import Port
 from intaglio.contract.sdxl import HISTORY, SOLVER_ROWS
 
 __all__ = [
+    "DELIVERY",
     "DIFFUSE",
     "ENSEMBLE_STEPS",
     "LARGEST_GUIDANCE",
@@ -37,6 +38,7 @@ __all__ = [
     "ModelSpec",
     "OutputFormat",
     "Preprocessor",
+    "ResponseFormat",
     "Scheduler",
     "model_spec",
 ]
@@ -45,12 +47,16 @@ Scheduler = Literal["euler", "euler_a", "ddim", "dpmpp_2m_karras", "unipc", "lcm
 OutputFormat = Literal["png", "jpeg", "webp"]
 Preprocessor = Literal["none", "canny"]
 """What makes a control map of a control's image; `none` takes the image as the map."""
+ResponseFormat = Literal["bytes", "b64"]
+"""How an image travels: its bytes, or base64 text, which fits into JSON."""
 LARGEST_GUIDANCE: Final = 50.0
 LARGEST_LORA_WEIGHT: Final = 4.0
 LARGEST_SEED: Final = 2**63 - 1
 """Seeds are INT64; the generator uses the low 32 bits as torch's CPU generator does."""
 METADATA_KEY: Final = "intaglio"
-"""Key of the PNG text chunk (and prefix of the EXIF comment) that holds every request parameter as JSON."""
+"""Key of the PNG text chunk, and namespace prefix in XMP, that holds every request parameter as JSON."""
+DELIVERY: Final = ("response_format",)
+"""Inputs that say how an answer travels. They change nothing in the picture, so its metadata omit them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +106,7 @@ _REQUEST: Final = (
         name="prompt",
         datatype="TYPE_STRING",
         optional=True,
-        doc="required: what to draw, UTF-8; (word:1.3) weights a word",
+        doc="required: what to draw, UTF-8; (word:1.3) weights a word, <lora:ID:WEIGHT> applies a LoRA",
     ),
     Port(
         name="negative_prompt",
@@ -197,6 +203,14 @@ _REQUEST: Final = (
         doc="encoding of the images returned",
     ),
     Port(
+        name="response_format",
+        datatype="TYPE_STRING",
+        optional=True,
+        default="bytes",
+        choices=get_args(ResponseFormat),
+        doc="how `image` travels: b64 is base64 text, for answers in JSON",
+    ),
+    Port(
         name="images",
         datatype="TYPE_STRING",
         dims=(-1,),
@@ -236,8 +250,17 @@ _OUTPUT_FORMAT = Port(
     choices=get_args(OutputFormat),
     doc="encoding of the images returned",
 )
+_RESPONSE_FORMAT = Port(
+    name="response_format",
+    datatype="TYPE_STRING",
+    choices=get_args(ResponseFormat),
+    doc="how the images travel",
+)
 _IMAGE = Port(
-    name="image", datatype="TYPE_STRING", dims=(-1,), doc="encoded images with their metadata inside"
+    name="image",
+    datatype="TYPE_STRING",
+    dims=(-1,),
+    doc="encoded images with their metadata inside; base64 text of them with response_format b64",
 )
 _PIXELS = Port(name="pixels", datatype="TYPE_UINT8", dims=(-1, -1, -1, 3), doc="[B, H, W, RGB]")
 
@@ -317,7 +340,7 @@ SDXL: Final = ModelSpec(
 PREPROCESS: Final = ModelSpec(
     name="preprocess",
     inputs=_REQUEST,
-    outputs=(*_CONDITIONING, _OUTPUT_FORMAT, _METADATA, _TIMINGS),
+    outputs=(*_CONDITIONING, _OUTPUT_FORMAT, _RESPONSE_FORMAT, _METADATA, _TIMINGS),
     entry="intaglio.triton_models.stages:PreprocessModel",
     doc="validates everything, tokenizes, makes noise, solver tables and control maps",
 )
@@ -354,6 +377,7 @@ POSTPROCESS: Final = ModelSpec(
     inputs=(
         _PIXELS,
         _OUTPUT_FORMAT,
+        _RESPONSE_FORMAT,
         _METADATA,
         Port(name="timings", datatype="TYPE_STRING", optional=True, doc="JSON of the stages so far"),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from typing import Any, Final
@@ -21,16 +22,14 @@ __all__ = ["postprocess"]
 
 _ESCAPED: Final = 6
 """Bytes that JSON takes at most for one byte of a prompt: \\u0001."""
-_JPEG_METADATA: Final = 65_000
-"""Bytes of metadata that fit into the one EXIF segment of a JPEG, which has 65,533."""
 
 
 def postprocess(tensors: Tensors, manifest: BuildManifest) -> dict[str, Array]:
     """Every output of `models.POSTPROCESS`; image i's metadata are the request's with `"image_index": i`.
 
     Raises:
-        InvalidRequest: pixels of another size than the build makes, too many of them, or text that is not
-            what the stages before write.
+        InvalidRequest: pixels of another size than the build makes, too many of them, text that is not what
+            the stages before write, or more metadata than a JPEG holds.
     """
     started = time.perf_counter()
     found = read_tensors(tensors, POSTPROCESS.inputs)
@@ -40,15 +39,14 @@ def postprocess(tensors: Tensors, manifest: BuildManifest) -> dict[str, Array]:
     check_limits(work, manifest.limits, images_field="pixels")
     metadata = _metadata(found, manifest.limits)
     output_format = read_choice(found, POSTPROCESS.input("output_format"))
-    size = len(json.dumps(metadata))
-    if output_format == "jpeg" and size > _JPEG_METADATA:
-        problem = f"{size} bytes of metadata do not fit into a JPEG"
-        raise InvalidRequest("output_format", problem, allowed="png or webp, or a shorter prompt")
+    response_format = read_choice(found, POSTPROCESS.input("response_format"))
     timings = read_timings(found)
-    encoded = [
-        encode_image(pixels, output_format=output_format, metadata=metadata | {"image_index": index})
-        for index, pixels in enumerate(found["pixels"])
-    ]
+    encoded = []
+    for index, pixels in enumerate(found["pixels"]):
+        own = metadata | {"image_index": index}
+        encoded.append(encode_image(pixels, output_format=output_format, metadata=own))
+    if response_format == "b64":
+        encoded = [base64.b64encode(data) for data in encoded]
     timings["postprocess"] = time.perf_counter() - started
     return {
         "image": string_tensor(*encoded),

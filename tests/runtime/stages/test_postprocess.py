@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from typing import Any
@@ -17,7 +18,7 @@ from intaglio.stages.postprocess import postprocess
 
 
 def tensors_of(pixels: Array, **texts: str | bytes) -> dict[str, Array]:
-    usual = {"metadata": "{}", "output_format": "png", "timings": "{}"}
+    usual = {"metadata": "{}", "output_format": "png", "response_format": "bytes", "timings": "{}"}
     tensors = {"pixels": pixels}
     for name, value in (usual | texts).items():
         tensors[name] = np.array([value.encode() if isinstance(value, str) else value], object)
@@ -38,6 +39,14 @@ def test_metadata_travels_in_the_image(tiny: Any, kind: str) -> None:
         assert (image.format, image.size) == (kind.upper(), (64, 96))
         if kind == "png":
             np.testing.assert_array_equal(np.asarray(image), pixels[index])
+
+
+def test_base64_is_the_same_images_as_text(tiny: Any) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 96, 64, 3), np.uint8)
+    images = postprocess(tensors_of(pixels), tiny.manifest)["image"]
+    texts = postprocess(tensors_of(pixels, response_format="b64"), tiny.manifest)["image"]
+    assert [base64.b64decode(text, validate=True) for text in texts] == list(images)
+    assert all(text.isascii() for text in texts)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +75,7 @@ def test_pictures_are_those_a_request_may_ask_for(tiny: Any, shape: tuple[int, .
         ({"metadata": json.dumps({"prompt": "x" * 200_000})}, "metadata: 200014 bytes"),
         ({"output_format": "gif"}, "output_format: 'gif' is unknown; allowed: one of png, jpeg, webp"),
         ({"output_format": b"\xff"}, "output_format: byte 0 is not UTF-8"),
+        ({"response_format": "url"}, "response_format: 'url' is unknown; allowed: one of bytes, b64"),
         ({"timings": "[]"}, "timings: something else"),
         ({"timings": '{"vae": "long"}'}, "timings: something else"),
         ({"timings": '{"vae": 1e999}'}, r"timings\.vae: inf is not a finite number"),
@@ -78,8 +88,10 @@ def test_what_no_stage_writes_is_refused(tiny: Any, texts: dict[str, Any], says:
 
 def test_metadata_that_a_jpeg_cannot_hold_is_refused(tiny: Any) -> None:
     pixels = np.zeros((1, 96, 64, 3), np.uint8)
-    fits, too_long = (json.dumps({"prompt": "x" * size}) for size in (64_900, 65_600))
+    fits, too_long = (json.dumps({"prompt": "x" * size}) for size in (64_700, 65_600))
     assert postprocess(tensors_of(pixels, metadata=fits, output_format="jpeg"), tiny.manifest)
-    with pytest.raises(InvalidRequest, match="65614 bytes of metadata do not fit into a JPEG"):
+    with pytest.raises(
+        InvalidRequest, match=r"output_format: 66\d\d\d bytes of metadata do not fit into a JPEG"
+    ):
         postprocess(tensors_of(pixels, metadata=too_long, output_format="jpeg"), tiny.manifest)
     assert postprocess(tensors_of(pixels, metadata=too_long), tiny.manifest)

@@ -10,7 +10,7 @@ import json
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from intaglio.builds.file_checks import check_files
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.ports import Tensors, string_tensor
 from intaglio.engines.interface import Array
+from intaglio.imaging.openpose import LEAST_BLACK, black_share
+from intaglio.loras.hashes import ShortHashes
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.request.read import read_request
 from intaglio.request.request import Request, ResolvedControl, request_metadata
@@ -29,6 +31,9 @@ from intaglio.stages.preprocess.tokenizer import PromptTokenizer
 
 __all__ = ["Preprocess"]
 
+POSE_TYPE: Final = "pose"
+"""The type of ControlNets whose maps show OpenPose's limbs on black."""
+
 
 class Preprocess:
     """The stage; entering it reads the tokenizers and checks every file that requests will read."""
@@ -37,6 +42,7 @@ class Preprocess:
         self._manifest = manifest
         self._folder = folder
         self._loras = None if manifest.swap == "off" else LoraStore(folder / LORAS_FOLDER)
+        self._hashes = None if self._loras is None else ShortHashes(self._loras)
         self._tokenizers: tuple[PromptTokenizer, ...] = ()
         poses = None if manifest.poses is None else folder / manifest.poses
         self._maps = ControlMaps(poses, most_pixels=manifest.limits.input_pixels)
@@ -86,16 +92,37 @@ class Preprocess:
             "input_scale": table.input_scale,
             "coefficients": table.coefficients,
             "output_format": string_tensor(request.output_format),
+            "response_format": string_tensor(request.response_format),
             "loras": string_tensor(json.dumps([lora.model_dump() for lora in request.loras])),
-            "metadata": string_tensor(json.dumps(request_metadata(request, self._manifest))),
+            "metadata": string_tensor(json.dumps(self._metadata(request, outputs["control_maps"]))),
         }
         outputs["timings"] = string_tensor(json.dumps({"preprocess": time.perf_counter() - started}))
         return outputs
 
+    def _metadata(self, request: Request, maps: Array) -> dict[str, Any]:
+        hashes = self._manifest.lora_hashes if self._hashes is None else self._hashes.of(request.loras)
+        metadata = request_metadata(request, self._manifest, lora_hashes=hashes)
+        return metadata | {"warnings": self._warnings(request, maps)}
+
+    def _warnings(self, request: Request, maps: Array) -> list[str]:
+        """What the request probably does not mean, a sentence each; `maps` is [c, H, W, RGB]."""
+        found = []
+        for index, control in enumerate(request.controls):
+            kind = self._manifest.controlnets[self._control_id(control.type)]
+            if kind != POSE_TYPE or control.image is None:
+                continue
+            share = black_share(maps[index])
+            if share < LEAST_BLACK:
+                found.append(
+                    f"controls[{index}].image: {share:.0%} of it is black, but a pose map is mostly black; "
+                    "a photograph is not turned into a pose: send an OpenPose map, or name a pose"
+                )
+        return found
+
     def _prompt_tensors(self, request: Request) -> dict[str, Array]:
         texts = [("prompt", request.full_prompt)]
         if request.guidance:
-            texts.insert(0, ("negative_prompt", request.negative_prompt or ""))
+            texts.insert(0, ("negative_prompt", request.full_negative_prompt))
         most = self._manifest.profiles.text_chunks
         encoded = []
         for tokenizer in self._tokenizers:
