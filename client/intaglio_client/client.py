@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
 from intaglio.contract.models import SDXL, ModelSpec
-from intaglio.errors import InvalidRequest
+from intaglio.errors import InvalidRequest, Unavailable
 from intaglio.imaging.images import read_metadata
+from intaglio_client.address import DEFAULT_URL, check_url, http_refused
 from intaglio_client.errors import ServerError, error_from_exception
 from intaglio_client.image import Image, model_differences
 from intaglio_client.names import own_names
 from intaglio_client.parameters import Parameters, parameters_from_metadata, tensors_from_parameters
 
-__all__ = ["DEFAULT_URL", "KEEPALIVE_SECONDS", "Client"]
+__all__ = ["KEEPALIVE_SECONDS", "Client"]
 
-DEFAULT_URL: Final = "127.0.0.1:8001"
 _DEADLINE_SECONDS: Final = 300.0
 _LARGEST_MESSAGE: Final = 2**31 - 1
 KEEPALIVE_SECONDS: Final = 330.0
@@ -74,9 +74,7 @@ class Client:
         Raises:
             InvalidRequest: `url` has a scheme.
         """
-        if "://" in url:
-            raise InvalidRequest("url", f"{url!r}", allowed=f"host:port of gRPC, such as {DEFAULT_URL}")
-        self.url = url
+        self.url = check_url(url)
         self.keepalive = keepalive
         self.deadline = deadline
         self._connection: triton.InferenceServerClient | None = None
@@ -168,7 +166,10 @@ class Client:
                 model.name, inputs, outputs=outputs, request_id=request_id, client_timeout=self.deadline
             )
         except InferenceServerException as error:
-            raise error_from_exception(error, url=self.url, request_id=request_id) from error
+            raised = error_from_exception(error, url=self.url, request_id=request_id)
+            if type(raised) is Unavailable:  # not that a server is busy: perhaps none of ours is there
+                raised = http_refused(self.url) or raised
+            raise raised from error
         arrays = {port.name: result.as_numpy(port.name) for port in model.outputs}
         if missing := [name for name, array in arrays.items() if array is None]:
             raise ServerError(f"{self.url}: answered without {', '.join(missing)}")

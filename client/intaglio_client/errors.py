@@ -3,7 +3,6 @@
 INVALID_ARGUMENT                 InvalidRequest: field, problem and what is allowed, as the server named them
 UNAVAILABLE, RESOURCE_EXHAUSTED  Unavailable; QueueFull where the queue was full, SwapFailed where LoRAs
                                  cannot be applied
-UNAVAILABLE of a port of HTTP    InvalidRequest: `url`
 NOT_FOUND, UNIMPLEMENTED         Unavailable: this is not our server
 CANCELLED                        Cancelled; DeadlineExceeded where the server says that the deadline passed
 DEADLINE_EXCEEDED                DeadlineExceeded
@@ -35,8 +34,6 @@ _TENSOR: Final = re.compile(r"(?:inference )?input '(?P<field>[^']+)'")
 _QUEUE: Final = "exceeds maximum queue size"
 _SWAP: Final = re.compile(r"^loras: cannot apply ")
 _DEADLINE: Final = "deadline"
-_HTTP: Final = ("http1.x server", "failed parsing http/2")
-"""What gRPC says of a server that answers in HTTP/1."""
 
 
 class ServerError(IntaglioError):
@@ -68,10 +65,7 @@ def error_from_exception(error: InferenceServerException, *, url: str, request_i
             return ServerError(f"{url}: {message or status}{named}")
 
 
-def _unavailable(message: str, *, url: str) -> Unavailable | InvalidRequest:
-    if any(words in message.lower() for words in _HTTP):
-        allowed = "the port of gRPC, 8001 unless it was changed"
-        return InvalidRequest("url", f"{url} answers in HTTP", allowed=allowed)
+def _unavailable(message: str, *, url: str) -> Unavailable:
     if _QUEUE in message.lower():
         return QueueFull(f"{url}: the server's queue is full; try again later")
     if _SWAP.search(message):

@@ -31,6 +31,7 @@ __all__ = [
     "nearest",
     "own_names",
     "with_control_aliases",
+    "without_values",
 ]
 
 ALIASES: Final[Mapping[str, str]] = {
@@ -135,7 +136,13 @@ def _with_values(controls: tuple[Control, ...], alias: str, field: str, value: A
     return tuple(changed)
 
 
-_DEFAULTS: Final = {field.name: field.default for field in dataclasses.fields(Control)}
+def without_values(controls: Sequence[Control], given: Mapping[str, Any]) -> list[Control]:
+    """`controls` without their own values for what `given` states under diffusers' names."""
+    replaced = {field: _DEFAULTS[field] for alias, field in CONTROL_ALIASES.items() if alias in given}
+    return [dataclasses.replace(control, **replaced) for control in controls]
+
+
+_DEFAULTS: Final[dict[str, Any]] = {field.name: field.default for field in dataclasses.fields(Control)}
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

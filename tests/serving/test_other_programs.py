@@ -5,16 +5,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 
+from intaglio.cli import main
 from intaglio.errors import InvalidRequest
 from intaglio.serving.server import Server
-from intaglio_client import Client
+from intaglio_client import Client, Control
 
 from ..picture_readers import read_civitai, read_webui
 from .conftest import REPOSITORY
@@ -89,3 +93,36 @@ def test_other_programs_read_what_was_asked_for(client: Client) -> None:
             "weight": 0.8,
             "hash": hashlib.sha256(tensors).hexdigest()[:12],
         }
+
+
+def test_generate_reports_in_json_or_paths_alone(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["generate", PROMPT, "--num-inference-steps", "1", "-n", "2", "--seed", "-1", "--cfg", "2"]
+    asked += ["--width", "256", "--height", "192", "--url", server.grpc_url]
+    assert main([*asked, "--json", "--out", str(tmp_path / "a.png")]) == 0
+    answered = capsys.readouterr()
+    first, second = json.loads(answered.out)["images"]
+    assert (Path(first["path"]).name, Path(second["path"]).name) == ("a-0.png", "a-1.png")
+    assert first["seed"] == first["metadata"]["seed"] >= 0
+    assert (first["metadata"]["steps"], first["metadata"]["guidance_scale"]) == (1, 2.0)
+    assert len(first["request_id"]) == 32
+    assert main([*asked, "--quiet", "--out", str(tmp_path / "b.png")]) == 0
+    paths = capsys.readouterr().out.splitlines()
+    assert paths == [str(tmp_path / "b-0.png"), str(tmp_path / "b-1.png")]
+    assert all(Path(path).is_file() for path in paths)
+
+
+def test_the_port_of_http_is_named(server: Server) -> None:
+    with (
+        Client(server.http_url, deadline=20) as client,
+        pytest.raises(InvalidRequest, match=r"^url: .* answers in HTTP; allowed: the port of gRPC"),
+    ):
+        client.generate(PROMPT, **ASKED)
+
+
+def test_a_photograph_as_a_pose_is_noticed(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    photograph = PIL.Image.effect_noise((256, 192), 60).convert("RGB")
+    with caplog.at_level(logging.WARNING):
+        client.generate(PROMPT, **ASKED, controls=[Control("pose", image=photograph)])
+    assert "of it is black, but a pose map is mostly black" in caplog.text
