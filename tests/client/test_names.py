@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from intaglio.contract.schedulers import SCHEDULERS
 from intaglio.errors import InvalidRequest
 from intaglio_client import Client, Control
+from intaglio_client.names import ALIASES, CONTROL_ALIASES
 from intaglio_client.parameters import tensors_from_parameters
 
 
@@ -77,6 +80,14 @@ def test_aliases_of_controls_hold_for_each_of_them() -> None:
 def test_what_contradicts_or_is_unknown_is_refused(given: Any, says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
         tensors_from_parameters("a fox", given)
+
+
+def test_the_page_has_every_name() -> None:
+    page = (Path(__file__).parents[2] / "docs/clients.md").read_text(encoding="utf-8")
+    for name in (*ALIASES, *CONTROL_ALIASES, *SCHEDULERS):
+        assert f"`{name}`" in page
+    for names in SCHEDULERS.values():
+        assert f"| {names.a1111} |" in page
 
 
 def test_generate_makes_one_image_under_every_name() -> None:

@@ -73,6 +73,7 @@ def _configured(plan: Plan) -> dict[str, Any]:
         "profiles": deployment.profiles,
         "limits": deployment.limits,
         "defaults": deployment.defaults,
+        "provenance": deployment.provenance,
         "execution": deployment.execution,
         "controlnets": {control: source.type for control, source in deployment.controlnets.items()},
         "swap": deployment.swap,

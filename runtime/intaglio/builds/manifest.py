@@ -18,6 +18,7 @@ from intaglio.builds.file_checks import FileDigest
 from intaglio.contract.architecture import Architecture
 from intaglio.contract.config import Defaults, Execution, Limits, Profiles, Swap
 from intaglio.contract.lora_registry import ResolvedLora
+from intaglio.contract.provenance import Provenance
 from intaglio.contract.tensors import Precision
 from intaglio.contract.yaml_files import RegistryId, Sha256, Strict
 from intaglio.errors import EngineMismatch
@@ -92,6 +93,7 @@ class BuildManifest(Strict):
     profiles: Profiles
     limits: Limits
     defaults: Defaults
+    provenance: Provenance = Provenance()
     execution: Execution
     networks: dict[str, NetworkFile]
     """By the names of `intaglio.contract.sdxl`: text_encoder, unet, controlnet.<id>, ..."""

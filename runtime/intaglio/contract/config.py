@@ -28,6 +28,7 @@ from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_
 
 from intaglio.contract.lora_registry import LoraWeight, load_registry
 from intaglio.contract.models import SDXL, Scheduler
+from intaglio.contract.provenance import Provenance
 from intaglio.contract.server import Server
 from intaglio.contract.sources import ControlNetSource, LoraSource, Source
 from intaglio.contract.tensors import Precision
@@ -184,6 +185,7 @@ class Deployment(Strict):
     execution: Execution = Execution()
     limits: Limits = Limits()
     defaults: Defaults = Defaults()
+    provenance: Provenance = Provenance()
     memory_limit_gib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Most memory that the server may take of the device that runs the networks; `serve` refuses a build that
     would take more.

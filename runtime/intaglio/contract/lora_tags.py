@@ -20,8 +20,9 @@ from intaglio.errors import InvalidRequest
 __all__ = ["LoraTag", "TaggedText", "split_lora_tags"]
 
 _ALLOWED: Final = r"<lora:ID> or <lora:ID:WEIGHT>; \<lora: for these words themselves"
+# A run of backslashes is tried from its first one only, so a long one takes no square time.
 _TAG: Final = re.compile(
-    r"(?P<slashes>\\*+)<(?P<kind>lora|lyco|hypernet):(?P<rest>[^<>]*+)(?P<end>>?)", re.IGNORECASE
+    r"(?<!\\)(?P<slashes>\\*+)<(?P<kind>lora|lyco|hypernet):(?P<rest>[^<>]*+)(?P<end>>?)", re.IGNORECASE
 )
 _LONGEST_SHOWN: Final = 60
 

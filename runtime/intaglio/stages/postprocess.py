@@ -13,6 +13,7 @@ from intaglio.contract.models import POSTPROCESS
 from intaglio.contract.ports import Tensors, read_tensors, string_tensor
 from intaglio.engines.interface import Array
 from intaglio.errors import InvalidRequest
+from intaglio.imaging.credentials import Sign
 from intaglio.imaging.images import encode_image
 from intaglio.request.limits import Workload, check_limits, check_size
 from intaglio.request.texts import JSON_BYTES, read_choice, read_json
@@ -24,12 +25,15 @@ _ESCAPED: Final = 6
 """Bytes that JSON takes at most for one byte of a prompt: \\u0001."""
 
 
-def postprocess(tensors: Tensors, manifest: BuildManifest) -> dict[str, Array]:
+def postprocess(tensors: Tensors, manifest: BuildManifest, *, sign: Sign | None = None) -> dict[str, Array]:
     """Every output of `models.POSTPROCESS`; image i's metadata are the request's with `"image_index": i`.
+
+    `sign` signs each image; None where the deployment does not.
 
     Raises:
         InvalidRequest: pixels of another size than the build makes, too many of them, text that is not what
             the stages before write, or more metadata than a JPEG holds.
+        Unavailable: an image cannot be signed now.
     """
     started = time.perf_counter()
     found = read_tensors(tensors, POSTPROCESS.inputs)
@@ -44,7 +48,13 @@ def postprocess(tensors: Tensors, manifest: BuildManifest) -> dict[str, Array]:
     encoded = []
     for index, pixels in enumerate(found["pixels"]):
         own = metadata | {"image_index": index}
-        encoded.append(encode_image(pixels, output_format=output_format, metadata=own))
+        data = encode_image(
+            pixels,
+            output_format=output_format,
+            metadata=own,
+            source_type=manifest.provenance.source_type,
+        )
+        encoded.append(data if sign is None else sign(data, output_format))
     if response_format == "b64":
         encoded = [base64.b64encode(data) for data in encoded]
     timings["postprocess"] = time.perf_counter() - started

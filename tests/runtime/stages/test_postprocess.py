@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from intaglio.contract.provenance import Provenance
 from intaglio.engines.interface import Array
 from intaglio.errors import InvalidRequest
 from intaglio.imaging.images import read_metadata
+from intaglio.imaging.xmp import DIGITAL_SOURCE_TYPE
 from intaglio.stages.postprocess import postprocess
 
 
@@ -47,6 +49,17 @@ def test_base64_is_the_same_images_as_text(tiny: Any) -> None:
     texts = postprocess(tensors_of(pixels, response_format="b64"), tiny.manifest)["image"]
     assert [base64.b64decode(text, validate=True) for text in texts] == list(images)
     assert all(text.isascii() for text in texts)
+
+
+def test_provenance_is_the_deployments(tiny: Any) -> None:
+    """Whether pictures name a trained model as their source, and who signs them."""
+    tensors = tensors_of(np.zeros((1, 96, 64, 3), np.uint8), output_format="webp")
+    (stated,) = postprocess(tensors, tiny.manifest)["image"]
+    silent = tiny.manifest.model_copy(update={"provenance": Provenance(source_type=False)})
+    (unstated,) = postprocess(tensors, silent)["image"]
+    assert (DIGITAL_SOURCE_TYPE.encode() in stated, DIGITAL_SOURCE_TYPE.encode() in unstated) == (True, False)
+    signed = postprocess(tensors, tiny.manifest, sign=lambda data, kind: data + kind.encode())["image"]
+    assert signed.tolist() == [stated + b"webp"]
 
 
 @pytest.mark.parametrize(
