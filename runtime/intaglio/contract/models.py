@@ -56,7 +56,10 @@ LARGEST_SEED: Final = 2**63 - 1
 METADATA_KEY: Final = "intaglio"
 """Key of the PNG text chunk, and namespace prefix in XMP, that holds every request parameter as JSON."""
 DELIVERY: Final = ("response_format",)
-"""Inputs that say how an answer travels. They change nothing in the picture, so its metadata omit them."""
+"""Inputs that say how an answer travels, and nothing of the picture.
+
+`preprocess` hands them on in its metadata; `postprocess` takes them out, so no picture has them.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,12 +253,6 @@ _OUTPUT_FORMAT = Port(
     choices=get_args(OutputFormat),
     doc="encoding of the images returned",
 )
-_RESPONSE_FORMAT = Port(
-    name="response_format",
-    datatype="TYPE_STRING",
-    choices=get_args(ResponseFormat),
-    doc="how the images travel",
-)
 _IMAGE = Port(
     name="image",
     datatype="TYPE_STRING",
@@ -340,7 +337,7 @@ SDXL: Final = ModelSpec(
 PREPROCESS: Final = ModelSpec(
     name="preprocess",
     inputs=_REQUEST,
-    outputs=(*_CONDITIONING, _OUTPUT_FORMAT, _RESPONSE_FORMAT, _METADATA, _TIMINGS),
+    outputs=(*_CONDITIONING, _OUTPUT_FORMAT, _METADATA, _TIMINGS),
     entry="intaglio.triton_models.stages:PreprocessModel",
     doc="validates everything, tokenizes, makes noise, solver tables and control maps",
 )
@@ -377,7 +374,6 @@ POSTPROCESS: Final = ModelSpec(
     inputs=(
         _PIXELS,
         _OUTPUT_FORMAT,
-        _RESPONSE_FORMAT,
         _METADATA,
         Port(name="timings", datatype="TYPE_STRING", optional=True, doc="JSON of the stages so far"),
     ),

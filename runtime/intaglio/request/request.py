@@ -12,7 +12,7 @@ from intaglio import __version__
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.lora_registry import LoraWeight, ResolvedLora
 from intaglio.contract.lora_tags import split_lora_tags
-from intaglio.contract.models import DELIVERY, SDXL, Preprocessor
+from intaglio.contract.models import SDXL, Preprocessor
 from intaglio.contract.yaml_files import RegistryId, Strict
 
 __all__ = [
@@ -118,8 +118,7 @@ def request_metadata(
     `preprocess` adds its warnings.
     """
     loras = (*manifest.loras, *request.loras)  # a build either fuses LoRAs or swaps them
-    made_with = [port.name for port in SDXL.inputs if port.name not in DELIVERY]
-    parameters = {name: getattr(request, name) for name in made_with}
+    parameters = {port.name: getattr(request, port.name) for port in SDXL.inputs}
     return {
         **parameters,
         "images": list(request.image_digests),

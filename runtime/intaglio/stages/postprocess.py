@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import time
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.config import Limits
-from intaglio.contract.models import POSTPROCESS
+from intaglio.contract.models import POSTPROCESS, SDXL, ResponseFormat
 from intaglio.contract.ports import Tensors, read_tensors, string_tensor
 from intaglio.engines.interface import Array
 from intaglio.errors import InvalidRequest
@@ -43,7 +43,7 @@ def postprocess(tensors: Tensors, manifest: BuildManifest, *, sign: Sign | None 
     check_limits(work, manifest.limits, images_field="pixels")
     metadata = _metadata(found, manifest.limits)
     output_format = read_choice(found, POSTPROCESS.input("output_format"))
-    response_format = read_choice(found, POSTPROCESS.input("response_format"))
+    response_format = _taken_out(metadata)
     timings = read_timings(found)
     encoded = []
     for index, pixels in enumerate(found["pixels"]):
@@ -63,6 +63,17 @@ def postprocess(tensors: Tensors, manifest: BuildManifest, *, sign: Sign | None 
         "metadata": string_tensor(json.dumps(metadata)),
         "timings": string_tensor(json.dumps(timings)),
     }
+
+
+def _taken_out(metadata: dict[str, Any]) -> ResponseFormat:
+    """How the images travel; `metadata` lacks it afterwards, since it says nothing of the picture."""
+    port = SDXL.input("response_format")
+    found = metadata.pop(port.name, None)
+    if found is None:
+        return "bytes"
+    if found not in get_args(ResponseFormat):
+        raise InvalidRequest(f"metadata.{port.name}", f"{found!r} is unknown", allowed=port.allowed)
+    return found  # type: ignore[no-any-return]
 
 
 def _metadata(found: Tensors, limits: Limits) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from intaglio.contract.models import DELIVERY, SDXL
+from intaglio.contract.models import SDXL
 from intaglio.request.read import read_request
 from intaglio.request.request import CONTROL_KEYS, LORA_KEYS, request_metadata
 
@@ -14,7 +14,7 @@ def test_metadata_has_every_input_of_the_table(tiny: Any, request_tensors: Any) 
         request_tensors(prompt="a fox", seed=3, images=[b"png"], controls=CANNY), tiny.manifest
     )
     metadata = request_metadata(request, tiny.manifest, lora_hashes={"night": "0123456789ab"})
-    names = [port.name for port in SDXL.inputs if port.name not in DELIVERY]
+    names = [port.name for port in SDXL.inputs]
     assert list(metadata) == [*names, "lora_hashes", "added_words", "model", "intaglio"]
     assert metadata["lora_hashes"] == {"night": "0123456789ab"}
     assert (metadata["prompt"], metadata["seed"], metadata["negative_prompt"]) == ("a fox", 3, None)

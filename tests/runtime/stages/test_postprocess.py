@@ -20,7 +20,7 @@ from intaglio.stages.postprocess import postprocess
 
 
 def tensors_of(pixels: Array, **texts: str | bytes) -> dict[str, Array]:
-    usual = {"metadata": "{}", "output_format": "png", "response_format": "bytes", "timings": "{}"}
+    usual = {"metadata": "{}", "output_format": "png", "timings": "{}"}
     tensors = {"pixels": pixels}
     for name, value in (usual | texts).items():
         tensors[name] = np.array([value.encode() if isinstance(value, str) else value], object)
@@ -45,8 +45,12 @@ def test_metadata_travels_in_the_image(tiny: Any, kind: str) -> None:
 
 def test_base64_is_the_same_images_as_text(tiny: Any) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 96, 64, 3), np.uint8)
-    images = postprocess(tensors_of(pixels), tiny.manifest)["image"]
-    texts = postprocess(tensors_of(pixels, response_format="b64"), tiny.manifest)["image"]
+    bytes_, text = (
+        tensors_of(pixels, metadata=json.dumps({"seed": 3, "response_format": kind}))
+        for kind in ("bytes", "b64")
+    )
+    images, texts = (postprocess(tensors, tiny.manifest)["image"] for tensors in (bytes_, text))
+    assert read_metadata(images[0]) == {"seed": 3, "image_index": 0}, "how it travels is not in the picture"
     assert [base64.b64decode(text, validate=True) for text in texts] == list(images)
     assert all(text.isascii() for text in texts)
 
@@ -88,7 +92,11 @@ def test_pictures_are_those_a_request_may_ask_for(tiny: Any, shape: tuple[int, .
         ({"metadata": json.dumps({"prompt": "x" * 200_000})}, "metadata: 200014 bytes"),
         ({"output_format": "gif"}, "output_format: 'gif' is unknown; allowed: one of png, jpeg, webp"),
         ({"output_format": b"\xff"}, "output_format: byte 0 is not UTF-8"),
-        ({"response_format": "url"}, "response_format: 'url' is unknown; allowed: one of bytes, b64"),
+        (
+            {"metadata": '{"response_format": "url"}'},
+            r"metadata\.response_format: 'url' is unknown; allowed: one of bytes, b64",
+        ),
+        ({"metadata": '{"response_format": []}'}, r"metadata\.response_format: \[\] is unknown"),
         ({"timings": "[]"}, "timings: something else"),
         ({"timings": '{"vae": "long"}'}, "timings: something else"),
         ({"timings": '{"vae": 1e999}'}, r"timings\.vae: inf is not a finite number"),

@@ -92,7 +92,6 @@ class Preprocess:
             "input_scale": table.input_scale,
             "coefficients": table.coefficients,
             "output_format": string_tensor(request.output_format),
-            "response_format": string_tensor(request.response_format),
             "loras": string_tensor(json.dumps([lora.model_dump() for lora in request.loras])),
             "metadata": string_tensor(json.dumps(self._metadata(request, outputs["control_maps"]))),
         }
