@@ -12,11 +12,15 @@ Value = TypeVar("Value")
 
 
 class RecentlyUsed(Generic[Value]):
-    """The `capacity` values that were used last, by key; 0 keeps nothing."""
+    """The values that were used last, by key, whose sizes add up to at most `capacity`; 0 keeps nothing.
+
+    A value has size 1 unless `put` says otherwise. So `capacity` is a number of values, or of bytes.
+    """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._entries: OrderedDict[Hashable, Value] = OrderedDict()
+        self._sizes: dict[Hashable, int] = {}
 
     def get(self, key: Hashable) -> Value | None:
         """The value under `key`, which becomes the most recent one."""
@@ -25,12 +29,30 @@ class RecentlyUsed(Generic[Value]):
             self._entries.move_to_end(key)
         return found
 
-    def put(self, key: Hashable, value: Value) -> None:
-        """Keep `value`."""
-        self._entries[key] = value
-        self._entries.move_to_end(key)
-        while len(self._entries) > self._capacity:
-            self._entries.popitem(last=False)
+    def put(self, key: Hashable, value: Value, *, size: int = 1) -> None:
+        """Keep `value` instead of those that were not used for longest; not at all where it is too large."""
+        self._entries.pop(key, None)
+        self._sizes.pop(key, None)
+        self.make_room(size)
+        if size <= self._capacity:
+            self._entries[key] = value
+            self._sizes[key] = size
+
+    def make_room(self, size: int) -> None:
+        """Forget so much that a value of `size` fits, as far as one does."""
+        while self._entries and self.size + size > self._capacity:
+            key, _ = self._entries.popitem(last=False)
+            del self._sizes[key]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+        self._sizes.clear()
+
+    @property
+    def size(self) -> int:
+        """Sum of the sizes of what is kept."""
+        return sum(self._sizes.values())
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -32,9 +32,10 @@ from intaglio.serving.server import Server
 from intaglio_client import Client
 from intaglio_export.build import BuildResult
 
-from ..serving.conftest import _own_temporary_folder, fused_build, leavings
+from ..leavings import nothing_left, own_servers
+from ..serving.conftest import fused_build
 
-__all__ = ["_own_temporary_folder"]
+__all__ = ["nothing_left", "own_servers"]
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = REPOSITORY / "configs" / "miniature.yaml"
@@ -118,15 +119,6 @@ def record() -> Callable[..., None]:
         print(figures)
 
     return keep
-
-
-@pytest.fixture
-def nothing_left() -> Iterator[None]:
-    """Fails the test that leaves a process, a folder or shared memory of a server behind."""
-    before = leavings()
-    yield
-    left = leavings() - before
-    assert not left, f"left behind: {sorted(left)}"
 
 
 @pytest.fixture(scope="session")

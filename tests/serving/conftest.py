@@ -1,16 +1,13 @@
-"""Trivial models for the real Triton, and what must be gone once a server is."""
+"""Trivial models for the real Triton, the miniature's build and its server."""
 
 from __future__ import annotations
 
-import glob
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 
@@ -23,6 +20,10 @@ from intaglio.serving.server import Server
 from intaglio_client import Client
 from intaglio_export.build import BuildOptions, BuildResult, build_deployment
 from intaglio_export.plan.stages import StageOutcome
+
+from ..leavings import nothing_left, own_servers
+
+__all__ = ["nothing_left", "own_servers"]
 
 REPOSITORY = Path(__file__).parents[2]
 # A GPU host runs these tests on another deployment of the same controls, poses and LoRA.
@@ -83,46 +84,6 @@ def triton_settings(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., T
         )
 
     return make
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Servers that others run on this machine are not ours to sweep or to count."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("temporary")))
-        patch.setattr(tempfile, "tempdir", None)
-        yield
-
-
-def leavings() -> set[str]:
-    """Folders, shared-memory segments and Triton processes of this session's servers."""
-    ours = Path(tempfile.gettempdir())
-    found = {str(path) for path in ours.glob("intaglio-serve-*")}
-    folders = [
-        Path(path)
-        for place in (".", "pytest-of-*/*/*", "pytest-of-*/*/popen-*/*")
-        for path in glob.glob(f"/tmp/{place}/intaglio-serve-*")
-    ]
-    others = {path.name for path in folders if path.resolve().parent != ours.resolve()}
-    found |= {
-        str(path)
-        for path in Path("/dev/shm").glob("intaglio-serve-*")
-        if path.name.rpartition("_")[0] not in others
-    }
-    for process in psutil.process_iter(["name", "cmdline", "status"]):
-        command = " ".join(process.info["cmdline"] or [])
-        if f"{ours}/intaglio-serve-" in command and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.add(f"{process.pid} {process.info['name']}")
-    return found
-
-
-@pytest.fixture
-def nothing_left() -> Iterator[None]:
-    """Fails the test that leaves anything of a server behind (what others run beside it is not looked at)."""
-    before = leavings()
-    yield
-    left = leavings() - before
-    assert not left, f"left behind: {sorted(left)}"
 
 
 @pytest.fixture(scope="session")

@@ -242,6 +242,20 @@ def bodies(tensors: Mapping[str, Array]) -> Iterator[tuple[str, bytes]]:
         )
 
 
+def lora_changes(sender: Sender, request: Tensors) -> Iterator[tuple[str, Tensors]]:
+    """Files and weights that `preprocess` would not have named for `diffuse`."""
+    answer = sender.infer("preprocess", request | {"loras": text('[{"id": "night"}]')}, ["loras"])
+    (resolved,) = json.loads(answer.as_numpy("loras")[0])
+    for what, change in (
+        ("a weight beyond the LoRA's bounds", {"weight": 3.9}),
+        ("a negative weight of the LoRA", {"weight": -0.5}),
+        ("another LoRA's file", {"id": "mara"}),
+        ("a file that was never published", {"sha256": "0" * 64}),
+        ("an unknown LoRA", {"id": "nobody"}),
+    ):
+        yield what, {"loras": text(json.dumps([resolved | change]))}
+
+
 def as_json(tensors: Mapping[str, Array]) -> bytes | None:
     """The request over HTTP; None where JSON cannot say it."""
     inputs = []
@@ -284,7 +298,7 @@ def attacks(sender: Sender, pictures: list[bytes]) -> list[Asked]:
     kinds: list[tuple[str, Tensors, list[tuple[str, Tensors]]]] = [
         ("sdxl", request, list(request_changes(pictures))),
         ("preprocess", request, list(request_changes(pictures))),
-        ("diffuse", tensors, list(diffuse_changes(tensors))),
+        ("diffuse", tensors, [*diffuse_changes(tensors), *lora_changes(sender, request)]),
         ("postprocess", encoded, list(postprocess_changes(encoded))),
     ]
     found: list[Asked] = []

@@ -27,7 +27,7 @@ class HostCall:
         network = self._engine.network
         wanted = {axis: sizes[axis] for axis in network.axis_names}
         if self._bound is None or wanted != self._sizes:
-            # All change together, or where memory is short nothing does.
+            self.close()  # first: the old buffers and the new ones together would be the peak of memory
             arrays = allocate_tensors(self._backend, self._engine, wanted)
             self._bound = self._engine.bind(wanted, arrays)
             self._arrays = arrays

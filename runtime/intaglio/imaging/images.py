@@ -20,7 +20,7 @@ from intaglio.imaging.generation_text import generation_text
 from intaglio.imaging.png import png_from_pixels
 from intaglio.imaging.xmp import xmp_packet, xmp_parameters
 
-__all__ = ["PARAMETERS_KEY", "decode_image", "encode_image", "read_metadata"]
+__all__ = ["PARAMETERS_KEY", "check_metadata", "decode_image", "encode_image", "read_metadata"]
 
 INPUT_FORMATS: Final[tuple[Format, ...]] = ("PNG", "JPEG", "WEBP")
 PARAMETERS_KEY: Final = "parameters"
@@ -29,6 +29,7 @@ _XMP_KEY: Final = "XML:com.adobe.xmp"
 """Key of the PNG text chunk that holds XMP (XMP specification, part 3, 1.1.5)."""
 _XMP_MARKER: Final = b"http://ns.adobe.com/xap/1.0/\0"
 """What XMP begins with in a JPEG's segment APP1 (XMP specification, part 3, 1.1.3)."""
+_SOFTWARE: Final = f"intaglio {__version__}"
 _USER_COMMENT: Final = 0x9286
 _EXIF_IFD: Final = 0x8769
 _COMMENT_ENCODING: Final = b"UNICODE\0"
@@ -70,9 +71,8 @@ def encode_image(
     """
     parameters = json.dumps(metadata, sort_keys=True, ensure_ascii=True)
     text = generation_text(metadata)
-    software = f"intaglio {__version__}"
     if output_format == "png":
-        xmp = xmp_packet(software=software, source_type=source_type)
+        xmp = xmp_packet(software=_SOFTWARE, source_type=source_type)
         notes = {} if text is None else {PARAMETERS_KEY: text}
         international = {**notes, _XMP_KEY: xmp.decode()}
         return png_from_pixels(pixels, text={METADATA_KEY: parameters}, international=international)
@@ -80,7 +80,7 @@ def encode_image(
         raise InvalidRequest(
             "output_format", f"{output_format!r} is unknown", allowed="one of png, jpeg, webp"
         )
-    xmp = xmp_packet(software=software, source_type=source_type, parameters=parameters)
+    xmp = xmp_packet(software=_SOFTWARE, source_type=source_type, parameters=parameters)
     exif = _exif(text)
     image = Image.fromarray(pixels, "RGB")
     buffer = io.BytesIO()
@@ -91,6 +91,15 @@ def encode_image(
     else:
         image.save(buffer, "WEBP", quality=95, exif=exif, xmp=xmp)
     return buffer.getvalue()
+
+
+def check_metadata(metadata: Mapping[str, Any], output_format: str) -> None:
+    """Raise InvalidRequest where a picture of `output_format` cannot hold `metadata`, before it is drawn."""
+    if output_format == "jpeg":
+        own = dict(metadata) | {"image_index": 0}
+        _segment(_exif(generation_text(own)))
+        parameters = json.dumps(own, sort_keys=True)
+        _app1(_XMP_MARKER + xmp_packet(software=_SOFTWARE, source_type=True, parameters=parameters))
 
 
 def _exif(text: str | None) -> bytes:

@@ -90,6 +90,11 @@ class LoraFile:
         return tuple(sorted({layer.rank for layer in self.layers.values()}))
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of all values in memory."""
+        return sum(layer.nbytes for layer in self.layers.values())
+
+    @property
     def targets(self) -> dict[str, int]:
         """Component -> number of layers changed."""
         counts: dict[str, int] = {}
@@ -257,7 +262,7 @@ def _layer(
 def _floats(lora: str, file: TensorFile, key: str) -> NDArray[np.float32]:
     try:
         with np.errstate(over="ignore"):
-            values = np.asarray(file.read(key), np.float32)
+            values = np.array(file.read(key), np.float32)  # never a view, which would keep the whole file
     except ValueError as error:
         raise LoraRefused(lora, str(error)) from error
     if not np.isfinite(values).all():

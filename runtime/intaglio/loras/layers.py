@@ -68,6 +68,11 @@ class Layer:
         return factored_rank(self._shapes) or min(self.parts["lokr_w2"].shape)
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of its values in memory."""
+        return sum(values.nbytes for values in self.parts.values())
+
+    @property
     def strength(self) -> float:
         """s, the factor of the update at weight 1."""
         rank = factored_rank(self._shapes)

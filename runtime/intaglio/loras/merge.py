@@ -42,7 +42,9 @@ class Recipe:
     """The next values of a weight: `values` plus `terms`."""
 
     values: Array
-    """Memory of `Backend.hold`, or an array made for this recipe."""
+    """Pristine values, in memory of `Backend.hold` where there is a merge, or new values that the host made.
+    Nobody may write to them.
+    """
     terms: tuple[Term, ...] = ()
 
 
@@ -121,7 +123,8 @@ class LoraMerge:
         upload, network = self.backend.upload, self._engine.network
         rank = sum(len(term.left) for term in recipe.terms)
         sizes = {"i": recipe.values.shape[0], "o": recipe.values.shape[1], "r": rank}
-        # The engine keeps its last bound arrays alive. Bound to `target`, it would keep all that is staged.
+        # The result has a buffer of its own: an execution context keeps the addresses of its last pass, and
+        # the memory of `target` is freed after the refit.
         arrays = {spec.name: self._buffer(spec.name, spec.shape(sizes)) for spec in network.tensors}
         upload(arrays["weight"], recipe.values)
         strengths = [np.full(len(term.left), term.strength, np.float32) for term in recipe.terms]

@@ -6,7 +6,6 @@ are, or here on the host.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,17 +15,20 @@ import numpy as np
 
 from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.engines.interface import Array
-from intaglio.errors import InvalidRequest, LoraRefused
+from intaglio.errors import DeviceFailed, InvalidRequest, LoraRefused, Unavailable
 from intaglio.loras.files import Component, LoraFile
 from intaglio.loras.layer_shapes import Part
 from intaglio.loras.merge import LoraMerge, Recipe, Term, largest_value
 from intaglio.loras.store import LoraStore
 from intaglio.loras.targets import SwapLayers
+from intaglio.recently_used import RecentlyUsed
 
-__all__ = ["OpenedLora", "SetRecipes"]
+__all__ = ["KEPT_BYTES", "OpenedLora", "SetRecipes"]
 
-_FILES_KEPT: Final = 8
-"""LoRA files kept in memory; to read and check one again takes longer than a swap."""
+KEPT_BYTES: Final = 2 << 30
+"""Most bytes of LoRA files that are kept in memory, pinned where the backend pins; a LoRA of rank 32 for all
+of SDXL has about 0.4 GB. To read and check a file again takes longer than a swap.
+"""
 
 OpenedLora = tuple[ResolvedLora, LoraFile]
 Place = tuple[Component, str]
@@ -56,7 +58,8 @@ class SetRecipes:
         if merge is not None:
             self._held = {component: self._hold(component, merge) for component in dtypes}
         self._largest = self._magnitudes()
-        self._files: OrderedDict[str, LoraFile] = OrderedDict()
+        self._files: RecentlyUsed[LoraFile] = RecentlyUsed(KEPT_BYTES)
+        """By digest. Requests choose the files, and their sizes differ by a factor of hundreds."""
 
     def pristine(self, component: Component, initializer: str) -> Array:
         """The pristine values of a weight, in the engine's dtype."""
@@ -85,16 +88,31 @@ class SetRecipes:
         Raises:
             LoraRefused: the published file is missing or was changed.
             InvalidRequest: the file was published as it is, but is damaged or not for this build.
+            Unavailable, MemoryError: the host has no memory for it, even without the files kept so far.
         """
-        if lora.sha256 not in self._files:
-            while len(self._files) >= _FILES_KEPT:  # first, so that both are never in memory
-                self._files.popitem(last=False)
-            file = self._read(lora)
-            if self._merge is not None:
-                file = _uploaded_fastest(file, self._merge.backend.hold)
-            self._files[lora.sha256] = file
-        self._files.move_to_end(lora.sha256)
-        return lora, self._files[lora.sha256]
+        known = self._files.get(lora.sha256)
+        if known is not None:
+            return lora, known
+        try:
+            return lora, self._open(lora)
+        except DeviceFailed:
+            raise
+        except (Unavailable, MemoryError):
+            if not len(self._files):
+                raise
+        # Outside the handler: the error's traceback refers to what was read the first time.
+        self._files.clear()
+        return lora, self._open(lora)
+
+    def _open(self, lora: ResolvedLora) -> LoraFile:
+        """Read `lora` and keep it."""
+        file = self._read(lora)
+        size = file.nbytes
+        self._files.make_room(size)  # first, so that no more than the bound is ever pinned for files kept
+        if self._merge is not None:
+            file = _uploaded_fastest(file, self._merge.backend.hold)
+        self._files.put(lora.sha256, file, size=size)
+        return file
 
     def _read(self, lora: ResolvedLora) -> LoraFile:
         data = self._store.load(lora)

@@ -82,6 +82,10 @@ class ServedLoras(Strict):
     schema_version: Literal[1] = 1
     loras: dict[RegistryId, ServedLora] = Field(default_factory=dict)
     presets: dict[RegistryId, dict[RegistryId, LoraWeight]] = Field(default_factory=dict)
+    retired: dict[RegistryId, tuple[Sha256, ...]] = Field(default_factory=dict)
+    """By LoRA, the versions that the last publication took out. Requests that were under way then may still
+    need their files.
+    """
 
     @model_validator(mode="after")
     def _presets_name_loras(self) -> Self:

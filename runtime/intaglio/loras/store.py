@@ -68,22 +68,27 @@ class LoraStore(VersionFiles):
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def write(self, served: ServedLoras) -> None:
+    def write(self, served: ServedLoras) -> ServedLoras:
         """Publish `served`, then remove the files that neither it nor its predecessor needs.
 
-        Requests that are under way may still need the predecessor's files.
+        Requests that are under way may still need the predecessor's versions. So what is published names them
+        as retired.
+
+        Returns: what is published now.
 
         Raises:
             BuildError: it cannot be written; the predecessor is still published.
         """
-        before = self._published()
+        retired = _retired(self._published(), by=served)
+        served = served.model_copy(update={"retired": retired})
         try:
             write_json(self.folder / _REGISTRY, served.model_dump(mode="json"))
         except OSError as error:
             raise BuildError(
                 f"{self.folder}: {storage_problem(error)}; what was published before is still served"
             ) from error
-        self.remove_all_but(_needed(served) | _needed(before))
+        self.remove_all_but(_needed(served))
+        return served
 
     def publish_version(self, lora: str, digest: str, *, keep: int, data: bytes | None = None) -> ServedLoras:
         """Make `digest` (already `put`) the current version of `lora`, and keep `keep` versions in all.
@@ -139,9 +144,7 @@ class LoraStore(VersionFiles):
 
     def _replace(self, lora: str, entry: ServedLora) -> ServedLoras:
         served = self.current()
-        changed = served.model_copy(update={"loras": {**served.loras, lora: entry}})
-        self.write(changed)
-        return changed
+        return self.write(served.model_copy(update={"loras": {**served.loras, lora: entry}}))
 
     def remove(self, lora: str) -> bool:
         """Stop serving `lora` and every preset that names it; False where it is not served.
@@ -200,11 +203,12 @@ class LoraStore(VersionFiles):
             for lora, digest in digests.items():
                 self._check_there(lora, digest)
             served = self.after_build(registry, digests)
-            if served != before or not (self.folder / _REGISTRY).is_file():
-                self.write(served)
-            else:
-                self.remove_all_but(_needed(served))
-            return served
+            unchanged = (served.loras, served.presets) == (before.loras, before.presets)
+            if unchanged and (self.folder / _REGISTRY).is_file():
+                # What this build copied here and does not serve goes; requests may still need the rest.
+                self.remove_all_but(_needed(before))
+                return before
+            return self.write(served)
 
     def _check_there(self, lora: str, digest: str) -> None:
         if not self.path(digest).is_file():
@@ -226,12 +230,25 @@ def _entry(served: ServedLoras, lora: str) -> ServedLora:
 
 
 def _needed(served: ServedLoras) -> set[str]:
-    """The versions whose files are kept. The one that was rejected last is among them, so that a rollback can
-    be undone.
+    """The versions whose files are kept: those that are served or retired, and the one that was rejected
+    last, so that a rollback can be undone.
     """
     found: set[str] = set()
     for entry in served.loras.values():
         found.update(entry.versions, entry.rejected[-1:])
+    for versions_of_one in served.retired.values():
+        found.update(versions_of_one)
+    return found
+
+
+def _retired(before: ServedLoras, *, by: ServedLoras) -> dict[str, tuple[str, ...]]:
+    """By LoRA, the versions that `before` serves and `by` does not."""
+    found: dict[str, tuple[str, ...]] = {}
+    for lora, entry in before.loras.items():
+        kept = by.loras[lora].versions if lora in by.loras else ()
+        gone = tuple(version for version in entry.versions if version not in kept)
+        if gone:
+            found[lora] = gone
     return found
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.tensors import compute_dtype
 from intaglio.engines.interface import Array, DeviceArray, Refittable
-from intaglio.errors import IntaglioError, InvalidRequest, SwapFailed
+from intaglio.errors import DeviceFailed, IntaglioError, InvalidRequest, SwapFailed
 from intaglio.loras.files import Component
 from intaglio.loras.merge import LoraMerge, Recipe, groups
 from intaglio.loras.recipes import SetRecipes
@@ -100,6 +100,7 @@ class LoraSwitch:
             InvalidRequest: `asked` can never be applied, because a file does not fit this build or a weight
                 is too large. The resident set stays.
             SwapFailed: says why, and which set is resident instead.
+            DeviceFailed: the card computes nothing more.
         """
         if self.resident is not None and set_digest(asked) == self.digest:
             return 0.0
@@ -108,7 +109,7 @@ class LoraSwitch:
         try:
             prepared = self._prepared(asked)
             writing = self._replace(prepared)
-        except InvalidRequest:  # raised before any weight changes
+        except (InvalidRequest, DeviceFailed):  # no weight changed yet, or none can be restored
             self.counts.failures += 1
             raise
         except (IntaglioError, MemoryError) as error:
@@ -201,10 +202,16 @@ class LoraSwitch:
         return {**staged}
 
     def _after_failure(self, before: tuple[ResolvedLora, ...] | None) -> str:
-        """Restore `before` where weights were already being replaced; what is resident now, in words."""
+        """Restore `before` where weights were already being replaced; what is resident now, in words.
+
+        Raises:
+            DeviceFailed: the card failed meanwhile.
+        """
         if self.resident is None and before is not None:
             try:
                 self._replace(self._prepared(before))
+            except DeviceFailed:
+                raise
             except (IntaglioError, MemoryError):
                 log.exception("the set before could not be restored")
         if self.resident is None:

@@ -1,4 +1,8 @@
-"""Which LoRAs a request may ask for, and which set of files that is."""
+"""Which LoRAs a request may ask for, and which set of files that is.
+
+Callers of `sdxl` and `preprocess` name LoRAs by id (`resolved_loras`); `diffuse` gets files and weights
+(`check_resolved`). The bounds of the registry hold for both.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,18 @@ from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.lora_tags import LoraTag
 from intaglio.contract.ports import shortest_float32
 from intaglio.errors import InvalidRequest
-from intaglio.loras.sets import ServedLoras
+from intaglio.loras.sets import ServedLora, ServedLoras
+from intaglio.loras.versions import shown_version
 from intaglio.request.request import LoraRequest
 
-__all__ = ["AskedLora", "absent_trigger_words", "asked_loras", "check_fused", "resolved_loras"]
+__all__ = [
+    "AskedLora",
+    "absent_trigger_words",
+    "asked_loras",
+    "check_fused",
+    "check_resolved",
+    "resolved_loras",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +79,7 @@ def resolved_loras(asked: Sequence[AskedLora], served: ServedLoras, *, most: int
             if lora in weights:
                 _check_again(lora, (weights[lora], origins[lora]), (weight, one))
                 continue
-            low, high = served.loras[lora].bounds
-            if not low <= weight <= high:
-                allowed = f"{low:g} to {high:g}, its bounds in the registry"
-                raise InvalidRequest(one.weight_field, f"{lora} at {weight:g}", allowed=allowed)
+            _check_bounds(lora, weight, served.loras[lora], field=one.weight_field)
             weights[lora] = weight
             origins[lora] = one
     if len(weights) > most:
@@ -94,6 +103,41 @@ def _check_again(lora: str, first: tuple[float, AskedLora], again: tuple[float, 
         raise InvalidRequest(
             one.weight_field, problem, allowed="the same weight in both, or only one of them"
         )
+
+
+def check_resolved(loras: Sequence[ResolvedLora], served: ServedLoras, *, is_resident: bool) -> None:
+    """Check files and weights that any caller may have written, as `resolved_loras` would have.
+
+    A version that the last publication retired is allowed, since `preprocess` may have named it before. Where
+    exactly this set `is_resident`, no version is looked up, because no file will be read.
+
+    Raises:
+        InvalidRequest: an unknown id, a weight outside the bounds of that LoRA, a version that was rejected
+            or was never published for it.
+    """
+    for index, lora in enumerate(loras):
+        field = f"loras[{index}]"
+        entry = served.loras.get(lora.id)
+        if entry is None:
+            known = ", ".join(served.loras) or "none (the registry is empty)"
+            raise InvalidRequest(f"{field}.id", f"{lora.id!r} is unknown", allowed=known)
+        _check_bounds(lora.id, lora.weight, entry, field=f"{field}.weight")
+        version = shown_version(lora.sha256)
+        allowed = f"{shown_version(entry.sha256)}, the version that is served"
+        if lora.sha256 in entry.rejected:
+            problem = f"version {version} of {lora.id} was rejected by a rollback"
+            raise InvalidRequest(f"{field}.sha256", problem, allowed=allowed)
+        known_versions = {*entry.versions, *served.retired.get(lora.id, ())}
+        if lora.sha256 not in known_versions and not is_resident:
+            problem = f"{lora.id} has no version {version} here"
+            raise InvalidRequest(f"{field}.sha256", problem, allowed=allowed)
+
+
+def _check_bounds(lora: str, weight: float, entry: ServedLora, *, field: str) -> None:
+    low, high = entry.bounds
+    if not low <= weight <= high:
+        allowed = f"{low:g} to {high:g}, its bounds in the registry"
+        raise InvalidRequest(field, f"{lora} at {weight:g}", allowed=allowed)
 
 
 def _members(one: AskedLora, served: ServedLoras) -> dict[str, float]:

@@ -6,6 +6,7 @@ is not finite, or not the entries that were expected.
 
 from __future__ import annotations
 
+import codecs
 import functools
 import json
 import math
@@ -60,7 +61,7 @@ def read_choice(found: Tensors, port: Port) -> str:
         InvalidRequest: it is another text.
     """
     data = read_bytes(found[port.name].reshape(-1)[0], field=port.name)
-    text = _decoded(port.name, data[:_LONGEST_CHOICE])
+    text = _decoded(port.name, data[:_LONGEST_CHOICE], whole=len(data) <= _LONGEST_CHOICE)
     if text not in port.choices or len(data) > _LONGEST_CHOICE:
         raise InvalidRequest(port.name, f"{text!r} is unknown", allowed=port.allowed)
     return text
@@ -116,9 +117,10 @@ def _field(name: str, location: tuple[int | str, ...]) -> str:
     return name + "".join(parts)
 
 
-def _decoded(name: str, data: bytes) -> str:
+def _decoded(name: str, data: bytes, *, whole: bool = True) -> str:
+    """`data` as text. Where it is not the `whole` text, its end may cut a character, which is left out."""
     try:
-        return data.decode("utf-8")
+        return codecs.getincrementaldecoder("utf-8")().decode(data, final=whole)
     except UnicodeDecodeError as error:
         raise InvalidRequest(name, f"byte {error.start} is not UTF-8", allowed="UTF-8 text") from error
 

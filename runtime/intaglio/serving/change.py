@@ -25,6 +25,8 @@ _SETTLE_SECONDS: Final = 1.0
 do.
 """
 _POLL_SECONDS: Final = 0.1
+_UNLOAD_SECONDS: Final = 600.0
+"""The longest that the old version may take for the requests that it still has."""
 _log = logging.getLogger(__name__)
 
 
@@ -91,12 +93,20 @@ class VersionChange:
         self.repository.remove(self.new, self.new.number)
 
     def _unload_old(self) -> float:
-        """Unload the old version, which waits for its requests; seconds that took."""
+        """Unload the old version, which waits for its requests; seconds that took.
+
+        Raises:
+            Unavailable: it is still loaded; its memory stays taken until a later reload or restart.
+        """
         started = time.perf_counter()
         try:
             self.repository.list_versions(self.new)
             self._load(self.new.stages)
             while self.process.administration.has_loaded(self.old.number, self.old.stages):
+                if time.perf_counter() - started > _UNLOAD_SECONDS:
+                    raise Unavailable(
+                        f"{self.old.shown} has not ended its requests for {_UNLOAD_SECONDS:g} s"
+                    )
                 time.sleep(_POLL_SECONDS)
             self._remove_unloaded()
         except Unavailable as error:

@@ -34,6 +34,8 @@ _READ_BYTES: Final = 1 << 16
 _LONGEST_LINE: Final = 1 << 16
 """A longer line is cut, so that a child that writes none cannot fill the memory."""
 _POLL_SECONDS: Final = 0.05
+_START_SECONDS: Final = 30.0
+"""The longest that a start may take which nobody wants any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,15 +68,16 @@ class Child:
         try:
             self._thread.start()
             self._started.wait()
-            if self._error is not None:
-                self._thread.join()
-                raise self._error
         except RuntimeError as error:  # Python's word for EAGAIN
             os.close(self._leave)
             raise OSError(errno.EAGAIN, str(error)) from error
         except BaseException:
-            os.close(self._leave)
+            self._abandon()
             raise
+        if self._error is not None:
+            os.close(self._leave)
+            self._thread.join()
+            raise self._error
 
     @property
     def pid(self) -> int:
@@ -132,6 +135,20 @@ class Child:
                 return False
         os.close(self._leave)
         return True
+
+    def _abandon(self) -> None:
+        """Leave nothing behind after an interrupt (Ctrl-C) of the start, which goes on in the thread."""
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._started.is_set() and time.monotonic() < deadline:
+            with contextlib.suppress(KeyboardInterrupt):  # the first one is on its way to the caller
+                self._started.wait(_POLL_SECONDS)
+        if self._thread.ident is None:  # it never began
+            os.close(self._leave)
+            return
+        if self._started.is_set() and self._error is None:
+            self.kill()
+            self.reap()
+        self.close()
 
     def _signal(self, send: Callable[[int, int], None], number: int) -> None:
         with self._reaping, contextlib.suppress(ProcessLookupError):

@@ -17,6 +17,7 @@ from intaglio.serving.endpoints import Endpoints, choose_ports, ports_are_free
 from intaglio.serving.installation import TritonInstallation, find_triton
 from intaglio.serving.process import TritonProcess
 from intaglio.serving.secret import SecretShown
+from intaglio.serving.stop_request import StopRequest
 from intaglio.serving.workspace import Workspace
 from intaglio.whole_files import storage_problem
 
@@ -63,7 +64,7 @@ class TritonServer:
     def __init__(self, settings: TritonSettings, *, report: Report | None = None) -> None:
         self.settings = settings
         self._report = report or _log.debug
-        self._stop = threading.Event()
+        self._stop = StopRequest()
         self._installation: TritonInstallation | None = None
         self._workspace: Workspace | None = None
         self._process: TritonProcess | None = None
@@ -131,11 +132,11 @@ class TritonServer:
     @property
     def stopping(self) -> bool:
         """Whether `request_stop` was called."""
-        return self._stop.is_set()
+        return self._stop.made
 
     def request_stop(self) -> None:
         """Have a start or `supervise` return soon; safe in a signal handler."""
-        self._stop.set()
+        self._stop.make()
 
     def close(self, *, immediately: bool = False) -> None:
         """Stop Triton and remove what it used; running requests are finished unless `immediately`."""
@@ -223,7 +224,7 @@ class TritonServer:
         except OSError as error:  # its log or its folder cannot be written now
             what = error.filename or "the process"
             raise Unavailable(f"Triton cannot be started: {what}: {storage_problem(error)}") from error
-        return self._process.wait_ready(stopped=self._stop.is_set, report=self._report)
+        return self._process.wait_ready(stopped=lambda: self._stop.made, report=self._report)
 
     def _end_process(self) -> None:
         process, self._process = self._process, None

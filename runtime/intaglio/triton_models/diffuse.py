@@ -66,7 +66,8 @@ class DiffuseModel(StageModel):
         self._overtakes = manifest.execution.lora_overtakes
         self._diffuse = self._opened.enter_context(Diffuse(manifest, folder))
         self._diffuse.warm_up()
-        return lambda tensors, wanted: self._diffuse(tensors, wanted=wanted)
+        # `_take_up` has let the request in.
+        return lambda tensors, wanted: self._diffuse.answer(tensors, wanted=wanted)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Queue `requests`; their responses follow. One that must be refused is refused immediately."""

@@ -37,8 +37,9 @@ class MetricGroup:
 
     def count(self, name: str, total: float) -> None:
         """The counter `name` has come to `total`."""
-        self._metrics[name].increment(total - self._values[name])
-        self._values[name] = total
+        if total != self._values[name]:
+            self._metrics[name].increment(total - self._values[name])
+            self._values[name] = total
 
 
 class LabelledGauge:
@@ -53,6 +54,7 @@ class LabelledGauge:
         self._most = most
         self._family = self._make_family()
         self._metrics: dict[str, Any] = {}
+        self._values: dict[str, float] = {}
 
     def set(self, values: Mapping[str, float]) -> None:
         """These labels have `values`; all others that are shown are 0."""
@@ -60,12 +62,17 @@ class LabelledGauge:
             # Triton forgets a metric only with its family. The old family has to go before a new one of the
             # same name is made, since both would be one object.
             self._metrics.clear()
+            self._values.clear()
             self._family = None
             self._family = self._make_family()
         for name in {*self._metrics, *values}:
+            value = values.get(name, 0.0)
             if name not in self._metrics:
                 self._metrics[name] = self._family.Metric(labels={self._label: name})
-            self._metrics[name].set(values.get(name, 0.0))
+            elif value == self._values[name]:
+                continue  # each value that is set is a message to Triton's process
+            self._metrics[name].set(value)
+            self._values[name] = value
 
     def _make_family(self) -> Any:
         family = self._pb.MetricFamily

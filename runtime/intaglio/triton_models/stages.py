@@ -39,9 +39,18 @@ class StageModel(ABC):
         try:
             manifest, folder = read_served_build(args)
             self._stage = self.open_stage(manifest, folder)
-        except IntaglioError as error:
+        except Exception as error:
+            self._close_after_failure()
+            if isinstance(error, IntaglioError):
+                raise self._pb.TritonModelException(f"{self.spec.name}: {error}") from error
+            raise
+
+    def _close_after_failure(self) -> None:
+        """Close what is open. What fails then goes to the log only: the first failure is reported."""
+        try:
             self._opened.close()
-            raise self._pb.TritonModelException(f"{self.spec.name}: {error}") from error
+        except Exception:
+            self._log_traceback()
 
     @abstractmethod
     def open_stage(self, manifest: BuildManifest, folder: Path) -> Stage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from intaglio.contract.architecture import Architecture, architecture_from_configs
+from intaglio.contract.architecture import SDXL_ARCHITECTURE
 from intaglio.contract.sdxl import (
     axis_sizes,
     context_name,
@@ -15,29 +15,9 @@ from intaglio.contract.sdxl import (
 )
 
 
-@pytest.fixture
-def sdxl() -> Architecture:
-    """SDXL base's numbers, from the configs on its model card."""
-    return architecture_from_configs(
-        {
-            "block_out_channels": [320, 640, 1280],
-            "layers_per_block": 2,
-            "projection_class_embeddings_input_dim": 2816,
-            "addition_time_embed_dim": 256,
-            "attention_head_dim": [5, 10, 20],
-            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-            "transformer_layers_per_block": [1, 2, 10],
-            "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-        },
-        text_encoder={"hidden_size": 768, "max_position_embeddings": 77},
-        text_encoder_2={"hidden_size": 1280, "projection_dim": 1280},
-        vae={"latent_channels": 4, "block_out_channels": [128, 256, 512, 512]},
-    )
-
-
-def test_residuals_of_a_step_are_the_107_megabytes_of_the_design(sdxl: Architecture) -> None:
-    sizes = axis_sizes(sdxl, width=1024, height=1024)
-    unet = network_spec("unet", sdxl)
+def test_residuals_of_a_step_are_the_107_megabytes_of_the_design() -> None:
+    sizes = axis_sizes(SDXL_ARCHITECTURE, width=1024, height=1024)
+    unet = network_spec("unet", SDXL_ARCHITECTURE)
     residuals = [spec for spec in unet.inputs if "residual" in spec.name]
     total = 0
     for spec in residuals:
@@ -48,16 +28,19 @@ def test_residuals_of_a_step_are_the_107_megabytes_of_the_design(sdxl: Architect
     assert 105e6 < total < 112e6
 
 
-def test_sizes_round_up_when_halved(sdxl: Architecture) -> None:
-    sizes = axis_sizes(sdxl, width=1280, height=720, images=2, chunks=3)
+def test_sizes_round_up_when_halved() -> None:
+    sizes = axis_sizes(SDXL_ARCHITECTURE, width=1280, height=720, images=2, chunks=3)
     assert {name: sizes[name] for name in ("h", "w", "h/2", "h/4", "w/4", "B", "N", "T", "C")} == {
         "h": 90, "w": 160, "h/2": 45, "h/4": 23, "w/4": 40, "B": 2, "N": 4, "T": 231, "C": 6,
     }  # fmt: skip
-    assert axis_sizes(sdxl, width=1024, height=1024, images=2, guidance=False)["N"] == 2
+    assert axis_sizes(SDXL_ARCHITECTURE, width=1024, height=1024, images=2, guidance=False)["N"] == 2
 
 
-def test_controlnet_chains_into_the_unet(sdxl: Architecture) -> None:
-    unet, control = network_spec("unet", sdxl), network_spec("controlnet.pose", sdxl)
+def test_controlnet_chains_into_the_unet() -> None:
+    unet, control = (
+        network_spec("unet", SDXL_ARCHITECTURE),
+        network_spec("controlnet.pose", SDXL_ARCHITECTURE),
+    )
     for output in control.outputs:
         same = unet.tensor(output.name.removesuffix("_out"))
         assert (same.axes, same.dtype) == (output.axes, output.dtype)
@@ -65,39 +48,46 @@ def test_controlnet_chains_into_the_unet(sdxl: Architecture) -> None:
     assert len({spec.name for spec in control.tensors}) == len(control.tensors)
 
 
-def test_contexts_are_inputs_of_every_step(sdxl: Architecture) -> None:
+def test_contexts_are_inputs_of_every_step() -> None:
     assert (context_name("unet"), context_name("controlnet.my_context")) == (
         "unet_context",
         "controlnet_context.my_context",
     )
     for name in ("unet", "controlnet.pose"):
-        step, context = network_spec(name, sdxl), network_spec(context_name(name), sdxl)
+        step, context = (
+            network_spec(name, SDXL_ARCHITECTURE),
+            network_spec(context_name(name), SDXL_ARCHITECTURE),
+        )
         assert set(context.outputs) <= set(step.inputs)
         assert not {spec.name for spec in context.inputs} & {spec.name for spec in step.inputs}
 
 
-def test_unknown_networks_are_refused(sdxl: Architecture) -> None:
+def test_unknown_networks_are_refused() -> None:
     with pytest.raises(KeyError, match="unknown network 'upscaler'"):
-        network_spec("upscaler", sdxl)
+        network_spec("upscaler", SDXL_ARCHITECTURE)
     for name in ("controlnet", "unet.pose"):
         with pytest.raises(KeyError, match=f"unknown network '{name}'"):
-            network_spec(name, sdxl)
+            network_spec(name, SDXL_ARCHITECTURE)
 
 
-def test_profiles_are_static_and_cover_every_combination(sdxl: Architecture) -> None:
+def test_profiles_are_static_and_cover_every_combination() -> None:
     wanted = {"sizes": [(1024, 1024), (1280, 720)], "batches": (1, 2), "guidance": (True, False), "chunks": 2}
-    unet = network_spec("unet", sdxl)
-    found = profiles(unet, sdxl, **wanted)  # type: ignore[arg-type]
+    unet = network_spec("unet", SDXL_ARCHITECTURE)
+    found = profiles(unet, SDXL_ARCHITECTURE, **wanted)  # type: ignore[arg-type]
     assert len(found) == 16
     assert len({profile.name for profile in found}) == 16
     for profile in found:
         low, best, high = profile.shapes(unet.tensor("state"))
         assert low == best == high
-    sizes = axis_sizes(sdxl, width=1280, height=720, images=2, guidance=False, chunks=2)
+    sizes = axis_sizes(SDXL_ARCHITECTURE, width=1280, height=720, images=2, guidance=False, chunks=2)
     assert [profile.name for profile in found if profile.admits(sizes)] == ["1280x720-B2-N2-T154"]
-    assert len(profiles(network_spec("vae_decoder", sdxl), sdxl, **wanted)) == 4  # type: ignore[arg-type]
-    (text,) = profiles(network_spec("text_encoder", sdxl), sdxl, **wanted)  # type: ignore[arg-type]
-    assert text.shapes(network_spec("text_encoder", sdxl).tensor("input_ids")) == ((1, 77), (2, 77), (4, 77))
+    assert len(profiles(network_spec("vae_decoder", SDXL_ARCHITECTURE), SDXL_ARCHITECTURE, **wanted)) == 4  # type: ignore[arg-type]
+    (text,) = profiles(network_spec("text_encoder", SDXL_ARCHITECTURE), SDXL_ARCHITECTURE, **wanted)  # type: ignore[arg-type]
+    assert text.shapes(network_spec("text_encoder", SDXL_ARCHITECTURE).tensor("input_ids")) == (
+        (1, 77),
+        (2, 77),
+        (4, 77),
+    )
 
 
 def test_a_server_opens_what_a_build_has_but_for_the_encoder() -> None:
@@ -117,6 +107,6 @@ def test_a_server_opens_what_a_build_has_but_for_the_encoder() -> None:
     assert "lora_merge" not in opened_networks([], merges=False)
 
 
-def test_every_network_of_a_build_has_a_row(sdxl: Architecture) -> None:
+def test_every_network_of_a_build_has_a_row() -> None:
     for name in networks_of(["pose"], swaps=True):
-        assert network_spec(name, sdxl).outputs
+        assert network_spec(name, SDXL_ARCHITECTURE).outputs

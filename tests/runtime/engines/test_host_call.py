@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from intaglio.engines.host_call import HostCall
-from intaglio.engines.onnxruntime import OnnxRuntimeBackend
+from intaglio.engines.onnxruntime import HostArray, OnnxRuntimeBackend
 from intaglio.errors import Unavailable
 
 from .toy import NETWORK, write_toy
@@ -35,6 +36,24 @@ def test_a_repeated_call_allocates_nothing(
     first = call({"B": 2}, **inputs)["y"]
     monkeypatch.setattr(backend, "allocate", None)
     np.testing.assert_array_equal(call({"B": 2}, **inputs)["y"], first)
+
+
+def test_the_buffers_before_are_freed_first(
+    backend: OnnxRuntimeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both together would be the peak of memory, and nobody counts on two."""
+    call = HostCall(backend, backend.load(NETWORK, write_toy(tmp_path / "toy.onnx"), precision="fp32"))
+    scale = np.ones(1, np.float32)
+    call({"B": 2}, x=np.ones((2, 3), np.float32), scale=scale)
+    old = [weakref.ref(array) for array in call._arrays.values()]
+    allocate = backend.allocate
+
+    def allocated(shape: tuple[int, ...], dtype: str) -> HostArray:
+        assert not any(one() for one in old)
+        return allocate(shape, dtype)
+
+    monkeypatch.setattr(backend, "allocate", allocated)
+    call({"B": 3}, x=np.ones((3, 3), np.float32), scale=scale)
 
 
 def test_where_memory_is_short_the_sizes_before_still_work(

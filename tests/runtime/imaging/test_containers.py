@@ -17,6 +17,7 @@ from PIL import Image
 
 from intaglio.imaging.containers import (
     MOST_PARTS,
+    MOST_PASSES,
     MOST_SCANS,
     MOST_SIDE,
     ImageRefused,
@@ -101,6 +102,33 @@ def test_a_jpeg_of_many_scans_is_refused() -> None:
         ImageRefused, match=rf"a JPEG of {MOST_SCANS + 1} scans; allowed: at most {MOST_SCANS}"
     ):
         still(data[:start] + scan + full[start:])
+
+
+@pytest.mark.parametrize(("mode", "components"), [("L", 1), ("RGB", 3), ("CMYK", 4)])
+def test_the_passes_of_scans_are_bounded_for_the_largest_picture(mode: str, components: int) -> None:
+    """50 scans of four components each took three seconds, with 4096 x 4096 pixels."""
+    picture = NOISE.convert(mode)
+    data = encoded(picture, "JPEG", progressive=True)
+    pixels = picture.width * picture.height
+    found = still_from_bytes(data, formats=("JPEG",), most_pixels=pixels)
+    assert components <= found.passes <= 24, "what encoders write"
+    start = data.index(b"\xff\xda")
+    end = data.index(b"\xff", start + 20)
+    while data[end + 1] == 0:
+        end = data.index(b"\xff", end + 1)
+    more = data[:start] + data[start:end] * ((MOST_PASSES - found.passes) // components) + data[start:]
+    assert still_from_bytes(more, formats=("JPEG",), most_pixels=pixels).passes <= MOST_PASSES
+    one_more = more[:start] + data[start:end] + more[start:]
+    with pytest.raises(ImageRefused, match=rf"a JPEG of 4\d passes over .* at most {MOST_PASSES} passes"):
+        still_from_bytes(one_more, formats=("JPEG",), most_pixels=pixels)
+    assert still_from_bytes(one_more, formats=("JPEG",), most_pixels=2 * pixels)
+
+
+def test_arithmetic_coding_is_named() -> None:
+    data = encoded(NOISE, "JPEG")
+    frame = data.index(b"\xff\xc0")
+    with pytest.raises(ImageRefused, match="arithmetic coding; allowed: a JPEG with Huffman coding"):
+        still(data[:frame] + b"\xff\xc9" + data[frame + 2 :])
 
 
 def test_pictures_after_a_jpegs_first_are_left_out() -> None:

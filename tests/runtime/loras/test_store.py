@@ -167,11 +167,30 @@ def test_a_removed_lora_leaves_nothing(store: LoraStore, tmp_path: Path) -> None
     digest = put(store, tmp_path, b"1")
     store.publish_registry(known, {"night": digest})
     assert store.remove("night")
-    assert store.current() == ServedLoras()
+    assert store.current() == ServedLoras(retired={"night": (digest,)})
     assert store.path(digest).is_file(), "a request on its way may still want it"
-    store.publish_registry(LoraRegistry(), {})
+    store.write(ServedLoras())
+    assert store.current() == ServedLoras()
     assert not store.path(digest).is_file()
     assert not store.remove("night")
+
+
+def test_a_build_that_changes_nothing_keeps_what_requests_may_still_want(
+    store: LoraStore, tmp_path: Path
+) -> None:
+    known = registry(tmp_path)
+    first = put(store, tmp_path, b"1")
+    store.publish_registry(known, {"night": first})
+    second = put(store, tmp_path, b"2")
+    store.publish_version("night", second, keep=1)
+    stray = put(store, tmp_path, b"3")
+    put(store, tmp_path, b"1")
+    served = store.publish_registry(known, {"night": first})
+    assert served == store.current()
+    assert served.loras["night"].versions == (second,)
+    assert served.retired == {"night": (first,)}
+    assert store.path(first).is_file(), "the predecessor's"
+    assert not store.path(stray).is_file()
 
 
 def test_a_lora_whose_file_is_missing(store: LoraStore, tmp_path: Path) -> None:

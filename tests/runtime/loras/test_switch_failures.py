@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from intaglio.contract.lora_registry import ResolvedLora
-from intaglio.errors import IntaglioError, InvalidRequest, SwapFailed
+from intaglio.errors import DeviceFailed, IntaglioError, InvalidRequest, SwapFailed, Unavailable
 from intaglio.loras.targets import SWAPPED
 
 from .world import World, assert_equals_fresh, open_world, published, refused_by_engine
@@ -124,6 +124,35 @@ def test_what_breaks_in_the_middle_never_leaves_a_mixture(world: World, componen
     assert_equals_fresh(world, (world.lora("style"),))
     world.switch.ensure(())
     assert world.is_pristine()
+
+
+def test_a_card_that_fails_while_the_set_before_is_restored(world: World) -> None:
+    """A swap without memory is refused, but then the card is lost: the process has to hear of it."""
+    world.switch.ensure((world.lora("style"),))
+    engine = world.engines["unet"]
+    errors = [
+        Unavailable("cudaMalloc: out of memory"),
+        DeviceFailed("cudaMemcpyAsync: an illegal memory access was encountered"),
+    ]
+
+    def refit(weights: Any) -> None:
+        raise errors.pop(0)
+
+    engine.refit = refit  # type: ignore[method-assign]
+    with pytest.raises(DeviceFailed, match="illegal memory access"):
+        world.switch.ensure((world.lora("character"),))
+    assert errors == []
+    assert world.switch.resident is None
+
+
+def test_nothing_is_restored_on_a_card_that_failed(world: World) -> None:
+    world.switch.ensure((world.lora("style"),))
+    engine = world.engines["unet"]
+    engine.failures, engine.error = 2, DeviceFailed
+    with pytest.raises(DeviceFailed, match="refit failed"):
+        world.switch.ensure((world.lora("character"),))
+    assert engine.failures == 1
+    assert world.switch.counts.failures == 1
 
 
 def test_a_refit_that_keeps_failing_serves_nothing_until_one_succeeds(world: World) -> None:

@@ -8,7 +8,14 @@ from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.lora_tags import LoraTag
 from intaglio.errors import InvalidRequest
 from intaglio.loras.sets import ServedLora, ServedLoras
-from intaglio.request.loras import AskedLora, absent_trigger_words, asked_loras, check_fused, resolved_loras
+from intaglio.request.loras import (
+    AskedLora,
+    absent_trigger_words,
+    asked_loras,
+    check_fused,
+    check_resolved,
+    resolved_loras,
+)
 from intaglio.request.request import LoraRequest
 
 
@@ -92,6 +99,58 @@ def test_tags_that_are_refused(
 ) -> None:
     with pytest.raises(InvalidRequest, match=says):
         resolved_loras(asked(*entries, tags=tuple(LoraTag(*tag) for tag in tags)), SERVED, most=2)
+
+
+ROLLED_BACK = ServedLoras(
+    loras={
+        "mara": ServedLora(kind="character", bounds=(0, 1.5), versions=("1" * 64,)),
+        "night": ServedLora(
+            kind="style", bounds=(0, 1.0), versions=("2" * 64, "3" * 64), rejected=("4" * 64,)
+        ),
+    },
+    retired={"night": ("5" * 64, "4" * 64), "gone": ("6" * 64,)},
+)
+
+
+def resolved(lora: str, version: str, weight: float = 1.0) -> tuple[ResolvedLora, ...]:
+    return (ResolvedLora(id=lora, sha256=version * 64, weight=weight),)
+
+
+@pytest.mark.parametrize(
+    "version", ["2", "3", "5"], ids=["an earlier one", "the served one", "a retired one"]
+)
+def test_files_that_preprocess_may_have_named(version: str) -> None:
+    check_resolved(resolved("night", version), ROLLED_BACK, is_resident=False)
+
+
+@pytest.mark.parametrize("is_resident", [False, True])
+@pytest.mark.parametrize(
+    ("lora", "says"),
+    [
+        (resolved("day", "3"), r"loras\[0\]\.id: 'day' is unknown; allowed: mara, night"),
+        (resolved("gone", "6"), r"loras\[0\]\.id: 'gone' is unknown"),
+        (resolved("night", "3", 1.2), r"loras\[0\]\.weight: night at 1\.2; allowed: 0 to 1, its bounds"),
+        (resolved("night", "3", -0.1), r"loras\[0\]\.weight: night at -0\.1; allowed: 0 to 1"),
+        (
+            resolved("night", "4"),
+            "version 444444444444 of night was rejected by a rollback; allowed: 333333333333",
+        ),
+    ],
+)
+def test_files_and_weights_that_preprocess_never_writes(
+    lora: tuple[ResolvedLora, ...], says: str, is_resident: bool
+) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        check_resolved(lora, ROLLED_BACK, is_resident=is_resident)
+
+
+@pytest.mark.parametrize("version", ["1", "7"], ids=["of another LoRA", "never published"])
+def test_a_version_that_the_lora_never_had(version: str) -> None:
+    with pytest.raises(
+        InvalidRequest, match=rf"loras\[0\]\.sha256: night has no version {version * 12} here"
+    ):
+        check_resolved(resolved("night", version), ROLLED_BACK, is_resident=False)
+    check_resolved(resolved("night", version), ROLLED_BACK, is_resident=True)
 
 
 def test_a_fused_set_is_named_whole_or_not_at_all() -> None:

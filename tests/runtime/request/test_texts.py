@@ -80,6 +80,17 @@ def test_longer_json_where_the_caller_allows_it() -> None:
     assert read_json(tensors(text), "controls", allowed="JSON", most=2 * JSON_BYTES)
 
 
+@pytest.mark.parametrize("length", range(60, 70))
+def test_a_choice_that_is_too_long_is_utf8_wherever_it_is_cut(length: int) -> None:
+    text = "x" * length + "狐"
+    port = POSTPROCESS.input("output_format")
+    with pytest.raises(InvalidRequest, match=r"output_format: 'xx.* is unknown; allowed: one of png"):
+        read_choice(tensors(text.encode(), name="output_format"), port)
+    says = f"byte {length} is not UTF-8" if length < 63 else "is unknown"
+    with pytest.raises(InvalidRequest, match=says):
+        read_choice(tensors(text.encode()[: length + 1] + b"x", name="output_format"), port)
+
+
 @pytest.mark.parametrize("text", [b"gif", b"png" + b"\0" * 100, b"\xff", 3])
 def test_choices(text: Any) -> None:
     port = POSTPROCESS.input("output_format")

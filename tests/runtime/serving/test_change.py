@@ -84,6 +84,25 @@ def test_what_could_not_be_taken_back_is_not_loaded(
     assert repository.numbers(first) == {1}
 
 
+def test_a_version_that_never_ends_its_requests_does_not_keep_the_reload(
+    tmp_path: Path, versions: Callable[[int], ServedVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changing, "_SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(changing, "_UNLOAD_SECONDS", 0.2)
+    repository, process = ServedRepository(tmp_path / "served"), Models()
+    first, second = versions(1), versions(2)
+    repository.start_with(first)
+    process.loaded = {1, 2}
+    switched: list[bool] = []
+    with pytest.raises(
+        Unavailable,
+        match=r"version 1 .* has not ended its requests for 0\.2 s; version 2 .* serves, version 1 .*",
+    ):
+        change(process, repository, first, second).run(lambda: switched.append(True))
+    assert switched == [True]
+    assert repository.numbers(second) == {1, 2}
+
+
 def test_versions_that_did_not_go_at_their_time_go_later(
     tmp_path: Path, versions: Callable[[int], ServedVersion], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,6 +138,32 @@ def test_what_cannot_be_started_leaves_nothing(tmp_path: Path, monkeypatch: pyte
     assert not psutil.pid_exists(pids[0])
 
 
+def test_an_interrupted_start_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the child is started: nobody else could ever end it."""
+    before = len(os.listdir("/proc/self/fd"))
+    interrupted = threading.Event()
+    pids: list[int] = []
+
+    def hand_over(pid: int) -> None:
+        pids.append(pid)
+        assert interrupted.wait(20)
+
+    class Started(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            if not interrupted.is_set():
+                wait_until(lambda: pids)
+                interrupted.set()
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owning.threading, "Event", Started)
+        with pytest.raises(KeyboardInterrupt):
+            Child(command(SLEEP, tmp_path, hand_over), lambda _: None)
+    assert not psutil.pid_exists(pids[0])
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
 def test_a_killed_owner_lets_its_child_end_cleanly(tmp_path: Path) -> None:
     """The child gets SIGTERM, and what it still writes does not kill it."""
     program = textwrap.dedent(f"""

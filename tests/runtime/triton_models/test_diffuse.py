@@ -15,11 +15,14 @@ import pytest
 
 from intaglio.contract.models import DIFFUSE, PREPROCESS
 from intaglio.errors import DeviceFailed, SwapFailed, Unavailable
+from intaglio.loras.switch import SwapCounts
+from intaglio.stages.diffuse.stage import Diffuse
 from intaglio.triton_models.diffuse import DEVICE_FAILED_STATUS, DiffuseModel
 from intaglio.triton_models.request_metrics import RequestCounts
 from intaglio.triton_models.stages import PreprocessModel
 from intaglio.triton_models.turnstile import Turnstile
 
+from ..conftest import TorchBound
 from .conftest import Log, Request, opened
 from .metric_fakes import shown
 
@@ -91,10 +94,14 @@ def test_requests_are_answered_where_loras_are_fused_too(log: Log, build: Path, 
     names = [port.name for port in DIFFUSE.inputs if port.name in {one.name for one in PREPROCESS.outputs}]
     made = preprocess._respond(Request(request_tensors(prompt="a fox", steps=1), names))
     model: Any = opened(DiffuseModel())
+    let_in: list[int] = []
+    read = model._diffuse.read
+    model._diffuse.read = lambda tensors: let_in.append(1) or read(tensors)
     request = Sent({tensor.tensor_name: tensor.values for tensor in made.output_tensors}, ["pixels"])
     assert model.execute([request]) == [None]
     assert request.sender.done.wait(20)
     assert request.sender.sent[0].error is None
+    assert len(let_in) == 1, "what is published while it waits does not refuse it"
     assert shown()["intaglio_requests_total", ""] == 1
     model.finalize()
     assert log.lines == []
@@ -149,6 +156,79 @@ def test_after_the_card_failed_the_process_ends(
     assert not model._turnstile.put((None, None), ""), "nobody waits for a process that ends"
     (line,) = caplog.messages
     assert "2 waiting requests were refused; this process ends with status 74" in line
+
+
+class LostCard:
+    """The backend of a stage whose card fails in one place; a library then often says only that it failed."""
+
+    def __init__(self, stage: Any, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.lost = False
+        self.place = place
+        backend = stage._backend
+        monkeypatch.setattr(backend, "synchronize", self.synchronize)
+        if place == "refit":
+            stage.loras = SimpleNamespace(ensure=self.fail, digest="", resident=(), counts=SwapCounts())
+        elif place == "memory":
+            monkeypatch.setattr(backend, "upload", self.fail)
+        else:
+            run = TorchBound.run
+            monkeypatch.setattr(TorchBound, "run", lambda bound: self.run(bound, run))
+
+    def run(self, bound: Any, run: Any) -> None:
+        if bound.engine.network.name == self.place:
+            self.fail()
+        run(bound)
+
+    def fail(self, *_: Any) -> None:
+        self.lost = True
+        raise RuntimeError("the library says that something failed")
+
+    def synchronize(self) -> None:
+        if self.lost:
+            raise DeviceFailed("cudaStreamSynchronize: an illegal memory access was encountered")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "text_encoder",
+        "text_encoder_2",
+        "unet_context",
+        "unet",
+        "controlnet_context.pose",
+        "controlnet.pose",
+        "vae_decoder",
+        "memory",
+        "refit",
+    ],
+)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_wherever_the_card_fails_the_process_ends(
+    log: Log, build: Path, request_tensors: Any, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Also where the error that is raised does not say so."""
+    preprocess: Any = opened(PreprocessModel())
+    names = [port.name for port in DIFFUSE.inputs if port.name in {one.name for one in PREPROCESS.outputs}]
+    controls = '[{"type": "pose", "pose": "waving-01"}]'
+    asked = request_tensors(prompt="a fox", steps=1, controls=controls)
+    made = preprocess._respond(Request(asked, names))
+    monkeypatch.setattr(Diffuse, "warm_up", lambda stage: None)
+    model: Any = opened(DiffuseModel())
+    LostCard(model._diffuse, place, monkeypatch)
+    statuses: list[int] = []
+
+    def end(status: int) -> None:
+        statuses.append(status)
+        raise SystemExit(status)
+
+    monkeypatch.setattr(os, "_exit", end)
+    request = Sent({tensor.tensor_name: tensor.values for tensor in made.output_tensors}, ["pixels"])
+    model.execute([request])
+    model._thread.join(20)
+    assert statuses == [DEVICE_FAILED_STATUS]
+    error = request.sender.sent[0].error
+    assert (error.code, "illegal memory access" in str(error)) == ("unavailable", True)
+    model.finalize()
 
 
 def test_a_request_without_memory_does_not_end_the_process(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.loras.switch import SwapCounts
 from intaglio.triton_models.lora_metrics import KEPT_LABELS, LoraMetrics
 
-from .metric_fakes import Backend, shown
+from .metric_fakes import Backend, Metric, shown
 
 
 class Switch:
@@ -62,3 +64,19 @@ def test_retired_loras_do_not_add_up() -> None:
         }
         assert len(resident) <= KEPT_LABELS
         assert {label for label, value in resident.items() if value} == {"always", f"run-{number}"}
+
+
+def test_what_has_not_changed_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each value that is set and each increment is a message to Triton's process."""
+    switch: Any = Switch()
+    metrics = LoraMetrics(Backend)
+    switch.resident, switch.counts.swaps = (lora("mara", 1.0), lora("night", 0.5)), 1
+    metrics.report(switch)
+    sent: list[tuple[str, float]] = []
+    for method in ("set", "increment"):
+        monkeypatch.setattr(Metric, method, lambda metric, value: sent.append((metric.name, value)))
+    metrics.report(switch)
+    assert sent == []
+    switch.resident, switch.counts.swaps = (lora("mara", 1.0),), 2
+    metrics.report(switch)
+    assert sent == [("intaglio_lora_swaps_total", 1), ("intaglio_lora_resident", 0.0)]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import pytest
 
 from intaglio.contract.models import ENSEMBLE_STEPS, MODELS, POSTPROCESS
+from intaglio.errors import EngineMismatch
 from intaglio.triton_models.diffuse import DiffuseModel
 from intaglio.triton_models.stages import PostprocessModel, PreprocessModel, StageModel
 
@@ -90,3 +92,30 @@ def test_only_what_is_asked_for_is_answered(log: Log, build: Path, request_tenso
     (response,) = stage.execute([Request(request_tensors(prompt="a"), ["state", "noise"])])
     assert {tensor.tensor_name for tensor in response.output_tensors} == {"state", "noise"}
     assert response.output_tensors[0].values.dtype == np.float32
+
+
+class Broken(PostprocessModel):
+    """Fails to open after it has opened something that fails to close."""
+
+    error: ClassVar[Exception]
+
+    def open_stage(self, manifest: Any, folder: Path) -> Any:
+        self._opened.callback(self.close)
+        raise self.error
+
+    def close(self) -> None:
+        raise RuntimeError("does not close")
+
+
+@pytest.mark.parametrize(
+    "error", [EngineMismatch("vae_decoder: does not load", command="x"), ValueError("nobody foresaw it")]
+)
+def test_a_failure_to_open_is_not_masked_by_a_failure_to_close(
+    log: Log, build: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Broken, "error", error, raising=False)
+    with pytest.raises(Exception, match=str(error)) as raised:
+        opened(Broken())
+    own = isinstance(error, EngineMismatch)
+    assert type(raised.value).__name__ == ("TritonModelException" if own else "ValueError")
+    assert "does not close" in log.lines[0]

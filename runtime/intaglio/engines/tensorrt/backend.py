@@ -40,7 +40,7 @@ class TensorRTBackend:
         precision: Precision,
         replaceable: Mapping[str, Array] | None = None,
     ) -> TensorRTEngine:
-        plan = self.library.load_plan(path, network=network.name)
+        plan = self.library.load_plan(path, network=network.name, check_card=self.device.synchronize)
         settings = context_settings(
             network.name,
             plan,

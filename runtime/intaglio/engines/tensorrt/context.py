@@ -15,9 +15,12 @@ from intaglio.errors import IntaglioError
 if TYPE_CHECKING:
     import tensorrt as trt  # type: ignore[import-not-found,unused-ignore]
 
-__all__ = ["TensorRTBound", "TensorRTContext"]
+__all__ = ["Shapes", "TensorRTBound", "TensorRTContext"]
 
 log = logging.getLogger(__name__)
+
+Shapes = tuple[tuple[int, ...], ...]
+"""Of every input of a network, in the table's order."""
 
 
 class TensorRTContext:
@@ -31,9 +34,11 @@ class TensorRTContext:
         arena_bytes: int,
         library: TensorRT,
         device: Device,
-        expect_compilation: Callable[[], None],
+        expect_compilation: Callable[[Shapes], None],
     ) -> None:
-        """`expect_compilation` is called before the first pass of each new combination of input shapes."""
+        """`expect_compilation` is called with the input shapes of each pass that has other buffers than the
+        one before.
+        """
         self.network = network
         self.device = device
         self._execution = execution
@@ -45,8 +50,6 @@ class TensorRTContext:
         # them.
         self._current: weakref.ref[TensorRTBound] | None = None
         self._all_bound: weakref.WeakSet[TensorRTBound] = weakref.WeakSet()
-        self._shapes: set[tuple[tuple[int, ...], ...]] = set()
-        """Input shapes seen so far."""
         self.generation = 0
         """Graphs captured in an earlier generation are invalid."""
 
@@ -69,9 +72,7 @@ class TensorRTContext:
 
     def _use_buffers(self, arrays: Mapping[str, CudaArray]) -> None:
         shapes = tuple(arrays[spec.name].shape for spec in self.network.inputs)
-        if shapes not in self._shapes:
-            self._shapes.add(shapes)
-            self._expect_compilation()
+        self._expect_compilation(shapes)
         for spec, shape in zip(self.network.inputs, shapes, strict=True):
             if not self._execution.set_input_shape(spec.name, shape):
                 raise IntaglioError(f"{self.network.name}.{spec.name}: shape {list(shape)} refused")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from intaglio.contract.sdxl import LORA_MERGE
 from intaglio.contract.tensors import AxisSizes, NetworkSpec, Precision
 from intaglio.engines.interface import Array, DeviceArray, check_bindings, check_tensors
-from intaglio.engines.tensorrt.context import TensorRTBound, TensorRTContext
+from intaglio.engines.tensorrt.context import Shapes, TensorRTBound, TensorRTContext
 from intaglio.engines.tensorrt.device import Device, cuda_array
 from intaglio.engines.tensorrt.library import TensorRT
 from intaglio.engines.tensorrt.refit import PlanRefitter
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["ContextSettings", "TensorRTEngine", "context_settings"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ContextSettings:
     """How the execution contexts of one plan are made, and where the kernels that they compile are kept."""
 
@@ -32,10 +32,16 @@ class ContextSettings:
     caches: RuntimeCaches
     cache: RuntimeCache | None = None
     """This plan's, with TensorRT-RTX."""
+    specializes: bool = True
+    """Whether each shape has kernels of its own."""
+    _compiled: set[Shapes] = field(default_factory=set)
+    """Shapes that kernels were compiled for; one entry for all shapes without specialization."""
 
-    def expect_compilation(self) -> None:
-        """The next pass will compile kernels."""
-        if self.cache is not None:
+    def expect_compilation(self, shapes: Shapes) -> None:
+        """The next pass is of these input shapes; it compiles what no pass before it has compiled."""
+        compiled_for = shapes if self.specializes else ()
+        if self.cache is not None and compiled_for not in self._compiled:
+            self._compiled.add(compiled_for)
             self.caches.expect_change(self.cache)
 
     def keep_compiled(self) -> None:
@@ -58,13 +64,13 @@ def context_settings(
     configuration = plan.create_runtime_config()
     configuration.set_execution_context_allocation_strategy(strategy)
     kinds = library.module.DynamicShapesKernelSpecializationStrategy
-    # The merge sees each shape once per set of LoRAs: compiling kernels for a shape would delay every swap.
-    specialization = kinds.NONE if network == LORA_MERGE else kinds.EAGER
-    configuration.dynamic_shapes_kernel_specialization_strategy = specialization
+    # Requests choose the ranks that the merge sees: compiling kernels for each would delay every swap.
+    specializes = network != LORA_MERGE
+    configuration.dynamic_shapes_kernel_specialization_strategy = kinds.EAGER if specializes else kinds.NONE
     library_cache = configuration.create_runtime_cache()
     cache = RuntimeCache(library_cache, path)
     configuration.set_runtime_cache(library_cache)
-    return ContextSettings(configuration, caches, cache)
+    return ContextSettings(configuration, caches, cache, specializes)
 
 
 class TensorRTEngine:
@@ -159,6 +165,7 @@ class TensorRTEngine:
         arena_bytes = self.activation_bytes
         self.device.reserve(arena_bytes)
         if not execution.set_optimization_profile_async(profile, int(self.device.stream)):
+            self.device.synchronize()  # where the card failed, this says so
             raise IntaglioError(f"{self.network.name}: profile {profile} refused")
         self.device.synchronize()
         return TensorRTContext(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import mmap
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from intaglio.errors import DeviceFailed, EngineMismatch, MissingExtra, Unavailable
+from intaglio.engines.card import read_card_memory
+from intaglio.errors import DeviceFailed, EngineMismatch, IntaglioError, MissingExtra, Unavailable
 
 if TYPE_CHECKING:
     # Types of both modules, from the package tensorrt-stubs where it is installed.
@@ -47,22 +49,38 @@ class TensorRT:
         """The error of an engine that does not fit; it tells the user to rebuild."""
         return EngineMismatch(message, command=self.rebuild)
 
-    def load_plan(self, path: Path, *, network: str) -> trt.ICudaEngine:
+    def load_plan(
+        self, path: Path, *, network: str, check_card: Callable[[], None] | None = None
+    ) -> trt.ICudaEngine:
         """The engine in the file at `path`, on the card.
 
         Raises:
-            EngineMismatch: the library cannot load it on this card.
+            Unavailable: the card has less free memory than the engine's file has bytes.
+            EngineMismatch: the library cannot load it on this card; it does not say why.
+            DeviceFailed: as `check_card` raises it; the card has failed, and loads nothing more.
         """
         # Mapped, not read: a plan of SDXL's UNet is 5 GB, which the host need not hold beside the card.
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             plan: trt.ICudaEngine | None = self.runtime.deserialize_cuda_engine(content)
         if plan is None:
-            version = getattr(self.module, "__version__", "unknown")
-            raise self.mismatch(
-                f"{network}: {path.name} does not load with {self.name} {version} on this card "
-                "(made for another card or version?)"
-            )
+            if check_card is not None:
+                check_card()
+            raise self._load_error(path, network=network)
         return plan
+
+    def _load_error(self, path: Path, *, network: str) -> IntaglioError:
+        """Why a plan did not load, as far as one can tell: the library returns nothing for every reason."""
+        size, memory = path.stat().st_size, read_card_memory()
+        if memory is not None and memory.free < size:
+            return Unavailable(
+                f"{network}: {path.name} takes {size >> 20} MiB of the card's memory, of which "
+                f"{memory.free >> 20} MiB are free; end other processes on the card, or use another card"
+            )
+        version = getattr(self.module, "__version__", "unknown")
+        return self.mismatch(
+            f"{network}: {path.name} does not load with {self.name} {version} on this card: it is damaged, "
+            "made for another card or version, or the card's memory is full; the log says more"
+        )
 
     def numpy_dtype(self, kind: trt.DataType) -> str:
         """Name of the numpy dtype of `kind`; TensorRT's own name where the tensor table has none."""

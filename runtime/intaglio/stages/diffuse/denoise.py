@@ -184,6 +184,7 @@ class Workspace:
         }
         for name, value in values.items():
             if name not in self._tables or self._tables[name].shape != value.shape:
+                self._tables.pop(name, None)  # first: both together would be the peak of memory
                 self._tables[name] = self._backend.allocate(value.shape, "float32")
             self._backend.upload(self._tables[name], value)
         return self._tables

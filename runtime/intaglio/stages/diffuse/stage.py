@@ -35,13 +35,14 @@ from intaglio.engines.host_call import HostCall
 from intaglio.engines.interface import Array, Backend, Engine
 from intaglio.engines.opening import open_backend
 from intaglio.engines.weights_of_several import WeightsOfSeveral
-from intaglio.errors import EngineMismatch, InvalidRequest
+from intaglio.errors import EngineMismatch, InvalidRequest, failed_device
 from intaglio.loras.files import Component
 from intaglio.loras.merge import LoraMerge
-from intaglio.loras.sets import set_text
+from intaglio.loras.sets import set_digest, set_text
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.switch import LoraSwitch
 from intaglio.loras.targets import SWAPPED, SwapLayers, network_of_weight, open_layers
+from intaglio.request.loras import check_resolved
 from intaglio.stages.diffuse.conditioning import Conditioning, check_token_ids, read_conditioning
 from intaglio.stages.diffuse.denoise import Denoiser
 from intaglio.stages.diffuse.text import TEXT_ENCODERS, TextEncoders, vocabulary_size
@@ -116,11 +117,35 @@ class Diffuse:
         Raises:
             InvalidRequest: tensors that do not fit each other or the build, that exceed the limits of a
                 request, or for which the networks overflow; LoRAs that can never be applied.
-            SwapFailed: its LoRAs could not be applied now; the earlier ones still are.
+            SwapFailed: its LoRAs could not be applied now; the message says which are resident instead.
+            DeviceFailed: the card computes nothing more.
         """
+        return self._computed(self.read(tensors), wanted)
+
+    def answer(
+        self, tensors: Tensors, *, wanted: Sequence[str] = ("pixels", "state", "timings")
+    ) -> dict[str, Array]:
+        """As `__call__`, for a request that `read` has let in and that has waited since then.
+
+        What was published meanwhile does not make it wrong. Where a file of its LoRAs is gone by now, that is
+        a SwapFailed, and the caller may ask again.
+        """
+        return self._computed(self._checked(tensors), wanted)
+
+    def _computed(self, request: Conditioning, wanted: Sequence[str]) -> dict[str, Array]:
+        try:
+            return self._run(request, wanted)
+        except InvalidRequest:
+            raise
+        except Exception as error:
+            # Whatever step failed: the card itself may have, and then it says so here.
+            if failed_device(error) is None:
+                self._backend.synchronize()
+            raise
+
+    def _run(self, request: Conditioning, wanted: Sequence[str]) -> dict[str, Array]:
         steps = self._steps
         clock = Clock()
-        request = self.read(tensors)
         if self._apply_loras(request.loras):
             clock.lap("lora_swap")
         empty = request.begin == request.end
@@ -140,10 +165,21 @@ class Diffuse:
 
         Raises:
             InvalidRequest: tensors that do not fit each other or the build, or that exceed the limits of a
-                request.
+                request; LoRAs that `preprocess` would not have asked for.
+            ConfigError: the registry of LoRAs is damaged.
         """
+        request = self._checked(tensors)
+        if request.loras:
+            check_resolved(request.loras, self._store.current(), is_resident=self._is_resident(request.loras))
+        return request
+
+    def _checked(self, tensors: Tensors) -> Conditioning:
+        """The request, checked against the build; which LoRAs are published may change meanwhile."""
         request = read_conditioning(tensors, self._manifest)
         check_token_ids(request, self._vocabularies)
+        if request.loras and self._manifest.swap == "off":
+            problem = set_text(request.loras)
+            raise InvalidRequest("loras", problem, allowed="none: this build does not swap LoRAs")
         return request
 
     def warm_up(self) -> None:
@@ -175,30 +211,13 @@ class Diffuse:
         """Digest of what LoRAs made of the text encoders' weights."""
         return "" if self.loras is None else self.loras.text_digest
 
+    def _is_resident(self, loras: tuple[ResolvedLora, ...]) -> bool:
+        resident = None if self.loras is None else self.loras.resident
+        return resident is not None and set_digest(resident) == set_digest(loras)
+
     def _apply_loras(self, loras: tuple[ResolvedLora, ...]) -> bool:
         """Make `loras` the resident set, as every image's first step; whether that took a swap."""
-        if self.loras is not None:
-            self._check_published(loras)
-            return self.loras.ensure(loras) > 0
-        if loras:
-            raise InvalidRequest("loras", set_text(loras), allowed="none: this build does not swap LoRAs")
-        return False
-
-    def _check_published(self, loras: tuple[ResolvedLora, ...]) -> None:
-        """Raise InvalidRequest for a file that was never published here.
-
-        A published file that is missing is not the caller's fault: then the swap fails.
-        """
-        absent = [lora for lora in loras if not self._store.path(lora.sha256).is_file()]
-        if not absent:
-            return
-        published: set[str] = set()
-        for entry in self._store.current().loras.values():
-            published.update(entry.versions)
-        for lora in absent:
-            if lora.sha256 not in published:
-                problem = f"{lora.id}: no file {lora.sha256[:12]} here"
-                raise InvalidRequest("loras", problem, allowed="what preprocess makes of a request's loras")
+        return self.loras is not None and self.loras.ensure(loras) > 0
 
     # --- opening ---
 
@@ -218,7 +237,10 @@ class Diffuse:
                 )
                 stack.callback(engine.close)
                 self._engines[name] = engine
-            self.loras = None if layers is None else self._open_switch(layers)
+            if layers is not None:
+                self.loras = _open_switch(
+                    manifest, layers, backend=self._backend, engines=self._engines, store=self._store
+                )
 
     def _open_steps(self, stack: ExitStack) -> _Steps:
         manifest = self._manifest
@@ -236,20 +258,6 @@ class Diffuse:
         encoders = TextEncoders(calls, kept=manifest.execution.embedding_cache)
         return _Steps(encoders, denoiser, VaeDecoder(calls[_VAE], manifest=manifest))
 
-    def _open_switch(self, layers: SwapLayers) -> LoraSwitch:
-        engines: dict[Component, WeightsOfSeveral] = {}
-        for component, networks in SWAPPED.items():
-            own = {name: self._engines[name] for name in networks}
-            engines[component] = WeightsOfSeveral(own, functools.partial(network_of_weight, component))
-        execution = self._manifest.execution
-        threads = execution.threads or len(os.sched_getaffinity(0))
-        merge = None
-        if LORA_MERGE in self._engines:
-            merge = LoraMerge(
-                self._backend, self._engines[LORA_MERGE], staging_bytes=execution.lora_staging_mib << 20
-            )
-        return LoraSwitch(engines, layers, store=self._store, threads=threads, merge=merge)
-
 
 class Clock:
     """Seconds between laps, by name."""
@@ -263,6 +271,28 @@ class Clock:
         now = time.perf_counter()
         self.laps[name] = now - self._last
         self._last = now
+
+
+def _open_switch(
+    manifest: BuildManifest,
+    layers: SwapLayers,
+    *,
+    backend: Backend,
+    engines: Mapping[str, Engine],
+    store: LoraStore,
+) -> LoraSwitch:
+    """What applies LoRAs to `engines`, which hold the pristine weights now."""
+    components: dict[Component, WeightsOfSeveral] = {}
+    for component, networks in SWAPPED.items():
+        own = {name: engines[name] for name in networks}
+        components[component] = WeightsOfSeveral(own, functools.partial(network_of_weight, component))
+    execution = manifest.execution
+    threads = execution.threads or len(os.sched_getaffinity(0))
+    merge = None
+    if LORA_MERGE in engines:
+        staging_bytes = execution.lora_staging_mib << 20
+        merge = LoraMerge(backend, engines[LORA_MERGE], staging_bytes=staging_bytes)
+    return LoraSwitch(components, layers, store=store, threads=threads, merge=merge)
 
 
 def _replaceable(layers: SwapLayers | None, network: str) -> dict[str, Array]:

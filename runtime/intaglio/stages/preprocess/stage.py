@@ -18,6 +18,7 @@ from intaglio.builds.file_checks import check_files
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.ports import Tensors, string_tensor
 from intaglio.engines.interface import Array
+from intaglio.imaging.images import check_metadata
 from intaglio.imaging.openpose import LEAST_BLACK, black_share
 from intaglio.loras.hashes import ShortHashes
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
@@ -73,17 +74,20 @@ class Preprocess:
         """Every output of `models.PREPROCESS`.
 
         Raises:
-            InvalidRequest: see `read_request`, `decode_image`, `encode_prompt`.
+            InvalidRequest: see `read_request`, `check_metadata`, `decode_image`, `encode_prompt`.
         """
         started = time.perf_counter()
         served = None if self._loras is None else self._loras.current()
         request = read_request(tensors, self._manifest, served)
+        metadata = self._metadata(request)
+        check_metadata(metadata, request.output_format)  # here, not once the whole picture is drawn
         table = solver_table(request.scheduler, request.steps, scheduler_config=self._manifest.scheduler)
         # The prompt comes first because it may refuse the request: then no thread has begun.
         outputs = self._prompt_tensors(request)
         with self._maps.started(request) as jobs:
             outputs |= self._noise_tensors(request, table)
             outputs["control_maps"] = self._maps.finished(jobs)
+        warnings = self._warnings(request, outputs["control_maps"])
         outputs |= {
             "controls": string_tensor(json.dumps(self._resolved_controls(request))),
             "guidance_scale": np.array([request.guidance_scale], np.float32),
@@ -93,15 +97,14 @@ class Preprocess:
             "coefficients": table.coefficients,
             "output_format": string_tensor(request.output_format),
             "loras": string_tensor(json.dumps([lora.model_dump() for lora in request.loras])),
-            "metadata": string_tensor(json.dumps(self._metadata(request, outputs["control_maps"]))),
+            "metadata": string_tensor(json.dumps(metadata | {"warnings": warnings})),
         }
         outputs["timings"] = string_tensor(json.dumps({"preprocess": time.perf_counter() - started}))
         return outputs
 
-    def _metadata(self, request: Request, maps: Array) -> dict[str, Any]:
+    def _metadata(self, request: Request) -> dict[str, Any]:
         hashes = self._manifest.lora_hashes if self._hashes is None else self._hashes.of(request.loras)
-        metadata = request_metadata(request, self._manifest, lora_hashes=hashes)
-        return metadata | {"warnings": self._warnings(request, maps)}
+        return request_metadata(request, self._manifest, lora_hashes=hashes)
 
     def _warnings(self, request: Request, maps: Array) -> list[str]:
         """What the request probably does not mean, a sentence each; `maps` is [c, H, W, RGB]."""

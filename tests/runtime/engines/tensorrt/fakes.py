@@ -48,6 +48,7 @@ class Context:
     capturable: bool = True
     breaks_capture: bool = False
     works: bool = True
+    takes_profiles: bool = True
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     addresses: dict[str, int] = field(default_factory=dict)
     arena: int = 0
@@ -55,7 +56,7 @@ class Context:
 
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
         self.profile = profile
-        return True
+        return self.takes_profiles
 
     def set_device_memory(self, address: int, size: int) -> None:
         self.arena = address

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from intaglio.engines.tensorrt.context import TensorRTBound, TensorRTContext
+from intaglio.engines.tensorrt.context import Shapes, TensorRTBound, TensorRTContext
 from intaglio.engines.tensorrt.device import Device
 from intaglio.engines.tensorrt.library import TensorRT
 from intaglio.errors import DeviceFailed, IntaglioError
@@ -25,18 +25,15 @@ class World:
         self.cuda: Any = Cuda()
         self.execution: Any = Context(self.cuda, **given)
         self.device = Device(self.cuda, cuda_graph=cuda_graph)
-        self.compilations = 0
+        self.announced: list[Shapes] = []
         self.context = TensorRTContext(
             NETWORK,
             self.execution,
             arena_bytes=ARENA,
             library=TensorRT("tensorrt-rtx", anything, anything, anything, "intaglio build"),
             device=self.device,
-            expect_compilation=self.compile,
+            expect_compilation=self.announced.append,
         )
-
-    def compile(self) -> None:
-        self.compilations += 1
 
     def bind(self, chunks: int) -> TensorRTBound:
         arrays = {
@@ -151,11 +148,14 @@ def test_an_arena_that_grows_reaches_the_context() -> None:
     assert world.execution.arena == arena.address != before
 
 
-def test_only_a_new_shape_is_compiled_for() -> None:
+def test_shapes_are_announced_before_the_pass_that_may_compile() -> None:
     world = World()
-    for chunks, compilations in ((1, 1), (2, 2), (1, 2), (3, 3)):
-        world.bind(chunks).run()
-        assert world.compilations == compilations
+    for chunks in (1, 2):
+        bound = world.bind(chunks)
+        bound.run()
+        assert world.announced[-1] == ((chunks, 4),)
+        bound.run()
+    assert len(world.announced) == 2, "the buffers are the same"
 
 
 def test_an_enqueue_that_fails_is_an_error() -> None:

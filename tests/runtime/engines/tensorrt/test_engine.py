@@ -14,7 +14,7 @@ from intaglio.engines.tensorrt.engine import ContextSettings, TensorRTEngine, co
 from intaglio.engines.tensorrt.library import LibraryName, TensorRT
 from intaglio.engines.tensorrt.refit import PlanRefitter
 from intaglio.engines.tensorrt.runtime_cache import RuntimeCaches
-from intaglio.errors import EngineMismatch, Unavailable
+from intaglio.errors import DeviceFailed, EngineMismatch, IntaglioError, Unavailable
 
 from .fakes import NETWORK, Context, Cuda, Plan
 
@@ -81,6 +81,29 @@ def test_sizes_that_no_profile_admits_are_refused() -> None:
 def test_a_context_that_cannot_be_made_is_reported() -> None:
     with pytest.raises(Unavailable, match="no execution context for profile 0; is the card's memory full"):
         bind(open_engine(Plan(None)), 1)
+
+
+def test_a_profile_that_is_refused_because_the_card_failed_says_so() -> None:
+    engine = open_engine(Plan(Context(Cuda(), takes_profiles=False)))
+    with pytest.raises(IntaglioError, match="toy: profile 0 refused"):
+        bind(engine, 1)
+    cuda: Any = engine.device.cuda
+    cuda.lost = True
+    with pytest.raises(DeviceFailed, match="illegal memory access"):
+        bind(engine, 1)
+
+
+@pytest.mark.parametrize(("specializes", "writes"), [(True, [1, 1, 2]), (False, [1, 1, 1])])
+def test_a_cache_is_written_for_kernels_that_it_lacks(specializes: bool, writes: list[int]) -> None:
+    """Those of a merge serve every shape; requests choose the ranks, so its shapes never come to an end."""
+    cache: Any = Cache()
+    caches = RuntimeCaches()
+    settings = ContextSettings(None, caches, cache, specializes)
+    for shape, expected in zip(((1, 4), (1, 4), (2, 4)), writes, strict=True):
+        settings.expect_compilation((shape,))
+        caches.write()
+        assert cache.writes == expected
+    assert len(settings._compiled) == writes[-1]
 
 
 def test_passes_of_one_profile_share_a_context() -> None:
@@ -151,6 +174,7 @@ def test_contexts_of_tensorrt_rtx_compile_before_their_first_pass(
     assert found.dynamic_shapes_kernel_specialization_strategy == kernels
     assert found.cache is not None
     assert settings.cache is not None
+    assert settings.specializes == (kernels == "eager")
 
 
 def test_contexts_of_tensorrt_have_no_runtime_cache(tmp_path: Any) -> None:

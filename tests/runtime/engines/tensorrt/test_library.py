@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from intaglio.engines.card import CardMemory
+from intaglio.engines.tensorrt import library as library_module
 from intaglio.engines.tensorrt.library import Cuda, TensorRT, import_tensorrt, open_tensorrt
 from intaglio.errors import DeviceFailed, EngineMismatch, MissingExtra, Unavailable
 
@@ -80,9 +82,39 @@ def test_a_plan_that_does_not_load_names_version_and_cure(tmp_path: Path) -> Non
     assert seen == [b"plan"]
     refusing = library(SimpleNamespace(deserialize_cuda_engine=lambda content: None))
     with pytest.raises(
-        EngineMismatch, match=r"unet: unet.plan does not load with tensorrt 10\.1.*intaglio build configs/x"
+        EngineMismatch,
+        match=r"unet: unet.plan does not load with tensorrt 10\.1.* or the card's memory is full.*"
+        "intaglio build configs/x",
     ):
         refusing.load_plan(path, network="unet")
+
+
+def test_a_plan_that_does_not_load_is_not_damaged_where_the_card_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "unet.plan"
+    path.write_bytes(b"p" * (3 << 20))
+    refusing = library(SimpleNamespace(deserialize_cuda_engine=lambda content: None))
+
+    def with_free(mebibytes: int) -> None:
+        memory = CardMemory(total=16 << 30, used=0, free=mebibytes << 20)
+        monkeypatch.setattr(library_module, "read_card_memory", lambda: memory)
+
+    with_free(2)
+    with pytest.raises(
+        Unavailable, match="takes 3 MiB of the card's memory, of which 2 MiB are free"
+    ) as full:
+        refusing.load_plan(path, network="unet")
+    assert "intaglio build" not in str(full.value), "to build again would not help"
+    with_free(4)
+    with pytest.raises(EngineMismatch, match="does not load"):
+        refusing.load_plan(path, network="unet")
+
+    def lost() -> None:
+        raise DeviceFailed("cudaStreamSynchronize: an illegal memory access was encountered")
+
+    with pytest.raises(DeviceFailed):
+        refusing.load_plan(path, network="unet", check_card=lost)
 
 
 def test_dtypes_both_ways() -> None:

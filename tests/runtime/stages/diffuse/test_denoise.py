@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,25 @@ def test_a_repeated_request_allocates_nothing(
     assert not allocated
     diffuse(arrays | {"end": int_tensor(3)}, wanted=["state"])
     assert sorted(shape[0] for shape in allocated) == [3] * 4, "tables of three steps"
+
+
+def test_tables_of_another_length_take_the_place_of_the_old_ones(
+    diffuse: Diffuse, backend: Any, arrays: dict[str, Array], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both together would be the peak of memory: no buffer of a request is larger than its noise."""
+    diffuse(arrays, wanted=["state"])
+    (workspace,) = diffuse._steps.denoise._workspaces.values()
+    old = {name: weakref.ref(array) for name, array in workspace._tables.items()}
+    names = list(old)
+    allocate = backend.allocate
+
+    def allocated(shape: tuple[int, ...], dtype: str) -> Any:
+        assert old[names.pop(0)]() is None
+        return allocate(shape, dtype)
+
+    monkeypatch.setattr(backend, "allocate", allocated)
+    diffuse(arrays | {"end": int_tensor(3)}, wanted=["state"])
+    assert names == []
 
 
 def test_a_control_runs_in_the_steps_of_its_window(

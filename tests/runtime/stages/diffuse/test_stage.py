@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -9,15 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save, save_file
 
 from intaglio.builds.file_checks import FileDigest
-from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.engines.interface import Array
-from intaglio.errors import EngineMismatch, InvalidRequest
+from intaglio.errors import EngineMismatch, InvalidRequest, SwapFailed
 from intaglio.loras.sets import ServedLora, ServedLoras
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
+from intaglio.loras.switch import LoraSwitch
+from intaglio.loras.targets import SwapLayers
+from intaglio.loras.tensor_files import map_tensor_file
 from intaglio.stages.diffuse.stage import Diffuse
 
+from ...loras.world import PlainEngine
 from .inputs import CONTROLS, int_tensor
 
 
@@ -68,16 +73,75 @@ def test_loras_need_a_build_that_swaps(diffuse: Diffuse, arrays: dict[str, Array
         diffuse(arrays | {"loras": np.array([loras.encode()], object)})
 
 
-def test_a_lora_that_was_never_published_is_refused(tiny: Any, tmp_path: Path) -> None:
-    """And one whose file is gone is not: the switch then says that the swap failed."""
+LAYER = "mid_block.attentions.0.proj_in"
+
+
+def lora_bytes(seed: int) -> bytes:
+    """A LoRA of rank 1 of the one layer."""
+    values = np.random.default_rng(seed).standard_normal((2, 4)).astype(np.float32)
+    down, up = values[:1], values[1:].T
+    return save({f"unet.{LAYER}.lora_A.weight": down, f"unet.{LAYER}.lora_B.weight": up.copy()})
+
+
+def open_switch(stage: Diffuse, folder: Path) -> PlainEngine:
+    """Let `stage` swap LoRAs of one layer, whose weights only the engine that is returned has."""
+    name = f"unet.{LAYER}.weight"
+    save_file({name: np.ones((4, 4), np.float32)}, folder / "pristine")
+    file = map_tensor_file(folder / "pristine")
+    engine = PlainEngine({name: file.read(name)})
+    engines: Any = {"unet": engine}
+    stage.loras = LoraSwitch(engines, SwapLayers({"unet": file}), store=stage._store, threads=1)
+    return engine
+
+
+def test_limits_of_loras_hold_for_whoever_asks_diffuse_itself(
+    tiny: Any, tmp_path: Path, arrays: dict[str, Array]
+) -> None:
+    """And a request that was let in is not refused for what is published while it waits."""
+    shutil.copytree(tiny.folder, tmp_path, dirs_exist_ok=True)
     store = LoraStore(tmp_path / LORAS_FOLDER)
-    known, unknown = ("1" * 64, "2" * 64)
-    entry = ServedLora(kind="style", bounds=(0.0, 1.5), versions=(known,))
+    files = [lora_bytes(seed) for seed in range(4)]
+    versions = [hashlib.sha256(data).hexdigest() for data in files]
+    store.write_file(versions[0], files[0])
+    entry = ServedLora(kind="style", bounds=(0.0, 1.5), versions=(versions[0],))
     store.write(ServedLoras(loras={"night": entry}))
-    stage = Diffuse(tiny.manifest, tmp_path, backend=tiny.backend)
-    stage._check_published((ResolvedLora(id="night", sha256=known, weight=1.0),))
-    with pytest.raises(InvalidRequest, match="loras: night: no file 222222222222 here"):
-        stage._check_published((ResolvedLora(id="night", sha256=unknown, weight=1.0),))
+
+    def asking(version: int, weight: float = 1.0) -> dict[str, Array]:
+        loras = json.dumps([{"id": "night", "sha256": versions[version], "weight": weight}])
+        return arrays | {"loras": np.array([loras.encode()], object)}
+
+    with Diffuse(tiny.manifest, tmp_path, backend=tiny.backend) as stage:
+        stage._manifest = tiny.manifest.model_copy(update={"swap": "transformer"})
+        engine = open_switch(stage, tmp_path)
+        for tensors, says in (
+            (asking(0, 1.6), r"night at 1\.6; allowed: 0 to 1\.5"),
+            (asking(1), f"night has no version {versions[1][:12]}"),
+        ):
+            with pytest.raises(InvalidRequest, match=says):
+                stage(tensors)
+        assert engine.refits == []
+
+        waiting = asking(0)
+        stage.read(waiting)
+        for version in (1, 2):
+            store.publish_version("night", versions[version], keep=1, data=files[version])
+        assert not store.path(versions[0]).is_file()
+        with pytest.raises(SwapFailed, match="No such file"):
+            stage.answer(waiting, wanted=["state"])
+        with pytest.raises(InvalidRequest, match=f"night has no version {versions[0][:12]}"):
+            stage(waiting)
+
+        stage(asking(1), wanted=["state"])  # retired by the last publication
+        store.publish_version("night", versions[3], keep=2, data=files[3])
+        assert not store.path(versions[1]).is_file()
+        stage(asking(1), wanted=["state"])  # resident, so it needs no file
+        assert len(engine.refits) == 1
+
+        stage(asking(3), wanted=["state"])
+        store.roll_back("night")
+        assert store.path(versions[3]).is_file()
+        with pytest.raises(InvalidRequest, match=f"version {versions[3][:12]} of night was rejected"):
+            stage(asking(3))
 
 
 def test_damaged_or_missing_engines_are_refused_at_load(tiny: Any) -> None:

@@ -19,6 +19,7 @@ from safetensors.numpy import save
 from intaglio.builds.file_checks import FileDigest
 from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.errors import EngineMismatch, InvalidRequest
+from intaglio.imaging import images
 from intaglio.imaging.openpose import draw_pose
 from intaglio.loras.sets import ServedLora, ServedLoras
 from intaglio.loras.store import LoraStore
@@ -241,6 +242,18 @@ def test_metadata_repeats_the_request(stage: Preprocess, request_tensors: Any) -
     )
     for name in ("state", "token_ids", "coefficients", "guidance_scale"):
         np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_metadata_that_a_jpeg_cannot_hold_are_refused_before_anything_is_drawn(
+    stage: Preprocess, request_tensors: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "_LARGEST_SEGMENT", 700)
+    monkeypatch.setattr(Preprocess, "_noise_tensors", lambda *_: pytest.fail("noise is drawn"))
+    long = {"prompt": "a fox " + "\n" * 120, "seed": 1}
+    with pytest.raises(InvalidRequest, match=r"output_format: \d+ bytes of metadata do not fit into a JPEG"):
+        stage(request_tensors(**long, output_format="jpeg"))
+    monkeypatch.undo()
+    assert stage(request_tensors(**long, output_format="jpeg"))
 
 
 def test_fused_loras_may_be_named(tiny: Any, request_tensors: Any) -> None:
