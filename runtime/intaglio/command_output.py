@@ -29,6 +29,10 @@ Quiet = Annotated[
 ]
 _UNFOLDED: Final = 100_000
 """Columns of a pipe or a file."""
+_STYLES: Final[Mapping[str, str]] = {
+    "ok": "green", "note": "yellow", "warning": "yellow", "missing": "red", "refused": "red",
+}  # fmt: skip
+"""Colours of the cells that say a state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +93,7 @@ def table_of(
 
 
 def _cell(text: str) -> Text:
-    """States are coloured on a terminal."""
     return Text(text, style=_STYLES.get(text, ""))
-
-
-_STYLES: Final[Mapping[str, str]] = {
-    "ok": "green", "note": "yellow", "warning": "yellow", "missing": "red", "refused": "red",
-}  # fmt: skip
 
 
 def _print(shown: RenderableType | str) -> None:
@@ -113,7 +111,8 @@ def _print_unfolded(shown: RenderableType, stream: IO[str]) -> None:
     console = Console(highlight=False, width=_UNFOLDED, file=stream)
     with console.capture() as captured:
         console.print(shown)
-    stream.writelines(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+    lines = captured.get().removesuffix("\n").split("\n")
+    stream.writelines(f"{line.rstrip()}\n" for line in lines)
 
 
 def _jsonable(value: Any) -> Any:
