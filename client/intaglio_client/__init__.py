@@ -24,9 +24,10 @@ from intaglio.errors import (
 
 if TYPE_CHECKING:
     from intaglio_client.client import Client
+    from intaglio_client.controls import Control
     from intaglio_client.errors import ServerError
     from intaglio_client.image import Image
-    from intaglio_client.parameters import Control, Lora, Parameters
+    from intaglio_client.parameters import Lora, Parameters
 
 __all__ = [
     "Cancelled",
@@ -46,7 +47,7 @@ __all__ = [
 
 _LAZY = {
     "Client": "intaglio_client.client",
-    "Control": "intaglio_client.parameters",
+    "Control": "intaglio_client.controls",
     "Image": "intaglio_client.image",
     "Lora": "intaglio_client.parameters",
     "Parameters": "intaglio_client.parameters",

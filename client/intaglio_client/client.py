@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,22 +17,27 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
 from intaglio.contract.models import SDXL, ModelSpec
-from intaglio.errors import InvalidRequest
+from intaglio.errors import InvalidRequest, Unavailable
 from intaglio.imaging.images import read_metadata
+from intaglio_client.address import DEFAULT_URL, check_url, http_refused
 from intaglio_client.errors import ServerError, error_from_exception
 from intaglio_client.image import Image, model_differences
+from intaglio_client.names import own_names
 from intaglio_client.parameters import Parameters, parameters_from_metadata, tensors_from_parameters
 
-__all__ = ["DEFAULT_URL", "Client"]
+__all__ = ["KEEPALIVE_SECONDS", "Client"]
 
-DEFAULT_URL: Final = "127.0.0.1:8001"
 _DEADLINE_SECONDS: Final = 300.0
 _LARGEST_MESSAGE: Final = 2**31 - 1
+KEEPALIVE_SECONDS: Final = 330.0
+"""Between pings, which notice a connection that dies while an image is made.
+
+A server takes one ping in five minutes while it sends nothing, unless it was started with other options. It
+closes the connection of whoever pings more often ("too_many_pings").
+"""
 _CHANNEL: Final = [
     ("grpc.max_send_message_length", _LARGEST_MESSAGE),
     ("grpc.max_receive_message_length", _LARGEST_MESSAGE),
-    # Pings notice a connection that dies while an image is made; `intaglio serve` allows one every 10 s.
-    ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),
@@ -53,9 +59,23 @@ _log = logging.getLogger(__name__)
 class Client:
     """A connection to one server, opened by the first call. Use one client a thread, as tritonclient asks."""
 
-    def __init__(self, url: str = DEFAULT_URL, *, deadline: float | None = _DEADLINE_SECONDS) -> None:
-        """`url` is host:port of gRPC. An answer may take `deadline` seconds; with None, any time."""
-        self.url = url
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        deadline: float | None = _DEADLINE_SECONDS,
+        keepalive: float = KEEPALIVE_SECONDS,
+    ) -> None:
+        """`url` is host:port of gRPC. An answer may take `deadline` seconds; with None, any time.
+
+        `keepalive` is the time between pings in seconds. `intaglio serve` allows 10. Other servers may close
+        the connection below 300.
+
+        Raises:
+            InvalidRequest: `url` has a scheme.
+        """
+        self.url = check_url(url)
+        self.keepalive = keepalive
         self.deadline = deadline
         self._connection: triton.InferenceServerClient | None = None
 
@@ -88,8 +108,9 @@ class Client:
             QueueFull, Unavailable: the same request may work later.
             DeadlineExceeded, Cancelled, ServerError: see `intaglio.errors`.
         """
-        if parameters.get("num_images") not in (None, 1):
-            problem = f"{parameters.get('num_images')} from generate"
+        count = own_names(parameters).get("num_images", 1)
+        if count != 1:
+            problem = f"{count} from generate"
             raise InvalidRequest("num_images", problem, allowed="1 here; generate_batch makes more")
         return self.generate_batch(prompt, **parameters)[0]
 
@@ -115,7 +136,8 @@ class Client:
 
     def _images(self, tensors: dict[str, NDArray[Any]]) -> tuple[Image, ...]:
         started = time.perf_counter()
-        outputs = self._infer(SDXL, tensors)
+        request_id = uuid.uuid4().hex
+        outputs = self._infer(SDXL, tensors, request_id)
         seconds = time.perf_counter() - started
         try:
             metadata: dict[str, Any] = json.loads(outputs["metadata"][0])
@@ -123,12 +145,16 @@ class Client:
         except (ValueError, IndexError) as error:
             raise ServerError(f"{self.url}: answered without readable metadata") from error
         timings["request"] = seconds
+        for warning in metadata.get("warnings", ()):
+            _log.warning("%s", warning)
         return tuple(
-            Image(bytes(data), {**metadata, "image_index": index}, timings)
+            Image(bytes(data), {**metadata, "image_index": index}, timings, request_id)
             for index, data in enumerate(outputs["image"])
         )
 
-    def _infer(self, model: ModelSpec, tensors: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def _infer(
+        self, model: ModelSpec, tensors: dict[str, NDArray[Any]], request_id: str
+    ) -> dict[str, NDArray[Any]]:
         inputs = []
         for name, array in tensors.items():
             tensor = triton.InferInput(name, list(array.shape), _WIRE_NAMES[model.input(name).datatype])
@@ -136,9 +162,14 @@ class Client:
             inputs.append(tensor)
         outputs = [triton.InferRequestedOutput(port.name) for port in model.outputs]
         try:
-            result = self._channel().infer(model.name, inputs, outputs=outputs, client_timeout=self.deadline)
+            result = self._channel().infer(
+                model.name, inputs, outputs=outputs, request_id=request_id, client_timeout=self.deadline
+            )
         except InferenceServerException as error:
-            raise error_from_exception(error, url=self.url) from error
+            raised = error_from_exception(error, url=self.url, request_id=request_id)
+            if type(raised) is Unavailable:  # not that a server is busy: perhaps none of ours is there
+                raised = http_refused(self.url) or raised
+            raise raised from error
         arrays = {port.name: result.as_numpy(port.name) for port in model.outputs}
         if missing := [name for name, array in arrays.items() if array is None]:
             raise ServerError(f"{self.url}: answered without {', '.join(missing)}")
@@ -146,7 +177,8 @@ class Client:
 
     def _channel(self) -> triton.InferenceServerClient:
         if self._connection is None:
-            self._connection = triton.InferenceServerClient(self.url, channel_args=_CHANNEL)
+            pings = [("grpc.keepalive_time_ms", round(1000 * self.keepalive))]
+            self._connection = triton.InferenceServerClient(self.url, channel_args=[*_CHANNEL, *pings])
         return self._connection
 
 

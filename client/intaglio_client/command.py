@@ -2,38 +2,63 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, get_args
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
-from intaglio.contract.models import OutputFormat
+from intaglio.command_output import Json, Output, Quiet
+from intaglio.contract.models import Scheduler
 from intaglio.errors import InvalidRequest
-from intaglio.request.request import CONTROL_KEYS
+from intaglio.exit_codes import INTERRUPTED
+from intaglio_client.address import DEFAULT_URL
 from intaglio_client.characters import Character, load_character
-from intaglio_client.client import DEFAULT_URL, Client, metadata_of
+from intaglio_client.client import Client, metadata_of
+from intaglio_client.controls import POSE
 from intaglio_client.image import Image, model_differences
-from intaglio_client.parameters import POSE, Control, Lora, Parameters, parameters_from_metadata
+from intaglio_client.names import without_values
+from intaglio_client.option_texts import (
+    CONTROL_HELP,
+    control_from_text,
+    format_of,
+    lora_from_text,
+    one_value,
+)
+from intaglio_client.parameters import Lora, Parameters, parameters_from_metadata
 
-__all__ = ["app", "control_from_text", "lora_from_text"]
+__all__ = ["URL_VARIABLE", "app"]
 
 app = typer.Typer(name="generate", add_completion=False, help="Ask a server for images.")
 
+URL_VARIABLE: Final = "INTAGLIO_URL"
+_SCHEDULERS: Final = ", ".join(get_args(Scheduler))
 _log = logging.getLogger(__name__)
-_FORMATS: Final[Mapping[str, OutputFormat]] = {
-    **{f".{name}": name for name in get_args(OutputFormat)},
-    ".jpg": "jpeg",
-}
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What one call of the command asks for."""
+
+    prompt: str | None
+    given: Mapping[str, Any]
+    """Parameters by our names, and values for all controls by diffusers' names."""
+    like: Path | None
+    images: tuple[Path, ...]
 
 
 @app.command()
 def generate(  # noqa: PLR0913  (one option a parameter)
     prompt: Annotated[
-        str | None, typer.Argument(help="What to draw; left out with --like.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="What to draw; left out with --like. (word:1.3) weights a word, <lora:night:0.8> applies a "
+            "LoRA.",
+            show_default=False,
+        ),
     ] = None,
     *,
     out: Annotated[
@@ -44,12 +69,29 @@ def generate(  # noqa: PLR0913  (one option a parameter)
         typer.Option(help="Repeat this image from the metadata inside it; other options change it."),
     ] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What to avoid.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Left out: the server picks one and reports it.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Left out or -1: the server picks one and reports it.")
+    ] = None,
     width: Annotated[int | None, typer.Option(help="Pixels; a size that was built.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels; a size that was built.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Solver steps.")] = None,
+    steps: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--steps",
+            "--num-inference-steps",
+            metavar="<int>",
+            help="Solver steps; also --num-inference-steps.",
+        ),
+    ] = None,
     guidance_scale: Annotated[
-        float | None, typer.Option(help="Classifier-free guidance; 1 and below is off.")
+        list[float] | None,
+        typer.Option(
+            "--guidance-scale",
+            "--cfg-scale",
+            "--cfg",
+            metavar="<float>",
+            help="Classifier-free guidance; 1 and below is off; also --cfg-scale, --cfg.",
+        ),
     ] = None,
     guidance_begin: Annotated[
         float | None, typer.Option(help="Share of the steps before which guidance is off.")
@@ -57,12 +99,37 @@ def generate(  # noqa: PLR0913  (one option a parameter)
     guidance_end: Annotated[
         float | None, typer.Option(help="Share of the steps after which guidance is off: faster.")
     ] = None,
-    scheduler: Annotated[str | None, typer.Option(help="Solver.")] = None,
-    num_images: Annotated[int | None, typer.Option(help="Images of this request.")] = None,
-    pose: Annotated[str | None, typer.Option(help="A pose of the server's library.")] = None,
-    control: Annotated[
+    scheduler: Annotated[
         list[str] | None,
-        typer.Option(help="type=canny,image=photo.png,weight=0.8,preprocess=canny; repeatable."),
+        typer.Option(
+            "--scheduler",
+            "--sampler",
+            metavar="<str>",
+            help=f"Solver: {_SCHEDULERS}. Names of diffusers, A1111 and ComfyUI are understood; also "
+            "--sampler.",
+        ),
+    ] = None,
+    num_images: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--num-images",
+            "--num-images-per-prompt",
+            "--n",
+            "-n",
+            metavar="<int>",
+            help="Images of this request; also --num-images-per-prompt, --n.",
+        ),
+    ] = None,
+    pose: Annotated[str | None, typer.Option(help="A pose of the server's library.")] = None,
+    control: Annotated[list[str] | None, typer.Option(help=CONTROL_HELP)] = None,
+    controlnet_conditioning_scale: Annotated[
+        list[float] | None, typer.Option(help="Weight of every control; repeated, one for each.")
+    ] = None,
+    control_guidance_start: Annotated[
+        list[float] | None, typer.Option(help="`begin` of every control; repeated, one for each.")
+    ] = None,
+    control_guidance_end: Annotated[
+        list[float] | None, typer.Option(help="`end` of every control; repeated, one for each.")
     ] = None,
     lora: Annotated[
         list[str] | None, typer.Option(help="ID or ID:WEIGHT of a LoRA or preset; repeatable.")
@@ -82,32 +149,51 @@ def generate(  # noqa: PLR0913  (one option a parameter)
     image: Annotated[
         list[Path] | None, typer.Option(help="With --like: a control image of the original; repeatable.")
     ] = None,
-    url: Annotated[str, typer.Option(help="host:port of the server's gRPC.")] = DEFAULT_URL,
+    url: Annotated[str, typer.Option(envvar=URL_VARIABLE, help="host:port of the server's gRPC.")] = (
+        DEFAULT_URL
+    ),
     deadline: Annotated[float, typer.Option(min=0.1, help="Most seconds to wait.")] = 300.0,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Ask a server for images; each image says inside how it was made."""
+    """Ask a server for images; each image says inside how it was made. With --quiet only their paths are
+    printed.
+    """
     given = {
         "negative_prompt": negative_prompt,
         "seed": seed,
         "width": width,
         "height": height,
-        "steps": steps,
-        "guidance_scale": guidance_scale,
+        "steps": one_value("steps", steps),
+        "guidance_scale": one_value("guidance_scale", guidance_scale),
         "guidance_begin": guidance_begin,
         "guidance_end": guidance_end,
-        "scheduler": scheduler,
-        "num_images": num_images,
+        "scheduler": one_value("scheduler", scheduler),
+        "num_images": one_value("num_images", num_images),
         "pose": pose,
         "controls": [control_from_text(text) for text in control] if control else None,
+        "controlnet_conditioning_scale": _for_controls(controlnet_conditioning_scale),
+        "control_guidance_start": _for_controls(control_guidance_start),
+        "control_guidance_end": _for_controls(control_guidance_end),
         "loras": [lora_from_text(text) for text in lora] if lora else None,
         "trigger_words": trigger_words,
-        "output_format": _format_of(out),
+        "output_format": format_of(out),
     }
     given = {name: value for name, value in given.items() if value is not None}
     if character is not None:
         prompt, given = _in_character(load_character(characters, character), prompt, given)
-    with Client(url, deadline=deadline) as client:
-        _generate(client, prompt, given, out, like, image or [])
+    printed = Output(json=json, quiet=quiet)
+    order = _Order(prompt, given, like, tuple(image or ()))
+    with Client(url, deadline=deadline) as client, _waiting(printed, url):
+        made = _images(client, order)
+    _report(printed, _saved(made, out))
+
+
+def _for_controls(values: list[float] | None) -> float | list[float] | None:
+    """One number holds for all controls."""
+    if not values:
+        return None
+    return values[0] if len(values) == 1 else values
 
 
 def _in_character(
@@ -124,84 +210,68 @@ def _in_character(
     return character.prompt_of(prompt), {**own, **given, "loras": loras}
 
 
-def _generate(
-    client: Client,
-    prompt: str | None,
-    given: dict[str, Any],
-    out: Path,
-    like: Path | None,
-    images: list[Path],
-) -> None:
-    if like is not None:
-        made = _generate_like(client, prompt, given, like, images)
-    elif prompt is None:
+@contextlib.contextmanager
+def _waiting(printed: Output, url: str) -> Iterator[None]:
+    """Show on a terminal that the command waits; say what becomes of the request when somebody interrupts."""
+    console = printed.progress
+    shown: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    if console.is_terminal and not printed.quiet:
+        shown = console.status(f"waiting for {url}")
+    try:
+        with shown:
+            yield
+    except KeyboardInterrupt:
+        printed.problem("stopped waiting; the server still finishes a request that it has")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _images(client: Client, order: _Order) -> tuple[Image, ...]:
+    if order.like is not None:
+        return _images_like(client, order, order.like)
+    if order.prompt is None:
         raise InvalidRequest("prompt", "missing", allowed="a prompt, or --like IMAGE")
-    else:
-        made = client.generate_batch(prompt, **given)
-    console = Console(highlight=False, soft_wrap=True)
-    for index, one in enumerate(made):
-        name = out.name if len(made) == 1 else f"{out.stem}-{index}{out.suffix}"
-        path = one.save(out.with_name(name))
-        console.print(f"{escape(str(path))}  {_summary(one)}")
+    return client.generate_batch(order.prompt, **order.given)
 
 
-def _generate_like(
-    client: Client, prompt: str | None, given: dict[str, Any], like: Path, images: list[Path]
-) -> tuple[Image, ...]:
-    """The image `like` again, changed by `prompt` and `given`."""
+def _images_like(client: Client, order: _Order, like: Path) -> tuple[Image, ...]:
+    """The image `like` again, changed by the order's prompt and parameters."""
     metadata = metadata_of(like)
-    originals = [path.read_bytes() for path in images]
+    originals = [path.read_bytes() for path in order.images]
     unchanged = {"output_format": metadata.get("output_format")}
-    if prompt is None and given == unchanged:
+    if order.prompt is None and order.given == unchanged:
         return (client.repeat(like, images=originals),)
     before, parameters = parameters_from_metadata(metadata, originals)
-    if POSE in given:  # another pose takes the place of the original's
-        controls = parameters["controls"] or ()
-        parameters["controls"] = [control for control in controls if control.pose is None]
-    changed: Parameters = {**parameters, **given}  # type: ignore[typeddict-item]
-    made = client.generate_batch(before if prompt is None else prompt, **changed)
+    controls = without_values(parameters["controls"] or (), order.given)
+    if POSE in order.given:  # another pose takes the place of the original's
+        controls = [control for control in controls if control.pose is None]
+    changed: Parameters = {**parameters, "controls": controls, **order.given}  # type: ignore[typeddict-item]
+    made = client.generate_batch(before if order.prompt is None else order.prompt, **changed)
     for difference in model_differences(metadata, made[0].metadata):
         _log.warning("%s, so more than what you asked for may change", difference)
     return made
 
 
-def control_from_text(text: str) -> Control:
-    """`type=canny,image=photo.png,weight=0.8` as a Control; InvalidRequest for anything else."""
-    allowed = f"KEY=VALUE pairs with commas between them; keys: {', '.join(CONTROL_KEYS)}"
-    values: dict[str, Any] = {}
-    for pair in text.split(","):
-        key, equals, value = pair.partition("=")
-        if key not in CONTROL_KEYS or not equals or key in values:
-            raise InvalidRequest("control", f"{pair!r}", allowed=allowed)
-        values[key] = value
-    if "type" not in values:
-        raise InvalidRequest("control", "no type", allowed=allowed)
-    for key in ("weight", "begin", "end"):
-        if key in values:
-            values[key] = _number(values[key], field=f"control {key}")
-    if "image" in values:
-        values["image"] = Path(values["image"])
-    return Control(**values)
+def _saved(made: tuple[Image, ...], out: Path) -> dict[Path, Image]:
+    found = {}
+    for index, one in enumerate(made):
+        name = out.name if len(made) == 1 else f"{out.stem}-{index}{out.suffix}"
+        found[one.save(out.with_name(name))] = one
+    return found
 
 
-def lora_from_text(text: str) -> Lora:
-    """`ID` or `ID:WEIGHT` as a Lora; InvalidRequest where the weight is no number."""
-    name, colon, weight = text.partition(":")
-    return Lora(name, _number(weight, field="lora weight") if colon else None)
-
-
-def _number(text: str, *, field: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InvalidRequest(field, f"{text!r}", allowed="a number") from None
-
-
-def _format_of(out: Path) -> OutputFormat:
-    suffix = out.suffix.lower()
-    if suffix not in _FORMATS:
-        raise InvalidRequest("out", f"{out.name!r}", allowed=f"a name that ends in {', '.join(_FORMATS)}")
-    return _FORMATS[suffix]
+def _report(printed: Output, saved: Mapping[Path, Image]) -> None:
+    images = [
+        {
+            "path": path,
+            "seed": image.seed,
+            "metadata": dict(image.metadata),
+            "timings": dict(image.timings),
+            "request_id": image.request_id,
+        }
+        for path, image in saved.items()
+    ]
+    lines = [f"{path}  {_summary(image)}" for path, image in saved.items()]
+    printed.result(*lines, data={"images": images}, brief="\n".join(map(str, saved)))
 
 
 def _summary(image: Image) -> str:

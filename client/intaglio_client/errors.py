@@ -40,8 +40,11 @@ class ServerError(IntaglioError):
     """The server failed although the request was in order; the server's log has the traceback."""
 
 
-def error_from_exception(error: InferenceServerException, *, url: str) -> IntaglioError:
-    """The error to raise `from` what tritonclient raised while it talked to `url`."""
+def error_from_exception(error: InferenceServerException, *, url: str, request_id: str = "") -> IntaglioError:
+    """The error to raise `from` what tritonclient raised while it talked to `url`.
+
+    Where the server failed, the error names `request_id`, which its log has too.
+    """
     status = (error.status() or "").removeprefix("StatusCode.")
     message = _PREFIX.sub("", error.message() or "")
     match status:
@@ -58,7 +61,8 @@ def error_from_exception(error: InferenceServerException, *, url: str) -> Intagl
         case "UNAVAILABLE" | "RESOURCE_EXHAUSTED" | "NOT_FOUND" | "UNIMPLEMENTED":
             return _unavailable(message, url=url)
         case _:
-            return ServerError(f"{url}: {message or status}")
+            named = f" (request {request_id})" if request_id else ""
+            return ServerError(f"{url}: {message or status}{named}")
 
 
 def _unavailable(message: str, *, url: str) -> Unavailable:

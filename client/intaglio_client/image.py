@@ -26,6 +26,8 @@ class Image:
     """Request parameters by name, with the server's defaults filled in; also `model` and `image_index`."""
     timings: Mapping[str, float] = field(default_factory=dict)
     """Seconds of each stage, for the whole request; `request` is what the client measured."""
+    request_id: str = ""
+    """The id that the request had in the server's logs and traces; empty for an image from elsewhere."""
 
     @property
     def seed(self) -> int:

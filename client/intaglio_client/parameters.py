@@ -3,49 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, TypedDict
+from typing import Any, Final
 
 import numpy as np
-import PIL.Image
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
-from intaglio.contract.models import SDXL, OutputFormat, Preprocessor, Scheduler
+from intaglio.contract.models import DELIVERY, SDXL, OutputFormat
 from intaglio.contract.ports import Port, numpy_type, string_tensor
 from intaglio.errors import InvalidRequest
 from intaglio.request.request import CONTROL_KEYS, ControlRequest, LoraRequest
 from intaglio.validation_errors import problems_of
+from intaglio_client.controls import POSE, Control, encoded_image
+from intaglio_client.names import (
+    ALIASES,
+    CONTROL_ALIASES,
+    Aliases,
+    nearest,
+    own_names,
+    with_control_aliases,
+)
 
-__all__ = ["POSE", "Control", "Lora", "Parameters", "parameters_from_metadata", "tensors_from_parameters"]
+__all__ = ["Lora", "Parameters", "parameters_from_metadata", "tensors_from_parameters"]
 
-POSE: Final = "pose"
-"""Type of the control that `pose=...` stands for."""
-_PNG_MODES: Final = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")
-"""Pillow's modes that its PNG writer takes."""
 _LISTS: Final = ("images", "controls", "loras")
-
-Encoded = bytes | Path | PIL.Image.Image
-"""Where an image comes from: encoded bytes, a file, or a Pillow image (sent as PNG)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Control:
-    """One control: its ControlNet, and an image or a pose of the server's library."""
-
-    type: str
-    """Id of a ControlNet or the type that one has: `pose`, `canny`, ..."""
-    image: Encoded | None = None
-    pose: str | None = None
-    weight: float = 1.0
-    begin: float = 0.0
-    """Share of the steps after which it starts."""
-    end: float = 1.0
-    preprocess: Preprocessor = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +40,15 @@ class Lora:
     weight: float | None = None
 
 
-class Parameters(TypedDict, total=False):
-    """Keyword arguments of `Client.generate`; the server decides what is left out or None."""
+class Parameters(Aliases, total=False):
+    """Keyword arguments of `Client.generate`; the server decides what is left out or None.
+
+    Those of `Aliases` are other names of these.
+    """
 
     negative_prompt: str | None
     seed: int | None
+    """-1 is a random one, as None is; the result says which."""
     width: int | None
     height: int | None
     steps: int | None
@@ -68,7 +56,8 @@ class Parameters(TypedDict, total=False):
     guidance_begin: float | None
     """Share of the steps before which guidance is off, which is faster and changes the image."""
     guidance_end: float | None
-    scheduler: Scheduler | None
+    scheduler: str | None
+    """An id, or another program's name (`intaglio.contract.schedulers`)."""
     num_images: int | None
     output_format: OutputFormat | None
     pose: str | None
@@ -87,17 +76,17 @@ def tensors_from_parameters(prompt: str, parameters: Parameters) -> dict[str, ND
         InvalidRequest: a value of the wrong type, out of the table's range or not one of its choices; an
             unknown parameter.
     """
-    given: dict[str, Any] = {"prompt": prompt, **parameters}
+    given = own_names({"prompt": prompt, **parameters})
     pose = given.pop(POSE, None)
-    controls = tuple(given.pop("controls", None) or ())
-    loras = tuple(given.pop("loras", None) or ())
+    controls = tuple(given.pop("controls", ()))
+    loras = tuple(given.pop("loras", ()))
     if pose is not None:
         controls = (Control(POSE, pose=pose), *controls)
-    scalars = {port.name: port for port in SDXL.inputs if port.name not in _LISTS}
-    if unknown := sorted(set(given) - set(scalars)):
-        allowed = ", ".join([*scalars, POSE, "controls", "loras"])
-        raise InvalidRequest(unknown[0], "unknown parameter", allowed=allowed)
-    tensors = {name: _tensor(scalars[name], value) for name, value in given.items() if value is not None}
+    controls = with_control_aliases(controls, given)
+    for alias in CONTROL_ALIASES:
+        given.pop(alias, None)
+    _check_names(given)
+    tensors = {name: _tensor(SDXL.input(name), value) for name, value in given.items()}
     if controls:
         images, entries = _control_entries(controls)
         if images:
@@ -107,6 +96,18 @@ def tensors_from_parameters(prompt: str, parameters: Parameters) -> dict[str, ND
         entries = [_lora_entry(index, lora) for index, lora in enumerate(loras)]
         tensors["loras"] = string_tensor(json.dumps(entries))
     return tensors
+
+
+def _check_names(given: Mapping[str, Any]) -> None:
+    known = [port.name for port in SDXL.inputs if port.name not in (*_LISTS, *DELIVERY)]
+    for name in given:
+        if name in DELIVERY:
+            raise InvalidRequest(name, "the client reads bytes", allowed="absent")
+        if name not in known:
+            names = [*known, POSE, "controls", "loras"]
+            near = nearest(name, [*names, *ALIASES, *CONTROL_ALIASES])
+            problem = f"unknown parameter{near}"
+            raise InvalidRequest(name, problem, allowed=", ".join(names))
 
 
 def parameters_from_metadata(
@@ -125,7 +126,8 @@ def parameters_from_metadata(
             raise InvalidRequest("images", problem, allowed="the same files")
         originals = [by_digest[digest] for digest in metadata["images"]]
         controls = [_control_from_entry(entry, originals) for entry in metadata["controls"]]
-        scalars = [port.name for port in SDXL.inputs if port.name not in (*_LISTS, "prompt")]
+        left_out = (*_LISTS, *DELIVERY, "prompt")
+        scalars = [port.name for port in SDXL.inputs if port.name not in left_out]
         values: dict[str, Any] = {name: metadata[name] for name in scalars}
         values |= {"controls": controls, "loras": [Lora(**entry) for entry in metadata["loras"]]}
         return metadata["prompt"], Parameters(**values)  # type: ignore[typeddict-item]
@@ -174,7 +176,8 @@ def _text_tensor(port: Port, value: Any) -> NDArray[Any]:
     if not isinstance(value, str):
         raise InvalidRequest(port.name, f"{type(value).__name__}", allowed="a string")
     if port.choices and value not in port.choices:
-        raise InvalidRequest(port.name, f"{value!r} is unknown", allowed=port.allowed)
+        problem = f"{value!r} is unknown{nearest(value, port.choices)}"
+        raise InvalidRequest(port.name, problem, allowed=port.allowed)
     try:
         return string_tensor(value)
     except UnicodeEncodeError as error:
@@ -194,7 +197,7 @@ def _control_entries(controls: Sequence[Control]) -> tuple[list[bytes], list[dic
         if (control.image is None) == (control.pose is None):
             raise InvalidRequest(field, "needs an image or a pose", allowed="exactly one of image and pose")
         if control.image is not None:
-            data = _encoded(control.image, field=f"{field}.image")
+            data = encoded_image(control.image, field=f"{field}.image")
             if data not in images:
                 images.append(data)
             entry["image"] = images.index(data)
@@ -223,18 +226,3 @@ def _checked(kind: type[BaseModel], entry: dict[str, Any], *, field: str) -> dic
         allowed = first.allowed or ", ".join(kind.model_fields)
         raise InvalidRequest(where, first.wrong, allowed=allowed) from error
     return entry
-
-
-def _encoded(image: Encoded, *, field: str) -> bytes:
-    if isinstance(image, bytes):
-        return image
-    if isinstance(image, PIL.Image.Image):
-        buffer = io.BytesIO()
-        writable = image if image.mode in _PNG_MODES else image.convert("RGB")
-        writable.save(buffer, "PNG", compress_level=1)
-        return buffer.getvalue()
-    try:
-        return Path(image).read_bytes()
-    except OSError as error:
-        problem = f"{image}: {error.strerror}"
-        raise InvalidRequest(field, problem, allowed="a file that can be read") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.server
+import threading
 from pathlib import Path
 
 import PIL.Image
@@ -26,3 +28,24 @@ def test_an_image_without_metadata_is_refused(tmp_path: Path) -> None:
         metadata_of(plain)
     with pytest.raises(InvalidRequest, match="cannot be read"):
         metadata_of(b"not an image")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8001", "grpc://127.0.0.1:8001"])
+def test_a_url_with_a_scheme_is_refused(url: str) -> None:
+    with pytest.raises(InvalidRequest, match=rf"^url: '{url}'; allowed: host:port of gRPC, such as"):
+        Client(url)
+
+
+def test_a_port_that_speaks_http_is_named() -> None:
+    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    server.RequestHandlerClass.log_message = lambda *_: None  # type: ignore[method-assign]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with (
+            Client(f"127.0.0.1:{server.server_port}", deadline=10) as client,
+            pytest.raises(InvalidRequest, match=r"^url: .* answers in HTTP; allowed: the port of gRPC, 8001"),
+        ):
+            client.generate("a fox")
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -2,13 +2,81 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from intaglio.cli import main
+from intaglio.contract.models import Scheduler
 from intaglio.errors import InvalidRequest
-from intaglio_client.command import control_from_text, lora_from_text
+from intaglio.request.request import CONTROL_KEYS
+from intaglio_client.command import URL_VARIABLE
+from intaglio_client.option_texts import control_from_text, lora_from_text
+
+
+def test_help_names_what_may_be_chosen() -> None:
+    """Every scheduler, and every key of --control with an example."""
+    done = subprocess.run(
+        [sys.executable, "-m", "intaglio", "generate", "--help"],
+        env={**os.environ, "COLUMNS": "600", "TERM": "dumb"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    for name in get_args(Scheduler):
+        assert f"{name}," in done.stdout or f"{name}." in done.stdout
+    for key in CONTROL_KEYS:
+        assert f"{key}=" in done.stdout
+    assert "INTAGLIO_URL" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--steps", "3", "--num-inference-steps", "4"], "steps: 3 and 4; allowed: one value"),
+        (["--cfg", "3", "--cfg-scale", "4"], "guidance_scale: 3.0 and 4.0; allowed: one value"),
+        (["--scheduler", "euler_b"], "did you mean euler_a?"),
+        (["--url", "http://127.0.0.1:8000"], "url: 'http://127.0.0.1:8000'; allowed: host:port of gRPC"),
+        (["--control-guidance-end", "0.5"], "control_guidance_end: there are no controls"),
+    ],
+)
+def test_names_that_contradict_and_addresses_of_http(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", "a fox", *arguments]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_the_address_comes_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(URL_VARIABLE, "grpc://elsewhere")
+    assert main(["generate", "a fox"]) == 2
+    assert "url: 'grpc://elsewhere'" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_what_becomes_of_the_request(tmp_path: Path) -> None:
+    with socket.socket() as silent:  # accepts, and never answers
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"127.0.0.1:{silent.getsockname()[1]}"
+        command = [sys.executable, "-m", "intaglio", "generate", "a fox", "--url", url]
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        silent.settimeout(60)
+        connected, _ = silent.accept()
+        with connected:
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == "stopped waiting; the server still finishes a request that it has\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_control_text() -> None:

@@ -11,11 +11,12 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from intaglio.contract.models import LARGEST_SEED, SDXL
+from intaglio.contract.models import DELIVERY, LARGEST_SEED, SDXL
 from intaglio.contract.ports import numpy_type, read_tensors
 from intaglio.errors import InvalidRequest
 from intaglio.imaging.images import decode_image
 from intaglio_client import Control, Lora, Parameters
+from intaglio_client.names import ALIASES, CONTROL_ALIASES, Aliases
 from intaglio_client.parameters import parameters_from_metadata, tensors_from_parameters
 
 EVERYTHING: dict[str, Any] = {
@@ -42,17 +43,17 @@ EVERYTHING: dict[str, Any] = {
 
 def test_every_input_of_the_table_can_be_sent_and_the_server_takes_it() -> None:
     tensors = tensors_from_parameters("a fox", Parameters(**EVERYTHING))
-    assert set(tensors) == {port.name for port in SDXL.inputs}
+    assert set(tensors) == {port.name for port in SDXL.inputs} - set(DELIVERY)
     assert set(read_tensors(tensors, SDXL.inputs)) == set(tensors), (
         "the runtime's own check of types and shapes"
     )
-    assert all(tensors[port.name].dtype == numpy_type(port.datatype) for port in SDXL.inputs)
+    assert all(tensors[name].dtype == numpy_type(SDXL.input(name).datatype) for name in tensors)
 
 
 def test_parameters_are_the_tables_inputs() -> None:
-    assert set(Parameters.__annotations__) == {port.name for port in SDXL.inputs} - {"prompt", "images"} | {
-        "pose"
-    }
+    inputs = {port.name for port in SDXL.inputs} - {"prompt", "images", *DELIVERY}
+    assert set(Parameters.__annotations__) == inputs | {"pose"} | set(Aliases.__annotations__)
+    assert set(Aliases.__annotations__) == {*ALIASES, *CONTROL_ALIASES}
 
 
 def test_what_is_not_given_is_not_sent() -> None:
@@ -98,7 +99,8 @@ def test_pillow_images_of_every_mode_are_sent_as_png(mode: str) -> None:
         ("steps", {"steps": True}),
         ("guidance_scale", {"guidance_scale": float("nan")}),
         ("guidance_scale", {"guidance_scale": float("inf")}),
-        ("seed", {"seed": -1}),
+        ("seed", {"seed": -2}),
+        ("response_format", {"response_format": "b64"}),
         ("seed", {"seed": LARGEST_SEED + 1}),
         ("num_images", {"num_images": 2**40}),
         ("output_format", {"output_format": "gif"}),

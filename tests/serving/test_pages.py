@@ -57,7 +57,10 @@ def test_readme_gets_one_picture_in_three_ways(server: Server, tmp_path: Path) -
 
 
 def test_the_page_for_other_clients(server: Server, tmp_path: Path) -> None:
-    assert run_blocks("docs/clients.md", server, tmp_path) == ["bash"] * 4
+    assert run_blocks("docs/clients.md", server, tmp_path) == ["bash"] * 5
+    night = read_metadata((tmp_path / "night.png").read_bytes())
+    assert night is not None
+    assert night["loras"] == [{"id": "night", "weight": 0.8}]
     answered = json.loads((tmp_path / "metadata.json").read_text())
     assert {output["name"] for output in answered["outputs"]} == {"metadata", "timings"}
     (wrapped,) = json.loads((tmp_path / "wrapped.json").read_text())["outputs"]

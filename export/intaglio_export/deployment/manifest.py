@@ -11,6 +11,7 @@ from intaglio.builds.file_checks import FileDigest
 from intaglio.builds.manifest import BuildManifest, NetworkFile, content_key
 from intaglio.contract.config import Deployment
 from intaglio.errors import BuildError
+from intaglio.loras.hashes import short_hash
 from intaglio.loras.targets import SWAPPED
 from intaglio.sampling.scheduler_config import SchedulerConfig
 from intaglio_export.deployment.repository import RepositoryOptions, repository_files
@@ -42,6 +43,7 @@ def build_manifest(plan: Plan, support: SupportFiles, *, asked: Deployment, rebu
         "stages": {stage.name: stage.key for stage in plan.stages},
         "networks": {name: _network_file(plan, name) for name in plan.networks},
         "loras": tuple(lora.model_dump() for lora in plan.loras),
+        "lora_hashes": {lora.id: short_hash(plan.deployment.loras[lora.id].path) for lora in plan.loras},
         "tokenizers": support.tokenizers,
         "poses": support.poses,
         "files": {name: plan.store.digests.digest(path) for name, path in support.sources.items()},
@@ -71,6 +73,7 @@ def _configured(plan: Plan) -> dict[str, Any]:
         "profiles": deployment.profiles,
         "limits": deployment.limits,
         "defaults": deployment.defaults,
+        "provenance": deployment.provenance,
         "execution": deployment.execution,
         "controlnets": {control: source.type for control, source in deployment.controlnets.items()},
         "swap": deployment.swap,

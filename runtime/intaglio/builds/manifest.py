@@ -18,6 +18,7 @@ from intaglio.builds.file_checks import FileDigest
 from intaglio.contract.architecture import Architecture
 from intaglio.contract.config import Defaults, Execution, Limits, Profiles, Swap
 from intaglio.contract.lora_registry import ResolvedLora
+from intaglio.contract.provenance import Provenance
 from intaglio.contract.tensors import Precision
 from intaglio.contract.yaml_files import RegistryId, Sha256, Strict
 from intaglio.errors import EngineMismatch
@@ -93,6 +94,7 @@ class BuildManifest(Strict):
     profiles: Profiles
     limits: Limits
     defaults: Defaults
+    provenance: Provenance = Provenance()
     execution: Execution
     networks: dict[str, NetworkFile]
     """By the names of `intaglio.contract.sdxl`: text_encoder, unet, controlnet.<id>, ..."""
@@ -102,6 +104,8 @@ class BuildManifest(Strict):
     """Whether requests choose their LoRAs from `loras/registry.json` beside the manifest."""
     loras: tuple[ResolvedLora, ...]
     """Fused into the weights."""
+    lora_hashes: dict[RegistryId, str] = Field(default_factory=dict)
+    """The hashes by which other programs know the fused LoRAs (`intaglio.loras.hashes`)."""
     tokenizers: tuple[str, str]
     """Folders of both tokenizers."""
     poses: str | None

@@ -28,6 +28,7 @@ from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_
 
 from intaglio.contract.lora_registry import LoraWeight, load_registry
 from intaglio.contract.models import SDXL, Scheduler
+from intaglio.contract.provenance import Provenance
 from intaglio.contract.server import Server
 from intaglio.contract.sources import ControlNetSource, LoraSource, Source
 from intaglio.contract.tensors import Precision
@@ -219,6 +220,8 @@ class Deployment(Strict):
     """What one request may ask for."""
     defaults: Defaults = Defaults()
     """Values of inputs that a request leaves out."""
+    provenance: Provenance = Provenance()
+    """What images say of where they come from."""
     memory_limit_gib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Most memory that the server may take of the device that runs the networks; `serve` refuses a build that
     would take more.

@@ -23,6 +23,7 @@ from intaglio.contract.ports import Port
 from intaglio.contract.sdxl import HISTORY, SOLVER_ROWS
 
 __all__ = [
+    "DELIVERY",
     "DIFFUSE",
     "ENSEMBLE_STEPS",
     "LARGEST_GUIDANCE",
@@ -37,6 +38,7 @@ __all__ = [
     "ModelSpec",
     "OutputFormat",
     "Preprocessor",
+    "ResponseFormat",
     "Scheduler",
     "model_spec",
 ]
@@ -45,12 +47,19 @@ Scheduler = Literal["euler", "euler_a", "ddim", "dpmpp_2m_karras", "unipc", "lcm
 OutputFormat = Literal["png", "jpeg", "webp"]
 Preprocessor = Literal["none", "canny"]
 """What makes a control map of a control's image; `none` takes the image as the map."""
+ResponseFormat = Literal["bytes", "b64"]
+"""How an image travels: its bytes, or base64 text, which fits into JSON."""
 LARGEST_GUIDANCE: Final = 50.0
 LARGEST_LORA_WEIGHT: Final = 4.0
 LARGEST_SEED: Final = 2**63 - 1
 """Seeds are INT64; the generator uses the low 32 bits as torch's CPU generator does."""
 METADATA_KEY: Final = "intaglio"
-"""Key of the PNG text chunk (and prefix of the EXIF comment) that holds every request parameter as JSON."""
+"""Key of the PNG text chunk, and namespace prefix in XMP, that holds every request parameter as JSON."""
+DELIVERY: Final = ("response_format",)
+"""Inputs that say how an answer travels, and nothing of the picture.
+
+`preprocess` hands them on in its metadata; `postprocess` takes them out, so no picture has them.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +111,7 @@ _REQUEST: Final = (
         optional=True,
         absent="none, it is required",
         example="a person waving on a beach",
-        doc="what to draw, in UTF-8; (word:1.3) gives a word more weight",
+        doc="what to draw, in UTF-8; (word:1.3) gives a word more weight, <lora:ID:WEIGHT> applies a LoRA",
     ),
     Port(
         name="negative_prompt",
@@ -217,6 +226,15 @@ _REQUEST: Final = (
         doc="encoding of the images returned",
     ),
     Port(
+        name="response_format",
+        datatype="TYPE_STRING",
+        optional=True,
+        default="bytes",
+        choices=get_args(ResponseFormat),
+        example="b64",
+        doc="how `image` travels: b64 is base64 text, for answers in JSON",
+    ),
+    Port(
         name="images",
         datatype="TYPE_STRING",
         dims=(-1,),
@@ -263,7 +281,10 @@ _OUTPUT_FORMAT = Port(
     doc="encoding of the images returned",
 )
 _IMAGE = Port(
-    name="image", datatype="TYPE_STRING", dims=(-1,), doc="encoded images with their metadata inside"
+    name="image",
+    datatype="TYPE_STRING",
+    dims=(-1,),
+    doc="encoded images with their metadata inside; base64 text of them with response_format b64",
 )
 _PIXELS = Port(
     name="pixels", datatype="TYPE_UINT8", dims=(-1, -1, -1, 3), doc="decoded images, [B, H, W, RGB]"

@@ -11,19 +11,34 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from intaglio import __version__
 from intaglio.contract.models import METADATA_KEY
 from intaglio.errors import InvalidRequest
 from intaglio.imaging.containers import Format, ImageRefused
 from intaglio.imaging.decoding import decode_rgb
+from intaglio.imaging.generation_text import generation_text
 from intaglio.imaging.png import png_from_pixels
+from intaglio.imaging.xmp import xmp_packet, xmp_parameters
 
-__all__ = ["decode_image", "encode_image", "read_metadata"]
+__all__ = ["PARAMETERS_KEY", "check_metadata", "decode_image", "encode_image", "read_metadata"]
 
 INPUT_FORMATS: Final[tuple[Format, ...]] = ("PNG", "JPEG", "WEBP")
+PARAMETERS_KEY: Final = "parameters"
+"""Key of the PNG text chunk that holds the text of `generation_text`: the webui's."""
+_XMP_KEY: Final = "XML:com.adobe.xmp"
+"""Key of the PNG text chunk that holds XMP (XMP specification, part 3, 1.1.5)."""
+_XMP_MARKER: Final = b"http://ns.adobe.com/xap/1.0/\0"
+"""What XMP begins with in a JPEG's segment APP1 (XMP specification, part 3, 1.1.3)."""
+_SOFTWARE: Final = f"intaglio {__version__}"
 _USER_COMMENT: Final = 0x9286
 _EXIF_IFD: Final = 0x8769
-_COMMENT_ENCODING: Final = b"ASCII\0\0\0"
-"""EXIF 2.3, 4.6.5: the first eight bytes of UserComment name its character code; JSON is written as ASCII."""
+_COMMENT_ENCODING: Final = b"UNICODE\0"
+"""EXIF 2.3, 4.6.5: the first eight bytes of UserComment name its character code.
+
+The text is UTF-16 in the byte order of the EXIF block. Both are big-endian, as the webui writes them.
+"""
+_LARGEST_SEGMENT: Final = 65_533
+"""Bytes of a JPEG's segment after its length."""
 
 Pixels = NDArray[np.uint8]
 
@@ -41,26 +56,72 @@ def decode_image(data: bytes, *, field: str, most_pixels: int) -> Image.Image:
         raise InvalidRequest(field, error.problem, allowed=error.allowed) from error
 
 
-def encode_image(pixels: Pixels, *, output_format: str, metadata: Mapping[str, Any]) -> bytes:
-    """Encoded [H, W, 3] `pixels` with `metadata` as JSON inside: a PNG text chunk, or EXIF UserComment in
-    JPEG and WEBP.
+def encode_image(
+    pixels: Pixels, *, output_format: str, metadata: Mapping[str, Any], source_type: bool = True
+) -> bytes:
+    """Encoded [H, W, 3] `pixels` with `metadata` inside, in the places where others look too.
+
+        what                        PNG                     JPEG, WEBP
+        all of `metadata`, JSON     tEXt `intaglio`         XMP `intaglio:parameters`
+        `generation_text`           iTXt `parameters`       EXIF UserComment
+        made by a trained model     XMP in iTXt             XMP; without `source_type`, not stated
+
+    Raises:
+        InvalidRequest: an unknown format, or metadata that do not fit into a JPEG's segments.
     """
-    text = json.dumps(metadata, sort_keys=True, ensure_ascii=True)
+    parameters = json.dumps(metadata, sort_keys=True, ensure_ascii=True)
+    text = generation_text(metadata)
     if output_format == "png":
-        return png_from_pixels(pixels, text={METADATA_KEY: text})
-    image = Image.fromarray(pixels, "RGB")
-    buffer = io.BytesIO()
-    exif = Image.Exif()
-    exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _COMMENT_ENCODING + f"{METADATA_KEY} {text}".encode("ascii")
-    if output_format == "jpeg":
-        image.save(buffer, "JPEG", quality=95, subsampling=0, exif=exif)
-    elif output_format == "webp":
-        image.save(buffer, "WEBP", quality=95, exif=exif)
-    else:
+        xmp = xmp_packet(software=_SOFTWARE, source_type=source_type)
+        notes = {} if text is None else {PARAMETERS_KEY: text}
+        international = {**notes, _XMP_KEY: xmp.decode()}
+        return png_from_pixels(pixels, text={METADATA_KEY: parameters}, international=international)
+    if output_format not in ("jpeg", "webp"):
         raise InvalidRequest(
             "output_format", f"{output_format!r} is unknown", allowed="one of png, jpeg, webp"
         )
+    xmp = xmp_packet(software=_SOFTWARE, source_type=source_type, parameters=parameters)
+    exif = _exif(text)
+    image = Image.fromarray(pixels, "RGB")
+    buffer = io.BytesIO()
+    if output_format == "jpeg":
+        image.save(
+            buffer, "JPEG", quality=95, subsampling=0, exif=_segment(exif), extra=_app1(_XMP_MARKER + xmp)
+        )
+    else:
+        image.save(buffer, "WEBP", quality=95, exif=exif, xmp=xmp)
     return buffer.getvalue()
+
+
+def check_metadata(metadata: Mapping[str, Any], output_format: str) -> None:
+    """Raise InvalidRequest where a picture of `output_format` cannot hold `metadata`, before it is drawn."""
+    if output_format == "jpeg":
+        own = dict(metadata) | {"image_index": 0}
+        _segment(_exif(generation_text(own)))
+        parameters = json.dumps(own, sort_keys=True)
+        _app1(_XMP_MARKER + xmp_packet(software=_SOFTWARE, source_type=True, parameters=parameters))
+
+
+def _exif(text: str | None) -> bytes:
+    """An EXIF block with `text` as UserComment."""
+    exif = Image.Exif()
+    exif.endian = ">"
+    if text is not None:
+        exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _COMMENT_ENCODING + text.encode("utf-16-be", "replace")
+    return exif.tobytes()
+
+
+def _segment(data: bytes) -> bytes:
+    """`data`, if it fits into a JPEG's segment."""
+    if len(data) > _LARGEST_SEGMENT:
+        problem = f"{len(data)} bytes of metadata do not fit into a JPEG"
+        raise InvalidRequest("output_format", problem, allowed="png or webp, or a shorter prompt")
+    return data
+
+
+def _app1(data: bytes) -> bytes:
+    """`data` as a JPEG's segment APP1."""
+    return b"\xff\xe1" + (len(_segment(data)) + 2).to_bytes(2, "big") + data
 
 
 def read_metadata(data: bytes) -> dict[str, Any] | None:
@@ -68,10 +129,15 @@ def read_metadata(data: bytes) -> dict[str, Any] | None:
     with Image.open(io.BytesIO(data), formats=INPUT_FORMATS) as image:
         text = image.info.get(METADATA_KEY)
         if text is None:
-            comment = image.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT, b"")
-            comment = comment if isinstance(comment, bytes) else str(comment).encode()
-            prefix = METADATA_KEY.encode() + b" "
-            body = comment.removeprefix(_COMMENT_ENCODING)
-            text = body.removeprefix(prefix) if body.startswith(prefix) else None
+            text = xmp_parameters(_xmp_of(image))
     value = json.loads(text) if text else None
     return value if isinstance(value, dict) else None
+
+
+def _xmp_of(image: Image.Image) -> bytes:
+    """The XMP packet of a JPEG or WEBP; empty where it has none."""
+    for name, segment in getattr(image, "applist", ()):
+        if name == "APP1" and segment.startswith(_XMP_MARKER):
+            return bytes(segment.removeprefix(_XMP_MARKER))
+    packet = image.info.get("xmp", b"")
+    return packet if isinstance(packet, bytes) else b""

@@ -21,7 +21,15 @@ from PIL import Image, ImageDraw
 from intaglio.contract.yaml_files import REGISTRY_ID
 from intaglio.errors import ConfigError, InvalidRequest
 
-__all__ = ["KEYPOINTS", "draw_pose", "load_pose", "pose_names", "read_pose"]
+__all__ = [
+    "KEYPOINTS",
+    "LEAST_BLACK",
+    "black_share",
+    "draw_pose",
+    "load_pose",
+    "pose_names",
+    "read_pose",
+]
 
 KEYPOINTS: Final = 18
 LIMBS: Final = (
@@ -34,12 +42,21 @@ COLORS: Final = (
     (0, 0, 255), (85, 0, 255), (170, 0, 255), (255, 0, 255), (255, 0, 170), (255, 0, 85),
 )  # fmt: skip
 LIMB_BRIGHTNESS: Final = 0.6
+LEAST_BLACK: Final = 0.5
+"""Least black share of a pose map. Limbs cover a few hundredths of it; a photograph has little black."""
+_BLACK: Final = 32
+"""Brightest channel of a pixel that counts as black: JPEG leaves noise around limbs."""
 _STROKE: Final = 4.0
 _STROKE_CANVAS: Final = 512
 _OVERSAMPLE: Final = 4
 
 Keypoints = NDArray[np.float64]
 """[people, 18, 3]: x and y as fractions of width and height, confidence (0 = not seen)."""
+
+
+def black_share(pixels: NDArray[np.uint8]) -> float:
+    """Share of [H, W, 3] `pixels` that are black."""
+    return float((pixels.max(axis=-1) < _BLACK).mean())
 
 
 def pose_names(folder: Path) -> tuple[str, ...]:

@@ -36,8 +36,13 @@ _THREADS: Final = 16
 _ADLER_BASE: Final = 65521
 
 
-def png_from_pixels(pixels: NDArray[np.uint8], *, text: Mapping[str, str]) -> bytes:
-    """[H, W, 3] `pixels` as a PNG file with `text` in tEXt chunks (Latin-1)."""
+def png_from_pixels(
+    pixels: NDArray[np.uint8], *, text: Mapping[str, str], international: Mapping[str, str] | None = None
+) -> bytes:
+    """[H, W, 3] `pixels` as a PNG file.
+
+    `text` is in tEXt chunks (Latin-1), `international` in iTXt chunks (UTF-8).
+    """
     height, width, _ = pixels.shape
     rows = np.ascontiguousarray(pixels).reshape(height, 3 * width)
     starts = range(0, height, _BAND_ROWS)
@@ -50,8 +55,14 @@ def png_from_pixels(pixels: NDArray[np.uint8], *, text: Mapping[str, str]) -> by
         _chunk(b"tEXt", name.encode("latin-1") + b"\0" + value.encode("latin-1"))
         for name, value in text.items()
     ]
+    notes += [_international(name, value) for name, value in (international or {}).items()]
     ends = [_chunk(b"IDAT", struct.pack(">I", total)), _chunk(b"IEND", b"")]
     return b"".join([_SIGNATURE, _chunk(b"IHDR", header), *notes, *(band.chunk for band in bands), *ends])
+
+
+def _international(name: str, text: str) -> bytes:
+    """An iTXt chunk that is not compressed and names no language (PNG specification, section 11.3.4.5)."""
+    return _chunk(b"iTXt", name.encode("latin-1") + b"\0\0\0\0\0" + text.encode("utf-8", "replace"))
 
 
 @functools.cache

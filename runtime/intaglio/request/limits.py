@@ -6,20 +6,16 @@ functions, so a limit is stated once.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from intaglio.contract.config import Limits
 from intaglio.errors import InvalidRequest
 
-__all__ = ["TOKEN_WEIGHTS", "Workload", "check_limits", "check_metadata", "check_size", "check_window"]
+__all__ = ["TOKEN_WEIGHTS", "Workload", "check_limits", "check_size", "check_window"]
 
 TOKEN_WEIGHTS: Final = (-10.0, 10.0)
 """Least and largest weight of a token, nested brackets multiplied."""
-_JPEG_METADATA: Final = 65_000
-"""Bytes of metadata that fit into the one EXIF segment of a JPEG, which has 65,533."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,14 +52,6 @@ def check_limits(
             "(width x height x images x (1 + controls)) cost too much",
             allowed=f"1 to {limits.cost // work.per_step} with these, a product of {limits.cost}",
         )
-
-
-def check_metadata(metadata: Mapping[str, Any], output_format: str) -> None:
-    """Raise InvalidRequest where a picture of `output_format` cannot hold `metadata`."""
-    size = len(json.dumps(metadata))
-    if output_format == "jpeg" and size > _JPEG_METADATA:
-        problem = f"{size} bytes of metadata do not fit into a JPEG"
-        raise InvalidRequest("output_format", problem, allowed="png or webp, or a shorter prompt")
 
 
 def check_size(size: tuple[int, int], built: tuple[tuple[int, int], ...], *, field: str) -> None:

@@ -9,35 +9,79 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from intaglio.contract.lora_registry import ResolvedLora
+from intaglio.contract.lora_tags import LoraTag
 from intaglio.contract.ports import shortest_float32
 from intaglio.errors import InvalidRequest
 from intaglio.loras.sets import ServedLora, ServedLoras
 from intaglio.loras.versions import shown_version
 from intaglio.request.request import LoraRequest
 
-__all__ = ["absent_trigger_words", "check_fused", "check_resolved", "resolved_loras"]
+__all__ = [
+    "AskedLora",
+    "absent_trigger_words",
+    "asked_loras",
+    "check_fused",
+    "check_resolved",
+    "resolved_loras",
+]
 
 
-def resolved_loras(
-    asked: Sequence[LoraRequest], served: ServedLoras, *, most: int
-) -> tuple[ResolvedLora, ...]:
+@dataclass(frozen=True, slots=True)
+class AskedLora:
+    """A LoRA or preset that a request names, in its prompt or in `loras`; `weight` None is the registry's."""
+
+    id: str
+    weight: float | None
+    field: str
+    """`prompt`, or `loras[0]`."""
+
+    @property
+    def in_prompt(self) -> bool:
+        """Whether a tag of the prompt names it."""
+        return self.field == "prompt"
+
+    @property
+    def id_field(self) -> str:
+        """The field that an error about its id names."""
+        return self.field if self.in_prompt else f"{self.field}.id"
+
+    @property
+    def weight_field(self) -> str:
+        """The field that an error about its weight names."""
+        return self.field if self.in_prompt else f"{self.field}.weight"
+
+
+def asked_loras(tags: Sequence[LoraTag], listed: Sequence[LoraRequest]) -> list[AskedLora]:
+    """The LoRAs that the prompt's `tags` name, then the `listed` ones of the input `loras`."""
+    found = [AskedLora(tag.id, tag.weight, "prompt") for tag in tags]
+    for index, entry in enumerate(listed):
+        found.append(AskedLora(entry.id, entry.weight, f"loras[{index}]"))
+    return found
+
+
+def resolved_loras(asked: Sequence[AskedLora], served: ServedLoras, *, most: int) -> tuple[ResolvedLora, ...]:
     """The files and weights that `asked` stands for, sorted by id; presets become their members.
+
+    The prompt and `loras` may name the same LoRA with the same weight: a picture's metadata have both, and
+    can be sent again.
 
     Raises:
         InvalidRequest: an unknown id, a LoRA asked for twice or outside its bounds, or more than `most`.
     """
     weights: dict[str, float] = {}
-    for index, entry in enumerate(asked):
-        field = f"loras[{index}]"
-        for lora, asked_weight in _members(entry, served, field=field).items():
+    origins: dict[str, AskedLora] = {}
+    for one in asked:
+        for lora, asked_weight in _members(one, served).items():
             weight = shortest_float32(asked_weight)
             if lora in weights:
-                allowed = "each LoRA once, members of presets included"
-                raise InvalidRequest(f"{field}.id", f"{lora!r} is asked for twice", allowed=allowed)
-            _check_bounds(lora, weight, served.loras[lora], field=field)
+                _check_again(lora, (weights[lora], origins[lora]), (weight, one))
+                continue
+            _check_bounds(lora, weight, served.loras[lora], field=one.weight_field)
             weights[lora] = weight
+            origins[lora] = one
     if len(weights) > most:
         raise InvalidRequest("loras", f"{len(weights)} LoRAs", allowed=f"at most {most}")
     # At weight 0 a LoRA changes nothing, and its file need not be read.
@@ -46,6 +90,19 @@ def resolved_loras(
         for lora, weight in sorted(weights.items())
         if weight
     )
+
+
+def _check_again(lora: str, first: tuple[float, AskedLora], again: tuple[float, AskedLora]) -> None:
+    """Raise InvalidRequest unless `lora` is the same LoRA, once in the prompt and once in `loras`."""
+    (first_weight, first_one), (weight, one) = first, again
+    if first_one.in_prompt == one.in_prompt:
+        allowed = "each LoRA once, members of presets included"
+        raise InvalidRequest(one.id_field, f"{lora!r} is asked for twice", allowed=allowed)
+    if first_weight != weight:
+        problem = f"{lora} at {weight:g}, and at {first_weight:g} in the prompt"
+        raise InvalidRequest(
+            one.weight_field, problem, allowed="the same weight in both, or only one of them"
+        )
 
 
 def check_resolved(loras: Sequence[ResolvedLora], served: ServedLoras, *, is_resident: bool) -> None:
@@ -64,7 +121,7 @@ def check_resolved(loras: Sequence[ResolvedLora], served: ServedLoras, *, is_res
         if entry is None:
             known = ", ".join(served.loras) or "none (the registry is empty)"
             raise InvalidRequest(f"{field}.id", f"{lora.id!r} is unknown", allowed=known)
-        _check_bounds(lora.id, lora.weight, entry, field=field)
+        _check_bounds(lora.id, lora.weight, entry, field=f"{field}.weight")
         version = shown_version(lora.sha256)
         allowed = f"{shown_version(entry.sha256)}, the version that is served"
         if lora.sha256 in entry.rejected:
@@ -80,23 +137,23 @@ def _check_bounds(lora: str, weight: float, entry: ServedLora, *, field: str) ->
     low, high = entry.bounds
     if not low <= weight <= high:
         allowed = f"{low:g} to {high:g}, its bounds in the registry"
-        raise InvalidRequest(f"{field}.weight", f"{lora} at {weight:g}", allowed=allowed)
+        raise InvalidRequest(field, f"{lora} at {weight:g}", allowed=allowed)
 
 
-def _members(entry: LoraRequest, served: ServedLoras, *, field: str) -> dict[str, float]:
+def _members(one: AskedLora, served: ServedLoras) -> dict[str, float]:
     """LoRA -> weight of one entry. A preset's weights are multiplied by the weight asked for."""
-    if entry.id in served.loras:
-        own = served.loras[entry.id].weight
-        return {entry.id: own if entry.weight is None else entry.weight}
-    if entry.id in served.presets:
-        factor = 1.0 if entry.weight is None else entry.weight
-        return {lora: factor * weight for lora, weight in served.presets[entry.id].items()}
+    if one.id in served.loras:
+        own = served.loras[one.id].weight
+        return {one.id: own if one.weight is None else one.weight}
+    if one.id in served.presets:
+        factor = 1.0 if one.weight is None else one.weight
+        return {lora: factor * weight for lora, weight in served.presets[one.id].items()}
     known = ", ".join([*served.loras, *served.presets]) or "none (the registry is empty)"
-    raise InvalidRequest(f"{field}.id", f"{entry.id!r} is unknown", allowed=known)
+    raise InvalidRequest(one.id_field, f"{one.id!r} is unknown", allowed=known)
 
 
-def check_fused(asked: Sequence[LoraRequest], fused: Sequence[ResolvedLora]) -> None:
-    """Without swapping, a request leaves `loras` out or names exactly the fused set.
+def check_fused(asked: Sequence[AskedLora], fused: Sequence[ResolvedLora]) -> None:
+    """Without swapping, a request names no LoRA or exactly the fused set.
 
     Raises:
         InvalidRequest: another LoRA, another weight, or only a part of the set.
@@ -104,16 +161,16 @@ def check_fused(asked: Sequence[LoraRequest], fused: Sequence[ResolvedLora]) -> 
     weights = {lora.id: lora.weight for lora in fused}
     shown = ", ".join(f"{name} at {weight:g}" for name, weight in weights.items())
     shown = shown or "none (no LoRA is fused)"
-    for index, lora in enumerate(asked):
-        field = f"loras[{index}]"
-        if lora.id not in weights:
+    named: list[tuple[str, bool]] = []
+    for one in asked:
+        if one.id not in weights:
             allowed = f"absent, or the fused set: {shown}"
-            raise InvalidRequest(f"{field}.id", f"{lora.id!r} is unknown", allowed=allowed)
-        if lora.weight is not None and not math.isclose(lora.weight, weights[lora.id], abs_tol=1e-6):
-            raise InvalidRequest(
-                f"{field}.weight", f"{lora.weight:g}", allowed=f"absent, or as fused: {shown}"
-            )
-    if asked and sorted(lora.id for lora in asked) != sorted(weights):
+            raise InvalidRequest(one.id_field, f"{one.id!r} is unknown", allowed=allowed)
+        if one.weight is not None and not math.isclose(one.weight, weights[one.id], abs_tol=1e-6):
+            raise InvalidRequest(one.weight_field, f"{one.weight:g}", allowed=f"absent, or as fused: {shown}")
+        named.append((one.id, one.in_prompt))
+    is_whole = {lora for lora, _ in named} == set(weights) and len(set(named)) == len(named)
+    if named and not is_whole:
         raise InvalidRequest("loras", "not the fused set", allowed=f"absent, or all of it once: {shown}")
 
 

@@ -13,13 +13,14 @@ from typing import Any, Final
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.config import Limits
 from intaglio.contract.lora_registry import ResolvedLora
+from intaglio.contract.lora_tags import TaggedText, split_lora_tags
 from intaglio.contract.models import SDXL
 from intaglio.contract.ports import Tensors, read_tensors, scalar, shortest_float32
 from intaglio.errors import InvalidRequest
 from intaglio.loras.sets import ServedLoras
 from intaglio.request.controls import check_controls
 from intaglio.request.limits import Workload, check_limits, check_size, check_window
-from intaglio.request.loras import absent_trigger_words, check_fused, resolved_loras
+from intaglio.request.loras import absent_trigger_words, asked_loras, check_fused, resolved_loras
 from intaglio.request.request import ControlRequest, LoraRequest, Request
 from intaglio.request.texts import read_bytes, read_choice, read_json_list, read_text
 
@@ -40,19 +41,17 @@ def read_request(tensors: Tensors, manifest: BuildManifest, served: ServedLoras 
     found = read_tensors(tensors, SDXL.inputs)
     limits, defaults = manifest.limits, manifest.defaults
     first_width, first_height = manifest.profiles.sizes[0]
-    prompt = _text(found, "prompt", limits.prompt_bytes)
-    if prompt is None:
-        raise InvalidRequest("prompt", "missing", allowed=SDXL.input("prompt").doc)
+    tagged = _prompt(found, limits.prompt_bytes)
     seed = _scalar(found, "seed", None)
-    loras = _loras(found, manifest, served)
+    loras = _loras(found, tagged, manifest, served)
     images = _images(found, limits)
     trigger_words = bool(_scalar(found, "trigger_words", True))
     added_words: tuple[str, ...] = ()
     if trigger_words and served is not None:
-        added_words = absent_trigger_words(prompt, loras, served)
+        added_words = absent_trigger_words(tagged.words, loras, served)
     request = Request(
-        prompt=prompt,
-        negative_prompt=_text(found, "negative_prompt", limits.prompt_bytes),
+        prompt=read_text(found, "prompt", most=limits.prompt_bytes),
+        negative_prompt=_negative_prompt(found, limits.prompt_bytes),
         seed=secrets.randbits(_GENERATOR_BITS) if seed is None else seed,
         width=_scalar(found, "width", first_width),
         height=_scalar(found, "height", first_height),
@@ -63,6 +62,7 @@ def read_request(tensors: Tensors, manifest: BuildManifest, served: ServedLoras 
         scheduler=_choice(found, "scheduler", defaults.scheduler),
         num_images=_scalar(found, "num_images", 1),
         output_format=_choice(found, "output_format", "png"),
+        response_format=_choice(found, "response_format", "bytes"),
         images=images,
         image_digests=tuple(hashlib.sha256(data).hexdigest() for data in images),
         controls=tuple(read_json_list(found, "controls", ControlRequest)),
@@ -90,12 +90,23 @@ def _scalar(found: Tensors, name: str, default: Any) -> Any:
     return shortest_float32(value) if isinstance(value, float) else value
 
 
-def _text(found: Tensors, name: str, most: int) -> str | None:
-    if name not in found:
+def _prompt(found: Tensors, most: int) -> TaggedText:
+    if "prompt" not in found:
+        raise InvalidRequest("prompt", "missing", allowed=SDXL.input("prompt").doc)
+    tagged = split_lora_tags(read_text(found, "prompt", most=most))
+    if not tagged.words.strip():
+        beside = " beside its LoRAs" if tagged.tags else ""
+        raise InvalidRequest("prompt", f"empty{beside}", allowed=f"1 to {most} bytes of UTF-8")
+    return tagged
+
+
+def _negative_prompt(found: Tensors, most: int) -> str | None:
+    if "negative_prompt" not in found:
         return None
-    text = read_text(found, name, most=most)
-    if name == "prompt" and not text.strip():
-        raise InvalidRequest(name, "empty", allowed=f"1 to {most} bytes of UTF-8")
+    text = read_text(found, "negative_prompt", most=most)
+    if tags := split_lora_tags(text, field="negative_prompt").tags:
+        problem = f"<lora:{tags[0].id}> applies to the whole image"
+        raise InvalidRequest("negative_prompt", problem, allowed="LoRAs in prompt, or in loras")
     return text
 
 
@@ -117,8 +128,10 @@ def _images(found: Tensors, limits: Limits) -> tuple[bytes, ...]:
     return images
 
 
-def _loras(found: Tensors, manifest: BuildManifest, served: ServedLoras | None) -> tuple[ResolvedLora, ...]:
-    asked = read_json_list(found, "loras", LoraRequest)
+def _loras(
+    found: Tensors, tagged: TaggedText, manifest: BuildManifest, served: ServedLoras | None
+) -> tuple[ResolvedLora, ...]:
+    asked = asked_loras(tagged.tags, read_json_list(found, "loras", LoraRequest))
     if served is None:
         check_fused(asked, manifest.loras)
         return ()

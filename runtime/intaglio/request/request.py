@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -11,6 +11,7 @@ from pydantic import Field
 from intaglio import __version__
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.lora_registry import LoraWeight, ResolvedLora
+from intaglio.contract.lora_tags import split_lora_tags
 from intaglio.contract.models import SDXL, Preprocessor
 from intaglio.contract.yaml_files import RegistryId, Strict
 
@@ -69,6 +70,7 @@ class Request:
     """Everything a caller may set, with the defaults filled in."""
 
     prompt: str
+    """As it was given, with its LoRA tags; so is `negative_prompt`."""
     negative_prompt: str | None
     seed: int
     width: int
@@ -80,6 +82,7 @@ class Request:
     scheduler: str
     num_images: int
     output_format: str
+    response_format: str
     images: tuple[bytes, ...]
     image_digests: tuple[str, ...]
     """sha256 of each."""
@@ -92,8 +95,13 @@ class Request:
 
     @property
     def full_prompt(self) -> str:
-        """The prompt as it is encoded."""
-        return ", ".join((self.prompt, *self.added_words))
+        """The prompt as it is encoded: without LoRA tags, with the trigger words that it lacks."""
+        return ", ".join((split_lora_tags(self.prompt).words, *self.added_words))
+
+    @property
+    def full_negative_prompt(self) -> str:
+        """The negative prompt as it is encoded; an absent one is empty."""
+        return split_lora_tags(self.negative_prompt or "").words
 
     @property
     def guidance(self) -> bool:
@@ -101,9 +109,13 @@ class Request:
         return self.guidance_scale > 1
 
 
-def request_metadata(request: Request, manifest: BuildManifest) -> dict[str, Any]:
-    """Every request parameter under its input's name, and what made the image. A digest stands for each input
-    image.
+def request_metadata(
+    request: Request, manifest: BuildManifest, *, lora_hashes: Mapping[str, str]
+) -> dict[str, Any]:
+    """Every request parameter under its input's name, and what made the image.
+
+    A digest stands for each input image. `lora_hashes` are the LoRAs' hashes of other programs, by id.
+    `preprocess` adds its warnings.
     """
     loras = (*manifest.loras, *request.loras)  # a build either fuses LoRAs or swaps them
     parameters = {port.name: getattr(request, port.name) for port in SDXL.inputs}
@@ -112,6 +124,7 @@ def request_metadata(request: Request, manifest: BuildManifest) -> dict[str, Any
         "images": list(request.image_digests),
         "controls": [control.model_dump(exclude_none=True) for control in request.controls],
         "loras": [{"id": lora.id, "weight": lora.weight} for lora in loras],
+        "lora_hashes": dict(lora_hashes),
         "added_words": list(request.added_words),
         "model": _model_metadata(manifest, loras),
         "intaglio": __version__,

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.config import Limits
-from intaglio.contract.models import POSTPROCESS
+from intaglio.contract.models import POSTPROCESS, SDXL, ResponseFormat
 from intaglio.contract.ports import Tensors, read_tensors, string_tensor
 from intaglio.engines.interface import Array
 from intaglio.errors import InvalidRequest
+from intaglio.imaging.credentials import Sign
 from intaglio.imaging.images import encode_image
-from intaglio.request.limits import Workload, check_limits, check_metadata, check_size
+from intaglio.request.limits import Workload, check_limits, check_size
 from intaglio.request.texts import JSON_BYTES, read_choice, read_json
 from intaglio.stages.timings import read_timings
 
@@ -23,12 +25,15 @@ _ESCAPED: Final = 6
 """Bytes that JSON takes at most for one byte of a prompt: \\u0001."""
 
 
-def postprocess(tensors: Tensors, manifest: BuildManifest) -> dict[str, Array]:
+def postprocess(tensors: Tensors, manifest: BuildManifest, *, sign: Sign | None = None) -> dict[str, Array]:
     """Every output of `models.POSTPROCESS`; image i's metadata are the request's with `"image_index": i`.
 
+    `sign` signs each image; None where the deployment does not.
+
     Raises:
-        InvalidRequest: pixels of another size than the build makes, too many of them, or text that is not
-            what the stages before write.
+        InvalidRequest: pixels of another size than the build makes, too many of them, text that is not what
+            the stages before write, or more metadata than a JPEG holds.
+        Unavailable: an image cannot be signed now.
     """
     started = time.perf_counter()
     found = read_tensors(tensors, POSTPROCESS.inputs)
@@ -38,18 +43,37 @@ def postprocess(tensors: Tensors, manifest: BuildManifest) -> dict[str, Array]:
     check_limits(work, manifest.limits, images_field="pixels")
     metadata = _metadata(found, manifest.limits)
     output_format = read_choice(found, POSTPROCESS.input("output_format"))
-    check_metadata(metadata, output_format)
+    response_format = _taken_out(metadata)
     timings = read_timings(found)
-    encoded = [
-        encode_image(pixels, output_format=output_format, metadata=metadata | {"image_index": index})
-        for index, pixels in enumerate(found["pixels"])
-    ]
+    encoded = []
+    for index, pixels in enumerate(found["pixels"]):
+        own = metadata | {"image_index": index}
+        data = encode_image(
+            pixels,
+            output_format=output_format,
+            metadata=own,
+            source_type=manifest.provenance.source_type,
+        )
+        encoded.append(data if sign is None else sign(data, output_format))
+    if response_format == "b64":
+        encoded = [base64.b64encode(data) for data in encoded]
     timings["postprocess"] = time.perf_counter() - started
     return {
         "image": string_tensor(*encoded),
         "metadata": string_tensor(json.dumps(metadata)),
         "timings": string_tensor(json.dumps(timings)),
     }
+
+
+def _taken_out(metadata: dict[str, Any]) -> ResponseFormat:
+    """How the images travel; `metadata` lacks it afterwards, since it says nothing of the picture."""
+    port = SDXL.input("response_format")
+    found = metadata.pop(port.name, None)
+    if found is None:
+        return "bytes"
+    if found not in get_args(ResponseFormat):
+        raise InvalidRequest(f"metadata.{port.name}", f"{found!r} is unknown", allowed=port.allowed)
+    return found  # type: ignore[no-any-return]
 
 
 def _metadata(found: Tensors, limits: Limits) -> dict[str, Any]:

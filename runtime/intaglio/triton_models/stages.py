@@ -121,6 +121,9 @@ class PostprocessModel(StageModel):
     spec = POSTPROCESS
 
     def open_stage(self, manifest: BuildManifest, folder: Path) -> Stage:
+        from intaglio.imaging.credentials import open_signer
         from intaglio.stages.postprocess import postprocess
 
-        return lambda tensors, wanted: postprocess(tensors, manifest)
+        credentials = manifest.provenance.c2pa
+        sign = None if credentials is None else open_signer(credentials)
+        return lambda tensors, wanted: postprocess(tensors, manifest, sign=sign)

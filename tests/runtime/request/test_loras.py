@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from intaglio.contract.lora_registry import (
-    ResolvedLora,
-)
+from intaglio.contract.lora_registry import ResolvedLora
+from intaglio.contract.lora_tags import LoraTag
 from intaglio.errors import InvalidRequest
 from intaglio.loras.sets import ServedLora, ServedLoras
-from intaglio.request.loras import absent_trigger_words, check_fused, check_resolved, resolved_loras
+from intaglio.request.loras import (
+    AskedLora,
+    absent_trigger_words,
+    asked_loras,
+    check_fused,
+    check_resolved,
+    resolved_loras,
+)
 from intaglio.request.request import LoraRequest
 
 
@@ -41,8 +47,8 @@ SERVED = ServedLoras(
 )
 
 
-def asked(*entries: tuple[str, float | None]) -> list[LoraRequest]:
-    return [LoraRequest(id=name, weight=weight) for name, weight in entries]
+def asked(*entries: tuple[str, float | None], tags: tuple[LoraTag, ...] = ()) -> list[AskedLora]:
+    return asked_loras(tags, [LoraRequest(id=name, weight=weight) for name, weight in entries])
 
 
 def test_presets_become_members_and_versions_the_current_one() -> None:
@@ -68,6 +74,31 @@ def test_presets_become_members_and_versions_the_current_one() -> None:
 def test_sets_that_are_refused(entries: list[tuple[str, float | None]], says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
         resolved_loras(asked(*entries), SERVED, most=1)
+
+
+def test_tags_of_the_prompt_are_as_good_as_the_list() -> None:
+    """A preset's tag and its members in the list agree: that is what a picture's metadata have."""
+    listed = resolved_loras(asked(("night", 0.35), ("mara", 1)), SERVED, most=2)
+    tags = (LoraTag("dusk", 0.7), LoraTag("mara", 1.0))
+    assert resolved_loras(asked(tags=tags), SERVED, most=2) == listed
+    assert resolved_loras(asked(("night", 0.35), ("mara", 1), tags=tags), SERVED, most=2) == listed
+
+
+@pytest.mark.parametrize(
+    ("entries", "tags", "says"),
+    [
+        ([], [("day", None)], "^prompt: 'day' is unknown; allowed: mara, night, dusk"),
+        ([], [("../day", None)], "^prompt: '../day' is unknown"),
+        ([], [("night", 1.1)], "^prompt: night at 1.1; allowed: 0 to 1"),
+        ([], [("night", 0.2), ("dusk", None)], "^prompt: 'night' is asked for twice"),
+        ([("night", 0.3)], [("night", 0.2)], r"^loras\[0\].weight: night at 0.3, and at 0.2 in the prompt"),
+    ],
+)
+def test_tags_that_are_refused(
+    entries: list[tuple[str, float | None]], tags: list[tuple[str, float | None]], says: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        resolved_loras(asked(*entries, tags=tuple(LoraTag(*tag) for tag in tags)), SERVED, most=2)
 
 
 ROLLED_BACK = ServedLoras(
@@ -126,10 +157,14 @@ def test_a_fused_set_is_named_whole_or_not_at_all() -> None:
     fused = [ResolvedLora(id=name, sha256="0" * 64, weight=0.8) for name in ("mara", "night")]
     check_fused([], fused)
     check_fused(asked(("night", None), ("mara", 0.8)), fused)
+    tags = (LoraTag("mara", 0.8), LoraTag("night", None))
+    check_fused(asked(tags=tags), fused)
+    check_fused(asked(("night", 0.8), ("mara", 0.8), tags=tags), fused)
     for entries, says in (
         ([("day", None)], "'day' is unknown"),
         ([("mara", 0.5), ("night", None)], "0.5; allowed: absent, or as fused: mara at 0.8, night at 0.8"),
         ([("mara", None)], "not the fused set"),
+        ([("mara", None), ("mara", None), ("night", None)], "not the fused set"),
     ):
         with pytest.raises(InvalidRequest, match=says):
             check_fused(asked(*entries), fused)

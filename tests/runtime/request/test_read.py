@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.errors import InvalidRequest
 from intaglio.request.read import read_request
 
@@ -26,6 +27,15 @@ def test_floats_are_those_that_were_asked_for(tiny: Any, request_tensors: Any) -
     assert (request.guidance_scale, request.guidance_end) == (7.1, 0.7)
 
 
+def test_tags_are_no_words_and_their_literal_form_is(tiny: Any, request_tensors: Any) -> None:
+    fused = (ResolvedLora(id="night", sha256="0" * 64, weight=0.5),)
+    manifest = tiny.manifest.model_copy(update={"loras": fused})
+    prompt, negative = r"a \<lora:x:1> fox<lora:night:0.5>", r"\<lora:x:1>"
+    request = read_request(request_tensors(prompt=prompt, negative_prompt=negative), manifest)
+    assert (request.prompt, request.negative_prompt) == (prompt, negative)
+    assert (request.full_prompt, request.full_negative_prompt) == ("a <lora:x:1> fox", "<lora:x:1>")
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [
@@ -41,6 +51,14 @@ def test_floats_are_those_that_were_asked_for(tiny: Any, request_tensors: Any) -
             "guidance_begin",
         ),
         ({"prompt": "a", "loras": "{"}, "loras: not JSON"),
+        ({"prompt": "a <lora:night:0.5>"}, "prompt: 'night' is unknown; allowed: absent, or the fused set"),
+        ({"prompt": "a <lora:night"}, "prompt: '<lora:night' is not closed"),
+        ({"prompt": "<lora:night:0.5> "}, "prompt: empty beside its LoRAs"),
+        ({"prompt": "a", "negative_prompt": "<lora:night>"}, "negative_prompt: <lora:night> applies to"),
+        (
+            {"prompt": "a", "response_format": "url"},
+            "response_format: 'url' is unknown; allowed: one of bytes",
+        ),
         ({"prompt": "a", "loras": '[{"id": "A"}]'}, r"loras\[0\]\.id"),
         ({"prompt": "a", "controls": '[{"type": "pose", "weight": "1"}]'}, r"controls\[0\]\.weight"),
         ({"prompt": "a", "images": [b""]}, r"images\[0\]: 0 bytes"),

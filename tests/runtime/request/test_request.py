@@ -13,9 +13,10 @@ def test_metadata_has_every_input_of_the_table(tiny: Any, request_tensors: Any) 
     request = read_request(
         request_tensors(prompt="a fox", seed=3, images=[b"png"], controls=CANNY), tiny.manifest
     )
-    metadata = request_metadata(request, tiny.manifest)
+    metadata = request_metadata(request, tiny.manifest, lora_hashes={"night": "0123456789ab"})
     names = [port.name for port in SDXL.inputs]
-    assert list(metadata) == [*names, "added_words", "model", "intaglio"]
+    assert list(metadata) == [*names, "lora_hashes", "added_words", "model", "intaglio"]
+    assert metadata["lora_hashes"] == {"night": "0123456789ab"}
     assert (metadata["prompt"], metadata["seed"], metadata["negative_prompt"]) == ("a fox", 3, None)
     assert metadata["images"] == list(request.image_digests)
     assert metadata["controls"][0] == {

@@ -10,7 +10,7 @@ import json
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -18,8 +18,10 @@ from intaglio.builds.file_checks import check_files
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.ports import Tensors, string_tensor
 from intaglio.engines.interface import Array
+from intaglio.imaging.images import check_metadata
+from intaglio.imaging.openpose import LEAST_BLACK, black_share
+from intaglio.loras.hashes import ShortHashes
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
-from intaglio.request.limits import check_metadata
 from intaglio.request.read import read_request
 from intaglio.request.request import Request, ResolvedControl, request_metadata
 from intaglio.sampling.noise import TorchCpuGenerator
@@ -30,6 +32,9 @@ from intaglio.stages.preprocess.tokenizer import PromptTokenizer
 
 __all__ = ["Preprocess"]
 
+POSE_TYPE: Final = "pose"
+"""The type of ControlNets whose maps show OpenPose's limbs on black."""
+
 
 class Preprocess:
     """The stage; entering it reads the tokenizers and checks every file that requests will read."""
@@ -38,6 +43,7 @@ class Preprocess:
         self._manifest = manifest
         self._folder = folder
         self._loras = None if manifest.swap == "off" else LoraStore(folder / LORAS_FOLDER)
+        self._hashes = None if self._loras is None else ShortHashes(self._loras)
         self._tokenizers: tuple[PromptTokenizer, ...] = ()
         poses = None if manifest.poses is None else folder / manifest.poses
         self._maps = ControlMaps(poses, most_pixels=manifest.limits.input_pixels)
@@ -73,7 +79,7 @@ class Preprocess:
         started = time.perf_counter()
         served = None if self._loras is None else self._loras.current()
         request = read_request(tensors, self._manifest, served)
-        metadata = request_metadata(request, self._manifest)
+        metadata = self._metadata(request)
         check_metadata(metadata, request.output_format)  # here, not once the whole picture is drawn
         table = solver_table(request.scheduler, request.steps, scheduler_config=self._manifest.scheduler)
         # The prompt comes first because it may refuse the request: then no thread has begun.
@@ -81,6 +87,7 @@ class Preprocess:
         with self._maps.started(request) as jobs:
             outputs |= self._noise_tensors(request, table)
             outputs["control_maps"] = self._maps.finished(jobs)
+        warnings = self._warnings(request, outputs["control_maps"])
         outputs |= {
             "controls": string_tensor(json.dumps(self._resolved_controls(request))),
             "guidance_scale": np.array([request.guidance_scale], np.float32),
@@ -90,15 +97,34 @@ class Preprocess:
             "coefficients": table.coefficients,
             "output_format": string_tensor(request.output_format),
             "loras": string_tensor(json.dumps([lora.model_dump() for lora in request.loras])),
-            "metadata": string_tensor(json.dumps(metadata)),
+            "metadata": string_tensor(json.dumps(metadata | {"warnings": warnings})),
         }
         outputs["timings"] = string_tensor(json.dumps({"preprocess": time.perf_counter() - started}))
         return outputs
 
+    def _metadata(self, request: Request) -> dict[str, Any]:
+        hashes = self._manifest.lora_hashes if self._hashes is None else self._hashes.of(request.loras)
+        return request_metadata(request, self._manifest, lora_hashes=hashes)
+
+    def _warnings(self, request: Request, maps: Array) -> list[str]:
+        """What the request probably does not mean, a sentence each; `maps` is [c, H, W, RGB]."""
+        found = []
+        for index, control in enumerate(request.controls):
+            kind = self._manifest.controlnets[self._control_id(control.type)]
+            if kind != POSE_TYPE or control.image is None:
+                continue
+            share = black_share(maps[index])
+            if share < LEAST_BLACK:
+                found.append(
+                    f"controls[{index}].image: {share:.0%} of it is black, but a pose map is mostly black; "
+                    "a photograph is not turned into a pose: send an OpenPose map, or name a pose"
+                )
+        return found
+
     def _prompt_tensors(self, request: Request) -> dict[str, Array]:
         texts = [("prompt", request.full_prompt)]
         if request.guidance:
-            texts.insert(0, ("negative_prompt", request.negative_prompt or ""))
+            texts.insert(0, ("negative_prompt", request.full_negative_prompt))
         most = self._manifest.profiles.text_chunks
         encoded = []
         for tokenizer in self._tokenizers:

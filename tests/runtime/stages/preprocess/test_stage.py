@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import shutil
 import struct
 import zlib
 from collections.abc import Iterator
@@ -12,11 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save
 
 from intaglio.builds.file_checks import FileDigest
 from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.errors import EngineMismatch, InvalidRequest
-from intaglio.request import limits
+from intaglio.imaging import images
+from intaglio.imaging.openpose import draw_pose
+from intaglio.loras.sets import ServedLora, ServedLoras
+from intaglio.loras.store import LoraStore
 from intaglio.stages.preprocess.stage import Preprocess
 
 
@@ -241,7 +247,7 @@ def test_metadata_repeats_the_request(stage: Preprocess, request_tensors: Any) -
 def test_metadata_that_a_jpeg_cannot_hold_are_refused_before_anything_is_drawn(
     stage: Preprocess, request_tensors: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "_JPEG_METADATA", 700)
+    monkeypatch.setattr(images, "_LARGEST_SEGMENT", 700)
     monkeypatch.setattr(Preprocess, "_noise_tensors", lambda *_: pytest.fail("noise is drawn"))
     long = {"prompt": "a fox " + "\n" * 120, "seed": 1}
     with pytest.raises(InvalidRequest, match=r"output_format: \d+ bytes of metadata do not fit into a JPEG"):
@@ -289,3 +295,54 @@ def test_changed_tokenizer_is_refused_at_load(tiny: Any) -> None:
         Preprocess(tiny.manifest.model_copy(update={"files": files}), tiny.folder),
     ):
         pass
+
+
+@pytest.fixture(scope="module")
+def swapping(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preprocess]:
+    """The stage of a build that serves `night` and the preset `dusk` of it."""
+    folder = tmp_path_factory.mktemp("swapping")
+    shutil.copytree(tiny.folder, folder, dirs_exist_ok=True)
+    store = LoraStore(folder / "loras")
+    store.folder.mkdir()
+    store.path("a" * 64).write_bytes(save({"a": np.arange(4, dtype=np.float32)}))
+    night = ServedLora(kind="style", trigger_words=("moonlight",), bounds=(0, 1), versions=("a" * 64,))
+    store.write(ServedLoras(loras={"night": night}, presets={"dusk": {"night": 0.5}}))
+    with Preprocess(tiny.manifest.model_copy(update={"swap": "transformer"}), folder) as stage:
+        yield stage
+
+
+@pytest.mark.parametrize(
+    ("prompt", "plain", "weight"),
+    [
+        ("a (red:1.2) fox, <lora:night:0.8>snow", "a (red:1.2) fox, snow", 0.8),
+        ("<lora:dusk> a fox, snow", " a fox, snow", 0.5),
+        (r"a \<lora:night:0.1> fox <lora:night>", r"a \<lora:night:0.1> fox ", 1.0),
+    ],
+)
+def test_tags_in_the_prompt_are_the_loras_input(
+    swapping: Preprocess, request_tensors: Any, prompt: str, plain: str, weight: float
+) -> None:
+    """Bit for bit: tokens, weights, noise and the set; only the metadata keep the prompt as it was given."""
+    loras = json.dumps([{"id": "night", "weight": weight}])
+    tagged = swapping(request_tensors(prompt=prompt, seed=1))
+    listed = swapping(request_tensors(prompt=plain, loras=loras, seed=1))
+    both = swapping(request_tensors(prompt=prompt, loras=loras, seed=1))
+    assert set(tagged) == set(listed)
+    for name in set(tagged) - {"metadata", "timings"}:
+        np.testing.assert_array_equal(tagged[name], listed[name], err_msg=name)
+        np.testing.assert_array_equal(tagged[name], both[name], err_msg=name)
+    metadata = json.loads(tagged["metadata"][0])
+    assert metadata == json.loads(listed["metadata"][0]) | {"prompt": prompt}
+    assert metadata["added_words"] == ["moonlight"]
+    data = np.arange(4, dtype=np.float32).tobytes()
+    assert metadata["lora_hashes"] == {"night": hashlib.sha256(data).hexdigest()[:12]}
+
+
+def test_a_photograph_as_a_pose_is_noticed(stage: Preprocess, request_tensors: Any) -> None:
+    pose_map = encoded(Image.fromarray(draw_pose(np.full((1, 18, 3), 0.5), width=64, height=96)))
+    for data, kind, warns in ((SMALL, "pose", True), (pose_map, "pose", False), (SMALL, "edges", False)):
+        controls = json.dumps([{"type": kind, "image": 0}])
+        outputs = stage(request_tensors(prompt="a", images=[data], controls=controls))
+        (*warnings,) = json.loads(outputs["metadata"][0])["warnings"]
+        assert bool(warnings) == warns
+        assert all(warning.startswith("controls[0].image: 0% of it is black") for warning in warnings)

@@ -1,0 +1,48 @@
+r"""Tags leave the words of a prompt; `\<lora:` are words."""
+
+from __future__ import annotations
+
+import pytest
+
+from intaglio.contract.lora_tags import LoraTag, split_lora_tags
+from intaglio.errors import InvalidRequest
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "tags"),
+    [
+        ("a fox", "a fox", []),
+        ("a fox <lora:night:0.8>", "a fox ", [LoraTag("night", 0.8)]),
+        ("<lora:night> a <LoRA: mara : -1 >fox", " a fox", [LoraTag("night", None), LoraTag("mara", -1.0)]),
+        ("a <lyco:night:.5> fox", "a  fox", [LoraTag("night", 0.5)]),
+        (r"a \<lora:night:0.8> fox", "a <lora:night:0.8> fox", []),
+        (r"a \<lora: fox", "a <lora: fox", []),
+        (r"a \\<lora:night:1> fox", r"a \\ fox", [LoraTag("night", 1.0)]),
+        ("1 < 2, <3, <b>bold</b>, lora:night:0.8", "1 < 2, <3, <b>bold</b>, lora:night:0.8", []),
+    ],
+)
+def test_words_and_tags(text: str, words: str, tags: list[LoraTag]) -> None:
+    found = split_lora_tags(text)
+    assert (found.words, list(found.tags)) == (words, tags)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a <lora:night:0.8 fox", "is not closed"),
+        ("a <lora:night<lora:night>", "is not closed"),
+        ("a <lora:>", "names no LoRA"),
+        ("a <lora:night:much>", "'much' is not a number; allowed: a weight of -4 to 4"),
+        ("a <lora:night:nan>", "nan is out of range"),
+        ("a <lora:night:1e9>", "1e9 is out of range"),
+        ("a <lora:night:0.8:0.5>", "has 2 weights"),
+        ("a <hypernet:night:0.8>", "hypernetworks are not supported"),
+    ],
+)
+def test_what_is_no_tag_is_refused_and_never_encoded(text: str, says: str) -> None:
+    with pytest.raises(InvalidRequest, match=rf"^prompt: .*{says}"):
+        split_lora_tags(text)
+
+
+def test_long_text_takes_time_in_proportion() -> None:
+    assert split_lora_tags("\\" * 100_001 + "<" * 100_000).tags == ()
