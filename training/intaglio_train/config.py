@@ -1,7 +1,8 @@
 """Training configurations: one YAML file a run, strict and frozen.
 
-Relative paths are relative to the working directory, as on a command line. Every field below is read by the
-trainer; an unknown key is an error that names the nearest known one.
+Relative paths in a file are relative to that file; those of a command line are relative to the working
+directory. Every field below is read by the trainer; an unknown key is an error that names the nearest known
+one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from intaglio_train.errors import ConfigError
+from intaglio_train.located import LocatedPath, Model
 
 __all__ = [
     "ControlNetConfig",
@@ -52,8 +54,8 @@ class DataConfig(_Strict):
     files are refused and which are passed over.
     """
 
-    folder: Path | None = None
-    arrays: Path | None = None
+    folder: LocatedPath | None = None
+    arrays: LocatedPath | None = None
     control: str | None = None
     limit: Positive | None = None
 
@@ -94,13 +96,13 @@ class TrainingConfig(_Strict):
     """What both trainers share."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
-    model: str
+    model: Model
     data: DataConfig
-    output: Path  # none: trained/NAME, which `make clean` keeps
+    output: LocatedPath  # none: trained/NAME beside the file
     resolution: int | tuple[int, int] = 1024  # pixels; a pair is (width, height)
     resize: bool = False
     variant: str | None = None
-    configurations: Path | None = None  # of a single-file model; see `single_file`
+    configurations: LocatedPath | None = None  # of a single-file model; see `single_file`
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     steps: Positive
@@ -185,7 +187,7 @@ class LoraConfig(TrainingConfig):
 class ControlNetConfig(TrainingConfig):
     """A ControlNet (arXiv 2302.05543) for one kind of control image."""
 
-    init: str = "unet"  # or a diffusers ControlNet: a folder or a hub id
+    init: Literal["unet"] | Model = "unet"  # or a diffusers ControlNet: a folder or a hub id
     conditioning_embedding_out_channels: tuple[Positive, ...] = (16, 32, 96, 256)
     cache_controls: bool = False
 
@@ -218,16 +220,21 @@ def _config_from_yaml(path: Path, kind: type[_Config], overrides: dict[str, Any]
         raise ConfigError(f"{path}: is not YAML: {error}") from error
     if not isinstance(keys, dict):
         raise ConfigError(f"{path}: must hold keys and values, such as 'steps: 1000'")
-    merged = {**keys, **(overrides or {})}
+    merged = {**keys, **_from_command_line(overrides or {})}
     if isinstance(merged.get("data"), Path):  # another folder, read as the configured one
         kept = keys["data"] if isinstance(keys.get("data"), dict) else {}
         merged["data"] = {key: value for key, value in kept.items() if key != "arrays"} | {
             "folder": merged["data"]
         }
     try:
-        return kind.model_validate(merged)
+        return kind.model_validate(merged, context={"folder": path.parent})
     except ValidationError as error:
         raise ConfigError(f"{path}: {_first_problem(error, kind)}") from error
+
+
+def _from_command_line(overrides: dict[str, Any]) -> dict[str, Any]:
+    """`overrides` with absolute paths: theirs start at the working directory, not at the file."""
+    return {key: value.absolute() if isinstance(value, Path) else value for key, value in overrides.items()}
 
 
 def _first_problem(error: ValidationError, kind: type[BaseModel]) -> str:
