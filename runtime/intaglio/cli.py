@@ -23,6 +23,7 @@ __all__ = ["GROUP", "main"]
 
 GROUP: Final = "intaglio.commands"
 _HELP: Final[Mapping[str, str]] = {
+    "init": "write a deployment, a LoRA registry and a training configuration",
     "build": "weights -> fused -> ONNX -> engines -> model repository",
     "serve": "run Triton on a build until Ctrl-C",
     "reload": "switch a running server to a new build, without a restart",
