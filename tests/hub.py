@@ -20,11 +20,14 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """`repositories` are files by name by repository; `fetched` lists what was downloaded."""
+    """A hub; `fetched` lists what was downloaded."""
 
     cache: Path
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """Files by name, by repository."""
     fetched: list[str] = field(default_factory=list)
+    refusals: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
+    """Status and headers of the answer for a repository (`owner/name`) or for one file of it."""
 
     def keep(self, name: str, files: Mapping[str, bytes]) -> Path:
         """Put `files` into the cache, as a download does that may have been interrupted."""
@@ -92,14 +95,14 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             path = unquote(urlsplit(self.path).path).strip("/")
             if path.startswith("api/models/"):
                 name = "/".join(path.split("/")[2:4])
-                self._reply(self._described(name), body=body)
+                self._reply(self._described(name), body=body, asked=name)
                 return
             name, _, rest = path.partition("/resolve/")
             file = rest.partition("/")[2]
             data = hub.repositories.get(name, {}).get(file)
             if body and data is not None:
                 hub.fetched.append(file)
-            self._reply(data, body=body)
+            self._reply(data, body=body, asked=f"{name}/{file}")
 
         def _described(self, name: str) -> bytes | None:
             files = hub.repositories.get(name)
@@ -108,7 +111,10 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             siblings = [{"rfilename": path, "size": len(data)} for path, data in files.items()]
             return json.dumps({"id": name, "sha": COMMIT, "private": False, "siblings": siblings}).encode()
 
-        def _reply(self, data: bytes | None, *, body: bool) -> None:
+        def _reply(self, data: bytes | None, *, body: bool, asked: str) -> None:
+            if asked in hub.refusals:
+                self._refuse(*hub.refusals[asked])
+                return
             self.send_response(200 if data is not None else 404)
             if data is None:
                 known = any(f"/{name}" in self.path for name in hub.repositories)
@@ -120,5 +126,11 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             if body:
                 self.wfile.write(data)
+
+        def _refuse(self, status: int, headers: dict[str, str]) -> None:
+            self.send_response(status)
+            for header, value in {**headers, "Content-Length": "0"}.items():
+                self.send_header(header, value)
+            self.end_headers()
 
     return Handler

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from intaglio.errors import BuildError
+from intaglio_export.weights.hub_problems import hub_problem, is_storage_problem
 
-__all__ = ["AbsentError", "HubFiles", "cached_snapshot", "files_to_fetch", "hub_folder"]
+__all__ = ["AbsentError", "HubFiles", "cached_snapshot", "files_to_fetch", "hub_file", "hub_folder"]
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,8 @@ def hub_folder(name: str, revision: str | None, files: HubFiles, *, fetch: bool 
 
     Raises:
         AbsentError: it is not cached, and the hub does not give it or is not asked.
-        BuildError: it is cached in part and the hub cannot be asked, or the repository lacks what is needed.
+        BuildError: it is cached in part and the hub does not give the rest, the repository lacks what is
+            needed, or this machine cannot keep the download.
     """
     from huggingface_hub import snapshot_download  # noqa: PLC0415  (as above)
 
@@ -64,13 +66,29 @@ def hub_folder(name: str, revision: str | None, files: HubFiles, *, fetch: bool 
     except BuildError as error:
         raise BuildError(f"hub:{name}: {error}") from error
     except Exception as error:  # httpx, requests, OSError, hub errors share no base class
-        reason = _reason(name, error)
+        reason = hub_problem(error, name=name, revision=revision)
+        if is_storage_problem(error):
+            raise BuildError(f"hub:{name}: {reason}") from error
         if lacks is not None:
             raise BuildError(
                 f"hub:{name}: only a part of it is in the cache ({lacks}), and {reason}; "
-                "build again with the hub in reach: the download continues"
+                "the next build continues the download"
             ) from error
         raise AbsentError(reason) from error
+
+
+def hub_file(name: str, path: str) -> Path:
+    """One file of a repository; it is fetched once.
+
+    Raises:
+        AbsentError: it is not cached, and the hub does not give it.
+    """
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415  (as above)
+
+    try:
+        return Path(hf_hub_download(name, path))
+    except Exception as error:  # as in hub_folder
+        raise AbsentError(hub_problem(error, name=name)) from error
 
 
 def files_to_fetch(name: str, revision: str | None, files: HubFiles) -> dict[str, int]:
@@ -83,7 +101,7 @@ def files_to_fetch(name: str, revision: str | None, files: HubFiles) -> dict[str
     try:
         sizes = _listing(name, revision)
     except Exception as error:  # as in hub_folder
-        raise AbsentError(_reason(name, error)) from error
+        raise AbsentError(hub_problem(error, name=name, revision=revision)) from error
     try:
         wanted = files.select(sizes)
     except BuildError as error:
@@ -98,21 +116,3 @@ def _listing(name: str, revision: str | None) -> Mapping[str, int]:
 
     found: Any = HfApi().model_info(name, revision=revision, files_metadata=True)
     return {one.rfilename: one.size or 0 for one in found.siblings or ()}
-
-
-def _reason(name: str, error: Exception) -> str:
-    from huggingface_hub import errors  # noqa: PLC0415  (as above)
-
-    match error:
-        case errors.GatedRepoError():
-            return (
-                f"the hub gives it to those who asked for it at https://huggingface.co/{name} and logged in"
-            )
-        case errors.RepositoryNotFoundError():
-            return "the hub has no such repository, or it is private"
-        case errors.RevisionNotFoundError():
-            return "the hub's repository has no such revision"
-        case errors.OfflineModeIsEnabled():
-            return "the hub cannot be asked (HF_HUB_OFFLINE is set)"
-        case _:
-            return f"the hub cannot be asked ({type(error).__name__})"

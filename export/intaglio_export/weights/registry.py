@@ -1,6 +1,6 @@
 """Check the user's LoRAs against the base, collect the facts of their files, and publish them to a build."""
 
-# ruff: noqa: PLC0415  (torch and the hub's client are imported only where they are needed)
+# ruff: noqa: PLC0415  (torch is imported only where it is needed)
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.targets import SWAPPED
 from intaglio.loras.tensor_files import map_tensor_file
 from intaglio.loras.versions import check_as_added
+from intaglio_export.weights.hub import AbsentError, hub_file
 from intaglio_export.weights.missing_lora_files import missing_file
 from intaglio_export.weights.sources import Base, find_base
 from intaglio_export.weights.swapped_weights import is_swapped
@@ -84,15 +85,11 @@ def lora_path(lora: str, entry: LoraEntry) -> Path:
         if not entry.file.is_file():
             raise ConfigError(f"lora {lora}: {missing_file(entry.file)}")
         return entry.file
-    from huggingface_hub import hf_hub_download
-
     owner, name, path = (entry.hub or "").split("/", 2)
     try:
-        return Path(hf_hub_download(f"{owner}/{name}", path))
-    except Exception as error:  # httpx, requests, OSError and the hub's own errors share no base class
-        raise ConfigError(
-            f"lora {lora}: {entry.hub} is not on the hub or not reachable ({type(error).__name__})"
-        ) from error
+        return hub_file(f"{owner}/{name}", path)
+    except AbsentError as absent:
+        raise ConfigError(f"lora {lora}: hub:{entry.hub}: {absent}") from absent
 
 
 @dataclass(frozen=True, slots=True)

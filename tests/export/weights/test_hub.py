@@ -163,12 +163,6 @@ def test_what_the_hub_lacks_is_named(hub: Hub) -> None:
         find_base([Source(hub="no/body")])
 
 
-def test_no_hub_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    without_hub(tmp_path, monkeypatch)
-    with pytest.raises(ConfigError, match=r"hub:no/body: the hub cannot be asked \(ConnectionError"):
-        find_base([Source(hub="no/body")])
-
-
 def test_the_size_of_a_download_is_known_before(hub: Hub, whole: dict[str, bytes]) -> None:
     hub.repositories[NAME] = whole
     files = pipeline_files(COMPONENTS)
