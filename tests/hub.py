@@ -95,7 +95,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             path = unquote(urlsplit(self.path).path).strip("/")
             if path.startswith("api/models/"):
                 name = "/".join(path.split("/")[2:4])
-                self._reply(self._described(name), body=body, asked=name)
+                described = self._tree(name) if "/tree/" in path else self._described(name)
+                self._reply(described, body=body, asked=name)
                 return
             name, _, rest = path.partition("/resolve/")
             file = rest.partition("/")[2]
@@ -110,6 +111,17 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 return None
             siblings = [{"rfilename": path, "size": len(data)} for path, data in files.items()]
             return json.dumps({"id": name, "sha": COMMIT, "private": False, "siblings": siblings}).encode()
+
+        def _tree(self, name: str) -> bytes | None:
+            """What newer releases of the library ask before a download."""
+            files = hub.repositories.get(name)
+            if files is None:
+                return None
+            tree = [
+                {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                for path, data in files.items()
+            ]
+            return json.dumps(tree).encode()
 
         def _reply(self, data: bytes | None, *, body: bool, asked: str) -> None:
             if asked in hub.refusals:

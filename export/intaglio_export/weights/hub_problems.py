@@ -85,7 +85,7 @@ def _reason(error: Any, name: str, revision: str) -> str:
             f"{constants.HF_HUB_CACHE}: {storage_problem(error)}; HF_HOME names another place for downloads"
         )
     kind = type(error)
-    if kind.__module__.partition(".")[0] in _NETWORK or isinstance(error, ConnectionError):
+    if kind.__module__.startswith(_NETWORK) or isinstance(error, ConnectionError):
         return (
             f"{constants.ENDPOINT} cannot be reached ({kind.__name__}): check the network and its proxy, "
             f"or copy {constants.HF_HUB_CACHE} from a machine that has it"
