@@ -171,7 +171,5 @@ def verify_engine(
 
 
 def _named_outputs(outputs: Any, network: NetworkSpec) -> dict[str, Array]:
-    if isinstance(outputs, dict):
-        return {spec.name: outputs[spec.name].cpu().numpy() for spec in network.outputs}
     values = outputs if isinstance(outputs, tuple) else (outputs,)
     return {spec.name: value.cpu().numpy() for spec, value in zip(network.outputs, values, strict=True)}

@@ -22,9 +22,9 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
-__all__ = ["LARGEST_PROTOBUF", "attach_weights"]
+__all__ = ["attach_weights"]
 
-LARGEST_PROTOBUF: Final = 2**31 - 2**20
+_LARGEST_PROTOBUF: Final = 2**31 - 2**20
 """Bytes of weights above which a graph keeps them in a file of their own: protobuf's limit is 2 GiB."""
 _ALIGNMENT: Final = 4096
 """Bytes; every tensor in that file begins at a multiple, so that it can be mapped."""
@@ -65,7 +65,7 @@ class _Weight:
         return np.ascontiguousarray(values)
 
 
-def attach_weights(path: Path, parameters: Mapping[str, Tensor], *, inline: int = LARGEST_PROTOBUF) -> None:
+def attach_weights(path: Path, parameters: Mapping[str, Tensor], *, inline: int = _LARGEST_PROTOBUF) -> None:
     """Give the graph at `path` its weights; more than `inline` bytes of them go to `<path>.data` beside it.
 
     Raises:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from intaglio.contract.sdxl import LORA_MERGE, network_kind
 
-__all__ = ["LoraMerge", "WholeNetwork", "cross_attentions", "whole_gates", "wrap_network"]
+__all__ = ["LoraMerge", "cross_attentions", "whole_gates", "wrap_network"]
 
 
 def cross_attentions(network: nn.Module) -> list[nn.Module]:
@@ -224,48 +224,50 @@ def _residuals_and_context(
     return [values.permute(0, 3, 1, 2) for values in rest[:end]], rest[end:]
 
 
-class WholeNetwork(nn.Module):
-    """A network that is exported by optimum, which reads its configuration."""
+class TextEncoder(nn.Module):
+    """CLIP's penultimate hidden states; for the encoder with a projection, also the pooled embedding."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:
+        """[C, 77] token ids -> hidden states [C, 77, width] and, with a projection, [C, pooled width]."""
+        found = self.network(input_ids, output_hidden_states=True)
+        hidden_states = found.hidden_states[-2]
+        return (hidden_states, found.text_embeds) if "text_embeds" in found else (hidden_states,)
+
+
+class VaeDecoder(nn.Module):
+    """Latents, already divided by the scaling factor -> pixels as diffusers' `VaeImageProcessor.postprocess`.
+
+    Bytes take half as long to download as float16, and the host has nothing left to compute. Bytes cannot
+    show that a value was not finite, so the magnitude shows it.
+    """
 
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
-        self.config = network.config
 
-
-class TextEncoder(WholeNetwork):
-    """CLIP's penultimate hidden states; for the encoder with a projection, also the pooled embedding."""
-
-    def forward(self, input_ids: Tensor) -> dict[str, Tensor]:
-        """[C, 77] token ids -> `hidden_states` [C, 77, width] and `text_embeds` [C, pooled width]."""
-        found = self.network(input_ids, output_hidden_states=True)
-        outputs = {"hidden_states": found.hidden_states[-2]}
-        if "text_embeds" in found:
-            outputs["text_embeds"] = found.text_embeds
-        return outputs
-
-
-class VaeDecoder(WholeNetwork):
-    """Latents, already divided by the scaling factor -> pixels as diffusers' `VaeImageProcessor.postprocess`.
-
-    Bytes take half as long to download as float16, and the host has nothing left to compute. Bytes cannot
-    show that a value was not finite, so `magnitude` shows it.
-    """
-
-    def forward(self, latent_sample: Tensor) -> dict[str, Tensor]:
-        """[B, 4, h, w] -> `pixels` [B, H, W, RGB] of bytes, `magnitude` [B] of the decoder's output."""
+    def forward(self, latent_sample: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, 4, h, w] -> pixels [B, H, W, RGB] of bytes, magnitude [B] of the decoder's output."""
         sample = self.network.decode(latent_sample.to(self.network.dtype), return_dict=False)[0].float()
         pixels = ((sample * 0.5 + 0.5).clamp(0, 1) * 255).round().permute(0, 2, 3, 1)
         # Cast last: casting an output is all that TensorRT can do with bytes.
-        return {"pixels": pixels.to(torch.uint8), "magnitude": sample.abs().mean((1, 2, 3))}
+        return pixels.to(torch.uint8), sample.abs().mean((1, 2, 3))
 
 
-class VaeEncoder(WholeNetwork):
+class VaeEncoder(nn.Module):
     """[B, 3, H, W] in -1..1 -> [B, 8, h, w]: mean and log variance, before the scaling factor."""
 
-    def forward(self, sample: Tensor) -> dict[str, Tensor]:
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, sample: Tensor) -> Tensor:
         (encoded,) = self.network.encode(sample.to(self.network.dtype), return_dict=False)
-        return {"latent_parameters": encoded.parameters}
+        parameters: Tensor = encoded.parameters
+        return parameters
 
 
 class LoraMerge(nn.Module):

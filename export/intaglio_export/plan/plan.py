@@ -179,7 +179,7 @@ class Plan:
             "precision": self.precision,
             "sources": source_digest(STAGE_MODULES["onnx"]),
         }
-        return Stage("onnx", network, inputs, _versions(*_TORCH_STACK, "onnx", "optimum-onnx"))
+        return Stage("onnx", network, inputs, _versions(*_TORCH_STACK, "onnx"))
 
     def engine(self, network: str) -> Stage:
         """The engine of `network` for the platform."""

@@ -140,8 +140,7 @@ _Tensors = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 
 
 def _text_encoder(a: Architecture) -> _Tensors:
-    # hidden_states is the output of the last layer but one, which SDXL reads. optimum calls it
-    # hidden_states.<layers - 1>.
+    # hidden_states is the output of the last layer but one, which SDXL reads.
     return (
         (TensorSpec("input_ids", ("C", a.tokens), "int64"),),
         (TensorSpec("hidden_states", ("C", a.tokens, a.text_width), "compute"),),

@@ -35,8 +35,8 @@ app = typer.Typer(
 _MARKS: Final = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[red]missing[/]"}
 _EXTRAS: Final = {
     "client": ("tritonclient", "grpc", "google.protobuf"),
-    "serve": ("onnxruntime", "psutil", "cv2"),
-    "export": ("torch", "diffusers", "transformers", "onnx", "optimum", "safetensors"),
+    "serve": ("onnxruntime", "psutil", "cv2", "tokenizers"),
+    "export": ("torch", "diffusers", "transformers", "onnx", "safetensors"),
 }
 """Modules that the demo imports, by extra."""
 _TENSORRT: Final = ("tensorrt_rtx", "tensorrt")
@@ -281,7 +281,6 @@ _DISTRIBUTIONS: Final[dict[str, str]] = {
     "cv2": "opencv-python-headless",
     "google.protobuf": "protobuf",
     "grpc": "grpcio",
-    "optimum": "optimum",
     "tensorrt_rtx": "tensorrt-rtx-cu12",
 }
 

@@ -31,18 +31,19 @@ def test_bytes_of_halves_are_those_of_diffusers() -> None:
     halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
     finite = halves[np.isfinite(halves)][: 3 * 144**2].reshape(1, 3, 144, 144)
     sample = torch.from_numpy(finite)
-    found = VaeDecoder(Given(torch.float16))(sample.float())
+    pixels, magnitude = VaeDecoder(Given(torch.float16))(sample.float())
     expected = VaeImageProcessor().postprocess(sample.float(), output_type="np")
-    assert (found["pixels"].dtype, found["pixels"].shape) == (torch.uint8, (1, 144, 144, 3))
-    np.testing.assert_array_equal(found["pixels"], (expected * 255).round().astype(np.uint8))
-    assert found["magnitude"][0] == pytest.approx(float(np.abs(finite.astype(np.float64)).mean()), rel=1e-6)
+    assert (pixels.dtype, pixels.shape) == (torch.uint8, (1, 144, 144, 3))
+    np.testing.assert_array_equal(pixels, (expected * 255).round().astype(np.uint8))
+    assert magnitude[0] == pytest.approx(float(np.abs(finite.astype(np.float64)).mean()), rel=1e-6)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_one_value_that_is_not_finite_is_seen(value: float) -> None:
     sample = torch.zeros(2, 3, 8, 8)
     sample[1, 2, 7, 7] = value
-    assert VaeDecoder(Given(torch.float32))(sample)["magnitude"].isfinite().tolist() == [True, False]
+    _, magnitude = VaeDecoder(Given(torch.float32))(sample)
+    assert magnitude.isfinite().tolist() == [True, False]
 
 
 @torch.no_grad()
