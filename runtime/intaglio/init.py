@@ -7,6 +7,7 @@ DIR.
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import tempfile
@@ -71,7 +72,7 @@ def init(
         ),
     ] = Example.SDXL,
 ) -> None:
-    """Write a deployment, a LoRA registry, a training configuration and the poses into DIR.
+    """Write a deployment, a LoRA registry, a training configuration and the poses into FOLDER.
 
     Nothing is overwritten.
     """
@@ -90,7 +91,7 @@ def write_example(folder: Path, like: Example) -> tuple[str, ...]:
         ConfigError: one of them is there already; nothing is written.
     """
     files = _FILES[like]
-    if there := [name for name in (*files, POSES) if (folder / name).exists()]:
+    if there := [name for name in (*files, POSES) if os.path.lexists(folder / name)]:
         raise ConfigError(
             f"{folder}: has {', '.join(there)} already, and init overwrites nothing; name another folder"
         )

@@ -113,7 +113,9 @@ def test_paths_in_a_file_are_relative_to_it(
     assert config.prior is not None
     assert config.prior.data.arrays == tmp_path / "runs/people.npz"
     monkeypatch.chdir(tmp_path)
-    assert lora_config_from_yaml(path).output == Path("runs/trained/tiny"), "short where it lies below"
+    seen_from_here = lora_config_from_yaml(path)
+    assert seen_from_here.output == Path("runs/trained/tiny"), "short where it lies below"
+    assert seen_from_here.model == "./base.safetensors", "never the id of a repository"
 
 
 def test_a_name_is_a_folder_where_there_is_one_and_otherwise_of_the_hub(keys: Keys, tmp_path: Path) -> None:
@@ -141,7 +143,7 @@ def test_the_committed_configurations_are_sound(committed: dict[str, TrainingCon
     for name, config in committed.items():
         assert config.name == name.removeprefix("controlnet_")
     models = {config.model for config in committed.values()}
-    assert models == {"miniature/model", "stabilityai/stable-diffusion-xl-base-1.0"}
+    assert models == {"./miniature/model", "stabilityai/stable-diffusion-xl-base-1.0"}
 
 
 def removed_by_clean() -> list[Path]:

@@ -35,7 +35,10 @@ def _located_model(name: str, info: ValidationInfo) -> str:
         return name
     path = located(Path(name), folder)
     is_path = name.startswith(_PATH_STARTS) or name.endswith(_SUFFIXES) or name.count("/") > 1
-    return str(path) if is_path or path.exists() else name
+    if not is_path and not path.exists():
+        return name
+    # Without the dot, a missing folder would be taken for an id of the hub.
+    return str(path) if path.is_absolute() else f"./{path}"
 
 
 LocatedPath = Annotated[Path, AfterValidator(_located_path)]
