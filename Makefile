@@ -4,14 +4,15 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do command -v $$name && break; done)
+# The packaged Triton, which the demo and the tests serve with, needs one of these Pythons.
+PYTHON ?= $(shell for name in python3.11 python3.12; do command -v $$name && break; done)
 VENV ?= .venv
 PIP_FLAGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt
 # With an NVIDIA card the demo uses TensorRT.
 comma := ,
-DEMO_EXTRAS := client,serve,export$(if $(wildcard /dev/nvidiactl),$(comma)tensorrt)
+DEMO_EXTRAS := client,serve,triton,export$(if $(wildcard /dev/nvidiactl),$(comma)tensorrt)
 CONFIG ?= configs/miniature.yaml
 
 .PHONY: help demo serve test test-fast test-card test-fresh check clean
@@ -51,7 +52,7 @@ clean: ## Remove builds, outputs and caches; the virtual environment stays
 
 # A stamp says what was installed from which pyproject.toml: nothing is installed twice.
 $(VENV)/bin/python:
-	@test -n "$(PYTHON)" || { echo "no Python 3.11 to 3.13 here; install one, or make demo PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or 3.12 here; install one, or make demo PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed-demo: pyproject.toml constraints.txt | $(VENV)/bin/python

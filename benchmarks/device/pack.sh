@@ -17,7 +17,7 @@ requirements=(
   tensorrt-rtx-cu12-libs==1.6.1.120 tensorrt-rtx-cu12-bindings==1.6.1.120
   nvidia-pytriton==0.7.0 tritonclient==2.73.0 python-rapidjson==1.25
   numpy==1.26.4 diffusers==0.36.0 transformers==4.57.6 huggingface_hub==0.36.2 tokenizers==0.22.2
-  optimum==2.1.0 optimum-onnx==0.1.0 peft==0.21.2 importlib_metadata==10.2.0
+  peft==0.21.2 importlib_metadata==10.2.0
   pydantic==2.14.3 pydantic_core==2.50.4 annotated_types==0.8.0 typing_inspection==0.4.5
 )
 pip=("${PYTHON:-python3}" -m pip)

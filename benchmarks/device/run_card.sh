@@ -11,7 +11,7 @@ work=/tmp/card-suite
 if [ ! -e "$work/results.json" ]; then
   mkdir -p "$work"
   rm -rf "$root/build"
-  python -c 'import torch, diffusers, transformers, optimum.exporters.onnx.convert, tensorrt_rtx'
+  python -c 'import torch, diffusers, transformers, tensorrt_rtx'
 fi
 mkdir -p "${OUT:=/tmp/out}"
 left=$((seconds - ($(date +%s) - began) - 10))

@@ -24,6 +24,9 @@ SETTINGS_OF_PIP: Final = {
 }
 """Where pip finds packages, and the variable that tells uv the same."""
 
+WHEELS_ONLY: Final = ("--only-binary", ":all:", "--no-binary", "tensorrt-rtx-cu12")
+"""uv compiles nothing. NVIDIA publishes the exception as a source package of pure Python."""
+
 
 def uv(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run uv with what pip's variables say; its output is the error where it fails."""
@@ -73,9 +76,9 @@ def environment(
             folder = tmp_path_factory.mktemp("environment")
             uv("venv", "--quiet", "--python", sys.executable, folder)
             python = folder / "bin/python"
-            sources = ("--constraint", installed_torch, "--only-binary", ":all:")
+            constraint = ("--constraint", installed_torch)
             requirement = f"intaglio[{extras}] @ {wheel.as_uri()}"
-            uv("pip", "install", "--quiet", "--python", python, *sources, requirement)
+            uv("pip", "install", "--quiet", "--python", python, *constraint, *WHEELS_ONLY, requirement)
             made[extras] = python
         return made[extras]
 

@@ -23,7 +23,7 @@ from .conftest import ROOT, uv
 
 pytestmark = pytest.mark.fresh
 
-EXTRAS = "client,serve,export"
+EXTRAS = "client,serve,triton,export"
 LARGEST_WHEEL = 4 * 1024 * 1024
 WEIGHTS = (".safetensors", ".onnx", ".bin", ".pt", ".ckpt", ".npz")
 

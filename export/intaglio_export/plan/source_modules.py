@@ -19,7 +19,11 @@ from intaglio_export.plan.stages import StageKind
 
 __all__ = ["ENGINE_MODULES", "SEEDED_MODULES", "STAGE_MODULES", "module_files", "source_digest"]
 
-SEEDED_MODULES: Final = ("intaglio_export.weights.seeded", "intaglio.sampling.noise")
+SEEDED_MODULES: Final = (
+    "intaglio_export.weights.seeded",
+    "intaglio_export.weights.text_encoders",  # a weight's name chooses its values
+    "intaglio.sampling.noise",
+)
 """What draws weights from a seed."""
 _NETWORK: Final = (
     "intaglio_export.plan.make",
@@ -28,6 +32,7 @@ _NETWORK: Final = (
     "intaglio_export.weights.checkpoint_files",
     "intaglio_export.weights.latents",
     "intaglio_export.weights.single_file",
+    "intaglio_export.weights.text_encoders",
     "intaglio_export.weights.vae_range",
     "intaglio.loras.tensor_files",  # reads what a single file holds
 )

@@ -35,8 +35,10 @@ def cached_snapshot(name: str, revision: str | None) -> Path | None:
     """The snapshot in the cache, which may be incomplete; None where there is none."""
     from huggingface_hub import snapshot_download  # noqa: PLC0415  (slow to import, and seldom needed)
 
+    # Without patterns, huggingface_hub 2 refuses a snapshot that lacks any file of the repository.
+    options: dict[str, Any] = {"local_files_only": True, "allow_patterns": []}
     try:
-        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+        return Path(snapshot_download(name, revision=revision, **options))
     except Exception as error:  # not cached, a damaged cache, ...: they share no base class
         log.debug("%s is not cached: %s", name, error)
         return None

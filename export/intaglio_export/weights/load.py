@@ -18,6 +18,7 @@ from intaglio.errors import BuildError
 from intaglio_export.weights.checkpoint_files import PREFIXES, network_files
 from intaglio_export.weights.seeded import make_network
 from intaglio_export.weights.sources import Base, Weights
+from intaglio_export.weights.text_encoders import with_published_names
 from intaglio_export.weights.vae_range import fit_into_float16
 
 __all__ = ["TORCH_DTYPES", "load_for_precision", "load_network"]
@@ -53,10 +54,12 @@ def load_network(
         return make_network(kind, weights.seeded, dtype=dtype)
     try:
         if weights.file is not None:
-            return _from_single_file(kind, weights, base=base, dtype=dtype).eval()
-        return _from_folder(kind, weights, dtype=dtype).eval()
+            network = _from_single_file(kind, weights, base=base, dtype=dtype).eval()
+        else:
+            network = _from_folder(kind, weights, dtype=dtype).eval()
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise BuildError(f"{weights.file or weights.folder}: does not load as {kind}: {error}") from error
+    return with_published_names(network) if kind.startswith("text_encoder") else network
 
 
 def _from_single_file(kind: str, weights: Weights, *, base: Base | None, dtype: torch.dtype) -> nn.Module:

@@ -57,7 +57,14 @@ def _shapes(base: Base, component: Component) -> dict[str, tuple[int, ...]]:
     for path in base.weights(component).files:
         if path.suffix == ".safetensors":
             found |= {name: tensor.shape for name, tensor in map_tensor_file(path).tensors.items()}
-    return found
+    if component == "unet":
+        return found
+    return {_published_name(name): shape for name, shape in found.items()}
+
+
+def _published_name(name: str) -> str:
+    """The usual name of a text encoder's weight: files of transformers 5.6 lack a level of it."""
+    return name if name.startswith(("text_model.", "text_projection.")) else f"text_model.{name}"
 
 
 def _configured_shapes(base: Base, component: Component) -> dict[str, tuple[int, ...]]:
@@ -65,13 +72,15 @@ def _configured_shapes(base: Base, component: Component) -> dict[str, tuple[int,
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+    from intaglio_export.weights.text_encoders import with_published_names
+
     config = dict(base.weights(component).config)
     classes: dict[str, Any] = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
     with torch.device("meta"):  # shapes without memory
         if component == "unet":
             network: torch.nn.Module = UNet2DConditionModel.from_config(config)  # type: ignore[no-untyped-call]
         else:
-            network = classes[component](CLIPTextConfig.from_dict(config))
+            network = with_published_names(classes[component](CLIPTextConfig.from_dict(config)))
     return {name: tuple(values.shape) for name, values in network.named_parameters()}
 
 

@@ -16,7 +16,7 @@ __all__ = [
     "MODEL_INDEX",
     "SCHEDULER_FILE",
     "TOKENIZERS",
-    "TOKENIZER_FILES",
+    "missing_tokenizer_file",
     "model_files",
     "pipeline_files",
 ]
@@ -25,7 +25,9 @@ COMPONENTS: Final = ("text_encoder", "text_encoder_2", "unet", "vae")
 TOKENIZERS: Final = ("tokenizer", "tokenizer_2")
 MODEL_INDEX: Final = "model_index.json"
 SCHEDULER_FILE: Final = "scheduler/scheduler_config.json"
-TOKENIZER_FILES: Final = ("vocab.json", "merges.txt")
+_TOKENIZER_FILES: Final = ("vocab.json", "merges.txt")
+_WHOLE_TOKENIZER: Final = "tokenizer.json"
+"""What transformers 5 writes instead of `_TOKENIZER_FILES`."""
 _MORE_TOKENIZER_FILES: Final = ("tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -42,7 +44,9 @@ def model_files(subfolder: str) -> HubFiles:
 def _select_pipeline(components: Collection[str], names: Collection[str]) -> list[str]:
     found = [MODEL_INDEX, SCHEDULER_FILE, *(f"{name}/config.json" for name in COMPONENTS)]
     for tokenizer in TOKENIZERS:
-        found += [f"{tokenizer}/{name}" for name in (*TOKENIZER_FILES, *_MORE_TOKENIZER_FILES)]
+        found += [f"{tokenizer}/{name}" for name in (*_TOKENIZER_FILES, *_MORE_TOKENIZER_FILES)]
+        if f"{tokenizer}/{_TOKENIZER_FILES[0]}" not in names:
+            found.append(f"{tokenizer}/{_WHOLE_TOKENIZER}")
     for component in components:
         found += _select_weights(component, component, names)
     return [name for name in found if name in names]
@@ -69,14 +73,27 @@ def _select_weights(component: str, folder: str, names: Collection[str]) -> list
 
 def _missing_of_pipeline(components: Collection[str], root: Path) -> str | None:
     needed = [MODEL_INDEX, SCHEDULER_FILE]
-    needed += [f"{tokenizer}/{name}" for tokenizer in TOKENIZERS for name in TOKENIZER_FILES]
     needed += [f"{name}/config.json" for name in components or COMPONENTS]
     for name in needed:
         if not (root / name).is_file():
             return f"{name} is missing"
+    if (missing := missing_tokenizer_file(root)) is not None:
+        return f"{missing} is missing"
     for component in components:
         if (problem := _missing_weights(root / component, component)) is not None:
             return problem
+    return None
+
+
+def missing_tokenizer_file(root: Path) -> str | None:
+    """The first file that the tokenizers of the pipeline in `root` lack; None where they are complete."""
+    for tokenizer in TOKENIZERS:
+        folder = root / tokenizer
+        if (folder / _WHOLE_TOKENIZER).is_file() and not (folder / _TOKENIZER_FILES[0]).is_file():
+            continue
+        for name in _TOKENIZER_FILES:
+            if not (folder / name).is_file():
+                return f"{tokenizer}/{name}"
     return None
 
 

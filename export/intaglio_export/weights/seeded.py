@@ -205,13 +205,16 @@ def make_network(component: str, seeded: Seeded, *, dtype: torch.dtype) -> nn.Mo
     from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+    from intaglio_export.weights.text_encoders import with_published_names
+
     kind = component.partition(".")[0]
     config = dict(seeded.config(component))
     network: Any
     with init_empty_weights(include_buffers=False):
         match kind:
             case "text_encoder":
-                network = CLIPTextModel(CLIPTextConfig(**config))  # type: ignore[no-untyped-call]
+                encoder = CLIPTextModel(CLIPTextConfig(**config))  # type: ignore[no-untyped-call]
+                network = with_published_names(encoder)
             case "text_encoder_2":
                 network = CLIPTextModelWithProjection(CLIPTextConfig(**config))  # type: ignore[no-untyped-call]
             case _:

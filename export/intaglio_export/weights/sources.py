@@ -30,8 +30,7 @@ from intaglio_export.weights.repository_files import (
     COMPONENTS,
     MODEL_INDEX,
     SCHEDULER_FILE,
-    TOKENIZER_FILES,
-    TOKENIZERS,
+    missing_tokenizer_file,
     model_files,
     pipeline_files,
 )
@@ -255,10 +254,8 @@ def _check_pipeline(base: Base, components: Collection[str]) -> None:
         SchedulerConfig.from_mapping(base.scheduler)
     except ConfigError as error:
         raise ConfigError(f"{base.label}: {error}") from error
-    for tokenizer in TOKENIZERS:
-        for name in TOKENIZER_FILES:
-            if not (base.root / tokenizer / name).is_file():
-                raise BuildError(f"{base.root / tokenizer / name}: missing; a base must have both tokenizers")
+    if (name := missing_tokenizer_file(base.root)) is not None:
+        raise BuildError(f"{base.root / name}: missing; a base must have both tokenizers")
     if base.file is None:
         for component in components:
             network_files(base.root / component, component)

@@ -1,12 +1,14 @@
 """Where `tritonserver` is and what it needs to start.
 
-It is either on PATH, as in an NGC image where everything is in place, or inside the package nvidia-pytriton.
+It is either on PATH, as in an NGC image where everything is in place, or inside the package nvidia-pytriton,
+which the extra `triton` installs.
 The packaged one is old (Triton 2.51) and meant for this machine's loopback only.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -20,10 +22,12 @@ from typing import Final, Literal
 
 from intaglio.errors import ConfigError, MissingExtra, Unavailable
 
-__all__ = ["TritonInstallation", "find_triton", "libpython_folder"]
+__all__ = ["TritonInstallation", "find_triton", "has_package", "libpython_folder"]
 
 _STUB: Final = "triton_python_backend_stub"
 _PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
+_UNPACKAGED_PYTHON: Final = (3, 13)
+"""The first Python without a wheel of the numpy that the packaged Triton needs."""
 _HELP_SECONDS: Final = 30
 
 
@@ -86,7 +90,7 @@ class TritonInstallation:
         try:
             numpy = version("numpy")
         except PackageNotFoundError:
-            raise MissingExtra("numpy", extra="serve") from None
+            raise MissingExtra("numpy", extra="triton") from None
         if int(numpy.partition(".")[0]) >= 2:
             raise ConfigError(f"numpy {numpy} crashes the packaged Triton's stub; pip install 'numpy<2'")
 
@@ -129,6 +133,7 @@ def find_triton() -> TritonInstallation:
 
     Raises:
         MissingExtra: there is neither.
+        ConfigError: there is neither, and the extra has none for this machine.
     """
     if found := shutil.which("tritonserver"):
         return TritonInstallation(Path(found))
@@ -137,7 +142,21 @@ def find_triton() -> TritonInstallation:
         binary = Path(folder) / "tritonserver" / "bin" / "tritonserver"
         if binary.is_file():
             return TritonInstallation(binary, binary.parent.parent)
-    raise MissingExtra("tritonserver", extra="serve")
+    machine = platform.machine()
+    if not has_package(sys.version_info[:2], machine):
+        raise ConfigError(
+            f"tritonserver is not on PATH, and none is packaged for Python {_PYTHON} on {machine}; "
+            "serve in NVIDIA's Triton image, or with Python 3.11 or 3.12 on x86-64"
+        )
+    raise MissingExtra("tritonserver", extra="triton")
+
+
+def has_package(python: tuple[int, int], machine: str) -> bool:
+    """Whether the extra `triton` brings a `tritonserver` for this Python and machine.
+
+    The markers in pyproject.toml say the same.
+    """
+    return python < _UNPACKAGED_PYTHON and machine == "x86_64"
 
 
 def libpython_folder() -> Path | None:

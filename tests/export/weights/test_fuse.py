@@ -29,6 +29,7 @@ from intaglio.loras.tensor_files import map_tensor_file
 from intaglio_export.weights.fuse import fuse_loras
 from intaglio_export.weights.load import load_network
 from intaglio_export.weights.sources import Weights
+from intaglio_export.weights.text_encoders import with_published_names
 
 from ... import lora_files
 from ...checkpoint import Checkpoint
@@ -62,6 +63,10 @@ def networks(checkpoint: Checkpoint) -> dict[str, Any]:
     return {name: load_network(name, Weights(checkpoint.base / name)) for name in SWAPPED}
 
 
+def named_as_published(component: str, network: Any) -> Any:
+    return network if component == "unet" else with_published_names(network)
+
+
 # --- against diffusers, whose alphas are right where they are all alike --------------------------
 
 
@@ -77,7 +82,8 @@ def test_weights_equal_diffusers(checkpoint: Checkpoint, weights: dict[str, floa
     theirs.unload_lora_weights()
     assert touched == ({"unet"} if list(weights) == ["style"] else set(SWAPPED))
     for component in SWAPPED:
-        expected, before = getattr(theirs, component).state_dict(), pristine[component].state_dict()
+        expected = named_as_published(component, getattr(theirs, component)).state_dict()
+        before = pristine[component].state_dict()
         found = ours[component].state_dict()
         assert found.keys() == expected.keys() == before.keys()
         assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in found)

@@ -16,6 +16,7 @@ from intaglio.errors import BuildError
 from intaglio_export.weights.load import load_network
 from intaglio_export.weights.repository_files import COMPONENTS
 from intaglio_export.weights.sources import find_base
+from intaglio_export.weights.text_encoders import with_published_names
 
 from ...stability_layout import UNET, write_stability_file
 
@@ -30,8 +31,10 @@ CLASSES: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def networks() -> dict[str, Any]:
-    """The miniature's networks, by the libraries themselves."""
-    return {name: one.from_pretrained(MINIATURE / name) for name, one in CLASSES.items()}
+    """The miniature's networks, by the libraries themselves, under published names."""
+    loaded = {name: one.from_pretrained(MINIATURE / name) for name, one in CLASSES.items()}
+    encoders = {name: with_published_names(loaded[name]) for name in ("text_encoder", "text_encoder_2")}
+    return loaded | encoders
 
 
 @pytest.fixture(scope="module")

@@ -86,7 +86,7 @@ def test_no_triton_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(installation.shutil, "which", lambda name: None)
     monkeypatch.setattr(installation, "find_spec", lambda name: None)
     found = finding(examine(), "tritonserver")
-    assert (found.state, found.fix) == ("missing", "pip install 'intaglio[serve]'")
+    assert (found.state, found.fix) == ("missing", "pip install 'intaglio[triton]'")
 
 
 def test_a_port_of_zero_is_never_in_use(config: Path) -> None:

@@ -6,7 +6,6 @@ Axes: R prompts, k chunks of 77 tokens, T = 77 k.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from intaglio.engines.host_call import HostCall
 from intaglio.errors import ConfigError
 from intaglio.recently_used import RecentlyUsed
 from intaglio.stages.diffuse.conditioning import Conditioning
+from intaglio.stages.vocabulary import read_vocabulary
 
 __all__ = ["TEXT_ENCODERS", "Embeddings", "TextEncoders", "vocabulary_size"]
 
@@ -93,14 +93,12 @@ def vocabulary_size(tokenizer: Path) -> int:
     """Number of tokens of the tokenizer in the folder `tokenizer`: one more than its highest id.
 
     Raises:
-        ConfigError: vocab.json is missing or damaged.
+        ConfigError: its vocabulary is missing or damaged.
     """
-    path = tokenizer / "vocab.json"
     try:
-        ids: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
-        return max(ids.values()) + 1
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise ConfigError(f"{path}: not a vocabulary: {error}") from error
+        return read_vocabulary(tokenizer).size
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ConfigError(f"{tokenizer}: no vocabulary: {error!r}") from error
 
 
 def _prompt_key(request: Conditioning, prompt: int) -> str:

@@ -20,6 +20,7 @@ from tokenizers import Regex, Tokenizer, pre_tokenizers  # type: ignore[import-u
 from tokenizers.models import BPE  # type: ignore[import-untyped]
 
 from intaglio.errors import ConfigError
+from intaglio.stages.vocabulary import Vocabulary, read_vocabulary
 
 __all__ = ["CHUNK_TOKENS", "CONTEXT", "PromptTokenizer"]
 
@@ -29,10 +30,6 @@ CONTEXT: Final = 77
 
 CHUNK_TOKENS: Final = CONTEXT - 2
 """Prompt tokens in a chunk: all but start and end."""
-
-
-CLIP_MERGES: Final = 49152 - 256 - 2
-"""Merges that CLIP uses of its merges.txt: vocabulary less bytes less special tokens."""
 
 
 CLIP_PIECES: Final = r"'[sſ]|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
@@ -55,7 +52,7 @@ class PromptTokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path) -> PromptTokenizer:
-        """Read vocab.json and merges.txt.
+        """Read vocab.json and merges.txt, or tokenizer.json where they are missing.
 
         tokenizer_config.json and special_tokens_map.json name the special tokens that are not CLIP's own.
 
@@ -63,22 +60,21 @@ class PromptTokenizer:
             ConfigError: a file is missing or damaged, or a special token is not in the vocabulary.
         """
         try:
-            vocabulary: dict[str, int] = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-            lines = (folder / "merges.txt").read_text(encoding="utf-8").strip().split("\n")
+            vocabulary = read_vocabulary(folder)
+            ids = vocabulary.ids
             special = _special_tokens(folder)
-            merges = [_merge(line) for line in lines[1 : CLIP_MERGES + 2]]
-            encoder = _clip_encoder(vocabulary, merges, special["unk_token"])
             return cls(
-                pad_id=vocabulary[special["pad_token"]],
-                start_id=vocabulary[special["bos_token"]],
-                end_id=vocabulary[special["eos_token"]],
-                comma_id=vocabulary[",</w>"],
-                _special_ids={token: vocabulary[token] for token in special.values()},
-                _encoder=encoder,
+                pad_id=ids[special["pad_token"]],
+                start_id=ids[special["bos_token"]],
+                end_id=ids[special["eos_token"]],
+                comma_id=ids[",</w>"],
+                _special_ids={token: ids[token] for token in special.values()},
+                _encoder=_clip_encoder(vocabulary, special["unk_token"]),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(
-                f"{folder} is not a CLIP tokenizer folder of vocab.json and merges.txt: {error!r}"
+                f"{folder} is not a CLIP tokenizer folder of vocab.json and merges.txt (or tokenizer.json): "
+                f"{error!r}"
             ) from error
 
     def token_ids(self, text: str) -> list[int]:
@@ -117,9 +113,10 @@ _IDEOGRAPH: Final = re.compile(
 )
 
 
-def _clip_encoder(vocabulary: dict[str, int], merges: list[tuple[str, str]], unknown: str) -> Tokenizer:
+def _clip_encoder(vocabulary: Vocabulary, unknown: str) -> Tokenizer:
     """CLIP's byte-pair encoding of normalized text, in the tokenizers library."""
-    encoder = Tokenizer(BPE(vocab=vocabulary, merges=merges, end_of_word_suffix="</w>", unk_token=unknown))
+    model = BPE(vocab=vocabulary.ids, merges=vocabulary.merges, end_of_word_suffix="</w>", unk_token=unknown)
+    encoder = Tokenizer(model)
     pieces = pre_tokenizers.Split(Regex(CLIP_PIECES), behavior="removed", invert=True)
     as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     encoder.pre_tokenizer = pre_tokenizers.Sequence([pieces, as_bytes])
@@ -142,11 +139,6 @@ def _special_tokens(folder: Path) -> dict[str, str]:
         for role in tokens.keys() & found.keys():
             tokens[role] = found[role]["content"] if isinstance(found[role], dict) else found[role]
     return tokens
-
-
-def _merge(line: str) -> tuple[str, str]:
-    left, right = line.split()
-    return left, right
 
 
 def _is_kept(character: str) -> bool:
