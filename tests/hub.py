@@ -15,19 +15,21 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+GATED = (403, {"X-Error-Code": "GatedRepo"})
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @dataclass
 class Hub:
-    """A hub; `fetched` lists what was downloaded."""
+    """`repositories` are files by name by repository; `fetched` lists what was downloaded."""
 
     cache: Path
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    """Files by name, by repository."""
     fetched: list[str] = field(default_factory=list)
     refusals: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
     """Status and headers of the answer for a repository (`owner/name`) or for one file of it."""
+    gated: set[str] = field(default_factory=set)
+    """Repositories whose files it gives to nobody."""
 
     def keep(self, name: str, files: Mapping[str, bytes]) -> Path:
         """Put `files` into the cache, as a download does that may have been interrupted."""
@@ -95,10 +97,17 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             path = unquote(urlsplit(self.path).path).strip("/")
             if path.startswith("api/models/"):
                 name = "/".join(path.split("/")[2:4])
-                described = self._tree(name) if "/tree/" in path else self._described(name)
+                if path.endswith("/auth-check") and name in hub.gated:
+                    self._refuse(*GATED)
+                    return
+                asks_for_tree = path.split("/")[4:5] == ["tree"]
+                described = self._tree(name) if asks_for_tree else self._described(name)
                 self._reply(described, body=body, asked=name)
                 return
             name, _, rest = path.partition("/resolve/")
+            if name in hub.gated:
+                self._refuse(*GATED)
+                return
             file = rest.partition("/")[2]
             data = hub.repositories.get(name, {}).get(file)
             if body and data is not None:
@@ -109,8 +118,12 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             files = hub.repositories.get(name)
             if files is None:
                 return None
-            siblings = [{"rfilename": path, "size": len(data)} for path, data in files.items()]
-            return json.dumps({"id": name, "sha": COMMIT, "private": False, "siblings": siblings}).encode()
+            siblings = [
+                {"rfilename": path, "size": len(data), "blobId": hashlib.sha256(data).hexdigest()}
+                for path, data in files.items()
+            ]
+            described = {"id": name, "sha": COMMIT, "private": False, "siblings": siblings}
+            return json.dumps(described | {"gated": "manual" if name in hub.gated else False}).encode()
 
         def _tree(self, name: str) -> bytes | None:
             """What newer releases of the library ask before a download."""
@@ -118,10 +131,16 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if files is None:
                 return None
             tree = [
-                {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha256(data).hexdigest()}
                 for path, data in files.items()
             ]
             return json.dumps(tree).encode()
+
+        def _refuse(self, status: int, headers: Mapping[str, str]) -> None:
+            self.send_response(status)
+            for header, value in {**headers, "Content-Length": "0"}.items():
+                self.send_header(header, value)
+            self.end_headers()
 
         def _reply(self, data: bytes | None, *, body: bool, asked: str) -> None:
             if asked in hub.refusals:
@@ -138,11 +157,5 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             if body:
                 self.wfile.write(data)
-
-        def _refuse(self, status: int, headers: dict[str, str]) -> None:
-            self.send_response(status)
-            for header, value in {**headers, "Content-Length": "0"}.items():
-                self.send_header(header, value)
-            self.end_headers()
 
     return Handler

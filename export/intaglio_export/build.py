@@ -87,20 +87,19 @@ def build_deployment(config: Path, options: BuildOptions, *, reporter: Reporter)
         # Errors of the configuration and of its sources are raised before any work is done.
         support = find_support_files(deployment, plan.base, store.digests)
         folder = _deployment_folder(deployment, options)
-        if plan.swaps:
+        if deployment.swaps:
             check_registry(deployment, folder)
         outcomes = run_stages(plan, force=options.force, reporter=reporter)
         messages = list(_messages(plan))
-        if plan.swaps:
-            served = publish_registry(deployment, folder)
-            messages += publication_messages(registry_of(deployment), served)
+        if deployment.swaps:
+            publication = publish_registry(deployment, folder)
+            messages += publication_messages(registry_of(deployment), publication)
         rebuild = f"intaglio build {_shown(config)}{options.arguments}"
         manifest = build_manifest(plan, support, asked=asked, rebuild=rebuild)
         assembly = assembly_of(plan, manifest, support, folder=folder)
         outcome = assemble(assembly, force=options.force)
         reporter.finished(outcome, 0.0)
         messages += _pruned(prune(store, folder, keep=options.keep))
-        store.digests.save()
     return BuildResult(folder, manifest, platform, (*outcomes, outcome), tuple(messages))
 
 

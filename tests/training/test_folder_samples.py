@@ -95,6 +95,14 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda d: (d / "metadata.csv").write_text('image,caption\n00.png,"a\n01.png,b"\n'),
         r"01\.png: no row of metadata\.csv names this image",
     ),
+    "image in no row, in a subfolder": (
+        lambda d: [
+            save(d / "more/02.png"),
+            save(d / "more/03.png"),
+            (d / "metadata.csv").write_text("image,caption\n00.png,a\n01.png,b\nmore/02.png,c\n"),
+        ],
+        r"more/03\.png: no row of metadata\.csv names this image",
+    ),
     "a path that is none": (
         lambda d: (d / "metadata.jsonl").write_text('{"image": 5, "caption": "a"}'),
         r"row 1: image is 5; it must be a path",
@@ -132,6 +140,24 @@ def test_columns_and_captions_that_a_table_does_not_use_are_named(folder: Path) 
     save(folder / "maps" / "00.png")
     (folder / "metadata.csv").write_text("image,caption,control,tags\n00.png,a,maps/00.png,x\n01.png,b,,y\n")
     assert find(folder).passed_over == ["00.txt", "01.txt", "column tags of metadata.csv"]
+
+
+def test_what_lies_beside_control_images_is_named(folder: Path) -> None:
+    for name in ("maps/00.png", "maps/09.png", "maps/older/00.png", "unused/00.png"):
+        save(folder / name)
+    (folder / "metadata.csv").write_text(
+        "image,caption,control\n00.png,a,maps/00.png\n01.png,b,maps/00.png\n"
+    )
+    named = ["00.txt", "01.txt", "unused/ (1 images)", "maps/09.png", "maps/older/ (1 images)"]
+    assert find(folder, control=True).passed_over == named
+
+
+def test_a_control_image_may_be_null_where_none_is_asked_for(folder: Path) -> None:
+    rows = [{"image": f"0{index}.png", "caption": "a", "control": None} for index in range(2)]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert len(find(folder).samples) == 2
+    with pytest.raises(DataError, match="row 1 has no control"):
+        find(folder, control=True)
 
 
 def test_a_row_may_write_its_path_in_any_way(folder: Path) -> None:

@@ -110,9 +110,9 @@ def test_configurations_for_a_folder_are_refused(model: Path, configurations: Pa
 @pytest.mark.parametrize(
     ("tensor", "metadata", "reason"),
     [
-        ("v_pred", {}, "it holds v_pred"),
-        ("edm_mean", {}, "it holds edm_mean"),
-        (None, {"modelspec.prediction_type": "v"}, "its metadata says 'v'"),
+        ("v_pred", {}, "its tensor v_pred says that it predicts v-prediction"),
+        ("edm_vpred.sigma_max", {}, "its tensor edm_vpred.sigma_max says"),
+        (None, {"ss_v_parameterization": "True"}, "its metadata say ss_v_parameterization: True"),
     ],
 )
 def test_a_file_that_does_not_predict_noise_is_refused(
@@ -125,7 +125,7 @@ def test_a_file_that_does_not_predict_noise_is_refused(
 ) -> None:
     extra = {tensor: torch.zeros(4)} if tensor else {}
     save_file(load_file(single) | extra, tmp_path / "other.safetensors", metadata)
-    with pytest.raises(ConfigError, match=rf"does not predict noise \({reason}\)"):
+    with pytest.raises(ConfigError, match=f"{reason}.*is trained to predict noise"):
         load(tmp_path / "other.safetensors", configurations)
 
 

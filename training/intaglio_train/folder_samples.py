@@ -4,6 +4,8 @@ Every file of the folder counts. It belongs to a sample, or it is refused as a l
 over and named. Refused are an image without a caption, a caption without an image, an image that the folder's
 table does not name (Hugging Face's `imagefolder` refuses it too), and pictures in formats that are not read.
 Passed over are subfolders, as in kohya's scripts, and other files. Names that begin with a dot do not count.
+A subfolder that a table's rows name counts as the folder itself does, but what lies beside control images
+alone is passed over.
 """
 
 from __future__ import annotations
@@ -59,7 +61,6 @@ def find_samples(folder: Path, *, control: bool, control_name: str | None) -> Fo
 
 
 def _samples_of_table(table: Path, control: bool) -> Found:
-    folder = table.parent
     needed = COLUMNS if control else COLUMNS[:2]
     rows = rows_of(table)
     if not rows:
@@ -68,31 +69,49 @@ def _samples_of_table(table: Path, control: bool) -> Found:
     for sample in samples:
         if not sample.image.is_file():
             raise DataError(f"{sample.image}: no such image; {sample.where} names it")
-    used = _paths_of(rows)
-    passed_over = []
-    for path in _entries(folder):
-        _refuse_foreign(path)
-        is_used = Path(os.path.abspath(path)) in used
-        if path.suffix.lower() in SUFFIXES and not is_used:
-            raise DataError(
-                f"{path}: no row of {table.name} names this image; add one, or take the image out"
-            )
-        if path != table and not is_used:
-            passed_over.append(_described(path))
+    passed_over = _passed_over_by(table, rows)
     columns: set[str] = set().union(*(row.cells for row in rows))
     passed_over += [f"column {name} of {table.name}" for name in sorted(columns.difference(COLUMNS))]
     return Found(samples, passed_over)
 
 
-def _paths_of(rows: Sequence[Row]) -> set[Path]:
-    """Absolute paths of the files that rows name, and of the folders that these lie in."""
-    paths: set[Path] = set()
-    for row in rows:
-        for name in ("image", "control"):
-            if row.cells.get(name):
-                path = Path(os.path.abspath(row.table.parent / row.cells[name]))
-                paths.update((path, *path.parents))
-    return paths
+def _passed_over_by(table: Path, rows: Sequence[Row]) -> list[str]:
+    """What `rows` do not name, in the folder of `table` and in every subfolder that has a file of theirs.
+
+    Raises:
+        DataError: an image that no row names lies beside one that a row names.
+    """
+    images = _paths_of(rows, "image")
+    used = images | _paths_of(rows, "control")
+    used_folders: set[Path] = set()
+    for path in used:
+        used_folders.update(path.parents)
+    top = Path(os.path.abspath(table.parent))
+    image_folders = {top, *(path.parent for path in images)}
+    found = []
+    folders = [top]
+    while folders:
+        folder = folders.pop(0)
+        for path in _entries(folder):
+            if path in used_folders:
+                folders.append(path)
+            elif path != top / table.name and path not in used:
+                if folder in image_folders:
+                    _refuse_unnamed(path, table)
+                found.append(_described(path, top))
+    return found
+
+
+def _refuse_unnamed(path: Path, table: Path) -> None:
+    _refuse_foreign(path)
+    if path.suffix.lower() in SUFFIXES and not path.is_dir():
+        raise DataError(f"{path}: no row of {table.name} names this image; add one, or take the image out")
+
+
+def _paths_of(rows: Sequence[Row], column: str) -> set[Path]:
+    """Paths of the files that a column names, without `..`."""
+    names = [(row.table.parent, row.cells.get(column)) for row in rows]
+    return {Path(os.path.abspath(folder / name)) for folder, name in names if name}
 
 
 def _sample_of_row(row: Row, needed: Sequence[str]) -> Sample:
@@ -100,7 +119,8 @@ def _sample_of_row(row: Row, needed: Sequence[str]) -> Sample:
         if not row.cells.get(name):
             raise DataError(f"{row.where} has no {name}; columns needed: {', '.join(needed)}")
     for name in ("image", "control"):
-        if not isinstance(row.cells.get(name, ""), str):
+        # A control image that is not asked for may be null.
+        if not isinstance(row.cells.get(name), str | None):
             raise DataError(f"{row.where}: {name} is {row.cells[name]!r}; it must be a path")
     folder = row.table.parent
     control = None
@@ -123,7 +143,7 @@ def _samples_of_pairs(folder: Path, control: bool, control_name: str | None) -> 
     for path in entries:
         _refuse_foreign(path)
     images = [path for path in entries if path.suffix.lower() in SUFFIXES and not path.is_dir()]
-    passed_over = [_described(path) for path in entries if _is_passed_over(path)]
+    passed_over = [_described(path, folder) for path in entries if _is_passed_over(path)]
     if not images:
         others = f"; it holds {', '.join(passed_over)}" if passed_over else ""
         raise DataError(
@@ -175,11 +195,13 @@ def _is_passed_over(path: Path) -> bool:
     return path.suffix.lower() not in (*SUFFIXES, ".txt")
 
 
-def _described(path: Path) -> str:
+def _described(path: Path, folder: Path) -> str:
+    """`path` as seen from `folder`, with the number of images where it is a folder itself."""
+    name = path.relative_to(folder).as_posix()
     if not path.is_dir():
-        return path.name
+        return name
     count = sum(inner.suffix.lower() in SUFFIXES for inner in path.rglob("*"))
-    return f"{path.name}/ ({count} images)"
+    return f"{name}/ ({count} images)"
 
 
 def _control_folder(folder: Path, name: str | None) -> Path:
@@ -202,7 +224,7 @@ def _same_name(image: Path, folder: Path) -> Path:
 
 def names_beside_arrays(folder: Path) -> list[str]:
     """What a folder of arrays holds besides them."""
-    return [_described(path) for path in _entries(folder) if not _is_array(path)]
+    return [_described(path, folder) for path in _entries(folder) if not _is_array(path)]
 
 
 def _is_array(path: Path) -> bool:

@@ -13,23 +13,10 @@ from diffusers import StableDiffusionXLPipeline
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 
+from intaglio.single_files import CONFIGURATIONS, SDXL_HUB_ID, other_prediction
 from intaglio_train.errors import ConfigError
 
 __all__ = ["load_single_file"]
-
-SDXL_HUB_ID = "stabilityai/stable-diffusion-xl-base-1.0"
-CONFIGURATIONS = (
-    "model_index.json",
-    "scheduler/scheduler_config.json",
-    "text_encoder/config.json",
-    "text_encoder_2/config.json",
-    "tokenizer/vocab.json",
-    "tokenizer_2/vocab.json",
-    "unet/config.json",
-    "vae/config.json",
-)
-OTHER_TARGETS = ("v_pred", "ztsnr", "edm_mean", "edm_std")
-"""Tensors by which a file says that it does not predict noise (ComfyUI's and diffusers' convention)."""
 
 
 def load_single_file(file: Path, configurations: Path | None) -> Any:
@@ -56,15 +43,12 @@ def _check_target(file: Path) -> None:
         return
     try:
         with safe_open(file, "pt") as tensors:
-            found = sorted(set(OTHER_TARGETS) & set(tensors.keys()))
-            metadata = tensors.metadata() or {}
+            problem = other_prediction(tensors.keys(), tensors.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"model {file}: is not a whole .safetensors file: {error}") from error
-    stated = metadata.get("modelspec.prediction_type", "epsilon")
-    if found or stated != "epsilon":
-        reason = f"it holds {found[0]}" if found else f"its metadata says {stated!r}"
+    if problem is not None:
         raise ConfigError(
-            f"model {file}: does not predict noise ({reason});"
+            f"model {file}: {problem}, and a single file is trained to predict noise;"
             " give a diffusers folder, whose scheduler says what is predicted"
         )
 

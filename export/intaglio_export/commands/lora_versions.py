@@ -10,28 +10,16 @@ from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.versions import shown_version
 from intaglio_export.weights.registry import base_layers, check_entry, lora_path
 
-__all__ = ["published_loras", "serve_file", "serve_version", "store_of", "versions_text"]
-
-
-def store_of(deployment: Deployment) -> LoraStore:
-    """The LoRAs of the deployment's build.
-
-    Raises:
-        ConfigError: the deployment fuses its LoRAs, or is not built.
-    """
-    store = LoraStore(deployment.build_folder / LORAS_FOLDER)
-    if not deployment.swaps:
-        raise ConfigError(f"{deployment.name}: serves no versions; add swap: all to its configuration")
-    store.current()
-    return store
+__all__ = ["published_loras", "serve_file", "serve_version", "versions_text"]
 
 
 def published_loras(deployment: Deployment) -> ServedLoras:
-    """What is published; nothing where the deployment is not built or fuses its LoRAs."""
-    try:
-        return store_of(deployment).current()
-    except ConfigError:
-        return ServedLoras()
+    """What is published; nothing where the deployment is not built or fuses its LoRAs.
+
+    Raises:
+        ConfigError: registry.json is damaged.
+    """
+    return _store(deployment).published() if deployment.swaps else ServedLoras()
 
 
 def versions_text(served: ServedLora | None) -> str:
@@ -53,7 +41,7 @@ def serve_file(deployment: Deployment, lora: str, entry: LoraEntry) -> ServedLor
         LoraRefused: the file is not for this base, or not the one that was added.
         ConfigError: there is no such file, or the build has no such LoRA.
     """
-    store = store_of(deployment)
+    store = _swapping_store(deployment)
     check_entry(lora, entry, table=base_layers(deployment.base), swap=deployment.swap)
     digest, data = store.put(lora, lora_path(lora, entry))
     return store.serve_version(lora, digest, data=data).loras[lora]
@@ -66,7 +54,7 @@ def serve_version(deployment: Deployment, lora: str, version: str) -> ServedLora
         ConfigError: the build has no such LoRA.
         InvalidRequest: no version that is kept begins so, or several do.
     """
-    store = store_of(deployment)
+    store = _swapping_store(deployment)
     served = store.current().loras
     if lora not in served:
         raise ConfigError(f"lora {lora}: not served; served are {', '.join(served) or 'none'}")
@@ -77,3 +65,16 @@ def serve_version(deployment: Deployment, lora: str, version: str) -> ServedLora
         shown = ", ".join(shown_version(digest) for digest in kept)
         raise InvalidRequest("version", problem, allowed=f"the beginning of one of {shown}")
     return store.serve_version(lora, found[0]).loras[lora]
+
+
+def _swapping_store(deployment: Deployment) -> LoraStore:
+    """The LoRAs of the deployment's build; ConfigError where it fuses its LoRAs or is not built."""
+    if not deployment.swaps:
+        raise ConfigError(f"{deployment.name}: serves no versions; add swap: all to its configuration")
+    store = _store(deployment)
+    store.current()
+    return store
+
+
+def _store(deployment: Deployment) -> LoraStore:
+    return LoraStore(deployment.build_folder / LORAS_FOLDER)

@@ -113,7 +113,7 @@ def _network_file(plan: Plan, network: str) -> NetworkFile:
 
 def pristine_file(plan: Plan, network: str) -> Path | None:
     """The store's pristine weights that lie beside the engine of `network`; None where there are none."""
-    if not plan.swaps:
+    if not plan.deployment.swaps:
         return None
     for component in SWAPPED:
         if component == network:

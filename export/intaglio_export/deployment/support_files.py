@@ -15,7 +15,7 @@ from intaglio_export.plan.digests import DigestCache
 from intaglio_export.weights.repository_files import TOKENIZERS
 from intaglio_export.weights.sources import Base
 
-__all__ = ["SupportFiles", "find_support_files"]
+__all__ = ["SupportFiles", "find_support_files", "pose_files"]
 
 _FOLDER_DIGITS: Final = 12
 """Digits of the content's key in a folder's name."""
@@ -54,13 +54,22 @@ def _find_poses(poses: Path | None, digests: DigestCache, sources: dict[str, Pat
     """Add the files of `poses` to `sources`; returns their folder in the build."""
     if poses is None:
         return None
-    if not poses.is_dir():
-        raise ConfigError(f"poses: {poses}: no such folder")
-    files = sorted(poses.glob("*.json"))
+    files = pose_files(poses)
     folder = f"poses/{digests.combined(files, root=poses)[:_FOLDER_DIGITS]}"
     for path in files:
         sources[f"{folder}/{path.name}"] = path
     return folder
+
+
+def pose_files(folder: Path) -> list[Path]:
+    """The poses in `folder`, one file each.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"poses: {folder}: no such folder; correct `poses`, or make the folder")
+    return sorted(folder.glob("*.json"))
 
 
 def _files(folder: Path) -> list[Path]:

@@ -40,7 +40,9 @@ _VERIFICATION_FILE: Final = "verification.json"
 
 
 class NetworkLoader:
-    """The PyTorch networks of a plan; it holds the last one, which the next stage often needs again."""
+    """The PyTorch networks of a plan. The last one stays in memory until `release`: the next stage often
+    needs it.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -48,8 +50,7 @@ class NetworkLoader:
         self._held: nn.Module | None = None
 
     def network(self, network: str) -> nn.Module:
-        """The network in the deployment's precision, with LoRAs fused; on the card that it is for if that is
-        here.
+        """The network in the plan's precision and on its device, with the LoRAs of `fuse` applied.
 
         Raises:
             BuildError: the weights do not fit their configuration.
@@ -66,7 +67,8 @@ class NetworkLoader:
 
     @property
     def _device(self) -> str:
-        return "cuda" if self.plan.platform.on_gpu and torch.cuda.is_available() else "cpu"
+        # A PyTorch without CUDA has another version, which is a part of every key.
+        return self.plan.device if torch.cuda.is_available() else "cpu"
 
     def _load(self, component: str) -> nn.Module:
         plan = self.plan

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from intaglio.builds.manifest import content_key
 from intaglio.contract.architecture import Architecture
@@ -37,6 +37,7 @@ from intaglio_export.engines.platform import Platform
 from intaglio_export.plan.architecture import architecture_of
 from intaglio_export.plan.source_modules import ENGINE_MODULES, SEEDED_MODULES, STAGE_MODULES, source_digest
 from intaglio_export.plan.stages import Stage, StageStore
+from intaglio_export.weights.missing_lora_files import missing_file
 from intaglio_export.weights.sources import Base, Weights, component_of, find_base, find_model
 
 __all__ = ["ONNX_FILE", "PRISTINE_FILE", "Plan"]
@@ -74,9 +75,7 @@ class Plan:
         for lora, weight in self.deployment.fused.items():
             path = self.deployment.loras[lora].path
             if not path.is_file():
-                raise ConfigError(
-                    f"lora {lora}: {path}: no such file; train it or correct its path in the configuration"
-                )
+                raise ConfigError(f"lora {lora}: {missing_file(path)}")
             sha256 = lora_digest(lora, path) or self.store.digests.digest(path).sha256
             found.append(ResolvedLora(id=lora, sha256=sha256, weight=weight))
         return tuple(found)
@@ -105,6 +104,11 @@ class Plan:
         return self.deployment.precision_on(self.platform.runtime)
 
     @property
+    def device(self) -> Literal["cuda", "cpu"]:
+        """Where PyTorch runs the networks while they are exported and verified, if it can use a card."""
+        return "cuda" if self.platform.on_gpu else "cpu"
+
+    @property
     def tolerance(self) -> float:
         """The largest relative error that verification accepts."""
         return self.deployment.tolerance_on(self.platform.runtime)
@@ -112,12 +116,7 @@ class Plan:
     @property
     def networks(self) -> tuple[str, ...]:
         """Every network to build."""
-        return networks_of(self.deployment.controlnets, swaps=self.swaps)
-
-    @property
-    def swaps(self) -> bool:
-        """Whether a running server applies LoRAs."""
-        return self.deployment.swap != "off"
+        return networks_of(self.deployment.controlnets, swaps=self.deployment.swaps)
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -129,7 +128,7 @@ class Plan:
         found: list[Stage | None] = [self.fuse]
         for network in self.networks:
             found += [self.onnx(network), self.engine(network), self.verify(network)]
-        if self.swaps:
+        if self.deployment.swaps:
             found += [self.pristine(component) for component in SWAPPED]
         return tuple(stage for stage in found if stage is not None)
 
@@ -177,6 +176,8 @@ class Plan:
             "tensors": self.spec(network).describe(),
             "architecture": self.architecture.model_dump(mode="json"),
             "precision": self.precision,
+            # PyTorch computes the constants of a graph there, so their last digits differ.
+            "device": self.device,
             "sources": source_digest(STAGE_MODULES["onnx"]),
         }
         return Stage("onnx", network, inputs, _versions(*_TORCH_STACK, "onnx"))

@@ -14,6 +14,7 @@ from typing import Final
 
 from intaglio.builds.manifest import MANIFEST_NAME, BuildManifest, read_manifest, write_json
 from intaglio.errors import EngineMismatch
+from intaglio.whole_files import storage_problem
 from intaglio_export.plan.records import RECORD_NAME
 from intaglio_export.plan.stages import StageStore
 
@@ -34,17 +35,26 @@ class Pruned:
     bytes: int = 0
     """Of the disk that are free now. A file that a build still links to frees nothing."""
     prevented: str | None = None
-    """Why nothing could be removed."""
+    """Why nothing, or no more, could be removed."""
 
 
 def prune(store: StageStore, folder: Path, *, keep: int | None) -> Pruned:
     """Remove results that no build of `store` names, except the newest `keep` of every stage; None keeps all.
 
-    `folder` is the build that was just made, which the store knows from now on. The store must be locked.
+    `folder` is the build that was just made, which the store knows from now on. The store must be locked. The
+    build is complete, so an error of the disk does not end it.
     """
+    try:
+        return _pruned(store, folder, keep)
+    except OSError as error:
+        return Pruned(prevented=f"earlier results were not removed: {store.folder}: {storage_problem(error)}")
+
+
+def _pruned(store: StageStore, folder: Path, keep: int | None) -> Pruned:
     builds = _builds_of(store, folder)
     write_json(store.folder / _BUILDS, [str(build) for build in builds])
     if keep is None:
+        store.digests.save()
         return Pruned()
     try:
         manifests = [read_manifest(build) for build in builds]
@@ -62,6 +72,7 @@ def prune(store: StageStore, folder: Path, *, keep: int | None) -> Pruned:
             count += 1
     for place in (store.folder, store.folder.parent):
         store.digests.forget_missing(below=place)
+    store.digests.save()
     return Pruned(count, freed)
 
 

@@ -26,8 +26,6 @@ _TYPICAL_SECONDS: Final[dict[StageKind, float]] = {
     "verify": 2.0,
 }
 """For the progress bar, until a stage has run here for the first time."""
-_COMPILERS: Final = 1
-"""Networks compiled together. With two, SDXL's UNet and its ControlNet took 30 GiB of the host's memory."""
 _LONGEST_FIRST: Final = ("unet", "controlnet", "text_encoder_2")
 """Kinds of components by how long their networks take."""
 
@@ -117,7 +115,7 @@ def _makers(plan: Plan) -> Callable[[Stage], Callable[[Path], Notes]]:
 
 
 def run_overlapped(stages: Sequence[Stage], run: Callable[[Stage], StageOutcome]) -> tuple[StageOutcome, ...]:
-    """Compile engines in a thread while the next networks are exported and finished engines are verified.
+    """Compile engines in one thread while this one exports the next networks and verifies finished engines.
 
     TensorRT compiles on one core and takes minutes for a network. The largest networks go first. A failure is
     raised after the compilation that has begun.
@@ -125,7 +123,8 @@ def run_overlapped(stages: Sequence[Stage], run: Callable[[Stage], StageOutcome]
     done: dict[str, StageOutcome] = {}
     compiling: dict[str, Future[StageOutcome]] = {}
     checks = {stage.network: stage for stage in stages if stage.kind == "verify"}
-    with ThreadPoolExecutor(_COMPILERS) as pool:
+    # One, because SDXL's UNet and its ControlNet compiled together took 30 GiB of the host's memory.
+    with ThreadPoolExecutor(1) as pool:
         try:
             for stage in sorted(stages, key=_rank):
                 if stage.kind == "engine":

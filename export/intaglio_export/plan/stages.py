@@ -157,7 +157,7 @@ class StageStore:
             raise BuildError(
                 f"{stage.name}: {storage_problem(error)} ({self.folder}); nothing of this stage was kept"
             ) from error
-        with self._lock:  # engines are compiled in threads
+        with self._lock:  # `run_overlapped` and `run_parallel` finish stages in several threads
             for file, digest in files.items():
                 self.digests.remember(self.path(stage) / file, digest)
             self.digests.save()

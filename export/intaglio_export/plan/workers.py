@@ -29,7 +29,7 @@ from intaglio_export.plan.stages import Notes, Stage, StageKind, StageStore
 if TYPE_CHECKING:
     from intaglio_export.plan.make import NetworkLoader
 
-__all__ = ["Workers", "worker_count"]
+__all__ = ["Workers", "available_memory", "worker_count"]
 
 _MOST: Final = 6
 """Each process takes up to 1 GiB of the card while it verifies. More would not help: the longest network
@@ -41,7 +41,10 @@ _COPIES_OF_WEIGHTS: Final = 5
 """Host memory of an export and a compilation, in sizes of the weights: SDXL's UNet of 5 GB took 22 GiB."""
 _LARGEST_TOGETHER: Final = 2**30
 """Bytes of weights of the largest network up to which networks share a card while they are verified."""
+_CGROUPS: Final = Path("/sys/fs/cgroup")
 _loader: NetworkLoader | None = None
+_failure: str | None = None
+"""Why this process could not begin."""
 
 
 def worker_count(plan: Plan) -> int:
@@ -56,8 +59,47 @@ def worker_count(plan: Plan) -> int:
     if max(sizes) > _LARGEST_TOGETHER:
         return 1
     need = _PROCESS_BYTES + _COPIES_OF_WEIGHTS * max(sizes)
-    fitting = psutil.virtual_memory().available // need
+    fitting = available_memory() // need
     return max(1, min(_MOST, len(os.sched_getaffinity(0)), fitting))
+
+
+def available_memory(cgroups: Path = _CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int:
+    """Bytes of host memory that this process may still take: what is free, or what the limits of its control
+    groups leave (a container's limit). `own` lists its groups, which are folders below `cgroups`.
+    """
+    left = [psutil.virtual_memory().available]
+    try:
+        lines = own.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:  # version 2
+            left += _left_in_groups(cgroups, path, ("memory.max", "memory.current", "inactive_file"))
+        elif "memory" in controllers.split(","):
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            left += _left_in_groups(cgroups / "memory", path, names)
+    return max(min(left), 0)
+
+
+def _left_in_groups(root: Path, path: str, names: tuple[str, str, str]) -> list[int]:
+    """What each group from `path` up to `root` leaves. `names` are the files of the limit and of the use, and
+    the field of memory.stat for pages of files that the system drops when memory is short.
+    """
+    limit, use, cached = names
+    group = root / path.strip("/")
+    found = []
+    # Inside a container `path` may be that of the host, which does not exist here: `root` is the group then.
+    for folder in (group, *group.parents):
+        if not folder.is_relative_to(root):
+            break
+        try:
+            statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            taken = int((folder / use).read_text()) - int(statistics.get(cached, 0))
+            found.append(int((folder / limit).read_text()) - taken)
+        except (OSError, ValueError):  # no such group, or `max`: no limit
+            continue
+    return found
 
 
 class Workers:
@@ -82,7 +124,7 @@ class Workers:
         """Fill the folder `work` with the result of `stage`.
 
         Raises:
-            BuildError: the stage failed, or its process was killed.
+            BuildError: the stage failed, its process could not begin, or it was killed.
         """
         try:
             return self._pool.submit(_make, stage.kind, stage.network, work).result()
@@ -95,12 +137,15 @@ class Workers:
 def _start(deployment: Deployment, platform: Platform, store: Path) -> None:
     """Begin a process."""
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    global _loader  # noqa: PLW0603  (what a process of the pool knows must be global)
-    from intaglio_export.plan.make import NetworkLoader
-    from intaglio_export.plan.quiet import quiet_libraries
+    global _loader, _failure  # noqa: PLW0603  (what a process of the pool knows must be global)
+    try:
+        from intaglio_export.plan.make import NetworkLoader
+        from intaglio_export.plan.quiet import quiet_libraries
 
-    quiet_libraries()
-    _loader = NetworkLoader(Plan(deployment, platform, StageStore(store)))
+        quiet_libraries()
+        _loader = NetworkLoader(Plan(deployment, platform, StageStore(store)))
+    except Exception as error:  # raised here, the pool would only say that a process ended
+        _failure = f"{type(error).__name__}: {error}"
 
 
 def _end_with_parent() -> None:
@@ -112,9 +157,10 @@ def _end_with_parent() -> None:
 
 
 def _make(kind: StageKind, network: str, work: Path) -> Notes:
+    if _loader is None:
+        raise BuildError(f"a process that makes stages could not begin: {_failure}")
     from intaglio_export.plan.make import MAKERS
 
-    assert _loader is not None
     try:
         return MAKERS[kind](_loader, network, work)
     except IntaglioError as error:

@@ -22,7 +22,7 @@ def missing_file(path: Path) -> str:
                 if _output_of(config) == path.parent:
                     command = f"intaglio train lora {os.path.relpath(config)}"
                     return f"{os.path.relpath(path)}: no such file; train it: {command}"
-    return f"{path}: no such file; train it or correct its path in the registry"
+    return f"{path}: no such file; train it or correct its path"
 
 
 def _output_of(config: Path) -> Path | None:

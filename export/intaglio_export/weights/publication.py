@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from intaglio.contract.lora_registry import LoraRegistry
-from intaglio.loras.sets import ServedLora, ServedLoras
+from intaglio.loras.sets import ServedLora
 from intaglio.loras.versions import shown_version
-from intaglio_export.weights.missing_lora_files import missing_file
+from intaglio_export.weights.registry import Publication
 
 __all__ = ["publication_messages"]
 
 
-def publication_messages(registry: LoraRegistry, served: ServedLoras) -> tuple[str, ...]:
-    """Where `served`, which a build of `registry` just published, differs from it, and why."""
+def publication_messages(registry: LoraRegistry, publication: Publication) -> tuple[str, ...]:
+    """Where `publication`, which a build of `registry` just made, differs from it, and why."""
     found = []
-    for lora, entry in registry.loras.items():
+    served = publication.served
+    for lora in registry.loras:
         published = served.loras.get(lora)
-        if entry.file is not None and not entry.file.is_file():
-            found.append(f"lora {lora} {_kept(published)}: {missing_file(entry.file)}")
+        if lora in publication.absent:
+            found.append(f"lora {lora} {_kept(published)}: {publication.absent[lora]}")
         elif published is not None and published.built != published.sha256:
             found.append(_other_version(lora, published))
     for preset in sorted(set(registry.presets) - set(served.presets)):

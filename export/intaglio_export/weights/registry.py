@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,18 @@ from intaglio.contract.lora_registry import LoraEntry, LoraRegistry, load_regist
 from intaglio.contract.sources import Source
 from intaglio.errors import ConfigError, LoraRefused
 from intaglio.loras.adapters import lora_bytes
-from intaglio.loras.files import Component, LayerTable, LoraFile, layer_table, lora_file_from_bytes
+from intaglio.loras.files import (
+    Component,
+    LayerTable,
+    LoraFile,
+    layer_table,
+    lora_file_from_bytes,
+    named_components,
+)
 from intaglio.loras.sets import ServedLoras
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.targets import SWAPPED
-from intaglio.loras.tensor_files import map_tensor_file
+from intaglio.loras.tensor_files import TensorFile, map_tensor_file
 from intaglio.loras.versions import check_as_added
 from intaglio_export.weights.hub import AbsentError, hub_file
 from intaglio_export.weights.missing_lora_files import missing_file
@@ -28,10 +36,14 @@ from intaglio_export.weights.swapped_weights import is_swapped
 
 __all__ = [
     "CheckedLora",
+    "Publication",
     "base_layers",
     "check_entry",
+    "check_file",
+    "check_publication",
     "check_registry",
     "described",
+    "layers_of",
     "lora_path",
     "publish_registry",
     "registry_of",
@@ -41,12 +53,16 @@ log = logging.getLogger(__name__)
 
 
 def base_layers(sources: tuple[Source, ...]) -> LayerTable:
-    """Every layer of the available base that a LoRA may change, with its shape.
+    """`layers_of` the first of `sources` that is available."""
+    return layers_of(find_base(sources, replaced=("vae",)))  # no LoRA changes it, and the base may lack one
+
+
+def layers_of(base: Base) -> LayerTable:
+    """Every layer of `base` that a LoRA may change, with its shape.
 
     Shapes come from the headers of the base's files. For a single file or a seed they come from the
     configurations.
     """
-    base = find_base(sources, replaced=("vae",))  # no LoRA changes it, and the base may lack one
     return layer_table({component: _shapes(base, component) for component in SWAPPED})
 
 
@@ -90,15 +106,23 @@ def lora_path(lora: str, entry: LoraEntry) -> Path:
     Raises:
         ConfigError: there is no such file.
     """
+    try:
+        return _path_of(entry)
+    except AbsentError as absent:
+        raise ConfigError(f"lora {lora}: {absent}") from absent
+
+
+def _path_of(entry: LoraEntry, *, fetch: bool = True) -> Path:
+    """The entry's file; AbsentError where there is none, NotFetchedError where it would be downloaded."""
     if entry.file is not None:
         if not entry.file.is_file():
-            raise ConfigError(f"lora {lora}: {missing_file(entry.file)}")
+            raise AbsentError(missing_file(entry.file))
         return entry.file
     owner, name, path = (entry.hub or "").split("/", 2)
     try:
-        return hub_file(f"{owner}/{name}", path)
+        return hub_file(f"{owner}/{name}", path, fetch=fetch)
     except AbsentError as absent:
-        raise ConfigError(f"lora {lora}: hub:{entry.hub}: {absent}") from absent
+        raise AbsentError(f"hub:{entry.hub}: {absent}") from absent
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +167,30 @@ def check_entry(lora: str, entry: LoraEntry, *, table: LayerTable, swap: Swap) -
     return found
 
 
+def check_file(lora: str, path: Path, *, table: LayerTable | None, swap: Swap) -> str:
+    """The sha256 of `path`, which a deployment with `swap` can apply. `table` is None where the base is not
+    here: the file is then compared with what any SDXL has. Warnings are logged.
+
+    Raises:
+        LoraRefused: the file is damaged, not for this base, or changes layers that `swap` leaves out.
+    """
+    data = lora_bytes(lora, path)
+    if table is None:
+        _check_readable(lora, data)
+    else:
+        for warning in _servable(lora, data, table=table, swap=swap).warnings:
+            log.warning("lora %s: %s", lora, warning)
+    return hashlib.sha256(data).hexdigest()
+
+
+def _check_readable(lora: str, data: bytes) -> None:
+    try:
+        keys = TensorFile(data).tensors
+    except ValueError as error:
+        raise LoraRefused(lora, f"{error}; copy the file again") from error
+    named_components(lora, keys)
+
+
 def _servable(lora: str, data: bytes, *, table: LayerTable, swap: Swap) -> LoraFile:
     """The LoRA in `data`; LoraRefused where a deployment with `swap` can never apply it."""
     file = lora_file_from_bytes(lora, data, table=table)
@@ -164,38 +212,72 @@ def _is_swappable(component: Component, layer: str, *, table: LayerTable, swap: 
     return is_swapped(f"{wrapper}.{layer}.weight", len(table[component][layer]), swap)
 
 
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What a build publishes of a registry."""
+
+    served: ServedLoras
+    absent: Mapping[str, str]
+    """Why a LoRA's file is not available, by LoRA. Such a LoRA stays as it was published."""
+
+
 def check_registry(deployment: Deployment, folder: Path) -> None:
     """Raise what `publish_registry` would raise, before any work is done, and log the warnings."""
-    registry = registry_of(deployment)
-    table = base_layers(deployment.base)
-    digests = {}
-    for lora, path in _present_files(registry).items():
-        data = lora_bytes(lora, path)
-        for warning in _servable(lora, data, table=table, swap=deployment.swap).warnings:
-            log.warning("lora %s: %s", lora, warning)
-        digests[lora] = hashlib.sha256(data).hexdigest()
-    LoraStore(folder / LORAS_FOLDER).after_build(registry, digests)
+    check_publication(
+        registry_of(deployment),
+        LoraStore(folder / LORAS_FOLDER),
+        table=base_layers(deployment.base),
+        swap=deployment.swap,
+    )
 
 
-def publish_registry(deployment: Deployment, folder: Path) -> ServedLoras:
-    """Publish the deployment's registry to the build in `folder`; every file is checked against the base.
-
-    A LoRA whose file is missing stays as it was published. `publication_messages` says so.
+def check_publication(
+    registry: LoraRegistry, store: LoraStore, *, table: LayerTable | None, swap: Swap, fetch: bool = True
+) -> Publication:
+    """What a build of `registry` would publish to `store`; `table` as in `check_file`.
 
     Raises:
-        ConfigError, LoraRefused: a LoRA is not on the hub, not the file that was added, or can never be
-            applied by the deployment.
+        ConfigError, LoraRefused: as `publish_registry` does.
+        NotFetchedError: without `fetch`, a file would be downloaded.
+    """
+    files, absent = _available(registry, fetch=fetch)
+    digests = {lora: check_file(lora, path, table=table, swap=swap) for lora, path in files.items()}
+    _check_absent(registry, store.published(), absent)
+    return Publication(store.after_build(registry, digests), absent)
+
+
+def publish_registry(deployment: Deployment, folder: Path) -> Publication:
+    """Publish the deployment's registry to the build in `folder`; every file is checked against the base.
+
+    A LoRA whose file is not available stays as it was published. `publication_messages` says so.
+
+    Raises:
+        ConfigError, LoraRefused: a LoRA of the hub is out of reach and was never published, a file is not the
+            one that was added, or the deployment can never apply it; or registry.json is damaged.
         BuildError: the disk has no room.
     """
     registry = registry_of(deployment)
     store = LoraStore(folder / LORAS_FOLDER)
     table = base_layers(deployment.base)
+    files, absent = _available(registry)
     digests = {}
-    for lora, path in _present_files(registry).items():
+    for lora, path in files.items():
         digest, data = store.put(lora, path)
         _servable(lora, data, table=table, swap=deployment.swap)
         digests[lora] = digest
-    return store.publish_registry(registry, digests)
+    _check_absent(registry, store.published(), absent)
+    return Publication(store.publish_registry(registry, digests), absent)
+
+
+def _check_absent(registry: LoraRegistry, published: ServedLoras, absent: Mapping[str, str]) -> None:
+    """Refuse to leave out a LoRA of the hub. A file of this machine may be left out, since it may be trained
+    later.
+    """
+    for lora, reason in absent.items():
+        if registry.loras[lora].hub is not None and lora not in published.loras:
+            raise ConfigError(
+                f"lora {lora}: {reason}, and no version of it is published; build again with the hub in reach"
+            )
 
 
 def registry_of(deployment: Deployment) -> LoraRegistry:
@@ -203,10 +285,13 @@ def registry_of(deployment: Deployment) -> LoraRegistry:
     return LoraRegistry() if deployment.registry is None else load_registry(deployment.registry)
 
 
-def _present_files(registry: LoraRegistry) -> dict[str, Path]:
-    """The files of the registry, but for those that are missing on this machine."""
-    found = {}
+def _available(registry: LoraRegistry, *, fetch: bool = True) -> tuple[dict[str, Path], dict[str, str]]:
+    """The files of the registry that are available, and why the others are not."""
+    found: dict[str, Path] = {}
+    absent: dict[str, str] = {}
     for lora, entry in registry.loras.items():
-        if entry.file is None or entry.file.is_file():
-            found[lora] = lora_path(lora, entry)
-    return found
+        try:
+            found[lora] = _path_of(entry, fetch=fetch)
+        except AbsentError as error:
+            absent[lora] = str(error)
+    return found, absent

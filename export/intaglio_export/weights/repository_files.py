@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from intaglio.errors import BuildError
+from intaglio.single_files import CONFIGURATIONS
 from intaglio_export.weights.checkpoint_files import choose_files, network_files, no_weights
 from intaglio_export.weights.hub import HubFiles
 
@@ -42,14 +43,32 @@ def model_files(subfolder: str) -> HubFiles:
 
 
 def _select_pipeline(components: Collection[str], names: Collection[str]) -> list[str]:
-    found = [MODEL_INDEX, SCHEDULER_FILE, *(f"{name}/config.json" for name in COMPONENTS)]
-    for tokenizer in TOKENIZERS:
-        found += [f"{tokenizer}/{name}" for name in (*_TOKENIZER_FILES, *_MORE_TOKENIZER_FILES)]
-        if f"{tokenizer}/{_TOKENIZER_FILES[0]}" not in names:
-            found.append(f"{tokenizer}/{_WHOLE_TOKENIZER}")
+    found: list[str] = []
     for component in components:
         found += _select_weights(component, component, names)
-    return [name for name in found if name in names]
+    for name in _configurations(components):
+        if name not in names:
+            raise BuildError(f"{name} is missing")
+        found.append(name)
+    if (missing := _missing_tokenizer_file(names)) is not None:
+        raise BuildError(f"{missing} is missing")
+    for tokenizer in TOKENIZERS:
+        own: tuple[str, ...] = _TOKENIZER_FILES
+        if f"{tokenizer}/{own[0]}" not in names:
+            own = (_WHOLE_TOKENIZER,)
+        paths = [f"{tokenizer}/{name}" for name in (*own, *_MORE_TOKENIZER_FILES)]
+        found += [path for path in paths if path in names]
+    return found
+
+
+def _configurations(components: Collection[str]) -> list[str]:
+    """Those of `CONFIGURATIONS` that a base with the weights of `components` needs; all without weights.
+
+    Tokenizers have several layouts, so `missing_tokenizer_file` looks for them.
+    """
+    others = [name for name in COMPONENTS if components and name not in components]
+    others += TOKENIZERS
+    return [name for name in CONFIGURATIONS if name.partition("/")[0] not in others]
 
 
 def _select_model(subfolder: str, names: Collection[str]) -> list[str]:
@@ -72,9 +91,7 @@ def _select_weights(component: str, folder: str, names: Collection[str]) -> list
 
 
 def _missing_of_pipeline(components: Collection[str], root: Path) -> str | None:
-    needed = [MODEL_INDEX, SCHEDULER_FILE]
-    needed += [f"{name}/config.json" for name in components or COMPONENTS]
-    for name in needed:
+    for name in _configurations(components):
         if not (root / name).is_file():
             return f"{name} is missing"
     if (missing := missing_tokenizer_file(root)) is not None:
@@ -87,13 +104,19 @@ def _missing_of_pipeline(components: Collection[str], root: Path) -> str | None:
 
 def missing_tokenizer_file(root: Path) -> str | None:
     """The first file that the tokenizers of the pipeline in `root` lack; None where they are complete."""
+    folders = [root / tokenizer for tokenizer in TOKENIZERS]
+    there = [path for folder in folders for path in folder.glob("*") if path.is_file()]
+    return _missing_tokenizer_file([path.relative_to(root).as_posix() for path in there])
+
+
+def _missing_tokenizer_file(names: Collection[str]) -> str | None:
     for tokenizer in TOKENIZERS:
-        folder = root / tokenizer
-        if (folder / _WHOLE_TOKENIZER).is_file() and not (folder / _TOKENIZER_FILES[0]).is_file():
+        own = [f"{tokenizer}/{name}" for name in _TOKENIZER_FILES]
+        if f"{tokenizer}/{_WHOLE_TOKENIZER}" in names and own[0] not in names:
             continue
-        for name in _TOKENIZER_FILES:
-            if not (folder / name).is_file():
-                return f"{tokenizer}/{name}"
+        for name in own:
+            if name not in names:
+                return name
     return None
 
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from intaglio.contract.architecture import SeededArchitecture
 from intaglio.package_data import data_path
 from intaglio.sampling.noise import TorchCpuGenerator
 
@@ -177,7 +178,7 @@ reduced architecture with a first level of 320 channels).
 class Seeded:
     """Weights of every component of one architecture."""
 
-    architecture: str
+    architecture: SeededArchitecture
     seed: int
 
     def config(self, component: str) -> Mapping[str, Any]:

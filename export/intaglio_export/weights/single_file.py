@@ -4,7 +4,7 @@ model.diffusion_model.*      the UNet
 conditioner.embedders.0.*    the first text encoder (CLIP ViT-L)
 conditioner.embedders.1.*    the second text encoder (OpenCLIP ViT-bigG)
 first_stage_model.*          the VAE
-v_pred, ztsnr, edm_mean, ..  what the UNet predicts, where it is not noise
+v_pred, ztsnr, edm_mean, ..  what the UNet predicts, where it is not noise (`intaglio.single_files`)
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Final
 from intaglio.contract.architecture import unet_attentions
 from intaglio.errors import BuildError
 from intaglio.loras.tensor_files import map_tensor_file
+from intaglio.single_files import other_prediction
 from intaglio_export.weights.checkpoint_files import PREFIXES
 
 __all__ = ["check_single_file"]
@@ -33,22 +34,6 @@ _REFINER: Final = f"this is the SDXL refiner, which improves a picture; {_INSTEA
 _REFINER_LABELS: Final = 2560
 _OLDER: Final[Mapping[int, str]] = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
 """Models by the width of their prompt."""
-_PREDICTIONS: Final[Mapping[str, str]] = {
-    "v_pred": "v-prediction",
-    "ztsnr": "zero terminal SNR",
-    "edm_vpred.sigma_max": "EDM v-prediction (CosXL)",
-    "edm_vpred.sigma_min": "EDM v-prediction (CosXL)",
-    "edm_mean": "EDM (Playground v2.5)",
-    "edm_std": "EDM (Playground v2.5)",
-}
-"""Tensors that say what the UNet predicts."""
-_PREDICTION_METADATA: Final[Mapping[str, tuple[str, ...]]] = {
-    "modelspec.prediction_type": ("epsilon", "eps"),
-    "modelspec.predict_key": ("epsilon", "eps"),
-    "ss_v_parameterization": ("False", "None"),
-    "ss_zero_terminal_snr": ("False", "None"),
-}
-"""Metadata that say what the UNet predicts, each with the values that mean noise."""
 _OTHER_KINDS: Final[tuple[tuple[str, str], ...]] = (
     ("lora_", "a LoRA: list it under `loras` or in the registry"),
     (".lora_", "a LoRA: list it under `loras` or in the registry"),
@@ -78,9 +63,10 @@ def check_single_file(path: Path, *, unet: Mapping[str, Any], replaced: Collecti
     except (OSError, ValueError) as error:
         raise BuildError(f"{path}: {error}; fetch the file again") from error
     shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
+    prediction = other_prediction(shapes, file.metadata)
     for problem in (
         _other_kind(shapes),
-        _other_prediction(shapes, file.metadata),
+        None if prediction is None else f"{prediction}, {_EPSILON}",
         _other_unet(shapes, unet),
         _missing_component(shapes, replaced),
     ):
@@ -98,17 +84,6 @@ def _other_kind(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         if any(part in name for name in shapes):
             return f"this is {kind}; `base: file` takes a whole SDXL checkpoint in Stability's layout"
     return f"no SDXL checkpoint in Stability's layout: it has no tensor {_FIRST}"
-
-
-def _other_prediction(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) -> str | None:
-    for name, meaning in _PREDICTIONS.items():
-        if name in shapes:
-            return f"its tensor {name} says that it predicts {meaning}, {_EPSILON}"
-    for name, epsilon in _PREDICTION_METADATA.items():
-        value = metadata.get(name, epsilon[0])
-        if value not in epsilon:
-            return f"its metadata say {name}: {value}, {_EPSILON}"
-    return None
 
 
 def _other_unet(shapes: Mapping[str, tuple[int, ...]], unet: Mapping[str, Any]) -> str | None:

@@ -23,9 +23,10 @@ from intaglio.contract.sources import Source
 from intaglio.errors import BuildError, ConfigError
 from intaglio.loras.tensor_files import map_tensor_file
 from intaglio.sampling.scheduler_config import SchedulerConfig
+from intaglio.single_files import SDXL_HUB_ID
 from intaglio_export.weights.checkpoint_files import network_files
 from intaglio_export.weights.configuration import check_configuration, configuration_read
-from intaglio_export.weights.hub import AbsentError, HubFiles, hub_folder
+from intaglio_export.weights.hub import AbsentError, HubFiles, NotFetchedError, hub_folder
 from intaglio_export.weights.repository_files import (
     COMPONENTS,
     MODEL_INDEX,
@@ -37,11 +38,10 @@ from intaglio_export.weights.repository_files import (
 from intaglio_export.weights.seeded import Seeded, tokenizer_root
 from intaglio_export.weights.single_file import check_single_file
 
-__all__ = ["SDXL_HUB_ID", "Base", "Weights", "component_of", "find_base", "find_model", "read_json"]
+__all__ = ["Base", "Weights", "component_of", "find_base", "find_model", "read_json"]
 
 log = logging.getLogger(__name__)
 
-SDXL_HUB_ID: Final = "stabilityai/stable-diffusion-xl-base-1.0"
 _UNION_KEYS: Final = ("task_embedding", "control_add_embedding.", "transformer_layes.")
 """Tensors that only a ControlNet-Union has; its config.json may be that of a plain ControlNet."""
 
@@ -131,14 +131,17 @@ def read_json(path: Path) -> Mapping[str, Any]:
 def find_base(candidates: Sequence[Source], *, replaced: Collection[str] = (), fetch: bool = True) -> Base:
     """The first of `candidates` that is available; it names those passed over with their reasons.
 
-    Components in `replaced` come from elsewhere and may be missing. Without `fetch` nothing is downloaded.
+    Components in `replaced` come from elsewhere and may be missing. Without `fetch` nothing is downloaded:
+    the hub is only asked, and the decision is the same.
 
     Raises:
         ConfigError: none is available, or its configurations ask for what intaglio does not compute.
+        NotFetchedError: without `fetch`, the first that is available must be downloaded.
         BuildError: one is there but incomplete. A damaged preference is never silently replaced.
     """
     components = [name for name in COMPONENTS if name not in replaced]
     passed_over: list[str] = []
+    last: AbsentError | None = None
     for index, source in enumerate(candidates):
         if (seeded := _seeded(source)) is not None:
             return Base(str(source), tokenizer_root(), None, tuple(passed_over), seeded)
@@ -152,7 +155,10 @@ def find_base(candidates: Sequence[Source], *, replaced: Collection[str] = (), f
                 base = Base(str(source), root, file, tuple(passed_over))
         except AbsentError as absent:
             passed_over.append(f"{source}: {absent}")
+            last = absent
             continue
+        except NotFetchedError as error:
+            raise NotFetchedError(error.source, error.size, passed_over=passed_over) from error
         _check_pipeline(base, components)
         if passed_over:
             log.warning("base falls back to %s; not available: %s", base.label, "; ".join(passed_over))
@@ -160,7 +166,7 @@ def find_base(candidates: Sequence[Source], *, replaced: Collection[str] = (), f
     raise ConfigError(
         f"no base is available: {'; '.join(passed_over)}; "
         "correct `base` in the configuration or fetch one of them"
-    )
+    ) from last
 
 
 def find_model(source: Source, *, subfolder: str, fetch: bool = True) -> Weights:
@@ -169,6 +175,7 @@ def find_model(source: Source, *, subfolder: str, fetch: bool = True) -> Weights
 
     Raises:
         ConfigError: it is not available, or its configuration asks for what intaglio does not compute.
+        NotFetchedError: without `fetch`, it must be downloaded.
         BuildError: it is there but incomplete.
     """
     if (seeded := _seeded(source)) is not None:

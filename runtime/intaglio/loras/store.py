@@ -57,7 +57,10 @@ class LoraStore(VersionFiles):
             raise ConfigError(f"{path}: {error.strerror or error}; intaglio build writes it") from error
         except ValidationError as error:
             problem = error.errors()[0]["msg"]
-            raise ConfigError(f"{path}: damaged ({problem}); intaglio build writes it again") from error
+            raise ConfigError(
+                f"{path}: damaged ({problem}); restore it from a copy, or remove it and run intaglio build,"
+                " which then knows neither earlier versions nor rejected ones"
+            ) from error
         return self._read
 
     @contextlib.contextmanager
@@ -76,7 +79,7 @@ class LoraStore(VersionFiles):
         Raises:
             BuildError: it cannot be written; the predecessor is still published.
         """
-        before = self._published()
+        before = self.published()
         try:
             write_json(self.folder / _REGISTRY, served.model_dump(mode="json"))
         except OSError as error:
@@ -150,7 +153,7 @@ class LoraStore(VersionFiles):
             BuildError: as `write` does.
         """
         with self.locked():
-            served = self._published()
+            served = self.published()
             if lora not in served.loras:
                 return False
             loras = {name: entry for name, entry in served.loras.items() if name != lora}
@@ -164,9 +167,11 @@ class LoraStore(VersionFiles):
         presets that name it.
 
         Raises:
-            LoraRefused: a file is not the one that was added, or nothing is left that was not rejected.
+            LoraRefused: a file is not the one that was added, nothing is left that was not rejected, or a
+                LoRA without a file has no whole version.
+            ConfigError: registry.json is damaged.
         """
-        before = self._published()
+        before = self.published()
         loras = {}
         for lora, entry in registry.loras.items():
             changed = self._after_build(lora, entry, before.loras.get(lora), digests.get(lora))
@@ -184,19 +189,17 @@ class LoraStore(VersionFiles):
                 there.add(before.sha256)
         if digest is not None:
             return versions.after_build(lora, entry, before, digest, there=there)
-        if before is None or before.sha256 not in there:
-            return None
-        return before.model_copy(update=versions.described_values(entry))
+        return versions.after_build_without_file(lora, entry, before, there=there)
 
     def publish_registry(self, registry: LoraRegistry, digests: Mapping[str, str]) -> ServedLoras:
         """Publish the user's registry; `digests` are its files, already `put`.
 
         Raises:
-            LoraRefused: as `after_build` does.
+            ConfigError, LoraRefused: as `after_build` does.
             BuildError: as `write` does, and where a file is gone.
         """
         with self.locked():
-            before = self._published()
+            before = self.published()
             for lora, digest in digests.items():
                 self._check_there(lora, digest)
             served = self.after_build(registry, digests)
@@ -211,12 +214,15 @@ class LoraStore(VersionFiles):
             name = self.path(digest).name
             raise BuildError(f"lora {lora}: {name} went away while it was published; do it again")
 
-    def _published(self) -> ServedLoras:
-        """What is published; nothing where registry.json is missing or damaged."""
-        try:
-            return self.current()
-        except ConfigError:
+    def published(self) -> ServedLoras:
+        """What is published; nothing where registry.json is missing.
+
+        Raises:
+            ConfigError: registry.json is damaged. A build that replaced it would serve what was rejected.
+        """
+        if not (self.folder / _REGISTRY).is_file():
             return ServedLoras()
+        return self.current()
 
 
 def _entry(served: ServedLoras, lora: str) -> ServedLora:

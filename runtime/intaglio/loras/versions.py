@@ -7,6 +7,8 @@ a build, and the registry's file
   is not the one that was added     the build is refused
   is the one of the last build      what was served before
   is another one                    the registry's file
+  is not available                  what was served before
+                                    (the build is refused where that is damaged)
 watch finds a file                  that file; a rejected one is refused
 the server cannot draw with it      the version before
 rollback                            the version before; the current one is rejected from now on
@@ -24,6 +26,7 @@ from intaglio.loras.sets import ServedLora
 
 __all__ = [
     "after_build",
+    "after_build_without_file",
     "after_failure",
     "after_request",
     "after_rollback",
@@ -43,7 +46,7 @@ def check_as_added(lora: str, entry: LoraEntry, digest: str) -> None:
     """Raise LoraRefused where the registry's file is not the one that was added."""
     if entry.sha256 not in (None, digest):
         again = f"run intaglio loras add {lora} again if that was meant"
-        raise LoraRefused(lora, f"its file changed since it was added: {again}")
+        raise LoraRefused(lora, f"its file changed since it was added; {again}")
 
 
 def after_build(
@@ -63,7 +66,7 @@ def after_build(
     if digest in before.rejected:
         if not kept:
             again = f"serve it all the same with intaglio loras serve {lora}"
-            raise LoraRefused(lora, f"its file was rejected, and no other version is left: {again}")
+            raise LoraRefused(lora, f"its file was rejected, and no other version is left; {again}")
     elif not (stays and digest == before.sha256):
         check_as_added(lora, entry, digest)
         if not (stays and digest == _last_built(before, digest)):
@@ -75,6 +78,27 @@ def after_build(
         rejected=before.rejected,
         built=digest,
     )
+
+
+def after_build_without_file(
+    lora: str, entry: LoraEntry, before: ServedLora | None, *, there: Collection[str]
+) -> ServedLora | None:
+    """The entry that a build publishes where the registry's file is not available; None where nothing was
+    published. `there` are the versions whose files are whole.
+
+    Raises:
+        LoraRefused: the file of the current version is not whole. Without its entry, the versions before and
+            the rejected ones would be forgotten.
+    """
+    if before is None:
+        return None
+    if before.sha256 not in there:
+        raise LoraRefused(
+            lora,
+            f"its file is not available, and the copy that is served ({shown_version(before.sha256)}) is"
+            f" missing or damaged; put the file back, or stop serving it: intaglio loras remove {lora}",
+        )
+    return before.model_copy(update=described_values(entry))
 
 
 def described_values(entry: LoraEntry) -> dict[str, Any]:

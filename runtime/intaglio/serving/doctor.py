@@ -40,6 +40,7 @@ _EXTRAS: Final = {
 }
 """Modules that the demo imports, by extra."""
 _TENSORRT: Final = ("tensorrt_rtx", "tensorrt")
+_CUDA: Final = "cuda.bindings"
 _DEMO: Final = Path("configs/miniature.yaml")
 _PYTHONS: Final = ((3, 11), (3, 13))
 _SHM_MIB: Final = 256
@@ -153,11 +154,14 @@ def _gpu() -> Iterator[Finding]:
     for line in done.stdout.strip().splitlines():
         yield Finding("gpu", "ok", f"{line} (name, memory, compute capability, driver)")
     found = [name for name in _TENSORRT if find_spec(name)]
-    if found:
-        yield Finding("tensorrt", "ok", _versions_of(found))
-    else:
-        fix = "pip install 'intaglio[tensorrt]'"
+    fix = "pip install 'intaglio[tensorrt]'"
+    if not found:
         yield Finding("tensorrt", "note", "not installed: the GPU stays unused", fix)
+    elif not _is_installed(_CUDA):
+        detail = f"{_versions_of(found)}, without cuda-python, which builds and servers on a card need"
+        yield Finding("tensorrt", "missing", detail, fix)
+    else:
+        yield Finding("tensorrt", "ok", _versions_of((*found, _CUDA)))
 
 
 def _extra(extra: str, modules: tuple[str, ...]) -> Finding:
@@ -278,6 +282,7 @@ def _is_installed(module: str) -> bool:
 
 
 _DISTRIBUTIONS: Final[dict[str, str]] = {
+    "cuda.bindings": "cuda-bindings",
     "cv2": "opencv-python-headless",
     "google.protobuf": "protobuf",
     "grpc": "grpcio",

@@ -12,9 +12,13 @@ import pytest
 import yaml
 
 from intaglio.contract.config import load_deployment
+from intaglio.errors import BuildError
 from intaglio.serving.findings import Finding
-from intaglio_export.commands import check_sources
+from intaglio.single_files import SDXL_HUB_ID
+from intaglio_export.commands import check_disk
 from intaglio_export.commands.check_sources import source_findings
+from intaglio_export.engines import platform
+from intaglio_export.weights.sources import find_base
 
 from ...hub import Hub, local_hub, without_hub
 
@@ -45,7 +49,8 @@ def found(tmp_path: Path, **values: Any) -> dict[str, Finding]:
 def test_what_is_here_is_ok(tmp_path: Path) -> None:
     controlnets = {"pose": {"folder": str(POSE), "type": "pose"}}
     report = found(tmp_path, base=[{"folder": str(MINIATURE)}], controlnets=controlnets)
-    assert {what: one.state for what, one in report.items()} == {"base": "ok", "controlnet.pose": "ok"}
+    states = {what: one.state for what, one in report.items()}
+    assert states == {"base": "ok", "controlnet.pose": "ok", "build disk": "ok"}
 
 
 def test_a_download_has_a_size_and_needs_room(
@@ -59,7 +64,7 @@ def test_a_download_has_a_size_and_needs_room(
     assert report["downloads"].state == "ok"
     assert not [name for name in hub.fetched if name.endswith(".safetensors")], "only asked"
     full = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(check_sources.shutil, "disk_usage", lambda _: full)
+    monkeypatch.setattr(check_disk.shutil, "disk_usage", lambda _: full)
     assert found(tmp_path, base=[{"hub": NAME}])["downloads"].state == "missing"
 
 
@@ -68,6 +73,56 @@ def test_no_hub_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     one = found(tmp_path, base=[{"folder": "nowhere"}, {"hub": NAME}])["base"]
     assert one.state == "missing"
     assert "cannot be reached" in one.detail
+    assert one.fix.endswith(f"or with the hub in reach: intaglio build {tmp_path / 'a.yaml'}")
+
+
+def test_what_ends_a_build_is_not_passed_over(hub: Hub, tmp_path: Path) -> None:
+    """A repository that lacks a file, and a download that was interrupted, end a build."""
+    files = files_of(MINIATURE)
+    lacking = {name: data for name, data in files.items() if not name.startswith("vae/")}
+    hub.repositories["some/lacking"] = lacking
+    hub.keep("some/partial", lacking)
+    for name in ("some/lacking", "some/partial"):
+        base = [{"hub": name}, {"folder": str(MINIATURE)}]
+        one = found(tmp_path, base=base)["base"]
+        config = load_deployment(tmp_path / "a.yaml")
+        with pytest.raises(BuildError) as refused:
+            find_base(config.base)
+        assert one.state == "missing"
+        assert str(refused.value).startswith(one.detail)
+    absent = found(tmp_path, base=[{"hub": "no/body"}, {"folder": str(MINIATURE)}])["base"]
+    assert absent.state == "ok", "it is passed over"
+
+
+def test_a_file_takes_the_configurations_that_a_build_takes(hub: Hub, tmp_path: Path) -> None:
+    """Without another base, those of SDXL's own repository; a lender that is absent is passed over."""
+    (tmp_path / "a.safetensors").write_bytes(b"")
+    hub.repositories[SDXL_HUB_ID] = files_of(MINIATURE)
+    file = {"file": str(tmp_path / "a.safetensors")}
+    for base in ([file], [file, {"hub": "no/body"}]):
+        one = found(tmp_path, base=base)["base"]
+        assert one.state == "note"
+        assert f"its configurations come from hub:{SDXL_HUB_ID}: " in one.detail
+    hub.keep(NAME, {name: data for name, data in files_of(MINIATURE).items() if "safetensors" not in name})
+    one = found(tmp_path, base=[file, {"hub": "no/body"}, {"hub": NAME}])["base"]
+    assert "fetch the file again" in one.fix, "the configurations are here, so the file is opened"
+
+
+def test_poses_are_looked_for(tmp_path: Path) -> None:
+    base = [{"folder": str(MINIATURE)}]
+    assert found(tmp_path, base=base, poses=str(ROOT / "configs/poses"))["poses"].state == "ok"
+    one = found(tmp_path, base=base, poses="nowhere")["poses"]
+    assert (one.state, one.detail) == ("missing", f"{tmp_path / 'nowhere'}: no such folder")
+
+
+def test_a_platform_that_cannot_be_built_for_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "_version", lambda runtime: None)
+    one = found(tmp_path, base=[{"folder": str(MINIATURE)}], runtime="tensorrt-rtx", target="sm89")[
+        "platform"
+    ]
+    assert (one.state, one.fix) == ("missing", "run: pip install 'intaglio[tensorrt]'")
 
 
 def test_another_kind_is_missing(hub: Hub, tmp_path: Path) -> None:
@@ -97,11 +152,3 @@ def test_sources_that_do_not_fit_each_other_are_named(tmp_path: Path) -> None:
     controlnets = {"pose": {"folder": str(tmp_path / "pose"), "type": "pose"}}
     one = found(tmp_path, base=[{"folder": str(MINIATURE)}], controlnets=controlnets)["sources"]
     assert one.detail.startswith("controlnet.pose: made for another base: layers_per_block is 3")
-
-
-@pytest.mark.parametrize(("fuse", "state"), [({"style": None}, "missing"), ({}, "note")])
-def test_a_lora_is_missing_where_it_is_fused(tmp_path: Path, fuse: dict[str, Any], state: str) -> None:
-    loras = {"style": {"path": "nowhere.safetensors"}}
-    one = found(tmp_path, base=[{"folder": str(MINIATURE)}], loras=loras, fuse=fuse)["lora style"]
-    assert one.state == state
-    assert "train it or correct its path" in one.fix

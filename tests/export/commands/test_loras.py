@@ -89,7 +89,7 @@ class Published:
     def build(self) -> str:
         """The version that is served afterwards, as people see it."""
         deployment = load_deployment(self.config)
-        return publish_registry(deployment, deployment.build_folder).loras["mine"].sha256[:12]
+        return publish_registry(deployment, deployment.build_folder).served.loras["mine"].sha256[:12]
 
     def train(self, name: str) -> None:
         self.file.write_bytes(self.checkpoint.lora(name).read_bytes())

@@ -302,3 +302,23 @@ def test_ranges_join_profiles_and_leave_verification_its_passes(plan: Plan) -> N
             sizes_of = {name: axis.optimum for name, axis in one.axes.items()}
             assert any(profile.admits(sizes_of) for profile in joined.profiles("unet"))
         assert (joined.engine("unet").key == static.engine("unet").key) == (not ranges)
+
+
+def test_a_graph_depends_on_the_device_that_makes_it(plan: Plan) -> None:
+    """An engine for another machine's card is compiled from a graph that the CPU made."""
+    elsewhere = Plan(plan.deployment, replace(TENSORRT, on_gpu=False), plan.store)
+    assert plan.onnx("unet").key != elsewhere.onnx("unet").key
+    assert elsewhere.onnx("unet").key == Plan(plan.deployment, ONNX_RUNTIME, plan.store).onnx("unet").key
+
+
+def test_a_missing_lora_to_fuse_names_the_command_that_trains_it(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs/training").mkdir(parents=True)
+    (tmp_path / "configs/training/neon.yaml").write_text("name: neon\noutput: ../../trained/neon\n")
+    loras = {"neon": {"path": "trained/neon/neon.safetensors"}}
+    config = write_config(tmp_path / "a.yaml", checkpoint, loras=loras, fuse={"neon": None})
+    plan = Plan(load_deployment(config), ONNX_RUNTIME, StageStore(tmp_path / "store"))
+    with pytest.raises(ConfigError, match=r"neon\.safetensors: no such file; train it: intaglio train lora"):
+        _ = plan.loras

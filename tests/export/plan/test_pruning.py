@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from intaglio.builds.manifest import MANIFEST_NAME, write_manifest
+from intaglio_export.plan import pruning
 from intaglio_export.plan.pruning import Pruned, prune
 from intaglio_export.plan.stages import Stage, StageStore
 
@@ -109,8 +111,22 @@ def test_a_manifest_that_cannot_be_read_protects_everything(store: StageStore) -
     assert all(store.path(stage).exists() for stage in stages)
 
 
+def test_an_error_of_the_disk_does_not_end_a_complete_build(
+    store: StageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    made(store, 1, 2, 3)
+    mine = build(store.folder.parent / "mine")
+    monkeypatch.setattr(store, "remove", full)
+    found = pruned(store, mine)
+    assert str(found.prevented).startswith(f"earlier results were not removed: {store.folder}: ")
+    monkeypatch.setattr(pruning, "write_json", full)
+    assert pruned(store, mine, keep=None).prevented is not None
+
+
 def test_digests_of_what_is_gone_are_forgotten(store: StageStore) -> None:
     made(store, 1, 2)
     pruned(store, build(store.folder.parent / "mine"))
-    store.digests.save()
     assert (store.folder / "digests.json").read_text().count('"sha256"') == 1

@@ -18,11 +18,12 @@ from intaglio_export.engines.platform import Platform
 from intaglio_export.plan import workers
 from intaglio_export.plan.plan import Plan
 from intaglio_export.plan.stages import Stage, StageStore
-from intaglio_export.plan.workers import Workers, worker_count
+from intaglio_export.plan.workers import Workers, available_memory, worker_count
 
 from ...checkpoint import Checkpoint
 from ..conftest import write_config
 
+GIB = 2**30
 TENSORRT = Platform("tensorrt-rtx", "sm89", "1", on_gpu=False)
 
 
@@ -35,8 +36,7 @@ def plan_of(checkpoint: Checkpoint, folder: Path, **changes: Any) -> Plan:
 def test_as_many_as_cores_and_memory_hold(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, gib: int, count: int
 ) -> None:
-    free = SimpleNamespace(available=gib * 2**30)
-    monkeypatch.setattr(workers.psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(workers, "available_memory", lambda: gib * GIB)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     assert worker_count(plan_of(checkpoint, tmp_path)) == count
 
@@ -44,6 +44,66 @@ def test_as_many_as_cores_and_memory_hold(
 def test_weights_from_a_seed_are_made_one_by_one(checkpoint: Checkpoint, tmp_path: Path) -> None:
     seeded = {"architecture": "sdxl-reduced", "seed": 0}
     assert worker_count(plan_of(checkpoint, tmp_path, base=seeded, controlnets={})) == 1
+
+
+def groups(folder: Path, **files: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text)
+    return folder
+
+
+LIMITED = {
+    "memory__max": str(8 * GIB),
+    "memory__current": str(7 * GIB),
+    "memory__stat": f"anon 5\ninactive_file {5 * GIB}\n",
+}
+
+
+def test_the_limits_of_a_container_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = SimpleNamespace(available=200 * GIB)
+    monkeypatch.setattr(workers.psutil, "virtual_memory", lambda: free)
+    own = tmp_path / "cgroup"
+    own.write_text("0::/user/session\n")
+    root = groups(tmp_path / "fs")
+    assert available_memory(root, own) == 200 * GIB
+    unlimited = LIMITED | {"memory__max": "max\n"}
+    groups(root / "user/session", **unlimited)
+    assert available_memory(root, own) == 200 * GIB
+    groups(root / "user", **LIMITED)
+    assert available_memory(root, own) == 6 * GIB, "a group above has the limit; its cached files can go"
+    groups(root, **LIMITED | {"memory__max": str(3 * GIB)})
+    assert available_memory(root, own) == GIB
+    assert available_memory(root, tmp_path / "nowhere") == 200 * GIB
+    own.write_text("0::/of/the/host\n")
+    assert available_memory(root, own) == GIB, "inside a container the root is its group"
+
+
+def test_the_limits_of_version_1_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = SimpleNamespace(available=200 * GIB)
+    monkeypatch.setattr(workers.psutil, "virtual_memory", lambda: free)
+    own = tmp_path / "cgroup"
+    own.write_text("5:cpu:/box\n4:memory:/box\n")
+    files = {
+        "memory__limit_in_bytes": str(4 * GIB),
+        "memory__usage_in_bytes": str(5 * GIB),
+        "memory__stat": f"total_inactive_file {2 * GIB}\n",
+    }
+    groups(tmp_path / "fs/memory/box", **files)
+    assert available_memory(tmp_path / "fs", own) == GIB
+
+
+def test_a_process_that_cannot_begin_says_why(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(checkpoint, tmp_path)
+    plan.store.folder.mkdir()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged/diffusers.py").write_text("raise ImportError('damaged installation')")
+    monkeypatch.syspath_prepend(tmp_path / "damaged")  # of the process too
+    reason = "a process that makes stages could not begin: ImportError: damaged installation"
+    with Workers(plan, 1) as pool, pytest.raises(BuildError, match=reason):
+        pool.make(Stage("onnx", "text_encoder", {}, {}), tmp_path)
 
 
 @pytest.mark.slow
@@ -68,8 +128,7 @@ def test_an_error_that_cannot_be_sent_becomes_its_text() -> None:
 def test_networks_too_large_for_a_card_together_are_made_one_by_one(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = SimpleNamespace(available=2**40)
-    monkeypatch.setattr(workers.psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(workers, "available_memory", lambda: 2**40)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
     monkeypatch.setattr(workers, "_LARGEST_TOGETHER", 1000)
     assert worker_count(plan_of(checkpoint, tmp_path)) == 1

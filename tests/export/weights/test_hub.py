@@ -15,9 +15,9 @@ from diffusers import ControlNetModel
 
 from intaglio.contract.sources import Source
 from intaglio.errors import BuildError, ConfigError
-from intaglio_export.weights.hub import AbsentError, files_to_fetch
+from intaglio_export.weights.hub import AbsentError, NotFetchedError, hub_file
 from intaglio_export.weights.load import load_network
-from intaglio_export.weights.repository_files import COMPONENTS, model_files, pipeline_files
+from intaglio_export.weights.repository_files import COMPONENTS
 from intaglio_export.weights.sources import find_base, find_model
 
 from ...hub import Hub, local_hub, without_hub
@@ -163,11 +163,63 @@ def test_what_the_hub_lacks_is_named(hub: Hub) -> None:
         find_base([Source(hub="no/body")])
 
 
-def test_the_size_of_a_download_is_known_before(hub: Hub, whole: dict[str, bytes]) -> None:
+def to_fetch(candidates: list[Source]) -> NotFetchedError:
+    with pytest.raises(NotFetchedError) as found:
+        find_base(candidates, fetch=False)
+    return found.value
+
+
+def test_the_size_of_a_download_is_known_before(hub: Hub, whole: dict[str, bytes], tmp_path: Path) -> None:
     hub.repositories[NAME] = whole
-    files = pipeline_files(COMPONENTS)
-    assert files_to_fetch(NAME, None, files)[UNET] == len(whole[UNET])
+    found = to_fetch([Source(hub="no/body"), SOURCE])
+    assert found.source == f"hub:{NAME}"
+    assert found.passed_over == (
+        "hub:no/body: the hub has no such repository, or HF_TOKEN is needed to read it",
+    )
+    unused = ("README.md", "lora.safetensors", "openvino/unet.safetensors", "tokenizer/LICENSE")
+    assert found.size == sum(len(data) for name, data in whole.items() if name not in unused)
     hub.keep(NAME, {name: data for name, data in whole.items() if name != UNET})
-    assert files_to_fetch(NAME, None, files) == {UNET: len(whole[UNET])}
-    with pytest.raises(AbsentError, match="no such repository"):
-        files_to_fetch("no/body", None, model_files("vae"))
+    assert to_fetch([SOURCE]).size == len(whole[UNET])
+    assert not hub.fetched
+
+
+def test_a_repository_without_a_configuration_is_refused_before_it_is_fetched(
+    hub: Hub, whole: dict[str, bytes]
+) -> None:
+    hub.repositories[NAME] = {name: data for name, data in whole.items() if name != "tokenizer/merges.txt"}
+    for fetch in (False, True):
+        with pytest.raises(BuildError, match=rf"hub:{NAME}: tokenizer/merges.txt is missing"):
+            find_base([SOURCE], fetch=fetch)
+    assert not hub.fetched
+
+
+def test_a_gated_repository_is_passed_over_before_it_is_fetched(hub: Hub, whole: dict[str, bytes]) -> None:
+    """The hub describes it to everybody."""
+    hub.repositories |= {"some/gated": whole, NAME: whole}
+    hub.gated.add("some/gated")
+    candidates = [Source(hub="some/gated"), SOURCE]
+    assert "it is gated" in to_fetch(candidates).passed_over[0]
+    assert "it is gated" in find_base(candidates).passed_over[0]
+
+
+def test_one_file_comes_from_the_hub_or_the_cache(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.repositories["some/loras"] = {"a.safetensors": b"data"}
+    with pytest.raises(NotFetchedError) as absent:
+        hub_file("some/loras", "a.safetensors", fetch=False)
+    assert absent.value.size == 4
+    for fetch in (False, True):
+        with pytest.raises(AbsentError, match="the repository has no such file"):
+            hub_file("some/loras", "b.safetensors", fetch=fetch)
+    path = hub_file("some/loras", "a.safetensors")
+    assert path.read_bytes() == b"data"
+    assert hub_file("some/loras", "a.safetensors", fetch=False) == path
+    hub.repositories["some/loras"] = {"a.safetensors": b"newer"}
+    with pytest.raises(NotFetchedError):
+        hub_file("some/loras", "a.safetensors", fetch=False)
+    without_hub(hub.cache, monkeypatch)
+    for fetch in (False, True):
+        assert hub_file("some/loras", "a.safetensors", fetch=fetch) == path
+        with pytest.raises(AbsentError, match="cannot be reached"):
+            hub_file("some/loras", "b.safetensors", fetch=fetch)

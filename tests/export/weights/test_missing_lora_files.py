@@ -32,4 +32,4 @@ def test_the_training_configuration_that_writes_it_is_named(
 
 def test_without_one_the_path_is_in_doubt(tmp_path: Path) -> None:
     path = tmp_path / "loras/neon.safetensors"
-    assert missing_file(path) == f"{path}: no such file; train it or correct its path in the registry"
+    assert missing_file(path) == f"{path}: no such file; train it or correct its path"

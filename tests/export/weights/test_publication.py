@@ -8,6 +8,7 @@ from typing import Any
 from intaglio.contract.lora_registry import LoraRegistry
 from intaglio.loras.sets import ServedLora, ServedLoras
 from intaglio_export.weights.publication import publication_messages
+from intaglio_export.weights.registry import Publication
 
 FILE, OTHER = "a" * 64, "b" * 64
 
@@ -21,7 +22,8 @@ def messages(tmp_path: Path, *, present: bool = True, **published: Any) -> tuple
     if published:
         night = ServedLora(kind="style", bounds=(0, 1), **published)
         served = ServedLoras(loras={"night": night}, presets={"evening": {"night": 1.0}})
-    return publication_messages(LoraRegistry.model_validate(values), served)
+    absent = {} if present else {"night": f"{path}: no such file; train it"}
+    return publication_messages(LoraRegistry.model_validate(values), Publication(served, absent))
 
 
 def test_nothing_is_said_of_what_is_served_as_named(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from intaglio.contract.sources import Source
 from intaglio.errors import ConfigError, LoraRefused
 from intaglio.loras.files import layer_table, lora_file_from_bytes
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
+from intaglio_export.weights.publication import publication_messages
 from intaglio_export.weights.registry import (
     base_layers,
     check_entry,
@@ -29,9 +30,11 @@ from intaglio_export.weights.registry import (
     described,
     lora_path,
     publish_registry,
+    registry_of,
 )
 
 from ...checkpoint import ROOT, Checkpoint, write_locon
+from ...hub import local_hub, without_hub
 from ..conftest import write_config
 
 CASES = ROOT / "tests/data/loras"
@@ -91,7 +94,7 @@ def test_publishing_copies_and_checks_every_file(checkpoint: Checkpoint, tmp_pat
     path = tmp_path / "style.safetensors"
     path.write_bytes(checkpoint.lora("style").read_bytes())
     deployment = registered(checkpoint, tmp_path, path)
-    served = publish_registry(deployment, tmp_path / "build")
+    served = publish_registry(deployment, tmp_path / "build").served
     store = LoraStore(tmp_path / "build" / LORAS_FOLDER)
     assert store.current() == served
     assert store.path(served.loras["style"].sha256).read_bytes() == path.read_bytes()
@@ -128,7 +131,7 @@ def test_each_case_is_added_checked_and_published(
     assert "ok       x: " in capsys.readouterr().out
     found = load_deployment(config)
     check_registry(found, tmp_path / "build")
-    served = publish_registry(found, tmp_path / "build")
+    served = publish_registry(found, tmp_path / "build").served
     listed = yaml.safe_load((tmp_path / "loras.yaml").read_text())["loras"]["x"]["sha256"]
     assert served.loras["x"].sha256 == listed
     table = base_layers(found.base)
@@ -221,10 +224,10 @@ def test_a_file_that_was_overwritten_is_refused_before_any_work(
     path = tmp_path / "style.safetensors"
     path.write_bytes(checkpoint.lora("style").read_bytes())
     deployment = registered(checkpoint, tmp_path, path, sha256=file_digest(path).sha256)
-    served = publish_registry(deployment, tmp_path / "build")
+    served = publish_registry(deployment, tmp_path / "build").served
     path.write_bytes(checkpoint.lora("character").read_bytes())
     for refuse in (check_registry, publish_registry):
-        with pytest.raises(LoraRefused, match="changed since it was added: run intaglio loras add style"):
+        with pytest.raises(LoraRefused, match="changed since it was added; run intaglio loras add style"):
             refuse(deployment, tmp_path / "build")
     assert LoraStore(tmp_path / "build" / LORAS_FOLDER).current() == served
     check_registry(registered(checkpoint, tmp_path, path), tmp_path / "build")
@@ -233,7 +236,45 @@ def test_a_file_that_was_overwritten_is_refused_before_any_work(
 def test_a_missing_file_is_no_reason_to_refuse_the_others(checkpoint: Checkpoint, tmp_path: Path) -> None:
     deployment = registered(checkpoint, tmp_path, tmp_path / "trained/neon/neon.safetensors")
     check_registry(deployment, tmp_path / "build")
-    assert publish_registry(deployment, tmp_path / "build").loras == {}
+    publication = publish_registry(deployment, tmp_path / "build")
+    assert publication.served.loras == {}
+    assert "neon.safetensors: no such file; train it" in publication.absent["style"]
+
+
+def hub_registered(checkpoint: Checkpoint, folder: Path) -> Deployment:
+    """A deployment whose registry has the LoRA somebody/loras/style.safetensors."""
+    loras = {"style": {"hub": "somebody/loras/style.safetensors", "kind": "style"}}
+    (folder / "loras.yaml").write_text(yaml.safe_dump({"loras": loras}))
+    config = write_config(
+        folder / "a.yaml", checkpoint, fuse=None, loras=None, registry="loras.yaml", swap="all"
+    )
+    return load_deployment(config)
+
+
+def test_a_lora_of_the_hub_out_of_reach_stays_as_it_was_published(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = hub_registered(checkpoint, tmp_path)
+    build = tmp_path / "build"
+    without_hub(tmp_path / "no cache", monkeypatch)
+    for refuse in (check_registry, publish_registry):
+        with pytest.raises(
+            ConfigError, match=r"lora style: hub:somebody/loras/style\.safetensors: .*hub in reach"
+        ):
+            refuse(deployment, build)
+    with local_hub(tmp_path / "cache", monkeypatch) as hub:
+        hub.repositories["somebody/loras"] = {"style.safetensors": checkpoint.lora("style").read_bytes()}
+        first = publish_registry(deployment, build)
+        assert not first.absent
+        hub.repositories["somebody/loras"] = {"another.safetensors": b""}
+        assert "has no such file" in publish_registry(deployment, build).absent["style"]
+    without_hub(tmp_path / "no cache", monkeypatch)
+    check_registry(deployment, build)
+    again = publish_registry(deployment, build)
+    assert again.served == first.served
+    (message,) = publication_messages(registry_of(deployment), again)
+    version = first.served.loras["style"].sha256[:12]
+    assert message.startswith(f"lora style stays as it was published ({version}): hub:somebody/loras/style")
 
 
 def test_make_clean_leaves_the_demo_its_loras() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,46 @@ def test_a_lora_whose_file_is_missing(store: LoraStore, tmp_path: Path) -> None:
     assert set(served.loras) == {"night"}
     assert set(served.presets) == {"one"}
     assert store.publish_registry(known, {}) == served
+
+
+def test_a_damaged_list_is_refused_and_not_replaced(store: LoraStore, tmp_path: Path) -> None:
+    """A build that replaced it would serve again what a rollback rejected."""
+    known = registry(tmp_path)
+    first, second = (put(store, tmp_path, data) for data in (b"1", b"2"))
+    store.publish_registry(known, {"night": first})
+    store.publish_version("night", put(store, tmp_path, b"2"), keep=5)
+    store.roll_back("night")
+    path = store.folder / "registry.json"
+    path.write_text(path.read_text()[:-20])
+    damaged = path.read_text()
+    acts: list[Callable[[], Any]] = [
+        lambda: store.publish_registry(known, {"night": second}),
+        lambda: store.after_build(known, {"night": second}),
+        lambda: store.remove("night"),
+        lambda: store.write(ServedLoras()),
+    ]
+    for act in acts:
+        with pytest.raises(
+            ConfigError, match=r"registry\.json: damaged .*restore it from a copy, or remove it"
+        ):
+            act()
+    assert path.read_text() == damaged
+    assert store.path(first).is_file()
+
+
+def test_without_any_whole_file_the_build_is_refused(store: LoraStore, tmp_path: Path) -> None:
+    """Leaving the LoRA out would forget its versions and what was rejected."""
+    known = registry(tmp_path)
+    first = put(store, tmp_path, b"1")
+    before = store.publish_registry(known, {"night": first})
+    store.path(first).write_bytes(b"damaged")
+    with pytest.raises(
+        LoraRefused, match=r"its file is not available, and the copy that is served .* put the file back"
+    ):
+        store.publish_registry(known, {})
+    assert store.current() == before
+    put(store, tmp_path, b"1")
+    assert store.publish_registry(known, {}) == before
 
 
 class Publishing(RuleBasedStateMachine):

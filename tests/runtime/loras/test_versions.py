@@ -11,6 +11,7 @@ from intaglio.errors import ConfigError, LoraRefused
 from intaglio.loras.sets import ServedLora
 from intaglio.loras.versions import (
     after_build,
+    after_build_without_file,
     after_failure,
     after_request,
     after_rollback,
@@ -60,7 +61,7 @@ def test_what_a_build_serves(before: ServedLora | None, file: str, added: str, v
 
 @pytest.mark.parametrize("before", [None, served(A, built=A), served(B, A, built=A)])
 def test_a_build_refuses_a_file_that_was_overwritten(before: ServedLora | None) -> None:
-    with pytest.raises(LoraRefused, match="lora x: its file changed since it was added: run intaglio loras"):
+    with pytest.raises(LoraRefused, match="lora x: its file changed since it was added; run intaglio loras"):
         built(before, B, added=A)
 
 
@@ -69,6 +70,16 @@ def test_a_current_version_without_its_file_does_not_stay() -> None:
     assert built(served(B, C, built=A, rejected=(A,)), A, gone=C).versions == (B,)
     with pytest.raises(LoraRefused, match="was rejected, and no other version is left"):
         built(served(C, built=A, rejected=(A,)), A, gone=C)
+
+
+def test_without_the_registrys_file_the_entry_stays_or_the_build_is_refused() -> None:
+    before = served(A, B, built=A, rejected=(C,))
+    assert after_build_without_file("x", entry(), None, there=()) is None
+    assert after_build_without_file("x", entry(), before, there={B}) == before.model_copy(
+        update={"bounds": (0, 1.5)}
+    )
+    with pytest.raises(LoraRefused, match=rf"{B[:12]}\) is missing or damaged; put the file back"):
+        after_build_without_file("x", entry(), before, there={A})
 
 
 def test_a_rejected_version_comes_back_only_by_name() -> None:

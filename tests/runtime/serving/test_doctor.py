@@ -89,6 +89,23 @@ def test_no_triton_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.state, found.fix) == ("missing", "pip install 'intaglio[triton]'")
 
 
+@pytest.mark.parametrize(
+    ("installed", "state"),
+    [(("tensorrt_rtx", "cuda.bindings"), "ok"), (("tensorrt_rtx",), "missing"), ((), "note")],
+)
+def test_a_card_needs_tensorrt_and_cuda_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], state: str
+) -> None:
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho RTX\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(doctor, "find_spec", lambda name: name if name in installed else None)
+    found = finding(examine(), "tensorrt")
+    assert found.state == state
+    assert (found.fix == "pip install 'intaglio[tensorrt]'") == (state != "ok")
+
+
 def test_a_port_of_zero_is_never_in_use(config: Path) -> None:
     config.write_text(CONFIG % 0)
     found = finding(examine_config(config), "http port")
