@@ -21,7 +21,10 @@ _DEPLOYMENTS: Final = ("sdxl.yaml", "miniature.yaml", "sdxl-seeded.yaml")
 _TRAININGS: Final = ("training/night.yaml", "training/mara.yaml", "training/controlnet_canny.yaml")
 _MORE: Final[Mapping[tuple[str, str], Any]] = {
     ("Deployment", "base"): [{"hub": "stabilityai/stable-diffusion-xl-base-1.0"}],
+    ("Deployment", "loras"): {"character": {"path": "character.safetensors"}},
     ("Deployment", "fuse"): {"character": 0.8},
+    ("LoraSource", "path"): "character.safetensors",
+    ("LoraSource", "weight"): 0.8,
     ("Deployment", "profiles"): {"sizes": [[1024, 1024], [832, 1216]]},
     ("Deployment", "target"): "sm89",
     ("Deployment", "runtime"): "tensorrt-rtx",

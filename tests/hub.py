@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+GATED = (403, {"X-Error-Code": "GatedRepo"})
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -25,6 +26,8 @@ class Hub:
     cache: Path
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
     fetched: list[str] = field(default_factory=list)
+    refusals: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
+    """Status and headers of the answer for a repository (`owner/name`) or for one file of it."""
     gated: set[str] = field(default_factory=set)
     """Repositories whose files it gives to nobody."""
 
@@ -95,20 +98,21 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if path.startswith("api/models/"):
                 name = "/".join(path.split("/")[2:4])
                 if path.endswith("/auth-check") and name in hub.gated:
-                    self._refuse()
+                    self._refuse(*GATED)
                     return
                 asks_for_tree = path.split("/")[4:5] == ["tree"]
-                self._reply(self._tree(name) if asks_for_tree else self._described(name), body=body)
+                described = self._tree(name) if asks_for_tree else self._described(name)
+                self._reply(described, body=body, asked=name)
                 return
             name, _, rest = path.partition("/resolve/")
             if name in hub.gated:
-                self._refuse()
+                self._refuse(*GATED)
                 return
             file = rest.partition("/")[2]
             data = hub.repositories.get(name, {}).get(file)
             if body and data is not None:
                 hub.fetched.append(file)
-            self._reply(data, body=body)
+            self._reply(data, body=body, asked=f"{name}/{file}")
 
         def _described(self, name: str) -> bytes | None:
             files = hub.repositories.get(name)
@@ -121,23 +125,27 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             described = {"id": name, "sha": COMMIT, "private": False, "siblings": siblings}
             return json.dumps(described | {"gated": "manual" if name in hub.gated else False}).encode()
 
-        def _refuse(self) -> None:
-            self.send_response(403)
-            self.send_header("X-Error-Code", "GatedRepo")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
         def _tree(self, name: str) -> bytes | None:
+            """What newer releases of the library ask before a download."""
             files = hub.repositories.get(name)
             if files is None:
                 return None
-            entries = [
+            tree = [
                 {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha256(data).hexdigest()}
                 for path, data in files.items()
             ]
-            return json.dumps(entries).encode()
+            return json.dumps(tree).encode()
 
-        def _reply(self, data: bytes | None, *, body: bool) -> None:
+        def _refuse(self, status: int, headers: Mapping[str, str]) -> None:
+            self.send_response(status)
+            for header, value in {**headers, "Content-Length": "0"}.items():
+                self.send_header(header, value)
+            self.end_headers()
+
+        def _reply(self, data: bytes | None, *, body: bool, asked: str) -> None:
+            if asked in hub.refusals:
+                self._refuse(*hub.refusals[asked])
+                return
             self.send_response(200 if data is not None else 404)
             if data is None:
                 known = any(f"/{name}" in self.path for name in hub.repositories)

@@ -8,6 +8,7 @@ from functools import cache
 import pytest
 from typer.testing import CliRunner
 
+from intaglio import init
 from intaglio.serving import command as serve
 from intaglio.serving import doctor
 from intaglio_client import command as generate
@@ -18,6 +19,7 @@ from intaglio_train import command as train
 from .pages import ROOT, blocks
 
 APPS = {
+    "init": init.app,
     "build": build.app,
     "serve": serve.app,
     "generate": generate.app,

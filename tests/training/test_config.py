@@ -13,11 +13,11 @@ import yaml
 
 from intaglio_train import (
     ConfigError,
-    DataConfig,
     LoraConfig,
     controlnet_config_from_yaml,
     lora_config_from_yaml,
 )
+from intaglio_train.config import TrainingConfig
 from intaglio_train.data import open_dataset
 
 Keys = Callable[..., dict[str, Any]]
@@ -93,14 +93,57 @@ def test_defaults_follow_other_keys(keys: Keys) -> None:
     assert LoraConfig.model_validate(unnamed).output == Path("trained/tiny")
 
 
-def test_the_committed_configurations_are_sound() -> None:
-    paths = sorted(CONFIGS.glob("*.yaml"))
-    assert len(paths) >= 9
-    for path in paths:
+def write_run(folder: Path, keys: dict[str, Any]) -> Path:
+    folder.mkdir(parents=True)
+    return write(folder / "run.yaml", keys)
+
+
+def test_paths_in_a_file_are_relative_to_it(
+    keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = {"data": {"folder": "../pictures"}, "configurations": "sdxl", "model": "../base.safetensors"}
+    changed = keys(**paths, prior={"data": {"arrays": "people.npz"}})
+    del changed["output"]
+    path = write_run(tmp_path / "runs", changed)
+    config = lora_config_from_yaml(path)
+    assert config.data.folder == tmp_path / "pictures"
+    assert config.configurations == tmp_path / "runs/sdxl"
+    assert config.model == str(tmp_path / "base.safetensors")
+    assert config.output == tmp_path / "runs/trained/tiny"
+    assert config.prior is not None
+    assert config.prior.data.arrays == tmp_path / "runs/people.npz"
+    monkeypatch.chdir(tmp_path)
+    seen_from_here = lora_config_from_yaml(path)
+    assert seen_from_here.output == Path("runs/trained/tiny"), "short where it lies below"
+    assert seen_from_here.model == "./base.safetensors", "never the id of a repository"
+
+
+def test_a_name_is_a_folder_where_there_is_one_and_otherwise_of_the_hub(keys: Keys, tmp_path: Path) -> None:
+    path = write_run(tmp_path / "runs", keys(model="owner/base", init="unet"))
+    (tmp_path / "runs/unet").mkdir()
+    config = controlnet_config_from_yaml(path)
+    assert (config.model, config.init) == ("owner/base", "unet")
+    (tmp_path / "runs/owner/base").mkdir(parents=True)
+    assert controlnet_config_from_yaml(path).model == str(tmp_path / "runs/owner/base")
+
+
+@pytest.fixture
+def committed(monkeypatch: pytest.MonkeyPatch) -> dict[str, TrainingConfig]:
+    """Every example of `configs/training/` by its file's name, as seen from the repository."""
+    monkeypatch.chdir(CONFIGS.parents[1])
+    found: dict[str, TrainingConfig] = {}
+    for path in CONFIGS.glob("*.yaml"):
         read = controlnet_config_from_yaml if path.name.startswith("controlnet_") else lora_config_from_yaml
-        config = read(path)
-        assert config.name == path.stem.removeprefix("controlnet_")
-        assert config.model == "miniature/model"
+        found[path.stem] = read(path)
+    return found
+
+
+def test_the_committed_configurations_are_sound(committed: dict[str, TrainingConfig]) -> None:
+    assert len(committed) >= 10
+    for name, config in committed.items():
+        assert config.name == name.removeprefix("controlnet_")
+    models = {config.model for config in committed.values()}
+    assert models == {"./miniature/model", "stabilityai/stable-diffusion-xl-base-1.0"}
 
 
 def removed_by_clean() -> list[Path]:
@@ -111,14 +154,18 @@ def removed_by_clean() -> list[Path]:
     return [Path(name) for name in removed[1].split()]
 
 
-def test_no_example_writes_where_make_clean_deletes() -> None:
-    outputs = []
-    for path in CONFIGS.glob("*.yaml"):
-        read = controlnet_config_from_yaml if path.name.startswith("controlnet_") else lora_config_from_yaml
-        outputs.append(read(path).output)
+def followed_folders() -> dict[str, Path]:
+    """What the registry of the miniature follows, relative to the repository."""
     registry = yaml.safe_load((CONFIGS.parent / "loras.yaml").read_text())
-    followed = [entry["checkpoints"] for entry in registry["loras"].values() if "checkpoints" in entry]
-    outputs += [Path(os.path.normpath(Path("configs") / folder)) for folder in followed]
+    folders = {lora: entry.get("checkpoints") for lora, entry in registry["loras"].items()}
+    return {
+        lora: Path(os.path.normpath(Path("configs", folder))) for lora, folder in folders.items() if folder
+    }
+
+
+def test_no_example_writes_where_make_clean_deletes(committed: dict[str, TrainingConfig]) -> None:
+    outputs = [config.output for config in committed.values()]
+    outputs += followed_folders().values()
     assert Path("build") in removed_by_clean()
     assert len(outputs) >= 10
     for output in outputs:
@@ -127,17 +174,13 @@ def test_no_example_writes_where_make_clean_deletes() -> None:
     assert {f"{output.parts[0]}/" for output in outputs} <= set(ignored)
 
 
-def test_what_the_registry_follows_is_what_the_example_writes() -> None:
-    registry = yaml.safe_load((CONFIGS.parent / "loras.yaml").read_text())
-    followed = Path(os.path.normpath(Path("configs") / registry["loras"]["night"]["checkpoints"]))
-    assert followed == lora_config_from_yaml(CONFIGS / "night.yaml").output
+def test_what_the_registry_follows_is_what_the_example_writes(committed: dict[str, TrainingConfig]) -> None:
+    assert followed_folders()["night"] == committed["night"].output
 
 
-def test_the_committed_example_trains_as_it_stands() -> None:
+def test_the_committed_example_trains_as_it_stands(committed: dict[str, TrainingConfig]) -> None:
     """`intaglio train lora configs/training/night.yaml` needs nothing but the repository."""
-    config = lora_config_from_yaml(CONFIGS / "night.yaml")
-    assert config.data.folder is not None
-    root = CONFIGS.parents[1]
-    dataset = open_dataset(DataConfig(folder=root / config.data.folder), config.size)
+    config = committed["night"]
+    dataset = open_dataset(config.data, config.size)
     assert len(dataset) == 16
     assert all("in moonlight style" in caption for captions in dataset.captions for caption in captions)

@@ -1,8 +1,8 @@
 """Training configurations: one YAML file a run, strict and frozen.
 
-Relative paths are relative to the working directory, as on a command line. Every field below is read by the
-trainer; an unknown key is an error that names the nearest known one. `intaglio_train.key_names` lists the
-names of kohya's and diffusers' scripts that a YAML may use instead.
+Relative paths in a file are relative to that file; those of a command line are relative to the working
+directory. Every field below is read by the trainer; an unknown key is an error that names the nearest known
+one. `intaglio_train.key_names` lists the names of kohya's and diffusers' scripts that a YAML may use instead.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from intaglio_train.buckets import LATENT_SCALE, BucketPlacing, CropPlacing, Exa
 from intaglio_train.config_values import Positive, Probability, Resolution, Schedule, Suffix, Trackers
 from intaglio_train.errors import ConfigError
 from intaglio_train.key_names import with_own_names
+from intaglio_train.located import LocatedPath, Model
 
 __all__ = [
     "ControlNetConfig",
@@ -69,8 +70,8 @@ class DataConfig(_Strict):
     other files are refused and which are passed over.
     """
 
-    folder: Path | None = None
-    arrays: Path | None = None
+    folder: LocatedPath | None = None
+    arrays: LocatedPath | None = None
     control: str | None = None
     limit: Positive | None = None
     caption_extension: Suffix | None = None  # none: .txt or .caption
@@ -114,10 +115,10 @@ class TrainingConfig(_Strict):
     """What both trainers share."""
 
     name: Name
-    model: str
+    model: Model
     data: DataConfig
     base_name: str | None = None  # what the files call the model; none: its hub id, file or folder
-    output: Path  # none: trained/NAME, which `make clean` keeps
+    output: LocatedPath  # none: trained/NAME beside the file, which `make clean` keeps
     resolution: Resolution = 1024  # pixels; a pair is (width, height)
     fit: Literal["buckets", "crop", "exact"] = "buckets"  # of images in files; see `buckets`
     bucket_reso_steps: Positive = 64
@@ -125,7 +126,7 @@ class TrainingConfig(_Strict):
     max_bucket_reso: Positive | None = None  # none: twice the resolution's longer side
     bucket_no_upscale: bool = False
     variant: str | None = None
-    configurations: Path | None = None  # of a single-file model; see `single_file`
+    configurations: LocatedPath | None = None  # of a single-file model; see `single_file`
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     steps: Positive
@@ -265,7 +266,7 @@ class LoraConfig(TrainingConfig):
 class ControlNetConfig(TrainingConfig):
     """A ControlNet (arXiv 2302.05543) for one kind of control image."""
 
-    init: str = "unet"  # or a diffusers ControlNet: a folder or a hub id
+    init: Literal["unet"] | Model = "unet"  # or a diffusers ControlNet: a folder or a hub id
     conditioning_embedding_out_channels: tuple[Positive, ...] = (16, 32, 96, 256)
     cache_controls: bool = False
 
@@ -302,13 +303,18 @@ def _config_from_yaml(path: Path, kind: type[_Config], overrides: dict[str, Any]
         keys = with_own_names({str(name): value for name, value in keys.items()}, known=kind.model_fields)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
-    merged = {**keys, **(overrides or {})}
+    merged = {**keys, **_from_command_line(overrides or {})}
     if isinstance(merged.get("data"), Path):  # another folder, read as the configured one
         kept = keys["data"] if isinstance(keys.get("data"), dict) else {}
         merged["data"] = {key: value for key, value in kept.items() if key != "arrays"} | {
             "folder": merged["data"]
         }
     try:
-        return kind.model_validate(merged)
+        return kind.model_validate(merged, context={"folder": path.parent})
     except ValidationError as error:
         raise ConfigError(f"{path}: {problems_text(error, kind)}") from error
+
+
+def _from_command_line(overrides: dict[str, Any]) -> dict[str, Any]:
+    """`overrides` with absolute paths: theirs start at the working directory, not at the file."""
+    return {key: value.absolute() if isinstance(value, Path) else value for key, value in overrides.items()}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from intaglio.errors import BuildError
+from intaglio_export.weights.hub_problems import hub_problem, is_storage_problem
 
 __all__ = ["AbsentError", "HubFiles", "NotFetchedError", "hub_file", "hub_folder"]
 
@@ -45,10 +46,8 @@ def _cached_snapshot(name: str, revision: str | None) -> Path | None:
     """The snapshot in the cache, which may be incomplete; None where there is none."""
     from huggingface_hub import snapshot_download  # noqa: PLC0415  (slow to import, and seldom needed)
 
-    # Without patterns, huggingface_hub 2 refuses a snapshot that lacks any file of the repository.
-    options: dict[str, Any] = {"local_files_only": True, "allow_patterns": []}
     try:
-        return Path(snapshot_download(name, revision=revision, **options))
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
     except Exception as error:  # not cached, a damaged cache, ...: they share no base class
         log.debug("%s is not cached: %s", name, error)
         return None
@@ -61,7 +60,8 @@ def hub_folder(name: str, revision: str | None, files: HubFiles, *, fetch: bool 
     Raises:
         AbsentError: it is not cached, and the hub does not give it.
         NotFetchedError: without `fetch`, the hub gives it.
-        BuildError: it is cached in part and the hub cannot be asked, or the repository lacks what is needed.
+        BuildError: it is cached in part and the hub does not give the rest, the repository lacks what is
+            needed, or this machine cannot keep the download.
     """
     from huggingface_hub import snapshot_download  # noqa: PLC0415  (as above)
 
@@ -78,11 +78,13 @@ def hub_folder(name: str, revision: str | None, files: HubFiles, *, fetch: bool 
     except BuildError as error:
         raise BuildError(f"hub:{name}: {error}") from error
     except Exception as error:  # httpx, requests, OSError, hub errors share no base class
-        reason = _reason(name, error)
+        reason = hub_problem(error, name=name, revision=revision)
+        if is_storage_problem(error):
+            raise BuildError(f"hub:{name}: {reason}") from error
         if lacks is not None:
             raise BuildError(
                 f"hub:{name}: only a part of it is in the cache ({lacks}), and {reason}; "
-                "build again with the hub in reach: the download continues"
+                "the next build continues the download"
             ) from error
         raise AbsentError(reason) from error
     absent = [path for path in wanted if cached is None or not (cached / path).is_file()]
@@ -107,10 +109,10 @@ def hub_file(name: str, path: str, *, fetch: bool = True) -> Path:
         file = _described(name, None).get(path)
     except Exception as error:  # as in hub_folder
         if cached is None:
-            raise AbsentError(_reason(name, error)) from error
+            raise AbsentError(hub_problem(error, name=name)) from error
         return cached
     if file is None:
-        raise AbsentError("the hub's repository has no such file")
+        raise AbsentError("the repository has no such file")
     if cached is not None and cached.resolve().name == file.digest:
         return cached
     if not fetch:
@@ -118,7 +120,7 @@ def hub_file(name: str, path: str, *, fetch: bool = True) -> Path:
     try:
         return Path(hf_hub_download(name, path))
     except Exception as error:  # as in hub_folder
-        raise AbsentError(_reason(name, error)) from error
+        raise AbsentError(hub_problem(error, name=name)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,20 +148,3 @@ def _described(name: str, revision: str | None) -> Mapping[str, _HubFile]:
         digest = one.blob_id if one.lfs is None else one.lfs.sha256
         files[one.rfilename] = _HubFile(one.size or 0, digest)
     return files
-
-
-def _reason(name: str, error: Exception) -> str:
-    """Why the hub does not give the repository `name`, or a file of it."""
-    from huggingface_hub import errors  # noqa: PLC0415  (as above)
-
-    # A subclass stands before its base.
-    reasons: dict[type[Exception], str] = {
-        errors.GatedRepoError: (
-            f"the hub gives it to those who asked for it at https://huggingface.co/{name} and logged in"
-        ),
-        errors.RepositoryNotFoundError: "the hub has no such repository, or it is private",
-        errors.RevisionNotFoundError: "the hub's repository has no such revision",
-        errors.OfflineModeIsEnabled: "the hub cannot be asked (HF_HUB_OFFLINE is set)",
-    }
-    known = (reason for kind, reason in reasons.items() if isinstance(error, kind))
-    return next(known, f"the hub cannot be asked ({type(error).__name__})")

@@ -1,6 +1,6 @@
 """Check the user's LoRAs against the base, collect the facts of their files, and publish them to a build."""
 
-# ruff: noqa: PLC0415  (torch and the hub's client are imported only where they are needed)
+# ruff: noqa: PLC0415  (torch is imported only where it is needed)
 
 from __future__ import annotations
 

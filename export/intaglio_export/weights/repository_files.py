@@ -37,7 +37,7 @@ def model_files(subfolder: str) -> HubFiles:
 
 
 def _select_pipeline(components: Collection[str], names: Collection[str]) -> list[str]:
-    found = []
+    found: list[str] = []
     for component in components:
         found += _select_weights(component, component, names)
     for name in _configurations(components, names.__contains__):

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from intaglio.contract.architecture import SeededArchitecture
-from intaglio.errors import BuildError
+from intaglio.package_data import data_path
 from intaglio.sampling.noise import TorchCpuGenerator
 
 if TYPE_CHECKING:
@@ -195,18 +195,8 @@ class Seeded:
 
 
 def tokenizer_root() -> Path:
-    """Folder with SDXL's two tokenizers: the miniature uses the same ones.
-
-    Raises:
-        BuildError: intaglio does not run from a checkout of its repository.
-    """
-    root = Path(__file__).parents[3] / "miniature" / "model"
-    if not (root / "tokenizer").is_dir():
-        raise BuildError(
-            f"{root}: no tokenizers; base: {{architecture: ..}} takes them from the repository: "
-            "run intaglio from a checkout"
-        )
-    return root
+    """Folder with SDXL's two tokenizers, which come with intaglio."""
+    return data_path("tokenizers/tokenizer").parent
 
 
 def make_network(component: str, seeded: Seeded, *, dtype: torch.dtype) -> nn.Module:

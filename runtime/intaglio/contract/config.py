@@ -228,8 +228,8 @@ class Deployment(Strict):
     """
     poses: Path | None = None
     """Folder of poses: OpenPose keypoints, one file NAME.json for each pose."""
-    build: Path = Field(default=Path("../build"), validate_default=True)
-    """Folder of all builds; this deployment's lies in it under its name."""
+    build: Path = Field(default=Path("build"), validate_default=True)
+    """Folder of all builds, by default beside the YAML file; this deployment's lies in it under its name."""
     server: Server = Server()
     """Where Triton listens and how much it queues."""
 
@@ -346,7 +346,7 @@ def load_deployment(path: Path) -> Deployment:
         ConfigError: a missing file, bad YAML, or a field that is unknown, missing or out of range.
     """
     path = Path(path)
-    data = read_yaml(path, hint="; a deployment is a YAML file such as configs/miniature.yaml")
+    data = read_yaml(path, hint="; name a deployment's YAML file, or write one with intaglio init DIR")
     if reserved := {"name", "folder"} & set(data):
         names = ", ".join(sorted(reserved))
         raise ConfigError(f"{path}: {names}: comes from the file's own path; take the field out")

@@ -72,7 +72,7 @@ def test_no_hub_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     without_hub(tmp_path / "cache", monkeypatch)
     one = found(tmp_path, base=[{"folder": "nowhere"}, {"hub": NAME}])["base"]
     assert one.state == "missing"
-    assert "the hub cannot be asked" in one.detail
+    assert "cannot be reached" in one.detail
     assert one.fix.endswith(f"or with the hub in reach: intaglio build {tmp_path / 'a.yaml'}")
 
 

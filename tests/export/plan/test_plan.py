@@ -316,7 +316,7 @@ def test_a_missing_lora_to_fuse_names_the_command_that_trains_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs/training").mkdir(parents=True)
-    (tmp_path / "configs/training/neon.yaml").write_text("name: neon\n")
+    (tmp_path / "configs/training/neon.yaml").write_text("name: neon\noutput: ../../trained/neon\n")
     loras = {"neon": {"path": "trained/neon/neon.safetensors"}}
     config = write_config(tmp_path / "a.yaml", checkpoint, loras=loras, fuse={"neon": None})
     plan = Plan(load_deployment(config), ONNX_RUNTIME, StageStore(tmp_path / "store"))

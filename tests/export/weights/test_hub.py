@@ -163,12 +163,6 @@ def test_what_the_hub_lacks_is_named(hub: Hub) -> None:
         find_base([Source(hub="no/body")])
 
 
-def test_no_hub_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    without_hub(tmp_path, monkeypatch)
-    with pytest.raises(ConfigError, match=r"hub:no/body: the hub cannot be asked \(Connect\w*Error"):
-        find_base([Source(hub="no/body")])
-
-
 def to_fetch(candidates: list[Source]) -> NotFetchedError:
     with pytest.raises(NotFetchedError) as found:
         find_base(candidates, fetch=False)
@@ -179,7 +173,9 @@ def test_the_size_of_a_download_is_known_before(hub: Hub, whole: dict[str, bytes
     hub.repositories[NAME] = whole
     found = to_fetch([Source(hub="no/body"), SOURCE])
     assert found.source == f"hub:{NAME}"
-    assert found.passed_over == ("hub:no/body: the hub has no such repository, or it is private",)
+    assert found.passed_over == (
+        "hub:no/body: the hub has no such repository, or HF_TOKEN is needed to read it",
+    )
     unused = ("README.md", "lora.safetensors", "openvino/unet.safetensors", "tokenizer/LICENSE")
     assert found.size == sum(len(data) for name, data in whole.items() if name not in unused)
     hub.keep(NAME, {name: data for name, data in whole.items() if name != UNET})
@@ -202,8 +198,8 @@ def test_a_gated_repository_is_passed_over_before_it_is_fetched(hub: Hub, whole:
     hub.repositories |= {"some/gated": whole, NAME: whole}
     hub.gated.add("some/gated")
     candidates = [Source(hub="some/gated"), SOURCE]
-    assert "those who asked for it" in to_fetch(candidates).passed_over[0]
-    assert "those who asked for it" in find_base(candidates).passed_over[0]
+    assert "it is gated" in to_fetch(candidates).passed_over[0]
+    assert "it is gated" in find_base(candidates).passed_over[0]
 
 
 def test_one_file_comes_from_the_hub_or_the_cache(
@@ -214,7 +210,7 @@ def test_one_file_comes_from_the_hub_or_the_cache(
         hub_file("some/loras", "a.safetensors", fetch=False)
     assert absent.value.size == 4
     for fetch in (False, True):
-        with pytest.raises(AbsentError, match="the hub's repository has no such file"):
+        with pytest.raises(AbsentError, match="the repository has no such file"):
             hub_file("some/loras", "b.safetensors", fetch=fetch)
     path = hub_file("some/loras", "a.safetensors")
     assert path.read_bytes() == b"data"
@@ -225,5 +221,5 @@ def test_one_file_comes_from_the_hub_or_the_cache(
     without_hub(hub.cache, monkeypatch)
     for fetch in (False, True):
         assert hub_file("some/loras", "a.safetensors", fetch=fetch) == path
-        with pytest.raises(AbsentError, match="the hub cannot be asked"):
+        with pytest.raises(AbsentError, match="cannot be reached"):
             hub_file("some/loras", "b.safetensors", fetch=fetch)

@@ -10,23 +10,23 @@ import yaml
 from intaglio_export.weights.missing_lora_files import missing_file
 
 
-def write_training(root: Path, name: str, **values: str) -> None:
-    path = root / "configs/training" / f"{name}.yaml"
+def write_training(path: Path, **values: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump({"name": name, **values}))
+    path.write_text(yaml.safe_dump(values))
 
 
 def test_the_training_configuration_that_writes_it_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_training(tmp_path, "neon")
-    write_training(tmp_path, "other", output="elsewhere/neon")
+    write_training(tmp_path / "training.yaml", name="neon")
+    write_training(tmp_path / "configs/training/other.yaml", name="other", output="../../elsewhere/neon")
+    write_training(tmp_path / "configs/deployment.yaml", base="SDXL")
     (tmp_path / "configs/training/notes.yaml").write_text("[not a configuration")
     found = missing_file(tmp_path / "trained/neon/neon.safetensors")
     problem, command = found.split("; ")
     assert problem == "trained/neon/neon.safetensors: no such file"
-    assert command == "train it: intaglio train lora configs/training/neon.yaml"
+    assert command == "train it: intaglio train lora training.yaml"
     assert "configs/training/other.yaml" in missing_file(tmp_path / "elsewhere/neon/neon.safetensors")
 
 

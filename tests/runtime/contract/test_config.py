@@ -38,7 +38,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert deployment.name == "tiny"
     assert deployment.base[0].folder == tmp_path / "model"
     assert deployment.loras["knight"].path == tmp_path / "knight.safetensors"
-    assert deployment.build_folder == tmp_path / "build" / "tiny"
+    assert deployment.build_folder == tmp_path / "configs/build/tiny"
     assert deployment.fused == {"knight": 0.8}
     assert load(tmp_path, fuse={"knight": 0.5}).fused == {"knight": 0.5}
 
