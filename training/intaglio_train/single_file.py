@@ -23,11 +23,12 @@ CONFIGURATIONS = (
     "scheduler/scheduler_config.json",
     "text_encoder/config.json",
     "text_encoder_2/config.json",
-    "tokenizer/vocab.json",
-    "tokenizer_2/vocab.json",
     "unet/config.json",
     "vae/config.json",
 )
+TOKENIZERS = ("tokenizer", "tokenizer_2")
+VOCABULARIES = ("vocab.json", "tokenizer.json")
+"""A tokenizer has one of them; transformers 5 writes the second."""
 OTHER_TARGETS = ("v_pred", "ztsnr", "edm_mean", "edm_std")
 """Tensors by which a file says that it does not predict noise (ComfyUI's and diffusers' convention)."""
 
@@ -92,7 +93,13 @@ def _configurations_of(file: Path, named: Path | None) -> Path:
 
 def _missing(folder: Path) -> str | None:
     """The first configuration that `folder` does not hold."""
-    return next((name for name in CONFIGURATIONS if not (folder / name).is_file()), None)
+    for name in CONFIGURATIONS:
+        if not (folder / name).is_file():
+            return name
+    for tokenizer in TOKENIZERS:
+        if not any((folder / tokenizer / name).is_file() for name in VOCABULARIES):
+            return f"{tokenizer}/{VOCABULARIES[0]}"
+    return None
 
 
 def _hub_folder(*, only_cached: bool) -> Path | None:
