@@ -21,7 +21,15 @@ def test_importing_pulls_in_no_torch(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
-BLOCKED = ("fcntl", "torch", "triton_python_backend_utils", "psutil", "onnxruntime", "intaglio.serving")
+BLOCKED = (
+    "fcntl",
+    "intaglio.serving",
+    "onnxruntime",
+    "psutil",
+    "tokenizers",
+    "torch",
+    "triton_python_backend_utils",
+)
 
 
 @pytest.mark.parametrize(

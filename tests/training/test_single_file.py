@@ -97,7 +97,8 @@ def test_without_configurations_the_message_says_what_to_set(
 def test_configurations_that_are_none_are_named(single: Path, configurations: Path, tmp_path: Path) -> None:
     partial = tmp_path / "partial"
     shutil.copytree(configurations, partial)
-    (partial / "tokenizer_2" / "vocab.json").unlink()
+    for name in ("vocab.json", "tokenizer.json"):
+        (partial / "tokenizer_2" / name).unlink(missing_ok=True)
     with pytest.raises(ConfigError, match=r"has no tokenizer_2/vocab\.json"):
         load(single, partial)
 

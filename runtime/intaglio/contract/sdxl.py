@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from intaglio.contract.architecture import Architecture, CrossAttention, Residual
 from intaglio.contract.tensors import AxisRange, NetworkSpec, Profile, TensorSpec
+
+if TYPE_CHECKING:  # the client imports this module for its constants
+    from intaglio.contract.architecture import Architecture, CrossAttention, Residual
 
 __all__ = [
     "HISTORY",

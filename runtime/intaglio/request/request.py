@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import Field
 
 from intaglio import __version__
-from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.lora_registry import LoraWeight, ResolvedLora
 from intaglio.contract.lora_tags import split_lora_tags
 from intaglio.contract.models import SDXL, Preprocessor
 from intaglio.contract.yaml_files import RegistryId, Strict
+
+if TYPE_CHECKING:  # the client imports this module, and needs nothing of a build
+    from intaglio.builds.manifest import BuildManifest
 
 __all__ = [
     "CONTROL_KEYS",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
+import pytest
 
 from intaglio.contract.sdxl import network_spec
 from intaglio.engines.onnxruntime import OnnxRuntimeBackend
@@ -22,14 +23,23 @@ def test_onnx_equals_the_table(built: tuple[Path, BuildResult]) -> None:
         OnnxRuntimeBackend(threads=1).load(spec, result.folder / network.path, precision="fp32")
 
 
+def weights_of(built: tuple[Path, BuildResult], network: str) -> list[onnx.TensorProto]:
+    store = built[1].folder.parent / ".stages/onnx" / network
+    return list(onnx.load(next(store.glob("*/model.onnx"))).graph.initializer)
+
+
+@pytest.mark.parametrize("network", ["text_encoder", "text_encoder_2"])
+def test_matrices_of_text_encoders_have_published_names(
+    built: tuple[Path, BuildResult], network: str
+) -> None:
+    names = {tensor.name for tensor in weights_of(built, network)}
+    assert "network.text_model.encoder.layers.0.self_attn.q_proj.weight.T" in names
+    assert not [name for name in names if name.startswith("onnx::MatMul")]
+
+
 def test_lora_targets_keep_their_names(built: tuple[Path, BuildResult]) -> None:
     """A refit replaces them by name in a running engine."""
-    store = built[1].folder.parent / ".stages/onnx/unet"
-    graph = onnx.load(next(store.glob("*/model.onnx"))).graph
-    names = [
-        tensor.name
-        for tensor in graph.initializer
-        if is_swapped(tensor.name, len(tensor.dims), "transformer")
-    ]
+    weights = weights_of(built, "unet")
+    names = [tensor.name for tensor in weights if is_swapped(tensor.name, len(tensor.dims), "transformer")]
     assert len([name for name in names if name.endswith("to_q.weight.T")]) == 2 * 11
-    assert not [tensor.name for tensor in graph.initializer if tensor.name.startswith("onnx::MatMul")]
+    assert not [tensor.name for tensor in weights if tensor.name.startswith("onnx::MatMul")]

@@ -5,6 +5,7 @@ never apply is refused each time.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -147,6 +148,18 @@ def test_the_bases_headers_say_the_same_as_the_network(checkpoint: Checkpoint, d
     unet = load_file(next((checkpoint.base / "unet").glob("*.safetensors")))
     expected = layer_table({"unet": {name: tuple(values.shape) for name, values in unet.items()}})
     assert table["unet"] == expected["unet"]
+
+
+def test_headers_without_the_level_of_the_text_model_say_the_same(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """As transformers 5.6 writes the encoder without a projection."""
+    base = tmp_path / "base"
+    shutil.copytree(checkpoint.base, base)
+    path = base / "text_encoder/model.safetensors"
+    save_file({name.removeprefix("text_model."): one for name, one in load_file(path).items()}, path)
+    expected = base_layers((Source(folder=checkpoint.base),))
+    assert base_layers((Source(folder=base),)) == expected
 
 
 def test_layers_that_swap_leaves_out_are_refused_everywhere(
