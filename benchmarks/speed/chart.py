@@ -11,6 +11,7 @@ __all__ = ["chart_of"]
 _LABELS: Final = {
     "eager": "diffusers",
     "compiled": "diffusers + torch.compile",
+    "strongest": "diffusers, strongest",
     "engines": "intaglio, engines",
     "served": "intaglio over gRPC",
 }

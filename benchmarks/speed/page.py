@@ -11,7 +11,7 @@ from intaglio.contract.sdxl import context_name, controlnet_name
 
 __all__ = ["CONTENDERS", "markdown_of"]
 
-CONTENDERS: Final = ("eager", "compiled", "engines", "served")
+CONTENDERS: Final = ("eager", "compiled", "strongest", "engines", "served")
 """Parts that draw whole images."""
 _Times = Mapping[str, Any] | None
 """A `spread`; None where nothing was measured."""

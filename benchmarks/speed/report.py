@@ -144,13 +144,17 @@ def _faster_than_eager(results: Results) -> float:
     return _faster_than(results, "eager")
 
 
-def _faster_than_compiled(results: Results) -> float:
-    return _faster_than(results, "compiled")
+def _faster_than_torch(results: Results) -> float:
+    """Against the faster of PyTorch's peers that the run measured; early runs had `compiled` only."""
+    measured = [name for name in ("compiled", "strongest") if name in results["parts"]]
+    if not measured:
+        raise KeyError("compiled")
+    return min(_faster_than(results, name) for name in measured)
 
 
 FIGURES: Final = (
     Figure("over gRPC against diffusers eager", _faster_than_eager, 1.45, 2.0, "x", more_is_better=True),
-    Figure("against diffusers + torch.compile", _faster_than_compiled, 1.0, 1.4, "x", more_is_better=True),
+    Figure("against the fastest PyTorch", _faster_than_torch, 1.0, 1.4, "x", more_is_better=True),
     Figure("time outside the engines", outside_the_engines, 4.0, 1.0, "%"),
     Figure("UNet CFG step against torch.compile's", _against_compiled_step, 1.0, 0.8, "x"),
     Figure("card memory of the server, peak", _memory, 13.0, 10.0, "GiB"),

@@ -1,4 +1,4 @@
-"""diffusers eager, diffusers + torch.compile, intaglio's engines, intaglio over gRPC: one run on one card.
+"""diffusers (eager, compiled, at its strongest), intaglio's engines, intaglio over gRPC: one run on one card.
 
     python -m benchmarks.speed.run configs/sdxl-seeded.yaml --out benchmarks/results/h200.json
 All get the same seeds and steps. The first size is compared. Then all sizes are built, served and soaked.
@@ -35,7 +35,8 @@ PARTS: Final = (
     Part("served", "benchmarks.speed.served", ballast=True, least_seconds=60),
     Part("engines", "benchmarks.speed.engines", least_seconds=45),
     Part("eager", "benchmarks.speed.eager", least_seconds=45),
-    Part("compiled", "benchmarks.speed.eager", ("--compile",), least_seconds=150),
+    Part("compiled", "benchmarks.speed.eager", ("--peer", "compiled"), least_seconds=150),
+    Part("strongest", "benchmarks.speed.eager", ("--peer", "strongest"), least_seconds=240),
     Part(
         "build_sizes",
         "benchmarks.speed.building",
@@ -55,7 +56,7 @@ PARTS: Final = (
     Part("soak", "benchmarks.speed.soak", case=_EVERY_SIZE, least_seconds=90),
     Part("variants", "benchmarks.speed.variants", least_seconds=150),
 )
-_COMPARED: Final = ("compiled", "engines", "served", "served_sizes")
+_COMPARED: Final = ("compiled", "strongest", "engines", "served", "served_sizes")
 
 
 def agreement(work: Path, case: Case) -> dict[str, list[float]]:

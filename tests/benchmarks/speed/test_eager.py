@@ -16,7 +16,15 @@ from rich.console import Console
 from benchmarks.measuring.case import Case, load_case
 from benchmarks.measuring.pictures import psnr
 from benchmarks.measuring.timing import Stopwatch
-from benchmarks.speed.eager import Meter, first_noise, make_image, make_pipeline, meter_stages, time_cfg_steps
+from benchmarks.speed.eager import (
+    Meter,
+    arrange,
+    first_noise,
+    make_image,
+    make_pipeline,
+    meter_stages,
+    time_cfg_steps,
+)
 from benchmarks.speed.engines import run_image
 from intaglio.sampling.noise import diffusers_noise
 from intaglio.serving.build_check import check_build
@@ -67,9 +75,18 @@ def test_a_pipeline_in_half_precision_is_given_the_noise_that_the_engines_start_
     np.testing.assert_allclose(found.float().numpy(), expected, rtol=1e-3, atol=1e-3)
 
 
+def test_the_strongest_arrangement_draws_the_same_picture(case: Case) -> None:
+    pipeline = make_pipeline(case, "cpu")
+    before = np.asarray(make_image(pipeline, case, 0))
+    arrange(pipeline)
+    assert pipeline.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    assert hasattr(pipeline.unet.mid_block.attentions[0].transformer_blocks[0].attn1, "to_qkv")
+    assert psnr(np.asarray(make_image(pipeline, case, 0)), before) > 50
+
+
 def test_a_step_reaches_from_one_unet_pass_to_the_next_and_is_also_timed_alone(case: Case) -> None:
     pipeline, meter = make_pipeline(case, "cpu"), Meter("cpu")
-    meter_stages(pipeline, meter, compiled=False)
+    meter_stages(pipeline, meter, peer="eager")
     make_image(pipeline, case, 0)
     meter.collect(keep=False)
     assert not meter.laps, "the first image is not kept"

@@ -49,7 +49,7 @@ SLOW = taken(1.9)
 SIZES = "sizes built and served in 15.5 GiB, ten images each"
 MISSES: dict[str, tuple[str, Change]] = {
     "slower than compiled": (
-        "against diffusers + torch.compile",
+        "against the fastest PyTorch",
         lambda p: p["served"]["seconds"].update(end_to_end=SLOW),
     ),
     "gaps": ("time outside the engines", lambda p: p["served"]["seconds"].update(end_to_end=taken(1.6))),
@@ -87,9 +87,19 @@ def test_a_missed_figure_fails(case: str) -> None:
     assert not judge(results)
 
 
+def test_the_faster_of_the_peers_counts() -> None:
+    """A run that measured both is held to the faster one, whichever it is."""
+    name = "against the fastest PyTorch"
+    strongest = {"seconds": {"end_to_end": taken(1.2)}}
+    results = changed_results(lambda p: p.update(strongest=strongest))
+    assert verdicts(results)[name] == "missed"
+    strongest["seconds"] = {"end_to_end": taken(9.0)}
+    assert verdicts(changed_results(lambda p: p.update(strongest=strongest)))[name] != "missed"
+
+
 NOT_MEASURED: dict[str, tuple[str, Change]] = {
     "no step of compiled": ("UNet CFG step against torch.compile's", lambda p: p["compiled"].pop("cfg_step")),
-    "no compiled": ("against diffusers + torch.compile", lambda p: p.pop("compiled")),
+    "no compiled": ("against the fastest PyTorch", lambda p: p.pop("compiled")),
     "without ballast": (
         "card memory of the server, peak",
         lambda p: p["served"].update(card_free_before_mib=140_000),
