@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from intaglio.contract.config import Deployment
 from intaglio.engines.card import gpu_capability
 from intaglio.engines.tensorrt.backend import TensorRTBackend
-from intaglio.errors import IntaglioError
+from intaglio.errors import ConfigError, IntaglioError
 from intaglio.serving.findings import Finding
 from intaglio_export.card.measure import CardSpeed, measure_card
 from intaglio_export.card.projection import Drawing, image_seconds
 from intaglio_export.card.work import image_work
 from intaglio_export.engines.platform import resolve_platform
 from intaglio_export.engines.tensorrt import TensorRTBuilder
+from intaglio_export.weights.hub import AbsentError, NotFetchedError
 from intaglio_export.weights.seeded import ARCHITECTURES
+from intaglio_export.weights.sources import Base, find_base, find_model
 
 __all__ = ["architecture_configs", "card_findings", "drawing_of", "speed_findings"]
 
@@ -32,19 +34,15 @@ def card_findings(deployment: Deployment, path: Path) -> Iterator[Finding]:
     if gpu_capability(deployment.execution.gpu) is None:
         yield Finding("card", "missing", "no NVIDIA card here, so nothing can be measured")
         return
+    drawing = drawing_of(deployment)
     try:
+        configs = architecture_configs(deployment)
         speed = _measured(deployment)
     except IntaglioError as error:
         yield Finding("card", "missing", f"cannot be measured: {error}")
         return
     yield from speed_findings(speed)
-    drawing = drawing_of(deployment)
-    work = image_work(
-        architecture_configs(deployment),
-        width=drawing.width,
-        height=drawing.height,
-        guidance=drawing.guidance,
-    )
+    work = image_work(configs, width=drawing.width, height=drawing.height, guidance=drawing.guidance)
     seconds = image_seconds(drawing, work, speed)
     detail = f"{seconds:.2f} s (a projection from these figures) for {drawing}"
     yield Finding("one image", "note", detail)
@@ -92,22 +90,32 @@ def drawing_of(deployment: Deployment) -> Drawing:
 
 
 def architecture_configs(deployment: Deployment) -> Mapping[str, Mapping[str, Any]]:
-    """Configurations of the networks: the base's own where it is a folder here, otherwise SDXL's."""
-    base = next(
-        (source for source in deployment.base if source.folder is None or source.folder.is_dir()), None
-    )
-    if base is None or base.folder is None:
-        return ARCHITECTURES[(base and base.architecture) or _SDXL]
-    configs: dict[str, Mapping[str, Any]] = {}
-    for name in ("unet", "vae", "text_encoder_2"):
-        configs[name] = _read(base.folder / name)
-    folders = (control.folder for control in deployment.controlnets.values())
-    controlnet = next((folder for folder in folders if folder is not None and folder.is_dir()), None)
-    # Without a ControlNet none is drawn, and any will do.
-    configs["controlnet"] = ARCHITECTURES[_SDXL]["controlnet"] if controlnet is None else _read(controlnet)
+    """Configurations of the networks that a build would take; SDXL's for those that are not on this machine.
+
+    Raises:
+        IntaglioError: a source is there, and no build can take it.
+    """
+    configs = dict(ARCHITECTURES[_SDXL])
+    replaced = () if deployment.vae is None else ("vae",)
+    base = _base_here(deployment, replaced)
+    if base is not None:
+        own = [name for name in ("unet", "vae", "text_encoder_2") if name not in replaced]
+        configs |= {name: base.weights(name).config for name in own}
+    models = {"vae": deployment.vae, "controlnet": next(iter(deployment.controlnets.values()), None)}
+    for name, source in models.items():
+        with contextlib.suppress(NotFetchedError, AbsentError):
+            if source is not None:
+                configs[name] = find_model(source, subfolder=name, fetch=False).config
     return configs
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return found
+def _base_here(deployment: Deployment, replaced: Collection[str]) -> Base | None:
+    """The base that a build would take; None where it must be downloaded first, or none can be had."""
+    try:
+        return find_base(deployment.base, replaced=replaced, fetch=False)
+    except NotFetchedError:
+        return None
+    except ConfigError as error:
+        if isinstance(error.__cause__, AbsentError):
+            return None
+        raise

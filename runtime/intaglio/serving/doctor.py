@@ -76,7 +76,9 @@ def doctor(
         rows.append((finding.state, finding.what, finding.detail))
         if finding.fix:
             rows.append(("", "", f"→ {finding.fix}"))
-    end = "\n  ".join(["missing:", *missing]) if missing else _next_step(config)
+    end = "\n  ".join(["missing:", *missing]) if missing else ""
+    if not missing and not card:  # which looks at nothing but the card
+        end = _next_step(config)
     data = {"findings": [asdict(finding) for finding in findings], "missing": len(missing)}
     printed.result(table_of(rows), end, data=data, brief="\n".join(missing))
     raise typer.Exit(FAILED if missing else 0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from intaglio.contract.config import load_deployment
+from intaglio.errors import IntaglioError
 from intaglio_export.card.measure import CardSpeed
 from intaglio_export.card.work import image_work
 from intaglio_export.commands.check_card import (
@@ -60,3 +63,20 @@ def test_a_base_in_a_folder_is_counted_with_its_own_sizes() -> None:
         configs = architecture_configs(load_deployment(CONFIGS / f"{name}.yaml"))
         work[name] = image_work(configs, width=256, height=256, guidance=True)["unet"].total
     assert work["miniature"] < work["sdxl"] / 20
+
+
+def test_the_networks_are_those_that_a_build_takes(tmp_path: Path) -> None:
+    """A candidate that is not here is passed over; one that is here and incomplete is named."""
+    miniature = CONFIGS.parent / "miniature/model"
+    values = {
+        "base": [{"file": str(tmp_path / "none.safetensors")}, {"folder": str(miniature)}],
+        "profiles": {"sizes": [[256, 256]]},
+    }
+    path = tmp_path / "card.yaml"
+    path.write_text(yaml.safe_dump(values))
+    own = json.loads((miniature / "unet/config.json").read_text())
+    assert architecture_configs(load_deployment(path))["unet"] == own
+    (tmp_path / "empty").mkdir()
+    path.write_text(yaml.safe_dump({**values, "base": [{"folder": str(tmp_path / "empty")}]}))
+    with pytest.raises(IntaglioError, match="empty"):
+        architecture_configs(load_deployment(path))
