@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Collection, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from intaglio.contract.config import Deployment
 from intaglio.engines.card import gpu_capability
@@ -19,10 +19,11 @@ from intaglio_export.engines.platform import resolve_platform
 from intaglio_export.engines.tensorrt import TensorRTBuilder
 from intaglio_export.weights.hub import AbsentError, NotFetchedError
 from intaglio_export.weights.seeded import ARCHITECTURES
-from intaglio_export.weights.sources import Base, find_base, find_model
+from intaglio_export.weights.sources import find_base, find_model
 
 __all__ = ["architecture_configs", "card_findings", "drawing_of", "speed_findings"]
 
+_Found = TypeVar("_Found")
 _SDXL: Final = "sdxl-base-1.0"
 _TERA: Final = 1e12
 _GIGA: Final = 1e9
@@ -97,22 +98,23 @@ def architecture_configs(deployment: Deployment) -> Mapping[str, Mapping[str, An
     """
     configs = dict(ARCHITECTURES[_SDXL])
     replaced = () if deployment.vae is None else ("vae",)
-    base = _base_here(deployment, replaced)
+    base = _if_here(lambda: find_base(deployment.base, replaced=replaced, fetch=False))
     if base is not None:
         own = [name for name in ("unet", "vae", "text_encoder_2") if name not in replaced]
         configs |= {name: base.weights(name).config for name in own}
     models = {"vae": deployment.vae, "controlnet": next(iter(deployment.controlnets.values()), None)}
     for name, source in models.items():
-        with contextlib.suppress(NotFetchedError, AbsentError):
-            if source is not None:
-                configs[name] = find_model(source, subfolder=name, fetch=False).config
+        if source is not None:
+            find = functools.partial(find_model, source, subfolder=name, fetch=False)
+            model = _if_here(find)
+            configs[name] = configs[name] if model is None else model.config
     return configs
 
 
-def _base_here(deployment: Deployment, replaced: Collection[str]) -> Base | None:
-    """The base that a build would take; None where it must be downloaded first, or none can be had."""
+def _if_here(find: Callable[[], _Found]) -> _Found | None:
+    """What `find` finds; None where it must be downloaded first, or cannot be had."""
     try:
-        return find_base(deployment.base, replaced=replaced, fetch=False)
+        return find()
     except NotFetchedError:
         return None
     except ConfigError as error:
