@@ -16,7 +16,7 @@ from intaglio.contract.models import DELIVERY, SDXL, OutputFormat
 from intaglio.contract.ports import Port, numpy_type, string_tensor
 from intaglio.errors import InvalidRequest
 from intaglio.request.request import CONTROL_KEYS, ControlRequest, LoraRequest
-from intaglio.validation_errors import problems_of
+from intaglio.validation_errors import first_problem
 from intaglio_client.controls import POSE, Control, encoded_image
 from intaglio_client.names import (
     ALIASES,
@@ -221,7 +221,7 @@ def _checked(kind: type[BaseModel], entry: dict[str, Any], *, field: str) -> dic
     try:
         kind.model_validate(entry)
     except ValidationError as error:
-        first = problems_of(error, kind)[0]
+        first = first_problem(error, kind)
         where = f"{field}.{first.key}" if first.key else field
         allowed = first.allowed or ", ".join(kind.model_fields)
         raise InvalidRequest(where, first.wrong, allowed=allowed) from error
