@@ -92,7 +92,8 @@ def read_json_list(found: Tensors, name: str, entry: type[_Entry], *, most: int)
     """The entries in the tensor `name`, which is a JSON list; none where it is absent or blank.
 
     Raises:
-        InvalidRequest: see above, or more than `most` entries; the field is the place of the first wrong value, `controls[0].type`.
+        InvalidRequest: see above, or more than `most` entries; the field is the place of the first wrong
+            value, `controls[0].type`.
     """
     if name not in found:
         return []
@@ -101,7 +102,7 @@ def read_json_list(found: Tensors, name: str, entry: type[_Entry], *, most: int)
     if value is None:
         return []
     if isinstance(value, list) and len(value) > most:  # before any entry costs time
-        raise InvalidRequest(name, f"{len(value)} entries", allowed=f"at most {most}")
+        raise InvalidRequest(name, f"{len(value)} is out of range", allowed=f"0 to {most}")
     try:
         entries: list[_Entry] = _list_of(entry).validate_python(value)
     except ValidationError as error:

@@ -49,7 +49,7 @@ GOOD = {"control": "pose", "weight": 1.0, "begin": 0.0, "end": 1.0}
         (json.dumps([GOOD | {"end": "1"}]).encode(), r"controls\[0\]\.end: "),
         (json.dumps([GOOD | {"weight": int("9" * 400)}]).encode(), r"controls\[0\]\.weight: "),
         (b"[" + b"9" * 6000 + b"]", "controls: not JSON"),
-        (b"[" + b"5," * 32_000 + b"5]", "controls: 32001 entries; allowed: at most 4"),
+        (b"[" + b"5," * 32_000 + b"5]", "controls: 32001 is out of range; allowed: 0 to 4"),
         (17, "controls: int in a tensor of strings"),
     ],
 )
