@@ -141,13 +141,13 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
         "weight NaN",
         {"controls": '[{"type":"pose","pose":"waving-01","weight":NaN}]'},
         "controls[0].weight",
-        "a number from 0 to 2",
+        "JSON list",
     ),
     (
         "weight text",
         {"controls": '[{"type":"pose","pose":"waving-01","weight":"1"}]'},
         "controls[0].weight",
-        "JSON list",
+        "a number from 0 to 2",
     ),
     (
         "window",
