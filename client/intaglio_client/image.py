@@ -27,7 +27,7 @@ class Image:
     timings: Mapping[str, float] = field(default_factory=dict)
     """Seconds of each stage, for the whole request; `request` is what the client measured."""
     request_id: str = ""
-    """The id that the request had in the server's logs and traces; empty for an image from elsewhere."""
+    """The id that the request had in the server's traces; empty for an image from elsewhere."""
 
     @property
     def seed(self) -> int:
