@@ -246,7 +246,8 @@ def _images_like(client: Client, order: _Order, like: Path) -> tuple[Image, ...]
         controls = [control for control in controls if control.pose is None]
     changed: Parameters = {**parameters, "controls": controls, **order.given}  # type: ignore[typeddict-item]
     made = client.generate_batch(before if order.prompt is None else order.prompt, **changed)
-    for difference in model_differences(metadata, made[0].metadata):
+    same_loras = order.prompt is None and "loras" not in order.given
+    for difference in model_differences(metadata, made[0].metadata, same_loras=same_loras):
         _log.warning("%s, so more than what you asked for may change", difference)
     return made
 

@@ -27,7 +27,7 @@ class Image:
     timings: Mapping[str, float] = field(default_factory=dict)
     """Seconds of each stage, for the whole request; `request` is what the client measured."""
     request_id: str = ""
-    """The id that the request had in the server's logs and traces; empty for an image from elsewhere."""
+    """The id that the request had in the server's traces; empty for an image from elsewhere."""
 
     @property
     def seed(self) -> int:
@@ -52,16 +52,23 @@ class Image:
         return path
 
 
-def model_differences(original: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
+def model_differences(
+    original: Mapping[str, Any], again: Mapping[str, Any], *, same_loras: bool = True
+) -> list[str]:
     """What differs between the models that made two images, from the images' metadata.
 
     A LoRA may get a new version while the build stays, so each LoRA of both images is compared by itself.
+    `same_loras` says whether the same LoRAs were asked for; then one that only one image has is a difference.
     """
     before, now = dict(original.get("model") or {}), dict(again.get("model") or {})
     versions_before, versions_now = before.pop("loras", None) or {}, now.pop("loras", None) or {}
     found = []
     if before != now:
         found.append("the server runs another build than the one that made the original")
+    one_sided = set(versions_before) ^ set(versions_now)
+    for lora in sorted(one_sided) if same_loras else ():
+        side = "original" if lora in versions_before else "new image"
+        found.append(f"lora {lora} was applied to the {side} only")
     for lora in sorted(set(versions_before) & set(versions_now)):
         old, new = versions_before[lora], versions_now[lora]
         if old != new:

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
+from intaglio.contract.lora_tags import split_lora_tags
 from intaglio.contract.models import DELIVERY, SDXL, OutputFormat
 from intaglio.contract.ports import Port, numpy_type, string_tensor
 from intaglio.errors import InvalidRequest
 from intaglio.request.request import CONTROL_KEYS, ControlRequest, LoraRequest
-from intaglio.validation_errors import problems_of
+from intaglio.validation_errors import first_problem
 from intaglio_client.controls import POSE, Control, encoded_image
 from intaglio_client.names import (
     ALIASES,
@@ -115,6 +116,9 @@ def parameters_from_metadata(
 ) -> tuple[str, Parameters]:
     """Prompt and parameters that repeat the request of an image; `images` are its control images.
 
+    `loras` of the metadata are the resolved ones, so the prompt comes without its LoRA tags: their presets
+    and default weights may mean something else today.
+
     Raises:
         InvalidRequest: a control image is missing, or `metadata` is not what a server writes.
     """
@@ -130,7 +134,8 @@ def parameters_from_metadata(
         scalars = [port.name for port in SDXL.inputs if port.name not in left_out]
         values: dict[str, Any] = {name: metadata[name] for name in scalars}
         values |= {"controls": controls, "loras": [Lora(**entry) for entry in metadata["loras"]]}
-        return metadata["prompt"], Parameters(**values)  # type: ignore[typeddict-item]
+        prompt = split_lora_tags(metadata["prompt"]).untagged
+        return prompt, Parameters(**values)  # type: ignore[typeddict-item]
     except (KeyError, TypeError, IndexError) as error:
         problem = f"not an intaglio image's: {error!r}"
         allowed = "the metadata of an image a server made"
@@ -221,7 +226,7 @@ def _checked(kind: type[BaseModel], entry: dict[str, Any], *, field: str) -> dic
     try:
         kind.model_validate(entry)
     except ValidationError as error:
-        first = problems_of(error, kind)[0]
+        first = first_problem(error, kind)
         where = f"{field}.{first.key}" if first.key else field
         allowed = first.allowed or ", ".join(kind.model_fields)
         raise InvalidRequest(where, first.wrong, allowed=allowed) from error

@@ -20,7 +20,7 @@ from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.engines.tensorrt.library import turn_tf32_off
 from intaglio.errors import InvalidRequest
-from intaglio.validation_errors import problems_of
+from intaglio.validation_errors import first_problem
 from intaglio_export.deployment.assemble import assemble, assembly_of
 from intaglio_export.deployment.manifest import NOT_VERIFIED, build_manifest
 from intaglio_export.deployment.support_files import find_support_files
@@ -122,7 +122,7 @@ def _overridden(deployment: Deployment, options: BuildOptions) -> Deployment:
     try:
         return Deployment.model_validate({**deployment.model_dump(), **changes})
     except ValidationError as error:
-        first = problems_of(error, Deployment)[0]
+        first = first_problem(error, Deployment)
         allowed = first.allowed or "another --runtime or --target"
         raise InvalidRequest(first.key or "build", first.wrong, allowed=allowed) from error
 

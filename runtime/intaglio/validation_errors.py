@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-__all__ = ["Allowed", "Derived", "Problem", "allowed_words", "problems_of", "problems_text"]
+__all__ = ["Allowed", "Derived", "Problem", "allowed_words", "first_problem", "problems_text"]
 
 _MOST_PROBLEMS: Final = 4
 _LONGEST_VALUE: Final = 60
@@ -68,32 +68,35 @@ class Problem:
 
 def problems_text(error: ValidationError, kind: type[BaseModel]) -> str:
     """One line with the first problems of a value of `kind`, and how many more there are."""
-    found = problems_of(error, kind)
+    found = _refused_places(error, kind)
     more = len(found) - _MOST_PROBLEMS
-    shown = "; ".join(map(str, found[:_MOST_PROBLEMS]))
+    shown = "; ".join(str(_problem(place, item)) for place, item in found[:_MOST_PROBLEMS])
     return f"{shown}; and {more} more" if more > 0 else shown
 
 
-def problems_of(error: ValidationError, kind: Any) -> list[Problem]:
-    """Every problem of `error`. `kind` is what was validated: a model, or any other annotation."""
-    located = [(_Place.of(kind, item["loc"]), item) for item in error.errors(include_url=False)]
-    places = [place for place, _ in located]
-    found: dict[str, Problem] = {}
-    for place, item in located:
-        if not _encloses_another(place, places):
-            name = str(item["loc"]) if place.is_key else place.key
-            found.setdefault(name, _problem(place, item))
-    return list(found.values())
+def first_problem(error: ValidationError, kind: Any) -> Problem:
+    """The first problem of `error`. `kind` is what was validated: a model, or any other annotation.
 
-
-def _encloses_another(place: _Place, places: list[_Place]) -> bool:
-    """Whether the error only follows from another one inside it: a list whose items were all refused counts
-    as too short.
+    The time it takes grows with the number of errors, and not faster: anybody may send a request.
     """
-    inside = (f"{place.key}.", f"{place.key}[")
-    if not place.key or place.is_key:
-        return False
-    return any(other.key.startswith(inside) for other in places)
+    place, item = _refused_places(error, kind)[0]
+    return _problem(place, item)
+
+
+def _refused_places(error: ValidationError, kind: Any) -> list[tuple[_Place, ErrorDetails]]:
+    """Each place that is wrong by itself, with its first error.
+
+    An error that only follows from another one inside it is left out: a list whose items were all refused
+    counts as too short.
+    """
+    located = [(_Place.of(kind, item["loc"]), item) for item in error.errors(include_url=False)]
+    outer = {key for place, _ in located for key in place.outer}
+    found: dict[str, tuple[_Place, ErrorDetails]] = {}
+    for place, item in located:
+        if place.is_key or place.key not in outer:
+            name = str(item["loc"]) if place.is_key else place.key
+            found.setdefault(name, (place, item))
+    return list(found.values())
 
 
 def _problem(place: _Place, item: ErrorDetails) -> Problem:
@@ -151,22 +154,28 @@ class _Place:
     """Whether the key of a mapping is wrong, not its value."""
     in_union_member: bool = False
     """Whether only a part of a value is wrong that could be of several kinds."""
+    outer: tuple[str, ...] = ()
+    """Keys of the mappings and lists that hold this place; the whole is none of them."""
 
     @classmethod
     def of(cls, kind: Any, location: tuple[int | str, ...]) -> _Place:
         """Follow `location` from `kind`. Of a value that may be of several kinds, the place is the value."""
         key, annotation, parent = "", kind, None
+        outer: list[str] = []
         rest = list(location)
         while rest:
             members = _members(annotation)
             if len(members) > 1:  # what follows is pydantic's name of a member, then a place inside it
-                return cls(key, annotation, parent, in_union_member=len(rest) > 1)
+                is_part = len(rest) > 1
+                return cls(key, annotation, parent, in_union_member=is_part, outer=tuple(outer))
             part = rest.pop(0)
-            if rest == [_KEY]:
-                return cls(key, _key_type(annotation), parent, is_key=True)
+            if rest == [_KEY] and _is_mapping(annotation):
+                return cls(key, _key_type(annotation), parent, is_key=True, outer=tuple(outer))
+            if key:
+                outer.append(key)
             parent, annotation = annotation, _inside(annotation, part)
             key = _joined(key, part)
-        return cls(key, annotation, parent)
+        return cls(key, annotation, parent, outer=tuple(outer))
 
 
 def _joined(key: str, part: int | str) -> str:
@@ -196,6 +205,10 @@ def _key_type(annotation: Any) -> Any:
         if get_origin(member) is dict:
             return get_args(member)[0]
     return str
+
+
+def _is_mapping(annotation: Any) -> bool:
+    return any(get_origin(member) is dict for member in _members(annotation))
 
 
 def _keys_of(annotation: Any) -> list[str]:

@@ -147,6 +147,10 @@ def test_metadata_gives_back_the_request() -> None:
     assert set(again) == set(sent)
     for name in set(sent) - {"loras"}:
         np.testing.assert_array_equal(again[name], sent[name], err_msg=name)
+    tagged = {"prompt": r"a fox <lora:dusk> \<lora:x>", "loras": [{"id": "night", "weight": 0.5}]}
+    prompt, parameters = parameters_from_metadata(metadata | tagged, [b"bytes"])
+    assert prompt == r"a fox  \<lora:x>", "`loras` says what the preset dusk was"
+    assert parameters["loras"] == [Lora("night", 0.5)]
     with pytest.raises(InvalidRequest, match="images: 1 control image"):
         parameters_from_metadata(metadata)
     with pytest.raises(InvalidRequest, match="metadata"):

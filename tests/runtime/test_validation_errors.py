@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -17,7 +18,7 @@ from intaglio.contract.config import Deployment
 from intaglio.contract.lora_registry import LoraRegistry
 from intaglio.loras.sets import ServedLoras
 from intaglio.request.request import ControlRequest, LoraRequest
-from intaglio.validation_errors import Allowed, allowed_words, problems_of, problems_text
+from intaglio.validation_errors import Allowed, allowed_words, first_problem, problems_text
 from intaglio_client.characters import Characters
 from intaglio_train.config import ControlNetConfig, LoraConfig
 
@@ -112,9 +113,25 @@ def test_a_missing_key_and_a_text_that_is_not_json() -> None:
 def test_a_list_of_models_names_the_index() -> None:
     with pytest.raises(ValidationError) as refused:
         TypeAdapter(list[Inner]).validate_python([{}, {"port": -1}])
-    (problem,) = problems_of(refused.value, list[Inner])
+    problem = first_problem(refused.value, list[Inner])
     assert (problem.key, problem.wrong) == ("[1].port", "is -1")
     assert problem.allowed == "a whole number from 0 to 65535"
+
+
+def test_many_errors_take_linear_time() -> None:
+    """A request of 64 KiB may hold 32 000 wrong entries."""
+    with pytest.raises(ValidationError) as refused:
+        TypeAdapter(list[Inner]).validate_python([5] * 32_000)
+    started = time.process_time()
+    assert first_problem(refused.value, list[Inner]).key == "[0]"
+    assert time.process_time() - started < 2
+
+
+def test_a_key_that_is_named_as_pydantic_names_keys() -> None:
+    with pytest.raises(ValidationError) as refused:
+        TypeAdapter(list[Inner]).validate_python([{"[key]": 1}])
+    problem = first_problem(refused.value, list[Inner])
+    assert (problem.key, problem.wrong) == ("[0].[key]", "is unknown")
 
 
 def context_of(kind: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ r"""LoRAs in the words of a prompt, as AUTOMATIC1111's webui writes them.
     a fox \<lora:night:0.8>     these words themselves; the backslash goes away
 
 A tag is no word: it is taken out before the prompt is encoded. What looks like a tag and is none is refused,
-so that none is ever encoded as words.
+so that none is ever encoded as words. That includes a tag that appears only after another was taken out.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ __all__ = ["LoraTag", "TaggedText", "split_lora_tags"]
 _ALLOWED: Final = r"<lora:ID> or <lora:ID:WEIGHT>; \<lora: for these words themselves"
 # A run of backslashes is tried from its first one only, so a long one takes no square time.
 _TAG: Final = re.compile(
-    r"(?<!\\)(?P<slashes>\\*+)<(?P<kind>lora|lyco|hypernet):(?P<rest>[^<>]*+)(?P<end>>?)", re.IGNORECASE
+    r"(?<!\\)(?P<slashes>\\*+)<(?P<kind>\s*+(?:lora|lyco|hypernet)\s*+):(?P<rest>[^<>]*+)(?P<end>>?)",
+    re.IGNORECASE,
 )
+_ESCAPED: Final = ">"
+"""Stands for an escaped tag while the words are searched again: no tag begins or goes on over it."""
 _LONGEST_SHOWN: Final = 60
 
 
@@ -41,6 +44,8 @@ class TaggedText:
 
     words: str
     tags: tuple[LoraTag, ...] = ()
+    untagged: str = ""
+    """The prompt without its tags that can be sent again: escaped tags are still escaped."""
 
 
 def split_lora_tags(text: str, *, field: str = "prompt") -> TaggedText:
@@ -48,28 +53,46 @@ def split_lora_tags(text: str, *, field: str = "prompt") -> TaggedText:
 
     Raises:
         InvalidRequest: naming `field`: a tag that is not closed, has no id, a weight that no LoRA may have or
-            more than one weight, or names a hypernetwork.
+            more than one weight, or names a hypernetwork; or a tag that appears once others are taken out.
     """
     words: list[str] = []
+    untagged: list[str] = []
+    searched: list[str] = []
     tags: list[LoraTag] = []
     position = 0
     for match in _TAG.finditer(text):
         slashes = match["slashes"]
-        words += [text[position : match.start()], slashes]
+        before = text[position : match.start()] + slashes
         position = match.end()
+        untagged.append(before)
         if len(slashes) % 2:  # the last backslash belongs to the tag; pairs of them are the prompt's own
-            words[-1] = slashes[:-1]
-            words.append(match[0][len(slashes) :])
+            tag = match[0].removeprefix(slashes)
+            untagged.append(tag)
+            words += [before[:-1], tag]
+            searched += [before[:-1], _ESCAPED]
         else:
             tags.append(_tag(match, field))
-    words.append(text[position:])
-    return TaggedText("".join(words), tuple(tags))
+            words.append(before)
+            searched.append(before)
+    for pieces in (words, untagged, searched):
+        pieces.append(text[position:])
+    if appeared := _TAG.search("".join(searched)):
+        problem = f"{_shown(appeared)!r} appears once other tags are taken out"
+        raise InvalidRequest(field, problem, allowed=_ALLOWED)
+    return TaggedText("".join(words), tuple(tags), "".join(untagged))
+
+
+def _shown(match: re.Match[str]) -> str:
+    text = match[0].lstrip("\\")
+    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "…"
 
 
 def _tag(match: re.Match[str], field: str) -> LoraTag:
-    shown = match[0].lstrip("\\")
-    shown = shown if len(shown) <= _LONGEST_SHOWN else shown[:_LONGEST_SHOWN] + "…"
-    if match["kind"].lower() == "hypernet":
+    shown = _shown(match)
+    kind = match["kind"].strip()
+    if kind != match["kind"]:
+        raise InvalidRequest(field, f"{shown!r} has white space beside {kind!r}", allowed=_ALLOWED)
+    if kind.lower() == "hypernet":
         raise InvalidRequest(field, f"{shown!r}: hypernetworks are not supported", allowed=_ALLOWED)
     if not match["end"]:
         raise InvalidRequest(field, f"{shown!r} is not closed", allowed=_ALLOWED)

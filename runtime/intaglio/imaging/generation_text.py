@@ -28,9 +28,12 @@ __all__ = ["generation_text"]
 _NEGATIVE: Final = "Negative prompt:"
 _TAG_START: Final = re.compile(r"<(?=\w+:)")
 _MARKS: Final = re.compile(
-    r"Negative prompt(?=:)|^\s*(?:Steps|Template|Negative Template)(?=:)", re.MULTILINE
+    r"Negative prompt(?=:)|^[^\S\n]*+(?:Steps|Template|Negative Template)(?=:)", re.MULTILINE
 )
-"""Words that readers take for the beginning of another part."""
+"""Words that readers take for the beginning of another part.
+
+White space is searched within one line. If it could cross lines, many empty lines would take square time.
+"""
 _QUOTED: Final = re.compile(r"[,:\n]")
 """A value with one of these stands in quotes."""
 

@@ -37,6 +37,8 @@ _COMMENT_ENCODING: Final = b"UNICODE\0"
 
 The text is UTF-16 in the byte order of the EXIF block. Both are big-endian, as the webui writes them.
 """
+_EARLIER_ENCODING: Final = b"ASCII\0\0\0"
+"""Character code of the UserComment that earlier versions wrote."""
 _LARGEST_SEGMENT: Final = 65_533
 """Bytes of a JPEG's segment after its length."""
 
@@ -69,18 +71,18 @@ def encode_image(
     Raises:
         InvalidRequest: an unknown format, or metadata that do not fit into a JPEG's segments.
     """
-    parameters = json.dumps(metadata, sort_keys=True, ensure_ascii=True)
     text = generation_text(metadata)
     if output_format == "png":
         xmp = xmp_packet(software=_SOFTWARE, source_type=source_type)
         notes = {} if text is None else {PARAMETERS_KEY: text}
         international = {**notes, _XMP_KEY: xmp.decode()}
+        parameters = json.dumps(metadata, sort_keys=True, ensure_ascii=True)
         return png_from_pixels(pixels, text={METADATA_KEY: parameters}, international=international)
     if output_format not in ("jpeg", "webp"):
         raise InvalidRequest(
             "output_format", f"{output_format!r} is unknown", allowed="one of png, jpeg, webp"
         )
-    xmp = xmp_packet(software=_SOFTWARE, source_type=source_type, parameters=parameters)
+    xmp = _own_xmp(metadata, source_type=source_type)
     exif = _exif(text)
     image = Image.fromarray(pixels, "RGB")
     buffer = io.BytesIO()
@@ -93,13 +95,20 @@ def encode_image(
     return buffer.getvalue()
 
 
-def check_metadata(metadata: Mapping[str, Any], output_format: str) -> None:
-    """Raise InvalidRequest where a picture of `output_format` cannot hold `metadata`, before it is drawn."""
+def check_metadata(metadata: Mapping[str, Any], output_format: str, *, source_type: bool = True) -> None:
+    """Raise InvalidRequest where a picture cannot hold `metadata`, before it is drawn.
+
+    The arguments are those of `encode_image`.
+    """
     if output_format == "jpeg":
-        own = dict(metadata) | {"image_index": 0}
-        _segment(_exif(generation_text(own)))
-        parameters = json.dumps(own, sort_keys=True)
-        _app1(_XMP_MARKER + xmp_packet(software=_SOFTWARE, source_type=True, parameters=parameters))
+        _segment(_exif(generation_text(metadata)))
+        _app1(_XMP_MARKER + _own_xmp(metadata, source_type=source_type))
+
+
+def _own_xmp(metadata: Mapping[str, Any], *, source_type: bool) -> bytes:
+    """The XMP of a JPEG or WEBP, which holds all of `metadata`."""
+    parameters = json.dumps(metadata, sort_keys=True, ensure_ascii=True)
+    return xmp_packet(software=_SOFTWARE, source_type=source_type, parameters=parameters)
 
 
 def _exif(text: str | None) -> bytes:
@@ -125,13 +134,27 @@ def _app1(data: bytes) -> bytes:
 
 
 def read_metadata(data: bytes) -> dict[str, Any] | None:
-    """The metadata that `encode_image` put into `data`, None where there is none."""
+    """The metadata that `encode_image` put into `data`, None where there is none.
+
+    Earlier versions wrote the JSON of JPEG and WEBP into EXIF's UserComment; it is found there too.
+    """
     with Image.open(io.BytesIO(data), formats=INPUT_FORMATS) as image:
         text = image.info.get(METADATA_KEY)
         if text is None:
             text = xmp_parameters(_xmp_of(image))
+        if text is None:
+            text = _comment_parameters(image)
     value = json.loads(text) if text else None
     return value if isinstance(value, dict) else None
+
+
+def _comment_parameters(image: Image.Image) -> str | None:
+    """The JSON after our name in EXIF's UserComment; None where it holds something else."""
+    comment = image.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT, b"")
+    start = _EARLIER_ENCODING + f"{METADATA_KEY} ".encode("ascii")
+    if not isinstance(comment, bytes) or not comment.startswith(start):
+        return None
+    return comment.removeprefix(start).decode("ascii")
 
 
 def _xmp_of(image: Image.Image) -> bytes:

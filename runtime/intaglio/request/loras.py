@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.lora_tags import LoraTag
 from intaglio.contract.ports import shortest_float32
-from intaglio.errors import InvalidRequest
+from intaglio.errors import InvalidRequest, SwapFailed
 from intaglio.loras.sets import ServedLora, ServedLoras
 from intaglio.loras.versions import shown_version
 from intaglio.request.request import LoraRequest
@@ -114,10 +114,16 @@ def check_resolved(loras: Sequence[ResolvedLora], served: ServedLoras, *, is_res
     Raises:
         InvalidRequest: an unknown id, a weight outside the bounds of that LoRA, a version that was rejected
             or was never published for it.
+        SwapFailed: the last publication removed the LoRA or rejected the version. The caller of `sdxl` named
+            neither file nor version, so the same request may be sent again.
     """
     for index, lora in enumerate(loras):
         field = f"loras[{index}]"
         entry = served.loras.get(lora.id)
+        just_retired = lora.sha256 in served.retired.get(lora.id, ())
+        if just_retired and (entry is None or lora.sha256 in entry.rejected):
+            what = f"{lora.id}, which was removed" if entry is None else f"a version of {lora.id} rolled back"
+            raise SwapFailed(f"loras: cannot apply {what} while the request waited; send it again")
         if entry is None:
             known = ", ".join(served.loras) or "none (the registry is empty)"
             raise InvalidRequest(f"{field}.id", f"{lora.id!r} is unknown", allowed=known)
@@ -127,8 +133,8 @@ def check_resolved(loras: Sequence[ResolvedLora], served: ServedLoras, *, is_res
         if lora.sha256 in entry.rejected:
             problem = f"version {version} of {lora.id} was rejected by a rollback"
             raise InvalidRequest(f"{field}.sha256", problem, allowed=allowed)
-        known_versions = {*entry.versions, *served.retired.get(lora.id, ())}
-        if lora.sha256 not in known_versions and not is_resident:
+        is_known = just_retired or lora.sha256 in entry.versions
+        if not is_known and not is_resident:
             problem = f"{lora.id} has no version {version} here"
             raise InvalidRequest(f"{field}.sha256", problem, allowed=allowed)
 

@@ -65,7 +65,7 @@ def read_request(tensors: Tensors, manifest: BuildManifest, served: ServedLoras 
         response_format=_choice(found, "response_format", "bytes"),
         images=images,
         image_digests=tuple(hashlib.sha256(data).hexdigest() for data in images),
-        controls=tuple(read_json_list(found, "controls", ControlRequest)),
+        controls=tuple(read_json_list(found, "controls", ControlRequest, most=limits.controls)),
         loras=loras,
         trigger_words=trigger_words,
         added_words=added_words,
@@ -131,7 +131,9 @@ def _images(found: Tensors, limits: Limits) -> tuple[bytes, ...]:
 def _loras(
     found: Tensors, tagged: TaggedText, manifest: BuildManifest, served: ServedLoras | None
 ) -> tuple[ResolvedLora, ...]:
-    asked = asked_loras(tagged.tags, read_json_list(found, "loras", LoraRequest))
+    # The fused set may be larger than what a request may choose.
+    most = max(manifest.limits.loras, len(manifest.loras))
+    asked = asked_loras(tagged.tags, read_json_list(found, "loras", LoraRequest, most=most))
     if served is None:
         check_fused(asked, manifest.loras)
         return ()

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from intaglio.contract.ports import Port, Tensors
 from intaglio.contract.yaml_files import Strict
 from intaglio.errors import InvalidRequest
-from intaglio.validation_errors import problems_of
+from intaglio.validation_errors import first_problem
 
 __all__ = ["JSON_BYTES", "read_bytes", "read_choice", "read_json", "read_json_list", "read_text"]
 
@@ -88,11 +88,12 @@ def read_json(found: Tensors, name: str, *, allowed: str, most: int = JSON_BYTES
 _Entry = TypeVar("_Entry", bound=Strict)
 
 
-def read_json_list(found: Tensors, name: str, entry: type[_Entry]) -> list[_Entry]:
+def read_json_list(found: Tensors, name: str, entry: type[_Entry], *, most: int) -> list[_Entry]:
     """The entries in the tensor `name`, which is a JSON list; none where it is absent or blank.
 
     Raises:
-        InvalidRequest: see above; the field is the place of the first wrong value, `controls[0].type`.
+        InvalidRequest: see above, or more than `most` entries; the field is the place of the first wrong
+            value, `controls[0].type`.
     """
     if name not in found:
         return []
@@ -100,10 +101,12 @@ def read_json_list(found: Tensors, name: str, entry: type[_Entry]) -> list[_Entr
     value = read_json(found, name, allowed=allowed)
     if value is None:
         return []
+    if isinstance(value, list) and len(value) > most:  # before any entry costs time
+        raise InvalidRequest(name, f"{len(value)} is out of range", allowed=f"0 to {most}")
     try:
         entries: list[_Entry] = _list_of(entry).validate_python(value)
     except ValidationError as error:
-        first = problems_of(error, list[entry])[0]  # type: ignore[valid-type]
+        first = first_problem(error, list[entry])  # type: ignore[valid-type]
         raise InvalidRequest(f"{name}{first.key}", first.wrong, allowed=first.allowed or allowed) from error
     return entries
 

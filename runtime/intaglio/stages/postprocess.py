@@ -83,4 +83,12 @@ def _metadata(found: Tensors, limits: Limits) -> dict[str, Any]:
     value = read_json(found, "metadata", allowed=allowed, most=most)
     if not isinstance(value, dict):
         raise InvalidRequest("metadata", "something else", allowed=allowed)
+    for name in ("prompt", "negative_prompt"):
+        _check_prompt(value.get(name), f"metadata.{name}", most=limits.prompt_bytes)
     return value
+
+
+def _check_prompt(text: Any, field: str, *, most: int) -> None:
+    """Raise InvalidRequest where `text` is longer than `preprocess` allows. JSON may hold lone surrogates."""
+    if isinstance(text, str) and (size := len(text.encode("utf-8", "surrogatepass"))) > most:
+        raise InvalidRequest(field, f"{size} bytes", allowed=f"at most {most} bytes")

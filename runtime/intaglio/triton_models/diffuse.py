@@ -83,7 +83,7 @@ class DiffuseModel(StageModel):
         try:
             self._diffuse.read(tensors_of(request))
         except Exception as error:
-            self._send(sender, self._refused(error))
+            self._send(sender, self._refused(error, request))
             return
         if not self._turnstile.put((request, sender), _wanted_set(request)):
             why = self._lost or QueueFull("Exceeds maximum queue size")
@@ -146,11 +146,11 @@ class DiffuseModel(StageModel):
         switch = self._diffuse.loras
         return "" if switch is None else switch.digest
 
-    def _refused(self, error: Exception) -> Any:
+    def _refused(self, error: Exception, request: Any) -> Any:
         lost = failed_device(error)
         if lost is not None:
             self._lost = lost
-        return super()._refused(lost or error)
+        return super()._refused(lost or error, request)
 
     def _end_process(self, lost: DeviceFailed) -> None:
         """Refuse all that wait and end the process, whose every later request would fail.

@@ -13,15 +13,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.models import POSTPROCESS, PREPROCESS, ModelSpec
 from intaglio.engines.interface import Array
-from intaglio.errors import Cancelled, IntaglioError, triton_code_of
+from intaglio.errors import Cancelled, IntaglioError, single_line, triton_code_of
 from intaglio.triton_models.served_build import read_served_build
 
 __all__ = ["PostprocessModel", "PreprocessModel", "Stage", "StageModel", "tensors_of"]
+
+_LONGEST_ID: Final = 128
+"""Characters of a request's id in the log."""
 
 Stage = Callable[[Mapping[str, Array], Sequence[str]], Mapping[str, Array]]
 """(input tensors, names of the outputs asked for) -> outputs."""
@@ -66,12 +69,12 @@ class StageModel(ABC):
                 raise Cancelled("cancelled by the caller")
             return self._answer(request)
         except Exception as error:
-            return self._refused(error)
+            return self._refused(error, request)
 
-    def _refused(self, error: Exception) -> Any:
-        """The response to a request that failed; called in the handler of `error`."""
+    def _refused(self, error: Exception, request: Any) -> Any:
+        """The response to `request`, which failed; called in the handler of `error`."""
         if triton_code_of(error) == "INTERNAL":
-            self._log_traceback()
+            self._log_traceback(request.request_id())
         if isinstance(error, IntaglioError):
             return self._failure(str(error), error)
         kind = type(error).__name__
@@ -90,8 +93,11 @@ class StageModel(ABC):
         code = getattr(self._pb.TritonError, triton_code_of(error))
         return self._pb.InferenceResponse(output_tensors=[], error=self._pb.TritonError(message, code))
 
-    def _log_traceback(self) -> None:
-        self._pb.Logger.log_error(f"{self.spec.name}: {traceback.format_exc()}")
+    def _log_traceback(self, request_id: str = "") -> None:
+        """Log the traceback of the current error with the id that the caller gave the request, if any."""
+        shown = single_line(request_id, limit=_LONGEST_ID)  # it may be anything
+        named = f"request {shown}: " if shown else ""
+        self._pb.Logger.log_error(f"{self.spec.name}: {named}{traceback.format_exc()}")
 
     def finalize(self) -> None:
         """Close what `open_stage` opened."""

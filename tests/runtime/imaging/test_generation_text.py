@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,7 @@ def test_civitai_reads_what_was_asked_for(kind: str) -> None:
         "recipe\nSteps: 3, Sampler: none\nTemplate: x",
         r"the words \<lora:night-2:0.1>",
         "Steps: 3",
+        "x\n\n \t Steps: 3, Sampler: none",
         'quotes ", colons: and, commas',
     ],
 )
@@ -103,6 +105,13 @@ def test_every_scheduler_has_a_label() -> None:
 
 def test_an_absent_negative_prompt_has_no_line() -> None:
     assert read_webui(picture("png", negative_prompt=None))["Negative prompt"] == ""
+
+
+@pytest.mark.parametrize("text", ["\n", " ", "\n ", "<", "<a", "Negative prompt"])
+def test_long_words_take_linear_time(text: str) -> None:
+    started = time.process_time()
+    assert generation_text(MADE | {"prompt": text * (200_000 // len(text))})
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize("changes", [{"steps": "many"}, {"loras": 3}, {"prompt": "<lora:"}, {"seed": None}])

@@ -59,6 +59,20 @@ def test_a_jpeg_of_many_scans_is_refused_quickly() -> None:
     assert time.process_time() - started < 0.2
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_metadata_of_earlier_versions_are_read(kind: str) -> None:
+    """They stood in EXIF's UserComment, after our name."""
+
+    def commented(comment: bytes) -> bytes:
+        exif = Image.Exif()
+        exif.get_ifd(0x8769)[0x9286] = comment
+        return encoded(Image.new("RGB", (4, 4)), kind, exif=exif)
+
+    assert read_metadata(commented(b'ASCII\0\0\0intaglio {"seed": 3}')) == {"seed": 3}
+    assert read_metadata(commented(b"ASCII\0\0\0intaglios are prints")) is None
+    assert read_metadata(commented(b'UNICODE\0intaglio {"seed": 3}')) is None
+
+
 def test_same_pixels_and_metadata_give_the_same_bytes() -> None:
     pixels = np.zeros((8, 8, 3), np.uint8)
     for kind in ("png", "jpeg", "webp"):

@@ -6,7 +6,7 @@ import pytest
 
 from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.lora_tags import LoraTag
-from intaglio.errors import InvalidRequest
+from intaglio.errors import InvalidRequest, SwapFailed
 from intaglio.loras.sets import ServedLora, ServedLoras
 from intaglio.request.loras import (
     AskedLora,
@@ -105,10 +105,10 @@ ROLLED_BACK = ServedLoras(
     loras={
         "mara": ServedLora(kind="character", bounds=(0, 1.5), versions=("1" * 64,)),
         "night": ServedLora(
-            kind="style", bounds=(0, 1.0), versions=("2" * 64, "3" * 64), rejected=("4" * 64,)
+            kind="style", bounds=(0, 1.0), versions=("2" * 64, "3" * 64), rejected=("4" * 64, "8" * 64)
         ),
     },
-    retired={"night": ("5" * 64, "4" * 64), "gone": ("6" * 64,)},
+    retired={"night": ("5" * 64, "8" * 64), "gone": ("6" * 64,)},
 )
 
 
@@ -128,7 +128,7 @@ def test_files_that_preprocess_may_have_named(version: str) -> None:
     ("lora", "says"),
     [
         (resolved("day", "3"), r"loras\[0\]\.id: 'day' is unknown; allowed: mara, night"),
-        (resolved("gone", "6"), r"loras\[0\]\.id: 'gone' is unknown"),
+        (resolved("gone", "7"), r"loras\[0\]\.id: 'gone' is unknown"),
         (resolved("night", "3", 1.2), r"loras\[0\]\.weight: night at 1\.2; allowed: 0 to 1, its bounds"),
         (resolved("night", "3", -0.1), r"loras\[0\]\.weight: night at -0\.1; allowed: 0 to 1"),
         (
@@ -142,6 +142,21 @@ def test_files_and_weights_that_preprocess_never_writes(
 ) -> None:
     with pytest.raises(InvalidRequest, match=says):
         check_resolved(lora, ROLLED_BACK, is_resident=is_resident)
+
+
+@pytest.mark.parametrize(
+    ("lora", "says"),
+    [
+        (resolved("gone", "6"), "cannot apply gone, which was removed while the request waited"),
+        (resolved("night", "8"), "cannot apply a version of night rolled back while the request waited"),
+    ],
+)
+def test_what_the_last_publication_took_away_may_be_asked_for_again(
+    lora: tuple[ResolvedLora, ...], says: str
+) -> None:
+    """The caller named an id only, and the fault is not his."""
+    with pytest.raises(SwapFailed, match=rf"^loras: {says}; send it again"):
+        check_resolved(lora, ROLLED_BACK, is_resident=False)
 
 
 @pytest.mark.parametrize("version", ["1", "7"], ids=["of another LoRA", "never published"])

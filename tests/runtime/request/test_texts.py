@@ -49,19 +49,22 @@ GOOD = {"control": "pose", "weight": 1.0, "begin": 0.0, "end": 1.0}
         (json.dumps([GOOD | {"end": "1"}]).encode(), r"controls\[0\]\.end: "),
         (json.dumps([GOOD | {"weight": int("9" * 400)}]).encode(), r"controls\[0\]\.weight: "),
         (b"[" + b"9" * 6000 + b"]", "controls: not JSON"),
+        (b"[" + b"5," * 32_000 + b"5]", "controls: 32001 is out of range; allowed: 0 to 4"),
         (17, "controls: int in a tensor of strings"),
     ],
 )
 def test_what_is_no_list_of_entries_is_refused_in_one_line(text: Any, says: str) -> None:
     with pytest.raises(InvalidRequest, match=says) as caught:
-        read_json_list(tensors(text), "controls", ResolvedControl)
+        read_json_list(tensors(text), "controls", ResolvedControl, most=4)
     assert "\n" not in str(caught.value)
 
 
 def test_what_is_absent_or_blank_is_an_empty_list() -> None:
-    assert read_json_list({}, "controls", ResolvedControl) == []
-    assert read_json_list(tensors(b" "), "controls", ResolvedControl) == []
-    assert read_json_list(tensors(json.dumps([GOOD])), "controls", ResolvedControl)[0].control == "pose"
+    assert read_json_list({}, "controls", ResolvedControl, most=4) == []
+    assert read_json_list(tensors(b" "), "controls", ResolvedControl, most=4) == []
+    assert (
+        read_json_list(tensors(json.dumps([GOOD])), "controls", ResolvedControl, most=4)[0].control == "pose"
+    )
 
 
 @given(st.binary(max_size=200))

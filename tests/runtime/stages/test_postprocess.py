@@ -90,6 +90,14 @@ def test_pictures_are_those_a_request_may_ask_for(tiny: Any, shape: tuple[int, .
         ({"metadata": '{"seed": NaN}'}, r"metadata\.seed: nan is not a finite number"),
         ({"metadata": '{"a":' * 900 + "1" + "}" * 900}, "metadata: nested more than 32 levels"),
         ({"metadata": json.dumps({"prompt": "x" * 200_000})}, "metadata: 200014 bytes"),
+        (
+            {"metadata": json.dumps({"prompt": "\n" * 4097})},
+            r"metadata\.prompt: 4097 bytes; allowed: at most 2000 bytes",
+        ),
+        (
+            {"metadata": json.dumps({"negative_prompt": "\ud800" * 1366})},
+            r"metadata\.negative_prompt: 4098 bytes; allowed: at most 2000 bytes",
+        ),
         ({"output_format": "gif"}, "output_format: 'gif' is unknown; allowed: one of png, jpeg, webp"),
         ({"output_format": b"\xff"}, "output_format: byte 0 is not UTF-8"),
         (
@@ -109,7 +117,7 @@ def test_what_no_stage_writes_is_refused(tiny: Any, texts: dict[str, Any], says:
 
 def test_metadata_that_a_jpeg_cannot_hold_is_refused(tiny: Any) -> None:
     pixels = np.zeros((1, 96, 64, 3), np.uint8)
-    fits, too_long = (json.dumps({"prompt": "x" * size}) for size in (64_700, 65_600))
+    fits, too_long = (json.dumps({"note": "x" * size}) for size in (64_700, 65_600))
     assert postprocess(tensors_of(pixels, metadata=fits, output_format="jpeg"), tiny.manifest)
     with pytest.raises(
         InvalidRequest, match=r"output_format: 66\d\d\d bytes of metadata do not fit into a JPEG"

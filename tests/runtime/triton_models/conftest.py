@@ -48,6 +48,10 @@ class Request:
     tensors: dict[str, Any]
     wanted: list[str]
     cancelled: bool = False
+    id: str = ""
+
+    def request_id(self) -> str:
+        return self.id
 
     def inputs(self) -> list[Tensor]:
         return [Tensor(name, value) for name, value in self.tensors.items()]

@@ -80,11 +80,11 @@ def test_the_unforeseen_is_internal_with_the_traceback_in_the_log(log: Log) -> N
         raise ZeroDivisionError("secret path /home/x")
 
     stage._stage = fail
-    (response,) = stage.execute([Request({}, ["image"])])
+    (response,) = stage.execute([Request({}, ["image"], id="12ab\nforged line")])
     assert response.error.code == "internal"
     assert "secret" not in str(response.error)
     assert "secret path" in log.lines[0]
-    assert "Traceback" in log.lines[0]
+    assert log.lines[0].startswith("postprocess: request 12ab forged line: Traceback")
 
 
 def test_only_what_is_asked_for_is_answered(log: Log, build: Path, request_tensors: Any) -> None:

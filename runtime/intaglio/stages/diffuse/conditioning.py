@@ -111,7 +111,7 @@ def read_conditioning(tensors: Tensors, manifest: BuildManifest) -> Conditioning
             request.
     """
     found = read_tensors(tensors, DIFFUSE.inputs)
-    controls = read_json_list(found, "controls", ResolvedControl)
+    controls = read_json_list(found, "controls", ResolvedControl, most=manifest.limits.controls)
     size = _check_workload(found, manifest, controls=len(controls))
     _check_shapes(found, manifest)
     _check_values(found)

@@ -166,6 +166,7 @@ class Diffuse:
         Raises:
             InvalidRequest: tensors that do not fit each other or the build, or that exceed the limits of a
                 request; LoRAs that `preprocess` would not have asked for.
+            SwapFailed: the last publication took away what `preprocess` named.
             ConfigError: the registry of LoRAs is damaged.
         """
         request = self._checked(tensors)

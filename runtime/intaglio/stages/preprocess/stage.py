@@ -16,6 +16,7 @@ import numpy as np
 
 from intaglio.builds.file_checks import check_files
 from intaglio.builds.manifest import BuildManifest
+from intaglio.contract.models import DELIVERY
 from intaglio.contract.ports import Tensors, string_tensor
 from intaglio.engines.interface import Array
 from intaglio.imaging.images import check_metadata
@@ -80,14 +81,14 @@ class Preprocess:
         served = None if self._loras is None else self._loras.current()
         request = read_request(tensors, self._manifest, served)
         metadata = self._metadata(request)
-        check_metadata(metadata, request.output_format)  # here, not once the whole picture is drawn
         table = solver_table(request.scheduler, request.steps, scheduler_config=self._manifest.scheduler)
         # The prompt comes first because it may refuse the request: then no thread has begun.
         outputs = self._prompt_tensors(request)
         with self._maps.started(request) as jobs:
             outputs |= self._noise_tensors(request, table)
             outputs["control_maps"] = self._maps.finished(jobs)
-        warnings = self._warnings(request, outputs["control_maps"])
+        metadata["warnings"] = self._warnings(request, outputs["control_maps"])
+        self._check_metadata(metadata, request)
         outputs |= {
             "controls": string_tensor(json.dumps(self._resolved_controls(request))),
             "guidance_scale": np.array([request.guidance_scale], np.float32),
@@ -97,7 +98,7 @@ class Preprocess:
             "coefficients": table.coefficients,
             "output_format": string_tensor(request.output_format),
             "loras": string_tensor(json.dumps([lora.model_dump() for lora in request.loras])),
-            "metadata": string_tensor(json.dumps(metadata | {"warnings": warnings})),
+            "metadata": string_tensor(json.dumps(metadata)),
         }
         outputs["timings"] = string_tensor(json.dumps({"preprocess": time.perf_counter() - started}))
         return outputs
@@ -105,6 +106,13 @@ class Preprocess:
     def _metadata(self, request: Request) -> dict[str, Any]:
         hashes = self._manifest.lora_hashes if self._hashes is None else self._hashes.of(request.loras)
         return request_metadata(request, self._manifest, lora_hashes=hashes)
+
+    def _check_metadata(self, metadata: dict[str, Any], request: Request) -> None:
+        """Check what `postprocess` will write into the last image, before any is drawn."""
+        written = {name: value for name, value in metadata.items() if name not in DELIVERY}
+        written["image_index"] = request.num_images - 1
+        source_type = self._manifest.provenance.source_type
+        check_metadata(written, request.output_format, source_type=source_type)
 
     def _warnings(self, request: Request, maps: Array) -> list[str]:
         """What the request probably does not mean, a sentence each; `maps` is [c, H, W, RGB]."""

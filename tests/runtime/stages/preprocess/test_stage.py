@@ -121,7 +121,7 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
         "negative index",
         {"images": [SMALL], "controls": '[{"type":"pose","image":-1}]'},
         "controls[0].image",
-        "JSON list",
+        "a whole number of at least 0",
     ),
     (
         "unknown control",
@@ -134,7 +134,7 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
         "pose as path",
         {"controls": '[{"type":"pose","pose":"../../etc/passwd"}]'},
         "controls[0].pose",
-        "JSON list",
+        "at most 64 lower-case letters",
     ),
     ("no source", {"controls": '[{"type":"pose"}]'}, "controls[0]", "exactly one of image"),
     (
@@ -147,7 +147,7 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
         "weight text",
         {"controls": '[{"type":"pose","pose":"waving-01","weight":"1"}]'},
         "controls[0].weight",
-        "JSON list",
+        "a number from 0 to 2",
     ),
     (
         "window",
@@ -174,7 +174,7 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
         "0 to 2",
     ),
     ("not JSON", {"controls": "{"}, "controls", "JSON list"),
-    ("not a list", {"controls": "{}"}, "controls", "JSON list"),
+    ("not a list", {"controls": "{}"}, "controls", "a list, each a mapping"),
     ("deep JSON", {"controls": "[" * 30000}, "controls", "JSON list"),
     ("big JSON", {"controls": "[" + " " * 70000 + "]"}, "controls", "65536 bytes"),
     ("unknown LoRA", {"loras": '[{"id":"knight"}]'}, "loras[0].id", "none"),
@@ -248,12 +248,30 @@ def test_metadata_that_a_jpeg_cannot_hold_are_refused_before_anything_is_drawn(
     stage: Preprocess, request_tensors: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(images, "_LARGEST_SEGMENT", 700)
-    monkeypatch.setattr(Preprocess, "_noise_tensors", lambda *_: pytest.fail("noise is drawn"))
     long = {"prompt": "a fox " + "\n" * 120, "seed": 1}
     with pytest.raises(InvalidRequest, match=r"output_format: \d+ bytes of metadata do not fit into a JPEG"):
         stage(request_tensors(**long, output_format="jpeg"))
     monkeypatch.undo()
     assert stage(request_tensors(**long, output_format="jpeg"))
+
+
+def test_a_jpeg_is_refused_exactly_where_its_last_image_is_too_small(
+    stage: Preprocess, request_tensors: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Warnings count, the largest index counts, and how the answer travels does not."""
+    asked = request_tensors(
+        prompt="a fox", seed=1, num_images=2, images=[NOISE], controls=POSE, output_format="jpeg"
+    )
+    written = json.loads(stage(asked)["metadata"][0])
+    assert written["warnings"]
+    del written["response_format"]
+    packet = images._own_xmp(written | {"image_index": 1}, source_type=True)
+    size = len(images._XMP_MARKER + packet)
+    monkeypatch.setattr(images, "_LARGEST_SEGMENT", size)
+    assert stage(asked)
+    monkeypatch.setattr(images, "_LARGEST_SEGMENT", size - 1)
+    with pytest.raises(InvalidRequest, match=f"output_format: {size} bytes of metadata do not fit"):
+        stage(asked)
 
 
 def test_fused_loras_may_be_named(tiny: Any, request_tensors: Any) -> None:
