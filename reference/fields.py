@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import datetime
 import inspect
 import textwrap
 import types
@@ -26,6 +27,7 @@ _NAMES: Final[Mapping[Any, str]] = {
     str: "text",
     bool: "true or false",
     Path: "path",
+    datetime.date: "date",
 }
 _PATTERNS: Final[Mapping[str, str]] = {
     REGISTRY_ID: "lower-case letters, digits, `_` and `-`; at most 64, the first a letter or a digit",
@@ -48,7 +50,11 @@ class Key:
 
 
 def keys_of(model: type[BaseModel]) -> Iterator[Key]:
-    """The keys of `model` in the order of the class; those of a base class come first."""
+    """The keys of `model` in the order of the class; those of a base class come first.
+
+    Raises:
+        ValueError: there is no word for the type of a key.
+    """
     for name, field in model.model_fields.items():
         yield Key(
             name,
@@ -112,12 +118,16 @@ def _default_text(field: FieldInfo) -> str:
 
 
 def _type_text(annotation: Any) -> str:
-    """The type in words: `tuple[int, int] | None` is "pair of integers"."""
+    """The type in words: `tuple[int, int] | None` is "pair of integers".
+
+    Raises:
+        ValueError: `_NAMES` has no word for it.
+    """
     arguments = [argument for argument in get_args(annotation) if argument is not types.NoneType]
     match get_origin(annotation):
         case None:
             is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-            text = "mapping" if is_model else _NAMES.get(annotation, str(annotation))
+            text = "mapping" if is_model else _name_of(annotation)
         case origin if origin in (Union, types.UnionType):
             text = " or ".join(dict.fromkeys(map(_type_text, arguments)))
         case origin if origin is Literal:
@@ -130,6 +140,12 @@ def _type_text(annotation: Any) -> str:
         case _:  # Annotated
             text = _type_text(arguments[0])
     return text
+
+
+def _name_of(plain: Any) -> str:
+    if plain not in _NAMES:
+        raise ValueError(f"{plain}: no word for this type; add one to the names in reference/fields.py")
+    return _NAMES[plain]
 
 
 def _plural(text: str) -> str:

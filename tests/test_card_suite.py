@@ -16,7 +16,7 @@ SUITE = Path(__file__).parent / "card"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(gpu_capability() is not None, reason="there is a card here")
+@pytest.mark.skipif(gpu_capability(0) is not None, reason="there is a card here")
 def test_each_test_is_skipped_with_what_it_needs() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("INTAGLIO_CARD")}
     command = [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", str(SUITE)]

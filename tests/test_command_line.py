@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,16 +15,29 @@ from typer.main import get_command
 from intaglio.cli import COMMANDS, GROUP
 
 ENTRIES = {entry.name: entry for entry in entry_points(group=GROUP)}
-REPORTING = [
-    "build", "demo", "doctor", "loras add", "loras check", "loras list", "loras serve", "reload", "rollback",
-    "serve", "train", "watch",
-]  # fmt: skip
+PAGE = Path(__file__).parents[1] / "docs/commands.md"
 
 
-def command(name: str) -> Any:
-    first, *rest = name.split()
-    found: Any = get_command(ENTRIES[first].load())
-    return found.commands[rest[0]] if rest else found
+def commands_in(name: str, found: Any) -> dict[str, Any]:
+    """Everything that a user can run under `name`: the command itself, or those of a group."""
+    inner = getattr(found, "commands", None)
+    if inner is None:
+        return {name: found}
+    return {f"{name} {one}": command for one, command in inner.items()}
+
+
+def all_commands() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, entry in ENTRIES.items():
+        found |= commands_in(name, get_command(entry.load()))
+    return found
+
+
+ALL = all_commands()
+
+
+def options_of(command: Any) -> set[str]:
+    return {option for one in command.params for option in one.opts}
 
 
 def test_the_list_names_every_command() -> None:
@@ -32,13 +47,17 @@ def test_the_list_names_every_command() -> None:
 @pytest.mark.parametrize("name", sorted(ENTRIES))
 def test_only_the_group_installs_completion(name: str) -> None:
     """A command of its own would install a script for a program that does not exist."""
-    assert "--install-completion" not in {option for one in command(name).params for option in one.opts}
+    assert "--install-completion" not in options_of(get_command(ENTRIES[name].load()))
 
 
-@pytest.mark.parametrize("name", REPORTING)
-def test_a_command_that_reports_has_json_and_quiet(name: str) -> None:
-    options = {option for one in command(name).params for option in one.opts}
-    assert {"--json", "--quiet", "-q"} <= options
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_every_command_has_json_and_quiet(name: str) -> None:
+    assert {"--json", "--quiet", "-q"} <= options_of(ALL[name])
+
+
+def test_the_documentation_has_the_json_keys_of_every_command() -> None:
+    rows = re.findall(r"^\| (`.*?) \| .*`", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {name for row in rows for name in re.findall("`([a-z ]+)`", row)} >= set(ALL)
 
 
 def test_help_of_every_command_needs_no_library() -> None:
@@ -55,7 +74,9 @@ def test_help_of_every_command_needs_no_library() -> None:
     assert done.stderr.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", ["watch"])
-def test_a_command_with_an_url_takes_it_from_the_environment(name: str) -> None:
-    (url,) = [one for one in command(name).params if "--url" in one.opts]
-    assert url.envvar == "INTAGLIO_URL"
+def test_a_command_with_an_url_takes_it_from_the_environment() -> None:
+    urls = {name: one for name, command in ALL.items() for one in command.params if "--url" in one.opts}
+    assert {name: url.envvar for name, url in urls.items()} == {
+        "generate": "INTAGLIO_URL",
+        "watch": "INTAGLIO_URL",
+    }

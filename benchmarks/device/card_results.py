@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+from benchmarks.measuring.watches import CARD
 from intaglio.engines.card import card_description
 
 __all__ = ["describe"]
@@ -37,7 +38,7 @@ def describe() -> dict[str, object]:
         except metadata.PackageNotFoundError:
             versions[package] = "not installed"
     return {
-        "card": card_description(),
+        "card": card_description(CARD),
         "commit": os.environ.get("INTAGLIO_COMMIT", "unknown"),
         "cores": len(os.sched_getaffinity(0)),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

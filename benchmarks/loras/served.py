@@ -22,7 +22,7 @@ from benchmarks.loras.files import LORAS, RETRAINED, LoraCase, config_of, lora_f
 from benchmarks.measuring.parts import end_orderly_on_terminate
 from benchmarks.measuring.results import write_part
 from benchmarks.measuring.timing import spread
-from benchmarks.measuring.watches import peak_mib
+from benchmarks.measuring.watches import CARD, peak_mib
 from intaglio.builds.manifest import read_manifest
 from intaglio.contract.config import load_deployment
 from intaglio.engines.card import PeakWatch
@@ -146,7 +146,7 @@ def main(case: Path, work: Path) -> None:
     told = LoraCase.read(case)
     values: dict[str, Any] = {}
     deployment = load_deployment(config_of(work, "swap"))
-    with PeakWatch() as peak:
+    with PeakWatch(CARD) as peak:
         started = time.perf_counter()
         with Server(deployment, endpoints=Endpoints()) as server:
             with Client(server.grpc_url, deadline=_DEADLINE) as client:

@@ -19,7 +19,7 @@ from benchmarks.loras.drawing import Drawing, LoraSet, opened, served_loras
 from benchmarks.loras.files import LoraCase
 from benchmarks.measuring.results import write_part
 from benchmarks.measuring.timing import spread
-from benchmarks.measuring.watches import peak_mib
+from benchmarks.measuring.watches import CARD, peak_mib
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.config import Deployment
 from intaglio.engines.card import PeakWatch
@@ -50,7 +50,7 @@ def main(case: Path, work: Path) -> None:
         values.update(found)
         write_part(work, "swap", values)
 
-    with PeakWatch() as peak, opened(work, "swap") as (deployment, manifest, drawing):
+    with PeakWatch(CARD) as peak, opened(work, "swap") as (deployment, manifest, drawing):
         switch = drawing.diffuse.loras
         assert switch is not None
         merge = switch._merge

@@ -17,6 +17,7 @@ from typing import Any, Final, NoReturn
 
 import typer
 
+from benchmarks.measuring.watches import CARD
 from intaglio.engines.card import read_card_memory
 from intaglio.errors import ConfigError
 
@@ -34,7 +35,7 @@ def ballast(free_gib: float | None) -> Iterator[float | None]:
     Raises:
         ConfigError: the memory cannot be taken.
     """
-    if free_gib is None or read_card_memory() is None:
+    if free_gib is None or read_card_memory(CARD) is None:
         yield None
         return
     with subprocess.Popen(
@@ -60,14 +61,14 @@ def main(free_gib: float) -> None:
     # Imported here because the process that starts this one needs no CUDA.
     runtime: Any = import_module("cuda.bindings.runtime")
     (status,) = runtime.cudaFree(0)  # makes the context now: it takes memory too
-    card = read_card_memory()
+    card = read_card_memory(CARD)
     if status != runtime.cudaError_t.cudaSuccess or card is None:
         _fail(f"no card to take memory of: {status}")
     size = (card.free - int(free_gib * 2**30)) // _GRAIN * _GRAIN
     if size <= 0:
         _fail(f"only {card.free / 2**30:.2f} GiB are free")
     status, _address = runtime.cudaMalloc(size)
-    card = read_card_memory()
+    card = read_card_memory(CARD)
     if status != runtime.cudaError_t.cudaSuccess or card is None:
         _fail(f"cudaMalloc of {size} bytes: {status}")
     print(f"free {card.free / 2**30:.3f}", flush=True)

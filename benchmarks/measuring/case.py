@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from benchmarks.measuring.pictures import png_from_pixels
+from benchmarks.measuring.watches import CARD
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import ConfigError
 from intaglio.imaging.openpose import draw_pose, load_pose
@@ -149,7 +150,16 @@ def load_case(config: Path, *, steps: int, images: int) -> Case:
 
 
 def deployment_values(deployment: Deployment) -> dict[str, Any]:
-    """The values of a YAML file that describes `deployment` without its LoRAs, for any folder."""
+    """The values of a YAML file that describes `deployment` without its LoRAs, for any folder.
+
+    Raises:
+        ConfigError: it chooses a card that no benchmark measures.
+    """
+    if deployment.execution.gpu != CARD:
+        raise ConfigError(
+            f"execution.gpu: {deployment.execution.gpu}: benchmarks measure the first card that CUDA sees; "
+            f"choose it with CUDA_VISIBLE_DEVICES and leave execution.gpu at {CARD}"
+        )
     values: dict[str, Any] = deployment.model_dump(mode="json", exclude_none=True)
     for name in _NOT_COMPARED:
         values.pop(name, None)

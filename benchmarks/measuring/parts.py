@@ -19,7 +19,7 @@ from rich.console import Console
 
 from benchmarks.measuring.ballast import ballast
 from benchmarks.measuring.results import ROOT, read_part, write_part
-from benchmarks.measuring.watches import peak_mib
+from benchmarks.measuring.watches import CARD, peak_mib
 from intaglio.engines.card import PeakWatch
 from intaglio.errors import ConfigError
 
@@ -134,7 +134,7 @@ def run_part(part: Part, work: Path, *, seconds: float, extra: Sequence[str] = (
     case_file = work / part.case
     command = [sys.executable, "-m", part.module, str(case_file), str(work), *part.options, *extra]
     log = work / f"{part.name}.log"
-    with log.open("w", encoding="utf-8") as file, PeakWatch() as peak:
+    with log.open("w", encoding="utf-8") as file, PeakWatch(CARD) as peak:
         code = _run_for(command, seconds, file)
     values = read_part(work, part.name) or {}
     taken = time.perf_counter() - started

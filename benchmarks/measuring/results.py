@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.measuring.watches import CARD
 from intaglio.builds.manifest import write_json
 from intaglio.engines.card import card_description, read_card_memory
 
@@ -70,14 +71,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def stand_in() -> str | None:
     """None on a machine with a card; otherwise what a reader must know of figures without one."""
-    return None if read_card_memory() is not None else _STAND_IN
+    return None if read_card_memory(CARD) is not None else _STAND_IN
 
 
 def describe_machine() -> dict[str, Any]:
     """Card, driver, processor, versions and commit. Figures mean nothing without them."""
-    card = read_card_memory()
+    card = read_card_memory(CARD)
     return {
-        "card": card_description(),
+        "card": card_description(CARD),
         "card_mib": None if card is None else card.total >> 20,
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),

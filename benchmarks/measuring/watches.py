@@ -10,8 +10,10 @@ from typing import Final, Self
 
 from intaglio.engines.card import PeakWatch
 
-__all__ = ["HostWatch", "free_before_mib", "host_peak_mib", "peak_mib"]
+__all__ = ["CARD", "HostWatch", "free_before_mib", "host_peak_mib", "peak_mib"]
 
+CARD: Final = 0
+"""CUDA's index of the card that every benchmark measures. CUDA_VISIBLE_DEVICES chooses which one that is."""
 _EVERY_SECONDS: Final = 0.25
 _STATUS: Final = Path("/proc/self/status")
 

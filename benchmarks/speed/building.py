@@ -13,7 +13,7 @@ import typer
 
 from benchmarks.measuring.case import Case
 from benchmarks.measuring.results import write_part
-from benchmarks.measuring.watches import HostWatch, free_before_mib, host_peak_mib, peak_mib
+from benchmarks.measuring.watches import CARD, HostWatch, free_before_mib, host_peak_mib, peak_mib
 from intaglio.engines.card import PeakWatch
 from intaglio_export.build import BuildOptions, build_deployment
 from intaglio_export.plan.stages import StageOutcome
@@ -68,7 +68,7 @@ class Journal:
 
 def measure_build(config: Path, work: Path, part: str) -> None:
     """Build the deployment of `config` and keep what it took as the results of `part`."""
-    with PeakWatch() as card, HostWatch() as host:
+    with PeakWatch(CARD) as card, HostWatch() as host:
         journal = Journal(work, part, card=card, host=host)
         build_deployment(config, BuildOptions(), reporter=journal)
         journal.keep(complete=True)

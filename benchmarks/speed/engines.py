@@ -19,7 +19,7 @@ from PIL import Image
 from benchmarks.measuring.case import Case
 from benchmarks.measuring.results import write_part
 from benchmarks.measuring.timing import Stopwatch, time_passes
-from benchmarks.measuring.watches import peak_mib
+from benchmarks.measuring.watches import CARD, peak_mib
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.sdxl import axis_sizes, context_name, controlnet_name, network_spec
 from intaglio.engines.buffers import allocate_tensors
@@ -171,7 +171,7 @@ def main(case: Path, work: Path) -> None:
     folder = told.deployment.build_folder
     (work / "engines").mkdir(parents=True, exist_ok=True)
     values: dict[str, Any] = {"dtype": manifest.precision, "runtime": manifest.runtime, "options": {}}
-    with PeakWatch() as peak, ExitStack() as stack:
+    with PeakWatch(CARD) as peak, ExitStack() as stack:
         with watch.lap("open"):
             preprocess = stack.enter_context(Preprocess(manifest, folder))
             diffuse = stack.enter_context(Diffuse(manifest, folder))

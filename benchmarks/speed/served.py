@@ -18,7 +18,7 @@ from benchmarks.measuring.case import Case
 from benchmarks.measuring.parts import end_orderly_on_terminate
 from benchmarks.measuring.results import write_part
 from benchmarks.measuring.timing import Stopwatch, spread
-from benchmarks.measuring.watches import free_before_mib, peak_mib
+from benchmarks.measuring.watches import CARD, free_before_mib, peak_mib
 from intaglio.engines.card import PeakWatch
 from intaglio.errors import ConfigError
 from intaglio.serving.build_check import check_build
@@ -74,7 +74,7 @@ def main(
         values.update(found)
         write_part(work, part, values)
 
-    with PeakWatch() as peak:
+    with PeakWatch(CARD) as peak:
         values["card_free_before_mib"] = free_before_mib(peak)
         with _started(told, watch, "first start"):
             pass

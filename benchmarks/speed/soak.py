@@ -21,6 +21,7 @@ from benchmarks.measuring.case import Case
 from benchmarks.measuring.parts import end_orderly_on_terminate
 from benchmarks.measuring.results import write_part
 from benchmarks.measuring.timing import Stopwatch
+from benchmarks.measuring.watches import CARD
 from benchmarks.speed.served import open_server
 from intaglio.engines.card import read_card_memory
 from intaglio_client import Client, Parameters
@@ -92,7 +93,7 @@ class Record:
 
     def add_memory(self, processes: Mapping[str, int]) -> None:
         """Note the card's memory and that of the server's processes (bytes)."""
-        card = read_card_memory()
+        card = read_card_memory(CARD)
         if card is not None:
             self.card.append(card.used / 2**20)
         self.processes.append({name: size / 2**20 for name, size in processes.items()})

@@ -15,8 +15,9 @@ from rich.table import Table
 
 from intaglio.command_output import Json, Output, Quiet, table_of
 from intaglio.contract.config import load_deployment
-from intaglio.errors import BuildError, IntaglioError
+from intaglio.errors import BuildError, IntaglioError, MissingExtra
 from intaglio.extras import MODULES, missing_modules
+from intaglio.serving.installation import find_triton
 
 __all__ = ["POSE", "PROMPT", "app", "check_extras"]
 
@@ -72,8 +73,17 @@ def demo(  # noqa: PLR0913  (one option a choice)
 
 
 def check_extras() -> None:
-    """Raise IntaglioError where modules of the extras are missing; it names all the extras to install."""
+    """Check that everything is installed that the demo needs.
+
+    Raises:
+        IntaglioError: modules or `tritonserver` are missing; it names all the extras to install.
+        ConfigError: `tritonserver` is missing, and no extra brings one for this machine.
+    """
     missing = {extra: missing_modules(extra) for extra in MODULES}
+    try:
+        find_triton()
+    except MissingExtra as absent:
+        missing[absent.extra] = [absent.module]
     needed = [extra for extra, modules in missing.items() if modules]
     if needed:
         modules = ", ".join(module for extra in needed for module in missing[extra])

@@ -18,7 +18,7 @@ from rich.markup import escape
 from intaglio.command_output import Json, Output, Quiet
 from intaglio.contract.config import load_deployment
 from intaglio.errors import IntaglioError, InvalidRequest
-from intaglio.exit_codes import exit_code_of
+from intaglio.exit_codes import FAILED
 
 if TYPE_CHECKING:
     from intaglio_client.watch import Published, Unchanged
@@ -60,9 +60,7 @@ def watch(  # noqa: PLR0913  (one option a choice)
     interval: Annotated[float, typer.Option(min=0.05, help="Seconds between looks.")] = 1.0,
     once: Annotated[
         bool,
-        typer.Option(
-            "--once", help="End after the first file: with 0 where it is served, else with 1 or 75."
-        ),
+        typer.Option("--once", help="End after the first file: with 0 where it is served, else with 1."),
     ] = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -104,7 +102,7 @@ def watch(  # noqa: PLR0913  (one option a choice)
                 if published is not None:
                     printed.result(_line(published), data=_values(published))
                 if once and (published is not None or refusals):
-                    raise typer.Exit(exit_code_of(refusals[0]) if refusals else 0)
+                    raise typer.Exit(FAILED if refusals else 0)
         except KeyboardInterrupt:
             printed.note("stopped")
 

@@ -10,20 +10,23 @@ from typing import Final
 
 from intaglio.errors import DeadlineExceeded, InvalidRequest, Unavailable
 
-__all__ = ["EXIT_CODES", "FAILED", "INTERRUPTED", "LATER", "USAGE", "exit_code_of"]
+__all__ = ["EXIT_CODES", "FAILED", "INTERRUPTED", "LATER", "TERMINATED", "USAGE", "exit_code_of"]
 
 FAILED: Final = 1
 USAGE: Final = 2
 LATER: Final = 75
 """EX_TEMPFAIL of sysexits.h."""
 INTERRUPTED: Final = 130
-"""As a shell reports SIGINT."""
+"""As a shell reports SIGINT: 128 and the signal's number."""
+TERMINATED: Final = 143
+"""As a shell reports SIGTERM."""
 EXIT_CODES: Final[Mapping[int, str]] = {
     0: "done",
     FAILED: "failed: a file, a build, a LoRA or this machine has to change first",
     USAGE: "the command line is wrong, or a value in it is not allowed",
     LATER: "not now: no server answers yet, or it is busy; the same command may work later",
     INTERRUPTED: "interrupted with Ctrl-C",
+    TERMINATED: "stopped with SIGTERM; the same `intaglio train` continues from its checkpoint",
 }
 
 

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
+from intaglio.command_output import Json, Output, Quiet
 from intaglio.errors import ConfigError
 from intaglio.package_data import data_path
 
@@ -71,21 +70,25 @@ def init(
             help="Which example to start from. sdxl-seeded needs no weights: it measures speed and memory."
         ),
     ] = Example.SDXL,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write a deployment, a LoRA registry, a training configuration and the poses into FOLDER.
 
-    Nothing is overwritten.
+    Nothing is overwritten. With --quiet only the path of the deployment is printed.
     """
     names = write_example(folder, like)
-    console = Console(highlight=False, soft_wrap=True)
     poses = len(list((folder / POSES).iterdir()))
-    console.print(escape(f"{folder}: {', '.join(names)} and {poses} poses are written. Next:"))
-    for line in _next_commands(folder, like):
-        console.print(f"  {escape(line)}")
+    deployment = folder / names[0]
+    data = {"deployment": deployment, "files": [folder / name for name in names], "poses": folder / POSES}
+    lines = [f"{folder}: {', '.join(names)} and {poses} poses are written. Next:"]
+    lines += [f"  {line}" for line in _next_commands(folder, like)]
+    Output(json=json, quiet=quiet).result(*lines, data=data, brief=str(deployment))
 
 
 def write_example(folder: Path, like: Example) -> tuple[str, ...]:
-    """Write the files of an example and the poses into `folder`; returns the names of the files.
+    """Write the files of an example and the poses into `folder`; returns the names of the files, the
+    deployment first.
 
     Raises:
         ConfigError: one of them is there already; nothing is written.

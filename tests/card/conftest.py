@@ -48,7 +48,7 @@ PROMPT = "a person in a red sweater dancing on a beach"
 
 def missing() -> str | None:
     """What this machine lacks; None where the suite can run."""
-    if not ON_CPU and gpu_capability() is None:
+    if not ON_CPU and gpu_capability(0) is None:
         return "no NVIDIA card"
     if not ON_CPU and find_spec("tensorrt_rtx") is None:
         return "no tensorrt_rtx: pip install 'intaglio[tensorrt]'"

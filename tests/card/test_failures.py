@@ -74,7 +74,7 @@ class TritonPythonModel(DiffuseModel):
 @pytest.mark.card("a card, TensorRT-RTX and Triton: a kernel that writes outside of all memory")
 def test_after_an_illegal_access_the_process_is_replaced(miniature: Deployment, tmp_path: Path) -> None:
     """Such an error stays until the process ends, so a server that goes on would fail every request."""
-    free = read_card_memory()
+    free = read_card_memory(0)
     fused(miniature, tmp_path, {"mara": 1.0}, name="failing")
     deployment = load_deployment(tmp_path / "failing.yaml")
     program = deployment.build_folder / REPOSITORY / "diffuse" / "1" / "model.py"
@@ -93,7 +93,7 @@ def test_after_an_illegal_access_the_process_is_replaced(miniature: Deployment, 
             assert np.array_equal(client.generate(PROMPT, **SIZE).pixels, expected)
         running.process.terminate()
         assert running.process.wait(60) == 0
-    left = read_card_memory()
+    left = read_card_memory(0)
     if not ON_CPU and free is not None and left is not None:
         assert left.used - free.used < 64 * 2**20, "nothing is left on the card"
 

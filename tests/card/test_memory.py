@@ -38,7 +38,7 @@ SETTLED = SETS // 10
 
 def used_bytes() -> int:
     """Of the card, or of this process where there is none."""
-    card = read_card_memory()
+    card = read_card_memory(0)
     return psutil.Process().memory_info().rss if card is None else card.used
 
 

@@ -50,7 +50,7 @@ def test_a_reload_takes_up_the_new_build(
 
 @pytest.mark.card("a card, TensorRT-RTX and Triton: kill -9 of the process that computes")
 def test_a_killed_stage_comes_back(miniature: Deployment, record: Callable[..., None]) -> None:
-    free = read_card_memory()
+    free = read_card_memory(0)
     with serving(miniature) as running:
         running.read_until("Ctrl-C stops it")
         before = picture(running.url)
@@ -63,7 +63,7 @@ def test_a_killed_stage_comes_back(miniature: Deployment, record: Callable[..., 
         assert np.array_equal(before, after)
         running.process.send_signal(signal.SIGINT)
         assert running.process.wait(60) == 0
-    left = read_card_memory()
+    left = read_card_memory(0)
     if not ON_CPU and free is not None and left is not None:
         record(card_bytes_left_after_a_crash=left.used - free.used)
         assert left.used - free.used < 64 * 2**20

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from intaglio.cli import main
+from intaglio.errors import DeadlineExceeded, IntaglioError, InvalidRequest, QueueFull, SwapFailed
 from intaglio.loras.store import LoraStore
 from intaglio_client import watch
 
@@ -16,10 +17,15 @@ from .drawing import FakeServer, published_store
 
 
 @pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A deployment whose build publishes "night", and whose server draws anything."""
-    store = published_store(tmp_path)
-    FakeServer.started(store, monkeypatch)
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeServer:
+    """A server that draws anything with the LoRA "night"."""
+    return FakeServer.started(published_store(tmp_path), monkeypatch)
+
+
+@pytest.fixture
+def config(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The deployment of the server's build."""
+    store = server.store
 
     class Accepting:
         def read(self, lora: str, data: bytes) -> None: ...
@@ -53,3 +59,32 @@ def test_once_ends_with_the_first_file_whatever_becomes_of_it(
     assert "was rejected by a rollback" in capsys.readouterr().err
     store = LoraStore(config.parent / "build" / "loras")
     assert len(store.current().loras["night"].versions) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidRequest("loras", "night changes unknown layers", allowed="another file"),
+        SwapFailed("night cannot be applied"),
+        DeadlineExceeded("too late"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_once_fails_where_the_server_cannot_draw_with_the_file(
+    server: FakeServer, config: Path, error: IntaglioError, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = server.current
+    server.failures_of(b"2", error)
+    assert watch_once(config, b"2") == 1
+    assert f"refused  {error}" in capsys.readouterr().err
+    assert server.current == before, "taken back"
+
+
+def test_once_is_done_where_the_server_was_only_busy(
+    server: FakeServer, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = server.current
+    server.failures_of(b"2", QueueFull("32 requests wait"))
+    assert watch_once(config, b"2") == 0
+    assert "nothing was drawn: 32 requests wait" in capsys.readouterr().out
+    assert server.current != before

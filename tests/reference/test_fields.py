@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date, time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,6 +29,7 @@ class Outer(Base):
     place: Path | None = None
     inner: dict[str, Inner] = Field(default_factory=dict)
     own: Inner = Inner()
+    day: date | None = None
 
 
 KEYS = {key.name: key for key in keys_of(Outer)}
@@ -43,11 +45,20 @@ KEYS = {key.name: key for key in keys_of(Outer)}
         ("place", "path", "none", ""),
         ("inner", "mapping of an id to a mapping", "`{}`", ""),
         ("own", "mapping", "see below", ""),
+        ("day", "date", "none", ""),
     ],
 )
 def test_a_field_in_words(name: str, kind: str, default: str, allowed: str) -> None:
     key = KEYS[name]
     assert (key.type, key.default, key.range) == (kind, default, allowed)
+
+
+def test_a_type_without_a_word_is_an_error() -> None:
+    class Clock(BaseModel):
+        at: time
+
+    with pytest.raises(ValueError, match=r"datetime.time.*: no word for this type; add one"):
+        list(keys_of(Clock))
 
 
 def test_what_a_model_holds() -> None:

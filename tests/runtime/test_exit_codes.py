@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import signal
 from pathlib import Path
 
 import pytest
 
-from intaglio import errors
-from intaglio.exit_codes import EXIT_CODES, FAILED, INTERRUPTED, LATER, USAGE, exit_code_of
+from intaglio import errors, exit_codes
+from intaglio.exit_codes import EXIT_CODES, FAILED, INTERRUPTED, LATER, TERMINATED, USAGE, exit_code_of
 
 PAGE = Path(__file__).parents[2] / "docs/commands.md"
 
@@ -35,5 +37,11 @@ def test_the_code_says_whether_to_try_again(error: BaseException, code: int) -> 
 
 def test_the_documentation_has_the_same_table() -> None:
     rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
-    for code, meaning in EXIT_CODES.items():
-        assert f"| {code} | {meaning} |" in rows
+    codes = [row for row in rows if re.match(r"\| \d+ \|", row)]
+    assert codes == [f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()]
+
+
+def test_every_code_of_this_module_has_a_meaning() -> None:
+    """Those of the shell are 128 and the signal's number."""
+    assert {0, *(value for value in vars(exit_codes).values() if isinstance(value, int))} == set(EXIT_CODES)
+    assert (INTERRUPTED, TERMINATED) == (128 + signal.SIGINT, 128 + signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def test_the_miniature_beside_it_is_all_that_is_missing(tmp_path: Path) -> None:
 def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "training.yaml").write_text("mine")
     (tmp_path / "poses").mkdir()
-    assert main(["init", str(tmp_path)]) == 2
+    assert main(["init", str(tmp_path)]) == 1
     refusal = capsys.readouterr().err
     assert f"{tmp_path}: has training.yaml, poses already" in refusal
     assert (tmp_path / "training.yaml").read_text() == "mine"
@@ -84,7 +85,7 @@ def test_a_file_where_the_folder_would_be_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "taken").write_text("")
-    assert main(["init", str(tmp_path / "taken")]) == 2
+    assert main(["init", str(tmp_path / "taken")]) == 1
     assert f"intaglio init: {tmp_path}/taken: " in capsys.readouterr().err
 
 
@@ -101,3 +102,13 @@ def test_it_ends_with_commands_for_the_files_it_wrote(
         assert (folder / word).is_file()
     assert deployment.poses is not None
     assert (deployment.poses / f"{commands[3][-1]}.json").is_file()
+
+
+def test_a_script_gets_the_paths_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "[studio]"
+    assert main(["init", str(folder), "--like", "sdxl-seeded", "--quiet"]) == 0
+    assert capsys.readouterr().out == f"{folder}/sdxl-seeded.yaml\n"
+    assert main(["init", str(folder / "second"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["deployment"] == told["files"][0] == f"{folder}/second/sdxl.yaml"
+    assert all(Path(name).exists() for name in [*told["files"], told["poses"]])

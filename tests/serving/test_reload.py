@@ -24,7 +24,8 @@ from intaglio.builds.manifest import read_manifest
 from intaglio.cli import main
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.contract.models import MODELS
-from intaglio.errors import ConfigError, Unavailable
+from intaglio.errors import ConfigError
+from intaglio.serving.change import LoadFailed
 from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
 from intaglio.serving.triton_server import Restarts
@@ -193,7 +194,7 @@ def test_what_cannot_be_taken_up_changes_nothing(served: Served, capsys: pytest.
     assert main(["reload", str(served.config)]) == 1
     assert "bytes, not" in capsys.readouterr().err
     engine.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    assert main(["reload", str(served.config)]) == 75
+    assert main(["reload", str(served.config)]) == 1
     said = capsys.readouterr().err
     assert "was changed after it was built" in said
     assert "version 1 (build" in said
@@ -209,7 +210,7 @@ def test_what_cannot_be_taken_up_changes_nothing(served: Served, capsys: pytest.
         time.sleep(0.3)
         ready = served.reports.count("ready")
         os.kill(served.server.process.pid, signal.SIGKILL)
-        with pytest.raises(Unavailable, match=r"version 1 .* still serves"):
+        with pytest.raises(LoadFailed, match=r"version 1 .* still serves"):
             reloading.result()
     wait_for(lambda: served.reports.count("ready") > ready)
     assert served.versions() == {"1"}

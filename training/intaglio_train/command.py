@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import signal
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 import intaglio_train
 from intaglio.command_output import Json, Output, Quiet, table_of
-from intaglio.exit_codes import FAILED
+from intaglio.exit_codes import FAILED, INTERRUPTED, TERMINATED
 from intaglio_train.config import controlnet_config_from_yaml, lora_config_from_yaml
 from intaglio_train.errors import TrainingError
 from intaglio_train.processes import is_first
@@ -30,7 +31,8 @@ __all__ = ["app", "install_weights"]
 
 app = typer.Typer(name="train", add_completion=False)
 
-BY_SIGNAL = 128  # and the signal's number, as a shell reports it
+_CODES: Final[Mapping[int, int]] = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
+"""With which code an interrupted run ends, by signal."""
 
 
 class Kind(StrEnum):
@@ -96,7 +98,7 @@ def train(  # noqa: PLR0913, PLR0917  (one option a parameter)
         _print_trained(trained, files, printed)
     if trained.outcome.signal is not None:
         printed.note(f"stopped at step {trained.outcome.steps}; the same command continues from there")
-        raise typer.Exit(BY_SIGNAL + trained.outcome.signal)
+        raise typer.Exit(_CODES[trained.outcome.signal])
 
 
 @dataclass(frozen=True)

@@ -122,25 +122,36 @@ def _row(lora: str, entry: LoraEntry, served: ServedLora | None) -> tuple[str, .
 
 @app.command()
 def show(
-    lora: Annotated[str, typer.Argument(help="Id.")], *, config: Config = _DEFAULT, json: Json = False
+    lora: Annotated[str, typer.Argument(help="Id.")],
+    *,
+    config: Config = _DEFAULT,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Print everything that the registry says of one LoRA or preset."""
+    """Print everything that the registry says of one LoRA or preset.
+
+    With --quiet only the file of the LoRA (or its id on the hub) is printed, or the ids of the preset's
+    LoRAs.
+    """
     path, deployment = _registry_of(config)
     registry = load_registry(path)
     values: dict[str, Any]
     served: ServedLora | None = None
     if lora in registry.loras:
         values = registry.loras[lora].model_dump(mode="json")
+        brief = str(values["file"] or values["hub"])
         served = published_loras(deployment).loras.get(lora)
     elif lora in registry.presets:
         values = dict(registry.presets[lora])
+        brief = "\n".join(values)
     else:
         raise _unknown(lora, registry)
     rows = [(field, _shown(value)) for field, value in values.items() if value not in (None, [], {})]
     if lora in registry.loras:
         rows.append(("served", versions_text(served)))
         values["served"] = version_values(served)
-    Output(json=json).result(table_of(rows), data={"id": lora, **values})
+    data = {"id": lora, **values}
+    Output(json=json, quiet=quiet).result(table_of(rows), data=data, brief=brief)
 
 
 def _shown(value: Any) -> str:
@@ -188,6 +199,7 @@ def remove(
     lora: Annotated[str, typer.Argument(help="Id of a LoRA or preset.")],
     *,
     config: Config = _DEFAULT,
+    json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Take a LoRA or a preset out of the registry. A deployment with swap stops serving the LoRA immediately;
@@ -205,11 +217,13 @@ def remove(
         raise ConfigError(f"lora {lora}: preset {naming[0]} names it; run intaglio loras remove {naming[0]}")
     write_registry(path, LoraRegistry.model_validate(changed))
     done = f"{lora}: removed from {path}"
-    if deployment.swaps and LoraStore(deployment.build_folder / LORAS_FOLDER).remove(lora):
+    unpublished = deployment.swaps and LoraStore(deployment.build_folder / LORAS_FOLDER).remove(lora)
+    if unpublished:
         done += "; it is not served any more, and the next build removes its files"
     elif lora in registry.presets:
         done += "; the next build stops serving it"
-    Output(quiet=quiet).result(done, data=None)
+    data = {"id": lora, "registry": path, "unpublished": unpublished}
+    Output(json=json, quiet=quiet).result(done, data=data)
 
 
 @app.command()

@@ -47,7 +47,7 @@ class _Memory(ctypes.Structure):
     _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
 
 
-def read_card_memory(gpu: int = 0) -> CardMemory | None:
+def read_card_memory(gpu: int) -> CardMemory | None:
     """Memory of the card; None where there is no such card or no driver."""
     opened = _open_card(gpu)
     if opened is None:
@@ -81,7 +81,7 @@ def _open_card(gpu: int) -> tuple[ctypes.CDLL, ctypes.c_void_p] | None:
     return nvml, device
 
 
-def card_description(gpu: int = 0) -> dict[str, str] | None:
+def card_description(gpu: int) -> dict[str, str] | None:
     """Name and driver of the card; None without one."""
     opened = _open_card(gpu)
     if opened is None:
@@ -97,9 +97,10 @@ def card_description(gpu: int = 0) -> dict[str, str] | None:
 
 
 class PeakWatch:
-    """The largest use of the card's memory while the `with` block ran, sampled fifty times a second."""
+    """The largest use of a card's memory while the `with` block ran, sampled fifty times a second."""
 
-    def __init__(self) -> None:
+    def __init__(self, gpu: int) -> None:
+        self._gpu = gpu
         self.before: CardMemory | None = None
         self.peak: int | None = None
         """Bytes in use on the card at the worst moment; None without a card."""
@@ -112,7 +113,7 @@ class PeakWatch:
         return None if self.peak is None or self.before is None else self.peak - self.before.used
 
     def __enter__(self) -> Self:
-        self.before = read_card_memory()
+        self.before = read_card_memory(self._gpu)
         if self.before is not None:
             self.peak = self.before.used
             self._thread.start()
@@ -127,7 +128,7 @@ class PeakWatch:
 
     def _watch(self) -> None:
         while True:
-            now = read_card_memory()
+            now = read_card_memory(self._gpu)
             if now is not None:
                 self.peak = max(self.peak or 0, now.used)
             if self._stop.wait(_EVERY_SECONDS):
@@ -157,7 +158,7 @@ def check_gpu(gpu: int) -> None:
         )
 
 
-def gpu_capability(gpu: int = 0) -> str | None:
+def gpu_capability(gpu: int) -> str | None:
     """Compute capability of the card as the driver reports it (`sm89`); None where there is no such card."""
     if gpu >= gpu_count():
         return None

@@ -3,7 +3,11 @@
 load      the new version of the stages is loaded and warmed up, while the old version serves
 switch    the public models are loaded with the new version; requests that are under way finish with the old
 unload    the old version is unloaded once the last of those requests has its answer
+
+No failure of these steps is Unavailable: a change that is tried again unchanged fails again.
 """
+
+# ruff: noqa: N818  (as the names in intaglio.errors)
 
 from __future__ import annotations
 
@@ -14,11 +18,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from intaglio.errors import IntaglioError, Unavailable
+from intaglio.errors import IntaglioError
 from intaglio.serving.process import TritonProcess
 from intaglio.serving.versions import ServedRepository, ServedVersion
 
-__all__ = ["ChangeTimes", "VersionChange"]
+__all__ = ["ChangeTimes", "LoadFailed", "UnloadFailed", "VersionChange"]
 
 _SETTLE_SECONDS: Final = 1.0
 """Time after which a request that came before the switch is sure to have reached its stages. An instant would
@@ -28,6 +32,14 @@ _POLL_SECONDS: Final = 0.1
 _UNLOAD_SECONDS: Final = 600.0
 """The longest that the old version may take for the requests that it still has."""
 _log = logging.getLogger(__name__)
+
+
+class LoadFailed(IntaglioError):
+    """The new version cannot be loaded or chosen; the old one still serves."""
+
+
+class UnloadFailed(IntaglioError):
+    """The new version serves, and the old one is still loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +65,8 @@ class VersionChange:
         """Make the change; `switched` is called as soon as the new version serves.
 
         Raises:
-            Unavailable: the new version could not be loaded or chosen; the old one serves.
+            LoadFailed: the new version could not be loaded or chosen; the old one serves.
+            UnloadFailed: the new version serves; the old one still takes memory.
         """
         started = time.perf_counter()
         self.report(f"loading {self.new.shown} beside {self.old.shown}")
@@ -66,7 +79,7 @@ class VersionChange:
             self._load(self.new.public)
         except IntaglioError as error:
             self._take_back()
-            raise Unavailable(f"{error}; {self.old.shown} still serves") from error
+            raise LoadFailed(f"{error}; {self.old.shown} still serves") from error
         except BaseException:
             self._take_back()
             raise
@@ -96,7 +109,7 @@ class VersionChange:
         """Unload the old version, which waits for its requests; seconds that took.
 
         Raises:
-            Unavailable: it is still loaded; its memory stays taken until a later reload or restart.
+            UnloadFailed: it is still loaded; its memory stays taken until a later reload or restart.
         """
         started = time.perf_counter()
         try:
@@ -104,14 +117,14 @@ class VersionChange:
             self._load(self.new.stages)
             while self.process.administration.has_loaded(self.old.number, self.old.stages):
                 if time.perf_counter() - started > _UNLOAD_SECONDS:
-                    raise Unavailable(
+                    raise UnloadFailed(
                         f"{self.old.shown} has not ended its requests for {_UNLOAD_SECONDS:g} s"
                     )
                 time.sleep(_POLL_SECONDS)
             self._remove_unloaded()
-        except Unavailable as error:
+        except IntaglioError as error:
             left = f"{self.old.shown} is removed at the next start"
-            raise Unavailable(f"{error}; {self.new.shown} serves, {left}") from error
+            raise UnloadFailed(f"{error}; {self.new.shown} serves, {left}") from error
         return time.perf_counter() - started
 
     def _remove_unloaded(self) -> None:

@@ -20,6 +20,7 @@ from intaglio.exit_codes import FAILED, LATER, exit_code_of
 from intaglio.serving.console import StatusLine, lasting_console, lasting_output
 from intaglio.serving.control import ask_to_reload, controlled_servers
 from intaglio.serving.endpoints import configured_endpoints
+from intaglio.serving.log_file import LOG_MIB
 from intaglio.serving.server import Server
 from intaglio.serving.triton_server import Restarts
 
@@ -57,7 +58,8 @@ def serve(  # noqa: PLR0913  (one option a choice)
     log: Annotated[
         Path | None,
         typer.Option(
-            help="Triton's log, at most 32 MiB with its `.1`; by default triton.log in the build folder."
+            help=f"Triton's log, at most {2 * LOG_MIB} MiB with its `.1`; by default triton.log in the build "
+            "folder."
         ),
     ] = None,
     restarts: Annotated[

@@ -40,7 +40,7 @@ Report = Callable[[str], None]
 
 
 class ReloadRefused(IntaglioError):  # noqa: N818  (as the names in intaglio.errors)
-    """A server keeps the build that it serves; the message says what has to change first."""
+    """A reload failed and would fail again; the message says which build is served, or what has to change."""
 
 
 class Control:
@@ -138,9 +138,8 @@ def ask_to_reload(folder: Path, *, report: Report) -> str:
     """Ask the server that owns `folder` to reload; returns what it did.
 
     Raises:
-        ReloadRefused: it did not reload, and why.
-        Unavailable: the same, but it may work later.
-    What it served before is still served.
+        ReloadRefused: it failed, why, and what is served; the same would fail again.
+        Unavailable: it did not reload, but may do so later.
     """
     try:
         with _connected(folder) as connection:

@@ -15,10 +15,11 @@ import stat
 from pathlib import Path
 from typing import Final
 
-__all__ = ["LogFile"]
+__all__ = ["LOG_MIB", "LogFile"]
 
-_LIMIT: Final = 16 * 1024 * 1024
-"""Most bytes of the file, and of the one before it."""
+LOG_MIB: Final = 16
+"""Most MiB of the file, and of the one before it."""
+_LIMIT: Final = LOG_MIB * 1024 * 1024
 _MOST_SERVERS: Final = 1000
 
 

@@ -23,7 +23,7 @@ from intaglio.engines.card import CardMemory, read_card_memory
 from intaglio.errors import ConfigError, Unavailable
 from intaglio.serving.arguments import TritonSettings
 from intaglio.serving.build_check import check_build
-from intaglio.serving.change import ChangeTimes, VersionChange
+from intaglio.serving.change import ChangeTimes, UnloadFailed, VersionChange
 from intaglio.serving.control import Control
 from intaglio.serving.endpoints import Endpoints, configured_endpoints
 from intaglio.serving.memory import GIB, Prediction
@@ -147,14 +147,16 @@ class Server(TritonServer):
         Raises:
             ConfigError: the memory cannot hold both builds, or the change needs a restart.
             EngineMismatch: the build is not complete.
-            Unavailable: the new version cannot be loaded, or the server is just starting.
-        After an error the old version is served.
+            LoadFailed: the new version cannot be loaded.
+            UnloadFailed: the new version serves, but the old one is still loaded.
+            Unavailable: the server is just starting or reloading; the same call may work later.
+        After any error but UnloadFailed the old version is served.
         """
         if not self._changing.acquire(blocking=False):
             raise Unavailable("the server is starting or reloading; try again when it is ready")
         try:
             if not self.settings.reloadable:
-                raise Unavailable(_NOT_RELOADABLE)
+                raise ConfigError(_NOT_RELOADABLE)
             deployment = load_deployment(self.deployment.folder / f"{self.deployment.name}.yaml")
             if deployment.build_folder != self.deployment.build_folder:
                 folder = deployment.build_folder
@@ -188,7 +190,8 @@ class Server(TritonServer):
         try:
             done = self.reload(report=report)
         except Exception as error:
-            self._report(f"not reloaded: {error}")
+            done_so_far = "reloaded, but" if isinstance(error, UnloadFailed) else "not reloaded:"
+            self._report(f"{done_so_far} {error}")
             if self._process is not None and self._process.failure() is None:
                 self._report("ready")
             raise

@@ -1,7 +1,7 @@
 """Options of `tritonserver` that `intaglio serve CONFIG -- --option=value` passes through.
 
-Everything about traces, logs, TLS, keepalive and pools of memory may be set. Refused by name is what would
-undo a rule of security, or contradict what `intaglio serve` sets itself.
+Everything about traces, logs, TLS of gRPC, keepalive and pools of memory may be set. Refused by name is what
+would undo a rule of security, or contradict what `intaglio serve` sets itself.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ REFUSED: Final[Mapping[str, str]] = {
     "--grpc-header-forward-pattern": _SECRET,
     "--http-header-forward-pattern": _SECRET,
     "--grpc-max-response-pool-size": "memory would have no bound",
+    "--help": "Triton would print its options and end; use tritonserver --help",
     "--disable-auto-complete-config": _SETS,
     "--exit-on-error": _SETS,
     "--exit-timeout-secs": _SETS,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.measuring.case import Case, load_case, write_case_configs
+from benchmarks.measuring.case import Case, deployment_values, load_case, write_case_configs
 from intaglio.contract.config import load_deployment
 from intaglio.errors import ConfigError
 
@@ -39,6 +39,13 @@ def test_a_case_is_the_first_size_with_the_first_control(tmp_path: Path) -> None
     )
     with pytest.raises(ConfigError, match=r"fuses mara; .*fuse: \{\}"):
         load_case(fused, steps=1, images=1)
+
+
+def test_another_card_than_the_measured_one_is_refused() -> None:
+    deployment = CASE.deployment
+    execution = deployment.execution.model_copy(update={"gpu": 1})
+    with pytest.raises(ConfigError, match=r"execution.gpu: 1: .* choose it with CUDA_VISIBLE_DEVICES"):
+        deployment_values(deployment.model_copy(update={"execution": execution}))
 
 
 def test_a_request_is_that_of_the_case() -> None:

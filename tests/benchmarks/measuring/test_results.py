@@ -32,7 +32,7 @@ def test_the_machine_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_a_card_nothing_is_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "read_card_memory", lambda: None)
+    monkeypatch.setattr(results, "read_card_memory", lambda gpu: None)
     assert "none of this is a result" in str(stand_in())
-    monkeypatch.setattr(results, "read_card_memory", object)
+    monkeypatch.setattr(results, "read_card_memory", lambda gpu: object())
     assert stand_in() is None

@@ -15,7 +15,7 @@ from intaglio_export.plan.stages import StageOutcome
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path, "build_sizes", card=PeakWatch(), host=HostWatch())
+    return Journal(tmp_path, "build_sizes", card=PeakWatch(0), host=HostWatch())
 
 
 def outcome(name: str, *, done: bool) -> StageOutcome:

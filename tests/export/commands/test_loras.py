@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def test_a_lora_is_added_listed_and_shown(checkpoint: Checkpoint, config: Path) 
     assert (entry.weight, entry.trigger_words) == (0.8, ("in my style",))
     assert "in my style" in run("list", config=config)
     assert "diffusers LoRA" in run("show", "style", config=config)
+    assert run("show", "style", "--quiet", config=config) == f"0 {entry.file}\n"
     assert run("check", config=config).startswith("0 ok")
 
 
@@ -148,7 +150,12 @@ def test_a_removed_lora_is_served_no_more(published: Published) -> None:
     with pytest.raises(ConfigError, match="preset evening names it; run intaglio loras remove evening"):
         run("remove", "mine", config=published.config)
     assert "the next build stops serving it" in run("remove", "evening", config=published.config)
-    assert "not served any more" in run("remove", "mine", config=published.config)
+    removed = run("remove", "mine", "--json", config=published.config)
+    assert json.loads(removed.removeprefix("0 ")) == {
+        "id": "mine",
+        "registry": str(path),
+        "unpublished": True,
+    }
     assert load_registry(path).loras == {}
     assert published.store.current().loras == {}
     assert published.file.is_file()

@@ -96,24 +96,25 @@ def test_a_card_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         card.check_gpu(2)
     see(monkeypatch)
     card.check_gpu(2)  # without any card the CPU runs the networks
-    assert card.gpu_capability() is None
+    assert card.gpu_capability(0) is None
 
 
 def test_peak_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     readings = iter([4, 6, 9, 5])
     last = [4]
 
-    def reading() -> CardMemory:
+    def reading(gpu: int) -> CardMemory:
+        assert gpu == 1
         last[0] = next(readings, last[0])
         return CardMemory(total=16, used=last[0], free=16 - last[0])
 
     monkeypatch.setattr("intaglio.engines.card.read_card_memory", reading)
     monkeypatch.setattr("intaglio.engines.card._EVERY_SECONDS", 0.001)
-    with PeakWatch() as watch:
+    with PeakWatch(1) as watch:
         while last[0] != 5:
             pass
     assert (watch.peak, watch.taken) == (9, 5)
-    monkeypatch.setattr("intaglio.engines.card.read_card_memory", lambda: None)
-    with PeakWatch() as nothing:
+    monkeypatch.setattr("intaglio.engines.card.read_card_memory", lambda gpu: None)
+    with PeakWatch(1) as nothing:
         pass
     assert (nothing.peak, nothing.taken) == (None, None)

@@ -51,7 +51,7 @@ def test_a_build_for_another_card_is_refused(tiny: Any, monkeypatch: pytest.Monk
 def test_a_build_of_another_version_of_the_library_is_refused(
     tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "gpu_capability", lambda: tiny.manifest.target)
+    monkeypatch.setattr(opening, "gpu_capability", lambda gpu: tiny.manifest.target)
     monkeypatch.setattr(opening, "runtime_version", lambda runtime: "1.7.1.116")
     monkeypatch.setattr("intaglio.engines.tensorrt.backend.TensorRTBackend", lambda name, **_: name)
     build = tiny.manifest.model_copy(

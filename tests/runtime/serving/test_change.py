@@ -10,7 +10,7 @@ import pytest
 
 from intaglio.errors import Unavailable
 from intaglio.serving import change as changing
-from intaglio.serving.change import VersionChange
+from intaglio.serving.change import LoadFailed, UnloadFailed, VersionChange
 from intaglio.serving.versions import ServedRepository, ServedVersion
 
 from .conftest import contents
@@ -55,7 +55,7 @@ def test_a_full_disk_amid_a_reload(
     repository.start_with(first)
     before = contents(repository.folder)
     full_disk()
-    with pytest.raises(Unavailable, match=r"the disk is full; version 1 .* still serves"):
+    with pytest.raises(LoadFailed, match=r"the disk is full; version 1 .* still serves"):
         change(process, repository, first, second).run(pytest.fail)
     assert contents(repository.folder) == before
     assert process.loads == [*first.public, *first.stages]
@@ -78,7 +78,7 @@ def test_what_could_not_be_taken_back_is_not_loaded(
         original(model)
 
     process.load_model = load_model  # type: ignore[method-assign]
-    with pytest.raises(Unavailable, match="the ensemble does not load; version 1"):
+    with pytest.raises(LoadFailed, match="the ensemble does not load; version 1"):
         change(process, repository, first, second).run(pytest.fail)
     assert process.loads == [*second.stages, *second.public], "neither again"
     assert repository.numbers(first) == {1}
@@ -95,7 +95,7 @@ def test_a_version_that_never_ends_its_requests_does_not_keep_the_reload(
     process.loaded = {1, 2}
     switched: list[bool] = []
     with pytest.raises(
-        Unavailable,
+        UnloadFailed,
         match=r"version 1 .* has not ended its requests for 0\.2 s; version 2 .* serves, version 1 .*",
     ):
         change(process, repository, first, second).run(lambda: switched.append(True))
@@ -112,7 +112,7 @@ def test_versions_that_did_not_go_at_their_time_go_later(
     repository.start_with(first)
     process.failing = {len(first.stages) + len(first.public) + 1: "cannot be unloaded"}
     with pytest.raises(
-        Unavailable,
+        UnloadFailed,
         match=r"cannot be unloaded; version 2 .* serves, version 1 .* is removed at the next start",
     ):
         change(process, repository, first, second).run(lambda: None)

@@ -22,7 +22,7 @@ from .conftest import PLATE
 
 def test_every_server_of_a_deployment_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def refuse(_: Any) -> str:
-        raise Unavailable("no room for both")
+        raise Unavailable("it is just starting")
 
     config = tmp_path / "plate.yaml"
     config.write_text(PLATE)
@@ -38,7 +38,7 @@ def test_every_server_of_a_deployment_is_asked(tmp_path: Path, capsys: pytest.Ca
         ]
         assert main(["reload", str(config)]) == 75
         said = capsys.readouterr()
-        assert said.err.strip() == f"intaglio reload: {servers[0].folder.name}: no room for both"
+        assert said.err.strip() == f"intaglio reload: {servers[0].folder.name}: it is just starting"
         assert said.out.strip() == f"{servers[1].folder.name}: reloaded"
     finally:
         for control, server in zip(controls, servers, strict=True):

@@ -15,6 +15,7 @@ import pytest
 
 from intaglio.errors import ConfigError, IntaglioError, Unavailable
 from intaglio.serving import control as controlling
+from intaglio.serving.change import LoadFailed, UnloadFailed
 from intaglio.serving.control import Control, ReloadRefused, ask_to_reload
 from intaglio.serving.workspace import Workspace
 
@@ -73,7 +74,13 @@ def test_who_says_nothing_is_not_answered(
 
 
 @pytest.mark.parametrize(
-    ("error", "told"), [(Unavailable("reloading"), Unavailable), (ConfigError("no room"), ReloadRefused)]
+    ("error", "told"),
+    [
+        (Unavailable("reloading"), Unavailable),
+        (ConfigError("no room"), ReloadRefused),
+        (LoadFailed("a damaged engine"), ReloadRefused),
+        (UnloadFailed("it still has requests"), ReloadRefused),
+    ],
 )
 def test_a_caller_learns_whether_it_may_work_later(
     workspace: Workspace, tmp_path: Path, error: IntaglioError, told: type[IntaglioError]

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from intaglio.serving import log_file
-from intaglio.serving.log_file import LogFile
+from intaglio.serving.log_file import LOG_MIB, LogFile
+
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 @pytest.fixture
@@ -24,6 +26,12 @@ def log(path: Path) -> Iterator[LogFile]:
     opened = LogFile(path)
     yield opened
     opened.close()
+
+
+def test_the_documentation_names_the_limit() -> None:
+    operating, loras = ((DOCS / name).read_text(encoding="utf-8") for name in ("operating.md", "loras.md"))
+    assert f"at most {LOG_MIB} MiB, and as much again in `triton.log.1`" in operating
+    assert f"The log has at most {LOG_MIB} MiB" in loras
 
 
 def test_a_log_that_is_written_stays_bounded(

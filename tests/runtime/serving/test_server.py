@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from intaglio.contract.config import load_deployment
-from intaglio.errors import ConfigError, Unavailable
+from intaglio.errors import ConfigError
+from intaglio.serving.change import UnloadFailed
 from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
 
@@ -20,7 +21,7 @@ def test_a_server_that_cannot_load_says_so(tmp_path: Path) -> None:
     config.write_text(PLATE)
     server = Server(load_deployment(config))
     server.settings = replace(server.settings, reloadable=False)
-    with pytest.raises(Unavailable, match="does not let Triton's secret be hidden"):
+    with pytest.raises(ConfigError, match="does not let Triton's secret be hidden"):
         server.reload()
 
 
@@ -42,3 +43,21 @@ def test_a_changed_setting_of_the_server_needs_a_restart(tmp_path: Path, changed
     with pytest.raises(ConfigError) as refused:
         server.reload()
     assert str(refused.value) == f"{said}: needs a restart of `intaglio serve`; nothing was reloaded"
+
+
+def test_a_reload_that_leaves_the_old_build_loaded_is_not_called_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new build serves by then."""
+    config = tmp_path / "plate.yaml"
+    config.write_text(PLATE)
+    said: list[str] = []
+    server = Server(load_deployment(config), report=said.append)
+
+    def reload(**_: object) -> None:
+        raise UnloadFailed("version 2 serves, version 1 is removed at the next start")
+
+    monkeypatch.setattr(server, "reload", reload)
+    with pytest.raises(UnloadFailed):
+        server._asked_to_reload(said.append)
+    assert said == ["reloaded, but version 2 serves, version 1 is removed at the next start"]

@@ -30,6 +30,12 @@ def test_words_become_options(help_text: str) -> None:
     ]  # fmt: skip
 
 
+def test_a_question_for_help_is_not_passed_on(help_text: str) -> None:
+    """Triton would print its options into the log and end."""
+    with pytest.raises(InvalidRequest, match=r"--help is refused: .*; use tritonserver --help"):
+        checked_options(["--help"], help_text)
+
+
 @pytest.mark.parametrize("name", sorted(REFUSED))
 def test_what_undoes_a_rule_is_refused_by_name(name: str, help_text: str) -> None:
     for words in ([f"{name}=x"], [name, "x"]):

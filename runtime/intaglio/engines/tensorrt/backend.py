@@ -19,7 +19,7 @@ __all__ = ["TensorRTBackend"]
 class TensorRTBackend:
     """A library and a device; engines are loaded from plan files."""
 
-    def __init__(self, name: LibraryName, *, cuda_graph: bool, rebuild: str, gpu: int = 0) -> None:
+    def __init__(self, name: LibraryName, *, cuda_graph: bool, rebuild: str, gpu: int) -> None:
         """`gpu` is CUDA's index of the card; `rebuild` is the command that error messages recommend.
 
         Raises:
@@ -42,7 +42,10 @@ class TensorRTBackend:
         precision: Precision,
         replaceable: Mapping[str, Array] | None = None,
     ) -> TensorRTEngine:
-        plan = self.library.load_plan(path, network=network.name, check_card=self.device.synchronize)
+        device = self.device
+        plan = self.library.load_plan(
+            path, network=network.name, gpu=device.gpu, check_card=device.synchronize
+        )
         settings = context_settings(
             network.name,
             plan,

@@ -101,7 +101,7 @@ def cuda_array(array: DeviceArray) -> CudaArray:
 class Device:
     """One stream of the card, and the memory that engines on it share."""
 
-    def __init__(self, cuda: Cuda, *, cuda_graph: bool, gpu: int = 0) -> None:
+    def __init__(self, cuda: Cuda, *, cuda_graph: bool, gpu: int) -> None:
         """`gpu` is CUDA's index of the card; `cuda_graph`: whether passes are captured into CUDA graphs."""
         self.cuda = cuda
         self.gpu = gpu

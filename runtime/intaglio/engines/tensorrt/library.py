@@ -50,9 +50,9 @@ class TensorRT:
         return EngineMismatch(message, command=self.rebuild)
 
     def load_plan(
-        self, path: Path, *, network: str, check_card: Callable[[], None] | None = None
+        self, path: Path, *, network: str, gpu: int, check_card: Callable[[], None] | None = None
     ) -> trt.ICudaEngine:
-        """The engine in the file at `path`, on the card.
+        """The engine in the file at `path`, on the card; `gpu` is CUDA's index of it.
 
         Raises:
             Unavailable: the card has less free memory than the engine's file has bytes.
@@ -65,12 +65,12 @@ class TensorRT:
         if plan is None:
             if check_card is not None:
                 check_card()
-            raise self._load_error(path, network=network)
+            raise self._load_error(path, network=network, gpu=gpu)
         return plan
 
-    def _load_error(self, path: Path, *, network: str) -> IntaglioError:
+    def _load_error(self, path: Path, *, network: str, gpu: int) -> IntaglioError:
         """Why a plan did not load, as far as one can tell: the library returns nothing for every reason."""
-        size, memory = path.stat().st_size, read_card_memory()
+        size, memory = path.stat().st_size, read_card_memory(gpu)
         if memory is not None and memory.free < size:
             return Unavailable(
                 f"{network}: {path.name} takes {size >> 20} MiB of the card's memory, of which "

@@ -11,6 +11,7 @@ import pytest
 
 from intaglio.builds.manifest import RUNTIME_CACHE_NAME
 from intaglio.engines.tensorrt import backend as module
+from intaglio.engines.tensorrt import library
 from intaglio.engines.tensorrt.backend import TensorRTBackend
 from intaglio.engines.tensorrt.library import TensorRT
 from intaglio.errors import EngineMismatch, MissingExtra
@@ -61,7 +62,7 @@ def test_an_absent_library_names_the_extra(monkeypatch: pytest.MonkeyPatch, abse
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, absent, None)
     with pytest.raises(MissingExtra, match=r"pip install 'intaglio\[tensorrt\]'"):
-        TensorRTBackend("tensorrt-rtx", cuda_graph=False, rebuild="")
+        TensorRTBackend("tensorrt-rtx", cuda_graph=False, rebuild="", gpu=0)
 
 
 def test_a_download_keeps_what_was_compiled(backend: TensorRTBackend, tmp_path: Any) -> None:
@@ -85,3 +86,16 @@ def test_weights_that_cannot_be_replaced_are_refused_at_load(backend: TensorRTBa
     replaceable = {"b": np.zeros(1)}
     with pytest.raises(EngineMismatch, match=r"toy: not refittable: b.*intaglio build configs/x.yaml"):
         backend.load(NETWORK, tmp_path / "toy.plan", precision="fp16", replaceable=replaceable)
+
+
+def test_a_plan_that_does_not_load_is_explained_by_the_memory_of_its_card(
+    backend: TensorRTBackend, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "toy.plan"
+    path.write_bytes(b"plan")
+    asked: list[int] = []
+    monkeypatch.setattr(backend.library.runtime, "deserialize_cuda_engine", lambda content: None)
+    monkeypatch.setattr(library, "read_card_memory", asked.append)
+    with pytest.raises(EngineMismatch):
+        backend.load(NETWORK, path, precision="fp16")
+    assert asked == [2]

@@ -24,7 +24,7 @@ class World:
         anything: Any = None
         self.cuda: Any = Cuda()
         self.execution: Any = Context(self.cuda, **given)
-        self.device = Device(self.cuda, cuda_graph=cuda_graph)
+        self.device = Device(self.cuda, cuda_graph=cuda_graph, gpu=0)
         self.announced: list[Shapes] = []
         self.context = TensorRTContext(
             NETWORK,

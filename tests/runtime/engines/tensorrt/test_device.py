@@ -20,7 +20,7 @@ def cuda() -> Any:
 
 @pytest.fixture
 def device(cuda: Any) -> Device:
-    return Device(cuda, cuda_graph=False)
+    return Device(cuda, cuda_graph=False, gpu=0)
 
 
 def test_the_card_is_chosen_before_anything_is_made_on_it(cuda: Any) -> None:

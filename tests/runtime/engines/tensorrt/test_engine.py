@@ -42,7 +42,7 @@ def open_engine(plan: Any, *, cache: Any = None) -> TensorRTEngine:
         plan,
         precision="fp16",
         library=library(),
-        device=Device(cuda, cuda_graph=True),
+        device=Device(cuda, cuda_graph=True, gpu=0),
         settings=ContextSettings(None, RuntimeCaches(), cache),
     )
 

@@ -78,7 +78,7 @@ def test_a_plan_that_does_not_load_names_version_and_cure(tmp_path: Path) -> Non
     path.write_bytes(b"plan")
     seen: list[bytes] = []
     accepting = library(SimpleNamespace(deserialize_cuda_engine=lambda content: seen.append(content[:]) or 1))
-    assert accepting.load_plan(path, network="unet") == 1
+    assert accepting.load_plan(path, network="unet", gpu=1) == 1
     assert seen == [b"plan"]
     refusing = library(SimpleNamespace(deserialize_cuda_engine=lambda content: None))
     with pytest.raises(
@@ -86,7 +86,7 @@ def test_a_plan_that_does_not_load_names_version_and_cure(tmp_path: Path) -> Non
         match=r"unet: unet.plan does not load with tensorrt 10\.1.* or the card's memory is full.*"
         "intaglio build configs/x",
     ):
-        refusing.load_plan(path, network="unet")
+        refusing.load_plan(path, network="unet", gpu=1)
 
 
 def test_a_plan_that_does_not_load_is_not_damaged_where_the_card_is_full(
@@ -97,24 +97,27 @@ def test_a_plan_that_does_not_load_is_not_damaged_where_the_card_is_full(
     refusing = library(SimpleNamespace(deserialize_cuda_engine=lambda content: None))
 
     def with_free(mebibytes: int) -> None:
-        memory = CardMemory(total=16 << 30, used=0, free=mebibytes << 20)
-        monkeypatch.setattr(library_module, "read_card_memory", lambda: memory)
+        memory = {
+            0: CardMemory(total=16 << 30, used=0, free=3 << 20),
+            1: CardMemory(total=16 << 30, used=0, free=mebibytes << 20),
+        }
+        monkeypatch.setattr(library_module, "read_card_memory", memory.__getitem__)
 
     with_free(2)
     with pytest.raises(
         Unavailable, match="takes 3 MiB of the card's memory, of which 2 MiB are free"
     ) as full:
-        refusing.load_plan(path, network="unet")
+        refusing.load_plan(path, network="unet", gpu=1)
     assert "intaglio build" not in str(full.value), "to build again would not help"
     with_free(4)
     with pytest.raises(EngineMismatch, match="does not load"):
-        refusing.load_plan(path, network="unet")
+        refusing.load_plan(path, network="unet", gpu=1)
 
     def lost() -> None:
         raise DeviceFailed("cudaStreamSynchronize: an illegal memory access was encountered")
 
     with pytest.raises(DeviceFailed):
-        refusing.load_plan(path, network="unet", check_card=lost)
+        refusing.load_plan(path, network="unet", gpu=1, check_card=lost)
 
 
 def test_dtypes_both_ways() -> None:
