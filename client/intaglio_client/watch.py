@@ -145,8 +145,7 @@ class Publisher:
         started = time.perf_counter()
         served = self.store.current().loras
         if lora not in served:
-            problem = "not served by this build; add it to the registry and build again"
-            raise ConfigError(f"lora {lora}: {problem}")
+            raise ConfigError(f"lora {lora}: not served by this build; run intaglio build again")
         digest, data = self.store.put(lora, source)
         if digest == served[lora].sha256:
             return None

@@ -94,7 +94,7 @@ def build_deployment(config: Path, options: BuildOptions, *, reporter: Reporter)
         messages = list(_messages(plan))
         if deployment.swaps:
             publication = publish_registry(deployment, folder)
-            messages += publication_messages(registry_of(deployment), publication)
+            messages += publication_messages(registry_of(deployment), publication, config=_shown(config))
         rebuild = f"intaglio build {_shown(config)}{options.arguments}"
         manifest = build_manifest(plan, support, asked=asked, rebuild=rebuild)
         assembly = assembly_of(plan, manifest, support, folder=folder)

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import pytest
-import yaml
 from safetensors.numpy import load_file, save_file
 
-from intaglio.cli import main
 from intaglio.errors import ConfigError, LoraRefused
 from intaglio.serving.server import Server
 from intaglio_client import Client, SwapFailed
 from intaglio_client.watch import Publisher, follow, followed_folders, store_of
 from intaglio_client.watch_samples import Samples
 
-from .conftest import CONFIG_FILE, REPOSITORY
+from .conftest import REPOSITORY
 
 pytestmark = pytest.mark.slow
 ASKED: Any = {"width": 256, "height": 192, "steps": 2, "seed": 5, "loras": [("night", 1.0)]}
@@ -59,67 +52,6 @@ def changed_lora(path: Path, factor: float) -> Path:
         path,
     )
     return path
-
-
-def test_watch_serves_what_was_trained_and_rollback_takes_it_back(
-    server: Server, client: Client, published: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """`intaglio train lora`, `intaglio watch`, `intaglio rollback`, as a user types them."""
-    before = picture(client)
-    training = yaml.safe_load((REPOSITORY / "configs/training/night.yaml").read_text())
-    training |= {
-        "model": str(REPOSITORY / "miniature/model"),
-        "data": {"folder": str(REPOSITORY / "miniature/examples/night")},
-        "output": str(tmp_path / "trained"),
-        "steps": 2,
-        "batch_size": 2,
-        "warmup_steps": 0,
-        "device": "cpu",
-        "samples": None,
-    }
-    config = tmp_path / "night.yaml"
-    config.write_text(yaml.safe_dump(training))
-    command = [sys.executable, "-m", "intaglio"]
-    options = {
-        "--lora": f"night={tmp_path / 'trained'}",
-        "--url": server.grpc_url,
-        "--interval": "0.1",
-        "--samples": str(tmp_path / "samples"),
-        "--prompt": PROMPT,
-    }
-    watching = subprocess.Popen(
-        [*command, "watch", str(CONFIG_FILE), "--once", *itertools.chain.from_iterable(options.items())],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "COLUMNS": "300"},
-    )
-    subprocess.run(
-        [*command, "train", "lora", str(config)], check=True, timeout=200, stdout=subprocess.DEVNULL
-    )
-    said, _ = watching.communicate(timeout=100)
-    assert watching.returncode == 0
-    assert "served   night" in said
-    (sheet,) = (tmp_path / "samples").glob("night-*.png")
-    left, right = np.split(np.asarray(PIL.Image.open(sheet)), 2, axis=1)
-    assert (left != right).any(), "before and after"
-    trained = picture(client)
-    assert (trained != before).any()
-    assert main(["rollback", str(CONFIG_FILE), "night"]) == 0
-    assert "is served" in capsys.readouterr().out
-    assert np.array_equal(picture(client), before)
-    assert main(["build", str(CONFIG_FILE)]) == 0
-    assert np.array_equal(picture(client), before), "a build does not bring back what was rejected"
-    again = subprocess.run(
-        [*command, "watch", str(CONFIG_FILE), "--once", *itertools.chain.from_iterable(options.items())],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert again.returncode == 1
-    assert "was rejected by a rollback" in " ".join(again.stderr.split())
-    assert np.array_equal(picture(client), before), "neither does a fresh watch"
-    assert main(["rollback", str(CONFIG_FILE), "night"]) == 1, "there is no version before the first"
 
 
 def publisher_of(server: Server, published: Any, folder: Path, *, keep: int = 3) -> Publisher:

@@ -80,6 +80,8 @@ def add(  # noqa: PLR0913  (one option a field)
     printed = Output(json=json, quiet=quiet)
     _note_warnings(printed, lora, checked)
     done = f"{lora}: {_facts(checked.entry)}; {path} is written"
+    if deployment.swaps:
+        done += f"; to serve it: intaglio build {config}"
     printed.result(done, data={"id": lora, **checked.entry.model_dump(mode="json"), "registry": path})
 
 
@@ -258,6 +260,8 @@ def _unknown(lora: str, registry: LoraRegistry) -> InvalidRequest:
 
 
 def _registry_of(config: Path) -> tuple[Path, Deployment]:
+    if config == _DEFAULT and not config.is_file():
+        raise ConfigError(f"{config}: no such file; name your deployment's YAML file with --config FILE")
     deployment = load_deployment(config)
     if deployment.registry is None:
         raise ConfigError(f"{config}: has no registry; add registry: loras.yaml")

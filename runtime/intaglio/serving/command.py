@@ -93,7 +93,6 @@ def serve(  # noqa: PLR0913  (one option a choice)
             server = Server(deployment, endpoints=at, log=log, options=triton or (), report=status.show)
             with _stop_on_signals(server), server:
                 if not server.stopping:
-                    status.show("ready")
                     _print_addresses(server, json=json, quiet=quiet)
                     server.supervise(Restarts(most=restarts))
                 status.show("stopping")

@@ -76,6 +76,15 @@ def test_a_deployment_without_a_registry(checkpoint: Checkpoint, tmp_path: Path)
         run("list", config=config)
 
 
+def test_without_the_default_deployment_the_option_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["list"])
+    assert isinstance(result.exception, ConfigError)
+    assert "with --config FILE" in str(result.exception)
+
+
 @dataclass
 class Published:
     """A deployment with swap, whose registry's one LoRA is published as a build does it."""

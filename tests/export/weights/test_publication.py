@@ -23,7 +23,8 @@ def messages(tmp_path: Path, *, present: bool = True, **published: Any) -> tuple
         night = ServedLora(kind="style", bounds=(0, 1), **published)
         served = ServedLoras(loras={"night": night}, presets={"evening": {"night": 1.0}})
     absent = {} if present else {"night": f"{path}: no such file; train it"}
-    return publication_messages(LoraRegistry.model_validate(values), Publication(served, absent))
+    registry = LoraRegistry.model_validate(values)
+    return publication_messages(registry, Publication(served, absent), config="studio.yaml")
 
 
 def test_nothing_is_said_of_what_is_served_as_named(tmp_path: Path) -> None:
@@ -35,10 +36,13 @@ def test_another_version_is_named_with_the_command_that_changes_it(tmp_path: Pat
     file, other = FILE[:12], OTHER[:12]
     assert rejected == (
         f"lora night: the registry's file is {file}, but {other} is served, because {file} was rejected; "
-        "to serve the file: intaglio loras serve night"
+        f"to serve the file: intaglio loras serve night --version {file} --config studio.yaml"
     )
     (newer,) = messages(tmp_path, versions=(FILE, OTHER), built=FILE)
     assert "is served, which was published after it; to serve the file" in newer
+    assert f"--version {file}" in newer
+    (gone,) = messages(tmp_path, versions=(OTHER,), built=FILE, rejected=(FILE, "c" * 64))
+    assert gone.endswith("intaglio loras serve night --config studio.yaml"), "its file is not kept"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -287,7 +287,7 @@ def test_a_lora_of_the_hub_out_of_reach_stays_as_it_was_published(
     check_registry(deployment, build)
     again = publish_registry(deployment, build)
     assert again.served == first.served
-    (message,) = publication_messages(registry_of(deployment), again)
+    (message,) = publication_messages(registry_of(deployment), again, config="style.yaml")
     version = first.served.loras["style"].sha256[:12]
     assert message.startswith(f"lora style stays as it was published ({version}): hub:somebody/loras/style")
 
