@@ -170,7 +170,10 @@ def test_a_removed_lora_is_served_no_more(published: Published) -> None:
     assert published.file.is_file()
     deployment = load_deployment(published.config)
     publish_registry(deployment, deployment.build_folder)
-    assert not list(published.store.folder.glob("*.safetensors"))
+    (retired,) = published.store.current().retired["mine"]
+    assert list(published.store.folder.glob("*.safetensors")) == [published.store.path(retired)], (
+        "for waiting requests"
+    )
     with pytest.raises(InvalidRequest, match="'mine' is unknown"):
         run("remove", "mine", config=published.config)
 
