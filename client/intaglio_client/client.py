@@ -19,7 +19,7 @@ from tritonclient.utils import InferenceServerException
 from intaglio.contract.models import SDXL, ModelSpec
 from intaglio.errors import InvalidRequest, Unavailable
 from intaglio.imaging.images import read_metadata
-from intaglio_client.address import DEFAULT_URL, check_url, http_refused
+from intaglio_client.address import DEFAULT_URL, check_url, explained
 from intaglio_client.errors import ServerError, error_from_exception
 from intaglio_client.image import Image, model_differences
 from intaglio_client.names import own_names
@@ -72,7 +72,7 @@ class Client:
         the connection below 300.
 
         Raises:
-            InvalidRequest: `url` has a scheme.
+            InvalidRequest: `url` is not host:port.
         """
         self.url = check_url(url)
         self.keepalive = keepalive
@@ -168,7 +168,7 @@ class Client:
         except InferenceServerException as error:
             raised = error_from_exception(error, url=self.url, request_id=request_id)
             if type(raised) is Unavailable:  # not that a server is busy: perhaps none of ours is there
-                raised = http_refused(self.url) or raised
+                raised = explained(raised, self.url)
             raise raised from error
         arrays = {port.name: result.as_numpy(port.name) for port in model.outputs}
         if missing := [name for name, array in arrays.items() if array is None]:
