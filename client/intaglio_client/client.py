@@ -22,7 +22,6 @@ from intaglio.imaging.images import read_metadata
 from intaglio_client.address import DEFAULT_URL, check_url, explained
 from intaglio_client.errors import ServerError, error_from_exception
 from intaglio_client.image import Image, model_differences
-from intaglio_client.names import own_names
 from intaglio_client.parameters import Parameters, parameters_from_metadata, tensors_from_parameters
 
 __all__ = ["KEEPALIVE_SECONDS", "Client"]
@@ -108,11 +107,12 @@ class Client:
             QueueFull, Unavailable: the same request may work later.
             DeadlineExceeded, Cancelled, ServerError: see `intaglio.errors`.
         """
-        count = own_names(parameters).get("num_images", 1)
+        tensors = tensors_from_parameters(prompt, parameters)
+        count = tensors["num_images"][0] if "num_images" in tensors else 1
         if count != 1:
             problem = f"{count} from generate"
             raise InvalidRequest("num_images", problem, allowed="1 here; generate_batch makes more")
-        return self.generate_batch(prompt, **parameters)[0]
+        return self._images(tensors)[0]
 
     def generate_batch(self, prompt: str, **parameters: Unpack[Parameters]) -> tuple[Image, ...]:
         """`num_images` images of one request; raises what `generate` does."""
