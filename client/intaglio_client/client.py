@@ -120,7 +120,7 @@ class Client:
 
     def repeat(self, image: bytes | Path, *, images: Sequence[bytes] = ()) -> Image:
         """The same image again, from the metadata inside it. It is equal bit for bit where the server runs
-        the same build.
+        the same build. LoRA tags leave the prompt: `loras` says what they stood for.
 
         `images` are the control images of the original request, if it had any.
 
