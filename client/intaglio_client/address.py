@@ -8,9 +8,11 @@ from typing import Final
 
 from intaglio.errors import InvalidRequest
 
-__all__ = ["DEFAULT_URL", "check_url", "http_refused"]
+__all__ = ["DEFAULT_URL", "URL_VARIABLE", "check_url", "http_refused"]
 
 DEFAULT_URL: Final = "127.0.0.1:8001"
+URL_VARIABLE: Final = "INTAGLIO_URL"
+"""The variable of the environment that stands in for `--url`."""
 _PROBE_SECONDS: Final = 2.0
 
 
