@@ -9,9 +9,11 @@ from typing import Any, Final
 
 from intaglio.errors import InvalidRequest, Unavailable
 
-__all__ = ["DEFAULT_URL", "check_url", "explained"]
+__all__ = ["DEFAULT_URL", "URL_VARIABLE", "check_url", "explained"]
 
 DEFAULT_URL: Final = "127.0.0.1:8001"
+URL_VARIABLE: Final = "INTAGLIO_URL"
+"""The variable of the environment that stands in for `--url`."""
 _PROBE_SECONDS: Final = 2.0
 _MOST_BYTES: Final = 64 * 1024
 """What is read of an answer in HTTP; Triton's description of itself has about a kilobyte."""

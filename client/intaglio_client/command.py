@@ -15,7 +15,7 @@ from intaglio.command_output import Json, Output, Quiet
 from intaglio.contract.models import Scheduler
 from intaglio.errors import InvalidRequest
 from intaglio.exit_codes import INTERRUPTED
-from intaglio_client.address import DEFAULT_URL
+from intaglio_client.address import DEFAULT_URL, URL_VARIABLE
 from intaglio_client.characters import Character, load_character
 from intaglio_client.client import Client, metadata_of
 from intaglio_client.controls import POSE
@@ -30,11 +30,10 @@ from intaglio_client.option_texts import (
 )
 from intaglio_client.parameters import Lora, Parameters, parameters_from_metadata
 
-__all__ = ["URL_VARIABLE", "app"]
+__all__ = ["app"]
 
 app = typer.Typer(name="generate", add_completion=False, help="Ask a server for images.")
 
-URL_VARIABLE: Final = "INTAGLIO_URL"
 _SCHEDULERS: Final = ", ".join(get_args(Scheduler))
 _log = logging.getLogger(__name__)
 

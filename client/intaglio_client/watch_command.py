@@ -19,6 +19,7 @@ from intaglio.command_output import Json, Output, Quiet
 from intaglio.contract.config import load_deployment
 from intaglio.errors import IntaglioError, InvalidRequest
 from intaglio.exit_codes import FAILED
+from intaglio_client.address import URL_VARIABLE
 
 if TYPE_CHECKING:
     from intaglio_client.watch import Published, Unchanged
@@ -43,7 +44,7 @@ def watch(  # noqa: PLR0913  (one option a choice)
     url: Annotated[
         str | None,
         typer.Option(
-            envvar="INTAGLIO_URL",
+            envvar=URL_VARIABLE,
             help="host:port of the server's gRPC; by default a server of this build that you run here.",
         ),
     ] = None,

@@ -16,7 +16,7 @@ from intaglio.cli import main
 from intaglio.contract.models import Scheduler
 from intaglio.errors import InvalidRequest
 from intaglio.request.request import CONTROL_KEYS
-from intaglio_client.command import URL_VARIABLE
+from intaglio_client.address import URL_VARIABLE
 from intaglio_client.option_texts import control_from_text, lora_from_text
 
 

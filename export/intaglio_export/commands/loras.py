@@ -221,7 +221,8 @@ def remove(
     done = f"{lora}: removed from {path}"
     unpublished = deployment.swaps and LoraStore(deployment.build_folder / LORAS_FOLDER).remove(lora)
     if unpublished:
-        done += "; it is not served any more, and the next build removes its files"
+        # Not immediately: a request that is under way may still need them.
+        done += "; it is not served any more, and the next change of what is served removes its copy"
     elif lora in registry.presets:
         done += "; the next build stops serving it"
     data = {"id": lora, "registry": path, "unpublished": unpublished}
