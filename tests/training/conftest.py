@@ -15,7 +15,8 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 from PIL import Image
-from transformers import CLIPTokenizer
+from tokenizers import Tokenizer
+from transformers import CLIPTokenizer, CLIPTokenizerFast
 
 from miniature import architecture
 
@@ -54,6 +55,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     pipeline.to(torch.float16).save_pretrained(str(folder))
     return folder
+
+
+def whole_tokenizers(folder: Path) -> None:
+    """As transformers 5 writes them: tokenizer.json instead of vocab.json and merges.txt."""
+    for name in ("tokenizer", "tokenizer_2"):
+        fast: Tokenizer = CLIPTokenizerFast.from_pretrained(folder / name).backend_tokenizer
+        fast.save(str(folder / name / "tokenizer.json"))
+        for part in ("vocab.json", "merges.txt"):
+            (folder / name / part).unlink(missing_ok=True)
 
 
 def write_pairs(folder: Path, *, count: int = COUNT, size: int = SIZE, control: bool = True) -> Path:

@@ -19,6 +19,7 @@ from intaglio_train.base_model import ModelSource, load_base_model
 from intaglio_train.command import app
 
 from ..stability_layout import stability_tensors
+from .conftest import whole_tokenizers
 
 Keys = Callable[..., dict[str, Any]]
 
@@ -72,6 +73,17 @@ def test_configurations_beside_the_file_are_found(single: Path, configurations: 
     shutil.copytree(configurations, folder)
     base = load(Path(shutil.copy(single, folder)))
     assert base.unet.config.addition_embed_type == "text_time"
+
+
+def test_configurations_may_have_tokenizers_in_one_file(
+    single: Path, configurations: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(configurations, tmp_path / "whole"))
+    whole_tokenizers(folder)
+    expected = load(single, configurations).tokenizers
+    found = load(single, folder).tokenizers
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours("a person waving").input_ids == theirs("a person waving").input_ids
 
 
 def test_it_trains_offline(

@@ -10,6 +10,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 from intaglio_train.errors import ConfigError
+from intaglio_train.pipeline_parts import load_networks, load_whole_tokenizers
 from intaglio_train.single_file import load_single_file
 
 __all__ = ["BaseModel", "ModelSource", "load_base_model", "training_dtype"]
@@ -108,12 +109,24 @@ def _load_pipeline(source: ModelSource) -> Any:
     if source.configurations is not None:
         raise ConfigError(f"configurations are for a model in a single file; {name} has its own")
     try:
-        return StableDiffusionXLPipeline.from_pretrained(  # type: ignore[no-untyped-call]
-            name, variant=source.variant, add_watermarker=False
-        )
+        return _load_folder(source)
     # What diffusers raises for missing and foreign files.
     except (OSError, ValueError, KeyError, TypeError) as error:
         found = "is no folder here and the hub does not give it"
         if path.exists():
             found = "cannot be loaded as SDXL"
         raise ConfigError(f"model {name}: {found}: {str(error)[:200]}") from error
+
+
+def _load_folder(source: ModelSource) -> Any:
+    folder = Path(source.name)
+    if not folder.is_dir():
+        folder = Path(StableDiffusionXLPipeline.download(source.name, variant=source.variant))
+    networks = load_networks(folder, source.variant)
+    tokenizers = load_whole_tokenizers(folder)
+    absent = dict.fromkeys(tokenizers)
+    pipeline = StableDiffusionXLPipeline.from_pretrained(  # type: ignore[no-untyped-call]
+        str(folder), variant=source.variant, add_watermarker=False, **networks, **absent
+    )
+    pipeline.register_modules(**tokenizers)
+    return pipeline

@@ -19,6 +19,8 @@ from typing import Literal
 import torch
 from safetensors.torch import save
 
+from intaglio.text_encoder_names import published_name
+
 __all__ = [
     "Adapter",
     "UnetLevels",
@@ -56,12 +58,7 @@ class Adapter:
 
     def named(self) -> Iterator[tuple[Part, str, torch.Tensor, torch.Tensor]]:
         for (part, module), (down, up) in self.matrices.items():
-            yield part, _text_module_name(module) if part != "unet" else module, down, up
-
-
-def _text_module_name(module: str) -> str:
-    """transformers 5 dropped CLIP's `text_model.` level; files keep it, as all published ones do."""
-    return module if module.startswith(("text_model.", "text_projection")) else f"text_model.{module}"
+            yield part, published_name(module) if part != "unet" else module, down, up
 
 
 def diffusers_tensors(adapter: Adapter) -> dict[str, torch.Tensor]:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from intaglio.single_files import SDXL_HUB_ID, needed_files, other_prediction
 from intaglio_train.errors import ConfigError
+from intaglio_train.pipeline_parts import load_whole_tokenizers
 
 __all__ = ["load_single_file"]
 
@@ -28,13 +29,17 @@ def load_single_file(file: Path, configurations: Path | None) -> Any:
     _check_target(file)
     folder = _configurations_of(file, configurations)
     try:
-        return StableDiffusionXLPipeline.from_single_file(  # type: ignore[no-untyped-call]
-            str(file), config=str(folder), local_files_only=True, add_watermarker=False
+        tokenizers = load_whole_tokenizers(folder)
+        absent = dict.fromkeys(tokenizers)
+        pipeline = StableDiffusionXLPipeline.from_single_file(  # type: ignore[no-untyped-call]
+            str(file), config=str(folder), local_files_only=True, add_watermarker=False, **absent
         )
+        pipeline.register_modules(**tokenizers)
     except Exception as error:  # diffusers' errors for foreign and damaged files share no base class
         raise ConfigError(
             f"model {file}: does not load as SDXL with configurations of {folder}: {str(error)[:200]}"
         ) from error
+    return pipeline
 
 
 def _check_target(file: Path) -> None:

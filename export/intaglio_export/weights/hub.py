@@ -99,6 +99,7 @@ def hub_file(name: str, path: str, *, fetch: bool = True) -> Path:
     Raises:
         AbsentError: neither has it.
         NotFetchedError: without `fetch`, the hub has it and the cache does not.
+        BuildError: this machine cannot keep the download.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache  # noqa: PLC0415  (as above)
 
@@ -120,7 +121,10 @@ def hub_file(name: str, path: str, *, fetch: bool = True) -> Path:
     try:
         return Path(hf_hub_download(name, path))
     except Exception as error:  # as in hub_folder
-        raise AbsentError(hub_problem(error, name=name)) from error
+        reason = hub_problem(error, name=name)
+        if is_storage_problem(error):
+            raise BuildError(f"hub:{name}/{path}: {reason}") from error
+        raise AbsentError(reason) from error
 
 
 @dataclass(frozen=True, slots=True)

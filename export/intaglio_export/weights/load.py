@@ -15,6 +15,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from intaglio.contract.tensors import Precision, compute_dtype
 from intaglio.errors import BuildError
+from intaglio.text_encoder_names import PUBLISHED_NAMES
 from intaglio_export.weights.checkpoint_files import PREFIXES, network_files
 from intaglio_export.weights.seeded import make_network
 from intaglio_export.weights.sources import Base, Weights
@@ -94,6 +95,8 @@ def _from_folder(kind: str, weights: Weights, *, dtype: torch.dtype) -> nn.Modul
         "torch_dtype": dtype,
         "output_loading_info": True,
     }
+    if kind.startswith("text_encoder"):
+        options["key_mapping"] = PUBLISHED_NAMES
     network: nn.Module
     network, report = _CLASSES[kind].from_pretrained(weights.folder, **options)
     # The libraries draw missing weights at random and pass over the others, each with a warning.

@@ -29,6 +29,7 @@ from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.targets import SWAPPED
 from intaglio.loras.tensor_files import TensorFile, map_tensor_file
 from intaglio.loras.versions import check_as_added
+from intaglio.text_encoder_names import published_name
 from intaglio_export.weights.hub import AbsentError, hub_file
 from intaglio_export.weights.missing_lora_files import missing_file
 from intaglio_export.weights.sources import Base, find_base
@@ -75,12 +76,7 @@ def _shapes(base: Base, component: Component) -> dict[str, tuple[int, ...]]:
             found |= {name: tensor.shape for name, tensor in map_tensor_file(path).tensors.items()}
     if component == "unet":
         return found
-    return {_published_name(name): shape for name, shape in found.items()}
-
-
-def _published_name(name: str) -> str:
-    """The usual name of a text encoder's weight: files of transformers 5.6 lack a level of it."""
-    return name if name.startswith(("text_model.", "text_projection.")) else f"text_model.{name}"
+    return {published_name(name): shape for name, shape in found.items()}
 
 
 def _configured_shapes(base: Base, component: Component) -> dict[str, tuple[int, ...]]:

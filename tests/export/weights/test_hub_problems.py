@@ -118,6 +118,10 @@ def test_a_full_disk_is_not_a_missing_repository(hub: Hub, monkeypatch: pytest.M
         BuildError, match=rf"hub:{NAME}: {hub.cache}: the disk is full; HF_HOME names another"
     ):
         hub_folder(NAME, None, ALL)
+    hub.repositories[NAME] = {"a.safetensors": b"data"}
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", full)
+    with pytest.raises(BuildError, match=rf"hub:{NAME}/a.safetensors: {hub.cache}: the disk is full"):
+        hub_file(NAME, "a.safetensors")
 
 
 def test_what_nobody_expected_says_its_first_words() -> None:
