@@ -19,10 +19,9 @@ from tritonclient.utils import InferenceServerException
 from intaglio.contract.models import SDXL, ModelSpec
 from intaglio.errors import InvalidRequest, Unavailable
 from intaglio.imaging.images import read_metadata
-from intaglio_client.address import DEFAULT_URL, check_url, http_refused
+from intaglio_client.address import DEFAULT_URL, check_url, explained
 from intaglio_client.errors import ServerError, error_from_exception
 from intaglio_client.image import Image, model_differences
-from intaglio_client.names import own_names
 from intaglio_client.parameters import Parameters, parameters_from_metadata, tensors_from_parameters
 
 __all__ = ["KEEPALIVE_SECONDS", "Client"]
@@ -72,7 +71,7 @@ class Client:
         the connection below 300.
 
         Raises:
-            InvalidRequest: `url` has a scheme.
+            InvalidRequest: `url` is not host:port.
         """
         self.url = check_url(url)
         self.keepalive = keepalive
@@ -108,11 +107,12 @@ class Client:
             QueueFull, Unavailable: the same request may work later.
             DeadlineExceeded, Cancelled, ServerError: see `intaglio.errors`.
         """
-        count = own_names(parameters).get("num_images", 1)
+        tensors = tensors_from_parameters(prompt, parameters)
+        count = tensors["num_images"][0] if "num_images" in tensors else 1
         if count != 1:
             problem = f"{count} from generate"
             raise InvalidRequest("num_images", problem, allowed="1 here; generate_batch makes more")
-        return self.generate_batch(prompt, **parameters)[0]
+        return self._images(tensors)[0]
 
     def generate_batch(self, prompt: str, **parameters: Unpack[Parameters]) -> tuple[Image, ...]:
         """`num_images` images of one request; raises what `generate` does."""
@@ -120,7 +120,7 @@ class Client:
 
     def repeat(self, image: bytes | Path, *, images: Sequence[bytes] = ()) -> Image:
         """The same image again, from the metadata inside it. It is equal bit for bit where the server runs
-        the same build.
+        the same build. LoRA tags leave the prompt: `loras` says what they stood for.
 
         `images` are the control images of the original request, if it had any.
 
@@ -168,7 +168,7 @@ class Client:
         except InferenceServerException as error:
             raised = error_from_exception(error, url=self.url, request_id=request_id)
             if type(raised) is Unavailable:  # not that a server is busy: perhaps none of ours is there
-                raised = http_refused(self.url) or raised
+                raised = explained(raised, self.url)
             raise raised from error
         arrays = {port.name: result.as_numpy(port.name) for port in model.outputs}
         if missing := [name for name, array in arrays.items() if array is None]:

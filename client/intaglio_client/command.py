@@ -227,6 +227,9 @@ def _waiting(printed: Output, url: str) -> Iterator[None]:
 def _images(client: Client, order: _Order) -> tuple[Image, ...]:
     if order.like is not None:
         return _images_like(client, order, order.like)
+    if order.images:
+        allowed = "beside --like IMAGE; --control type=TYPE,image=FILE for a new image"
+        raise InvalidRequest("image", "given without --like", allowed=allowed)
     if order.prompt is None:
         raise InvalidRequest("prompt", "missing", allowed="a prompt, or --like IMAGE")
     return client.generate_batch(order.prompt, **order.given)

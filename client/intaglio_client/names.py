@@ -18,6 +18,7 @@ import dataclasses
 import difflib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, Final, TypedDict
 
 from intaglio.contract.schedulers import scheduler_from_name
@@ -90,7 +91,7 @@ def own_names(given: Mapping[str, Any]) -> dict[str, Any]:
         found[own] = meant
         names[own] = name
     seed = found.get("seed")
-    if isinstance(seed, int) and seed == _RANDOM_SEED:
+    if isinstance(seed, Integral) and seed == _RANDOM_SEED:
         del found["seed"]
     return found
 

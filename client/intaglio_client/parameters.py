@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -79,8 +79,8 @@ def tensors_from_parameters(prompt: str, parameters: Parameters) -> dict[str, ND
     """
     given = own_names({"prompt": prompt, **parameters})
     pose = given.pop(POSE, None)
-    controls = tuple(given.pop("controls", ()))
-    loras = tuple(given.pop("loras", ()))
+    controls = _controls(given.pop("controls", ()))
+    loras = _items("loras", given.pop("loras", ()), allowed="a list of Lora(id, weight) or (id, weight)")
     if pose is not None:
         controls = (Control(POSE, pose=pose), *controls)
     controls = with_control_aliases(controls, given)
@@ -97,6 +97,22 @@ def tensors_from_parameters(prompt: str, parameters: Parameters) -> dict[str, ND
         entries = [_lora_entry(index, lora) for index, lora in enumerate(loras)]
         tensors["loras"] = string_tensor(json.dumps(entries))
     return tensors
+
+
+def _items(name: str, given: Any, *, allowed: str) -> tuple[Any, ...]:
+    """The items of a list; a text is none, although Python can take it apart."""
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise InvalidRequest(name, f"{given!r}", allowed=allowed)
+    return tuple(given)
+
+
+def _controls(given: Any) -> tuple[Control, ...]:
+    allowed = "a list of Control(type, ...)"
+    controls = _items("controls", given, allowed=allowed)
+    for index, control in enumerate(controls):
+        if not isinstance(control, Control):
+            raise InvalidRequest(f"controls[{index}]", f"{control!r}", allowed=allowed)
+    return controls
 
 
 def _check_names(given: Mapping[str, Any]) -> None:
@@ -212,10 +228,12 @@ def _control_entries(controls: Sequence[Control]) -> tuple[list[bytes], list[dic
 
 def _lora_entry(index: int, given: Lora | tuple[str, float | None]) -> dict[str, Any]:
     field = f"loras[{index}]"
-    try:
-        lora = given if isinstance(given, Lora) else Lora(*given)
-    except TypeError as error:
-        raise InvalidRequest(field, f"{given!r}", allowed="Lora(id, weight) or (id, weight)") from error
+    if isinstance(given, Lora):
+        lora = given
+    elif isinstance(given, tuple | list) and len(given) in (1, 2):
+        lora = Lora(*given)
+    else:
+        raise InvalidRequest(field, f"{given!r}", allowed="Lora(id, weight) or (id, weight)")
     entry: dict[str, Any] = {"id": lora.id}
     if lora.weight is not None:
         entry["weight"] = lora.weight

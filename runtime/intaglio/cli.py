@@ -25,7 +25,7 @@ __all__ = ["COMMANDS", "GROUP", "main"]
 
 GROUP: Final = "intaglio.commands"
 COMMANDS: Final[Mapping[str, str]] = {
-    "init": "Write a deployment, a LoRA registry and a training configuration.",
+    "init": "Write a deployment and what belongs to it, to start from.",
     "build": "Compile a deployment: weights -> ONNX -> engines -> repository.",
     "serve": "Run Triton on a build until Ctrl-C.",
     "reload": "Switch a running server to a new build, without a restart.",

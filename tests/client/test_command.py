@@ -109,6 +109,9 @@ def test_lora_text() -> None:
     ("arguments", "code", "says"),
     [
         (["generate"], 2, "prompt: missing"),
+        (["generate", "-q"], 2, "prompt: missing"),
+        (["generate", "-q", "a fox", "--image", "x.png"], 2, "image: given without --like; allowed: beside"),
+        (["generate", "-q", "a fox", "--url", "a..b:8001"], 2, "url: 'a..b:8001'; allowed: host:port"),
         (["generate", "a fox", "--out", "fox.gif"], 2, "out: 'fox.gif'"),
         (
             ["generate", "a fox", "--guidance-scale", "99"],

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from intaglio.contract.schedulers import SCHEDULERS
-from intaglio.errors import InvalidRequest
+from intaglio.errors import InvalidRequest, Unavailable
 from intaglio_client import Client, Control
 from intaglio_client.names import ALIASES, CONTROL_ALIASES
 from intaglio_client.parameters import tensors_from_parameters
@@ -29,6 +29,7 @@ from intaglio_client.parameters import tensors_from_parameters
         ({"sampler_name": "DPM++ 2M Karras"}, {"scheduler": "dpmpp_2m_karras"}),
         ({"sampler": "uni_pc_bh2", "scheduler": "UniPC"}, {"scheduler": "unipc"}),
         ({"seed": -1, "cfg": None}, {}),
+        ({"seed": np.int64(-1)}, {}),
     ],
 )
 def test_an_alias_sends_what_the_name_sends(aliases: Any, own: Any) -> None:
@@ -88,6 +89,12 @@ def test_the_page_has_every_name() -> None:
         assert f"`{name}`" in page
     for names in SCHEDULERS.values():
         assert f"| {names.a1111} |" in page
+
+
+def test_a_name_is_noticed_once(caplog: pytest.LogCaptureFixture) -> None:
+    with Client("127.0.0.1:9", deadline=1) as client, pytest.raises(Unavailable):
+        client.generate("a fox", scheduler="dpmpp_2m")
+    assert len([one for one in caplog.messages if "dpmpp_2m" in one]) == 1
 
 
 def test_generate_makes_one_image_under_every_name() -> None:

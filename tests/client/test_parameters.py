@@ -157,6 +157,22 @@ def test_metadata_gives_back_the_request() -> None:
         parameters_from_metadata({"prompt": "a fox"})
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"loras": "night"}, r"^loras: 'night'; allowed: a list of Lora\(id, weight\)"),
+        ({"loras": Lora("night")}, r"^loras: Lora\(id='night'.*; allowed: a list of Lora"),
+        ({"loras": {"night": 0.5}}, r"^loras: \{'night': 0.5\}; allowed: a list of Lora"),
+        ({"loras": ["ab"]}, r"^loras\[0\]: 'ab'; allowed: Lora\(id, weight\)"),
+        ({"controls": Control("pose", pose="a")}, r"^controls: Control\(.*; allowed: a list of Control"),
+        ({"controls": ["pose"]}, r"^controls\[0\]: 'pose'; allowed: a list of Control"),
+    ],
+)
+def test_lists_are_lists(given: Any, says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        tensors_from_parameters("a fox", given)
+
+
 @pytest.mark.parametrize("name", ["num_images", "steps", "width", "height"])
 def test_what_a_deployment_limits_is_left_to_the_server(name: str) -> None:
     """The client cannot know the deployment's range, so it names none."""

@@ -216,6 +216,8 @@ def postprocess_changes(valid: Tensors) -> Iterator[tuple[str, Tensors]]:
     yield "grey", {"pixels": valid["pixels"][..., :1]}
     yield "floats", {"pixels": valid["pixels"].astype(np.float32)}
     yield "format", {"output_format": text("gif")}
+    for name in ("prompt", "negative_prompt"):
+        yield f"long {name}", {"metadata": text(json.dumps({name: "\n" * 80_000}))}
     for garbage in GARBAGE:
         yield "metadata garbage", {"metadata": text(garbage)}
         yield "timings garbage", {"timings": text(garbage)}

@@ -44,6 +44,10 @@ def test_sdxl_is_missing_where_nothing_of_it_can_be_had(
     report = capsys.readouterr().out
     assert "can run" not in report
     end = report[report.index("missing:") :]
-    for source in ("base: hub:stabilityai", "vae: hub:madebyollin", "controlnet.pose: hub:xinsir"):
+    for source in (
+        "base: no base is available",
+        "vae: vae hub:madebyollin",
+        "controlnet.pose: controlnet hub:xinsir",
+    ):
         assert source in end
     assert end.count("intaglio build configs/sdxl.yaml") == 3

@@ -63,7 +63,7 @@ def test_a_tag_in_the_prompt_is_the_loras_input(client: Client) -> None:
     plain = client.generate(PROMPT, **ASKED)
     np.testing.assert_array_equal(tagged.pixels, listed.pixels)
     assert not np.array_equal(tagged.pixels, plain.pixels)
-    assert client.repeat(tagged.data).data == tagged.data
+    assert client.repeat(tagged.data).data == listed.data, "its metadata name the LoRA once, in `loras`"
     with pytest.raises(InvalidRequest, match=r"^prompt: 'nobody' is unknown; allowed: .*night"):
         client.generate(f"{PROMPT} <lora:nobody:0.8>", **ASKED)
 

@@ -68,12 +68,12 @@ def test_a_configuration_of_kohyas_names_is_read(tmp_path: Path) -> None:
         "log_with": "wandb",
     }
     config = read(tmp_path, keys)
-    assert (config.name, config.output, config.size) == ("mara", Path("models"), (1024, 768))
+    assert (config.name, config.output, config.size) == ("mara", tmp_path / "models", (1024, 768))
     assert (config.steps, config.batch_size, config.rank, config.alpha) == (1600, 2, 32, 16.0)
     assert (config.learning_rate, config.text_learning_rate) == (1e-4, 5e-5)
     assert (config.schedule, config.schedule_cycles, config.warmup_steps) == ("cosine_with_restarts", 3, 100)
     assert config.prior is not None
-    assert (config.data.folder, config.prior.data.folder) == (Path("img"), Path("reg"))
+    assert (config.data.folder, config.prior.data.folder) == (tmp_path / "img", tmp_path / "reg")
     assert (config.data.caption_extension, config.report_to) == (".txt", ("wandb",))
     replaced = read(tmp_path, keys, {"data": Path("other"), "steps": 3})
     assert (replaced.data.folder, replaced.data.caption_extension, replaced.steps) == (

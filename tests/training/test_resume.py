@@ -64,7 +64,7 @@ def test_a_run_killed_at_step_10_goes_on_with_the_same_curve(keys: Keys, tmp_pat
 
     resumed = CliRunner().invoke(app, ["lora", str(config)])
     assert resumed.exit_code == 0
-    assert re.search(r"resuming at step (8|12) of 14", resumed.stdout)
+    assert re.search(r"resuming at step (8|12) of 14", resumed.output)
     whole = train_lora(
         LoraConfig.model_validate(keys(output=str(tmp_path / "whole"), cache_text=True, **changes))
     )

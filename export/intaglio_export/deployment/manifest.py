@@ -23,8 +23,17 @@ from intaglio_export.plan.stages import Stage
 from intaglio_export.weights.configuration import configuration_read
 from intaglio_export.weights.latents import LatentStatistics
 
-__all__ = ["NOT_VERIFIED", "build_manifest", "pristine_file", "repository_options"]
+__all__ = ["NOT_VERIFIED", "build_key", "build_manifest", "pristine_file", "repository_options"]
 
+_NO_IDENTITY: Final[dict[str, Any]] = {
+    "key": True,
+    "rebuild": True,
+    "base": True,
+    "stages": True,
+    # Absolute paths of this machine. `config_digest` has them as the YAML file does.
+    "provenance": {"c2pa"},
+}
+"""What a manifest says that does not make it another build."""
 NOT_VERIFIED: Final = "not verified: no GPU of the target here"
 
 
@@ -49,9 +58,17 @@ def build_manifest(plan: Plan, support: SupportFiles, *, asked: Deployment, rebu
         "files": {name: plan.store.digests.digest(path) for name, path in support.sources.items()},
     }
     draft = BuildManifest(key="0" * 64, **values)
-    identity = draft.model_dump(mode="json", exclude={"key", "rebuild", "base", "stages"})
-    identity["repository"] = repository_files(repository_options(plan, build_key=""))
-    return draft.model_copy(update={"key": content_key(identity)})
+    repository = repository_files(repository_options(plan, build_key=""))
+    return draft.model_copy(update={"key": build_key(draft, repository)})
+
+
+def build_key(manifest: BuildManifest, repository: Mapping[str, str]) -> str:
+    """The key of the whole build; it is the same wherever the build was made.
+
+    `repository` are the texts of the model repository, without the key.
+    """
+    identity = manifest.model_dump(mode="json", exclude=_NO_IDENTITY)
+    return content_key(identity | {"repository": dict(repository)})
 
 
 def _configured(plan: Plan) -> dict[str, Any]:

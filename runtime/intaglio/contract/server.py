@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Self
+import ipaddress
+import re
+from typing import Final, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from intaglio.contract.yaml_files import Strict
 
-__all__ = ["Server"]
+__all__ = ["Server", "checked_host"]
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_-]{1,63})*", re.ASCII)
+_LONGEST_NAME: Final = 253
+"""Characters of a name in DNS (RFC 1035, section 2.3.4)."""
+_NUMBERS: Final = re.compile(r"[0-9.]+", re.ASCII)
+
+
+def checked_host(host: str) -> str:
+    """`host` itself, which is an IPv4 address or a name of this machine.
+
+    Raises:
+        ValueError: it is something else, such as an IPv6 address.
+    """
+    is_name = len(host) <= _LONGEST_NAME and _NAME.fullmatch(host) is not None
+    if _NUMBERS.fullmatch(host):
+        try:
+            ipaddress.IPv4Address(host)
+        except ValueError:
+            is_name = False
+    if not is_name:
+        raise ValueError(f"{host!r} is no host; allowed: an IPv4 address, such as 127.0.0.1, or a name")
+    return host
 
 
 class Server(Strict):
@@ -28,6 +52,8 @@ class Server(Strict):
     """Requests that may wait; further ones are answered UNAVAILABLE."""
     workers: int = Field(default=1, ge=1, le=64)
     """Processes of `preprocess`, and as many of `postprocess`."""
+
+    _host = field_validator("host")(checked_host)
 
     @model_validator(mode="after")
     def _different_ports(self) -> Self:

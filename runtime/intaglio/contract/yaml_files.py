@@ -49,7 +49,8 @@ def read_yaml(path: Path, *, hint: str = "") -> dict[str, Any]:
     """The mapping in `path`.
 
     Raises:
-        ConfigError: the file is missing (`hint` says what it would be), or holds no mapping in YAML.
+        ConfigError: the file is missing (`hint` says what it would be), holds no mapping in YAML, or a key in
+            it is no text.
     """
     try:
         data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -59,7 +60,27 @@ def read_yaml(path: Path, *, hint: str = "") -> dict[str, Any]:
         raise ConfigError(f"{path}: not readable as YAML: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: must be a mapping of fields, not {type(data).__name__}")
+    _check_keys(data, path)
     return data
+
+
+def _check_keys(data: dict[Any, Any], path: Path) -> None:
+    """Raise ConfigError at a key that is no text: YAML 1.1 reads `on`, `yes` and `1` as other values."""
+    left: list[Any] = [data]
+    seen: set[int] = set()  # an alias may lead back to where it is
+    while left:
+        one = left.pop()
+        if id(one) in seen or not isinstance(one, dict | list):
+            continue
+        seen.add(id(one))
+        if isinstance(one, list):
+            left += one
+            continue
+        for key, value in one.items():
+            if not isinstance(key, str):
+                shown = "true or false (on, off, yes, no)" if isinstance(key, bool) else repr(key)
+                raise ConfigError(f"{path}: a key is {shown}; allowed: text, in quotes where YAML needs them")
+            left.append(value)
 
 
 _Model = TypeVar("_Model", bound=BaseModel)

@@ -15,7 +15,8 @@ import typer
 
 from intaglio.command_output import Json, Output, Quiet, json_line
 from intaglio.contract.config import load_deployment
-from intaglio.errors import IntaglioError, Unavailable
+from intaglio.contract.server import checked_host
+from intaglio.errors import IntaglioError, InvalidRequest, Unavailable
 from intaglio.exit_codes import FAILED, LATER, exit_code_of
 from intaglio.serving.console import StatusLine, lasting_console, lasting_output
 from intaglio.serving.control import ask_to_reload, controlled_servers
@@ -82,7 +83,7 @@ def serve(  # noqa: PLR0913  (one option a choice)
     configured = configured_endpoints(deployment.server)
     at = replace(
         configured,
-        host=configured.host if host is None else host,
+        host=configured.host if host is None else _host(host),
         http_port=_given(http_port, configured.http_port),
         grpc_port=_given(grpc_port, configured.grpc_port),
         metrics_port=_given(metrics_port, configured.metrics_port),
@@ -100,6 +101,14 @@ def serve(  # noqa: PLR0913  (one option a choice)
         Output().problem(f"intaglio serve: {error}")
         raise typer.Exit(FAILED) from error
     console.print("stopped")
+
+
+def _host(host: str) -> str:
+    try:
+        return checked_host(host)
+    except ValueError as error:
+        problem, _, allowed = str(error).partition("; allowed: ")
+        raise InvalidRequest("host", problem, allowed=allowed) from error
 
 
 def _print_addresses(server: Server, *, json: bool, quiet: bool) -> None:

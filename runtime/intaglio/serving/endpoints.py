@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from dataclasses import dataclass, replace
 
@@ -63,10 +64,11 @@ def choose_ports(endpoints: Endpoints) -> Endpoints:
             try:
                 bound.bind((endpoints.host, port))
             except OSError as error:
-                raise ConfigError(
-                    f"{name} port {endpoints.host}:{port}: {error.strerror}; "
-                    f"give a free one with --{name}-port (0 picks one)"
-                ) from error
+                if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                    cure = "give an address of this machine with --host, or 0.0.0.0 for all"
+                else:
+                    cure = f"give a free one with --{name}-port (0 picks one)"
+                raise ConfigError(f"{name} port {endpoints.host}:{port}: {error.strerror}; {cure}") from error
             found = bound.getsockname()[1]
             if found in chosen.values():
                 raise ConfigError(f"{name} port {port} is another's too; give each its own (0 picks one)")

@@ -118,7 +118,7 @@ def test_poses_are_looked_for(tmp_path: Path) -> None:
 def test_a_platform_that_cannot_be_built_for_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(platform, "_version", lambda runtime: None)
+    monkeypatch.setattr(platform, "runtime_version", lambda runtime: None)
     one = found(tmp_path, base=[{"folder": str(MINIATURE)}], runtime="tensorrt-rtx", target="sm89")[
         "platform"
     ]

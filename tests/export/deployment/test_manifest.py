@@ -11,8 +11,9 @@ import pytest
 from intaglio.builds.file_checks import check_files
 from intaglio.builds.manifest import read_manifest
 from intaglio.contract.config import RuntimeName, load_deployment
+from intaglio.contract.provenance import ContentCredentials, Provenance
 from intaglio_export.build import BuildResult
-from intaglio_export.deployment.manifest import repository_options
+from intaglio_export.deployment.manifest import build_key, repository_options
 from intaglio_export.engines.platform import Platform
 
 from ...checkpoint import Checkpoint
@@ -28,6 +29,17 @@ def test_the_repository_names_the_card_of_the_deployment(
         deployment=load_deployment(config), platform=Platform(runtime, "sm89", "1", on_gpu=False)
     )
     assert repository_options(plan, build_key="").gpu == gpu
+
+
+def test_the_key_does_not_depend_on_where_the_signers_files_are(built: tuple[Path, BuildResult]) -> None:
+    manifest = built[1].manifest
+    keys = []
+    for folder in ("/a", "/b"):
+        signer = ContentCredentials(certificate=Path(folder, "a.pem"), private_key=Path(folder, "a.key"))
+        signed = manifest.model_copy(update={"provenance": Provenance(c2pa=signer)})
+        keys.append(build_key(signed, {}))
+    silent = manifest.model_copy(update={"provenance": Provenance(source_type=False)})
+    assert keys[0] == keys[1] != build_key(silent, {})
 
 
 def test_manifest_names_what_is_there(built: tuple[Path, BuildResult]) -> None:

@@ -55,7 +55,7 @@ def test_auto_takes_the_card_that_is_here(  # noqa: PLR0913, PLR0917
 def test_the_card_of_the_deployment_is_looked_at(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(platform_module, "_version", lambda name: "1")
+    monkeypatch.setattr(platform_module, "runtime_version", lambda name: "1")
     monkeypatch.setattr(platform_module, "gpu_capability", lambda gpu: ("sm80", "sm120")[gpu])
     monkeypatch.setattr("intaglio.engines.card.gpu_count", lambda: 2)
 

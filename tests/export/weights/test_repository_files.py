@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from intaglio_export.weights.repository_files import missing_tokenizer_file
+from intaglio.single_files import CONFIGURATIONS
+from intaglio_export.weights.repository_files import pipeline_files
 
 
 @pytest.mark.parametrize(
@@ -24,4 +25,8 @@ def test_either_layout_is_complete(tmp_path: Path, files: tuple[str, ...], missi
         (tmp_path / folder).mkdir()
         for name in names:
             (tmp_path / folder / name).touch()
-    assert missing_tokenizer_file(tmp_path) == missing
+    for name in CONFIGURATIONS:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    expected = None if missing is None else f"{missing} is missing"
+    assert pipeline_files(()).missing(tmp_path) == expected

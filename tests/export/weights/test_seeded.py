@@ -194,7 +194,7 @@ def test_a_base_needs_no_list(tmp_path: Path) -> None:
     ["{architecture: sdxl-base-1.0}", "{seed: 3}", "{architecture: sdxl-base-1.0, seed: 0, folder: x}"],
 )
 def test_what_a_seeded_base_cannot_be(tmp_path: Path, base: str) -> None:
-    with pytest.raises(ConfigError, match=r"base\.0.*(go together|exactly one)"):
+    with pytest.raises(ConfigError, match=r"base\[0\].*(go together|exactly one)"):
         load_deployment(write(tmp_path, f"base: {base}"))
 
 

@@ -47,6 +47,23 @@ def test_only_mappings_are_read(tmp_path: Path) -> None:
         read_yaml(path)
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("1: 2", "a key is 1; allowed: text, in quotes"),
+        ("server: {on: 2}", r"a key is true or false \(on, off, yes, no\); allowed: text"),
+        ("base: [{null: 2}]", "a key is None; allowed: text"),
+    ],
+)
+def test_keys_are_text(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "plate.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        read_yaml(path)
+    path.write_text("a: &a\n  again: *a\n  'on': 1")
+    assert read_yaml(path)["a"]["on"] == 1, "an alias may lead back"
+
+
 @pytest.mark.parametrize("name", ["../mara", "", "Mara", "a" * 65, "a b"])
 def test_ids_are_no_paths(name: str) -> None:
     with pytest.raises(ValidationError):

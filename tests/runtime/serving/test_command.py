@@ -46,6 +46,16 @@ def test_every_server_of_a_deployment_is_asked(tmp_path: Path, capsys: pytest.Ca
             server.remove()
 
 
+@pytest.mark.parametrize("host", ["", "::1", "狐" * 70])
+def test_a_host_is_checked_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str
+) -> None:
+    config = tmp_path / "plate.yaml"
+    config.write_text(PLATE)
+    assert main(["serve", str(config), "--host", host]) == 2
+    assert capsys.readouterr().err.startswith(f"intaglio serve: host: {host!r} is no host; allowed: an IPv4")
+
+
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_hang_up_stops_it_unless_nohup_was_used(tmp_path: Path, ignored: bool) -> None:
     config = tmp_path / "plate.yaml"

@@ -130,12 +130,7 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
         "pose, edges, canny",
     ),
     ("unknown pose", {"controls": '[{"type":"pose","pose":"flying-01"}]'}, "controls[0].pose", "waving-01"),
-    (
-        "pose as path",
-        {"controls": '[{"type":"pose","pose":"../../etc/passwd"}]'},
-        "controls[0].pose",
-        "at most 64 lower-case letters",
-    ),
+    ("pose as path", {"controls": '[{"type":"pose","pose":"../passwd"}]'}, "controls[0].pose", "at most 64"),
     ("no source", {"controls": '[{"type":"pose"}]'}, "controls[0]", "exactly one of image"),
     (
         "weight NaN",
@@ -244,29 +239,16 @@ def test_metadata_repeats_the_request(stage: Preprocess, request_tensors: Any) -
         np.testing.assert_array_equal(first[name], second[name])
 
 
-def test_metadata_that_a_jpeg_cannot_hold_are_refused_before_anything_is_drawn(
-    stage: Preprocess, request_tensors: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(images, "_LARGEST_SEGMENT", 700)
-    long = {"prompt": "a fox " + "\n" * 120, "seed": 1}
-    with pytest.raises(InvalidRequest, match=r"output_format: \d+ bytes of metadata do not fit into a JPEG"):
-        stage(request_tensors(**long, output_format="jpeg"))
-    monkeypatch.undo()
-    assert stage(request_tensors(**long, output_format="jpeg"))
-
-
 def test_a_jpeg_is_refused_exactly_where_its_last_image_is_too_small(
     stage: Preprocess, request_tensors: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Warnings count, the largest index counts, and how the answer travels does not."""
-    asked = request_tensors(
-        prompt="a fox", seed=1, num_images=2, images=[NOISE], controls=POSE, output_format="jpeg"
-    )
-    written = json.loads(stage(asked)["metadata"][0])
+    jpegs = {"num_images": 2, "output_format": "jpeg"}
+    asked = request_tensors(prompt="a fox", seed=1, images=[NOISE], controls=POSE, **jpegs)
+    written = json.loads(stage(asked)["metadata"][0]) | {"image_index": 1}
     assert written["warnings"]
     del written["response_format"]
-    packet = images._own_xmp(written | {"image_index": 1}, source_type=True)
-    size = len(images._XMP_MARKER + packet)
+    size = len(images._XMP_MARKER + images._own_xmp(written, source_type=True))
     monkeypatch.setattr(images, "_LARGEST_SEGMENT", size)
     assert stage(asked)
     monkeypatch.setattr(images, "_LARGEST_SEGMENT", size - 1)
