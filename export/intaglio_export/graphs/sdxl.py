@@ -227,8 +227,11 @@ def _residuals_and_context(
 class TextEncoder(nn.Module):
     """CLIP's penultimate hidden states; for the encoder with a projection, also the pooled embedding."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
+        # WAR: with transformers 5 and float16 the exporter writes the mask of PyTorch's fused attention in
+        # float32, which no runtime adds to float16.
+        network.set_attn_implementation("eager")
         self.network = network
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:

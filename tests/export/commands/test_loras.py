@@ -168,17 +168,16 @@ def test_a_removed_lora_is_served_no_more(published: Published) -> None:
     assert load_registry(path).loras == {}
     assert published.store.current().loras == {}
     assert published.file.is_file()
+    deployment = load_deployment(published.config)
+    publish_registry(deployment, deployment.build_folder)
+    (retired,) = published.store.current().retired["mine"]
+    assert list(published.store.folder.glob("*.safetensors")) == [published.store.path(retired)], (
+        "for waiting requests"
+    )
     with pytest.raises(InvalidRequest, match="'mine' is unknown"):
         run("remove", "mine", config=published.config)
-    run(
-        "add",
-        published.checkpoint.lora("character"),
-        "--kind",
-        "style",
-        "--id",
-        "mine",
-        config=published.config,
-    )
+    source = published.checkpoint.lora("character")
+    run("add", source, "--kind", "style", "--id", "mine", config=published.config)
     other = published.build()
     (copy,) = published.store.folder.glob("*.safetensors")
     assert copy.name.startswith(other), "the next change of what is served removes the copy"

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import onnx
 import pytest
+import torch
 
+from intaglio.contract.architecture import SDXL_ARCHITECTURE
 from intaglio.contract.sdxl import network_spec
 from intaglio.engines.onnxruntime import OnnxRuntimeBackend
 from intaglio_export.build import BuildResult
+from intaglio_export.graphs.export import export_network
+from intaglio_export.weights.seeded import Seeded, make_network
 from intaglio_export.weights.swapped_weights import is_swapped
 
 
@@ -43,3 +47,12 @@ def test_lora_targets_keep_their_names(built: tuple[Path, BuildResult]) -> None:
     names = [tensor.name for tensor in weights if is_swapped(tensor.name, len(tensor.dims), "transformer")]
     assert len([name for name in names if name.endswith("to_q.weight.T")]) == 2 * 11
     assert not [tensor.name for tensor in weights if tensor.name.startswith("onnx::MatMul")]
+
+
+@pytest.mark.parametrize("name", ["text_encoder", "text_encoder_2"])
+def test_text_encoders_in_float16_have_one_type_throughout(tmp_path: Path, name: str) -> None:
+    """An addition of float32 to float16 is traced without a word, and refused by every runtime."""
+    network = make_network(name, Seeded("sdxl-reduced", 0), dtype=torch.float16)
+    path = tmp_path / "model.onnx"
+    export_network(network, name, path, architecture=SDXL_ARCHITECTURE, precision="fp16")
+    onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True, check_type=True)
