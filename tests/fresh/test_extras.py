@@ -32,6 +32,7 @@ for module in modules:
     importlib.import_module(module)
 """
 MODULES = {
+    "c2pa": ["c2pa"],
     "client": ["tritonclient.grpc"],
     "export": ["diffusers", "onnx", "transformers"],
     "serve": ["cv2", "onnxruntime", "psutil", "tokenizers"],
@@ -39,9 +40,10 @@ MODULES = {
     "torch": ["accelerate", "peft", "torch"],
     "train": ["tensorboard"],
     "triton": ["pytriton"],
+    "wandb": ["wandb"],
 }
 """What each extra is there for."""
-NEWEST = "client,export,serve,tensorrt,torch,train"
+NEWEST = "c2pa,client,export,serve,tensorrt,torch,train,wandb"
 """Extras that take the newest numpy."""
 PACKAGED = "client,serve,triton"
 """Extras that take the numpy of the packaged Triton."""

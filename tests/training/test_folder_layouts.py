@@ -34,7 +34,8 @@ def test_kohyas_folders_have_repeats_and_a_caption_for_images_without(tmp_path: 
     save(tmp_path / "10_mara woman" / "a.png", "mara, smiling", suffix=".caption")
     save(tmp_path / "10_mara woman" / "b.png")
     save(tmp_path / "3_meadow_wide" / "c.png")
-    save(tmp_path / "2" / "d.png", "a dog")
+    save(tmp_path / "2_" / "d.png", "a dog")
+    save(tmp_path / "2023" / "g.png", "a year")
     save(tmp_path / "0_unused" / "e.png")
     save(tmp_path / "log" / "f.png")
     (tmp_path / "10_mara woman" / "a_sdxl.npz").write_text("kohya's cache")
@@ -51,7 +52,17 @@ def test_kohyas_folders_have_repeats_and_a_caption_for_images_without(tmp_path: 
         "c.png": 3,
         "d.png": 2,
     }
-    assert read.passed_over == ["0_unused/ (1 images)", "log/ (1 images)", "10_mara woman/a_sdxl.npz"]
+    assert read.passed_over == [
+        "0_unused/ (1 images)",
+        "2023/ (1 images)",
+        "log/ (1 images)",
+        "10_mara woman/a_sdxl.npz",
+    ]
+    assert [note.removeprefix(f"{tmp_path}/") for note in read.notes] == [
+        "10_mara woman: 2 images, 10 repeats; without a caption file, so captioned 'mara woman': 1",
+        "2_: 1 images, 2 repeats",
+        "3_meadow_wide: 1 images, 3 repeats; without a caption file, so captioned 'meadow_wide': 1",
+    ]
 
 
 def test_a_caption_extension_is_the_one_that_is_read(tmp_path: Path) -> None:
@@ -146,7 +157,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda d: (d / "data-00000-of-00001.arrow").write_text("x"),
         r"data-00000-of-00001\.arrow: Arrow and Parquet files are not read; .*metadata\.jsonl",
     ),
-    "a kohya folder without a name": (lambda d: save(d / "5" / "a.png"), r"a\.txt: missing caption"),
+    "a folder whose name is a number": (
+        lambda d: save(d / "001" / "a.png", "a"),
+        r"holds no images.*it holds 001/ \(1 images\) \(kohya's tools read folders named N_NAME\)",
+    ),
+    "a kohya folder without a name": (lambda d: save(d / "5_" / "a.png"), r"a\.txt: missing caption"),
 }
 
 

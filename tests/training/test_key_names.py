@@ -42,7 +42,8 @@ def test_every_name_leads_to_a_key() -> None:
     assert not (set(TAKEN) | set(REFUSED)) & {*LoraConfig.model_fields, *ControlNetConfig.model_fields}
 
 
-def test_a_configuration_of_kohyas_names_is_read(tmp_path: Path) -> None:
+def test_a_configuration_of_kohyas_names_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # paths are shown as seen from there
     keys = {
         "output_name": "mara",
         "output_dir": "models",
@@ -64,7 +65,6 @@ def test_a_configuration_of_kohyas_names_is_read(tmp_path: Path) -> None:
         "lr_warmup_steps": 100,
         "mixed_precision": "bf16",
         "max_bucket_reso": 2048,
-        "bucket_no_upscale": True,
         "log_with": "wandb",
     }
     config = read(tmp_path, keys)
@@ -88,6 +88,13 @@ def test_a_configuration_of_kohyas_names_is_read(tmp_path: Path) -> None:
     [
         ({"network_dim": 8, "rank": 4}, "network_dim is rank here, and both are given: 8 and 4; keep one"),
         ({"unet_lr": 1e-5}, "unet_lr is learning_rate here, and both are given"),
+        ({"network_dim": 8}, "network_dim without network_alpha: kohya's scripts then take network_alpha: 1"),
+        (
+            {"lr_scheduler": "constant", "lr_warmup_steps": 9},
+            "lr_scheduler: constant with a warm-up: kohya's",
+        ),
+        ({"lr_warmup_steps": 9}, "lr_scheduler: constant with a warm-up: kohya's"),
+        ({"data": "pics", "caption_extension": ".txt"}, "but data is 'pics'; write data: {folder: pics}"),
         ({"optimizer_type": "AdamW8bit"}, "optimizer_type: the optimizer is AdamW; leave it out"),
         ({"max_train_epochs": 10}, "max_train_epochs: write steps, which are epochs x images x repeats"),
         ({"resize": True}, "resize: write fit: buckets, fit: crop or fit: exact"),
@@ -107,6 +114,11 @@ def test_a_configuration_of_kohyas_names_is_read(tmp_path: Path) -> None:
         (
             {"fit": "crop", "bucket_no_upscale": True},
             "bucket_no_upscale = True is read with fit: buckets only",
+        ),
+        ({"fit": "crop", "bucket_reso_steps": 32}, "bucket_reso_steps = 32 is read with fit: buckets only"),
+        (
+            {"bucket_no_upscale": True, "max_bucket_reso": 2048},
+            "max_bucket_reso = 2048 is read with bucket_no_upscale: false only",
         ),
     ],
 )

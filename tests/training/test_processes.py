@@ -36,21 +36,6 @@ def start(config: Path, *launcher: str) -> subprocess.Popen[str]:
     )
 
 
-def launch(*options: str) -> tuple[str, ...]:
-    """`accelerate launch` of two processes. `--multi_gpu` starts as many as are asked for, on a CPU too."""
-    told = (
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-    )
-    return ("-m", "accelerate.commands.launch", *options, *told)
-
-
 def write(path: Path, keys: dict[str, Any]) -> Path:
     path.write_text(yaml.safe_dump(keys))
     return path

@@ -174,17 +174,21 @@ class TrainingConfig(_Strict):
 
     @model_validator(mode="after")
     def _no_key_is_left_unread(self) -> TrainingConfig:
-        read_only_with = {
-            "schedule_cycles": ("schedule", "cosine_with_restarts"),
-            "schedule_power": ("schedule", "polynomial"),
-            "bucket_no_upscale": ("fit", "buckets"),
-            "min_bucket_reso": ("fit", "buckets"),
-            "max_bucket_reso": ("fit", "buckets"),
-        }
-        for name, (key, value) in read_only_with.items():
+        read_only_with: tuple[tuple[str, str, Any], ...] = (
+            ("schedule_cycles", "schedule", "cosine_with_restarts"),
+            ("schedule_power", "schedule", "polynomial"),
+            ("bucket_reso_steps", "fit", "buckets"),
+            ("bucket_no_upscale", "fit", "buckets"),
+            ("min_bucket_reso", "fit", "buckets"),
+            ("max_bucket_reso", "fit", "buckets"),
+            ("min_bucket_reso", "bucket_no_upscale", False),
+            ("max_bucket_reso", "bucket_no_upscale", False),
+        )
+        for name, key, value in read_only_with:
             is_set = getattr(self, name) != type(self).model_fields[name].default
             if is_set and getattr(self, key) != value:
-                raise ValueError(f"{name} = {getattr(self, name)!r} is read with {key}: {value} only")
+                shown = str(value).lower()  # as YAML writes it
+                raise ValueError(f"{name} = {getattr(self, name)!r} is read with {key}: {shown} only")
         return self
 
     @model_validator(mode="after")

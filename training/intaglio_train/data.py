@@ -94,6 +94,8 @@ def open_dataset(
         return arrays_from_folder(data, size, control=control)
     found = samples_of_folder(data, control=control)
     _say_passed_over(source, found.passed_over, reporter)
+    for note in found.notes:
+        reporter.note(note)
     samples = found.samples[: data.limit]
     return check_samples(samples, placing or ExactPlacing(size), threads=threads, watch=reporter.watch)
 

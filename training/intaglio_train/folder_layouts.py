@@ -16,6 +16,7 @@ from intaglio_train.folder_samples import (
     TRAIN_SPLITS,
     Found,
     Reading,
+    Sample,
     described,
     entries_of,
     find_samples,
@@ -24,8 +25,10 @@ from intaglio_train.pictures import SUFFIXES
 
 __all__ = ["samples_of_folder"]
 
-KOHYA_FOLDER: Final = re.compile(r"(\d+)(?:_(.*))?")
-"""Repeats, and the caption of images that have none, as kohya's `extract_dreambooth_params` reads them."""
+KOHYA_FOLDER: Final = re.compile(r"(\d+)_(.*)")
+"""Repeats, and the caption of images that have none, as kohya's `extract_dreambooth_params` reads them. That
+function takes a folder `2023` for 2023 repeats; here a name without `_` says nothing of repeats.
+"""
 TABLES_OF_DATASETS: Final = (".arrow", ".parquet")
 
 
@@ -63,18 +66,30 @@ def _samples_of(folder: Path, reading: Reading) -> Found:
 
 def _samples_of_kohya(folder: Path, subfolders: list[Path], reading: Reading) -> Found:
     samples = []
+    notes = []
     passed_over = [described(path, folder) for path in entries_of(folder) if path not in subfolders]
     for path in subfolders:
         found = find_samples(path, replace(reading, repeats=_repeats_of(path), class_caption=_class_of(path)))
         samples += found.samples
+        notes.append(_use_of(path, found.samples))
         passed_over += [f"{path.name}/{name}" for name in found.passed_over]
-    return Found(samples, passed_over)
+    return Found(samples, passed_over, notes)
+
+
+def _use_of(folder: Path, samples: list[Sample]) -> str:
+    """How often each image of a kohya folder is used, and how many have the folder's caption."""
+    use = f"{folder}: {len(samples)} images, {_repeats_of(folder)} repeats"
+    captioned = sum(sample.where == str(sample.image) for sample in samples)
+    if captioned:
+        use += f"; without a caption file, so captioned {_class_of(folder)!r}: {captioned}"
+    return use
 
 
 def _samples_of_split(folder: Path, train: Path, reading: Reading) -> Found:
     found = _samples_of(train, reading)
     others = [path for path in entries_of(folder) if path != train]
-    return Found(found.samples, [described(path, folder) for path in others] + found.passed_over)
+    passed_over = [described(path, folder) for path in others] + found.passed_over
+    return Found(found.samples, passed_over, found.notes)
 
 
 def _repeats_of(folder: Path) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +53,18 @@ class Sample:
     captions: tuple[str, ...]
     control: Path | None
     where: str
-    """Where the captions stand, for messages."""
+    """Where the captions stand, for messages; the image itself where its folder has one caption for all."""
     repeats: int = 1
     """How often an epoch uses it."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """The samples of a folder, and the names of what was passed over."""
+    """The samples of a folder, the names of what was passed over, and what else its user should know."""
 
     samples: list[Sample]
     passed_over: list[str]
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -95,8 +95,7 @@ def with_own_names(keys: Mapping[str, Any], *, known: Collection[str]) -> dict[s
 
     Raises:
         ValueError: a name of theirs for what does not exist here, one that is nearly right, or one key under
-            two
-            names with two values.
+            two names with two values.
     """
     for name in keys:
         if name in REFUSED:
@@ -109,14 +108,34 @@ def with_own_names(keys: Mapping[str, Any], *, known: Collection[str]) -> dict[s
     for name, value in keys.items():
         if name in TAKEN:
             _set(own, TAKEN[name], value, called=name)
+    _refuse_other_defaults(keys, own)
     return own
+
+
+def _refuse_other_defaults(keys: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Refuse what would train otherwise under their names, because a default or a rule is another here."""
+    if "network_dim" in keys and "alpha" not in own:
+        raise ValueError(
+            "network_dim without network_alpha: kohya's scripts then take network_alpha: 1 and this trainer"
+            " the rank; write network_alpha"
+        )
+    of_theirs = "lr_scheduler" in keys or "lr_warmup_steps" in keys
+    if of_theirs and own.get("schedule", "constant") == "constant" and own.get("warmup_steps"):
+        raise ValueError(
+            "lr_scheduler: constant with a warm-up: kohya's and diffusers' scripts leave the warm-up out;"
+            " write schedule: constant and warmup_steps to have it, or take it out"
+        )
 
 
 def _set(keys: dict[str, Any], path: str, value: Any, *, called: str) -> None:
     *groups, key = path.split(".")
     for group in groups:
-        inner = keys.get(group)
-        keys[group] = dict(inner) if isinstance(inner, dict) else {}
+        inner = keys.get(group, {})
+        if not isinstance(inner, dict):
+            raise ValueError(
+                f"{called} is {path} here, but {group} is {inner!r}; write {group}: {{folder: {inner}}}"
+            )
+        keys[group] = dict(inner)
         keys = keys[group]
     if key in keys and keys[key] != value:
         raise ValueError(
