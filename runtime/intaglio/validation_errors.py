@@ -110,6 +110,9 @@ def _problem(place: _Place, item: ErrorDetails) -> Problem:
         case "value_error" | "assertion_error":
             wrong = str(item.get("ctx", {}).get("error", "")) or "is refused"
             return Problem(key, wrong, sentence=f"{key}: {wrong}" if key else wrong)
+        case "invalid_key":  # YAML reads `on`, `yes` and 1 as other values than text
+            wrong, allowed = f"the key {_shown(value)} is no text", "text, in quotes in YAML"
+            return Problem(key, wrong, allowed, f"{key}: {wrong}; allowed: {allowed}")
         case "json_invalid":
             return Problem(key, "is not JSON", "JSON", f"{key or 'the text'} is not JSON")
     if place.is_key:

@@ -79,6 +79,7 @@ class Outer(BaseModel):
         ({"side": [1]}, "side is [1]; allowed: a whole number or a list of 2 values, each a whole number"),
         ({"side": "x"}, "side is 'x'; allowed: a whole number or a list of 2 values, each a whole number"),
         ({"weights": {"A": 1}}, "weights has the key 'A'; allowed: lower-case letters"),
+        ({"address": {True: 2}}, "address[1]: the key true is no text; allowed: text, in quotes in YAML"),
         ({"weights": {"a": "x"}}, "weights.a is 'x'; allowed: a number"),
         ({"colour": "green"}, "colour is 'green'; allowed: red or blue"),
         ({"folder": 3}, "folder is 3; allowed: a path"),
