@@ -28,8 +28,6 @@ TEXTS: Final[Mapping[tuple[str, str], str]] = {
     "file or folder",
     ("TrainingConfig", "resolution"): "pixels of the training images: one number for a square, or "
     "[width, height]; each a multiple of 8",
-    ("TrainingConfig", "resize"): "whether images of another size are scaled and cropped to `resolution`; "
-    "with false such an image is an error",
     ("TrainingConfig", "fit"): "how images get a size that is trained: `buckets` keeps their shape, `crop` "
     "cuts them to `resolution`, `exact` refuses other sizes",
     ("TrainingConfig", "bucket_reso_steps"): "pixels between the sizes of buckets, a multiple of 8",
@@ -39,7 +37,7 @@ TEXTS: Final[Mapping[tuple[str, str], str]] = {
     "side of `resolution`",
     ("TrainingConfig", "bucket_no_upscale"): "whether images that are smaller than a bucket keep their size",
     ("TrainingConfig", "variant"): "variant of the base model's weight files, as in diffusers",
-    ("TrainingConfig", "configurations"): "folder or hub id with the configurations and tokenizers of a "
+    ("TrainingConfig", "configurations"): "diffusers folder with the configurations and tokenizers of a "
     "single-file `model`",
     ("TrainingConfig", "device"): "where to train; `auto` takes the card if there is one",
     ("TrainingConfig", "steps"): "optimizer steps of the whole run",
@@ -74,7 +72,7 @@ TEXTS: Final[Mapping[tuple[str, str], str]] = {
     "step",
     ("TrainingConfig", "cache_on"): "where cached values lie: `device` is faster, `host` leaves the card's "
     "memory free",
-    ("TrainingConfig", "loader_threads"): "threads that read images while the model trains",
+    ("TrainingConfig", "loader_threads"): "threads that check the images before the first step",
     ("TrainingConfig", "log_every"): "steps between two lines of the log",
     (
         "TrainingConfig",
@@ -82,7 +80,6 @@ TEXTS: Final[Mapping[tuple[str, str], str]] = {
     ): "steps between two checkpoints, from which a stopped run continues",
     ("TrainingConfig", "keep_checkpoints"): "newest checkpoints that are kept",
     ("TrainingConfig", "samples"): "pictures that are made during training",
-    ("TrainingConfig", "tensorboard"): "whether TensorBoard files are written too",
     ("TrainingConfig", "report_to"): "trackers that get the figures of the run",
     ("LoraConfig", "rank"): "rank of the LoRA: a higher one learns more and makes a larger file",
     ("LoraConfig", "alpha"): "scale of the LoRA is `alpha` / `rank`",
@@ -123,4 +120,4 @@ TEXTS: Final[Mapping[tuple[str, str], str]] = {
     ("PriorConfig", "data"): "images of the plain class, described as `data` of the run",
     ("PriorConfig", "weight"): "weight of their loss",
 }
-"""By class and key. Keys that the models no longer have do no harm: nothing shows them."""
+"""By class and key."""

@@ -30,6 +30,12 @@ _KOHYA_COPY: Final = "_kohya.safetensors"
 """End of the name under which the trainer writes the same LoRA a second time, in kohya's layout."""
 
 
+def _is_copy(path: Path) -> bool:
+    """Whether the same LoRA lies beside `path` without that end; a run itself may be named so."""
+    original = path.with_name(f"{path.name.removesuffix(_KOHYA_COPY)}.safetensors")
+    return path.name.endswith(_KOHYA_COPY) and original.exists()
+
+
 @dataclass
 class Follower:
     """A folder of LoRA files, of which the newest complete one counts."""
@@ -49,7 +55,7 @@ class Follower:
                 status = path.stat()
             except OSError:
                 continue  # it was just replaced
-            if not path.name.endswith(_KOHYA_COPY):
+            if not _is_copy(path):
                 found.append((status.st_mtime_ns, path, status.st_size))
         newest = max(found, default=None)
         stamp = None if newest is None else (newest[1], newest[0], newest[2])

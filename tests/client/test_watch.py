@@ -33,6 +33,13 @@ def test_a_file_counts_once_it_is_whole(tmp_path: Path) -> None:
     assert [follower.look() for _ in range(2)] == [None, path]
 
 
+def test_a_run_may_be_named_as_a_copy_is(tmp_path: Path) -> None:
+    path = tmp_path / "night_kohya.safetensors"
+    path.write_bytes(b"1")
+    follower = Follower(tmp_path)
+    assert [follower.look() for _ in range(2)] == [None, path]
+
+
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeServer:
     """A server of a build whose LoRA "night" has the version b"1"."""

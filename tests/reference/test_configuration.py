@@ -15,6 +15,7 @@ from intaglio_train.config import ControlNetConfig, LoraConfig, TrainingConfig
 from reference.configuration import DERIVED, deployment_sections, training_sections
 from reference.examples import deployment_example, training_example
 from reference.fields import Key
+from reference.training_keys import TEXTS
 
 from ..pages import blocks
 
@@ -46,6 +47,11 @@ def test_no_key_is_left_out() -> None:
     assert names[0] == set(TrainingConfig.model_fields)
     assert names[0] | names[1] == set(LoraConfig.model_fields)
     assert names[0] | names[2] == set(ControlNetConfig.model_fields)
+
+
+def test_no_text_is_for_a_key_that_is_gone() -> None:
+    known = {(key.model.__name__, key.name) for _, keys in training_sections() for key in keys}
+    assert set(TEXTS) <= known
 
 
 def test_the_short_deployment_of_the_page_is_whole(tmp_path: Path) -> None:

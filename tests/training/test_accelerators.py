@@ -50,6 +50,7 @@ def test_a_launcher_that_starts_one_of_two_is_found_out(keys: Keys, monkeypatch:
 def test_one_process_does_not_stand_in_for_two(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     """A launcher that accelerate does not know started two."""
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    monkeypatch.setenv("MASTER_ADDR", "node1")
     with pytest.raises(
         ConfigError, match=r"2 processes were launched, but this run has 1; .*accelerate launch"
     ):

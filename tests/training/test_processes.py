@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from intaglio_train import LoraConfig, train_lora
-from intaglio_train.processes import is_first, launched_processes
+from intaglio_train.processes import is_first, launched_processes, was_left_alone
 
 Keys = Callable[..., dict[str, Any]]
 TRAINING = Path(__file__).parents[2] / "training"
@@ -113,3 +113,19 @@ def test_processes_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch) ->
     assert (launched_processes(), is_first()) == (2, False)
     monkeypatch.setenv("RANK", "0")
     assert is_first()
+
+
+def test_independent_runs_of_srun_are_one_process_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    assert (launched_processes(), is_first()) == (1, True)
+    monkeypatch.setenv("MASTER_ADDR", "node1")
+    assert (launched_processes(), is_first()) == (8, False)
+
+
+def test_an_address_of_the_cluster_is_no_sign_of_lost_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    monkeypatch.setenv("MASTER_ADDR", "node1")
+    assert not was_left_alone()
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    assert was_left_alone()

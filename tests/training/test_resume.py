@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,10 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from intaglio_train import CheckpointError, LoraConfig, train_lora
+from intaglio_train import CheckpointError, LoraConfig, lora_config_from_yaml, train_lora
 from intaglio_train.checkpoint import Checkpoints
 from intaglio_train.command import app
 from intaglio_train.progress import SilentReporter
@@ -132,4 +134,39 @@ def test_a_damaged_checkpoint_is_named(keys: Keys, tmp_path: Path) -> None:
     path = Checkpoints(tmp_path / "out" / "checkpoints", 1).paths()[-1]
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match=r"step-00000002\.pt: damaged checkpoint"):
+        train_lora(LoraConfig.model_validate(keys()))
+
+
+def test_a_run_goes_on_from_another_folder_and_after_its_project_moved(
+    keys: Keys, model: Path, arrays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(model, project / "base")
+    shutil.copytree(arrays, project / "images")
+    prior = {"data": {"folder": "images", "limit": 2}}
+    changes = {"model": "./base", "data": {"folder": "images"}, "output": "out", "prior": prior}
+    (project / "run.yaml").write_text(yaml.safe_dump(keys(**changes)))
+    monkeypatch.chdir(project)
+    train_lora(lora_config_from_yaml(Path("run.yaml")))
+    monkeypatch.chdir(tmp_path)
+    project = project.rename(tmp_path / "moved")
+    again = train_lora(lora_config_from_yaml(project / "run.yaml"), reporter=InterruptingReporter(1))
+    assert (again.outcome.steps, again.outcome.interrupted) == (2, False)
+
+
+def test_another_model_of_the_same_name_is_refused(keys: Keys, model: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(model, tmp_path / "base"))
+    train_lora(LoraConfig.model_validate(keys(model=str(base))))
+    path = base / "unet/diffusion_pytorch_model.safetensors"
+    save_file({name: tensor * 1.01 for name, tensor in load_file(path).items()}, path)
+    with pytest.raises(CheckpointError, match="was made with another model; restart with --no-resume"):
+        train_lora(LoraConfig.model_validate(keys(model=str(base))))
+
+
+def test_processes_that_found_other_checkpoints_are_refused(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two machines without a shared output folder: one has a checkpoint, the other none."""
+    monkeypatch.setattr("intaglio_train.loop.values_of_all", lambda _, value: [value, 4])
+    with pytest.raises(CheckpointError, match="processes begin at steps 0 to 4; give all machines one"):
         train_lora(LoraConfig.model_validate(keys()))

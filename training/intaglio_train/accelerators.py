@@ -20,7 +20,7 @@ from intaglio_train.config import TrainingConfig
 from intaglio_train.errors import ConfigError
 from intaglio_train.processes import launched_processes, was_left_alone
 
-__all__ = ["average_gradients", "make_accelerator", "seed_network", "stops_anywhere"]
+__all__ = ["average_gradients", "make_accelerator", "seed_network", "stops_anywhere", "values_of_all"]
 
 REDUCED_VALUES: Final = 2**25
 """Gradients that are averaged in one message: 128 MiB, the memory that averaging takes."""
@@ -117,3 +117,10 @@ def stops_anywhere(accelerator: Any, stop: bool) -> bool:
         return stop
     asked = torch.tensor(float(stop), device=accelerator.device)
     return bool(accelerator.reduce(asked, reduction="sum").item() > 0)
+
+
+def values_of_all(accelerator: Any, value: int) -> list[int]:
+    """`value` of every process."""
+    if accelerator.num_processes == 1:
+        return [value]
+    return [int(one) for one in accelerator.gather(torch.tensor([value], device=accelerator.device))]

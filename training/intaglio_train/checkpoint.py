@@ -7,6 +7,7 @@ the step says them.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ import torch
 from intaglio_train.config import TrainingConfig
 from intaglio_train.errors import CheckpointError
 
-__all__ = ["Checkpoints", "Identity", "identity_of", "today"]
+__all__ = ["Checkpoints", "Identity", "identity_of", "today", "weights_digest"]
 
 # These change what is written or how fast, not what is learnt; `steps` moves a cosine's end, which is what
 # asking for more steps means.
@@ -34,19 +35,40 @@ FREE_KEYS = frozenset(
         "log_every",
         "checkpoint_every",
     }
+    # Paths, which change when a project moves; the weights and the prior's images themselves are compared.
+    | {"model", "configurations", "variant", "init", "prior"}
     | {"keep_checkpoints", "samples", "report_to", "trigger_words", "format", "date", "base_name"}
 )
+
+_DIGESTS = ("data set", "model")
+"""Keys of an identity whose values say nothing to people."""
 
 Identity = dict[str, Any]
 
 
-def identity_of(config: TrainingConfig, *digests: str, processes: int) -> Identity:
-    """What must be the same for a run to be the same run. Several processes count as one with a batch as
-    large as theirs together.
+def weights_digest(*networks: torch.nn.Module) -> str:
+    """Changes with the weights: names, shapes, and about 64 values from all over each tensor."""
+    digest = hashlib.sha256()
+    for network in networks:
+        for name, parameter in network.named_parameters():
+            values = parameter.detach().flatten()
+            some = values[:: max(1, len(values) // 64)].float().cpu()
+            digest.update(f"{name} {tuple(parameter.shape)}".encode())
+            digest.update(some.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def identity_of(config: TrainingConfig, *digests: str, weights: str, processes: int) -> Identity:
+    """What must be the same for a run to be the same run. It holds no path. `digests` are those of the data
+    sets, `weights` that of the networks before the first step. Several processes count as one with a batch
+    as large as theirs together.
     """
     keys = config.model_dump(mode="json")
     keys["batch_size"] = config.batch_size * processes
-    return {**{key: value for key, value in keys.items() if key not in FREE_KEYS}, "data set": list(digests)}
+    identity = {key: value for key, value in keys.items() if key not in FREE_KEYS}
+    if keys.get("prior") is not None:
+        identity["prior weight"] = keys["prior"]["weight"]
+    return identity | {"data set": list(digests), "model": weights}
 
 
 def today() -> str:
@@ -97,9 +119,9 @@ class Checkpoints:
         theirs = state["identity"]
         for key in sorted({*identity, *theirs}):
             if identity.get(key) != theirs.get(key):
-                change = (
-                    "" if key == "data set" else f" ({theirs.get(key)!r} then, {identity.get(key)!r} now)"
-                )
+                change = f" ({theirs.get(key)!r} then, {identity.get(key)!r} now)"
+                if key in _DIGESTS:
+                    change = ""
                 raise CheckpointError(
                     f"{paths[-1]}: was made with another {key}{change};"
                     " restart with --no-resume, or write to another --output"

@@ -13,7 +13,7 @@ import torch
 from diffusers import ControlNetModel
 
 from intaglio_train.base_model import BaseModel
-from intaglio_train.checkpoint import identity_of
+from intaglio_train.checkpoint import identity_of, weights_digest
 from intaglio_train.config import ControlNetConfig, SampleConfig
 from intaglio_train.data import buckets_of
 from intaglio_train.errors import ConfigError
@@ -57,14 +57,18 @@ def train_controlnet(
         caches=frozenset(name for name, asked in wanted if asked),
         reporter=reporter,
     )
-    controlnet = _initial_controlnet(config, session.base)
+    base = session.base
+    controlnet = _initial_controlnet(config, base)
     task = Task(
         [ParameterGroup(dict(controlnet.named_parameters()), config.learning_rate)],
         batches=session.batches,
         loss=_ControlNetLoss(session, controlnet),
         samples=_samples(session, controlnet, config.samples),
         identity=identity_of(
-            config, session.sources[0].dataset.digest, processes=session.accelerator.num_processes
+            config,
+            session.sources[0].dataset.digest,
+            weights=weights_digest(base.unet, *base.text_encoders, base.vae, controlnet),
+            processes=session.accelerator.num_processes,
         ),
     )
     with session:

@@ -19,7 +19,6 @@ TAKEN: Final[Mapping[str, str]] = {
     "unet_lr": "learning_rate",
     "text_encoder_lr": "text_learning_rate",
     "lr_scheduler_num_cycles": "schedule_cycles",
-    "max_data_loader_n_workers": "loader_threads",
     "caption_dropout_rate": "caption_dropout",
     "cache_text_encoder_outputs": "cache_text",
     "log_with": "report_to",
@@ -36,7 +35,6 @@ TAKEN: Final[Mapping[str, str]] = {
     "train_text_encoder": "train_text_encoders",
     "checkpointing_steps": "checkpoint_every",
     "checkpoints_total_limit": "keep_checkpoints",
-    "dataloader_num_workers": "loader_threads",
     "adam_weight_decay": "weight_decay",
     "lr_num_cycles": "schedule_cycles",
     "lr_power": "schedule_power",
@@ -55,8 +53,11 @@ TAKEN: Final[Mapping[str, str]] = {
 }
 """Their name -> ours; a point separates a group from its key."""
 
+_WORKERS = "one thread reads the next batch while a step runs; leave it out"
 _ALTERNATIVES = "it does not exist here; write several captions, one a line, and one is drawn each time"
 REFUSED: Final[Mapping[str, str]] = {
+    "max_data_loader_n_workers": _WORKERS,
+    "dataloader_num_workers": _WORKERS,
     "clip_skip": "SDXL always reads the second-last layer; leave it out",
     "enable_bucket": "write fit: buckets (the default) or fit: crop",
     "flip_aug": "it does not exist here; add mirrored images to the folder",

@@ -20,10 +20,11 @@ from diffusers.training_utils import EMAModel
 from numpy.typing import NDArray
 from PIL import Image
 
-from intaglio_train.accelerators import average_gradients, seed_network, stops_anywhere
+from intaglio_train.accelerators import average_gradients, seed_network, stops_anywhere, values_of_all
 from intaglio_train.chance import Chance
 from intaglio_train.checkpoint import Checkpoints, Identity, today
 from intaglio_train.config import TrainingConfig
+from intaglio_train.errors import CheckpointError
 from intaglio_train.journal import Journal
 from intaglio_train.progress import Reporter
 from intaglio_train.stopping import StopRequest, stop_request
@@ -195,6 +196,8 @@ def train(
     run = _Run(config, task, accelerator)
     if state is not None:
         run.restore(state)
+    _check_common_step(values_of_all(accelerator, run.done), config)
+    if state is not None:
         reporter.note(f"resuming at step {run.done} of {config.steps}")
     elif not resume and accelerator.is_main_process:
         checkpoints.clear()
@@ -212,6 +215,15 @@ def train(
         run.average.copy_to(run.parameters.values())
     asked = stop.signal if run.done < config.steps else None
     return Outcome(run.done, time.monotonic() - started, journal.last_loss, run.date, asked)
+
+
+def _check_common_step(steps: list[int], config: TrainingConfig) -> None:
+    """Raise `CheckpointError` where processes on several machines found other checkpoints."""
+    if min(steps) != max(steps):
+        raise CheckpointError(
+            f"{config.output}: processes begin at steps {min(steps)} to {max(steps)}; give all machines one"
+            " output folder on a shared disk, or restart with --no-resume"
+        )
 
 
 def _steps(

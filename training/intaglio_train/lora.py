@@ -13,7 +13,7 @@ import torch
 from peft import LoraConfig as PeftConfig
 from peft import inject_adapter_in_model
 
-from intaglio_train.checkpoint import identity_of
+from intaglio_train.checkpoint import identity_of, weights_digest
 from intaglio_train.config import LoraConfig, SampleConfig
 from intaglio_train.loop import Outcome, ParameterGroup, Samples, Task, train
 from intaglio_train.lora_files import (
@@ -67,6 +67,8 @@ def train_lora(config: LoraConfig, *, resume: bool = True, reporter: Reporter | 
     )
     prior = config.prior.data if config.prior else None
     session = open_session(config, control=False, prior=prior, caches=caches, reporter=reporter)
+    base = session.base
+    weights = weights_digest(base.unet, *base.text_encoders, base.vae)
     groups = _add_adapters(session, config)
     task = Task(
         groups,
@@ -76,6 +78,7 @@ def train_lora(config: LoraConfig, *, resume: bool = True, reporter: Reporter | 
         identity=identity_of(
             config,
             *(source.dataset.digest for source in session.sources),
+            weights=weights,
             processes=session.accelerator.num_processes,
         ),
     )

@@ -12,14 +12,19 @@ _COUNTS: Final = (
     "PMI_SIZE",
     "OMPI_COMM_WORLD_SIZE",
     "MV2_COMM_WORLD_SIZE",
-    "SLURM_STEP_NUM_TASKS",  # srun
 )
+_COUNT_OF_SRUN: Final = "SLURM_STEP_NUM_TASKS"
+_MEETING_PLACE: Final = "MASTER_ADDR"
+"""Where the processes of one run meet. Independent runs that srun starts together have none."""
 _RANKS: Final = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "SLURM_PROCID")
 
 
 def launched_processes() -> int:
     """How many processes a launcher started together with this one; 1 without a launcher."""
-    return max(_number(name, 1) for name in _COUNTS)
+    counts = list(_COUNTS)
+    if _MEETING_PLACE in os.environ:
+        counts.append(_COUNT_OF_SRUN)
+    return max(_number(name, 1) for name in counts)
 
 
 def is_first() -> bool:
@@ -34,7 +39,9 @@ def was_left_alone() -> bool:
     (accelerate 1.x, `prepare_simple_launcher_cmd_env`).
     """
     by_accelerate = "ACCELERATE_MIXED_PRECISION" in os.environ
-    return by_accelerate and "MASTER_ADDR" in os.environ and launched_processes() == 1
+    # A cluster may export an address of its own for all its jobs, which is not this machine's own.
+    told = os.environ.get(_MEETING_PLACE) == "127.0.0.1"
+    return by_accelerate and told and launched_processes() == 1
 
 
 def _number(variable: str, otherwise: int) -> int:

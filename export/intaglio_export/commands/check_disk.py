@@ -86,11 +86,14 @@ def written_bytes(report: SourceReport) -> int | None:
     """Estimate of what a build from nothing writes: the values of the weights in the deployment's precision,
     times the stages that write them. A source that is to be downloaded counts with its size there.
 
-    None where the platform, or a source that is no download, is not known.
+    None where the platform, a source that is no download, or the configurations of a single file are not
+    known.
     """
     deployment = report.deployment
     base = report.base
     if report.platform is None or (base is None and "base" not in report.to_fetch):
+        return None
+    if report.lacks_configurations:
         return None
     precision = deployment.precision_on(report.platform.runtime)
     item = np.dtype(compute_dtype(precision)).itemsize

@@ -64,7 +64,9 @@ def _base(report: SourceReport) -> Iterator[Finding]:
     except NotFetchedError as error:
         passed_over = error.passed_over
         # Each candidate before the one that a build takes was passed over.
-        found = report.to_download("base", error, named=str(deployment.base[len(passed_over)]))
+        source = deployment.base[len(passed_over)]
+        report.lacks_configurations = source.file is not None
+        found = report.to_download("base", error, named=str(source))
     except IntaglioError as error:
         from_hub = any(source.hub is not None for source in deployment.base)
         found = report.refused("base", error, from_hub=from_hub)

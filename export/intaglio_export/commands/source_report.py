@@ -33,6 +33,8 @@ class SourceReport:
     """The networks beside the base that are here: `vae`, `controlnet.<id>`."""
     to_fetch: dict[str, int] = field(default_factory=dict)
     """Bytes to download by source."""
+    lacks_configurations: bool = False
+    """Whether the base is a single file here, and only what it leaves out is to be downloaded."""
 
     @property
     def build(self) -> str:

@@ -80,6 +80,16 @@ def test_downloads_and_a_build_on_one_disk_need_room_together(
     assert findings(0)["build disk"].state == "note", "what is built already is not written again"
 
 
+def test_a_single_file_without_configurations_has_no_estimate(tmp_path: Path) -> None:
+    """The download of its configurations says nothing of the size of its weights."""
+    known = report(tmp_path, MINIATURE)
+    known.base = None
+    known.to_fetch["base"] = 10**6
+    assert written_bytes(known) is not None
+    known.lacks_configurations = True
+    assert written_bytes(known) is None
+
+
 def test_nothing_is_said_of_a_build_that_is_not_known(tmp_path: Path) -> None:
     known = report(tmp_path, MINIATURE)
     known.platform = None

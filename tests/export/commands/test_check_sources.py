@@ -139,7 +139,10 @@ def test_another_kind_is_missing(hub: Hub, tmp_path: Path) -> None:
 def test_a_file_borrows_configurations_that_are_not_here_yet(hub: Hub, tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(b"")
     hub.repositories[NAME] = files_of(MINIATURE)
-    one = found(tmp_path, base=[{"file": str(tmp_path / "a.safetensors")}, {"hub": NAME}])["base"]
+    findings = found(tmp_path, base=[{"file": str(tmp_path / "a.safetensors")}, {"hub": NAME}])
+    one = findings["base"]
+    assert "downloads" in findings
+    assert "build disk" not in findings, "the download is no measure of the file's weights"
     assert one.state == "note"
     assert f"its configurations come from hub:{NAME}" in one.detail
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from intaglio.errors import BuildError
+from intaglio.text_encoder_names import published_name
 from intaglio_export.weights.load import load_network
 from intaglio_export.weights.sources import Weights
 
@@ -28,7 +29,7 @@ def test_text_encoders_without_the_level_text_model_load(
     flat = {name.removeprefix("text_model."): tensor for name, tensor in expected.items()}
     save_file(flat, path, metadata={"format": "pt"})
     found = load_network(component, Weights(tmp_path / component)).state_dict()
-    assert all(torch.equal(found[name], tensor.float()) for name, tensor in expected.items())
+    assert all(torch.equal(found[published_name(name)], tensor.float()) for name, tensor in expected.items())
 
 
 def test_weights_that_do_not_fit_their_config(checkpoint: Checkpoint, tmp_path: Path) -> None:
