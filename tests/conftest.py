@@ -9,10 +9,20 @@ stays together.
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """Hear the signals that tests send to their commands. A child inherits what its parent ignores, and
+    `nohup` and the background of a shell ignore some of them.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 
 LONGEST_FIRST = ("serving", "export", "training", "miniature")
 

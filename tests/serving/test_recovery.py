@@ -165,8 +165,7 @@ def test_a_second_signal_does_not_wait(miniature: Deployment) -> None:
 
 
 def test_a_hang_up_stops_it_cleanly(miniature: Deployment) -> None:
-    """The signal is heard here even where the tests run under `nohup`, whose children ignore it."""
-    with serving(miniature, before=["env", "--default-signal=HUP"]) as running:
+    with serving(miniature) as running:
         running.read_until("Ctrl-C stops it")
         running.process.send_signal(signal.SIGHUP)
         running.read_until("stopped")

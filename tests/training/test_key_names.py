@@ -42,8 +42,7 @@ def test_every_name_leads_to_a_key() -> None:
     assert not (set(TAKEN) | set(REFUSED)) & {*LoraConfig.model_fields, *ControlNetConfig.model_fields}
 
 
-def test_a_configuration_of_kohyas_names_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # paths are shown as seen from there
+def test_a_configuration_of_kohyas_names_is_read(tmp_path: Path) -> None:
     keys = {
         "output_name": "mara",
         "output_dir": "models",

@@ -35,6 +35,7 @@ _NETWORK: Final = (
     "intaglio_export.weights.text_encoders",
     "intaglio_export.weights.vae_range",
     "intaglio.loras.tensor_files",  # reads what a single file holds
+    "intaglio.text_encoder_names",
 )
 """What makes the PyTorch network of a stage."""
 STAGE_MODULES: Final[Mapping[StageKind, tuple[str, ...]]] = {

@@ -150,6 +150,7 @@ CHANGES = {
     "intaglio_export.graphs.onnx_weights": ALL,
     "intaglio_export.graphs.sdxl": ALL,
     "intaglio_export.weights.text_encoders": ALL,
+    "intaglio.text_encoder_names": ALL,
     "intaglio_export.weights.swapped_weights": ("engine", "verify", "pristine"),
     "intaglio_export.graphs.pristine": ("pristine",),
     "intaglio_export.engines.compile": ("engine", "verify"),
