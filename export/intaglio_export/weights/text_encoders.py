@@ -26,6 +26,10 @@ class _Nested(nn.Module):
         """The encoder's own output."""
         return self.text_model(input_ids, **options)
 
+    def set_attn_implementation(self, name: str) -> None:
+        """Choose how the encoder computes attention, as transformers names it."""
+        self.text_model.set_attn_implementation(name)
+
     def save_pretrained(self, folder: Path, **options: Any) -> None:
         """Write the encoder's own files."""
         self.text_model.save_pretrained(folder, **options)
