@@ -7,22 +7,47 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, get_args
+from typing import Any
 
 import typer
 
 from intaglio.command_output import Json, Output, Quiet
-from intaglio.contract.models import Scheduler
 from intaglio.errors import InvalidRequest
 from intaglio.exit_codes import INTERRUPTED
-from intaglio_client.address import DEFAULT_URL, URL_VARIABLE
+from intaglio_client.address import DEFAULT_URL
 from intaglio_client.characters import Character, load_character
 from intaglio_client.client import Client, metadata_of
 from intaglio_client.controls import POSE
+from intaglio_client.generate_options import (
+    CharacterName,
+    CharactersFile,
+    ControlGuidanceEnd,
+    ControlGuidanceStart,
+    ControlnetConditioningScale,
+    Controls,
+    Deadline,
+    GuidanceBegin,
+    GuidanceEnd,
+    GuidanceScale,
+    Height,
+    Images,
+    Like,
+    Loras,
+    NegativePrompt,
+    NumImages,
+    Out,
+    Pose,
+    Prompt,
+    SchedulerName,
+    Seed,
+    Steps,
+    TriggerWords,
+    Url,
+    Width,
+)
 from intaglio_client.image import Image, model_differences
 from intaglio_client.names import without_values
 from intaglio_client.option_texts import (
-    CONTROL_HELP,
     control_from_text,
     format_of,
     lora_from_text,
@@ -34,7 +59,6 @@ __all__ = ["app"]
 
 app = typer.Typer(name="generate", add_completion=False, help="Ask a server for images.")
 
-_SCHEDULERS: Final = ", ".join(get_args(Scheduler))
 _log = logging.getLogger(__name__)
 
 
@@ -51,107 +75,32 @@ class _Order:
 
 @app.command()
 def generate(  # noqa: PLR0913  (one option a parameter)
-    prompt: Annotated[
-        str | None,
-        typer.Argument(
-            help="What to draw; left out with --like. (word:1.3) weights a word, <lora:night:0.8> applies a "
-            "LoRA.",
-            show_default=False,
-        ),
-    ] = None,
+    prompt: Prompt = None,
     *,
-    out: Annotated[
-        Path, typer.Option(help="File to write; its suffix chooses the format. Several images get numbers.")
-    ] = Path("out.png"),
-    like: Annotated[
-        Path | None,
-        typer.Option(help="Repeat this image from the metadata inside it; other options change it."),
-    ] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What to avoid.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Left out or -1: the server picks one and reports it.")
-    ] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels; a size that was built.")] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels; a size that was built.")] = None,
-    steps: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--steps",
-            "--num-inference-steps",
-            metavar="<int>",
-            help="Solver steps; also --num-inference-steps.",
-        ),
-    ] = None,
-    guidance_scale: Annotated[
-        list[float] | None,
-        typer.Option(
-            "--guidance-scale",
-            "--cfg-scale",
-            "--cfg",
-            metavar="<float>",
-            help="Classifier-free guidance; 1 and below is off; also --cfg-scale, --cfg.",
-        ),
-    ] = None,
-    guidance_begin: Annotated[
-        float | None, typer.Option(help="Share of the steps before which guidance is off.")
-    ] = None,
-    guidance_end: Annotated[
-        float | None, typer.Option(help="Share of the steps after which guidance is off: faster.")
-    ] = None,
-    scheduler: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--scheduler",
-            "--sampler",
-            metavar="<str>",
-            help=f"Solver: {_SCHEDULERS}. Names of diffusers, A1111 and ComfyUI are understood; also "
-            "--sampler.",
-        ),
-    ] = None,
-    num_images: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--num-images",
-            "--num-images-per-prompt",
-            "--n",
-            "-n",
-            metavar="<int>",
-            help="Images of this request; also --num-images-per-prompt, --n.",
-        ),
-    ] = None,
-    pose: Annotated[str | None, typer.Option(help="A pose of the server's library.")] = None,
-    control: Annotated[list[str] | None, typer.Option(help=CONTROL_HELP)] = None,
-    controlnet_conditioning_scale: Annotated[
-        list[float] | None, typer.Option(help="Weight of every control; repeated, one for each.")
-    ] = None,
-    control_guidance_start: Annotated[
-        list[float] | None, typer.Option(help="`begin` of every control; repeated, one for each.")
-    ] = None,
-    control_guidance_end: Annotated[
-        list[float] | None, typer.Option(help="`end` of every control; repeated, one for each.")
-    ] = None,
-    lora: Annotated[
-        list[str] | None, typer.Option(help="ID or ID:WEIGHT of a LoRA or preset; repeatable.")
-    ] = None,
-    character: Annotated[
-        str | None, typer.Option(help="A character preset: its prompt template, negative prompt and LoRAs.")
-    ] = None,
-    characters: Annotated[Path, typer.Option(help="Registry that --character is looked up in.")] = Path(
-        "configs/characters.yaml"
-    ),
-    trigger_words: Annotated[
-        bool | None,
-        typer.Option(
-            "--trigger-words/--no-trigger-words", help="Add trigger words that the prompt lacks at its end."
-        ),
-    ] = None,
-    image: Annotated[
-        list[Path] | None, typer.Option(help="With --like: a control image of the original; repeatable.")
-    ] = None,
-    url: Annotated[str, typer.Option(envvar=URL_VARIABLE, help="host:port of the server's gRPC.")] = (
-        DEFAULT_URL
-    ),
-    deadline: Annotated[float, typer.Option(min=0.1, help="Most seconds to wait.")] = 300.0,
+    out: Out = Path("out.png"),
+    like: Like = None,
+    negative_prompt: NegativePrompt = None,
+    seed: Seed = None,
+    width: Width = None,
+    height: Height = None,
+    steps: Steps = None,
+    guidance_scale: GuidanceScale = None,
+    guidance_begin: GuidanceBegin = None,
+    guidance_end: GuidanceEnd = None,
+    scheduler: SchedulerName = None,
+    num_images: NumImages = None,
+    pose: Pose = None,
+    control: Controls = None,
+    controlnet_conditioning_scale: ControlnetConditioningScale = None,
+    control_guidance_start: ControlGuidanceStart = None,
+    control_guidance_end: ControlGuidanceEnd = None,
+    lora: Loras = None,
+    character: CharacterName = None,
+    characters: CharactersFile = Path("configs/characters.yaml"),
+    trigger_words: TriggerWords = None,
+    image: Images = None,
+    url: Url = DEFAULT_URL,
+    deadline: Deadline = 300.0,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -16,13 +16,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from intaglio.contract.tensors import NetworkSpec, TensorSpec
 
-__all__ = ["FP8", "KINDS", "SUM_LENGTH", "CardGraph", "Kind", "card_graphs", "one_product"]
+__all__ = ["FP8", "KINDS", "CardGraph", "Kind", "card_graphs", "one_product"]
 
 Kind = Literal["product", "convolution", "attention"]
 KINDS: Final[tuple[Kind, ...]] = ("product", "convolution", "attention")
 _OPSET: Final = 19
 """The first with float8 in QuantizeLinear."""
-SUM_LENGTH: Final = 5120
+_SUM_LENGTH: Final = 5120
 """Terms of each sum in `products`: the longest of SDXL's products."""
 FP8: Final = "products in fp8"
 
@@ -67,8 +67,8 @@ def _weight(name: str, *shape: int, fan_in: int) -> onnx.TensorProto:
 
 def _products() -> list[Any]:
     """The two products of a feed-forward layer, three times: 2048 tokens, 1280 and 5120 channels."""
-    made: list[Any] = [_weight("up", 1280, SUM_LENGTH, fan_in=1280)]
-    made.append(_weight("narrow", SUM_LENGTH, 1280, fan_in=SUM_LENGTH))
+    made: list[Any] = [_weight("up", 1280, _SUM_LENGTH, fan_in=1280)]
+    made.append(_weight("narrow", _SUM_LENGTH, 1280, fan_in=_SUM_LENGTH))
     value = "x"
     for index in range(3):
         target = "y" if index == 2 else f"v{index}"
@@ -80,7 +80,7 @@ def _products() -> list[Any]:
 
 def _one_product() -> list[Any]:
     """The product with the longest sums alone: only so its result can be compared with float64."""
-    weight = _weight("narrow", SUM_LENGTH, 1280, fan_in=SUM_LENGTH)
+    weight = _weight("narrow", _SUM_LENGTH, 1280, fan_in=_SUM_LENGTH)
     return [weight, helper.make_node("MatMul", ["x", "narrow"], ["y"])]
 
 
@@ -151,7 +151,7 @@ def card_graphs(divisor: int = 1) -> tuple[CardGraph, ...]:
     rows = 2048 // divisor
     tokens = 4096 // divisor
     side = 64 // divisor
-    products = 3 * 2 * 2.0 * rows * 1280 * SUM_LENGTH
+    products = 3 * 2 * 2.0 * rows * 1280 * _SUM_LENGTH
     convolutions = 3 * 2.0 * 2 * side * side * 640 * 640 * 9
     attention = 3 * 2 * 2.0 * 2 * 10 * tokens * tokens * 64
     flat = (rows, 1280)
@@ -168,5 +168,5 @@ def card_graphs(divisor: int = 1) -> tuple[CardGraph, ...]:
 def one_product(divisor: int = 1) -> CardGraph:
     """What is compared with float64."""
     rows = 2048 // divisor
-    operations = 2.0 * rows * 1280 * SUM_LENGTH
-    return CardGraph("one product", "product", operations, (rows, SUM_LENGTH), (rows, 1280), _one_product)
+    operations = 2.0 * rows * 1280 * _SUM_LENGTH
+    return CardGraph("one product", "product", operations, (rows, _SUM_LENGTH), (rows, 1280), _one_product)

@@ -34,7 +34,7 @@ def test_every_speed_is_measured() -> None:
     assert tuple(speed.operations) == KINDS
     assert all(1e8 < value < 1e13 for value in speed.operations.values())
     assert speed.fp8 is None
-    assert speed.bandwidth > speed.from_host / 100 > 0
+    assert min(speed.bandwidth, speed.from_host) > 1e8, "bytes a second"
     assert speed.sums == "float32", "ONNX Runtime computes float16 in float32"
     assert 1e-5 < speed.error < 6e-4
 

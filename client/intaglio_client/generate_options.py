@@ -1,0 +1,132 @@
+"""The options of `intaglio generate`, each a type that typer reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, get_args
+
+import typer
+
+from intaglio.contract.models import Scheduler
+from intaglio_client.address import URL_VARIABLE
+from intaglio_client.option_texts import CONTROL_HELP
+
+__all__ = [
+    "CharacterName",
+    "CharactersFile",
+    "ControlGuidanceEnd",
+    "ControlGuidanceStart",
+    "ControlnetConditioningScale",
+    "Controls",
+    "Deadline",
+    "GuidanceBegin",
+    "GuidanceEnd",
+    "GuidanceScale",
+    "Height",
+    "Images",
+    "Like",
+    "Loras",
+    "NegativePrompt",
+    "NumImages",
+    "Out",
+    "Pose",
+    "Prompt",
+    "SchedulerName",
+    "Seed",
+    "Steps",
+    "TriggerWords",
+    "Url",
+    "Width",
+]
+
+_SCHEDULERS: Final = ", ".join(get_args(Scheduler))
+
+Prompt = Annotated[
+    str | None,
+    typer.Argument(
+        help="What to draw; left out with --like. (word:1.3) weights a word, <lora:night:0.8> applies a "
+        "LoRA.",
+        show_default=False,
+    ),
+]
+Out = Annotated[
+    Path, typer.Option(help="File to write; its suffix chooses the format. Several images get numbers.")
+]
+Like = Annotated[
+    Path | None,
+    typer.Option(help="Repeat this image from the metadata inside it; other options change it."),
+]
+NegativePrompt = Annotated[str | None, typer.Option(help="What to avoid.")]
+Seed = Annotated[int | None, typer.Option(help="Left out or -1: the server picks one and reports it.")]
+Width = Annotated[int | None, typer.Option(help="Pixels; a size that was built.")]
+Height = Annotated[int | None, typer.Option(help="Pixels; a size that was built.")]
+Steps = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--steps",
+        "--num-inference-steps",
+        metavar="<int>",
+        help="Solver steps; also --num-inference-steps.",
+    ),
+]
+GuidanceScale = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--guidance-scale",
+        "--cfg-scale",
+        "--cfg",
+        metavar="<float>",
+        help="Classifier-free guidance; 1 and below is off; also --cfg-scale, --cfg.",
+    ),
+]
+GuidanceBegin = Annotated[float | None, typer.Option(help="Share of the steps before which guidance is off.")]
+GuidanceEnd = Annotated[
+    float | None, typer.Option(help="Share of the steps after which guidance is off: faster.")
+]
+SchedulerName = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scheduler",
+        "--sampler",
+        metavar="<str>",
+        help=f"Solver: {_SCHEDULERS}. Names of diffusers, A1111 and ComfyUI are understood; also --sampler.",
+    ),
+]
+NumImages = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--num-images",
+        "--num-images-per-prompt",
+        "--n",
+        "-n",
+        metavar="<int>",
+        help="Images of this request; also --num-images-per-prompt, --n.",
+    ),
+]
+Pose = Annotated[str | None, typer.Option(help="A pose of the server's library.")]
+Controls = Annotated[list[str] | None, typer.Option(help=CONTROL_HELP)]
+ControlnetConditioningScale = Annotated[
+    list[float] | None, typer.Option(help="Weight of every control; repeated, one for each.")
+]
+ControlGuidanceStart = Annotated[
+    list[float] | None, typer.Option(help="`begin` of every control; repeated, one for each.")
+]
+ControlGuidanceEnd = Annotated[
+    list[float] | None, typer.Option(help="`end` of every control; repeated, one for each.")
+]
+Loras = Annotated[list[str] | None, typer.Option(help="ID or ID:WEIGHT of a LoRA or preset; repeatable.")]
+CharacterName = Annotated[
+    str | None, typer.Option(help="A character preset: its prompt template, negative prompt and LoRAs.")
+]
+CharactersFile = Annotated[Path, typer.Option(help="Registry that --character is looked up in.")]
+TriggerWords = Annotated[
+    bool | None,
+    typer.Option(
+        "--trigger-words/--no-trigger-words", help="Add trigger words that the prompt lacks at its end."
+    ),
+]
+Images = Annotated[
+    list[Path] | None, typer.Option(help="With --like: a control image of the original; repeatable.")
+]
+Url = Annotated[str, typer.Option(envvar=URL_VARIABLE, help="host:port of the server's gRPC.")]
+Deadline = Annotated[float, typer.Option(min=0.1, help="Most seconds to wait.")]
