@@ -38,7 +38,9 @@ __all__ = [
     "EnsembleStep",
     "ModelSpec",
     "OutputFormat",
+    "PaletteName",
     "Preprocessor",
+    "Resize",
     "ResponseFormat",
     "Scheduler",
     "model_spec",
@@ -48,6 +50,12 @@ Scheduler = Literal["euler", "euler_a", "ddim", "dpmpp_2m_karras", "unipc", "lcm
 OutputFormat = Literal["png", "jpeg", "webp"]
 Preprocessor = Literal["none", "canny"]
 """What makes a control map of a control's image; `none` takes the image as the map."""
+Resize = Literal["stretch", "fit", "fill"]
+"""How a control's image gets the size of the picture: `stretch` does not keep its shape, `fit` adds black
+borders, `fill` cuts at the centre.
+"""
+PaletteName = Literal["ade20k", "bdd100k", "cityscapes"]
+"""Colours of segmentation maps: `intaglio/imaging/palettes.py` has them."""
 ResponseFormat = Literal["bytes", "b64"]
 """How an image travels: its bytes, or base64 text, which fits into JSON."""
 LARGEST_CONTROL_EVERY: Final = 150
@@ -253,7 +261,7 @@ _REQUEST: Final = (
         absent="no control",
         example='[{"type": "pose", "pose": "waving-01"}]',
         doc='JSON list of {"type", "image": index or "pose": id, "weight": 1, "begin": 0, "end": 1, '
-        '"every": 1, "preprocess": "none"}',
+        '"every": 1, "preprocess": "none", "resize": "stretch", "palette": "ade20k"}',
     ),
     Port(
         name="control_every",

@@ -11,7 +11,7 @@ from pydantic import Field
 from intaglio import __version__
 from intaglio.contract.lora_registry import LoraWeight, ResolvedLora
 from intaglio.contract.lora_tags import split_lora_tags
-from intaglio.contract.models import LARGEST_CONTROL_EVERY, SDXL, Preprocessor
+from intaglio.contract.models import LARGEST_CONTROL_EVERY, SDXL, PaletteName, Preprocessor, Resize
 from intaglio.contract.yaml_files import RegistryId, Strict
 
 if TYPE_CHECKING:  # the client imports this module, and needs nothing of a build
@@ -48,6 +48,10 @@ class ControlRequest(Strict, strict=True):
     every: Every | None = None
     """None is the request's `control_every`."""
     preprocess: Preprocessor = "none"
+    resize: Resize = "stretch"
+    """As diffusers does; see `Resize`."""
+    palette: PaletteName | None = None
+    """The colours that a segmentation map is in; None recognises them."""
 
 
 class ResolvedControl(Strict, strict=True):

@@ -84,7 +84,9 @@ class Preprocess:
         table = solver_table(request.scheduler, request.steps, scheduler_config=self._manifest.scheduler)
         # The prompt comes first because it may refuse the request: then no thread has begun.
         outputs = self._prompt_tensors(request)
-        with self._maps.started(request) as jobs:
+        controls = [self._control_id(control.type) for control in request.controls]
+        palettes = [self._manifest.palettes.get(control) for control in controls]
+        with self._maps.started(request, palettes) as jobs:
             outputs |= self._noise_tensors(request, table)
             outputs["control_maps"] = self._maps.finished(jobs)
         metadata["warnings"] = self._warnings(request, outputs["control_maps"])
