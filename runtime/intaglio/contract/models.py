@@ -253,7 +253,7 @@ _REQUEST: Final = (
         absent="no control",
         example='[{"type": "pose", "pose": "waving-01"}]',
         doc='JSON list of {"type", "image": index or "pose": id, "weight": 1, "begin": 0, "end": 1, '
-        '"every": 1, "preprocess": "none"}',
+        '"every": that of `control_every`, "preprocess": "none"}',
     ),
     Port(
         name="control_every",
