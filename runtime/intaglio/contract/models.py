@@ -179,6 +179,16 @@ _REQUEST: Final = (
         "1 and below turn guidance off",
     ),
     Port(
+        name="guidance_rescale",
+        datatype="TYPE_FP32",
+        optional=True,
+        default=0.0,
+        minimum=0,
+        maximum=1,
+        example=0.7,
+        doc="how far guidance is kept from raising the contrast; models of v-prediction want 0.7",
+    ),
+    Port(
         name="guidance_begin",
         datatype="TYPE_FP32",
         optional=True,
@@ -334,6 +344,15 @@ _CONDITIONING: Final = (
         minimum=0,
         maximum=LARGEST_GUIDANCE,
         doc="classifier-free guidance",
+    ),
+    Port(
+        name="guidance_rescale",
+        datatype="TYPE_FP32",
+        optional=True,
+        default=0.0,
+        minimum=0,
+        maximum=1,
+        doc="how far the deviation of what guidance makes is brought back to that without guidance",
     ),
     Port(
         name="guidance_window",
