@@ -22,6 +22,7 @@ __all__ = [
     "Deadline",
     "GuidanceBegin",
     "GuidanceEnd",
+    "GuidanceRescale",
     "GuidanceScale",
     "Height",
     "Images",
@@ -79,6 +80,9 @@ GuidanceScale = Annotated[
         metavar="<float>",
         help="Classifier-free guidance; 1 and below is off; also --cfg-scale, --cfg.",
     ),
+]
+GuidanceRescale = Annotated[
+    float | None, typer.Option(help="0 to 1: keeps guidance from raising the contrast; v-prediction: 0.7.")
 ]
 GuidanceBegin = Annotated[float | None, typer.Option(help="Share of the steps before which guidance is off.")]
 GuidanceEnd = Annotated[

@@ -54,6 +54,8 @@ class Parameters(Aliases, total=False):
     height: int | None
     steps: int | None
     guidance_scale: float | None
+    guidance_rescale: float | None
+    """0 to 1: how far guidance is kept from raising the contrast (diffusers' `guidance_rescale`)."""
     guidance_begin: float | None
     """Share of the steps before which guidance is off, which is faster and changes the image."""
     guidance_end: float | None

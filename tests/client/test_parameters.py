@@ -26,6 +26,7 @@ EVERYTHING: dict[str, Any] = {
     "height": 256,
     "steps": 20,
     "guidance_scale": 5.0,
+    "guidance_rescale": 0.7,
     "guidance_begin": 0.1,
     "guidance_end": 0.7,
     "scheduler": "euler",
@@ -145,6 +146,7 @@ def test_metadata_gives_back_the_request() -> None:
                 "num_images",
                 "output_format",
                 "control_every",
+                "guidance_rescale",
             )
         },
         "prompt": "a fox",

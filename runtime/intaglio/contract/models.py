@@ -187,6 +187,16 @@ _REQUEST: Final = (
         "1 and below turn guidance off",
     ),
     Port(
+        name="guidance_rescale",
+        datatype="TYPE_FP32",
+        optional=True,
+        default=0.0,
+        minimum=0,
+        maximum=1,
+        example=0.7,
+        doc="how far guidance is kept from raising the contrast; models of v-prediction want 0.7",
+    ),
+    Port(
         name="guidance_begin",
         datatype="TYPE_FP32",
         optional=True,
@@ -261,7 +271,8 @@ _REQUEST: Final = (
         absent="no control",
         example='[{"type": "pose", "pose": "waving-01"}]',
         doc='JSON list of {"type", "image": index or "pose": id, "weight": 1, "begin": 0, "end": 1, '
-        '"every": 1, "preprocess": "none", "resize": "stretch", "palette": "ade20k"}',
+        '"every": that of `control_every`, "preprocess": "none", "resize": "stretch", '
+        '"palette": "ade20k"}',
     ),
     Port(
         name="control_every",
@@ -342,6 +353,15 @@ _CONDITIONING: Final = (
         minimum=0,
         maximum=LARGEST_GUIDANCE,
         doc="classifier-free guidance",
+    ),
+    Port(
+        name="guidance_rescale",
+        datatype="TYPE_FP32",
+        optional=True,
+        default=0.0,
+        minimum=0,
+        maximum=1,
+        doc="how far the deviation of what guidance makes is brought back to that without guidance",
     ),
     Port(
         name="guidance_window",

@@ -57,6 +57,7 @@ def read_request(tensors: Tensors, manifest: BuildManifest, served: ServedLoras 
         height=_scalar(found, "height", first_height),
         steps=_scalar(found, "steps", defaults.steps),
         guidance_scale=_scalar(found, "guidance_scale", defaults.guidance_scale),
+        guidance_rescale=_scalar(found, "guidance_rescale", 0.0),
         guidance_begin=_scalar(found, "guidance_begin", 0.0),
         guidance_end=_scalar(found, "guidance_end", 1.0),
         scheduler=_choice(found, "scheduler", defaults.scheduler),

@@ -88,6 +88,7 @@ class Request:
     height: int
     steps: int
     guidance_scale: float
+    guidance_rescale: float
     guidance_begin: float
     guidance_end: float
     scheduler: str

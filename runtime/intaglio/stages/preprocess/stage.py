@@ -94,6 +94,7 @@ class Preprocess:
         outputs |= {
             "controls": string_tensor(json.dumps(self._resolved_controls(request))),
             "guidance_scale": np.array([request.guidance_scale], np.float32),
+            "guidance_rescale": np.array([request.guidance_rescale], np.float32),
             "guidance_window": np.array([request.guidance_begin, request.guidance_end], np.float32),
             "timesteps": table.timesteps,
             "input_scale": table.input_scale,
