@@ -34,6 +34,7 @@ _MORE: Final[Mapping[tuple[str, str], Any]] = {
     ("Deployment", "limits"): {"steps": 50, "images": 2},
     ("Deployment", "server"): {"host": "0.0.0.0", "queue_size": 16},
     ("Deployment", "provenance"): {"source_type": False},
+    ("Defaults", "preset"): "standard",
     ("Provenance", "c2pa"): {"certificate": "signer.pem", "private_key": "signer.key"},
     ("ContentCredentials", "certificate"): "signer.pem",
     ("ContentCredentials", "private_key"): "signer.key",

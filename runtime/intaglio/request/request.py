@@ -81,7 +81,7 @@ class Request:
     """Everything a caller may set, with the defaults filled in."""
 
     prompt: str
-    """As it was given, with its LoRA tags; so is `negative_prompt`."""
+    """As it was given, in its scene and its style, with its LoRA tags; so is `negative_prompt`."""
     negative_prompt: str | None
     seed: int
     width: int
@@ -106,6 +106,12 @@ class Request:
     trigger_words: bool
     added_words: tuple[str, ...]
     """Trigger words that the prompt lacks."""
+    preset: str | None
+    """Id of the quality preset, whose values are among the others."""
+    style: str | None
+    """Id of the style, which the prompts have already; so are `negative_preset` and `scene`."""
+    negative_preset: str | None
+    scene: str | None
 
     @property
     def full_prompt(self) -> str:
