@@ -19,7 +19,7 @@ from intaglio.contract.ports import Tensors, read_tensors, scalar, shortest_floa
 from intaglio.errors import InvalidRequest
 from intaglio.loras.sets import ServedLoras
 from intaglio.request.controls import check_controls
-from intaglio.request.limits import Workload, check_limits, check_size, check_window
+from intaglio.request.limits import Workload, check_clip_skip, check_limits, check_size, check_window
 from intaglio.request.loras import absent_trigger_words, asked_loras, check_fused, resolved_loras
 from intaglio.request.request import ControlRequest, LoraRequest, Request
 from intaglio.request.texts import read_bytes, read_choice, read_json_list, read_text
@@ -61,6 +61,7 @@ def read_request(tensors: Tensors, manifest: BuildManifest, served: ServedLoras 
         guidance_begin=_scalar(found, "guidance_begin", 0.0),
         guidance_end=_scalar(found, "guidance_end", 1.0),
         scheduler=_choice(found, "scheduler", defaults.scheduler),
+        clip_skip=_scalar(found, "clip_skip", 0),
         num_images=_scalar(found, "num_images", 1),
         output_format=_choice(found, "output_format", "png"),
         response_format=_choice(found, "response_format", "bytes"),
@@ -73,6 +74,7 @@ def read_request(tensors: Tensors, manifest: BuildManifest, served: ServedLoras 
         added_words=added_words,
     )
     _check_size(request, manifest)
+    check_clip_skip(request.clip_skip, most=manifest.architecture.most_clip_skip)
     _check_guidance(request, manifest.profiles.guidance_modes)
     work = Workload(
         width=request.width,
