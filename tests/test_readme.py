@@ -57,6 +57,7 @@ PAGES = [
     "docs/loras.md",
     "docs/operating.md",
     "docs/performance.md",
+    "docs/schedules.md",
     "benchmarks/README.md",
 ]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Final, get_args
 
 import typer
 
-from intaglio.contract.models import Scheduler
+from intaglio.contract.models import Schedule, Scheduler
 from intaglio_client.address import URL_VARIABLE
 from intaglio_client.option_texts import CONTROL_HELP
 
@@ -19,6 +19,7 @@ __all__ = [
     "ControlnetConditioningScale",
     "Controls",
     "Deadline",
+    "Eta",
     "GuidanceBegin",
     "GuidanceEnd",
     "GuidanceScale",
@@ -31,15 +32,21 @@ __all__ = [
     "Out",
     "Pose",
     "Prompt",
+    "ScheduleName",
     "SchedulerName",
     "Seed",
+    "Sigmas",
+    "SparseBegin",
+    "SparseEvery",
     "Steps",
+    "Timesteps",
     "TriggerWords",
     "Url",
     "Width",
 ]
 
 _SCHEDULERS: Final = ", ".join(get_args(Scheduler))
+_SCHEDULES: Final = ", ".join(get_args(Schedule))
 
 Prompt = Annotated[
     str | None,
@@ -92,6 +99,22 @@ SchedulerName = Annotated[
         help=f"Solver: {_SCHEDULERS}. Names of diffusers, A1111 and ComfyUI are understood; also --sampler.",
     ),
 ]
+ScheduleName = Annotated[
+    str | None, typer.Option(metavar="<str>", help=f"Where the steps lie: {_SCHEDULES}; absent: the model's.")
+]
+Timesteps = Annotated[
+    str | None,
+    typer.Option(metavar="<list>", help="Training times of the steps, such as 999,749, in place of --steps."),
+]
+Sigmas = Annotated[
+    str | None,
+    typer.Option(metavar="<list>", help="Noise levels of the steps and of the end, in place of --steps."),
+]
+SparseBegin = Annotated[
+    float | None, typer.Option(help="Share of the steps before which --sparse-every waits.")
+]
+SparseEvery = Annotated[int | None, typer.Option(help="Take only every so-manyth step, later on.")]
+Eta = Annotated[float | None, typer.Option(help="New noise in each step: eta of ddim, gamma of tcd.")]
 NumImages = Annotated[
     list[int] | None,
     typer.Option(

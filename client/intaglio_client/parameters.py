@@ -59,6 +59,18 @@ class Parameters(Aliases, total=False):
     guidance_end: float | None
     scheduler: str | None
     """An id, or another program's name (`intaglio.contract.schedulers`)."""
+    schedule: str | None
+    """Where the steps lie: leading, trailing, linspace, karras, exponential, beta or ays."""
+    timesteps: Sequence[float] | None
+    """Whole training times of the steps, instead of `steps` and `schedule`."""
+    sigmas: Sequence[float] | None
+    """Noise levels of the steps and of the end, instead of `steps` and `schedule`."""
+    sparse_begin: float | None
+    """Share of the steps that are all taken before `sparse_every` counts."""
+    sparse_every: int | None
+    """After `sparse_begin` only every so-manyth step is taken."""
+    eta: float | None
+    """New noise in each step: eta of ddim, gamma of tcd."""
     num_images: int | None
     output_format: OutputFormat | None
     pose: str | None
@@ -148,7 +160,8 @@ def parameters_from_metadata(
         controls = [_control_from_entry(entry, originals) for entry in metadata["controls"]]
         left_out = (*_LISTS, *DELIVERY, "prompt")
         scalars = [port.name for port in SDXL.inputs if port.name not in left_out]
-        values: dict[str, Any] = {name: metadata[name] for name in scalars}
+        # An older picture has no value of an input that was added later.
+        values: dict[str, Any] = {name: metadata[name] for name in scalars if name in metadata}
         values |= {"controls": controls, "loras": [Lora(**entry) for entry in metadata["loras"]]}
         prompt = split_lora_tags(metadata["prompt"]).untagged
         return prompt, Parameters(**values)  # type: ignore[typeddict-item]
@@ -165,9 +178,11 @@ def _control_from_entry(entry: Mapping[str, Any], images: Sequence[bytes]) -> Co
 
 
 def _tensor(port: Port, value: Any) -> NDArray[Any]:
-    """The tensor of one scalar parameter; InvalidRequest where the table does not allow it."""
+    """The tensor of one parameter; InvalidRequest where the table does not allow it."""
     if port.datatype == "TYPE_STRING":
         return _text_tensor(port, value)
+    if port.dims == (-1,):
+        return _numbers_tensor(port, value)
     dtype = numpy_type(port.datatype)
     if dtype.kind == "b":
         if not isinstance(value, bool):
@@ -185,6 +200,16 @@ def _tensor(port: Port, value: Any) -> NDArray[Any]:
     if not fits:
         raise InvalidRequest(port.name, f"{value} is out of range", allowed=port.allowed)
     return np.array([value], dtype)
+
+
+def _numbers_tensor(port: Port, value: Any) -> NDArray[Any]:
+    """The tensor of a list of numbers; the server judges their order."""
+    items = _items(port.name, value, allowed="a list of numbers")
+    numbers = (int, float, np.integer, np.floating)
+    for index, item in enumerate(items):
+        if isinstance(item, bool) or not isinstance(item, numbers):
+            raise InvalidRequest(f"{port.name}[{index}]", f"{type(item).__name__}", allowed="a number")
+    return np.array(items, numpy_type(port.datatype))
 
 
 def _holds(dtype: np.dtype[Any], number: float) -> bool:

@@ -29,6 +29,12 @@ EVERYTHING: dict[str, Any] = {
     "guidance_begin": 0.1,
     "guidance_end": 0.7,
     "scheduler": "euler",
+    "schedule": "karras",
+    "timesteps": (999, 500),
+    "sigmas": [9.5, 1.0, 0],
+    "sparse_begin": 0.3,
+    "sparse_every": 2,
+    "eta": 0.5,
     "num_images": 2,
     "output_format": "webp",
     "controls": [
@@ -39,6 +45,7 @@ EVERYTHING: dict[str, Any] = {
     "trigger_words": False,
     "pose": "waving-01",
 }
+PLACED = ("schedule", "timesteps", "sigmas", "sparse_begin", "sparse_every", "eta")
 
 
 def test_every_input_of_the_table_can_be_sent_and_the_server_takes_it() -> None:
@@ -134,7 +141,7 @@ def test_metadata_gives_back_the_request() -> None:
         },
         **{
             key: EVERYTHING[key]
-            for key in ("guidance_begin", "guidance_end", "scheduler", "num_images", "output_format")
+            for key in ("guidance_begin", "guidance_end", "scheduler", "num_images", "output_format", *PLACED)
         },
         "prompt": "a fox",
         "images": [hashlib.sha256(b"bytes").hexdigest()],
