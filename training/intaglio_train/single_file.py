@@ -24,8 +24,8 @@ def load_single_file(file: Path, configurations: Path | None) -> Any:
     """The diffusers pipeline of `file`.
 
     Raises:
-        ConfigError: no configurations are at hand, the file does not fit them, or it predicts neither noise nor
-            velocity.
+        ConfigError: no configurations are at hand, the file does not fit them, or it predicts neither noise
+            nor velocity.
     """
     stated = _stated_prediction(file)
     folder = _configurations_of(file, configurations)
