@@ -41,6 +41,7 @@ _MORE: Final[Mapping[tuple[str, str], Any]] = {
     ("ContentCredentials", "certificate"): "signer.pem",
     ("ContentCredentials", "private_key"): "signer.key",
     ("ContentCredentials", "timestamp_url"): "http://timestamp.example.org",
+    ("ControlNetSource", "palette"): "ade20k",
     ("Source", "revision"): "refs/pr/4",
     ("Profiles", "batch"): 2,
     ("Profiles", "decoder_pixels"): 1048576,

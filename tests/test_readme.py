@@ -59,6 +59,7 @@ PAGES = [
     "docs/operating.md",
     "docs/performance.md",
     "docs/presets.md",
+    "docs/schedules.md",
     "benchmarks/README.md",
 ]
 

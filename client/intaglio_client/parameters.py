@@ -54,16 +54,34 @@ class Parameters(Aliases, total=False):
     height: int | None
     steps: int | None
     guidance_scale: float | None
+    guidance_rescale: float | None
+    """0 to 1: how far guidance is kept from raising the contrast (diffusers' `guidance_rescale`)."""
     guidance_begin: float | None
     """Share of the steps before which guidance is off, which is faster and changes the image."""
     guidance_end: float | None
     scheduler: str | None
     """An id, or another program's name (`intaglio.contract.schedulers`)."""
+    clip_skip: int | None
+    """Layers of the text encoders to skip for the prompt, as diffusers counts them for SDXL."""
+    schedule: str | None
+    """Where the steps lie: leading, trailing, linspace, karras, exponential, beta or ays."""
+    timesteps: Sequence[float] | None
+    """Whole training times of the steps, instead of `steps` and `schedule`."""
+    sigmas: Sequence[float] | None
+    """Noise levels of the steps and of the end, instead of `steps` and `schedule`."""
+    sparse_begin: float | None
+    """Share of the steps that are all taken before `sparse_every` counts."""
+    sparse_every: int | None
+    """After `sparse_begin` only every so-manyth step is taken."""
+    eta: float | None
+    """New noise in each step: eta of ddim, gamma of tcd."""
     num_images: int | None
     output_format: OutputFormat | None
     pose: str | None
     """Short for `controls=[Control("pose", pose=...)]`."""
     controls: Sequence[Control] | None
+    control_every: int | None
+    """2: the ControlNets run in every second step, which is faster and changes the image little."""
     loras: Sequence[Lora | tuple[str, float | None]] | None
     """LoRAs or presets to make the image with: `Lora("night", 0.8)`, or just `("night", 0.8)`."""
     trigger_words: bool | None
@@ -157,7 +175,8 @@ def parameters_from_metadata(
         controls = [_control_from_entry(entry, originals) for entry in metadata["controls"]]
         left_out = (*_LISTS, *DELIVERY, *KINDS, "prompt")
         scalars = [port.name for port in SDXL.inputs if port.name not in left_out]
-        values: dict[str, Any] = {name: metadata[name] for name in scalars}
+        # An older picture has no value of an input that was added later.
+        values: dict[str, Any] = {name: metadata[name] for name in scalars if name in metadata}
         values |= {"controls": controls, "loras": [Lora(**entry) for entry in metadata["loras"]]}
         prompt = split_lora_tags(metadata["prompt"]).untagged
         return prompt, Parameters(**values)  # type: ignore[typeddict-item]
@@ -180,8 +199,7 @@ def _control_entries(controls: Sequence[Control]) -> tuple[list[bytes], list[dic
     for index, control in enumerate(controls):
         field = f"controls[{index}]"
         entry: dict[str, Any] = {key: getattr(control, key) for key in CONTROL_KEYS if key != "image"}
-        if control.pose is None:
-            entry.pop("pose")
+        entry = {key: value for key, value in entry.items() if value is not None}
         if (control.image is None) == (control.pose is None):
             raise InvalidRequest(field, "needs an image or a pose", allowed="exactly one of image and pose")
         if control.image is not None:

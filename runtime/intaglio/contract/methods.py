@@ -9,13 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
-from pydantic import AfterValidator
+__all__ = ["METHODS", "METHOD_NAMES", "Method", "MethodName", "values_text"]
 
-__all__ = ["METHODS", "METHOD_NAMES", "WAITING", "Method", "MethodName", "values_text"]
-
-_Name = Literal[
+MethodName = Literal[
     "lcm",
     "lightning-1",
     "lightning-2",
@@ -40,7 +38,7 @@ _Name = Literal[
     "pcm-8-cfg",
     "pcm-16-cfg",
 ]
-METHOD_NAMES: Final[tuple[str, ...]] = get_args(_Name)
+METHOD_NAMES: Final[tuple[str, ...]] = get_args(MethodName)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,14 +178,3 @@ METHODS: Final[Mapping[str, Method]] = {
     "pcm-16-cfg": _pcm(16, guided=True),
 }
 """By name: the family, the steps that it was distilled for, and `cfg` where guidance stays on."""
-WAITING: Final = frozenset(METHODS) - {"lcm"}
-"""Methods that need inputs or solvers that the contract does not have yet; asking for one is refused."""
-
-
-def _is_available(name: str) -> str:
-    if name in WAITING:
-        raise ValueError(f"{name} waits for an input of requests that is not there yet")
-    return name
-
-
-MethodName = Annotated[_Name, AfterValidator(_is_available)]

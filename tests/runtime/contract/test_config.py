@@ -173,16 +173,19 @@ def test_precision_and_tolerance_follow_the_runtime(
     assert load(tmp_path, precision=asked, verify_tolerance=0.05).tolerance_on(runtime) == 0.05
 
 
-@pytest.fixture
-def all_methods(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("intaglio.contract.methods.WAITING", frozenset(), raising=False)
+@pytest.mark.parametrize("name", ["miniature", "sdxl", "sdxl-seeded", "traffic"])
+def test_the_examples_are_deployments(name: str) -> None:
+    deployment = load_deployment(Path(__file__).parents[3] / "configs" / f"{name}.yaml")
+    assert deployment.controlnets
+    if name == "traffic":
+        assert deployment.controlnets["segmentation"].palette == "cityscapes"
+        assert deployment.profiles.sizes == ((1280, 720),)
 
 
 def knight(method: str) -> dict[str, Any]:
     return {"knight": {"path": "../knight.safetensors", "method": method}}
 
 
-@pytest.mark.usefixtures("all_methods")
 def test_the_build_has_the_method_of_its_base_and_of_its_fused_loras(tmp_path: Path) -> None:
     assert load(tmp_path).built_method is None
     assert load(tmp_path, method="turbo").built_method == "turbo"
@@ -195,7 +198,6 @@ def test_the_build_has_the_method_of_its_base_and_of_its_fused_loras(tmp_path: P
     assert deployment.built_method == "lcm"
 
 
-@pytest.mark.usefixtures("all_methods")
 @pytest.mark.parametrize(
     ("change", "problem"),
     [

@@ -84,17 +84,21 @@ class Preprocess:
         served = None if self._loras is None else self._loras.current()
         request = read_request(tensors, self._manifest, served, self._presets.current())
         metadata = self._metadata(request)
-        table = solver_table(request.scheduler, request.steps, scheduler_config=self._manifest.scheduler)
+        table = solver_table(request.trajectory, scheduler_config=self._manifest.scheduler)
         # The prompt comes first because it may refuse the request: then no thread has begun.
         outputs = self._prompt_tensors(request)
-        with self._maps.started(request) as jobs:
+        controls = [self._control_id(control.type) for control in request.controls]
+        palettes = [self._manifest.palettes.get(control) for control in controls]
+        with self._maps.started(request, palettes) as jobs:
             outputs |= self._noise_tensors(request, table)
             outputs["control_maps"] = self._maps.finished(jobs)
         metadata["warnings"] = self._warnings(request, outputs["control_maps"])
         self._check_metadata(metadata, request)
         outputs |= {
             "controls": string_tensor(json.dumps(self._resolved_controls(request))),
+            "clip_skip": np.array([request.clip_skip], np.int32),
             "guidance_scale": np.array([request.guidance_scale], np.float32),
+            "guidance_rescale": np.array([request.guidance_rescale], np.float32),
             "guidance_window": np.array([request.guidance_begin, request.guidance_end], np.float32),
             "timesteps": table.timesteps,
             "input_scale": table.input_scale,
@@ -180,6 +184,7 @@ class Preprocess:
                 weight=control.weight,
                 begin=control.begin,
                 end=control.end,
+                every=control.every or request.control_every,
             )
             found.append(resolved.model_dump())
         return found
