@@ -13,6 +13,7 @@ import pytest
 
 from intaglio.contract.models import DELIVERY, LARGEST_SEED, SDXL
 from intaglio.contract.ports import numpy_type, read_tensors
+from intaglio.contract.presets import KINDS
 from intaglio.errors import InvalidRequest
 from intaglio.imaging.images import decode_image
 from intaglio_client import Control, Lora, Parameters
@@ -31,6 +32,12 @@ EVERYTHING: dict[str, Any] = {
     "guidance_end": 0.7,
     "scheduler": "euler",
     "clip_skip": 1,
+    "schedule": "karras",
+    "timesteps": (999, 500),
+    "sigmas": [9.5, 1.0, 0],
+    "sparse_begin": 0.3,
+    "sparse_every": 2,
+    "eta": 0.5,
     "num_images": 2,
     "output_format": "webp",
     "controls": [
@@ -40,8 +47,13 @@ EVERYTHING: dict[str, Any] = {
     "control_every": 2,
     "loras": [Lora("mara"), ("night", 0.5)],
     "trigger_words": False,
+    "preset": "draft",
+    "style": "drawing",
+    "negative_preset": "by-day",
+    "scene": "beach",
     "pose": "waving-01",
 }
+PLACED = ("schedule", "timesteps", "sigmas", "sparse_begin", "sparse_every", "eta")
 
 
 def test_every_input_of_the_table_can_be_sent_and_the_server_takes_it() -> None:
@@ -149,6 +161,7 @@ def test_metadata_gives_back_the_request() -> None:
                 "control_every",
                 "guidance_rescale",
                 "clip_skip",
+                *PLACED,
             )
         },
         "prompt": "a fox",
@@ -161,8 +174,8 @@ def test_metadata_gives_back_the_request() -> None:
     older = {name: value for name, value in metadata.items() if name != "control_every"}
     assert "control_every" not in parameters_from_metadata(older, [b"bytes"])[1], "the writer had none"
     again = tensors_from_parameters(prompt, parameters)
-    assert set(again) == set(sent)
-    for name in set(sent) - {"loras"}:
+    assert set(again) == set(sent) - set(KINDS), "the values hold what presets became"
+    for name in set(sent) - {"loras", *KINDS}:
         np.testing.assert_array_equal(again[name], sent[name], err_msg=name)
     tagged = {"prompt": r"a fox <lora:dusk> \<lora:x>", "loras": [{"id": "night", "weight": 0.5}]}
     prompt, parameters = parameters_from_metadata(metadata | tagged, [b"bytes"])

@@ -38,16 +38,39 @@ __all__ = [
     "EnsembleStep",
     "ModelSpec",
     "OutputFormat",
+    "PaletteName",
     "Preprocessor",
+    "Resize",
     "ResponseFormat",
+    "Schedule",
     "Scheduler",
     "model_spec",
 ]
 
-Scheduler = Literal["euler", "euler_a", "ddim", "dpmpp_2m_karras", "unipc", "lcm"]
+Scheduler = Literal[
+    "euler",
+    "euler_a",
+    "heun",
+    "ddim",
+    "dpmpp_2m",
+    "dpmpp_2m_karras",
+    "dpmpp_2m_sde",
+    "dpmpp_sde",
+    "unipc",
+    "lcm",
+    "tcd",
+]
+Schedule = Literal["leading", "trailing", "linspace", "karras", "exponential", "beta", "ays"]
+"""Where the steps lie."""
 OutputFormat = Literal["png", "jpeg", "webp"]
 Preprocessor = Literal["none", "canny"]
 """What makes a control map of a control's image; `none` takes the image as the map."""
+Resize = Literal["stretch", "fit", "fill"]
+"""How a control's image gets the size of the picture: `stretch` does not keep its shape, `fit` adds black
+borders, `fill` cuts at the centre.
+"""
+PaletteName = Literal["ade20k", "bdd100k", "cityscapes"]
+"""Colours of segmentation maps: `intaglio/imaging/palettes.py` has them."""
 ResponseFormat = Literal["bytes", "b64"]
 """How an image travels: its bytes, or base64 text, which fits into JSON."""
 LARGEST_CONTROL_EVERY: Final = 150
@@ -161,6 +184,7 @@ _REQUEST: Final = (
         name="steps",
         datatype="TYPE_INT32",
         optional=True,
+        quality=True,
         minimum=1,
         maximum=150,
         deployment_range="at least 1, at most the deployment's limits.steps",
@@ -172,6 +196,7 @@ _REQUEST: Final = (
         name="guidance_scale",
         datatype="TYPE_FP32",
         optional=True,
+        quality=True,
         minimum=0,
         maximum=LARGEST_GUIDANCE,
         absent="the deployment's defaults.guidance_scale",
@@ -183,6 +208,7 @@ _REQUEST: Final = (
         name="guidance_rescale",
         datatype="TYPE_FP32",
         optional=True,
+        quality=True,
         default=0.0,
         minimum=0,
         maximum=1,
@@ -193,6 +219,7 @@ _REQUEST: Final = (
         name="guidance_begin",
         datatype="TYPE_FP32",
         optional=True,
+        quality=True,
         default=0.0,
         minimum=0,
         maximum=1,
@@ -204,6 +231,7 @@ _REQUEST: Final = (
         name="guidance_end",
         datatype="TYPE_FP32",
         optional=True,
+        quality=True,
         default=1.0,
         minimum=0,
         maximum=1,
@@ -214,6 +242,7 @@ _REQUEST: Final = (
         name="scheduler",
         datatype="TYPE_STRING",
         optional=True,
+        quality=True,
         choices=get_args(Scheduler),
         absent="the deployment's defaults.scheduler",
         example="dpmpp_2m_karras",
@@ -230,6 +259,70 @@ _REQUEST: Final = (
         example=1,
         doc="layers of the text encoders to skip beyond the last one, which SDXL never uses; none is skipped "
         "for the negative prompt, as in diffusers",
+    ),
+    Port(
+        name="schedule",
+        datatype="TYPE_STRING",
+        optional=True,
+        quality=True,
+        choices=get_args(Schedule),
+        absent="that of the checkpoint's scheduler_config.json, or the solver's own",
+        example="karras",
+        doc="where the steps lie; ays is Align Your Steps",
+    ),
+    Port(
+        name="timesteps",
+        datatype="TYPE_FP32",
+        dims=(-1,),
+        optional=True,
+        quality=True,
+        absent="no custom times",
+        example=(999, 749, 499, 249),
+        doc="whole training times of the steps, latest first, instead of `steps` and `schedule`",
+    ),
+    Port(
+        name="sigmas",
+        datatype="TYPE_FP32",
+        dims=(-1,),
+        optional=True,
+        quality=True,
+        absent="no custom noise levels",
+        example=(14.615, 3.771, 1.342, 0.555, 0),
+        doc="noise levels of the steps, highest first, and the level after the last, "
+        "instead of `steps` and `schedule`",
+    ),
+    Port(
+        name="sparse_begin",
+        datatype="TYPE_FP32",
+        optional=True,
+        quality=True,
+        minimum=0,
+        maximum=1,
+        absent="0.3 with `sparse_every`",
+        example=0.3,
+        doc="share of the steps that are all taken before `sparse_every` counts",
+    ),
+    Port(
+        name="sparse_every",
+        datatype="TYPE_INT32",
+        optional=True,
+        quality=True,
+        minimum=1,
+        maximum=150,
+        absent="every step is taken",
+        example=2,
+        doc="after `sparse_begin` only every so-manyth of `steps` is taken; not with multistep solvers",
+    ),
+    Port(
+        name="eta",
+        datatype="TYPE_FP32",
+        optional=True,
+        quality=True,
+        minimum=0,
+        maximum=1,
+        absent="0",
+        example=0.3,
+        doc="new noise in each step: eta of ddim (1 is DDPM), gamma of tcd",
     ),
     Port(
         name="num_images",
@@ -276,12 +369,14 @@ _REQUEST: Final = (
         absent="no control",
         example='[{"type": "pose", "pose": "waving-01"}]',
         doc='JSON list of {"type", "image": index or "pose": id, "weight": 1, "begin": 0, "end": 1, '
-        '"every": that of `control_every`, "preprocess": "none"}',
+        '"every": that of `control_every`, "preprocess": "none", "resize": "stretch", '
+        '"palette": "ade20k"}',
     ),
     Port(
         name="control_every",
         datatype="TYPE_INT32",
         optional=True,
+        quality=True,
         default=1,
         minimum=1,
         maximum=LARGEST_CONTROL_EVERY,
@@ -304,6 +399,38 @@ _REQUEST: Final = (
         default=1,
         example=0,
         doc="whether trigger words of `loras` that the prompt lacks are added at its end",
+    ),
+    Port(
+        name="preset",
+        datatype="TYPE_STRING",
+        optional=True,
+        absent="the deployment's defaults.preset, if it has one",
+        example="draft",
+        doc="id of a quality preset: values for inputs that the request leaves out",
+    ),
+    Port(
+        name="style",
+        datatype="TYPE_STRING",
+        optional=True,
+        absent="no style",
+        example="drawing",
+        doc="id of a style: a template for the prompt, and what the negative prompt gets",
+    ),
+    Port(
+        name="negative_preset",
+        datatype="TYPE_STRING",
+        optional=True,
+        absent="none",
+        example="by-day",
+        doc="id of a text that the negative prompt gets",
+    ),
+    Port(
+        name="scene",
+        datatype="TYPE_STRING",
+        optional=True,
+        absent="no scene",
+        example="beach",
+        doc="id of a text that the prompt gets",
     ),
 )
 

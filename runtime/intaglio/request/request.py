@@ -11,8 +11,9 @@ from pydantic import Field
 from intaglio import __version__
 from intaglio.contract.lora_registry import LoraWeight, ResolvedLora
 from intaglio.contract.lora_tags import split_lora_tags
-from intaglio.contract.models import LARGEST_CONTROL_EVERY, SDXL, Preprocessor
+from intaglio.contract.models import LARGEST_CONTROL_EVERY, SDXL, PaletteName, Preprocessor, Resize
 from intaglio.contract.yaml_files import RegistryId, Strict
+from intaglio.sampling.trajectory import Trajectory
 
 if TYPE_CHECKING:  # the client imports this module, and needs nothing of a build
     from intaglio.builds.manifest import BuildManifest
@@ -48,6 +49,10 @@ class ControlRequest(Strict, strict=True):
     every: Every | None = None
     """None is the request's `control_every`."""
     preprocess: Preprocessor = "none"
+    resize: Resize = "stretch"
+    """As diffusers does; see `Resize`."""
+    palette: PaletteName | None = None
+    """The colours that a segmentation map is in; None recognises them."""
 
 
 class ResolvedControl(Strict, strict=True):
@@ -77,7 +82,7 @@ class Request:
     """Everything a caller may set, with the defaults filled in."""
 
     prompt: str
-    """As it was given, with its LoRA tags; so is `negative_prompt`."""
+    """As it was given, in its scene and its style, with its LoRA tags; so is `negative_prompt`."""
     negative_prompt: str | None
     seed: int
     width: int
@@ -89,6 +94,12 @@ class Request:
     guidance_end: float
     scheduler: str
     clip_skip: int
+    schedule: str | None
+    timesteps: tuple[float, ...] | None
+    sigmas: tuple[float, ...] | None
+    sparse_begin: float | None
+    sparse_every: int | None
+    eta: float | None
     num_images: int
     output_format: str
     response_format: str
@@ -103,6 +114,12 @@ class Request:
     trigger_words: bool
     added_words: tuple[str, ...]
     """Trigger words that the prompt lacks."""
+    preset: str | None
+    """Id of the quality preset, whose values are among the others."""
+    style: str | None
+    """Id of the style, which the prompts have already; so are `negative_preset` and `scene`."""
+    negative_preset: str | None
+    scene: str | None
 
     @property
     def full_prompt(self) -> str:
@@ -113,6 +130,16 @@ class Request:
     def full_negative_prompt(self) -> str:
         """The negative prompt as it is encoded; an absent one is empty."""
         return split_lora_tags(self.negative_prompt or "").words
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The solver, and where its steps lie.
+
+        Raises:
+            InvalidRequest: values that contradict each other.
+        """
+        names = Trajectory.__dataclass_fields__
+        return Trajectory(**{name: getattr(self, name) for name in names})
 
     @property
     def guidance(self) -> bool:
