@@ -58,6 +58,7 @@ class _Described(BaseModel):
     scheduler: str
     schedule: Schedule | None = None
     guidance_scale: float
+    clip_skip: int = 0
     seed: int
     width: int
     height: int
@@ -117,6 +118,9 @@ def _settings(made: _Described) -> dict[str, str]:
         settings["Schedule type"] = SCHEDULES[made.schedule].a1111
     if made.model.base:
         settings["Model"] = _model_name(made.model.base)
+    if made.clip_skip:
+        # Readers count from the last layer, which is 1; SDXL without a skip reads layer 2.
+        settings["Clip skip"] = str(made.clip_skip + 2)
     if made.num_images > 1:  # one seed draws the noise of all images of a request
         settings |= {"Batch size": str(made.num_images), "Batch pos": str(made.image_index)}
     if made.lora_hashes:

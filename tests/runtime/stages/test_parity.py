@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from dataclasses import replace
 from typing import Any
@@ -72,6 +73,50 @@ def test_every_solver_equals_diffusers(tiny: Any, request_tensors: Any, schedule
         "height": 96,
     }
     assert psnr(ours(tiny, tensors), theirs(tiny, scheduler, seed=0, **call)) >= 50
+
+
+@pytest.mark.parametrize("rescale", [0.4, 1.0])
+def test_rescaled_guidance_equals_diffusers(tiny: Any, request_tensors: Any, rescale: float) -> None:
+    tensors = request_tensors(
+        prompt="a red fox",
+        negative_prompt="blurry",
+        seed=0,
+        steps=4,
+        guidance_scale=50.0,
+        num_images=2,
+        guidance_rescale=rescale,
+    )
+    call = {
+        "prompt": "a red fox",
+        "negative_prompt": "blurry",
+        "num_inference_steps": 4,
+        "guidance_scale": 50.0,
+        "width": 64,
+        "height": 96,
+        "num_images_per_prompt": 2,
+    }
+    rescaled = ours(tiny, tensors)
+    assert psnr(rescaled, theirs(tiny, "euler", seed=0, guidance_rescale=rescale, **call)) >= 60
+    assert psnr(rescaled, theirs(tiny, "euler", seed=0, **call)) < 45
+
+
+@pytest.mark.parametrize("negative", [None, "blurry"])
+def test_skipped_layers_of_the_text_encoders_equal_diffusers(
+    tiny: Any, request_tensors: Any, negative: str | None
+) -> None:
+    extra = {} if negative is None else {"negative_prompt": negative}
+    tensors = request_tensors(prompt="a red fox", seed=0, steps=4, guidance_scale=50.0, clip_skip=1, **extra)
+    call = {
+        "prompt": "a red fox",
+        "negative_prompt": negative,
+        "num_inference_steps": 4,
+        "guidance_scale": 50.0,
+        "width": 64,
+        "height": 96,
+    }
+    skipping = ours(tiny, tensors)
+    assert psnr(skipping, theirs(tiny, "euler", seed=0, clip_skip=1, **call)) >= 60
+    assert psnr(skipping, theirs(tiny, "euler", seed=0, **call)) < 45
 
 
 def test_a_v_prediction_model_with_zero_terminal_snr_equals_diffusers(
@@ -220,3 +265,63 @@ def test_two_controls_with_unequal_windows(tiny: Any, request_tensors: Any, step
     }
     expected = theirs(tiny, "euler", seed=11, controls=("pose", "edges"), **call)
     assert psnr(ours(tiny, tensors), expected) >= 50
+
+
+def reused(forward: Any, computed: set[int]) -> Any:
+    """The ControlNet `forward`, which computes in the steps `computed` and else repeats its last result."""
+    steps = itertools.count()
+    last: list[Any] = []
+
+    def made(*args: Any, conditioning_scale: float = 1.0, **call: Any) -> Any:
+        if next(steps) in computed or not last:  # diffusers also runs it before its window, with scale 0
+            last[:] = [forward(*args, conditioning_scale=1.0, **call)]
+        down, mid = last[0]
+        return [residual * conditioning_scale for residual in down], mid * conditioning_scale
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("pose", "edges", "computed"),
+    [
+        ({"every": 2}, {"every": 2}, ({0, 2, 4, 6}, {0, 2, 4, 6})),
+        ({"every": 1}, {"every": 3}, (set(range(8)), {0, 3, 6})),
+        ({"every": 3}, {"every": 2}, ({0, 3, 6}, {0, 2, 3, 4, 6})),
+        ({"every": 2, "begin": 0.35, "end": 0.9}, {"every": 3}, ({3, 5, 6}, {0, 3, 6})),
+    ],
+)
+def test_residuals_that_are_kept_equal_diffusers_with_the_same_policy(
+    tiny: Any, request_tensors: Any, monkeypatch: pytest.MonkeyPatch, pose: Any, edges: Any, computed: Any
+) -> None:
+    images = [png(5, 72, 64), png(6, 72, 64)]
+    windows = [{"begin": 0.0, "end": 1.0} | pose, {"begin": 0.0, "end": 1.0} | edges]
+    controls = [{"type": "pose", "image": 0, **windows[0]}, {"type": "canny", "image": 1, **windows[1]}]
+    tensors = request_tensors(
+        prompt="a fox",
+        negative_prompt="bad",
+        seed=13,
+        width=72,
+        height=64,
+        steps=8,
+        images=images,
+        controls=json.dumps(controls),
+        num_images=2,
+    )
+    call = {
+        "prompt": "a fox",
+        "negative_prompt": "bad",
+        "num_inference_steps": 8,
+        "guidance_scale": 5.0,
+        "width": 72,
+        "height": 64,
+        "image": [Image.open(io.BytesIO(data)) for data in images],
+        "controlnet_conditioning_scale": [1.0, 1.0],
+        "control_guidance_start": [window["begin"] for window in windows],
+        "control_guidance_end": [window["end"] for window in windows],
+        "num_images_per_prompt": 2,
+    }
+    kept = ours(tiny, tensors)
+    for control, steps in zip(("pose", "edges"), computed, strict=True):
+        module = tiny.modules[f"controlnet.{control}"]
+        monkeypatch.setattr(module, "forward", reused(module.forward, steps))
+    assert psnr(kept, theirs(tiny, "euler", seed=13, controls=("pose", "edges"), **call)) >= 50
