@@ -16,7 +16,7 @@ from intaglio.sampling.trajectory import Trajectory
 
 from ...parity import SDXL_SCHEDULER, scheduler_for
 
-__all__ = ["SHAPE", "largest_difference", "largest_error", "table_trajectory"]
+__all__ = ["SHAPE", "diffusers_ays", "largest_difference", "largest_error", "table_trajectory"]
 
 SHAPE = (2, 4, 6, 5)
 NUMPY_2 = int(np.__version__.partition(".")[0]) >= 2
