@@ -30,7 +30,7 @@ def _numbers_tensor(port: Port, value: Any) -> NDArray[Any]:
         raise InvalidRequest(port.name, f"{value!r}", allowed="a list of numbers")
     items = list(value)
     if not items:
-        raise InvalidRequest(port.name, "is empty", allowed="a list of numbers")
+        raise InvalidRequest(port.name, "empty", allowed="a list of numbers")
     for index, item in enumerate(items):
         if isinstance(item, bool) or not isinstance(item, int | float | np.integer | np.floating):
             raise InvalidRequest(f"{port.name}[{index}]", f"{type(item).__name__}", allowed="a number")

@@ -160,8 +160,7 @@ def _check(request: Request, manifest: BuildManifest) -> None:
         width=request.width,
         height=request.height,
         images=request.num_images,
-        # A table has a row a model call, and `diffuse` counts rows.
-        steps=model_calls(request.trajectory),
+        steps=_model_calls(request, manifest.limits),
         controls=len(request.controls),
     )
     check_limits(work, manifest.limits)
@@ -187,6 +186,22 @@ def _steps(found: Tensors, default: int) -> int:
         return len(found["sigmas"]) - 1
     steps: int = _scalar(found, "steps", default)
     return steps
+
+
+def _model_calls(request: Request, limits: Limits) -> int:
+    """How often the model is called; the table has a row for each call, and `diffuse` counts rows.
+
+    Raises:
+        InvalidRequest: too many, or a trajectory that has no meaning.
+    """
+    if request.steps < 1:
+        allowed = f"1 to {limits.steps}"
+        raise InvalidRequest("steps", f"{request.steps} is out of range", allowed=allowed)
+    calls = model_calls(request.trajectory)
+    if calls > limits.steps and calls != request.steps:
+        problem = f"{request.steps} are {calls} model calls with {request.scheduler}"
+        raise InvalidRequest("steps", problem, allowed=f"at most {limits.steps} model calls")
+    return calls
 
 
 def _prompt(found: Tensors, asked: AskedPresets, most: int) -> str:
