@@ -22,6 +22,7 @@ __all__ = [
     "judge_text",
     "mean_pck",
     "psnr",
+    "read",
     "reconstruction",
 ]
 

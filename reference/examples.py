@@ -88,6 +88,8 @@ _MORE: Final[Mapping[tuple[str, str], Any]] = {
     ("LoraConfig", "dropout"): 0.1,
     ("LoraConfig", "date"): "2026-11-29",
     ("LoraConfig", "prior"): {"data": {"folder": "photos-of-people"}, "weight": 1.0},
+    ("LcmConfig", "teacher_guidance"): [4.0, 16.0],
+    ("LcmConfig", "huber_c"): 0.01,
     ("DataConfig", "arrays"): "night.npz",
     ("DataConfig", "limit"): 100,
     ("DataConfig", "caption_extension"): ".caption",
