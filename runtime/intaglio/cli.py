@@ -35,6 +35,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "loras": "The registry of LoRAs: add, remove, list, show, check, serve.",
     "watch": "Follow checkpoints folders and serve each new LoRA.",
     "rollback": "Serve the previous version of a LoRA.",
+    "control": "Turn photographs into control maps.",
+    "poses": "The pose library: list, search, show, add, check.",
     "train": "Train a LoRA or a ControlNet.",
 }
 """One line of help for each command, in the order of the list."""

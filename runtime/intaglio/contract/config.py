@@ -12,7 +12,7 @@ swap          lets every request choose its own set of the registry's LoRAs
 profiles      what the engines are compiled for: sizes, batch, guidance on or off, text chunks
 
 The classes below describe precision, runtime, target, verify_tolerance, execution, limits, defaults,
-memory_limit_gib, poses, build and server.
+memory_limit_gib, poses, detectors, build and server.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
+from intaglio.contract.detectors import DetectorSource
 from intaglio.contract.lora_registry import LoraWeight, load_registry
 from intaglio.contract.models import SDXL, Scheduler
 from intaglio.contract.provenance import Provenance
@@ -228,6 +229,8 @@ class Deployment(Strict):
     """
     poses: Path | None = None
     """Folder of poses: OpenPose keypoints, one file NAME.json for each pose."""
+    detectors: dict[RegistryId, DetectorSource] = Field(default_factory=dict)
+    """Detectors that turn a photograph into a control map, by an id of your choice (docs/controls.md)."""
     build: Path = Field(default=Path("build"), validate_default=True)
     """Folder of all builds, by default beside the YAML file; this deployment's lies in it under its name."""
     server: Server = Server()
@@ -325,6 +328,7 @@ class Deployment(Strict):
             "folder": True,
             "build": True,
             "memory_limit_gib": True,
+            "detectors": True,  # no file of a build depends on them
             # queue_size and workers count: the build's model repository holds them.
             "server": {"host", "http_port", "grpc_port", "metrics_port"},
         }
