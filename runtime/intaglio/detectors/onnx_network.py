@@ -61,9 +61,16 @@ class Network:
         return ConfigError(f"{self._path}: {problem}; it must be the ONNX file of {self._expected}")
 
     def __call__(self, values: NDArray[Any]) -> list[NDArray[np.float32]]:
-        """Every output for one input."""
+        """Every output for one input.
+
+        Raises:
+            ConfigError: the network fails at it.
+        """
         given = np.ascontiguousarray(values, dtype=self.dtype)
-        outputs: list[NDArray[np.float32]] = self._session.run(None, {self._input: given})
+        try:
+            outputs: list[NDArray[np.float32]] = self._session.run(None, {self._input: given})
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise self.unlike(f"fails: {error}") from error
         return outputs
 
 

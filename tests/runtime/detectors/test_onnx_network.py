@@ -37,6 +37,12 @@ def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
         Network(path, expected="MiDaS")
 
 
+def test_a_network_that_fails_says_so(tmp_path: Path) -> None:
+    path = write_graph(tmp_path / "a.onnx", DOUBLED, given=(1, 2), result=(1, 2))
+    with pytest.raises(ConfigError, match=r"a\.onnx: fails: .*; it must be the ONNX file of MiDaS"):
+        Network(path, expected="MiDaS")(np.zeros((3, 3)))
+
+
 def test_an_input_of_an_unknown_type_is_refused(tmp_path: Path) -> None:
     nodes = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)]
     path = write_graph(tmp_path / "a.onnx", nodes, given=(1,), result=(1,), dtype=TensorProto.BOOL)
