@@ -17,7 +17,9 @@ from PIL import Image
 
 from intaglio.contract.models import SDXL
 from intaglio.imaging.images import read_metadata
+from intaglio.imaging.pose_library import PoseLibrary
 from intaglio.serving.server import Server
+from miniature import rules
 
 from ..pages import ROOT, blocks
 
@@ -105,6 +107,11 @@ def test_the_page_of_controls_and_its_pictures(server: Server, tmp_path: Path) -
         assert made.shape == shown.shape, name
         assert np.abs(made - shown).mean() < 4, name
     assert (tmp_path / "configs/poses/my-wave.json").is_file()
+    truth = PoseLibrary(ROOT / "configs/poses").load("waving-01")[0, :, :2] * 256
+    reading = rules.read_figure(np.asarray(Image.open(tmp_path / "drawn.png").convert("RGB")))
+    joints = rules.find_keypoints(reading, top="green", bottom="black", skin="brown")
+    right, judged = rules.pck(joints, truth)
+    assert right / judged >= 0.8, "it stands in the pose that the photograph was made in"
 
 
 def test_the_page_of_loras(server: Server, tmp_path: Path) -> None:

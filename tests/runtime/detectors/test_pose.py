@@ -62,7 +62,7 @@ def test_keypoints_of_rendered_scenes_agree_with_their_truth(pose_detector: Pose
     """
     rng = np.random.default_rng(8)
     right = judged = 0
-    while judged < 12 * 8:
+    while judged < 8 * 8:
         scene = sample_scene(rng)
         if scene.family not in FAMILIES:
             continue
