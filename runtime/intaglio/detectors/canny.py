@@ -14,11 +14,6 @@ __all__ = ["CannyDetector"]
 class CannyDetector:
     """OpenCV's edges with fixed thresholds."""
 
-    type = "canny"
-
-    def __init__(self, *, version: str) -> None:
-        self.version = version
-
     def __call__(self, photo: Image.Image, *, name: str) -> Detection:
         """The edges of `photo`.
 

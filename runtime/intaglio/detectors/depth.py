@@ -24,9 +24,7 @@ __all__ = ["DepthDetector"]
 class DepthDetector:
     """The network, and how it is fed. Making one opens the file."""
 
-    type = "depth"
-
-    def __init__(self, source: DetectorSource, *, version: str) -> None:
+    def __init__(self, source: DetectorSource) -> None:
         """Open the file.
 
         Raises:
@@ -34,7 +32,6 @@ class DepthDetector:
                 absent.
             MissingExtra: ONNX Runtime is not installed.
         """
-        self.version = version
         self._source = source
         self._network = Network(source.file, expected="a network of relative depth")
         shape = self._network.input_shape

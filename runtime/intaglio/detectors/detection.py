@@ -27,14 +27,6 @@ class Detection:
 class Detector(Protocol):
     """Makes control maps of one type."""
 
-    @property
-    def type(self) -> str:
-        """The type of its maps: `pose`, `canny`, `depth`."""
-
-    @property
-    def version(self) -> str:
-        """Changes whenever its maps may change."""
-
     def __call__(self, photo: Image.Image, *, name: str) -> Detection:
         """The map of RGB `photo`; errors call it `name`.
 

@@ -46,12 +46,12 @@ class ChosenDetector:
         """
         source = self.source
         if source is None:
-            return CannyDetector(version=self.version)
+            return CannyDetector()
         match source.kind:
             case "movenet":
-                return PoseDetector(source.file, source.persons, version=self.version)
+                return PoseDetector(source.file, source.persons)
             case "depth":
-                return DepthDetector(source, version=self.version)
+                return DepthDetector(source)
 
 
 def choose_detector(wanted: str, detectors: Mapping[str, DetectorSource]) -> ChosenDetector:

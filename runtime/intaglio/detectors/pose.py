@@ -33,16 +33,13 @@ _FEWEST_KEYPOINTS: Final = 5
 class PoseDetector:
     """MoveNet, and NanoDet where the deployment names it. Making one opens the files."""
 
-    type = "pose"
-
-    def __init__(self, file: Path, persons: Path | None, *, version: str) -> None:
+    def __init__(self, file: Path, persons: Path | None) -> None:
         """Open the files.
 
         Raises:
             ConfigError: a file is missing, or holds another network.
             MissingExtra: ONNX Runtime is not installed.
         """
-        self.version = version
         self._movenet = MoveNet(file)
         self._nanodet = None if persons is None else NanoDet(persons)
 

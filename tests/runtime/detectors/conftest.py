@@ -21,4 +21,4 @@ def pose_source() -> DetectorSource:
 
 @pytest.fixture(scope="session")
 def pose_detector(pose_source: DetectorSource) -> PoseDetector:
-    return PoseDetector(pose_source.file, pose_source.persons, version="1")
+    return PoseDetector(pose_source.file, pose_source.persons)

@@ -26,7 +26,7 @@ MEAN_OF_CHANNELS = [
 
 def detector(folder: Path, sides: tuple[Any, Any] = (8, 16), **values: Any) -> DepthDetector:
     file = write_graph(folder / "depth.onnx", MEAN_OF_CHANNELS, given=(1, 3, *sides), result=(1, *sides))
-    return DepthDetector(DetectorSource(kind="depth", file=file, **values), version="1")
+    return DepthDetector(DetectorSource(kind="depth", file=file, **values))
 
 
 def ramp(width: int = 64, height: int = 32) -> Image.Image:
@@ -77,11 +77,11 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     file = write_graph(tmp_path / "log.onnx", nodes, given=(1, 3, 8, 8), result=(1, 8, 8))
     source = DetectorSource(kind="depth", file=file, mean=(0, 0, 0), std=(1, 1, 1))
     with pytest.raises(ConfigError, match=r"log\.onnx: its output holds numbers that are not finite"):
-        DepthDetector(source, version="1")(Image.new("RGB", (8, 8)), name="a")
+        DepthDetector(source)(Image.new("RGB", (8, 8)), name="a")
 
 
 def test_a_network_of_two_planes_is_refused(tmp_path: Path) -> None:
     nodes = [helper.make_node("Identity", ["x"], ["y"])]
     file = write_graph(tmp_path / "a.onnx", nodes, given=(1, 3, 8, 8), result=(1, 3, 8, 8))
     with pytest.raises(ConfigError, match=r"its output is \[1, 3, 8, 8\]; it must be"):
-        DepthDetector(DetectorSource(kind="depth", file=file), version="1")(ramp(), name="a")
+        DepthDetector(DetectorSource(kind="depth", file=file))(ramp(), name="a")

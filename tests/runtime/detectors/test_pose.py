@@ -78,5 +78,5 @@ def test_keypoints_of_rendered_scenes_agree_with_their_truth(pose_detector: Pose
 def test_a_picture_is_taken_for_one_person_where_no_detector_of_boxes_is_named(
     pose_source: DetectorSource,
 ) -> None:
-    detector = PoseDetector(pose_source.file, None, version="1")
+    detector = PoseDetector(pose_source.file, None)
     assert len(detector.people(one_person())) == 1
