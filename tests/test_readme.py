@@ -15,7 +15,7 @@ from intaglio.serving import command as serve
 from intaglio.serving import doctor
 from intaglio_client import command as generate
 from intaglio_client import demo, watch_command
-from intaglio_export.commands import build, loras
+from intaglio_export.commands import build, loras, presets
 from intaglio_train import command as train
 
 from .pages import ROOT, blocks
@@ -30,6 +30,7 @@ APPS = {
     "train": train.app,
     "reload": serve.reload_app,
     "loras": loras.app,
+    "presets": presets.app,
     "watch": watch_command.watch_app,
     "control": control.app,
     "poses": poses.app,
@@ -62,6 +63,8 @@ PAGES = [
     "docs/loras.md",
     "docs/operating.md",
     "docs/performance.md",
+    "docs/presets.md",
+    "docs/schedules.md",
     "benchmarks/README.md",
 ]
 
@@ -82,7 +85,7 @@ def test_commands_and_their_options_exist() -> None:
     for line in COMMANDS:
         for option in re.findall(r"--[a-z-]+", line):
             words = line.split()
-            assert option in help_of(*words[: 2 if words[0] in ("loras", "poses") else 1]), line
+            assert option in help_of(*words[: 2 if words[0] in ("loras", "poses", "presets") else 1]), line
 
 
 def test_configurations_it_names_exist() -> None:

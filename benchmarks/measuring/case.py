@@ -86,7 +86,7 @@ class Case:
             for image in range(-1, images):
                 self.control_image(image)
 
-    def parameters_of(self, image: int, *, control_end: float = 1.0, **options: float) -> Parameters:
+    def parameters_of(self, image: int, *, control_end: float = 1.0, **options: Any) -> Parameters:
         """What a client asks for image `image`; `options` are further parameters of the request."""
         controls = []
         if self.control is not None:
@@ -165,6 +165,7 @@ def deployment_values(deployment: Deployment) -> dict[str, Any]:
     values: dict[str, Any] = deployment.model_dump(mode="json", exclude_none=True)
     for name in _NOT_COMPARED:
         values.pop(name, None)
+    values["defaults"].pop("preset_values")  # the preset itself is named, and gives them again
     return values
 
 

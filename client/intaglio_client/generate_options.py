@@ -7,39 +7,53 @@ from typing import Annotated, Final, get_args
 
 import typer
 
-from intaglio.contract.models import Scheduler
+from intaglio.contract.models import Schedule, Scheduler
 from intaglio_client.address import URL_VARIABLE
 from intaglio_client.option_texts import CONTROL_HELP
 
 __all__ = [
     "CharacterName",
     "CharactersFile",
+    "ClipSkip",
+    "ControlEvery",
     "ControlGuidanceEnd",
     "ControlGuidanceStart",
     "ControlnetConditioningScale",
     "Controls",
     "Deadline",
+    "Eta",
     "GuidanceBegin",
     "GuidanceEnd",
+    "GuidanceRescale",
     "GuidanceScale",
     "Height",
     "Images",
     "Like",
     "Loras",
+    "NegativePreset",
     "NegativePrompt",
     "NumImages",
     "Out",
     "Pose",
+    "Preset",
     "Prompt",
+    "Scene",
+    "ScheduleName",
     "SchedulerName",
     "Seed",
+    "Sigmas",
+    "SparseBegin",
+    "SparseEvery",
     "Steps",
+    "Style",
+    "Timesteps",
     "TriggerWords",
     "Url",
     "Width",
 ]
 
 _SCHEDULERS: Final = ", ".join(get_args(Scheduler))
+_SCHEDULES: Final = ", ".join(get_args(Schedule))
 
 Prompt = Annotated[
     str | None,
@@ -79,6 +93,9 @@ GuidanceScale = Annotated[
         help="Classifier-free guidance; 1 and below is off; also --cfg-scale, --cfg.",
     ),
 ]
+GuidanceRescale = Annotated[
+    float | None, typer.Option(help="0 to 1: keeps guidance from raising the contrast; v-prediction: 0.7.")
+]
 GuidanceBegin = Annotated[float | None, typer.Option(help="Share of the steps before which guidance is off.")]
 GuidanceEnd = Annotated[
     float | None, typer.Option(help="Share of the steps after which guidance is off: faster.")
@@ -92,6 +109,26 @@ SchedulerName = Annotated[
         help=f"Solver: {_SCHEDULERS}. Names of diffusers, A1111 and ComfyUI are understood; also --sampler.",
     ),
 ]
+ClipSkip = Annotated[
+    int | None,
+    typer.Option(help="Layers of the text encoders to skip, as in diffusers: 1 is A1111's Clip skip 3."),
+]
+ScheduleName = Annotated[
+    str | None, typer.Option(metavar="<str>", help=f"Where the steps lie: {_SCHEDULES}; absent: the model's.")
+]
+Timesteps = Annotated[
+    str | None,
+    typer.Option(metavar="<list>", help="Training times of the steps, such as 999,749, in place of --steps."),
+]
+Sigmas = Annotated[
+    str | None,
+    typer.Option(metavar="<list>", help="Noise levels of the steps and of the end, in place of --steps."),
+]
+SparseBegin = Annotated[
+    float | None, typer.Option(help="Share of the steps before which --sparse-every waits.")
+]
+SparseEvery = Annotated[int | None, typer.Option(help="Take only every so-manyth step, later on.")]
+Eta = Annotated[float | None, typer.Option(help="New noise in each step: eta of ddim, gamma of tcd.")]
 NumImages = Annotated[
     list[int] | None,
     typer.Option(
@@ -105,6 +142,10 @@ NumImages = Annotated[
 ]
 Pose = Annotated[str | None, typer.Option(help="A pose of the server's library.")]
 Controls = Annotated[list[str] | None, typer.Option(help=CONTROL_HELP)]
+ControlEvery = Annotated[
+    int | None,
+    typer.Option(help="2: the ControlNets run in every second step; faster, nearly the same image."),
+]
 ControlnetConditioningScale = Annotated[
     list[float] | None, typer.Option(help="Weight of every control; repeated, one for each.")
 ]
@@ -125,6 +166,16 @@ TriggerWords = Annotated[
         "--trigger-words/--no-trigger-words", help="Add trigger words that the prompt lacks at its end."
     ),
 ]
+Preset = Annotated[
+    str | None, typer.Option(help="A quality preset of the server: values for options that are left out.")
+]
+Style = Annotated[
+    str | None, typer.Option(help="A style of the server: a template for the prompt, and a negative prompt.")
+]
+NegativePreset = Annotated[
+    str | None, typer.Option(help="A negative prompt of the server; --negative-prompt comes before it.")
+]
+Scene = Annotated[str | None, typer.Option(help="A scene of the server: text that the prompt gets.")]
 Images = Annotated[
     list[Path] | None, typer.Option(help="With --like: a control image of the original; repeatable.")
 ]

@@ -33,6 +33,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "doctor": "Say what this machine has, what is missing, what fixes it.",
     "demo": "Build, serve, generate and stop once; print where the time went.",
     "loras": "The registry of LoRAs: add, remove, list, show, check, serve.",
+    "presets": "Quality presets, styles, negative prompts and scenes: list, show.",
     "watch": "Follow checkpoints folders and serve each new LoRA.",
     "rollback": "Serve the previous version of a LoRA.",
     "control": "Turn photographs into control maps.",

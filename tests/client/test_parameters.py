@@ -13,6 +13,7 @@ import pytest
 
 from intaglio.contract.models import DELIVERY, LARGEST_SEED, SDXL
 from intaglio.contract.ports import numpy_type, read_tensors
+from intaglio.contract.presets import KINDS
 from intaglio.errors import InvalidRequest
 from intaglio.imaging.images import decode_image
 from intaglio_client import Control, Lora, Parameters
@@ -26,19 +27,33 @@ EVERYTHING: dict[str, Any] = {
     "height": 256,
     "steps": 20,
     "guidance_scale": 5.0,
+    "guidance_rescale": 0.7,
     "guidance_begin": 0.1,
     "guidance_end": 0.7,
     "scheduler": "euler",
+    "clip_skip": 1,
+    "schedule": "karras",
+    "timesteps": (999, 500),
+    "sigmas": [9.5, 1.0, 0],
+    "sparse_begin": 0.3,
+    "sparse_every": 2,
+    "eta": 0.5,
     "num_images": 2,
     "output_format": "webp",
     "controls": [
-        Control("canny", image=b"bytes", weight=0.5, preprocess="canny"),
+        Control("canny", image=b"bytes", weight=0.5, preprocess="canny", every=3),
         Control("depth", image=b"bytes"),
     ],
+    "control_every": 2,
     "loras": [Lora("mara"), ("night", 0.5)],
     "trigger_words": False,
+    "preset": "draft",
+    "style": "drawing",
+    "negative_preset": "by-day",
+    "scene": "beach",
     "pose": "waving-01",
 }
+PLACED = ("schedule", "timesteps", "sigmas", "sparse_begin", "sparse_every", "eta")
 
 
 def test_every_input_of_the_table_can_be_sent_and_the_server_takes_it() -> None:
@@ -112,6 +127,9 @@ def test_pillow_images_of_every_mode_are_sent_as_png(mode: str) -> None:
         ("controls[0].type", {"controls": [Control("../pose", pose="waving-01")]}),
         ("controls[1].pose", {"pose": "waving-01", "controls": [Control("pose", pose="A B")]}),
         ("controls[0].weight", {"controls": [Control("pose", pose="waving-01", weight=3)]}),
+        ("controls[0].every", {"controls": [Control("pose", pose="waving-01", every=0)]}),
+        ("control_every", {"control_every": 0}),
+        ("control_every", {"control_every": 151}),
         ("controls[0].image", {"controls": [Control("canny", image=Path("no/such/file.png"))]}),
         ("loras[0].id", {"loras": [Lora("../mara")]}),
         ("loras[1].weight", {"loras": [Lora("mara"), Lora("mara", float("nan"))]}),
@@ -134,7 +152,17 @@ def test_metadata_gives_back_the_request() -> None:
         },
         **{
             key: EVERYTHING[key]
-            for key in ("guidance_begin", "guidance_end", "scheduler", "num_images", "output_format")
+            for key in (
+                "guidance_begin",
+                "guidance_end",
+                "scheduler",
+                "num_images",
+                "output_format",
+                "control_every",
+                "guidance_rescale",
+                "clip_skip",
+                *PLACED,
+            )
         },
         "prompt": "a fox",
         "images": [hashlib.sha256(b"bytes").hexdigest()],
@@ -143,9 +171,11 @@ def test_metadata_gives_back_the_request() -> None:
         "trigger_words": False,
     }
     prompt, parameters = parameters_from_metadata(metadata, [b"bytes"])
+    older = {name: value for name, value in metadata.items() if name != "control_every"}
+    assert "control_every" not in parameters_from_metadata(older, [b"bytes"])[1], "the writer had none"
     again = tensors_from_parameters(prompt, parameters)
-    assert set(again) == set(sent)
-    for name in set(sent) - {"loras"}:
+    assert set(again) == set(sent) - set(KINDS), "the values hold what presets became"
+    for name in set(sent) - {"loras", *KINDS}:
         np.testing.assert_array_equal(again[name], sent[name], err_msg=name)
     tagged = {"prompt": r"a fox <lora:dusk> \<lora:x>", "loras": [{"id": "night", "weight": 0.5}]}
     prompt, parameters = parameters_from_metadata(metadata | tagged, [b"bytes"])

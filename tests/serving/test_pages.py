@@ -30,12 +30,14 @@ def run_blocks(page: str, server: Server, folder: Path) -> list[str]:
     """Run every Python and shell block of `page` in `folder`; their languages."""
     languages = []
     for language, text in blocks(page):
-        if language in ("bash", "python"):
+        if language:
             languages.append(language)
             code = text.replace("localhost:8001", server.grpc_url).replace("localhost:8000", server.http_url)
             if language == "bash":
                 code = re.sub(r"^intaglio ", f"{sys.executable} -m intaglio ", code, flags=re.MULTILINE)
                 code = code.replace("-m intaglio generate", f"-m intaglio generate --url {server.grpc_url}")
+            if language not in ("bash", "python"):
+                continue
             command = (
                 [sys.executable, "-c", code]
                 if language == "python"
@@ -98,7 +100,7 @@ def test_the_page_of_controls_and_its_pictures(server: Server, tmp_path: Path) -
     """In a copy of the configurations, since the page adds a pose. Another processor may round otherwise."""
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     (tmp_path / "miniature").symlink_to(ROOT / "miniature")
-    assert run_blocks("docs/controls.md", server, tmp_path) == ["bash"] * 2
+    assert run_blocks("docs/controls.md", server, tmp_path) == ["bash", "yaml", "bash"]
     for name in ("photo", "pose", "canny", "drawn", "sheet"):
         made, shown = (
             np.asarray(Image.open(folder / f"{name}.png").convert("RGB"), dtype=np.float64)
@@ -119,9 +121,22 @@ def test_the_page_of_loras(server: Server, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "configs", tmp_path / "configs", ignore=shutil.ignore_patterns("poses"))
     (tmp_path / "configs/poses").symlink_to(ROOT / "configs/poses")
     (tmp_path / "miniature").symlink_to(ROOT / "miniature")
-    assert run_blocks("docs/loras.md", server, tmp_path) == ["bash"] * 3 + ["python"]
+    assert run_blocks("docs/loras.md", server, tmp_path) == ["bash", "bash", "yaml", "bash", "python"]
     assert "moonlight" in (tmp_path / "configs/loras.yaml").read_text()
     first, again, preset, python = (
         (tmp_path / f"{name}.png").read_bytes() for name in ("set", "again", "preset", "python")
     )
     assert first == again == preset == python
+
+
+def test_the_page_of_presets(server: Server, tmp_path: Path) -> None:
+    for name in ("configs", "miniature"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    assert run_blocks("docs/presets.md", server, tmp_path) == ["yaml", "bash", "python"]
+    shell, python = ((tmp_path / f"{name}.png").read_bytes() for name in ("preset", "python"))
+    assert shell == python
+    said = read_metadata(python)
+    assert said is not None
+    assert said["prompt"] == "a drawing of a person waving on a beach"
+    assert (said["steps"], said["scheduler"]) == (2, "dpmpp_2m_karras"), "the caller's, the preset's"
+    assert (said["preset"], said["style"], said["scene"]) == ("draft", "drawing", "beach")

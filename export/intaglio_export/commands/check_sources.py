@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from intaglio.contract.config import Deployment
+from intaglio.contract.presets import KINDS, load_presets
 from intaglio.contract.sources import Source
 from intaglio.errors import IntaglioError
 from intaglio.imaging.pose_library import PoseLibrary
@@ -43,6 +44,7 @@ def source_findings(deployment: Deployment, path: Path) -> Iterator[Finding]:
     yield from lora_findings(report)
     yield from _poses(report)
     yield from _detectors(report)
+    yield from _presets(report)
     yield from disk_findings(report)
 
 
@@ -128,3 +130,15 @@ def _detectors(report: SourceReport) -> Iterator[Finding]:
             yield Finding(f"detectors.{name}", "note", detail, "put the ONNX file there")
         else:
             yield Finding(f"detectors.{name}", "ok", f"{source.kind}: {source.file}")
+
+
+def _presets(report: SourceReport) -> Iterator[Finding]:
+    """What requests may name; the configuration could not be read if the file were wrong."""
+    path = report.deployment.presets
+    if path is None:
+        return
+    presets = load_presets(path)
+    parts = {part: len(getattr(presets, part)) for part in KINDS.values()}
+    yield Finding(
+        "presets", "ok", f"{path}: " + ", ".join(f"{count} {part}" for part, count in parts.items())
+    )

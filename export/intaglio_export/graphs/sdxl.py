@@ -16,7 +16,7 @@ import torch
 from diffusers.models.activations import GEGLU
 from torch import Tensor, nn
 
-from intaglio.contract.sdxl import LORA_MERGE, network_kind
+from intaglio.contract.sdxl import LARGEST_CLIP_SKIP, LORA_MERGE, network_kind
 
 __all__ = ["LoraMerge", "cross_attentions", "whole_gates", "wrap_network"]
 
@@ -145,6 +145,7 @@ class UNetStep(nn.Module):
         timestep: Tensor,
         input_scale: Tensor,
         guidance_scale: Tensor,
+        guidance_rescale: Tensor,
         coefficients: Tensor,
         noise: Tensor,
         *rest: Tensor,
@@ -169,11 +170,32 @@ class UNetStep(nn.Module):
         # Without guidance N = B, so both are the same rows and their difference is 0: one graph serves both
         # modes.
         negative, positive = eps[:images], eps[rows - images :]
-        eps = negative + guidance_scale * (positive - negative)
+        guided = negative + guidance_scale * (positive - negative)
+        eps = guided * _rescaling(guided, positive, guidance_rescale)
         terms = torch.cat([state, eps.unsqueeze(0), noise.unsqueeze(0)]).unsqueeze(0)
         # Products and a sum instead of a matmul: TensorRT may run float32 matmuls in TF32, whose 10 bits are
         # too few for the state.
         return (coefficients[:, :, None, None, None, None] * terms).sum(1)
+
+
+def _deviation(values: Tensor) -> Tensor:
+    """[B, ...] -> [B, 1, ...]: the standard deviation of each image's values."""
+    axes = (1, 2, 3)
+    centred = values - values.mean(axes, keepdim=True)
+    return (centred * centred).mean(axes, keepdim=True).sqrt()
+
+
+def _rescaling(guided: Tensor, positive: Tensor, rescale: Tensor) -> Tensor:
+    """[B, 1, 1, 1]: the factor on `guided` that gives it the deviation of `positive`, as far as `rescale`
+    (0 to 1) says.
+
+    It is diffusers' `rescale_noise_cfg` (arXiv 2305.08891, section 3.4). The factor is exactly 1 where
+    `rescale` is 0, and where both are the same, as they are without guidance.
+    """
+    # Added to both, so that no ratio is infinite or 0 / 0. It is too small to change one of real deviations.
+    least = 1e-20
+    ratio = (_deviation(positive) + least) / (_deviation(guided) + least)
+    return 1 + rescale * (ratio - 1)
 
 
 class ControlNetStep(nn.Module):
@@ -225,7 +247,7 @@ def _residuals_and_context(
 
 
 class TextEncoder(nn.Module):
-    """CLIP's penultimate hidden states; for the encoder with a projection, also the pooled embedding."""
+    """CLIP's hidden states of a layer; for the encoder with a projection, also the pooled embedding."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -234,10 +256,15 @@ class TextEncoder(nn.Module):
         network.set_attn_implementation("eager")
         self.network = network
 
-    def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:
-        """[C, 77] token ids -> hidden states [C, 77, width] and, with a projection, [C, pooled width]."""
+    def forward(self, input_ids: Tensor, state_rows: Tensor) -> tuple[Tensor, ...]:
+        """[C, 77] token ids -> hidden states [C, 77, width] and, with a projection, [C, pooled width].
+
+        `state_rows` [C] chooses from the hidden states of all chunks after the last layer but one, those of
+        all chunks one layer earlier, and so on. 0 to C - 1 are those that SDXL is trained with.
+        """
         found = self.network(input_ids, output_hidden_states=True)
-        hidden_states = found.hidden_states[-2]
+        states = found.hidden_states[-2::-1][: LARGEST_CLIP_SKIP + 1]
+        hidden_states = torch.cat(states).index_select(0, state_rows)
         return (hidden_states, found.text_embeds) if "text_embeds" in found else (hidden_states,)
 
 

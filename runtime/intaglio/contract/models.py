@@ -6,8 +6,8 @@
     postprocess  pixels   -> encoded images                                   (CPU, several instances)
 
 Dims: -1 is any size. `max_batch_size` is 0 everywhere, since a request carries its own number of images.
-Axes: R prompts (2 = [negative, positive] with guidance, 1 without), k text chunks, n steps, B images, K = 4
-solver rows, c controls, m = n or 1 noise rows.
+Axes: R prompts (2 = [negative, positive] with guidance, 1 without), k text chunks, n model calls (steps; Heun
+and DPM++ SDE have two calls a step), B images, K = 4 solver rows, c controls, m = n or 1 noise rows.
 
 Triton runs no step of an ensemble that misses a tensor, so a stage gets every tensor in every request:
 without controls `control_maps` is one black pixel, without a stochastic solver `noise` is one row of zeros.
@@ -20,12 +20,13 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
 from intaglio.contract.ports import Port
-from intaglio.contract.sdxl import HISTORY, SOLVER_ROWS
+from intaglio.contract.sdxl import HISTORY, LARGEST_CLIP_SKIP, SOLVER_ROWS
 
 __all__ = [
     "DELIVERY",
     "DIFFUSE",
     "ENSEMBLE_STEPS",
+    "LARGEST_CONTROL_EVERY",
     "LARGEST_GUIDANCE",
     "LARGEST_LORA_WEIGHT",
     "LARGEST_SEED",
@@ -37,18 +38,43 @@ __all__ = [
     "EnsembleStep",
     "ModelSpec",
     "OutputFormat",
+    "PaletteName",
     "Preprocessor",
+    "Resize",
     "ResponseFormat",
+    "Schedule",
     "Scheduler",
     "model_spec",
 ]
 
-Scheduler = Literal["euler", "euler_a", "ddim", "dpmpp_2m_karras", "unipc", "lcm"]
+Scheduler = Literal[
+    "euler",
+    "euler_a",
+    "heun",
+    "ddim",
+    "dpmpp_2m",
+    "dpmpp_2m_karras",
+    "dpmpp_2m_sde",
+    "dpmpp_sde",
+    "unipc",
+    "lcm",
+    "tcd",
+]
+Schedule = Literal["leading", "trailing", "linspace", "karras", "exponential", "beta", "ays"]
+"""Where the steps lie."""
 OutputFormat = Literal["png", "jpeg", "webp"]
 Preprocessor = Literal["none", "canny"]
 """What makes a control map of a control's image; `none` takes the image as the map."""
+Resize = Literal["stretch", "fit", "fill"]
+"""How a control's image gets the size of the picture: `stretch` does not keep its shape, `fit` adds black
+borders, `fill` cuts at the centre.
+"""
+PaletteName = Literal["ade20k", "bdd100k", "cityscapes"]
+"""Colours of segmentation maps: `intaglio/imaging/palettes.py` has them."""
 ResponseFormat = Literal["bytes", "b64"]
 """How an image travels: its bytes, or base64 text, which fits into JSON."""
+LARGEST_CONTROL_EVERY: Final = 150
+"""No trajectory has more steps, so a larger value would mean the same."""
 LARGEST_GUIDANCE: Final = 50.0
 LARGEST_LORA_WEIGHT: Final = 4.0
 LARGEST_SEED: Final = 2**63 - 1
@@ -102,6 +128,7 @@ class EnsembleStep:
     output_map: Mapping[str, str] = field(default_factory=dict)
 
 
+_CLIP_SKIP_RANGE: Final = "at least 0, less than the layers of the smaller text encoder (12 in SDXL)"
 _REQUEST: Final = (
     # A request needs it, yet Triton must take it as optional: it answers an ensemble's missing input with
     # "unexpected deadlock". preprocess names the input that is missing.
@@ -157,6 +184,7 @@ _REQUEST: Final = (
         name="steps",
         datatype="TYPE_INT32",
         optional=True,
+        quality=True,
         minimum=1,
         maximum=150,
         deployment_range="at least 1, at most the deployment's limits.steps",
@@ -168,6 +196,7 @@ _REQUEST: Final = (
         name="guidance_scale",
         datatype="TYPE_FP32",
         optional=True,
+        quality=True,
         minimum=0,
         maximum=LARGEST_GUIDANCE,
         absent="the deployment's defaults.guidance_scale",
@@ -176,9 +205,21 @@ _REQUEST: Final = (
         "1 and below turn guidance off",
     ),
     Port(
+        name="guidance_rescale",
+        datatype="TYPE_FP32",
+        optional=True,
+        quality=True,
+        default=0.0,
+        minimum=0,
+        maximum=1,
+        example=0.7,
+        doc="how far guidance is kept from raising the contrast; models of v-prediction want 0.7",
+    ),
+    Port(
         name="guidance_begin",
         datatype="TYPE_FP32",
         optional=True,
+        quality=True,
         default=0.0,
         minimum=0,
         maximum=1,
@@ -190,6 +231,7 @@ _REQUEST: Final = (
         name="guidance_end",
         datatype="TYPE_FP32",
         optional=True,
+        quality=True,
         default=1.0,
         minimum=0,
         maximum=1,
@@ -200,10 +242,87 @@ _REQUEST: Final = (
         name="scheduler",
         datatype="TYPE_STRING",
         optional=True,
+        quality=True,
         choices=get_args(Scheduler),
         absent="the deployment's defaults.scheduler",
         example="dpmpp_2m_karras",
         doc="the solver",
+    ),
+    Port(
+        name="clip_skip",
+        datatype="TYPE_INT32",
+        optional=True,
+        default=0,
+        minimum=0,
+        maximum=LARGEST_CLIP_SKIP,
+        deployment_range=_CLIP_SKIP_RANGE,
+        example=1,
+        doc="layers of the text encoders to skip beyond the last one, which SDXL never uses; none is skipped "
+        "for the negative prompt, as in diffusers",
+    ),
+    Port(
+        name="schedule",
+        datatype="TYPE_STRING",
+        optional=True,
+        quality=True,
+        choices=get_args(Schedule),
+        absent="that of the checkpoint's scheduler_config.json, or the solver's own",
+        example="karras",
+        doc="where the steps lie; ays is Align Your Steps",
+    ),
+    Port(
+        name="timesteps",
+        datatype="TYPE_FP32",
+        dims=(-1,),
+        optional=True,
+        quality=True,
+        absent="no custom times",
+        example=(999, 749, 499, 249),
+        doc="whole training times of the steps, latest first, instead of `steps` and `schedule`",
+    ),
+    Port(
+        name="sigmas",
+        datatype="TYPE_FP32",
+        dims=(-1,),
+        optional=True,
+        quality=True,
+        absent="no custom noise levels",
+        example=(14.615, 3.771, 1.342, 0.555, 0),
+        doc="noise levels of the steps, highest first, and the level after the last, "
+        "instead of `steps` and `schedule`",
+    ),
+    Port(
+        name="sparse_begin",
+        datatype="TYPE_FP32",
+        optional=True,
+        quality=True,
+        minimum=0,
+        maximum=1,
+        absent="0.3 with `sparse_every`",
+        example=0.3,
+        doc="share of the steps that are all taken before `sparse_every` counts",
+    ),
+    Port(
+        name="sparse_every",
+        datatype="TYPE_INT32",
+        optional=True,
+        quality=True,
+        minimum=1,
+        maximum=150,
+        absent="every step is taken",
+        example=2,
+        doc="after `sparse_begin` only every so-manyth of `steps` is taken; not with multistep solvers",
+    ),
+    Port(
+        name="eta",
+        datatype="TYPE_FP32",
+        optional=True,
+        quality=True,
+        minimum=0,
+        maximum=1,
+        absent="0",
+        example=0.3,
+        doc="new noise in each step: eta of ddim (1 is DDPM), gamma of tcd",
     ),
     Port(
         name="num_images",
@@ -250,7 +369,20 @@ _REQUEST: Final = (
         absent="no control",
         example='[{"type": "pose", "pose": "waving-01"}]',
         doc='JSON list of {"type", "image": index or "pose": id, "weight": 1, "begin": 0, "end": 1, '
-        '"preprocess": "none"}',
+        '"every": that of `control_every`, "preprocess": "none", "resize": "stretch", '
+        '"palette": "ade20k"}',
+    ),
+    Port(
+        name="control_every",
+        datatype="TYPE_INT32",
+        optional=True,
+        quality=True,
+        default=1,
+        minimum=1,
+        maximum=LARGEST_CONTROL_EVERY,
+        example=2,
+        doc="2 runs the ControlNets in every second step, 3 in every third; the steps between use their "
+        "last result; `every` of a control overrides it",
     ),
     Port(
         name="loras",
@@ -267,6 +399,38 @@ _REQUEST: Final = (
         default=1,
         example=0,
         doc="whether trigger words of `loras` that the prompt lacks are added at its end",
+    ),
+    Port(
+        name="preset",
+        datatype="TYPE_STRING",
+        optional=True,
+        absent="the deployment's defaults.preset, if it has one",
+        example="draft",
+        doc="id of a quality preset: values for inputs that the request leaves out",
+    ),
+    Port(
+        name="style",
+        datatype="TYPE_STRING",
+        optional=True,
+        absent="no style",
+        example="drawing",
+        doc="id of a style: a template for the prompt, and what the negative prompt gets",
+    ),
+    Port(
+        name="negative_preset",
+        datatype="TYPE_STRING",
+        optional=True,
+        absent="none",
+        example="by-day",
+        doc="id of a text that the negative prompt gets",
+    ),
+    Port(
+        name="scene",
+        datatype="TYPE_STRING",
+        optional=True,
+        absent="no scene",
+        example="beach",
+        doc="id of a text that the prompt gets",
     ),
 )
 
@@ -304,6 +468,16 @@ _CONDITIONING: Final = (
         doc="factor on the hidden states of each token, [encoder, R, k, 77]",
     ),
     Port(
+        name="clip_skip",
+        datatype="TYPE_INT32",
+        optional=True,
+        default=0,
+        minimum=0,
+        maximum=LARGEST_CLIP_SKIP,
+        deployment_range=_CLIP_SKIP_RANGE,
+        doc="layers of the text encoders to skip for the positive prompt, beyond the last one",
+    ),
+    Port(
         name="zero_negative",
         datatype="TYPE_BOOL",
         doc="whether the negative prompt was absent, so that its embeddings are zeros",
@@ -322,6 +496,15 @@ _CONDITIONING: Final = (
         doc="classifier-free guidance",
     ),
     Port(
+        name="guidance_rescale",
+        datatype="TYPE_FP32",
+        optional=True,
+        default=0.0,
+        minimum=0,
+        maximum=1,
+        doc="how far the deviation of what guidance makes is brought back to that without guidance",
+    ),
+    Port(
         name="guidance_window",
         datatype="TYPE_FP32",
         dims=(2,),
@@ -329,12 +512,12 @@ _CONDITIONING: Final = (
         absent="0, 1",
         doc="[begin, end] shares of the steps between which guidance is on",
     ),
-    Port(name="timesteps", datatype="TYPE_FP32", dims=(-1,), doc="timestep of each step, [n]"),
+    Port(name="timesteps", datatype="TYPE_FP32", dims=(-1,), doc="timestep of each call, [n]"),
     Port(
         name="input_scale",
         datatype="TYPE_FP32",
         dims=(-1,),
-        doc="factor on the latents that the UNet gets in each step, [n]",
+        doc="factor on the latents that the UNet gets in each call, [n]",
     ),
     Port(
         name="coefficients",
@@ -357,7 +540,7 @@ _CONDITIONING: Final = (
     Port(
         name="controls",
         datatype="TYPE_STRING",
-        doc='JSON list of {"control": id, "weight", "begin", "end"}, one for each control map',
+        doc='JSON list of {"control": id, "weight", "begin", "end", "every": 1}, one for each control map',
     ),
     Port(
         name="control_maps",

@@ -58,9 +58,13 @@ class Port:
     """
     absent: str = ""
     """What stands for an absent input that has no `default`."""
-    example: int | float | str | None = None
+    example: int | float | str | tuple[float, ...] | None = None
     """A value that is allowed in every deployment, for documentation; an image is described in words."""
     doc: str = ""
+    quality: bool = False
+    """Whether it says how well and how fast to draw, and not what: then a quality preset and a few-step
+    method may set it.
+    """
 
     @property
     def is_scalar(self) -> bool:

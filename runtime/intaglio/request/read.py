@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from dataclasses import dataclass
 from typing import Any, Final
 
 from intaglio.builds.manifest import BuildManifest
@@ -16,13 +17,17 @@ from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.lora_tags import TaggedText, split_lora_tags
 from intaglio.contract.models import SDXL
 from intaglio.contract.ports import Tensors, read_tensors, scalar, shortest_float32
+from intaglio.contract.presets import Presets
 from intaglio.errors import InvalidRequest
 from intaglio.loras.sets import ServedLoras
 from intaglio.request.controls import check_controls
-from intaglio.request.limits import Workload, check_limits, check_size, check_window
+from intaglio.request.limits import Workload, check_clip_skip, check_limits, check_size, check_window
 from intaglio.request.loras import absent_trigger_words, asked_loras, check_fused, resolved_loras
+from intaglio.request.methods import AskedMethod, asked_method
+from intaglio.request.presets import AskedPresets, Source, asked_presets, completed
 from intaglio.request.request import ControlRequest, LoraRequest, Request
 from intaglio.request.texts import read_bytes, read_choice, read_json_list, read_text
+from intaglio.sampling.solvers import model_calls
 
 __all__ = ["read_request"]
 
@@ -30,58 +35,136 @@ _GENERATOR_BITS: Final = 32
 """Bits of a seed that torch's CPU generator uses."""
 
 
-def read_request(tensors: Tensors, manifest: BuildManifest, served: ServedLoras | None = None) -> Request:
-    """The checked request, with the deployment's defaults for what is absent.
+def read_request(
+    tensors: Tensors,
+    manifest: BuildManifest,
+    served: ServedLoras | None = None,
+    presets: Presets | None = None,
+) -> Request:
+    """The checked request; what is absent comes from presets and from the deployment's defaults.
 
-    `served` are the LoRAs that requests may choose; None where the build does not swap LoRAs.
+    `served` are the LoRAs that requests may choose; None where the build does not swap LoRAs. `presets` are
+    those that requests may name; None: none.
 
     Raises:
         InvalidRequest: anything that the table, the limits or the build do not allow.
     """
-    found = read_tensors(tensors, SDXL.inputs)
-    limits, defaults = manifest.limits, manifest.defaults
-    first_width, first_height = manifest.profiles.sizes[0]
-    tagged = _prompt(found, limits.prompt_bytes)
-    seed = _scalar(found, "seed", None)
+    given = read_tensors(tensors, SDXL.inputs)
+    asked = asked_presets(given, presets or Presets())
+    words = _words(given, asked, manifest, served)
+    method = asked_method(words.loras, served, manifest)
+    found, origins = completed(given, _sources(asked, method, manifest))
+    warnings = () if method is None else method.contradictions(found, origins)
+    try:
+        return _completed_request(found, asked, words, manifest, warnings)
+    except InvalidRequest as error:
+        if error.field not in origins:
+            raise
+        problem = f"{error.problem} (from {origins[error.field]})"
+        raise InvalidRequest(error.field, problem, allowed=error.allowed) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """What a request says in words, and the LoRAs that it names in them and in `loras`."""
+
+    prompt: str
+    negative_prompt: str | None
+    loras: tuple[ResolvedLora, ...]
+    trigger_words: bool
+    added_words: tuple[str, ...]
+
+
+def _words(
+    found: Tensors, asked: AskedPresets, manifest: BuildManifest, served: ServedLoras | None
+) -> _Words:
+    most = manifest.limits.prompt_bytes
+    prompt = _prompt(found, asked, most)
+    tagged = split_lora_tags(prompt)
     loras = _loras(found, tagged, manifest, served)
-    images = _images(found, limits)
     trigger_words = bool(_scalar(found, "trigger_words", True))
     added_words: tuple[str, ...] = ()
     if trigger_words and served is not None:
         added_words = absent_trigger_words(tagged.words, loras, served)
+    return _Words(prompt, _negative_prompt(found, asked, most), loras, trigger_words, added_words)
+
+
+def _sources(asked: AskedPresets, method: AskedMethod | None, manifest: BuildManifest) -> list[Source]:
+    """Where values for absent inputs come from, the first one first."""
+    sources = []
+    if asked.quality is not None:
+        sources.append(asked.quality)
+    if method is not None:
+        sources.append(method.source)
+    if manifest.defaults.preset is not None:
+        sources.append(Source(f"defaults.preset {manifest.defaults.preset}", manifest.defaults.preset_values))
+    return sources
+
+
+def _completed_request(
+    found: Tensors,
+    asked: AskedPresets,
+    words: _Words,
+    manifest: BuildManifest,
+    warnings: tuple[str, ...],
+) -> Request:
+    limits, defaults = manifest.limits, manifest.defaults
+    first_width, first_height = manifest.profiles.sizes[0]
+    seed = _scalar(found, "seed", None)
+    images = _images(found, limits)
     request = Request(
-        prompt=read_text(found, "prompt", most=limits.prompt_bytes),
-        negative_prompt=_negative_prompt(found, limits.prompt_bytes),
+        prompt=words.prompt,
+        negative_prompt=words.negative_prompt,
         seed=secrets.randbits(_GENERATOR_BITS) if seed is None else seed,
         width=_scalar(found, "width", first_width),
         height=_scalar(found, "height", first_height),
-        steps=_scalar(found, "steps", defaults.steps),
+        steps=_steps(found, defaults.steps),
         guidance_scale=_scalar(found, "guidance_scale", defaults.guidance_scale),
+        guidance_rescale=_scalar(found, "guidance_rescale", 0.0),
         guidance_begin=_scalar(found, "guidance_begin", 0.0),
         guidance_end=_scalar(found, "guidance_end", 1.0),
         scheduler=_choice(found, "scheduler", defaults.scheduler),
+        clip_skip=_scalar(found, "clip_skip", 0),
+        schedule=read_choice(found, SDXL.input("schedule")) if "schedule" in found else None,
+        timesteps=_floats(found, "timesteps"),
+        sigmas=_floats(found, "sigmas"),
+        sparse_begin=_scalar(found, "sparse_begin", None),
+        sparse_every=_scalar(found, "sparse_every", None),
+        eta=_scalar(found, "eta", None),
         num_images=_scalar(found, "num_images", 1),
         output_format=_choice(found, "output_format", "png"),
         response_format=_choice(found, "response_format", "bytes"),
         images=images,
         image_digests=tuple(hashlib.sha256(data).hexdigest() for data in images),
         controls=tuple(read_json_list(found, "controls", ControlRequest, most=limits.controls)),
-        loras=loras,
-        trigger_words=trigger_words,
-        added_words=added_words,
+        control_every=_scalar(found, "control_every", 1),
+        loras=words.loras,
+        trigger_words=words.trigger_words,
+        added_words=words.added_words,
+        preset=asked.ids["preset"] or defaults.preset,
+        style=asked.ids["style"],
+        negative_preset=asked.ids["negative_preset"],
+        scene=asked.ids["scene"],
+        warnings=warnings,
     )
+    _check(request, manifest)
+    return request
+
+
+def _check(request: Request, manifest: BuildManifest) -> None:
+    """Check what depends on the build and on several inputs."""
     _check_size(request, manifest)
+    check_clip_skip(request.clip_skip, most=manifest.architecture.most_clip_skip)
     _check_guidance(request, manifest.profiles.guidance_modes)
     work = Workload(
         width=request.width,
         height=request.height,
         images=request.num_images,
-        steps=request.steps,
+        steps=_model_calls(request, manifest.limits),
         controls=len(request.controls),
     )
-    check_limits(work, limits)
+    check_limits(work, manifest.limits)
     check_controls(request, manifest.controlnets)
-    return request
 
 
 def _scalar(found: Tensors, name: str, default: Any) -> Any:
@@ -90,23 +173,67 @@ def _scalar(found: Tensors, name: str, default: Any) -> Any:
     return shortest_float32(value) if isinstance(value, float) else value
 
 
-def _prompt(found: Tensors, most: int) -> TaggedText:
+def _floats(found: Tensors, name: str) -> tuple[float, ...] | None:
+    """The values of the input `name`, each with the fewest digits that name its float32; None if absent."""
+    return tuple(shortest_float32(value) for value in found[name]) if name in found else None
+
+
+def _steps(found: Tensors, default: int) -> int:
+    """The number of steps; custom timesteps or sigmas say it themselves."""
+    if "steps" not in found and "timesteps" in found:
+        return len(found["timesteps"])
+    if "steps" not in found and "sigmas" in found:
+        return len(found["sigmas"]) - 1
+    steps: int = _scalar(found, "steps", default)
+    return steps
+
+
+def _model_calls(request: Request, limits: Limits) -> int:
+    """How often the model is called; the table has a row for each call, and `diffuse` counts rows.
+
+    Raises:
+        InvalidRequest: too many, or a trajectory that has no meaning.
+    """
+    if request.steps < 1:
+        allowed = f"1 to {limits.steps}"
+        raise InvalidRequest("steps", f"{request.steps} is out of range", allowed=allowed)
+    calls = model_calls(request.trajectory)
+    if calls > limits.steps and calls != request.steps:
+        problem = f"{request.steps} are {calls} model calls with {request.scheduler}"
+        raise InvalidRequest("steps", problem, allowed=f"at most {limits.steps} model calls")
+    return calls
+
+
+def _prompt(found: Tensors, asked: AskedPresets, most: int) -> str:
+    """The caller's prompt in its scene and its style, with all LoRA tags."""
     if "prompt" not in found:
         raise InvalidRequest("prompt", "missing", allowed=SDXL.input("prompt").doc)
-    tagged = split_lora_tags(read_text(found, "prompt", most=most))
+    own = read_text(found, "prompt", most=most)
+    tagged = split_lora_tags(own)
     if not tagged.words.strip():
         beside = " beside its LoRAs" if tagged.tags else ""
         raise InvalidRequest("prompt", f"empty{beside}", allowed=f"1 to {most} bytes of UTF-8")
-    return tagged
+    return _within(asked.prompt(own), most, field="prompt")
 
 
-def _negative_prompt(found: Tensors, most: int) -> str | None:
-    if "negative_prompt" not in found:
-        return None
-    text = read_text(found, "negative_prompt", most=most)
-    if tags := split_lora_tags(text, field="negative_prompt").tags:
-        problem = f"<lora:{tags[0].id}> applies to the whole image"
-        raise InvalidRequest("negative_prompt", problem, allowed="LoRAs in prompt, or in loras")
+def _negative_prompt(found: Tensors, asked: AskedPresets, most: int) -> str | None:
+    """The caller's negative prompt and those of the presets."""
+    own = None
+    if "negative_prompt" in found:
+        own = read_text(found, "negative_prompt", most=most)
+        if tags := split_lora_tags(own, field="negative_prompt").tags:
+            problem = f"<lora:{tags[0].id}> applies to the whole image"
+            raise InvalidRequest("negative_prompt", problem, allowed="LoRAs in prompt, or in loras")
+    text = asked.negative_prompt(own)
+    return None if text is None else _within(text, most, field="negative_prompt")
+
+
+def _within(text: str, most: int, *, field: str) -> str:
+    """`text`, which presets may have made longer."""
+    size = len(text.encode())
+    if size > most:
+        problem = f"{size} bytes with what its presets add"
+        raise InvalidRequest(field, problem, allowed=f"at most {most} bytes")
     return text
 
 

@@ -11,8 +11,9 @@ from pydantic import Field
 from intaglio import __version__
 from intaglio.contract.lora_registry import LoraWeight, ResolvedLora
 from intaglio.contract.lora_tags import split_lora_tags
-from intaglio.contract.models import SDXL, Preprocessor
+from intaglio.contract.models import LARGEST_CONTROL_EVERY, SDXL, PaletteName, Preprocessor, Resize
 from intaglio.contract.yaml_files import RegistryId, Strict
+from intaglio.sampling.trajectory import Trajectory
 
 if TYPE_CHECKING:  # the client imports this module, and needs nothing of a build
     from intaglio.builds.manifest import BuildManifest
@@ -30,6 +31,8 @@ __all__ = [
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 """Of the steps."""
 ControlWeight = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
+Every = Annotated[int, Field(ge=1, le=LARGEST_CONTROL_EVERY)]
+"""2: a ControlNet runs in every second step of its window."""
 
 
 class ControlRequest(Strict, strict=True):
@@ -43,7 +46,13 @@ class ControlRequest(Strict, strict=True):
     weight: ControlWeight = 1.0
     begin: Share = 0.0
     end: Share = 1.0
+    every: Every | None = None
+    """None is the request's `control_every`."""
     preprocess: Preprocessor = "none"
+    resize: Resize = "stretch"
+    """As diffusers does; see `Resize`."""
+    palette: PaletteName | None = None
+    """The colours that a segmentation map is in; None recognises them."""
 
 
 class ResolvedControl(Strict, strict=True):
@@ -54,6 +63,7 @@ class ResolvedControl(Strict, strict=True):
     weight: ControlWeight
     begin: Share
     end: Share
+    every: Every = 1
 
 
 class LoraRequest(Strict, strict=True):
@@ -72,16 +82,24 @@ class Request:
     """Everything a caller may set, with the defaults filled in."""
 
     prompt: str
-    """As it was given, with its LoRA tags; so is `negative_prompt`."""
+    """As it was given, in its scene and its style, with its LoRA tags; so is `negative_prompt`."""
     negative_prompt: str | None
     seed: int
     width: int
     height: int
     steps: int
     guidance_scale: float
+    guidance_rescale: float
     guidance_begin: float
     guidance_end: float
     scheduler: str
+    clip_skip: int
+    schedule: str | None
+    timesteps: tuple[float, ...] | None
+    sigmas: tuple[float, ...] | None
+    sparse_begin: float | None
+    sparse_every: int | None
+    eta: float | None
     num_images: int
     output_format: str
     response_format: str
@@ -89,11 +107,21 @@ class Request:
     image_digests: tuple[str, ...]
     """sha256 of each."""
     controls: tuple[ControlRequest, ...]
+    control_every: int
+    """Of controls that have no `every` of their own."""
     loras: tuple[ResolvedLora, ...]
     """LoRAs to apply, the members of presets among them, sorted by id; empty where the set is fused."""
     trigger_words: bool
     added_words: tuple[str, ...]
     """Trigger words that the prompt lacks."""
+    preset: str | None
+    """Id of the quality preset, whose values are among the others."""
+    style: str | None
+    """Id of the style, which the prompts have already; so are `negative_preset` and `scene`."""
+    negative_preset: str | None
+    scene: str | None
+    warnings: tuple[str, ...]
+    """What the request probably does not mean, a sentence each."""
 
     @property
     def full_prompt(self) -> str:
@@ -104,6 +132,16 @@ class Request:
     def full_negative_prompt(self) -> str:
         """The negative prompt as it is encoded; an absent one is empty."""
         return split_lora_tags(self.negative_prompt or "").words
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The solver, and where its steps lie.
+
+        Raises:
+            InvalidRequest: values that contradict each other.
+        """
+        names = Trajectory.__dataclass_fields__
+        return Trajectory(**{name: getattr(self, name) for name in names})
 
     @property
     def guidance(self) -> bool:

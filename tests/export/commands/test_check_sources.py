@@ -13,6 +13,7 @@ import yaml
 
 from intaglio.contract.config import load_deployment
 from intaglio.errors import BuildError
+from intaglio.serving.doctor import examine_config
 from intaglio.serving.findings import Finding
 from intaglio.single_files import SDXL_HUB_ID
 from intaglio_export.commands import check_disk
@@ -134,6 +135,18 @@ def test_files_of_detectors_are_looked_for_and_stop_nothing(tmp_path: Path) -> N
     assert report["detectors.pose"].state == "ok"
     assert report["detectors.midas"].state == "note"
     assert report["detectors.midas"].detail == f"{tmp_path / 'gone.onnx'}: no such file"
+
+
+def test_presets_are_counted_and_wrong_ones_are_named(tmp_path: Path) -> None:
+    base = [{"folder": str(MINIATURE)}]
+    path = tmp_path / "presets.yaml"
+    path.write_text("quality: {draft: {steps: 8}}")
+    one = found(tmp_path, base=base, presets="presets.yaml")["presets"]
+    assert (one.state, one.detail) == ("ok", f"{path}: 1 quality, 0 styles, 0 negatives, 0 scenes")
+    path.write_text("quality: {draft: {step: 8}}")
+    (one,) = examine_config(tmp_path / "a.yaml")
+    assert (one.what, one.state) == ("config", "missing")
+    assert "quality.draft: step: no input" in one.detail
 
 
 def test_a_platform_that_cannot_be_built_for_is_missing(

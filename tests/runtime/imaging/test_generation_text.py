@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from intaglio.contract.schedulers import SCHEDULERS
+from intaglio.contract.schedulers import SCHEDULERS, SCHEDULES
 from intaglio.imaging.generation_text import generation_text
 from intaglio.imaging.images import encode_image
 
@@ -56,6 +56,11 @@ def test_the_webui_reads_what_was_asked_for(kind: str) -> None:
     }
 
 
+def test_skipped_layers_are_counted_from_the_last() -> None:
+    assert read_webui(picture("png", clip_skip=1))["Clip skip"] == "3"
+    assert "Clip skip" not in read_webui(picture("png", clip_skip=0))
+
+
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
 def test_civitai_reads_what_was_asked_for(kind: str) -> None:
     found = read_civitai(picture(kind))
@@ -101,6 +106,12 @@ def test_images_of_one_request_have_its_seed_and_their_place() -> None:
 def test_every_scheduler_has_a_label() -> None:
     for scheduler, names in SCHEDULERS.items():
         assert read_webui(picture("png", scheduler=scheduler))["Sampler"] == names.a1111
+
+
+def test_every_schedule_has_a_label() -> None:
+    for schedule, names in SCHEDULES.items():
+        found = read_webui(picture("png", scheduler="dpmpp_2m_sde", schedule=schedule))
+        assert (found["Sampler"], found["Schedule type"]) == ("DPM++ 2M SDE", names.a1111)
 
 
 def test_an_absent_negative_prompt_has_no_line() -> None:

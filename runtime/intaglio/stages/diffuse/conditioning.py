@@ -19,7 +19,14 @@ from intaglio.contract.models import DIFFUSE
 from intaglio.contract.ports import Tensors, read_tensors, scalar
 from intaglio.errors import InvalidRequest
 from intaglio.loras.sets import set_from_json
-from intaglio.request.limits import TOKEN_WEIGHTS, Workload, check_limits, check_size, check_window
+from intaglio.request.limits import (
+    TOKEN_WEIGHTS,
+    Workload,
+    check_clip_skip,
+    check_limits,
+    check_size,
+    check_window,
+)
 from intaglio.request.request import ResolvedControl
 from intaglio.request.texts import JSON_BYTES, read_json_list, read_text
 from intaglio.stages.timings import read_timings
@@ -48,10 +55,22 @@ class ControlPlan:
     weight: float
     begin: float
     end: float
+    every: int
+    """2: it runs in every second step of its window."""
 
     def active(self, step: int, steps: int) -> bool:
         """Whether it takes part in `step` of `steps` (diffusers' `control_guidance_start` and `_end`)."""
         return self.weight != 0 and _inside((self.begin, self.end), step, steps)
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether its residuals must be those of `step`, in which it is active.
+
+        They must in the first step of its window, and in every `every`-th from there.
+        """
+        if self.every == 1:
+            return True
+        first = next(other for other in range(steps) if self.active(other, steps))
+        return (step - first) % self.every == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +79,11 @@ class Conditioning:
 
     token_ids: NDArray[np.int64]
     token_weights: Floats
+    clip_skip: int
     zero_negative: bool
     time_ids: Floats
     guidance_scale: float
+    guidance_rescale: float
     timesteps: Floats
     input_scale: Floats
     coefficients: Floats
@@ -89,6 +110,10 @@ class Conditioning:
     def guidance(self) -> bool:
         """Whether both prompts take part."""
         return self.prompts == 2
+
+    def skipped_layers(self, prompt: int) -> int:
+        """How many layers of the text encoders are skipped for `prompt`; none for the negative one."""
+        return self.clip_skip if prompt == self.prompts - 1 else 0
 
     def guided(self, step: int) -> bool:
         """Whether the negative prompt takes part in `step`."""
@@ -123,9 +148,11 @@ def read_conditioning(tensors: Tensors, manifest: BuildManifest) -> Conditioning
     request = Conditioning(
         token_ids=found["token_ids"],
         token_weights=found["token_weights"],
+        clip_skip=scalar(found, DIFFUSE.input("clip_skip"), 0),
         zero_negative=bool(found["zero_negative"][0]),
         time_ids=found["time_ids"],
         guidance_scale=scalar(found, DIFFUSE.input("guidance_scale")),
+        guidance_rescale=scalar(found, DIFFUSE.input("guidance_rescale"), 0.0),
         timesteps=found["timesteps"],
         input_scale=found["input_scale"],
         coefficients=found["coefficients"],
@@ -138,6 +165,7 @@ def read_conditioning(tensors: Tensors, manifest: BuildManifest) -> Conditioning
         end=end,
         timings=read_timings(found),
     )
+    check_clip_skip(request.clip_skip, most=manifest.architecture.most_clip_skip)
     _check_prompts(request, manifest)
     return request
 
@@ -194,7 +222,15 @@ def _control_plans(
             known = ", ".join(manifest.controlnets) or "none: this deployment has no ControlNets"
             raise InvalidRequest(f"{field}.control", f"{entry.control!r} is unknown", allowed=known)
         check_window(entry.begin, entry.end, field=f"{field}.begin")
-        plans.append(ControlPlan(entry.control, pixels, entry.weight, entry.begin, entry.end))
+        plan = ControlPlan(
+            control=entry.control,
+            map=pixels,
+            weight=entry.weight,
+            begin=entry.begin,
+            end=entry.end,
+            every=entry.every,
+        )
+        plans.append(plan)
     return tuple(plans)
 
 

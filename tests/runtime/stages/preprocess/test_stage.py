@@ -9,6 +9,7 @@ import shutil
 import struct
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from PIL import Image
 from safetensors.numpy import save
 
 from intaglio.builds.file_checks import FileDigest
+from intaglio.builds.published_presets import PRESETS_NAME, publish_presets
 from intaglio.contract.lora_registry import ResolvedLora
+from intaglio.contract.presets import Presets
 from intaglio.errors import EngineMismatch, InvalidRequest
 from intaglio.imaging import images
 from intaglio.imaging.openpose import draw_pose
@@ -56,7 +59,7 @@ def stage(tiny: Any) -> Iterator[Preprocess]:
 
 
 BAD: list[tuple[str, dict[str, Any], str, str]] = [
-    ("unknown scheduler", {"scheduler": "heun"}, "scheduler", "euler_a"),
+    ("unknown scheduler", {"scheduler": "plms"}, "scheduler", "euler_a"),
     ("scheduler not UTF-8", {"scheduler": b"\xff"}, "scheduler", "UTF-8"),
     ("width not of 8", {"width": 65}, "width", "64x96"),
     ("size not built", {"width": 64, "height": 64}, "height", "64x96, 72x64"),
@@ -297,16 +300,22 @@ def test_changed_tokenizer_is_refused_at_load(tiny: Any) -> None:
         pass
 
 
-@pytest.fixture(scope="module")
-def swapping(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preprocess]:
-    """The stage of a build that serves `night` and the preset `dusk` of it."""
-    folder = tmp_path_factory.mktemp("swapping")
+def write_swapping(tiny: Any, folder: Path) -> LoraStore:
+    """Write a build that serves `night` and the preset `dusk` of it."""
     shutil.copytree(tiny.folder, folder, dirs_exist_ok=True)
     store = LoraStore(folder / "loras")
     store.folder.mkdir()
     store.path("a" * 64).write_bytes(save({"a": np.arange(4, dtype=np.float32)}))
     night = ServedLora(kind="style", trigger_words=("moonlight",), bounds=(0, 1), versions=("a" * 64,))
     store.write(ServedLoras(loras={"night": night}, presets={"dusk": {"night": 0.5}}))
+    return store
+
+
+@pytest.fixture(scope="module")
+def swapping(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preprocess]:
+    """The stage of that build."""
+    folder = tmp_path_factory.mktemp("swapping")
+    write_swapping(tiny, folder)
     with Preprocess(tiny.manifest.model_copy(update={"swap": "transformer"}), folder) as stage:
         yield stage
 
@@ -346,3 +355,43 @@ def test_a_photograph_as_a_pose_is_noticed(stage: Preprocess, request_tensors: A
         (*warnings,) = json.loads(outputs["metadata"][0])["warnings"]
         assert bool(warnings) == warns
         assert all(warning.startswith("controls[0].image: 0% of it is black") for warning in warnings)
+
+
+def test_presets_are_those_that_are_published_now(tiny: Any, request_tensors: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "build"
+    shutil.copytree(tiny.folder, folder)
+    publish_presets(folder, Presets(scenes={"beach": "on a beach"}))
+    with Preprocess(tiny.manifest, folder) as stage:
+
+        def metadata(scene: str) -> Any:
+            return json.loads(stage(request_tensors(prompt="a fox", scene=scene))["metadata"][0])
+
+        first = metadata("beach")
+        assert (first["prompt"], first["scene"], first["warnings"]) == ("a fox, on a beach", "beach", [])
+        publish_presets(folder, Presets(scenes={"snow": "in the snow"}))
+        assert metadata("snow")["prompt"] == "a fox, in the snow"
+        (folder / PRESETS_NAME).write_text("{")
+        damaged = metadata("snow")
+        assert damaged["prompt"] == "a fox, in the snow"
+        assert [warning for warning in damaged["warnings"] if "presets that were read before" in warning]
+
+
+def test_the_method_of_a_lora_that_is_published_now_sets_the_steps(
+    tiny: Any, request_tensors: Any, tmp_path: Path
+) -> None:
+    store = write_swapping(tiny, tmp_path)
+    loras = json.dumps([{"id": "night"}])
+    with Preprocess(tiny.manifest.model_copy(update={"swap": "transformer"}), tmp_path) as stage:
+
+        def metadata(**values: Any) -> Any:
+            outputs = stage(request_tensors(prompt="a fox", loras=loras, **values))
+            return json.loads(outputs["metadata"][0])
+
+        plain = metadata()
+        served = store.current()
+        fast = served.loras["night"].model_copy(update={"method": "lcm"})
+        store.write(served.model_copy(update={"loras": {"night": fast}}))
+        quick = metadata()
+        assert (plain["steps"], quick["steps"], quick["scheduler"]) == (3, 4, "lcm")
+        assert (plain["warnings"], quick["warnings"]) == ([], [])
+        assert metadata(steps=9)["warnings"] == ["steps: 9, but lora night (method lcm) is made for 4 to 8"]
