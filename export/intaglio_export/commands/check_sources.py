@@ -127,9 +127,9 @@ def _detectors(report: SourceReport) -> Iterator[Finding]:
         absent = [str(path) for path in source.files if not path.is_file()]
         if absent:
             detail = f"{', '.join(absent)}: no such file"
-            yield Finding(f"detectors.{name}", "note", detail, "put the ONNX file there")
+            yield Finding(f"detector.{name}", "note", detail, "put the ONNX file there")
         else:
-            yield Finding(f"detectors.{name}", "ok", f"{source.kind}: {source.file}")
+            yield Finding(f"detector.{name}", "ok", f"{source.kind}: {source.file}")
 
 
 def _presets(report: SourceReport) -> Iterator[Finding]:

@@ -132,9 +132,9 @@ def test_files_of_detectors_are_looked_for_and_stop_nothing(tmp_path: Path) -> N
         "midas": {"kind": "depth", "file": "gone.onnx"},
     }
     report = found(tmp_path, base=[{"folder": str(MINIATURE)}], detectors=detectors)
-    assert report["detectors.pose"].state == "ok"
-    assert report["detectors.midas"].state == "note"
-    assert report["detectors.midas"].detail == f"{tmp_path / 'gone.onnx'}: no such file"
+    assert report["detector.pose"].state == "ok"
+    assert report["detector.midas"].state == "note"
+    assert report["detector.midas"].detail == f"{tmp_path / 'gone.onnx'}: no such file"
 
 
 def test_presets_are_counted_and_wrong_ones_are_named(tmp_path: Path) -> None:
