@@ -32,6 +32,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "generate": "Ask a server for images.",
     "doctor": "Say what this machine has, what is missing, what fixes it.",
     "demo": "Build, serve, generate and stop once; print where the time went.",
+    "tune": "Find the cheapest settings that draw the same picture.",
     "loras": "The registry of LoRAs: add, remove, list, show, check, serve.",
     "watch": "Follow checkpoints folders and serve each new LoRA.",
     "rollback": "Serve the previous version of a LoRA.",

@@ -1,0 +1,96 @@
+"""A row of figures for every setting, and the front of seconds against distance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from intaglio_client.tune.pairs import (
+    Figure,
+    mean_figure,
+    median_figure,
+    paired_difference,
+    paired_ratio,
+)
+from intaglio_client.tune.settings import Setting
+
+__all__ = ["Row", "SceneFigures", "front", "psnr_gain", "row_of"]
+
+
+@dataclass(frozen=True)
+class SceneFigures:
+    """One picture of one scene."""
+
+    seconds: float
+    baseline_seconds: float
+    psnr: float
+    """dB to the scene's reference."""
+    ssim: float
+    perceptual: float | None = None
+    """0 for equal pictures; None where no extractor was given."""
+    judged: Mapping[str, float] = field(default_factory=dict)
+    """What a judge says of the picture."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A setting over all scenes."""
+
+    setting: Setting
+    seconds: Figure
+    ratio: Figure
+    """Seconds over those of the baseline."""
+    psnr: Figure
+    psnr_gain: Figure
+    """PSNR minus the baseline's, scene by scene: above 0 is nearer to the reference."""
+    ssim: Figure
+    perceptual: Figure | None
+    judged: Mapping[str, Figure]
+    judged_gain: Mapping[str, Figure]
+    scenes: Sequence[SceneFigures]
+
+
+def row_of(setting: Setting, scenes: Sequence[SceneFigures], baseline: Sequence[SceneFigures]) -> Row:
+    """The row of `setting`; `baseline` has the same scenes in the same order."""
+    judged = _judged(scenes)
+    before = _judged(baseline)
+    perceptual = [one.perceptual for one in scenes if one.perceptual is not None]
+    return Row(
+        setting=setting,
+        seconds=median_figure([one.seconds for one in scenes]),
+        ratio=paired_ratio([one.seconds for one in scenes], [one.baseline_seconds for one in scenes]),
+        psnr=mean_figure([one.psnr for one in scenes]),
+        psnr_gain=psnr_gain(scenes, baseline),
+        ssim=mean_figure([one.ssim for one in scenes]),
+        perceptual=mean_figure(perceptual) if perceptual else None,
+        judged={name: mean_figure(values) for name, values in judged.items()},
+        judged_gain={name: paired_difference(values, before[name]) for name, values in judged.items()},
+        scenes=tuple(scenes),
+    )
+
+
+def psnr_gain(scenes: Sequence[SceneFigures], others: Sequence[SceneFigures]) -> Figure:
+    """How much nearer `scenes` are to their references than `others`, in dB."""
+    return paired_difference([one.psnr for one in scenes], [one.psnr for one in others])
+
+
+def _judged(scenes: Sequence[SceneFigures]) -> dict[str, list[float]]:
+    """The figures that the judge gives for every scene."""
+    names = [name for name in scenes[0].judged if all(name in one.judged for one in scenes)]
+    return {name: [one.judged[name] for one in scenes] for name in names}
+
+
+def front(rows: Iterable[Row]) -> list[Row]:
+    """The Pareto front, cheapest first: rows to which no other is both as cheap and as near to the reference.
+
+    Rows that are listed apart do not count.
+    """
+    ranked = sorted(
+        (row for row in rows if not row.setting.apart),
+        key=lambda row: (row.ratio.value, -row.psnr.value),
+    )
+    found: list[Row] = []
+    for row in ranked:
+        if not found or row.psnr.value > found[-1].psnr.value:
+            found.append(row)
+    return found

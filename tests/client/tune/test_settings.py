@@ -1,0 +1,48 @@
+"""A setting's name, and what is wrong with its inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from intaglio_client.tune.settings import named_setting, wrong_input
+
+
+@pytest.mark.parametrize(
+    ("inputs", "name"),
+    [
+        ({"scheduler": "euler", "steps": 30}, "euler 30"),
+        ({"steps": 12, "guidance_end": 0.8, "scheduler": "unipc"}, "unipc 12, guidance_end 0.8"),
+        ({"loras": [{"id": "lcm"}]}, "lora lcm"),
+    ],
+)
+def test_the_inputs_name_a_setting(inputs: dict[str, Any], name: str) -> None:
+    assert named_setting(inputs).name == name
+
+
+def test_a_name_becomes_part_of_a_files_name() -> None:
+    assert named_setting({}, name="Ünser / a:b, 3").file_name == "nser-a-b-3"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "problem"),
+    [
+        ({"sheduler": "euler"}, "unknown input sheduler; did you mean scheduler?"),
+        ({"steps": 0.5}, "steps 0.5 is not allowed"),
+        ({"steps": True}, "steps True is not allowed"),
+        ({"steps": [4, 5]}, "steps [4, 5] is not allowed"),
+        ({"scheduler": "eular"}, "scheduler 'eular' is not allowed; allowed: one of euler"),
+        ({"guidance_end": 2}, "guidance_end 2 is not allowed; allowed: 0 to 1"),
+        ({"seed": 3}, "seed belongs to a scene"),
+    ],
+)
+def test_a_wrong_input_is_named(inputs: dict[str, Any], problem: str) -> None:
+    found = wrong_input(inputs)
+    assert found is not None
+    assert found.startswith(problem)
+
+
+def test_inputs_of_the_table_and_windows_of_controls_are_right() -> None:
+    inputs = {"steps": 12, "scheduler": "unipc", "guidance_end": 0.8, "trigger_words": False}
+    assert wrong_input({**inputs, "control_guidance_end": 0.6, "loras": [{"id": "night"}]}) is None
