@@ -13,6 +13,7 @@ from intaglio.serving import command as serve
 from intaglio.serving import doctor
 from intaglio_client import command as generate
 from intaglio_client import demo, watch_command
+from intaglio_client.tune import command as tune
 from intaglio_export.commands import build, loras
 from intaglio_train import command as train
 
@@ -26,6 +27,7 @@ APPS = {
     "demo": demo.app,
     "doctor": doctor.app,
     "train": train.app,
+    "tune": tune.app,
     "reload": serve.reload_app,
     "loras": loras.app,
     "watch": watch_command.watch_app,
@@ -57,6 +59,7 @@ PAGES = [
     "docs/loras.md",
     "docs/operating.md",
     "docs/performance.md",
+    "docs/tuning.md",
     "benchmarks/README.md",
 ]
 

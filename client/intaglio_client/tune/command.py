@@ -44,7 +44,7 @@ def tune(  # noqa: PLR0913  (one option a choice)
         typer.Option(help="Scenes to draw: YAML or JSON lines (docs/tuning.md); by default 16 of our own."),
     ] = None,
     grid: Annotated[
-        Path | None, typer.Option(help="YAML file of more settings to try (docs/tuning.md).")
+        Path | None, typer.Option(help="YAML file of settings to try instead of ours (docs/tuning.md).")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A small grid and 6 scenes.")] = False,
     scenes: Annotated[
@@ -111,7 +111,8 @@ def tune(  # noqa: PLR0913  (one option a choice)
     )
     most = scenes or (_QUICK_SCENES if quick else None)
     drawn = _scenes_of(first, prompts, loras=lora or [], seed=seed)[:most]
-    tried = (*(QUICK if quick else FULL), *lora_settings(first), *(read_grid(grid) if grid else ()))
+    own = QUICK if quick else FULL
+    tried = (*(read_grid(grid) if grid else own), *lora_settings(first))
     chosen = grid_of(
         first,
         tried,
