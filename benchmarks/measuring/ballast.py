@@ -2,7 +2,7 @@
 one.
 
     python -m benchmarks.measuring.ballast FREE_GIB
-It makes one plain allocation, prints a line, and holds the memory until its input ends. Nothing is written to
+It makes plain allocations, prints a line, and holds the memory until its input ends. Nothing is written to
 the memory.
 """
 
@@ -24,6 +24,8 @@ from intaglio.errors import ConfigError
 __all__ = ["ballast"]
 
 _GRAIN: Final = 2 * 2**20
+_UNTAKEN: Final = 64 * 2**20
+"""What a ballast may leave free beside what it was asked to leave."""
 
 
 @contextmanager
@@ -64,15 +66,31 @@ def main(free_gib: float) -> None:
     card = read_card_memory(CARD)
     if status != runtime.cudaError_t.cudaSuccess or card is None:
         _fail(f"no card to take memory of: {status}")
-    size = (card.free - int(free_gib * 2**30)) // _GRAIN * _GRAIN
-    if size <= 0:
+    size = card.free - int(free_gib * 2**30)
+    if size < _GRAIN:
         _fail(f"only {card.free / 2**30:.2f} GiB are free")
-    status, _address = runtime.cudaMalloc(size)
+    left = _take(runtime, size)
     card = read_card_memory(CARD)
-    if status != runtime.cudaError_t.cudaSuccess or card is None:
-        _fail(f"cudaMalloc of {size} bytes: {status}")
+    if card is None or left > _UNTAKEN:
+        _fail(f"the card refused {left} of {size} bytes")
     print(f"free {card.free / 2**30:.3f}", flush=True)
     sys.stdin.read()
+
+
+def _take(runtime: Any, size: int) -> int:
+    """Allocate `size` bytes of the card, in pieces where it refuses the whole; the bytes that it refused.
+
+    What the driver calls free is not always one piece.
+    """
+    piece = size
+    while piece >= _GRAIN and size >= _GRAIN:
+        piece = min(piece, size) // _GRAIN * _GRAIN
+        status, _address = runtime.cudaMalloc(piece)
+        if status == runtime.cudaError_t.cudaSuccess:
+            size -= piece
+        else:
+            piece //= 2
+    return size
 
 
 def _fail(why: str) -> NoReturn:

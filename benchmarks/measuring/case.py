@@ -85,7 +85,7 @@ class Case:
             for image in range(-1, images):
                 self.control_image(image)
 
-    def parameters_of(self, image: int, *, control_end: float = 1.0, **options: float) -> Parameters:
+    def parameters_of(self, image: int, *, control_end: float = 1.0, **options: Any) -> Parameters:
         """What a client asks for image `image`; `options` are further parameters of the request."""
         controls = []
         if self.control is not None:

@@ -31,7 +31,10 @@ def markdown_of(results: Results) -> str:
     lines += table_lines("| figure | required | aim | reached | |", rows)
     lines += _outside_lines(results)
     lines += _contender_lines(results)
-    lines += table_lines("| stage, one pass, ms | eager | compiled | intaglio |", _stage_rows(results))
+    lines += _setting_lines(results["parts"])
+    lines += table_lines(
+        "| stage, one pass, ms | eager | compiled | strongest | intaglio |", _stage_rows(results)
+    )
     lines += _size_lines(results["parts"])
     lines += _option_lines(results["parts"])
     lines += _variant_lines(results["parts"])
@@ -64,12 +67,30 @@ def _contender_lines(results: Results) -> list[str]:
     return table_lines(header, rows)
 
 
+def _setting_lines(parts: Results) -> list[str]:
+    taken = parts.get("matched", {}).get("seconds")
+    if taken is None:
+        return []
+    whole = taken["the case"]["median"]
+    rows = []
+    for name, one in taken.items():
+        rows.append((name, f"{one['median']:.3f}", _quartiles(one), f"{one['median'] / whole:.2f}"))
+    for peer in CONTENDERS:
+        fewer = parts.get(peer, {}).get("fewer_steps")
+        if fewer is not None:
+            label = f"{peer}: fewer steps"
+            rows.append(
+                (label, f"{fewer['median']:.3f}", _quartiles(fewer), f"{fewer['median'] / whole:.2f}")
+            )
+    return table_lines("| setting, over gRPC | whole image, s | quartiles | against the case |", rows)
+
+
 def _quartiles(taken: Mapping[str, Any]) -> str:
     return f"{taken['low']:.3f} to {taken['high']:.3f} (n={taken['n']})"
 
 
 def _stage_rows(results: Results) -> list[tuple[str, ...]]:
-    """Milliseconds by network of eager, compiled and intaglio; a row that nobody measured is left out."""
+    """Milliseconds by network of PyTorch's peers and intaglio; a row that nobody measured is left out."""
     parts = results["parts"]
     control = controlnet_name(str(results["case"]["control"]))
     names = {
@@ -81,7 +102,7 @@ def _stage_rows(results: Results) -> list[tuple[str, ...]]:
         "controlnet": control,
         "vae_decoder": "vae_decoder",
     }
-    theirs = [parts.get("eager", {}), parts.get("compiled", {})]
+    theirs = [parts.get(peer, {}) for peer in ("eager", "compiled", "strongest")]
     engines = parts.get("engines", {})
     times: dict[str, list[_Times]] = {}
     for name, engine in names.items():
@@ -89,7 +110,7 @@ def _stage_rows(results: Results) -> list[tuple[str, ...]]:
         times[name].append(engines.get("stages", {}).get(engine))
     alone = [part.get("cfg_step") for part in theirs]
     times["CFG step alone, one after another"] = [*alone, engines.get("stages", {}).get("unet")]
-    times["engines of a step in turn"] = [None, None, engines.get("step")]
+    times["engines of a step in turn"] = [None, None, None, engines.get("step")]
     whole = [part.get("stages", {}).get("step") for part in theirs]
     times["whole step in an image"] = [*whole, _served_step(results)]
     return [(name, *map(_milliseconds, cells)) for name, cells in times.items() if any(cells)]

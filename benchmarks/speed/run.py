@@ -33,6 +33,7 @@ _EVERY_SIZE: Final = "case_every_size.json"
 PARTS: Final = (
     Part("build", "benchmarks.speed.building", ballast=True, least_seconds=120),
     Part("served", "benchmarks.speed.served", ballast=True, least_seconds=60),
+    Part("matched", "benchmarks.speed.matched", least_seconds=60),
     Part("engines", "benchmarks.speed.engines", least_seconds=45),
     Part("eager", "benchmarks.speed.eager", least_seconds=45),
     Part("compiled", "benchmarks.speed.eager", ("--peer", "compiled"), least_seconds=150),

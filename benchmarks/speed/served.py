@@ -40,9 +40,9 @@ def open_server(case: Case) -> Server:
     return Server(case.deployment, endpoints=Endpoints())
 
 
-def ask(client: Client, case: Case, image: int) -> Image:
-    """One image."""
-    return client.generate(case.prompt_of(image), **case.parameters_of(image))
+def ask(client: Client, case: Case, image: int, **options: Any) -> Image:
+    """One image; `options` are further parameters of the request."""
+    return client.generate(case.prompt_of(image), **case.parameters_of(image, **options))
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from intaglio_client.controls import POSE
 from intaglio_client.generate_options import (
     CharacterName,
     CharactersFile,
+    ControlEvery,
     ControlGuidanceEnd,
     ControlGuidanceStart,
     ControlnetConditioningScale,
@@ -91,6 +92,7 @@ def generate(  # noqa: PLR0913  (one option a parameter)
     num_images: NumImages = None,
     pose: Pose = None,
     control: Controls = None,
+    control_every: ControlEvery = None,
     controlnet_conditioning_scale: ControlnetConditioningScale = None,
     control_guidance_start: ControlGuidanceStart = None,
     control_guidance_end: ControlGuidanceEnd = None,
@@ -120,6 +122,7 @@ def generate(  # noqa: PLR0913  (one option a parameter)
         "num_images": one_value("num_images", num_images),
         "pose": pose,
         "controls": [control_from_text(text) for text in control] if control else None,
+        "control_every": control_every,
         "controlnet_conditioning_scale": _for_controls(controlnet_conditioning_scale),
         "control_guidance_start": _for_controls(control_guidance_start),
         "control_guidance_end": _for_controls(control_guidance_end),

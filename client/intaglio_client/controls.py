@@ -35,6 +35,8 @@ class Control:
     begin: float = 0.0
     """Share of the steps after which it starts."""
     end: float = 1.0
+    every: int | None = None
+    """2: its ControlNet runs in every second step; None is the request's `control_every`."""
     preprocess: Preprocessor = "none"
 
 

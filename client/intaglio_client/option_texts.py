@@ -18,7 +18,8 @@ CONTROL_HELP: Final = (
     "KEY=VALUE pairs with commas between them; repeatable. type=canny: a ControlNet, or the type of one; "
     "image=photo.png: where the control comes from; pose=waving-01: a pose of the server's library, in place "
     "of image; preprocess=canny: makes edges of a photograph (none: the image is the map already); "
-    "weight=0.8: 0 to 2; begin=0.1 and end=0.7: shares of the steps."
+    "weight=0.8: 0 to 2; begin=0.1 and end=0.7: shares of the steps; every=2: its ControlNet runs in every "
+    "second step."
 )
 _FORMATS: Final[Mapping[str, OutputFormat]] = {
     **{f".{name}": name for name in get_args(OutputFormat)},
@@ -41,6 +42,8 @@ def control_from_text(text: str) -> Control:
     for key in ("weight", "begin", "end"):
         if key in values:
             values[key] = _number(values[key], field=f"control {key}")
+    if "every" in values:
+        values["every"] = _integer(values["every"], field="control every")
     if "image" in values:
         values["image"] = Path(values["image"])
     return Control(**values)
@@ -57,6 +60,13 @@ def _number(text: str, *, field: str) -> float:
         return float(text)
     except ValueError:
         raise InvalidRequest(field, f"{text!r}", allowed="a number") from None
+
+
+def _integer(text: str, *, field: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidRequest(field, f"{text!r}", allowed="an integer") from None
 
 
 def one_value(name: str, values: Sequence[_Value] | None) -> _Value | None:

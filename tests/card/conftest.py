@@ -104,6 +104,13 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     test = {"outcome": report.outcome, "seconds": round(report.duration, 1)}
     if report.failed:
         test["reason"] = str(report.longrepr)[-1500:]
+        # A run that is cut off prints no summary.
+        print(f"\n{item.nodeid} {report.when}: {test['reason']}", file=sys.__stdout__, flush=True)
+    if report.when == "teardown":
+        # What failed first stays the outcome: a failed test often leaves its server behind.
+        before = results["tests"].get(item.nodeid, {})
+        if before.get("outcome") == "failed":
+            test = before | {"teardown": test["reason"]}
     results["tests"][item.nodeid] = test
     write_results(results)
 

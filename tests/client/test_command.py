@@ -80,12 +80,13 @@ def test_ctrl_c_says_what_becomes_of_the_request(tmp_path: Path) -> None:
 
 
 def test_control_text() -> None:
-    control = control_from_text("type=canny,image=photo.png,weight=0.8,end=0.5,preprocess=canny")
-    assert (control.type, control.image, control.weight, control.end, control.preprocess) == (
+    control = control_from_text("type=canny,image=photo.png,weight=0.8,end=0.5,every=2,preprocess=canny")
+    assert (control.type, control.image, control.weight, control.end, control.every, control.preprocess) == (
         "canny",
         Path("photo.png"),
         0.8,
         0.5,
+        2,
         "canny",
     )
     for text in (
@@ -94,6 +95,7 @@ def test_control_text() -> None:
         "type=canny,colour=red",
         "type=canny,type=pose",
         "type=canny,weight=heavy",
+        "type=canny,every=often",
     ):
         with pytest.raises(InvalidRequest):
             control_from_text(text)

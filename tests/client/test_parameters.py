@@ -32,9 +32,10 @@ EVERYTHING: dict[str, Any] = {
     "num_images": 2,
     "output_format": "webp",
     "controls": [
-        Control("canny", image=b"bytes", weight=0.5, preprocess="canny"),
+        Control("canny", image=b"bytes", weight=0.5, preprocess="canny", every=3),
         Control("depth", image=b"bytes"),
     ],
+    "control_every": 2,
     "loras": [Lora("mara"), ("night", 0.5)],
     "trigger_words": False,
     "pose": "waving-01",
@@ -112,6 +113,9 @@ def test_pillow_images_of_every_mode_are_sent_as_png(mode: str) -> None:
         ("controls[0].type", {"controls": [Control("../pose", pose="waving-01")]}),
         ("controls[1].pose", {"pose": "waving-01", "controls": [Control("pose", pose="A B")]}),
         ("controls[0].weight", {"controls": [Control("pose", pose="waving-01", weight=3)]}),
+        ("controls[0].every", {"controls": [Control("pose", pose="waving-01", every=0)]}),
+        ("control_every", {"control_every": 0}),
+        ("control_every", {"control_every": 151}),
         ("controls[0].image", {"controls": [Control("canny", image=Path("no/such/file.png"))]}),
         ("loras[0].id", {"loras": [Lora("../mara")]}),
         ("loras[1].weight", {"loras": [Lora("mara"), Lora("mara", float("nan"))]}),
@@ -134,7 +138,14 @@ def test_metadata_gives_back_the_request() -> None:
         },
         **{
             key: EVERYTHING[key]
-            for key in ("guidance_begin", "guidance_end", "scheduler", "num_images", "output_format")
+            for key in (
+                "guidance_begin",
+                "guidance_end",
+                "scheduler",
+                "num_images",
+                "output_format",
+                "control_every",
+            )
         },
         "prompt": "a fox",
         "images": [hashlib.sha256(b"bytes").hexdigest()],
@@ -143,6 +154,8 @@ def test_metadata_gives_back_the_request() -> None:
         "trigger_words": False,
     }
     prompt, parameters = parameters_from_metadata(metadata, [b"bytes"])
+    older = {name: value for name, value in metadata.items() if name != "control_every"}
+    assert "control_every" not in parameters_from_metadata(older, [b"bytes"])[1], "the writer had none"
     again = tensors_from_parameters(prompt, parameters)
     assert set(again) == set(sent)
     for name in set(sent) - {"loras"}:

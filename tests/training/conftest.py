@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
+from huggingface_hub import constants
 from PIL import Image
 from tokenizers import Tokenizer
 from transformers import CLIPTokenizer, CLIPTokenizerFast
@@ -29,6 +27,13 @@ COUNT = 6
 def _one_thread() -> None:
     """Losses are compared bit for bit, and the cores are shared."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here may ask the hub, neither this process nor one that it starts."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
 
 @pytest.fixture(autouse=True)

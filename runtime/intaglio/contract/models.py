@@ -26,6 +26,7 @@ __all__ = [
     "DELIVERY",
     "DIFFUSE",
     "ENSEMBLE_STEPS",
+    "LARGEST_CONTROL_EVERY",
     "LARGEST_GUIDANCE",
     "LARGEST_LORA_WEIGHT",
     "LARGEST_SEED",
@@ -49,6 +50,8 @@ Preprocessor = Literal["none", "canny"]
 """What makes a control map of a control's image; `none` takes the image as the map."""
 ResponseFormat = Literal["bytes", "b64"]
 """How an image travels: its bytes, or base64 text, which fits into JSON."""
+LARGEST_CONTROL_EVERY: Final = 150
+"""No trajectory has more steps, so a larger value would mean the same."""
 LARGEST_GUIDANCE: Final = 50.0
 LARGEST_LORA_WEIGHT: Final = 4.0
 LARGEST_SEED: Final = 2**63 - 1
@@ -250,7 +253,18 @@ _REQUEST: Final = (
         absent="no control",
         example='[{"type": "pose", "pose": "waving-01"}]',
         doc='JSON list of {"type", "image": index or "pose": id, "weight": 1, "begin": 0, "end": 1, '
-        '"preprocess": "none"}',
+        '"every": 1, "preprocess": "none"}',
+    ),
+    Port(
+        name="control_every",
+        datatype="TYPE_INT32",
+        optional=True,
+        default=1,
+        minimum=1,
+        maximum=LARGEST_CONTROL_EVERY,
+        example=2,
+        doc="2 runs the ControlNets in every second step, 3 in every third; the steps between use their "
+        "last result; `every` of a control overrides it",
     ),
     Port(
         name="loras",
@@ -357,7 +371,7 @@ _CONDITIONING: Final = (
     Port(
         name="controls",
         datatype="TYPE_STRING",
-        doc='JSON list of {"control": id, "weight", "begin", "end"}, one for each control map',
+        doc='JSON list of {"control": id, "weight", "begin", "end", "every": 1}, one for each control map',
     ),
     Port(
         name="control_maps",

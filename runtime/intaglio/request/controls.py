@@ -15,9 +15,12 @@ def check_controls(request: Request, controlnets: Mapping[str, str]) -> None:
     """`controlnets` is the build's: id of a control -> type of its control image.
 
     Raises:
-        InvalidRequest: an unknown control, no image or pose or both, a window without steps, or an image that
-            no control uses.
+        InvalidRequest: an unknown control, no image or pose or both, a window without steps, an image that
+            no control uses, or a `control_every` without controls.
     """
+    if request.control_every > 1 and not request.controls:
+        problem = f"{request.control_every}, but there are no controls"
+        raise InvalidRequest("control_every", problem, allowed="1 or absent, or controls beside it")
     for index, control in enumerate(request.controls):
         field = f"controls[{index}]"
         _check_type(control, controlnets, field=field)

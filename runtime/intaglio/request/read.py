@@ -66,6 +66,7 @@ def read_request(tensors: Tensors, manifest: BuildManifest, served: ServedLoras 
         images=images,
         image_digests=tuple(hashlib.sha256(data).hexdigest() for data in images),
         controls=tuple(read_json_list(found, "controls", ControlRequest, most=limits.controls)),
+        control_every=_scalar(found, "control_every", 1),
         loras=loras,
         trigger_words=trigger_words,
         added_words=added_words,

@@ -11,7 +11,7 @@ from pydantic import Field
 from intaglio import __version__
 from intaglio.contract.lora_registry import LoraWeight, ResolvedLora
 from intaglio.contract.lora_tags import split_lora_tags
-from intaglio.contract.models import SDXL, Preprocessor
+from intaglio.contract.models import LARGEST_CONTROL_EVERY, SDXL, Preprocessor
 from intaglio.contract.yaml_files import RegistryId, Strict
 
 if TYPE_CHECKING:  # the client imports this module, and needs nothing of a build
@@ -30,6 +30,8 @@ __all__ = [
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 """Of the steps."""
 ControlWeight = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
+Every = Annotated[int, Field(ge=1, le=LARGEST_CONTROL_EVERY)]
+"""2: a ControlNet runs in every second step of its window."""
 
 
 class ControlRequest(Strict, strict=True):
@@ -43,6 +45,8 @@ class ControlRequest(Strict, strict=True):
     weight: ControlWeight = 1.0
     begin: Share = 0.0
     end: Share = 1.0
+    every: Every | None = None
+    """None is the request's `control_every`."""
     preprocess: Preprocessor = "none"
 
 
@@ -54,6 +58,7 @@ class ResolvedControl(Strict, strict=True):
     weight: ControlWeight
     begin: Share
     end: Share
+    every: Every = 1
 
 
 class LoraRequest(Strict, strict=True):
@@ -89,6 +94,8 @@ class Request:
     image_digests: tuple[str, ...]
     """sha256 of each."""
     controls: tuple[ControlRequest, ...]
+    control_every: int
+    """Of controls that have no `every` of their own."""
     loras: tuple[ResolvedLora, ...]
     """LoRAs to apply, the members of presets among them, sorted by id; empty where the set is fused."""
     trigger_words: bool

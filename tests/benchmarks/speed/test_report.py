@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from benchmarks.measuring.results import ROOT, read_json
 from benchmarks.speed.report import FIGURES, engine_seconds, judge, main
+from benchmarks.speed.settings import MATCHED
 
 from .runs import Change, changed_results, good_results, taken
 
@@ -24,7 +25,7 @@ def test_reached_and_required() -> None:
     found = verdicts(good_results())
     assert found["over gRPC against diffusers eager"] == "required"
     assert found["time outside the engines"] == "required"
-    assert found["UNet CFG step against torch.compile's"] == "required"
+    assert found["UNet CFG step against the fastest PyTorch's"] == "required"
     assert found["build, from weights to the first image served"] == "required"
     assert found["agreement with eager, worst image"] == "required"
     assert found["soak: images"] == "reached"
@@ -54,7 +55,7 @@ MISSES: dict[str, tuple[str, Change]] = {
     ),
     "gaps": ("time outside the engines", lambda p: p["served"]["seconds"].update(end_to_end=taken(1.6))),
     "slow step": (
-        "UNet CFG step against torch.compile's",
+        "UNet CFG step against the fastest PyTorch's",
         lambda p: p["engines"]["stages"].update(unet=taken(0.035)),
     ),
     "too much memory": (
@@ -75,6 +76,14 @@ MISSES: dict[str, tuple[str, Change]] = {
         lambda p: p["soak"].update(different_from_first=["x"]),
     ),
     "a leak": ("soak: growth of card memory", lambda p: p["soak"].update(card_slope_mib_per_100=20.0)),
+    "a ControlNet that runs anyway": (
+        "ControlNet every 2nd step against every step",
+        lambda p: p["matched"]["seconds"].update({"ControlNet every 2nd step": taken(1.5)}),
+    ),
+    "slow at matched quality": (
+        "15 steps of DPM++ 2M Karras, ControlNet every 2nd",
+        lambda p: p["matched"]["seconds"].update({MATCHED: taken(0.71)}),
+    ),
     "a short soak": ("soak: images", lambda p: p["soak"].update(images=299)),
 }
 
@@ -90,15 +99,19 @@ def test_a_missed_figure_fails(case: str) -> None:
 def test_the_faster_of_the_peers_counts() -> None:
     """A run that measured both is held to the faster one, whichever it is."""
     name = "against the fastest PyTorch"
-    strongest = {"seconds": {"end_to_end": taken(1.2)}}
+    strongest = {"seconds": {"end_to_end": taken(1.2)}, "cfg_step": taken(0.029)}
     results = changed_results(lambda p: p.update(strongest=strongest))
     assert verdicts(results)[name] == "missed"
+    assert verdicts(results)["UNet CFG step against the fastest PyTorch's"] == "missed"
     strongest["seconds"] = {"end_to_end": taken(9.0)}
     assert verdicts(changed_results(lambda p: p.update(strongest=strongest)))[name] != "missed"
 
 
 NOT_MEASURED: dict[str, tuple[str, Change]] = {
-    "no step of compiled": ("UNet CFG step against torch.compile's", lambda p: p["compiled"].pop("cfg_step")),
+    "no step of compiled": (
+        "UNet CFG step against the fastest PyTorch's",
+        lambda p: p["compiled"].pop("cfg_step"),
+    ),
     "no compiled": ("against the fastest PyTorch", lambda p: p.pop("compiled")),
     "without ballast": (
         "card memory of the server, peak",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -47,3 +48,10 @@ def test_a_type_or_an_id_names_a_control(request_with: Any) -> None:
 def test_what_is_wrong_is_named(request_with: Any, control: dict[str, Any], images: int, says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
         check_controls(request_with(ControlRequest(**control), images=images), CONTROLNETS)
+
+
+def test_control_every_needs_a_control(request_with: Any) -> None:
+    asked = dataclasses.replace(request_with(), control_every=2)
+    with pytest.raises(InvalidRequest, match="control_every: 2, but there are no controls; allowed: 1 or"):
+        check_controls(asked, CONTROLNETS)
+    check_controls(dataclasses.replace(asked, control_every=1), CONTROLNETS)

@@ -33,5 +33,5 @@ CANNY = '[{"type": "canny", "image": 0}]'
 
 
 def test_keys_are_the_fields() -> None:
-    assert CONTROL_KEYS == ("type", "image", "pose", "weight", "begin", "end", "preprocess")
+    assert CONTROL_KEYS == ("type", "image", "pose", "weight", "begin", "end", "every", "preprocess")
     assert LORA_KEYS == ("id", "weight")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from typing import Any
 
@@ -165,3 +166,63 @@ def test_two_controls_with_unequal_windows(tiny: Any, request_tensors: Any, step
     }
     expected = theirs(tiny, "euler", seed=11, controls=("pose", "edges"), **call)
     assert psnr(ours(tiny, tensors), expected) >= 50
+
+
+def reused(forward: Any, computed: set[int]) -> Any:
+    """The ControlNet `forward`, which computes in the steps `computed` and else repeats its last result."""
+    steps = itertools.count()
+    last: list[Any] = []
+
+    def made(*args: Any, conditioning_scale: float = 1.0, **call: Any) -> Any:
+        if next(steps) in computed or not last:  # diffusers also runs it before its window, with scale 0
+            last[:] = [forward(*args, conditioning_scale=1.0, **call)]
+        down, mid = last[0]
+        return [residual * conditioning_scale for residual in down], mid * conditioning_scale
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("pose", "edges", "computed"),
+    [
+        ({"every": 2}, {"every": 2}, ({0, 2, 4, 6}, {0, 2, 4, 6})),
+        ({"every": 1}, {"every": 3}, (set(range(8)), {0, 3, 6})),
+        ({"every": 3}, {"every": 2}, ({0, 3, 6}, {0, 2, 3, 4, 6})),
+        ({"every": 2, "begin": 0.35, "end": 0.9}, {"every": 3}, ({3, 5, 6}, {0, 3, 6})),
+    ],
+)
+def test_residuals_that_are_kept_equal_diffusers_with_the_same_policy(
+    tiny: Any, request_tensors: Any, monkeypatch: pytest.MonkeyPatch, pose: Any, edges: Any, computed: Any
+) -> None:
+    images = [png(5, 72, 64), png(6, 72, 64)]
+    windows = [{"begin": 0.0, "end": 1.0} | pose, {"begin": 0.0, "end": 1.0} | edges]
+    controls = [{"type": "pose", "image": 0, **windows[0]}, {"type": "canny", "image": 1, **windows[1]}]
+    tensors = request_tensors(
+        prompt="a fox",
+        negative_prompt="bad",
+        seed=13,
+        width=72,
+        height=64,
+        steps=8,
+        images=images,
+        controls=json.dumps(controls),
+        num_images=2,
+    )
+    call = {
+        "prompt": "a fox",
+        "negative_prompt": "bad",
+        "num_inference_steps": 8,
+        "guidance_scale": 5.0,
+        "width": 72,
+        "height": 64,
+        "image": [Image.open(io.BytesIO(data)) for data in images],
+        "controlnet_conditioning_scale": [1.0, 1.0],
+        "control_guidance_start": [window["begin"] for window in windows],
+        "control_guidance_end": [window["end"] for window in windows],
+        "num_images_per_prompt": 2,
+    }
+    kept = ours(tiny, tensors)
+    for control, steps in zip(("pose", "edges"), computed, strict=True):
+        module = tiny.modules[f"controlnet.{control}"]
+        monkeypatch.setattr(module, "forward", reused(module.forward, steps))
+    assert psnr(kept, theirs(tiny, "euler", seed=13, controls=("pose", "edges"), **call)) >= 50

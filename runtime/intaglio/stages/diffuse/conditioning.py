@@ -48,10 +48,22 @@ class ControlPlan:
     weight: float
     begin: float
     end: float
+    every: int
+    """2: it runs in every second step of its window."""
 
     def active(self, step: int, steps: int) -> bool:
         """Whether it takes part in `step` of `steps` (diffusers' `control_guidance_start` and `_end`)."""
         return self.weight != 0 and _inside((self.begin, self.end), step, steps)
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether its residuals must be those of `step`, in which it is active.
+
+        They must in the first step of its window, and in every `every`-th from there.
+        """
+        if self.every == 1:
+            return True
+        first = next(other for other in range(steps) if self.active(other, steps))
+        return (step - first) % self.every == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +206,15 @@ def _control_plans(
             known = ", ".join(manifest.controlnets) or "none: this deployment has no ControlNets"
             raise InvalidRequest(f"{field}.control", f"{entry.control!r} is unknown", allowed=known)
         check_window(entry.begin, entry.end, field=f"{field}.begin")
-        plans.append(ControlPlan(entry.control, pixels, entry.weight, entry.begin, entry.end))
+        plan = ControlPlan(
+            control=entry.control,
+            map=pixels,
+            weight=entry.weight,
+            begin=entry.begin,
+            end=entry.end,
+            every=entry.every,
+        )
+        plans.append(plan)
     return tuple(plans)
 
 

@@ -31,6 +31,12 @@ class ControlNetChain:
     """The ControlNets of one shape of pass: each adds its residuals to those of the one before.
 
     Set 0 of the residuals is zeros, which nothing writes. The chain writes sets 1 and 2 in turn.
+
+    A ControlNet need not run in every step (`ControlPlan.every`). The chain then starts from a set that
+    still holds the sum of its first ControlNets. Those that run least often come first, so the others can be
+    added to their sum again and again. With two sets there are two such sums: that of all ControlNets, and
+    that of all but the last. Where neither serves, the whole chain runs. So each ControlNet runs in every
+    step in which it is due, and some in further steps, when one before it is due.
     """
 
     def __init__(
@@ -54,6 +60,12 @@ class ControlNetChain:
         """By control and place."""
         self._bound: dict[tuple[str, int, int], Bound] = {}
         """By control, place and the residual set that it reads."""
+        self._held: dict[int, tuple[int, ...]] = {}
+        """Places of the controls whose sum a residual set holds, in the order of the chain."""
+
+    def start(self) -> None:
+        """Forget all sums: those of another request, or of other steps, are of no use."""
+        self._held = {0: ()}
 
     def prepare(self, place: int, plan: ControlPlan, *, images: int) -> None:
         """Upload the map and weight of `plan`, and compute what no step changes."""
@@ -67,12 +79,35 @@ class ControlNetChain:
         self._contexts[key].run()
 
     def run(self, request: Conditioning, step: int) -> int:
-        """Run the ControlNets of `step`; the number of the residual set that holds their sum."""
-        current = 0
-        for place in active_controls(request.controls, step, request.steps):
-            self._bound_control(place, request.controls[place].control, current).run()
+        """Run the ControlNets of `step` that must run.
+
+        Returns the number of the residual set that holds the sum of all that take part.
+        """
+        plans = request.controls
+        active = active_controls(plans, step, request.steps)
+        chain = tuple(sorted(active, key=lambda place: -plans[place].every))  # of equal ones, as requested
+        self._forget({place for place in chain if plans[place].due(step, request.steps)})
+        current, done = self._longest_held(chain)
+        for count in range(done + 1, len(chain) + 1):
+            place = chain[count - 1]
+            self._bound_control(place, plans[place].control, current).run()
             current = _next_set(current)
+            self._held[current] = chain[:count]
         return current
+
+    def _forget(self, due: set[int]) -> None:
+        """Forget the sums in which a control takes part that is `due`."""
+        for number, places in list(self._held.items()):
+            if not due.isdisjoint(places):
+                del self._held[number]
+
+    def _longest_held(self, chain: tuple[int, ...]) -> tuple[int, int]:
+        """The residual set that holds the sum of most of the first controls of `chain`, and their number."""
+        number, places = max(
+            ((number, places) for number, places in self._held.items() if chain[: len(places)] == places),
+            key=lambda held: len(held[1]),
+        )
+        return number, len(places)
 
     def residuals(self, number: int) -> ResidualSet:
         """Residual set `number`, made when first needed: without a second control there is no third set."""
@@ -145,6 +180,7 @@ class Workspace:
         if self._context is None:
             self._context = _bind(self._engines[context_name("unet")], self._sizes, self.unet)
         self._context.run()
+        self._chain.start()
         for place in active_places(request):
             self._chain.prepare(place, request.controls[place], images=count)
 

@@ -175,6 +175,7 @@ class Preprocess:
                 weight=control.weight,
                 begin=control.begin,
                 end=control.end,
+                every=control.every or request.control_every,
             )
             found.append(resolved.model_dump())
         return found

@@ -125,6 +125,10 @@ def test_values_are_finite(tiny: Any, arrays: dict[str, Array], name: str) -> No
             {"controls": text([CONTROL | {"weight": float("nan")}] * 2)},
             r"controls\[0\]\.weight: nan is not a finite number",
         ),
+        (
+            {"controls": text([CONTROL | {"every": 0}] * 2)},
+            r"controls\[0\]\.every: is 0; allowed: a whole number from 1",
+        ),
         ({"controls": text(b"[]")}, r"control_maps: shape \[2, 96, 64, 3\] for 0 controls"),
         ({"timings": text([1])}, "timings: something else"),
         ({"timings": text({"vae": "long"})}, "timings: something else"),
@@ -197,7 +201,7 @@ def test_a_window_means_the_decimal_that_was_sent(tiny: Any, arrays: dict[str, A
 
 def test_windows_are_those_of_diffusers() -> None:
     def plan(weight: float, begin: float, end: float) -> ControlPlan:
-        return ControlPlan("pose", np.zeros((3, 1, 1), np.uint8), weight, begin, end)
+        return ControlPlan("pose", np.zeros((3, 1, 1), np.uint8), weight, begin, end, 1)
 
     windows = [(0.0, 1.0), (0.25, 0.75)]
     plans = [*(plan(1, begin, end) for begin, end in windows), plan(0, 0, 1)]
@@ -215,3 +219,13 @@ def test_places_are_those_active_in_the_slice(tiny: Any, arrays: dict[str, Array
     assert active_places(read_conditioning(arrays, tiny.manifest)) == [0, 1]
     late = read_conditioning(arrays | {"begin": int_tensor(3)}, tiny.manifest)
     assert active_places(late) == [1], "the pose ends at 0.5"
+
+
+@pytest.mark.parametrize(
+    ("begin", "every", "due"),
+    [(0.0, 1, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]), (0.0, 4, [0, 4, 8]), (0.25, 3, [3, 6, 9]), (0.25, 150, [3])],
+)
+def test_a_control_is_due_in_steps_counted_from_its_first(begin: float, every: int, due: list[int]) -> None:
+    plan = ControlPlan("pose", np.zeros((1, 1, 3), np.uint8), 1, begin, 1, every)
+    active = [step for step in range(10) if plan.active(step, 10)]
+    assert [step for step in active if plan.due(step, 10)] == due

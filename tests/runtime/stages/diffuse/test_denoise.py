@@ -12,8 +12,9 @@ import pytest
 from intaglio.engines.interface import Array
 from intaglio.errors import Unavailable
 from intaglio.stages.diffuse.stage import Diffuse
+from intaglio.stages.preprocess.stage import Preprocess
 
-from .inputs import CONTROLS, int_tensor
+from .inputs import CONTROLS, for_diffuse, int_tensor
 
 
 def test_a_repeated_request_allocates_nothing(
@@ -59,6 +60,94 @@ def test_a_control_runs_in_the_steps_of_its_window(
     diffuse(arrays, wanted=["state"])
     assert backend.runs.count("controlnet.pose") == 2  # steps 0 and 1 of 5 end by 0.5
     assert backend.runs.count("controlnet.edges") == 5
+
+
+@pytest.mark.parametrize(
+    ("pose", "edges", "runs"),
+    [
+        ({"every": 1}, {"every": 1}, {"pose": 6, "edges": 6}),
+        ({"every": 2}, {"every": 2}, {"pose": 3, "edges": 3}),
+        ({"every": 4}, {"every": 2}, {"pose": 2, "edges": 3}),
+        ({"every": 1}, {"every": 3}, {"pose": 6, "edges": 2}),
+        ({"every": 3}, {"every": 2}, {"pose": 2, "edges": 4}),  # edges also in step 3, with pose
+        ({"every": 150}, {"every": 150}, {"pose": 1, "edges": 1}),
+        ({"every": 2, "begin": 0.5}, {"every": 6}, {"pose": 2, "edges": 1}),  # pose in steps 3 and 5
+        ({"every": 2, "end": 0.5}, {"every": 2}, {"pose": 2, "edges": 4}),  # the sum has another first term
+        ({"every": 2}, {"every": 2, "end": 0.5}, {"pose": 3, "edges": 2}),
+        ({}, {"every": 3}, {"pose": 4, "edges": 2}),  # control_every is 2; pose also in step 3
+    ],
+)
+def test_a_control_runs_in_the_steps_in_which_it_is_due(
+    diffuse: Diffuse, backend: Any, tensors_of: Any, pose: Any, edges: Any, runs: Any
+) -> None:
+    controls = [
+        {"type": "pose", "pose": "waving-01", **pose},
+        {"type": "canny", "pose": "waving-01", **edges},
+    ]
+    tensors = tensors_of(
+        prompt="a fox", seed=1, steps=6, guidance_scale=1.0, controls=json.dumps(controls), control_every=2
+    )
+    diffuse(tensors, wanted=["state"])
+    assert {name: backend.runs.count(f"controlnet.{name}") for name in runs} == runs
+
+
+@pytest.mark.parametrize(("fast", "slow"), [("pose", "edges"), ("edges", "pose")])
+def test_of_three_controls_the_last_runs_alone(
+    tiny: Any, backend: Any, request_tensors: Any, fast: str, slow: str
+) -> None:
+    """Those that run least often come first, whatever their order in the request. Two sums are kept."""
+    limits = tiny.manifest.limits.model_copy(update={"controls": 3})
+    manifest = tiny.manifest.model_copy(update={"limits": limits})
+    controls = [
+        {"type": fast, "pose": "waving-01"},
+        {"type": slow, "pose": "waving-01", "every": 2},
+        {"type": slow, "pose": "waving-01", "every": 4},
+    ]
+    tensors = request_tensors(prompt="a fox", seed=1, steps=8, controls=json.dumps(controls))
+    with (
+        Preprocess(manifest, tiny.folder) as preprocess,
+        Diffuse(manifest, tiny.folder, backend=backend) as diffuse,
+    ):
+        diffuse(for_diffuse(preprocess(tensors)), wanted=["state"])
+    assert backend.runs.count(f"controlnet.{fast}") == 8
+    assert backend.runs.count(f"controlnet.{slow}") == 8, "both in every second step"
+
+
+def test_residuals_do_not_outlive_a_request(diffuse: Diffuse, tensors_of: Any, tiny: Any) -> None:
+    """Neither the next prompt nor the next pass, which has other images, gets those of the one before."""
+    usual = {"steps": 4, "controls": CONTROLS, "control_every": 3}
+    second = tensors_of(prompt="a cat", seed=2, num_images=3, **usual)
+    diffuse(tensors_of(prompt="a fox", seed=1, num_images=2, **usual))
+    after_another = diffuse(second)["state"]
+    with Diffuse(tiny.manifest, tiny.folder, backend=tiny.backend) as fresh:
+        np.testing.assert_array_equal(fresh(second)["state"], after_another)
+    for image in range(3):
+        alone = second | {name: second[name][:, image : image + 1] for name in ("state", "noise")}
+        np.testing.assert_allclose(
+            diffuse(alone)["state"][:, 0], after_another[:, image], rtol=1e-4, atol=1e-4
+        )
+
+
+def test_a_slice_begins_with_a_step_that_computes(diffuse: Diffuse, backend: Any, tensors_of: Any) -> None:
+    controls = json.dumps([{"type": "pose", "pose": "waving-01"}])
+    arrays = tensors_of(prompt="a fox", seed=1, steps=6, controls=controls, control_every=2)
+    whole = diffuse(arrays)["state"]
+    sliced = {}
+    for cut in (2, 3):
+        backend.runs.clear()
+        first = diffuse(arrays | {"end": int_tensor(cut)}, wanted=["state"])["state"]
+        rest = {"state": first, "begin": int_tensor(cut)}
+        sliced[cut] = diffuse(arrays | rest, wanted=["state"])["state"]
+        assert backend.runs.count("controlnet.pose") == {2: 3, 3: 4}[cut]
+    np.testing.assert_array_equal(sliced[2], whole)
+    assert not np.array_equal(sliced[3], whole), "step 3 would have used the residuals of step 2"
+
+
+def test_every_first_step_is_as_without_reuse(diffuse: Diffuse, tensors_of: Any) -> None:
+    usual = {"prompt": "a fox", "seed": 1, "steps": 4, "controls": CONTROLS}
+    plain = diffuse(tensors_of(**usual))["state"]
+    np.testing.assert_array_equal(diffuse(tensors_of(**usual, control_every=1))["state"], plain)
+    assert not np.array_equal(diffuse(tensors_of(**usual, control_every=2))["state"], plain)
 
 
 def test_a_control_that_takes_no_part_costs_nothing(
@@ -116,7 +205,8 @@ def test_a_request_without_memory_fails_alone(
             np.testing.assert_array_equal(diffuse(tensors)["pixels"], pixels)
 
 
-def test_outside_its_window_guidance_is_off(diffuse: Diffuse, tensors_of: Any) -> None:
+@pytest.mark.parametrize("control_every", [1, 2])
+def test_outside_its_window_guidance_is_off(diffuse: Diffuse, tensors_of: Any, control_every: int) -> None:
     """Steps 0 and 4 of 5 alone, 1 to 3 with both prompts: as three runs of slices would be."""
     request = {
         "prompt": "a fox",
@@ -125,6 +215,7 @@ def test_outside_its_window_guidance_is_off(diffuse: Diffuse, tensors_of: Any) -
         "steps": 5,
         "scheduler": "dpmpp_2m_karras",
         "controls": CONTROLS,
+        "control_every": control_every,
     }
     windowed = diffuse(tensors_of(**request, guidance_begin=0.2, guidance_end=0.8))
     guided = tensors_of(**request)
