@@ -25,7 +25,7 @@ from intaglio_client.tune.progress import progress_for
 from intaglio_client.tune.report import Results, data_of, page_of
 from intaglio_client.tune.results import Row, SceneFigures, front, row_of
 from intaglio_client.tune.scenes import Scene
-from intaglio_client.tune.serving import Asked, served
+from intaglio_client.tune.serving import Asked, served, stopped_by_signals
 from intaglio_client.tune.settings import Setting, named_setting
 from intaglio_client.tune.sheet import sheet_of
 
@@ -100,6 +100,7 @@ def draw_builds(
             continue
         own = asked if index == 0 else Asked(deadline=asked.deadline)
         with (
+            stopped_by_signals(),
             served(built.deployment, own, report=_reporter(console)) as client,
             progress_for(console, missing) as progress,
         ):
