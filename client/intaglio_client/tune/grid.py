@@ -21,7 +21,6 @@ __all__ = [
     "ANCHORS",
     "BASELINE",
     "CONVERGED",
-    "DRAFT_FLOOR",
     "FAMILIAR",
     "FULL",
     "QUICK",
@@ -43,15 +42,13 @@ BASELINE: Final = named_setting({"scheduler": "euler", "steps": 30})
 """What everybody knows, and what seconds are compared with."""
 FAMILIAR: Final = named_setting({"scheduler": _DPM, "steps": 30})
 """What `high` must equal."""
-DRAFT_FLOOR: Final = named_setting({"scheduler": "euler", "steps": 10})
-"""What `draft` must equal."""
 
 
 def _inputs(scheduler: str, *steps: int, **others: Any) -> list[dict[str, Any]]:
     return [{"scheduler": scheduler, "steps": count, **others} for count in steps]
 
 
-ANCHORS: Final = (BASELINE, DRAFT_FLOOR, FAMILIAR, CONVERGED)
+ANCHORS: Final = (BASELINE, FAMILIAR, CONVERGED)
 """Settings that the rule compares others with. They are in every grid."""
 QUICK: Final = tuple(
     named_setting(one)
@@ -65,7 +62,7 @@ FULL: Final = (
     *(
         named_setting(one)
         for one in (
-            *_inputs("euler", 20),
+            *_inputs("euler", 10, 20),
             *_inputs("euler", 20, control_every=2),
             *_inputs("euler", 20, sparse_begin=0.3, sparse_every=2),
             *_inputs("unipc", 10, 20),

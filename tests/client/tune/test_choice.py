@@ -11,9 +11,9 @@ from .rows import anchors, row, setting
 def test_each_preset_is_the_cheapest_that_equals_its_anchor() -> None:
     rows = [
         *anchors(),
-        row(setting(8), 2.7, [26.0, 26.2]),
+        row(setting(8), 2.7, [25.0, 25.2]),
         row(setting(10), 3.2, [29.0, 30.0]),
-        row(setting(12), 4.0, [33.0, 34.0]),
+        row(setting(12), 4.0, [33.0, 33.8]),
         row(setting(15), 5.0, [39.0, 38.0]),
         row(setting(20), 6.7, [43.0, 44.0]),
     ]
@@ -26,12 +26,13 @@ def test_each_preset_is_the_cheapest_that_equals_its_anchor() -> None:
     }
 
 
-def test_a_mean_that_is_ahead_by_noise_does_not_count() -> None:
-    """Differences of +5 and -4 have a mean of 0.5 and an error of 4.5; +1 and +2 are no noise."""
+def test_worse_by_more_than_its_error_is_worse() -> None:
+    """Differences of -3 and -1 are -2 ± 1, and of -4 and +2 they are -1 ± 3."""
     baseline, *others = anchors()
-    noisy = row(setting(12), 4.0, [39.0, 30.0])
-    sure = row(setting(15), 5.0, [35.0, 36.0])
-    assert chosen([baseline, *others, noisy, sure], baseline) is sure
+    worse = row(setting(10), 3.0, [31.0, 33.0])
+    no_worse = row(setting(12), 4.0, [30.0, 36.0])
+    assert chosen([baseline, *others, worse, no_worse], baseline) is no_worse
+    assert chosen([baseline, *others, worse, no_worse], baseline, allowed=1.0) is worse
 
 
 def test_of_settings_of_the_same_cost_the_nearest_is_taken() -> None:

@@ -19,7 +19,7 @@ NEW = named_setting({"steps": 12, "control_some": 2})
 def test_the_anchors_are_in_every_grid_once(tmp_path: Path) -> None:
     found = grid_of(deployment(tmp_path), (ANCHORS[0], *QUICK), controls=1, pixels=4096)
     names = [setting.name for setting in found.settings]
-    assert names[:4] == [setting.name for setting in ANCHORS]
+    assert names[:3] == [setting.name for setting in ANCHORS]
     assert len(names) == len(set(names))
     assert found.reference == REFERENCE
 

@@ -16,13 +16,12 @@ def results(*more: Row) -> Results:
     rows = [*anchors(), row(setting(15), 5.0, [38.0, 40.0], attire=0.75), *more]
     presets = presets_of([one for one in rows if not one.setting.apart])
     left_out = ("left out: x: this version has no input y",)
-    return Results("small", "onnxruntime cpu fp32", 2, 0, rows, presets, rows[3], 100, left_out)
+    return Results("small", "onnxruntime cpu fp32", 2, 0, rows, presets, rows[2], 100, left_out)
 
 
 def test_rows_are_ordered_by_cost_and_stars_are_the_front() -> None:
     names = [cells[0] for cells in cells_of(results())]
     assert names == [
-        "* euler 10",
         "* dpmpp_2m_karras 15",
         "euler 30",
         "* dpmpp_2m_karras 30",
@@ -34,7 +33,7 @@ def test_a_row_says_figures_errors_and_its_preset() -> None:
     assert header_of(results()) == [
         "setting", "seconds", "ratio", "PSNR dB", "to 30 Euler", "SSIM", "attire", "preset",
     ]  # fmt: skip
-    assert cells_of(results())[1] == [
+    assert cells_of(results())[0] == [
         "* dpmpp_2m_karras 15",
         "5.00",
         "0.50 ± 0.00",
@@ -42,7 +41,7 @@ def test_a_row_says_figures_errors_and_its_preset() -> None:
         "+5.0 ± 1.0",
         "0.900 ± 0.000",
         "0.750 (+0.250 ± 0.000)",
-        "standard",
+        "draft, standard",
     ]
 
 
@@ -69,5 +68,5 @@ def test_the_data_have_every_row_with_its_inputs() -> None:
     data = data_of(results())
     assert data["presets"]["standard"] == {"scheduler": "dpmpp_2m_karras", "steps": 15}
     chosen = next(one for one in data["rows"] if one["setting"] == "dpmpp_2m_karras 15")
-    assert chosen["psnr_gain"] == dataclasses.asdict(results().rows[4].psnr_gain)
+    assert chosen["psnr_gain"] == dataclasses.asdict(results().rows[3].psnr_gain)
     assert chosen["front"] is True
