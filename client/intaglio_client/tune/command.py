@@ -89,6 +89,7 @@ def tune(  # noqa: PLR0913  (one option a choice)
     A second call with the same options goes on where the first stopped. With --quiet only the path of the
     presets is printed.
     """
+    from intaglio.serving.build_check import check_build
     from intaglio_client.tune.grid import FULL, QUICK, grid_of, lora_settings, read_grid
     from intaglio_client.tune.judges import Extractor, judge_called
     from intaglio_client.tune.report import cells_of, data_of, header_of, notes_of
@@ -100,7 +101,7 @@ def tune(  # noqa: PLR0913  (one option a choice)
         results_of,
         write_results,
     )
-    from intaglio_client.tune.serving import Asked, tuned_build
+    from intaglio_client.tune.serving import Asked
 
     printed = Output(json=json, quiet=quiet)
     deployments = [load_deployment(path) for path in configs]
@@ -121,11 +122,12 @@ def tune(  # noqa: PLR0913  (one option a choice)
     )
     for line in chosen.left_out:
         printed.note(line)
-    builds = [Built(deployment, tuned_build(deployment)) for deployment in deployments]
+    builds = [Built(deployment, check_build(deployment)) for deployment in deployments]
     folder = out or Path("out/tune") / first.name
     drawings = draw_builds(
         builds, drawn, chosen, folder=folder, asked=Asked(url, deadline), console=printed.progress
     )
+    printed.note(f"measuring {len(drawn) * sum(len(one.settings) for one in drawings)} pictures")
     rows = measure_rows(builds, drawings, chosen.reference, measures)
     results = results_of(builds[0], drawn, seed, chosen, rows)
     written = write_results(
@@ -145,8 +147,9 @@ def tune(  # noqa: PLR0913  (one option a choice)
 
 def _check_names(deployments: list[Deployment]) -> None:
     names = [deployment.name for deployment in deployments]
-    if len(set(names)) != len(names):
-        raise ConfigError(f"two configurations are named {names[0]}; give each a name of its own")
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two configurations are named {name}; give each a name of its own")
 
 
 def _scenes_of(

@@ -21,7 +21,7 @@ from intaglio_client.image import Image
 from intaglio_client.tune.kept import Kept, Taken
 from intaglio_client.tune.scenes import Scene
 from intaglio_client.tune.serving import check_served
-from intaglio_client.tune.settings import Setting
+from intaglio_client.tune.settings import Setting, stated_inputs
 
 __all__ = ["Drawing", "Progress", "draw_scenes", "in_turn", "missing_weight"]
 
@@ -68,7 +68,7 @@ def draw_scenes(drawing: Drawing, client: Client, progress: Progress) -> None:
             if loras != resident:
                 _warm(client, scene, setting)
                 resident = loras
-            image = _draw(client, scene, setting.inputs)
+            image = _draw(client, scene, stated_inputs(setting))
             check_served(image, drawing.manifest, url=client.url)
             taken = image.timings["request"]
             if setting is wanted[0]:

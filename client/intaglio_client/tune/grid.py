@@ -143,7 +143,8 @@ def grid_of(deployment: Deployment, settings: Sequence[Setting], *, controls: in
         pixels: width times height of the largest scene.
 
     Raises:
-        ConfigError: the deployment's limits allow fewer steps than the anchors need.
+        ConfigError: the deployment's limits allow fewer steps than the anchors need, or two settings have
+            one name.
     """
     most = min(deployment.limits.steps, deployment.limits.cost // (pixels * (1 + controls)))
     reference = _shortened(REFERENCE, most)
@@ -157,7 +158,9 @@ def grid_of(deployment: Deployment, settings: Sequence[Setting], *, controls: in
     for setting in (*ANCHORS, *settings):
         why = _left_out(setting, deployment, controls=controls, most=most)
         if why is None:
-            kept.setdefault(setting.name, setting)
+            before = kept.setdefault(setting.file_name, setting)
+            if before.inputs != setting.inputs:
+                raise ConfigError(f"two settings are named {setting.name!r}; give each a name of its own")
         else:
             left_out.append(f"left out: {setting.name}: {why}")
     return Grid(reference, tuple(kept.values()), tuple(left_out))

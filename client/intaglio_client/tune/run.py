@@ -12,6 +12,7 @@ from rich.console import Console
 
 from intaglio.builds.manifest import BuildManifest, write_json
 from intaglio.contract.config import Deployment
+from intaglio.errors import ConfigError
 from intaglio.whole_files import write_whole
 from intaglio_client.tune.chart import chart_of
 from intaglio_client.tune.choice import presets_of
@@ -140,26 +141,37 @@ def _of_build(built: Built, setting: Setting) -> Setting:
 def _figures(
     first: Drawing, drawing: Drawing, setting: Setting, reference: Setting, measures: Measures
 ) -> list[SceneFigures]:
-    """One value a scene. PSNR and SSIM run in threads; numpy lets them."""
+    """One value a scene. PSNR and SSIM run in threads, where numpy works beside itself; a user's judge and an
+    extractor need not be made for that.
+    """
 
-    def measured(scene: Scene) -> SceneFigures:
+    def distances(scene: Scene) -> tuple[float, float]:
+        found = drawing.kept.pixels(scene, setting)
+        expected = first.kept.pixels(scene, reference)
+        return psnr(found, expected), ssim(found, expected)
+
+    with ThreadPoolExecutor() as pool:
+        near = list(pool.map(distances, drawing.scenes))
+    figures = []
+    for scene, (decibels, similarity) in zip(drawing.scenes, near, strict=True):
         taken = drawing.kept.taken(scene, setting)
         base = first.kept.taken(scene, BASELINE)
         if taken is None or base is None:
-            raise FileNotFoundError(drawing.kept.picture(scene, setting))
+            path = drawing.kept.picture(scene, setting)
+            raise ConfigError(f"{path}: changed while it was measured; run the same command again")
         found = drawing.kept.pixels(scene, setting)
         expected = first.kept.pixels(scene, reference)
-        return SceneFigures(
-            seconds=taken.seconds,
-            baseline_seconds=taken.baseline if drawing is first else base.seconds,
-            psnr=psnr(found, expected),
-            ssim=ssim(found, expected),
-            perceptual=measures.extractor.distance(found, expected) if measures.extractor else None,
-            judged=measures.judge(scene.name, found) if measures.judge else {},
+        figures.append(
+            SceneFigures(
+                seconds=taken.seconds,
+                baseline_seconds=taken.baseline if drawing is first else base.seconds,
+                psnr=decibels,
+                ssim=similarity,
+                perceptual=measures.extractor.distance(found, expected) if measures.extractor else None,
+                judged=measures.judge(scene.name, found) if measures.judge else {},
+            )
         )
-
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(measured, drawing.scenes))
+    return figures
 
 
 def write_results(

@@ -12,14 +12,13 @@ from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.config import Deployment
 from intaglio.errors import ConfigError, Unavailable
 from intaglio.exit_codes import TERMINATED
-from intaglio.serving.build_check import check_build
 from intaglio.serving.control import controlled_servers
 from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
 from intaglio_client.client import Client
 from intaglio_client.image import Image
 
-__all__ = ["Asked", "check_served", "served", "stopped_by_signals", "tuned_build"]
+__all__ = ["Asked", "check_served", "served", "stopped_by_signals"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +29,6 @@ class Asked:
     """None: a server of the build that this user runs here, or else one that is started."""
     deadline: float | None = None
     """Seconds that a picture may take; None: any time."""
-
-
-def tuned_build(deployment: Deployment) -> BuildManifest:
-    """The deployment's build.
-
-    Raises:
-        EngineMismatch: there is none, or one of another configuration; it names the command that builds.
-    """
-    return check_build(deployment)
 
 
 @contextmanager

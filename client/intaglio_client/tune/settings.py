@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pydantic import TypeAdapter, ValidationError
+
 from intaglio.contract.models import SDXL
 from intaglio.contract.ports import Port, numpy_type
+from intaglio.request.request import LoraRequest
 from intaglio_client.names import CONTROL_ALIASES, nearest
 
-__all__ = ["Setting", "named_setting", "steps_of", "wrong_input"]
+__all__ = ["Setting", "named_setting", "stated_inputs", "steps_of", "wrong_input"]
 
 _STATED_IN_NAME: Final = ("scheduler", "steps")
 _OF_SCENES: Final = (
@@ -19,6 +22,7 @@ _OF_SCENES: Final = (
     "response_format", "images", "controls",
 )  # fmt: skip
 """Inputs that say which picture is drawn. A scene states them, so a setting cannot."""
+_KEPT: Final = (*_OF_SCENES, "trigger_words", "loras")
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Setting:
     preset is chosen from it. Empty for the others.
     """
     weight: float = field(default=0.0, compare=False)
-    """Share of the work, for the progress bar: the steps that it takes."""
+    """Steps that it takes, as far as they are known: how far it moves the progress bar."""
 
     @property
     def file_name(self) -> str:
@@ -54,6 +58,19 @@ def named_setting(inputs: Mapping[str, Any], *, name: str = "", apart: str = "")
     return Setting(shown, dict(inputs), apart, weight=steps_of(inputs))
 
 
+def stated_inputs(setting: Setting) -> dict[str, Any]:
+    """The inputs of a request: those of the setting, and every other with a fixed default, stated as that. A
+    deployment may have defaults of its own, which must not change what a setting is compared with.
+
+    A LoRA's method says what a setting with LoRAs leaves out.
+    """
+    if "loras" in setting.inputs:
+        return dict(setting.inputs)
+    defaults = {port.name: port.default for port in SDXL.inputs if port.name not in _KEPT}
+    fixed = {name: default for name, default in defaults.items() if default is not None}
+    return {**fixed, **setting.inputs}
+
+
 def steps_of(inputs: Mapping[str, Any]) -> float:
     """The steps that `inputs` ask for; few where they leave them to a LoRA's method or to the server."""
     return float(inputs.get("steps", 8))
@@ -72,13 +89,27 @@ def wrong_input(inputs: Mapping[str, Any]) -> str | None:
     for name, value in inputs.items():
         if name in _OF_SCENES:
             return f"{name} belongs to a scene"
-        if name in CONTROL_ALIASES or name == "loras":
+        if name in CONTROL_ALIASES:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                return f"{name} {value!r} is not allowed; allowed: a number, which holds for every control"
+            continue
+        if name == "loras":
+            if not _are_loras(value):
+                return f"loras {value!r} is not allowed; allowed: a list of {{id: ID, weight: NUMBER}}"
             continue
         if name not in ports:
             return f"unknown input {name}{nearest(name, [*ports, *CONTROL_ALIASES])}"
         if not _admitted(ports[name], value):
             return f"{name} {value!r} is not allowed; allowed: {ports[name].allowed}"
     return None
+
+
+def _are_loras(value: Any) -> bool:
+    try:
+        TypeAdapter(list[LoraRequest]).validate_python(value)
+    except ValidationError:
+        return False
+    return True
 
 
 def _admitted(port: Port, value: Any) -> bool:

@@ -66,6 +66,12 @@ def test_limits_below_a_converged_picture_are_refused(tmp_path: Path) -> None:
         grid_of(small, (), controls=2, pixels=4096)
 
 
+def test_two_settings_of_one_name_are_refused(tmp_path: Path) -> None:
+    other = named_setting({"steps": 7}, name="Euler: 30")
+    with pytest.raises(ConfigError, match="two settings are named 'Euler: 30'"):
+        grid_of(deployment(tmp_path), (other,), controls=1, pixels=4096)
+
+
 def test_a_lora_with_a_method_is_a_setting_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

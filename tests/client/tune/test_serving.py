@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from intaglio.errors import EngineMismatch, Unavailable
+from intaglio.errors import Unavailable
 from intaglio.exit_codes import TERMINATED
-from intaglio_client.tune.serving import Asked, served, stopped_by_signals, tuned_build
+from intaglio_client.tune.serving import Asked, served, stopped_by_signals
 
 from .deployments import deployment
 
@@ -22,11 +22,6 @@ def test_an_address_without_a_server_is_named(tmp_path: Path) -> None:
         served(deployment(tmp_path), Asked("127.0.0.1:9"), report=print),
     ):
         pass
-
-
-def test_without_a_build_the_command_that_builds_is_named(tmp_path: Path) -> None:
-    with pytest.raises(EngineMismatch, match="intaglio build"):
-        tuned_build(deployment(tmp_path))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

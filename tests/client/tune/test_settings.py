@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from intaglio_client.tune.settings import named_setting, wrong_input
+from intaglio_client.tune.settings import named_setting, stated_inputs, wrong_input
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,8 @@ def test_a_name_becomes_part_of_a_files_name() -> None:
         ({"scheduler": "eular"}, "scheduler 'eular' is not allowed; allowed: one of euler"),
         ({"guidance_end": 2}, "guidance_end 2 is not allowed; allowed: 0 to 1"),
         ({"seed": 3}, "seed belongs to a scene"),
+        ({"loras": ["night"]}, "loras ['night'] is not allowed"),
+        ({"control_guidance_end": "0.6"}, "control_guidance_end '0.6' is not allowed"),
     ],
 )
 def test_a_wrong_input_is_named(inputs: dict[str, Any], problem: str) -> None:
@@ -46,3 +48,13 @@ def test_a_wrong_input_is_named(inputs: dict[str, Any], problem: str) -> None:
 def test_inputs_of_the_table_and_windows_of_controls_are_right() -> None:
     inputs = {"steps": 12, "scheduler": "unipc", "guidance_end": 0.8, "trigger_words": False}
     assert wrong_input({**inputs, "control_guidance_end": 0.6, "loras": [{"id": "night"}]}) is None
+
+
+def test_a_request_states_fixed_defaults_so_that_a_deployments_own_do_not_count() -> None:
+    stated = stated_inputs(named_setting({"steps": 12, "guidance_end": 0.8}))
+    assert stated["guidance_begin"] == 0.0
+    assert stated["guidance_end"] == 0.8
+    assert "scheduler" not in stated
+    assert "num_images" not in stated
+    lora = {"loras": [{"id": "lcm"}]}
+    assert stated_inputs(named_setting(lora)) == lora
