@@ -16,7 +16,6 @@ from reference.tables import table
 from reference.training_keys import COMPUTED_DEFAULTS, TEXTS
 
 __all__ = [
-    "DERIVED",
     "Section",
     "deployment_keys",
     "deployment_sections",
@@ -24,8 +23,6 @@ __all__ = [
     "training_sections",
 ]
 
-DERIVED: Final = ("name", "folder")
-"""Fields of a deployment that come from the path of its file."""
 _HEAD: Final = ("key", "type", "default", "allowed", "example", "meaning")
 
 Section = tuple[str, tuple[Key, ...]]
@@ -34,7 +31,7 @@ Section = tuple[str, tuple[Key, ...]]
 
 def deployment_sections() -> list[Section]:
     """The keys of the file, then those of each mapping in it."""
-    keys = tuple(key for key in keys_of(Deployment) if key.name not in DERIVED)
+    keys = tuple(keys_of(Deployment))
     return [("The file", keys), *_nested(keys)]
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from intaglio.contract.yaml_files import REGISTRY_ID
+from intaglio.validation_errors import Derived
 
 __all__ = ["Key", "declaring_class", "inline_yaml", "keys_of", "models_in", "own_text"]
 
@@ -50,12 +51,15 @@ class Key:
 
 
 def keys_of(model: type[BaseModel]) -> Iterator[Key]:
-    """The keys of `model` in the order of the class; those of a base class come first.
+    """The keys of `model` in the order of the class; those of a base class come first. Fields that a file
+    cannot set are no keys.
 
     Raises:
         ValueError: there is no word for the type of a key.
     """
     for name, field in model.model_fields.items():
+        if any(isinstance(mark, Derived) for mark in field.metadata):
+            continue
         yield Key(
             name,
             declaring_class(model, name),

@@ -14,7 +14,7 @@ from intaglio.serving import doctor
 from intaglio_client import command as generate
 from intaglio_client import demo, watch_command
 from intaglio_client.tune import command as tune
-from intaglio_export.commands import build, loras
+from intaglio_export.commands import build, loras, presets
 from intaglio_train import command as train
 
 from .pages import ROOT, blocks
@@ -30,6 +30,7 @@ APPS = {
     "tune": tune.app,
     "reload": serve.reload_app,
     "loras": loras.app,
+    "presets": presets.app,
     "watch": watch_command.watch_app,
     "rollback": watch_command.rollback_app,
 }
@@ -59,6 +60,7 @@ PAGES = [
     "docs/loras.md",
     "docs/operating.md",
     "docs/performance.md",
+    "docs/presets.md",
     "docs/tuning.md",
     "benchmarks/README.md",
 ]
@@ -80,7 +82,7 @@ def test_commands_and_their_options_exist() -> None:
     for line in COMMANDS:
         for option in re.findall(r"--[a-z-]+", line):
             words = line.split()
-            assert option in help_of(*words[: 2 if words[0] == "loras" else 1]), line
+            assert option in help_of(*words[: 2 if words[0] in ("loras", "presets") else 1]), line
 
 
 def test_configurations_it_names_exist() -> None:

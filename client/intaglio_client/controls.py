@@ -9,7 +9,7 @@ from typing import Final
 
 import PIL.Image
 
-from intaglio.contract.models import Preprocessor
+from intaglio.contract.models import PaletteName, Preprocessor, Resize
 from intaglio.errors import InvalidRequest
 
 __all__ = ["POSE", "Control", "Encoded", "encoded_image"]
@@ -38,6 +38,10 @@ class Control:
     every: int | None = None
     """2: its ControlNet runs in every second step; None is the request's `control_every`."""
     preprocess: Preprocessor = "none"
+    resize: Resize = "stretch"
+    """How an image gets the size of the picture."""
+    palette: PaletteName | None = None
+    """The colours that a segmentation map is in; None: the server recognises them."""
 
 
 def encoded_image(image: Encoded, *, field: str) -> bytes:

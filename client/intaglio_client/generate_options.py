@@ -22,19 +22,24 @@ __all__ = [
     "Deadline",
     "GuidanceBegin",
     "GuidanceEnd",
+    "GuidanceRescale",
     "GuidanceScale",
     "Height",
     "Images",
     "Like",
     "Loras",
+    "NegativePreset",
     "NegativePrompt",
     "NumImages",
     "Out",
     "Pose",
+    "Preset",
     "Prompt",
+    "Scene",
     "SchedulerName",
     "Seed",
     "Steps",
+    "Style",
     "TriggerWords",
     "Url",
     "Width",
@@ -79,6 +84,9 @@ GuidanceScale = Annotated[
         metavar="<float>",
         help="Classifier-free guidance; 1 and below is off; also --cfg-scale, --cfg.",
     ),
+]
+GuidanceRescale = Annotated[
+    float | None, typer.Option(help="0 to 1: keeps guidance from raising the contrast; v-prediction: 0.7.")
 ]
 GuidanceBegin = Annotated[float | None, typer.Option(help="Share of the steps before which guidance is off.")]
 GuidanceEnd = Annotated[
@@ -130,6 +138,16 @@ TriggerWords = Annotated[
         "--trigger-words/--no-trigger-words", help="Add trigger words that the prompt lacks at its end."
     ),
 ]
+Preset = Annotated[
+    str | None, typer.Option(help="A quality preset of the server: values for options that are left out.")
+]
+Style = Annotated[
+    str | None, typer.Option(help="A style of the server: a template for the prompt, and a negative prompt.")
+]
+NegativePreset = Annotated[
+    str | None, typer.Option(help="A negative prompt of the server; --negative-prompt comes before it.")
+]
+Scene = Annotated[str | None, typer.Option(help="A scene of the server: text that the prompt gets.")]
 Images = Annotated[
     list[Path] | None, typer.Option(help="With --like: a control image of the original; repeatable.")
 ]

@@ -15,9 +15,8 @@ A scheduler has the names of `intaglio.contract.schedulers`. The seed -1 is A111
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any, Final, TypedDict
 
@@ -29,7 +28,6 @@ __all__ = [
     "ALIASES",
     "CONTROL_ALIASES",
     "Aliases",
-    "nearest",
     "own_names",
     "with_control_aliases",
     "without_values",
@@ -144,9 +142,3 @@ def without_values(controls: Sequence[Control], given: Mapping[str, Any]) -> lis
 
 
 _DEFAULTS: Final[dict[str, Any]] = {field.name: field.default for field in dataclasses.fields(Control)}
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean steps?`, or nothing where no known name is near."""
-    found = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {found[0]}?" if found else ""

@@ -8,22 +8,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from intaglio.contract.lora_tags import split_lora_tags
 from intaglio.contract.models import DELIVERY, SDXL, OutputFormat
-from intaglio.contract.ports import Port, numpy_type, string_tensor
+from intaglio.contract.port_values import tensor_from_value
+from intaglio.contract.ports import string_tensor
+from intaglio.contract.presets import KINDS
 from intaglio.errors import InvalidRequest
 from intaglio.request.request import CONTROL_KEYS, ControlRequest, LoraRequest
-from intaglio.validation_errors import first_problem
+from intaglio.validation_errors import first_problem, nearest
 from intaglio_client.controls import POSE, Control, encoded_image
 from intaglio_client.names import (
     ALIASES,
     CONTROL_ALIASES,
     Aliases,
-    nearest,
     own_names,
     with_control_aliases,
 )
@@ -54,6 +54,8 @@ class Parameters(Aliases, total=False):
     height: int | None
     steps: int | None
     guidance_scale: float | None
+    guidance_rescale: float | None
+    """0 to 1: how far guidance is kept from raising the contrast (diffusers' `guidance_rescale`)."""
     guidance_begin: float | None
     """Share of the steps before which guidance is off, which is faster and changes the image."""
     guidance_end: float | None
@@ -70,6 +72,14 @@ class Parameters(Aliases, total=False):
     """LoRAs or presets to make the image with: `Lora("night", 0.8)`, or just `("night", 0.8)`."""
     trigger_words: bool | None
     """Whether trigger words of `loras` that the prompt lacks are added at its end."""
+    preset: str | None
+    """A quality preset of the server: values for what is left out here."""
+    style: str | None
+    """A style of the server: a template for the prompt, and what the negative prompt gets."""
+    negative_preset: str | None
+    """A negative prompt of the server; `negative_prompt` comes before it."""
+    scene: str | None
+    """A scene of the server: text that the prompt gets."""
 
 
 def tensors_from_parameters(prompt: str, parameters: Parameters) -> dict[str, NDArray[Any]]:
@@ -89,7 +99,7 @@ def tensors_from_parameters(prompt: str, parameters: Parameters) -> dict[str, ND
     for alias in CONTROL_ALIASES:
         given.pop(alias, None)
     _check_names(given)
-    tensors = {name: _tensor(SDXL.input(name), value) for name, value in given.items()}
+    tensors = {name: tensor_from_value(SDXL.input(name), value) for name, value in given.items()}
     if controls:
         images, entries = _control_entries(controls)
         if images:
@@ -135,7 +145,8 @@ def parameters_from_metadata(
     """Prompt and parameters that repeat the request of an image; `images` are its control images.
 
     `loras` of the metadata are the resolved ones, so the prompt comes without its LoRA tags: their presets
-    and default weights may mean something else today.
+    and default weights may mean something else today. Presets and styles are left out, since the metadata
+    hold what they became.
 
     Raises:
         InvalidRequest: a control image is missing, or `metadata` is not what a server writes.
@@ -148,7 +159,7 @@ def parameters_from_metadata(
             raise InvalidRequest("images", problem, allowed="the same files")
         originals = [by_digest[digest] for digest in metadata["images"]]
         controls = [_control_from_entry(entry, originals) for entry in metadata["controls"]]
-        left_out = (*_LISTS, *DELIVERY, "prompt")
+        left_out = (*_LISTS, *DELIVERY, *KINDS, "prompt")
         scalars = [port.name for port in SDXL.inputs if port.name not in left_out]
         values: dict[str, Any] = {name: metadata[name] for name in scalars if name in metadata}
         values |= {"controls": controls, "loras": [Lora(**entry) for entry in metadata["loras"]]}
@@ -164,48 +175,6 @@ def _control_from_entry(entry: Mapping[str, Any], images: Sequence[bytes]) -> Co
     index = entry.get("image")
     image = None if index is None else images[index]
     return Control(**{**entry, "image": image})
-
-
-def _tensor(port: Port, value: Any) -> NDArray[Any]:
-    """The tensor of one scalar parameter; InvalidRequest where the table does not allow it."""
-    if port.datatype == "TYPE_STRING":
-        return _text_tensor(port, value)
-    dtype = numpy_type(port.datatype)
-    if dtype.kind == "b":
-        if not isinstance(value, bool):
-            raise InvalidRequest(port.name, f"{type(value).__name__}", allowed="True or False")
-        return np.array([value], dtype)
-    integers = (int, np.integer)
-    is_integer = dtype.kind == "i"
-    kinds = integers if is_integer else (*integers, float, np.floating)
-    if isinstance(value, bool) or not isinstance(value, kinds):
-        kind = "an integer" if is_integer else "a number"
-        raise InvalidRequest(port.name, f"{type(value).__name__}", allowed=f"{kind}, {port.allowed}")
-    number: float = value.item() if isinstance(value, np.generic) else value
-    # The server says what its deployment allows; here such a value must only fit into the tensor.
-    fits = _holds(dtype, number) if port.deployment_range else port.admits(number)
-    if not fits:
-        raise InvalidRequest(port.name, f"{value} is out of range", allowed=port.allowed)
-    return np.array([value], dtype)
-
-
-def _holds(dtype: np.dtype[Any], number: float) -> bool:
-    """Whether an integer tensor can hold `number`."""
-    range_ = np.iinfo(dtype)
-    return bool(range_.min <= number <= range_.max)
-
-
-def _text_tensor(port: Port, value: Any) -> NDArray[Any]:
-    if not isinstance(value, str):
-        raise InvalidRequest(port.name, f"{type(value).__name__}", allowed="a string")
-    if port.choices and value not in port.choices:
-        problem = f"{value!r} is unknown{nearest(value, port.choices)}"
-        raise InvalidRequest(port.name, problem, allowed=port.allowed)
-    try:
-        return string_tensor(value)
-    except UnicodeEncodeError as error:
-        problem = f"character {error.start} has no UTF-8 form"
-        raise InvalidRequest(port.name, problem, allowed="text without lone surrogates") from error
 
 
 def _control_entries(controls: Sequence[Control]) -> tuple[list[bytes], list[dict[str, Any]]]:

@@ -2,6 +2,7 @@
 
     build/.stages/<stage>/<key>/              every stage's result, shared by all deployments and pruned
     build/<name>/manifest.json                what the serving processes read; written last
+    build/<name>/presets.json                 what requests may name; replaced atomically
     build/<name>/engines/<network>-<digest>/  hard links into the store (copies on another file system)
     build/<name>/tokenizers/<digest>, poses/<digest>, model_repository
 A deployment folder is self-contained: it may be moved or copied to another machine. Folders that a running
@@ -17,12 +18,14 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from intaglio.builds.manifest import BuildManifest
+from intaglio.builds.published_presets import publish_presets
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.engines.tensorrt.library import turn_tf32_off
 from intaglio.errors import InvalidRequest
 from intaglio.validation_errors import first_problem
 from intaglio_export.deployment.assemble import assemble, assembly_of
 from intaglio_export.deployment.manifest import NOT_VERIFIED, build_manifest
+from intaglio_export.deployment.presets import checked_presets
 from intaglio_export.deployment.support_files import find_support_files
 from intaglio_export.engines.platform import Platform, resolve_platform
 from intaglio_export.plan.plan import Plan
@@ -97,6 +100,7 @@ def build_deployment(config: Path, options: BuildOptions, *, reporter: Reporter)
             messages += publication_messages(registry_of(deployment), publication, config=_shown(config))
         rebuild = f"intaglio build {_shown(config)}{options.arguments}"
         manifest = build_manifest(plan, support, asked=asked, rebuild=rebuild)
+        publish_presets(folder, checked_presets(deployment, manifest))
         assembly = assembly_of(plan, manifest, support, folder=folder)
         outcome = assemble(assembly, force=options.force)
         reporter.finished(outcome, 0.0)

@@ -73,6 +73,7 @@ class InvalidRequest(IntaglioError):
 
     def __init__(self, field: str, problem: str, *, allowed: str) -> None:
         self.field = field
+        self.problem = problem
         self.allowed = allowed
         shown, right = single_line(problem, limit=200), single_line(allowed, limit=250)
         super().__init__(f"{field}: {shown}; allowed: {right}")

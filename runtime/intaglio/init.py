@@ -45,12 +45,14 @@ _FILES: Final[Mapping[Example, Mapping[str, str]]] = {
     Example.SDXL: {
         "sdxl.yaml": "sdxl.yaml",
         "sdxl-loras.yaml": "sdxl-loras.yaml",
+        "sdxl-presets.yaml": "sdxl-presets.yaml",
         "training.yaml": "training/watercolour.yaml",
     },
     Example.SDXL_SEEDED: {"sdxl-seeded.yaml": "sdxl-seeded.yaml"},
     Example.MINIATURE: {
         "miniature.yaml": "miniature.yaml",
         "loras.yaml": "loras.yaml",
+        "presets.yaml": "presets.yaml",
         "training.yaml": "training/night.yaml",
     },
 }

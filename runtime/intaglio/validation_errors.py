@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-__all__ = ["Allowed", "Derived", "Problem", "allowed_words", "first_problem", "problems_text"]
+__all__ = ["Allowed", "Derived", "Problem", "allowed_words", "first_problem", "nearest", "problems_text"]
 
 _MOST_PROBLEMS: Final = 4
 _LONGEST_VALUE: Final = 60
@@ -81,6 +81,12 @@ def first_problem(error: ValidationError, kind: Any) -> Problem:
     """
     place, item = _refused_places(error, kind)[0]
     return _problem(place, item)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean steps?`, or nothing where no known name is near."""
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 def _refused_places(error: ValidationError, kind: Any) -> list[tuple[_Place, ErrorDetails]]:

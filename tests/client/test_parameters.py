@@ -13,6 +13,7 @@ import pytest
 
 from intaglio.contract.models import DELIVERY, LARGEST_SEED, SDXL
 from intaglio.contract.ports import numpy_type, read_tensors
+from intaglio.contract.presets import KINDS
 from intaglio.errors import InvalidRequest
 from intaglio.imaging.images import decode_image
 from intaglio_client import Control, Lora, Parameters
@@ -26,6 +27,7 @@ EVERYTHING: dict[str, Any] = {
     "height": 256,
     "steps": 20,
     "guidance_scale": 5.0,
+    "guidance_rescale": 0.7,
     "guidance_begin": 0.1,
     "guidance_end": 0.7,
     "scheduler": "euler",
@@ -38,6 +40,10 @@ EVERYTHING: dict[str, Any] = {
     "control_every": 2,
     "loras": [Lora("mara"), ("night", 0.5)],
     "trigger_words": False,
+    "preset": "draft",
+    "style": "drawing",
+    "negative_preset": "by-day",
+    "scene": "beach",
     "pose": "waving-01",
 }
 
@@ -145,6 +151,7 @@ def test_metadata_gives_back_the_request() -> None:
                 "num_images",
                 "output_format",
                 "control_every",
+                "guidance_rescale",
             )
         },
         "prompt": "a fox",
@@ -157,8 +164,8 @@ def test_metadata_gives_back_the_request() -> None:
     older = {name: value for name, value in metadata.items() if name != "control_every"}
     assert "control_every" not in parameters_from_metadata(older, [b"bytes"])[1], "the writer had none"
     again = tensors_from_parameters(prompt, parameters)
-    assert set(again) == set(sent)
-    for name in set(sent) - {"loras"}:
+    assert set(again) == set(sent) - set(KINDS), "the values hold what presets became"
+    for name in set(sent) - {"loras", *KINDS}:
         np.testing.assert_array_equal(again[name], sent[name], err_msg=name)
     tagged = {"prompt": r"a fox <lora:dusk> \<lora:x>", "loras": [{"id": "night", "weight": 0.5}]}
     prompt, parameters = parameters_from_metadata(metadata | tagged, [b"bytes"])

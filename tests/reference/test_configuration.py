@@ -12,9 +12,9 @@ from pydantic import TypeAdapter
 
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio_train.config import ControlNetConfig, LoraConfig, TrainingConfig
-from reference.configuration import DERIVED, deployment_sections, training_sections
+from reference.configuration import deployment_sections, training_sections
 from reference.examples import deployment_example, training_example
-from reference.fields import Key
+from reference.fields import Key, keys_of
 from reference.training_keys import TEXTS
 
 from ..pages import blocks
@@ -41,7 +41,7 @@ def test_the_model_takes_the_example(key: Key, example: Example) -> None:
 
 def test_no_key_is_left_out() -> None:
     (_, shown), *_ = deployment_sections()
-    assert {key.name for key in shown} | set(DERIVED) == set(Deployment.model_fields)
+    assert {key.name for key in shown} | {"name", "folder"} == set(Deployment.model_fields)
     (_, shared), (_, lora), (_, controlnet), *_ = training_sections()
     names = [{key.name for key in keys} for keys in (shared, lora, controlnet)]
     assert names[0] == set(TrainingConfig.model_fields)
@@ -58,6 +58,4 @@ def test_the_short_deployment_of_the_page_is_whole(tmp_path: Path) -> None:
     ((_, text),) = (block for block in blocks("docs/configuration.md") if block[0] == "yaml")
     (tmp_path / "short.yaml").write_text(text)
     assert load_deployment(tmp_path / "short.yaml").profiles.sizes == ((1024, 1024),)
-    assert set(yaml.safe_load(text)) == {
-        name for name, field in Deployment.model_fields.items() if field.is_required() and name not in DERIVED
-    }
+    assert set(yaml.safe_load(text)) == {key.name for key in keys_of(Deployment) if key.field.is_required()}

@@ -26,7 +26,7 @@ def named_paths(deployment: Deployment, training: LoraConfig | None) -> list[Pat
     """Everything on this machine that the written files name."""
     sources = [*deployment.base, *deployment.controlnets.values()]
     paths = [source.folder or source.file for source in sources]
-    paths += [deployment.build, deployment.poses, deployment.registry]
+    paths += [deployment.build, deployment.poses, deployment.presets, deployment.registry]
     if deployment.registry is not None:
         for entry in load_registry(deployment.registry).loras.values():
             paths += [entry.file, entry.checkpoints]
@@ -57,6 +57,7 @@ def test_sdxl_comes_with_a_registry_and_a_training_configuration(tmp_path: Path)
     deployment = load_deployment(tmp_path / "sdxl.yaml")
     assert deployment.registry is not None
     assert load_registry(deployment.registry).loras == {}
+    assert deployment.presets == tmp_path / "sdxl-presets.yaml"
     assert deployment.build_folder == tmp_path / "build/sdxl"
     training = lora_config_from_yaml(tmp_path / "training.yaml")
     assert (training.resolution, training.mixed_precision) == (1024, "bf16")

@@ -32,6 +32,8 @@ def run_blocks(page: str, server: Server, folder: Path) -> list[str]:
             if language == "bash":
                 code = re.sub(r"^intaglio ", f"{sys.executable} -m intaglio ", code, flags=re.MULTILINE)
                 code = code.replace("-m intaglio generate", f"-m intaglio generate --url {server.grpc_url}")
+            if language not in ("bash", "python"):
+                continue
             command = (
                 [sys.executable, "-c", code]
                 if language == "python"
@@ -101,3 +103,16 @@ def test_the_page_of_loras(server: Server, tmp_path: Path) -> None:
         (tmp_path / f"{name}.png").read_bytes() for name in ("set", "again", "preset", "python")
     )
     assert first == again == preset == python
+
+
+def test_the_page_of_presets(server: Server, tmp_path: Path) -> None:
+    for name in ("configs", "miniature"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    assert run_blocks("docs/presets.md", server, tmp_path) == ["yaml", "bash", "python"]
+    shell, python = ((tmp_path / f"{name}.png").read_bytes() for name in ("preset", "python"))
+    assert shell == python
+    said = read_metadata(python)
+    assert said is not None
+    assert said["prompt"] == "a drawing of a person waving on a beach"
+    assert (said["steps"], said["scheduler"]) == (2, "dpmpp_2m_karras"), "the caller's, the preset's"
+    assert (said["preset"], said["style"], said["scene"]) == ("draft", "drawing", "beach")

@@ -93,6 +93,11 @@ def _configured(plan: Plan) -> dict[str, Any]:
         "provenance": deployment.provenance,
         "execution": deployment.execution,
         "controlnets": {control: source.type for control, source in deployment.controlnets.items()},
+        "palettes": {
+            control: source.palette
+            for control, source in deployment.controlnets.items()
+            if source.palette is not None
+        },
         "swap": deployment.swap,
     }
 

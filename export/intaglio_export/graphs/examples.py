@@ -20,6 +20,7 @@ _SCALARS: Final = {
     "timestep": 500.0,
     "input_scale": 0.5,
     "guidance_scale": 5.0,
+    "guidance_rescale": 0.7,
     "conditioning_scale": 0.75,
 }
 """Values in the middle of a trajectory."""

@@ -145,6 +145,7 @@ class UNetStep(nn.Module):
         timestep: Tensor,
         input_scale: Tensor,
         guidance_scale: Tensor,
+        guidance_rescale: Tensor,
         coefficients: Tensor,
         noise: Tensor,
         *rest: Tensor,
@@ -169,11 +170,32 @@ class UNetStep(nn.Module):
         # Without guidance N = B, so both are the same rows and their difference is 0: one graph serves both
         # modes.
         negative, positive = eps[:images], eps[rows - images :]
-        eps = negative + guidance_scale * (positive - negative)
+        guided = negative + guidance_scale * (positive - negative)
+        eps = guided * _rescaling(guided, positive, guidance_rescale)
         terms = torch.cat([state, eps.unsqueeze(0), noise.unsqueeze(0)]).unsqueeze(0)
         # Products and a sum instead of a matmul: TensorRT may run float32 matmuls in TF32, whose 10 bits are
         # too few for the state.
         return (coefficients[:, :, None, None, None, None] * terms).sum(1)
+
+
+def _deviation(values: Tensor) -> Tensor:
+    """[B, ...] -> [B, 1, ...]: the standard deviation of each image's values."""
+    axes = (1, 2, 3)
+    centred = values - values.mean(axes, keepdim=True)
+    return (centred * centred).mean(axes, keepdim=True).sqrt()
+
+
+def _rescaling(guided: Tensor, positive: Tensor, rescale: Tensor) -> Tensor:
+    """[B, 1, 1, 1]: the factor on `guided` that gives it the deviation of `positive`, as far as `rescale`
+    (0 to 1) says.
+
+    It is diffusers' `rescale_noise_cfg` (arXiv 2305.08891, section 3.4). The factor is exactly 1 where
+    `rescale` is 0, and where both are the same, as they are without guidance.
+    """
+    # Added to both, so that no ratio is infinite or 0 / 0. It is too small to change one of real deviations.
+    least = 1e-20
+    ratio = (_deviation(positive) + least) / (_deviation(guided) + least)
+    return 1 + rescale * (ratio - 1)
 
 
 class ControlNetStep(nn.Module):

@@ -18,6 +18,7 @@ from intaglio.builds.file_checks import FileDigest
 from intaglio.contract.architecture import Architecture
 from intaglio.contract.config import Defaults, Execution, Limits, Profiles, Swap
 from intaglio.contract.lora_registry import ResolvedLora
+from intaglio.contract.models import PaletteName
 from intaglio.contract.provenance import Provenance
 from intaglio.contract.tensors import Precision
 from intaglio.contract.yaml_files import RegistryId, Sha256, Strict
@@ -100,6 +101,8 @@ class BuildManifest(Strict):
     """By the names of `intaglio.contract.sdxl`: text_encoder, unet, controlnet.<id>, ..."""
     controlnets: dict[RegistryId, RegistryId]
     """Control id -> type of its control image."""
+    palettes: dict[RegistryId, PaletteName] = Field(default_factory=dict)
+    """Control id -> the colours that its ControlNet has learnt, where the deployment names them."""
     swap: Swap = "off"
     """Whether requests choose their LoRAs from `loras/registry.json` beside the manifest."""
     loras: tuple[ResolvedLora, ...]

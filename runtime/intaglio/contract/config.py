@@ -12,7 +12,7 @@ swap          lets every request choose its own set of the registry's LoRAs
 profiles      what the engines are compiled for: sizes, batch, guidance on or off, text chunks
 
 The classes below describe precision, runtime, target, verify_tolerance, execution, limits, defaults,
-memory_limit_gib, poses, build and server.
+memory_limit_gib, presets, poses, build and server.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
-from intaglio.contract.lora_registry import LoraWeight, load_registry
+from intaglio.contract.deployment_files import with_default_preset, with_registry
+from intaglio.contract.lora_registry import LoraWeight
 from intaglio.contract.models import SDXL, Scheduler
+from intaglio.contract.presets import check_presets, check_quality
 from intaglio.contract.provenance import Provenance
 from intaglio.contract.server import Server
 from intaglio.contract.sources import ControlNetSource, LoraSource, Source
@@ -146,6 +148,12 @@ class Defaults(Strict):
     """How closely an image follows the prompt; 1 and below turn guidance off."""
     scheduler: Scheduler = "euler"
     """The solver."""
+    preset: RegistryId | None = None
+    """Quality preset of `presets` that a request gets that names none. A build holds its values as they were
+    then.
+    """
+    preset_values: Annotated[dict[str, Any], Derived()] = Field(default_factory=dict)
+    """The values of `preset` by input."""
 
 
 class Execution(Strict):
@@ -226,6 +234,10 @@ class Deployment(Strict):
     """Most memory that the server may take of the device that runs the networks; `serve` refuses a build that
     would take more.
     """
+    presets: Path | None = None
+    """File of quality presets, styles, negative prompts and scenes that requests may name
+    (docs/presets.md). A build publishes it, and a running server then uses it from its next request on.
+    """
     poses: Path | None = None
     """Folder of poses: OpenPose keypoints, one file NAME.json for each pose."""
     build: Path = Field(default=Path("build"), validate_default=True)
@@ -240,7 +252,7 @@ class Deployment(Strict):
     def _one_base(cls, value: Any) -> Any:
         return [value] if isinstance(value, dict) else value
 
-    @field_validator("poses", "registry")
+    @field_validator("poses", "presets", "registry")
     @classmethod
     def _resolved(cls, path: Path | None, info: ValidationInfo) -> Path | None:
         return None if path is None else resolved_path(path, info)
@@ -261,19 +273,14 @@ class Deployment(Strict):
             raise ValueError("swap serves the LoRAs of a registry: give registry: loras.yaml")
 
     def _check_limits(self) -> None:
-        steps, most_steps = self.defaults.steps, self.limits.steps
-        if steps > most_steps:
-            raise ValueError(f"defaults.steps {steps} is above limits.steps {most_steps}")
         batch, most_images = self.profiles.batch, self.limits.images
         if batch > most_images:
             raise ValueError(
                 f"profiles.batch {batch} is above limits.images {most_images}: it would never be used"
             )
-        scale = self.defaults.guidance_scale
-        if (scale > 1) not in self.profiles.guidance_modes:
-            raise ValueError(
-                f"defaults.guidance_scale {scale:g} needs a guidance mode that profiles.guidance leaves out"
-            )
+        values = self.defaults.model_dump() | self.defaults.preset_values
+        modes = self.profiles.guidance_modes
+        check_quality("defaults", values, most_steps=self.limits.steps, guidance_modes=modes)
 
     def _check_platform(self) -> None:
         if self.runtime.startswith("tensorrt") and self.target == "cpu":
@@ -351,24 +358,12 @@ def load_deployment(path: Path) -> Deployment:
         names = ", ".join(sorted(reserved))
         raise ConfigError(f"{path}: {names}: comes from the file's own path; take the field out")
     place = {"name": path.stem, "folder": path.parent.resolve()}
-    return validated(Deployment, {**_with_registry(data, path), **place}, path)
-
-
-def _with_registry(data: dict[str, Any], path: Path) -> dict[str, Any]:
-    """`data` with the registry's LoRAs among `loras`, so that they can be fused.
-
-    A LoRA that only the hub has cannot be fused: it is left out.
-    """
-    named = data.get("registry")
-    own = data.get("loras") or {}
-    if not isinstance(named, str) or not isinstance(own, dict):
-        return data
-    entries = load_registry(path.parent / named).loras
-    if both := sorted(set(entries) & set(own)):
-        raise ConfigError(f"{path}: loras.{both[0]}: {named} has a LoRA of that id too")
-    found = {
-        lora: {"path": str(entry.file), "weight": entry.weight}
-        for lora, entry in entries.items()
-        if entry.file is not None
-    }
-    return {**data, "loras": {**own, **found}}
+    data = with_default_preset(with_registry(data, path), path)
+    deployment = validated(Deployment, {**data, **place}, path)
+    if deployment.presets is not None:
+        check_presets(
+            deployment.presets,
+            most_steps=deployment.limits.steps,
+            guidance_modes=deployment.profiles.guidance_modes,
+        )
+    return deployment

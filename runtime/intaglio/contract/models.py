@@ -38,7 +38,9 @@ __all__ = [
     "EnsembleStep",
     "ModelSpec",
     "OutputFormat",
+    "PaletteName",
     "Preprocessor",
+    "Resize",
     "ResponseFormat",
     "Scheduler",
     "model_spec",
@@ -48,6 +50,12 @@ Scheduler = Literal["euler", "euler_a", "ddim", "dpmpp_2m_karras", "unipc", "lcm
 OutputFormat = Literal["png", "jpeg", "webp"]
 Preprocessor = Literal["none", "canny"]
 """What makes a control map of a control's image; `none` takes the image as the map."""
+Resize = Literal["stretch", "fit", "fill"]
+"""How a control's image gets the size of the picture: `stretch` does not keep its shape, `fit` adds black
+borders, `fill` cuts at the centre.
+"""
+PaletteName = Literal["ade20k", "bdd100k", "cityscapes"]
+"""Colours of segmentation maps: `intaglio/imaging/palettes.py` has them."""
 ResponseFormat = Literal["bytes", "b64"]
 """How an image travels: its bytes, or base64 text, which fits into JSON."""
 LARGEST_CONTROL_EVERY: Final = 150
@@ -160,6 +168,7 @@ _REQUEST: Final = (
         name="steps",
         datatype="TYPE_INT32",
         optional=True,
+        quality=True,
         minimum=1,
         maximum=150,
         deployment_range="at least 1, at most the deployment's limits.steps",
@@ -171,6 +180,7 @@ _REQUEST: Final = (
         name="guidance_scale",
         datatype="TYPE_FP32",
         optional=True,
+        quality=True,
         minimum=0,
         maximum=LARGEST_GUIDANCE,
         absent="the deployment's defaults.guidance_scale",
@@ -179,9 +189,21 @@ _REQUEST: Final = (
         "1 and below turn guidance off",
     ),
     Port(
+        name="guidance_rescale",
+        datatype="TYPE_FP32",
+        optional=True,
+        quality=True,
+        default=0.0,
+        minimum=0,
+        maximum=1,
+        example=0.7,
+        doc="how far guidance is kept from raising the contrast; models of v-prediction want 0.7",
+    ),
+    Port(
         name="guidance_begin",
         datatype="TYPE_FP32",
         optional=True,
+        quality=True,
         default=0.0,
         minimum=0,
         maximum=1,
@@ -193,6 +215,7 @@ _REQUEST: Final = (
         name="guidance_end",
         datatype="TYPE_FP32",
         optional=True,
+        quality=True,
         default=1.0,
         minimum=0,
         maximum=1,
@@ -203,6 +226,7 @@ _REQUEST: Final = (
         name="scheduler",
         datatype="TYPE_STRING",
         optional=True,
+        quality=True,
         choices=get_args(Scheduler),
         absent="the deployment's defaults.scheduler",
         example="dpmpp_2m_karras",
@@ -253,12 +277,14 @@ _REQUEST: Final = (
         absent="no control",
         example='[{"type": "pose", "pose": "waving-01"}]',
         doc='JSON list of {"type", "image": index or "pose": id, "weight": 1, "begin": 0, "end": 1, '
-        '"every": 1, "preprocess": "none"}',
+        '"every": that of `control_every`, "preprocess": "none", "resize": "stretch", '
+        '"palette": "ade20k"}',
     ),
     Port(
         name="control_every",
         datatype="TYPE_INT32",
         optional=True,
+        quality=True,
         default=1,
         minimum=1,
         maximum=LARGEST_CONTROL_EVERY,
@@ -281,6 +307,38 @@ _REQUEST: Final = (
         default=1,
         example=0,
         doc="whether trigger words of `loras` that the prompt lacks are added at its end",
+    ),
+    Port(
+        name="preset",
+        datatype="TYPE_STRING",
+        optional=True,
+        absent="the deployment's defaults.preset, if it has one",
+        example="draft",
+        doc="id of a quality preset: values for inputs that the request leaves out",
+    ),
+    Port(
+        name="style",
+        datatype="TYPE_STRING",
+        optional=True,
+        absent="no style",
+        example="drawing",
+        doc="id of a style: a template for the prompt, and what the negative prompt gets",
+    ),
+    Port(
+        name="negative_preset",
+        datatype="TYPE_STRING",
+        optional=True,
+        absent="none",
+        example="by-day",
+        doc="id of a text that the negative prompt gets",
+    ),
+    Port(
+        name="scene",
+        datatype="TYPE_STRING",
+        optional=True,
+        absent="no scene",
+        example="beach",
+        doc="id of a text that the prompt gets",
     ),
 )
 
@@ -334,6 +392,15 @@ _CONDITIONING: Final = (
         minimum=0,
         maximum=LARGEST_GUIDANCE,
         doc="classifier-free guidance",
+    ),
+    Port(
+        name="guidance_rescale",
+        datatype="TYPE_FP32",
+        optional=True,
+        default=0.0,
+        minimum=0,
+        maximum=1,
+        doc="how far the deviation of what guidance makes is brought back to that without guidance",
     ),
     Port(
         name="guidance_window",

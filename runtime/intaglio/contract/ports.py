@@ -61,6 +61,10 @@ class Port:
     example: int | float | str | None = None
     """A value that is allowed in every deployment, for documentation; an image is described in words."""
     doc: str = ""
+    quality: bool = False
+    """Whether it says how well and how fast to draw, and not what: then a quality preset and a few-step
+    method may set it.
+    """
 
     @property
     def is_scalar(self) -> bool:

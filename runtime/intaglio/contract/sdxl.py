@@ -211,6 +211,7 @@ def _unet(a: Architecture) -> _Tensors:
     latents = ("B", a.latent_channels, "h", "w")
     step = (
         TensorSpec("guidance_scale", (1,)),
+        TensorSpec("guidance_rescale", (1,)),
         TensorSpec("coefficients", (HISTORY, SOLVER_ROWS)),
         TensorSpec("noise", latents),
     )

@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, ValidationInfo, field_validator, 
 
 from intaglio.contract.architecture import SeededArchitecture
 from intaglio.contract.lora_registry import LoraWeight
+from intaglio.contract.models import PaletteName
 from intaglio.contract.yaml_files import RegistryId, Strict, resolved_path
 from intaglio.validation_errors import Allowed
 
@@ -68,6 +69,10 @@ class ControlNetSource(Source):
     type: RegistryId
     """What its control image shows, such as `pose`, `canny` or `depth`; requests may name it instead of the
     id.
+    """
+    palette: PaletteName | None = None
+    """The colours that a segmentation ControlNet has learnt. Maps in those of another palette are translated,
+    and unknown colours are refused. Absent: maps are used as they are.
     """
 
 

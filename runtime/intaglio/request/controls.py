@@ -26,6 +26,7 @@ def check_controls(request: Request, controlnets: Mapping[str, str]) -> None:
         _check_type(control, controlnets, field=field)
         _check_image(control, images=len(request.images), field=field)
         check_window(control.begin, control.end, field=f"{field}.begin")
+        _check_making(control, field=field)
     used = {control.image for control in request.controls}
     if unused := [index for index in range(len(request.images)) if index not in used]:
         allowed = "images that controls refer to by index"
@@ -47,6 +48,17 @@ def _check_image(control: ControlRequest, *, images: int, field: str) -> None:
     if control.image is not None and control.image >= images:
         allowed = f"0 to {images - 1}" if images else "no index: images is absent"
         raise InvalidRequest(f"{field}.image", f"{control.image} is out of range", allowed=allowed)
-    if control.pose is not None and control.preprocess != "none":
-        problem = f"{control.preprocess!r} with a pose"
-        raise InvalidRequest(f"{field}.preprocess", problem, allowed="none: a pose is drawn as a map")
+
+
+def _check_making(control: ControlRequest, *, field: str) -> None:
+    """Whether what makes the map of its source fits the source."""
+    if control.pose is not None:
+        drawn = "a pose is drawn as a map, in the size of the picture"
+        for key, default in (("preprocess", "none"), ("resize", "stretch"), ("palette", None)):
+            value = getattr(control, key)
+            if value != default:
+                problem = f"{value!r} with a pose"
+                raise InvalidRequest(f"{field}.{key}", problem, allowed=f"{default or 'absent'}: {drawn}")
+    if control.palette is not None and control.preprocess != "none":
+        problem = f"{control.palette!r} with preprocess {control.preprocess!r}"
+        raise InvalidRequest(f"{field}.palette", problem, allowed="a palette of a map, with preprocess none")

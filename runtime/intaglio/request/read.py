@@ -16,11 +16,13 @@ from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.lora_tags import TaggedText, split_lora_tags
 from intaglio.contract.models import SDXL
 from intaglio.contract.ports import Tensors, read_tensors, scalar, shortest_float32
+from intaglio.contract.presets import Presets
 from intaglio.errors import InvalidRequest
 from intaglio.loras.sets import ServedLoras
 from intaglio.request.controls import check_controls
 from intaglio.request.limits import Workload, check_limits, check_size, check_window
 from intaglio.request.loras import absent_trigger_words, asked_loras, check_fused, resolved_loras
+from intaglio.request.presets import AskedPresets, Source, asked_presets, completed
 from intaglio.request.request import ControlRequest, LoraRequest, Request
 from intaglio.request.texts import read_bytes, read_choice, read_json_list, read_text
 
@@ -30,18 +32,49 @@ _GENERATOR_BITS: Final = 32
 """Bits of a seed that torch's CPU generator uses."""
 
 
-def read_request(tensors: Tensors, manifest: BuildManifest, served: ServedLoras | None = None) -> Request:
-    """The checked request, with the deployment's defaults for what is absent.
+def read_request(
+    tensors: Tensors,
+    manifest: BuildManifest,
+    served: ServedLoras | None = None,
+    presets: Presets | None = None,
+) -> Request:
+    """The checked request; what is absent comes from presets and from the deployment's defaults.
 
-    `served` are the LoRAs that requests may choose; None where the build does not swap LoRAs.
+    `served` are the LoRAs that requests may choose; None where the build does not swap LoRAs. `presets` are
+    those that requests may name; None: none.
 
     Raises:
         InvalidRequest: anything that the table, the limits or the build do not allow.
     """
-    found = read_tensors(tensors, SDXL.inputs)
+    given = read_tensors(tensors, SDXL.inputs)
+    asked = asked_presets(given, presets or Presets())
+    found, origins = completed(given, _sources(asked, manifest))
+    try:
+        return _completed_request(found, asked, manifest, served)
+    except InvalidRequest as error:
+        if error.field not in origins:
+            raise
+        problem = f"{error.problem} (from {origins[error.field]})"
+        raise InvalidRequest(error.field, problem, allowed=error.allowed) from error
+
+
+def _sources(asked: AskedPresets, manifest: BuildManifest) -> list[Source]:
+    """Where values for absent inputs come from, the first one first."""
+    sources = []
+    if asked.quality is not None:
+        sources.append(asked.quality)
+    if manifest.defaults.preset is not None:
+        sources.append(Source(f"defaults.preset {manifest.defaults.preset}", manifest.defaults.preset_values))
+    return sources
+
+
+def _completed_request(
+    found: Tensors, asked: AskedPresets, manifest: BuildManifest, served: ServedLoras | None
+) -> Request:
     limits, defaults = manifest.limits, manifest.defaults
     first_width, first_height = manifest.profiles.sizes[0]
-    tagged = _prompt(found, limits.prompt_bytes)
+    prompt = _prompt(found, asked, limits.prompt_bytes)
+    tagged = split_lora_tags(prompt)
     seed = _scalar(found, "seed", None)
     loras = _loras(found, tagged, manifest, served)
     images = _images(found, limits)
@@ -50,13 +83,14 @@ def read_request(tensors: Tensors, manifest: BuildManifest, served: ServedLoras 
     if trigger_words and served is not None:
         added_words = absent_trigger_words(tagged.words, loras, served)
     request = Request(
-        prompt=read_text(found, "prompt", most=limits.prompt_bytes),
-        negative_prompt=_negative_prompt(found, limits.prompt_bytes),
+        prompt=prompt,
+        negative_prompt=_negative_prompt(found, asked, limits.prompt_bytes),
         seed=secrets.randbits(_GENERATOR_BITS) if seed is None else seed,
         width=_scalar(found, "width", first_width),
         height=_scalar(found, "height", first_height),
         steps=_scalar(found, "steps", defaults.steps),
         guidance_scale=_scalar(found, "guidance_scale", defaults.guidance_scale),
+        guidance_rescale=_scalar(found, "guidance_rescale", 0.0),
         guidance_begin=_scalar(found, "guidance_begin", 0.0),
         guidance_end=_scalar(found, "guidance_end", 1.0),
         scheduler=_choice(found, "scheduler", defaults.scheduler),
@@ -70,7 +104,17 @@ def read_request(tensors: Tensors, manifest: BuildManifest, served: ServedLoras 
         loras=loras,
         trigger_words=trigger_words,
         added_words=added_words,
+        preset=asked.ids["preset"] or defaults.preset,
+        style=asked.ids["style"],
+        negative_preset=asked.ids["negative_preset"],
+        scene=asked.ids["scene"],
     )
+    _check(request, manifest)
+    return request
+
+
+def _check(request: Request, manifest: BuildManifest) -> None:
+    """Check what depends on the build and on several inputs."""
     _check_size(request, manifest)
     _check_guidance(request, manifest.profiles.guidance_modes)
     work = Workload(
@@ -80,9 +124,8 @@ def read_request(tensors: Tensors, manifest: BuildManifest, served: ServedLoras 
         steps=request.steps,
         controls=len(request.controls),
     )
-    check_limits(work, limits)
+    check_limits(work, manifest.limits)
     check_controls(request, manifest.controlnets)
-    return request
 
 
 def _scalar(found: Tensors, name: str, default: Any) -> Any:
@@ -91,23 +134,36 @@ def _scalar(found: Tensors, name: str, default: Any) -> Any:
     return shortest_float32(value) if isinstance(value, float) else value
 
 
-def _prompt(found: Tensors, most: int) -> TaggedText:
+def _prompt(found: Tensors, asked: AskedPresets, most: int) -> str:
+    """The caller's prompt in its scene and its style, with all LoRA tags."""
     if "prompt" not in found:
         raise InvalidRequest("prompt", "missing", allowed=SDXL.input("prompt").doc)
-    tagged = split_lora_tags(read_text(found, "prompt", most=most))
+    own = read_text(found, "prompt", most=most)
+    tagged = split_lora_tags(own)
     if not tagged.words.strip():
         beside = " beside its LoRAs" if tagged.tags else ""
         raise InvalidRequest("prompt", f"empty{beside}", allowed=f"1 to {most} bytes of UTF-8")
-    return tagged
+    return _within(asked.prompt(own), most, field="prompt")
 
 
-def _negative_prompt(found: Tensors, most: int) -> str | None:
-    if "negative_prompt" not in found:
-        return None
-    text = read_text(found, "negative_prompt", most=most)
-    if tags := split_lora_tags(text, field="negative_prompt").tags:
-        problem = f"<lora:{tags[0].id}> applies to the whole image"
-        raise InvalidRequest("negative_prompt", problem, allowed="LoRAs in prompt, or in loras")
+def _negative_prompt(found: Tensors, asked: AskedPresets, most: int) -> str | None:
+    """The caller's negative prompt and those of the presets."""
+    own = None
+    if "negative_prompt" in found:
+        own = read_text(found, "negative_prompt", most=most)
+        if tags := split_lora_tags(own, field="negative_prompt").tags:
+            problem = f"<lora:{tags[0].id}> applies to the whole image"
+            raise InvalidRequest("negative_prompt", problem, allowed="LoRAs in prompt, or in loras")
+    text = asked.negative_prompt(own)
+    return None if text is None else _within(text, most, field="negative_prompt")
+
+
+def _within(text: str, most: int, *, field: str) -> str:
+    """`text`, which presets may have made longer."""
+    size = len(text.encode())
+    if size > most:
+        problem = f"{size} bytes with what its presets add"
+        raise InvalidRequest(field, problem, allowed=f"at most {most} bytes")
     return text
 
 

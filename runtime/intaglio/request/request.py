@@ -11,7 +11,7 @@ from pydantic import Field
 from intaglio import __version__
 from intaglio.contract.lora_registry import LoraWeight, ResolvedLora
 from intaglio.contract.lora_tags import split_lora_tags
-from intaglio.contract.models import LARGEST_CONTROL_EVERY, SDXL, Preprocessor
+from intaglio.contract.models import LARGEST_CONTROL_EVERY, SDXL, PaletteName, Preprocessor, Resize
 from intaglio.contract.yaml_files import RegistryId, Strict
 
 if TYPE_CHECKING:  # the client imports this module, and needs nothing of a build
@@ -48,6 +48,10 @@ class ControlRequest(Strict, strict=True):
     every: Every | None = None
     """None is the request's `control_every`."""
     preprocess: Preprocessor = "none"
+    resize: Resize = "stretch"
+    """As diffusers does; see `Resize`."""
+    palette: PaletteName | None = None
+    """The colours that a segmentation map is in; None recognises them."""
 
 
 class ResolvedControl(Strict, strict=True):
@@ -77,13 +81,14 @@ class Request:
     """Everything a caller may set, with the defaults filled in."""
 
     prompt: str
-    """As it was given, with its LoRA tags; so is `negative_prompt`."""
+    """As it was given, in its scene and its style, with its LoRA tags; so is `negative_prompt`."""
     negative_prompt: str | None
     seed: int
     width: int
     height: int
     steps: int
     guidance_scale: float
+    guidance_rescale: float
     guidance_begin: float
     guidance_end: float
     scheduler: str
@@ -101,6 +106,12 @@ class Request:
     trigger_words: bool
     added_words: tuple[str, ...]
     """Trigger words that the prompt lacks."""
+    preset: str | None
+    """Id of the quality preset, whose values are among the others."""
+    style: str | None
+    """Id of the style, which the prompts have already; so are `negative_preset` and `scene`."""
+    negative_preset: str | None
+    scene: str | None
 
     @property
     def full_prompt(self) -> str:

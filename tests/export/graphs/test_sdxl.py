@@ -10,8 +10,9 @@ import pytest
 import torch
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.models.activations import GEGLU
+from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import rescale_noise_cfg
 
-from intaglio_export.graphs.sdxl import VaeDecoder, whole_gates
+from intaglio_export.graphs.sdxl import VaeDecoder, _rescaling, whole_gates
 
 
 class Given(torch.nn.Module):
@@ -64,3 +65,25 @@ def test_whole_gates_end_with_the_block() -> None:
     with pytest.raises(ZeroDivisionError), whole_gates():
         raise ZeroDivisionError
     assert GEGLU.forward is before
+
+
+@pytest.mark.parametrize("rescale", [0.0, 0.3, 0.7, 1.0])
+def test_guidance_is_rescaled_as_diffusers_does(rescale: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    positive, negative = torch.randn(2, 3, 4, 12, 10, generator=generator)
+    guided = negative + 7 * (positive - negative)
+    made = guided * _rescaling(guided, positive, torch.tensor([rescale]))
+    torch.testing.assert_close(made, rescale_noise_cfg(guided, positive, guidance_rescale=rescale))
+    assert torch.equal(made, guided) == (rescale == 0)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1.0, 1e4])
+def test_rescaling_is_exactly_one_where_it_has_no_effect(scale: float) -> None:
+    """Off, whatever the deviations are; and without guidance, where both tensors are the same."""
+    values = scale * torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    flat = torch.full_like(values, 3.0)
+    one = torch.ones(2, 1, 1, 1)
+    for guided, positive in ((values, flat), (flat, values), (flat, flat), (values, values)):
+        assert torch.equal(_rescaling(guided, positive, torch.zeros(1)), one)
+    for same in (values, flat):
+        assert torch.equal(_rescaling(same, same, torch.ones(1)), one)

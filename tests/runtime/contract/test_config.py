@@ -171,3 +171,12 @@ def test_precision_and_tolerance_follow_the_runtime(
     assert deployment.tolerance_on(runtime) == tolerance
     assert deployment.resolved_for(runtime).precision == precision
     assert load(tmp_path, precision=asked, verify_tolerance=0.05).tolerance_on(runtime) == 0.05
+
+
+@pytest.mark.parametrize("name", ["miniature", "sdxl", "sdxl-seeded", "traffic"])
+def test_the_examples_are_deployments(name: str) -> None:
+    deployment = load_deployment(Path(__file__).parents[3] / "configs" / f"{name}.yaml")
+    assert deployment.controlnets
+    if name == "traffic":
+        assert deployment.controlnets["segmentation"].palette == "cityscapes"
+        assert deployment.profiles.sizes == ((1280, 720),)

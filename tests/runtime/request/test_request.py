@@ -26,6 +26,7 @@ def test_metadata_has_every_input_of_the_table(tiny: Any, request_tensors: Any) 
         "begin": 0.0,
         "end": 1.0,
         "preprocess": "none",
+        "resize": "stretch",
     }
 
 
@@ -33,5 +34,7 @@ CANNY = '[{"type": "canny", "image": 0}]'
 
 
 def test_keys_are_the_fields() -> None:
-    assert CONTROL_KEYS == ("type", "image", "pose", "weight", "begin", "end", "every", "preprocess")
+    sources = ("type", "image", "pose")
+    making = ("preprocess", "resize", "palette")
+    assert list(CONTROL_KEYS) == [*sources, "weight", "begin", "end", "every", *making]
     assert LORA_KEYS == ("id", "weight")

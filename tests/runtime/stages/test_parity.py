@@ -66,6 +66,31 @@ def test_every_solver_equals_diffusers(tiny: Any, request_tensors: Any, schedule
     assert psnr(ours(tiny, tensors), theirs(tiny, scheduler, seed=0, **call)) >= 50
 
 
+@pytest.mark.parametrize("rescale", [0.4, 1.0])
+def test_rescaled_guidance_equals_diffusers(tiny: Any, request_tensors: Any, rescale: float) -> None:
+    tensors = request_tensors(
+        prompt="a red fox",
+        negative_prompt="blurry",
+        seed=0,
+        steps=4,
+        guidance_scale=50.0,
+        num_images=2,
+        guidance_rescale=rescale,
+    )
+    call = {
+        "prompt": "a red fox",
+        "negative_prompt": "blurry",
+        "num_inference_steps": 4,
+        "guidance_scale": 50.0,
+        "width": 64,
+        "height": 96,
+        "num_images_per_prompt": 2,
+    }
+    rescaled = ours(tiny, tensors)
+    assert psnr(rescaled, theirs(tiny, "euler", seed=0, guidance_rescale=rescale, **call)) >= 60
+    assert psnr(rescaled, theirs(tiny, "euler", seed=0, **call)) < 45
+
+
 @pytest.mark.parametrize("negative", [None, ""])
 def test_absent_negative_is_zeros_and_an_empty_one_is_encoded(
     tiny: Any, request_tensors: Any, negative: str | None

@@ -75,6 +75,7 @@ class Conditioning:
     zero_negative: bool
     time_ids: Floats
     guidance_scale: float
+    guidance_rescale: float
     timesteps: Floats
     input_scale: Floats
     coefficients: Floats
@@ -138,6 +139,7 @@ def read_conditioning(tensors: Tensors, manifest: BuildManifest) -> Conditioning
         zero_negative=bool(found["zero_negative"][0]),
         time_ids=found["time_ids"],
         guidance_scale=scalar(found, DIFFUSE.input("guidance_scale")),
+        guidance_rescale=scalar(found, DIFFUSE.input("guidance_rescale"), 0.0),
         timesteps=found["timesteps"],
         input_scale=found["input_scale"],
         coefficients=found["coefficients"],

@@ -177,6 +177,7 @@ class Workspace:
         upload(self.unet["pooled_embeds"], _rows([prompt.pooled for prompt in embeddings], count))
         upload(self.unet["time_ids"], np.repeat(request.time_ids, count, axis=0))
         upload(self.unet["guidance_scale"], np.array([request.guidance_scale], np.float32))
+        upload(self.unet["guidance_rescale"], np.array([request.guidance_rescale], np.float32))
         if self._context is None:
             self._context = _bind(self._engines[context_name("unet")], self._sizes, self.unet)
         self._context.run()

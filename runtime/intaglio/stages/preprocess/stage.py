@@ -16,6 +16,7 @@ import numpy as np
 
 from intaglio.builds.file_checks import check_files
 from intaglio.builds.manifest import BuildManifest
+from intaglio.builds.published_presets import PublishedPresets
 from intaglio.contract.models import DELIVERY
 from intaglio.contract.ports import Tensors, string_tensor
 from intaglio.engines.interface import Array
@@ -44,6 +45,7 @@ class Preprocess:
         self._manifest = manifest
         self._folder = folder
         self._loras = None if manifest.swap == "off" else LoraStore(folder / LORAS_FOLDER)
+        self._presets = PublishedPresets(folder)
         self._hashes = None if self._loras is None else ShortHashes(self._loras)
         self._tokenizers: tuple[PromptTokenizer, ...] = ()
         poses = None if manifest.poses is None else folder / manifest.poses
@@ -54,11 +56,12 @@ class Preprocess:
 
         Raises:
             EngineMismatch: files are missing or changed.
-            ConfigError: a tokenizer or the registry of LoRAs is damaged.
+            ConfigError: a tokenizer, the registry of LoRAs or the file of presets is damaged.
         """
         check_files(self._folder, self._manifest.files, command=self._manifest.rebuild)
         if self._loras is not None:
             self._loras.current()
+        self._presets.current()
         self._tokenizers = tuple(
             PromptTokenizer.from_folder(self._folder / name) for name in self._manifest.tokenizers
         )
@@ -79,12 +82,14 @@ class Preprocess:
         """
         started = time.perf_counter()
         served = None if self._loras is None else self._loras.current()
-        request = read_request(tensors, self._manifest, served)
+        request = read_request(tensors, self._manifest, served, self._presets.current())
         metadata = self._metadata(request)
         table = solver_table(request.scheduler, request.steps, scheduler_config=self._manifest.scheduler)
         # The prompt comes first because it may refuse the request: then no thread has begun.
         outputs = self._prompt_tensors(request)
-        with self._maps.started(request) as jobs:
+        controls = [self._control_id(control.type) for control in request.controls]
+        palettes = [self._manifest.palettes.get(control) for control in controls]
+        with self._maps.started(request, palettes) as jobs:
             outputs |= self._noise_tensors(request, table)
             outputs["control_maps"] = self._maps.finished(jobs)
         metadata["warnings"] = self._warnings(request, outputs["control_maps"])
@@ -92,6 +97,7 @@ class Preprocess:
         outputs |= {
             "controls": string_tensor(json.dumps(self._resolved_controls(request))),
             "guidance_scale": np.array([request.guidance_scale], np.float32),
+            "guidance_rescale": np.array([request.guidance_rescale], np.float32),
             "guidance_window": np.array([request.guidance_begin, request.guidance_end], np.float32),
             "timesteps": table.timesteps,
             "input_scale": table.input_scale,
@@ -117,6 +123,8 @@ class Preprocess:
     def _warnings(self, request: Request, maps: Array) -> list[str]:
         """What the request probably does not mean, a sentence each; `maps` is [c, H, W, RGB]."""
         found = []
+        if self._presets.problem is not None:
+            found.append(self._presets.problem)
         for index, control in enumerate(request.controls):
             kind = self._manifest.controlnets[self._control_id(control.type)]
             if kind != POSE_TYPE or control.image is None:

@@ -112,3 +112,73 @@ def test_control_maps_may_not_be_written_to(stage: Preprocess, request_tensors: 
     maps = stage(request_tensors(prompt="a", images=[SMALL], controls=POSE))["control_maps"]
     with pytest.raises(ValueError, match="read-only"):
         maps[0, 0, 0, 0] = 1
+
+
+ROAD, SKY = (128, 64, 128), (70, 130, 180)
+TWO_CLASSES = encoded(Image.fromarray(np.uint8([[SKY] * 30, [ROAD] * 30]).repeat(15, axis=0)))
+"""30x30: sky over road."""
+
+
+def segmented(stage: Preprocess, request_tensors: Any, image: bytes, **control: Any) -> Any:
+    asked = json.dumps([{"type": "canny", "image": 0, **control}])
+    return stage(request_tensors(prompt="a", images=[image], controls=asked))["control_maps"][0]
+
+
+def test_classes_are_not_mixed_when_a_map_is_resized(stage: Preprocess, request_tensors: Any) -> None:
+    smooth = segmented(stage, request_tensors, TWO_CLASSES)
+    exact = segmented(stage, request_tensors, TWO_CLASSES, palette="cityscapes")
+    assert len(np.unique(smooth.reshape(-1, 3), axis=0)) > 2
+    assert {tuple(colour) for colour in np.unique(exact.reshape(-1, 3), axis=0)} == {ROAD, SKY}
+
+
+@pytest.mark.parametrize(("resize", "rows"), [("stretch", (0, 96)), ("fit", (16, 80)), ("fill", (0, 96))])
+def test_resize_keeps_the_shape_or_not(
+    stage: Preprocess, request_tensors: Any, resize: str, rows: tuple[int, int]
+) -> None:
+    """The picture is 64x96, and the map is square."""
+    made = segmented(stage, request_tensors, TWO_CLASSES, palette="cityscapes", resize=resize)
+    assert made.shape == (96, 64, 3)
+    filled = np.flatnonzero(made.any(axis=(1, 2)))
+    assert (filled[0], filled[-1] + 1) == rows
+    assert made[47, 32].tolist() == list(SKY)
+    assert made[48, 32].tolist() == list(ROAD)
+
+
+def test_a_controlnet_with_a_palette_gets_its_colours(tiny: Any, request_tensors: Any) -> None:
+    manifest = tiny.manifest.model_copy(update={"palettes": {"edges": "ade20k"}})
+    with Preprocess(manifest, tiny.folder) as stage:
+        made = segmented(stage, request_tensors, TWO_CLASSES)
+        assert {tuple(colour) for colour in np.unique(made.reshape(-1, 3), axis=0)} == {
+            (140, 140, 140),
+            (6, 230, 230),
+        }
+        with pytest.raises(
+            InvalidRequest, match=r"controls\[0\].image: the colour \(200, 30, 40\) at x=0, y=0"
+        ):
+            segmented(stage, request_tensors, SMALL)
+        made = segmented(stage, request_tensors, NOISE, preprocess="canny")
+        assert set(np.unique(made)) <= {0, 255}, "edges have no classes"
+
+
+@pytest.mark.parametrize(
+    ("control", "problem"),
+    [
+        ({"palette": "ade20k", "preprocess": "canny"}, r"controls\[0\].palette: 'ade20k' with preprocess"),
+        ({"palette": "coco"}, r"controls\[0\].palette"),
+        ({"resize": "crop"}, r"controls\[0\].resize"),
+    ],
+)
+def test_wishes_that_mean_nothing_are_refused(
+    stage: Preprocess, request_tensors: Any, control: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=problem):
+        segmented(stage, request_tensors, TWO_CLASSES, **control)
+
+
+@pytest.mark.parametrize(("key", "value"), [("resize", "fit"), ("palette", "ade20k")])
+def test_a_pose_of_the_library_has_neither_shape_nor_colours(
+    stage: Preprocess, request_tensors: Any, key: str, value: str
+) -> None:
+    asked = json.dumps([{"type": "pose", "pose": "waving-01", key: value}])
+    with pytest.raises(InvalidRequest, match=rf"controls\[0\].{key}: '{value}' with a pose"):
+        stage(request_tensors(prompt="a", controls=asked))

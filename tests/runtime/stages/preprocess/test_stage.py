@@ -9,6 +9,7 @@ import shutil
 import struct
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from PIL import Image
 from safetensors.numpy import save
 
 from intaglio.builds.file_checks import FileDigest
+from intaglio.builds.published_presets import PRESETS_NAME, publish_presets
 from intaglio.contract.lora_registry import ResolvedLora
+from intaglio.contract.presets import Presets
 from intaglio.errors import EngineMismatch, InvalidRequest
 from intaglio.imaging import images
 from intaglio.imaging.openpose import draw_pose
@@ -346,3 +349,22 @@ def test_a_photograph_as_a_pose_is_noticed(stage: Preprocess, request_tensors: A
         (*warnings,) = json.loads(outputs["metadata"][0])["warnings"]
         assert bool(warnings) == warns
         assert all(warning.startswith("controls[0].image: 0% of it is black") for warning in warnings)
+
+
+def test_presets_are_those_that_are_published_now(tiny: Any, request_tensors: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "build"
+    shutil.copytree(tiny.folder, folder)
+    publish_presets(folder, Presets(scenes={"beach": "on a beach"}))
+    with Preprocess(tiny.manifest, folder) as stage:
+
+        def metadata(scene: str) -> Any:
+            return json.loads(stage(request_tensors(prompt="a fox", scene=scene))["metadata"][0])
+
+        first = metadata("beach")
+        assert (first["prompt"], first["scene"], first["warnings"]) == ("a fox, on a beach", "beach", [])
+        publish_presets(folder, Presets(scenes={"snow": "in the snow"}))
+        assert metadata("snow")["prompt"] == "a fox, in the snow"
+        (folder / PRESETS_NAME).write_text("{")
+        damaged = metadata("snow")
+        assert damaged["prompt"] == "a fox, in the snow"
+        assert [warning for warning in damaged["warnings"] if "presets that were read before" in warning]

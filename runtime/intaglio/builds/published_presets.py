@@ -1,0 +1,80 @@
+"""`build/<name>/presets.json`: the presets that requests to this build may name.
+
+`intaglio build` writes the file atomically, and a running server looks at it before each request, as it does
+with the registry of LoRAs: a new style needs no restart and no reload. Only what was checked is published. So
+a mistake in the user's file refuses the build, and the server keeps what it has.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from intaglio.builds.manifest import write_json
+from intaglio.contract.presets import Presets
+from intaglio.errors import BuildError, ConfigError
+from intaglio.validation_errors import problems_text
+from intaglio.whole_files import storage_problem
+
+__all__ = ["PRESETS_NAME", "PublishedPresets", "publish_presets"]
+
+PRESETS_NAME: Final = "presets.json"
+
+
+def publish_presets(folder: Path, presets: Presets) -> None:
+    """Write `presets` into the build in `folder`, unless the file says the same.
+
+    Raises:
+        BuildError: it cannot be written; what was published before is still served.
+    """
+    path = folder / PRESETS_NAME
+    try:
+        if PublishedPresets(folder).current() == presets and path.is_file():
+            return
+    except ConfigError:
+        pass  # a damaged file is replaced
+    try:
+        write_json(path, presets.model_dump(mode="json", exclude_none=True))
+    except OSError as error:
+        raise BuildError(f"{path}: {storage_problem(error)}; what was published before is served") from error
+
+
+class PublishedPresets:
+    """The presets of one build as they are now."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / PRESETS_NAME
+        self._stamp: tuple[int, int, int] | None = None
+        self._read: Presets | None = None
+        self.problem: str | None = None
+        """Why the file could not be read since it was replaced; then what was read before is still used."""
+
+    def current(self) -> Presets:
+        """What is published. The file is read again only after it was replaced; without one there are none.
+
+        Raises:
+            ConfigError: the file is damaged, and nothing was read before.
+        """
+        try:
+            status = self._path.stat()
+            stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+            if stamp != self._stamp or self._read is None:
+                self._read = Presets.model_validate_json(self._path.read_bytes())
+                self._stamp = stamp
+                self.problem = None
+        except FileNotFoundError:
+            return Presets()
+        except (OSError, ValidationError) as error:
+            self._keep(error)
+            self._stamp = stamp
+        return self._read or Presets()
+
+    def _keep(self, error: OSError | ValidationError) -> None:
+        """Note why the file is not used; ConfigError where there is nothing else to use."""
+        reason = problems_text(error, Presets) if isinstance(error, ValidationError) else error.strerror
+        problem = f"{self._path}: {reason}; intaglio build writes it again"
+        if self._read is None:
+            raise ConfigError(problem) from error
+        self.problem = f"{problem}; the presets that were read before are used"

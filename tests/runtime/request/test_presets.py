@@ -1,0 +1,108 @@
+"""What a request gets from presets, and in which order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from intaglio.contract.presets import Presets
+from intaglio.errors import InvalidRequest
+from intaglio.request.presets import Source, completed
+from intaglio.request.read import read_request
+from intaglio.request.request import Request
+
+PRESETS = Presets.model_validate(
+    {
+        "quality": {"draft": {"steps": 8, "scheduler": "ddim"}, "late": {"guidance_end": 0.4}},
+        "styles": {
+            "ink": {"prompt": "ink drawing of {prompt}", "negative_prompt": "colour"},
+            "plain": {"negative_prompt": "frame"},
+        },
+        "negatives": {"photo": "blurry"},
+        "scenes": {"beach": "{prompt} on a beach", "night": "at night"},
+    }
+)
+
+
+@pytest.fixture
+def read(tiny: Any, request_tensors: Any) -> Any:
+    def reading(manifest: Any = None, **values: Any) -> Request:
+        return read_request(request_tensors(**values), manifest or tiny.manifest, presets=PRESETS)
+
+    return reading
+
+
+def test_the_caller_comes_before_the_preset_and_it_before_the_defaults(read: Any, tiny: Any) -> None:
+    request = read(prompt="a fox", preset="draft")
+    assert (request.steps, request.scheduler, request.preset) == (8, "ddim", "draft")
+    assert request.guidance_scale == tiny.manifest.defaults.guidance_scale
+    assert read(prompt="a fox", preset="draft", steps=5).steps == 5
+    assert read(prompt="a fox").preset is None
+
+
+def test_the_deployment_may_name_a_preset(read: Any, tiny: Any) -> None:
+    chosen = {"preset": "late", "preset_values": {"guidance_end": 0.4, "steps": 9}}
+    defaults = tiny.manifest.defaults.model_copy(update=chosen)
+    manifest = tiny.manifest.model_copy(update={"defaults": defaults})
+    request = read(manifest, prompt="a fox")
+    assert (request.preset, request.steps, request.guidance_end) == ("late", 9, 0.4)
+    request = read(manifest, prompt="a fox", preset="draft")
+    assert (request.preset, request.steps, request.guidance_end) == ("draft", 8, 0.4)
+
+
+def test_scene_and_style_make_the_prompt(read: Any) -> None:
+    request = read(prompt="a fox", style="ink", scene="beach", negative_preset="photo", negative_prompt="fog")
+    assert request.prompt == request.full_prompt == "ink drawing of a fox on a beach"
+    assert request.negative_prompt == "fog, blurry, colour"
+    assert (request.style, request.scene, request.negative_preset) == ("ink", "beach", "photo")
+    request = read(prompt="a fox", style="plain", scene="night")
+    assert (request.prompt, request.negative_prompt) == ("a fox, at night", "frame")
+
+
+def test_without_any_negative_prompt_there_is_none(read: Any) -> None:
+    assert read(prompt="a fox", scene="night").negative_prompt is None
+    assert read(prompt="a fox", negative_prompt="").negative_prompt == "", "empty is not absent"
+    assert read(prompt="a fox", negative_prompt="", style="plain").negative_prompt == "frame"
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"preset": "draf"}, r"^preset: 'draf' is unknown; did you mean draft\?; allowed: draft, late"),
+        ({"preset": b"\xff"}, "^preset: byte 0 is not UTF-8"),
+        ({"style": ""}, "^style: '' is unknown; allowed: ink, plain"),
+        ({"negative_preset": "x"}, "^negative_preset: 'x' is unknown; allowed: photo"),
+        ({"scene": "x" * 65}, "^scene: 65 bytes; allowed: at most 64"),
+        ({"preset": "late", "guidance_begin": 0.5}, "^guidance_begin: 0.5 is not before end 0.4"),
+        ({"prompt": "x" * 1995, "scene": "night"}, "^prompt: 2005 bytes with what its presets add; allowed"),
+        ({"negative_prompt": "x" * 1995, "style": "ink"}, "^negative_prompt: 2003 bytes with what its"),
+    ],
+)
+def test_what_is_wrong_is_named(read: Any, values: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        read(**{"prompt": "a", **values})
+
+
+def test_a_refused_value_is_named_with_the_preset_it_came_from(read: Any, tiny: Any) -> None:
+    manifest = tiny.manifest.model_copy(
+        update={"limits": tiny.manifest.limits.model_copy(update={"steps": 6})}
+    )
+    with pytest.raises(
+        InvalidRequest, match=r"^steps: 8 is out of range \(from preset draft\); allowed: 1 to 6"
+    ):
+        read(manifest, prompt="a", preset="draft")
+
+
+def test_a_deployment_without_presets_says_so(tiny: Any, request_tensors: Any) -> None:
+    with pytest.raises(
+        InvalidRequest, match=r"^scene: 'beach' is unknown; allowed: absent: the deployment has"
+    ):
+        read_request(request_tensors(prompt="a", scene="beach"), tiny.manifest)
+
+
+def test_the_first_source_counts(request_tensors: Any) -> None:
+    sources = [Source("preset a", {"steps": 8}), Source("preset b", {"steps": 9, "guidance_end": 0.5})]
+    found, origins = completed(request_tensors(guidance_end=0.1), sources)
+    assert (found["steps"].item(), found["guidance_end"].item()) == (8, pytest.approx(0.1))
+    assert origins == {"steps": "preset a"}
