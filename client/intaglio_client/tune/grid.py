@@ -15,7 +15,7 @@ from intaglio.contract.models import SDXL
 from intaglio.contract.yaml_files import Strict, read_yaml, validated
 from intaglio.errors import ConfigError
 from intaglio_client.names import CONTROL_ALIASES
-from intaglio_client.tune.settings import Setting, named_setting, wrong_input
+from intaglio_client.tune.settings import Setting, fixed_defaults, named_setting, wrong_input
 
 __all__ = [
     "ANCHORS",
@@ -143,11 +143,12 @@ def grid_of(deployment: Deployment, settings: Sequence[Setting], *, controls: in
         pixels: width times height of the largest scene.
 
     Raises:
-        ConfigError: the deployment's limits allow fewer steps than the anchors need, or two settings have
-            one name.
+        ConfigError: the deployment's limits allow fewer steps than the anchors need, its default preset
+            changes them, or two settings have one name.
     """
     most = min(deployment.limits.steps, deployment.limits.cost // (pixels * (1 + controls)))
     reference = _shortened(REFERENCE, most)
+    _check_default_preset(deployment)
     if most < CONVERGED.inputs["steps"]:
         needed = CONVERGED.inputs["steps"]
         raise ConfigError(
@@ -164,6 +165,17 @@ def grid_of(deployment: Deployment, settings: Sequence[Setting], *, controls: in
         else:
             left_out.append(f"left out: {setting.name}: {why}")
     return Grid(reference, tuple(kept.values()), tuple(left_out))
+
+
+def _check_default_preset(deployment: Deployment) -> None:
+    """Raise ConfigError where the deployment's default preset sets what no request can take back."""
+    values = set(deployment.defaults.preset_values) - set(BASELINE.inputs) - {"guidance_scale"}
+    if lasting := sorted(values - set(fixed_defaults())):
+        preset = deployment.defaults.preset
+        raise ConfigError(
+            f"defaults.preset {preset} sets {lasting[0]} for every picture, also for those that others are "
+            "compared with; take preset out of defaults while you tune"
+        )
 
 
 def _shortened(reference: Setting, most: int) -> Setting:

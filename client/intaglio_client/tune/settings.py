@@ -10,19 +10,15 @@ from typing import Any, Final
 from pydantic import TypeAdapter, ValidationError
 
 from intaglio.contract.models import SDXL
-from intaglio.contract.ports import Port, numpy_type
+from intaglio.contract.presets import QUALITY_INPUTS, check_setting
+from intaglio.errors import InvalidRequest
 from intaglio.request.request import LoraRequest
-from intaglio_client.names import CONTROL_ALIASES, nearest
+from intaglio_client.names import CONTROL_ALIASES
 
-__all__ = ["Setting", "named_setting", "stated_inputs", "steps_of", "wrong_input"]
+__all__ = ["Setting", "fixed_defaults", "named_setting", "stated_inputs", "steps_of", "wrong_input"]
 
 _STATED_IN_NAME: Final = ("scheduler", "steps")
-_OF_SCENES: Final = (
-    "prompt", "negative_prompt", "seed", "width", "height", "num_images", "output_format",
-    "response_format", "images", "controls",
-)  # fmt: skip
-"""Inputs that say which picture is drawn. A scene states them, so a setting cannot."""
-_KEPT: Final = (*_OF_SCENES, "trigger_words", "loras")
+_LORAS: Final = "a list of {id: ID, weight: NUMBER}"
 
 
 @dataclass(frozen=True)
@@ -45,9 +41,8 @@ class Setting:
 
     @property
     def can_be_preset(self) -> bool:
-        """Whether a preset may hold the setting: it states only inputs of `sdxl`, and no LoRAs."""
-        known = {port.name for port in SDXL.inputs} - {"loras"}
-        return not self.apart and set(self.inputs) <= known
+        """Whether a quality preset may hold the setting: no LoRAs, and no values of controls."""
+        return not self.apart and set(self.inputs) <= set(QUALITY_INPUTS)
 
 
 def named_setting(inputs: Mapping[str, Any], *, name: str = "", apart: str = "") -> Setting:
@@ -58,17 +53,21 @@ def named_setting(inputs: Mapping[str, Any], *, name: str = "", apart: str = "")
     return Setting(shown, dict(inputs), apart, weight=steps_of(inputs))
 
 
+def fixed_defaults() -> dict[str, Any]:
+    """The inputs of quality whose default is a value, the same in every deployment."""
+    defaults = {name: SDXL.input(name).default for name in QUALITY_INPUTS}
+    return {name: default for name, default in defaults.items() if default is not None}
+
+
 def stated_inputs(setting: Setting) -> dict[str, Any]:
-    """The inputs of a request: those of the setting, and every other with a fixed default, stated as that. A
-    deployment may have defaults of its own, which must not change what a setting is compared with.
+    """The inputs of a request: those of the setting, and the fixed defaults of the others. A preset that is
+    the deployment's default must not change what a setting is compared with.
 
     A LoRA's method says what a setting with LoRAs leaves out.
     """
     if "loras" in setting.inputs:
         return dict(setting.inputs)
-    defaults = {port.name: port.default for port in SDXL.inputs if port.name not in _KEPT}
-    fixed = {name: default for name, default in defaults.items() if default is not None}
-    return {**fixed, **setting.inputs}
+    return {**fixed_defaults(), **setting.inputs}
 
 
 def steps_of(inputs: Mapping[str, Any]) -> float:
@@ -85,43 +84,20 @@ def _shown(key: str, value: Any) -> str:
 
 def wrong_input(inputs: Mapping[str, Any]) -> str | None:
     """What is wrong with the first input that this version does not know or does not allow."""
-    ports = {port.name: port for port in SDXL.inputs}
     for name, value in inputs.items():
-        if name in _OF_SCENES:
-            return f"{name} belongs to a scene"
-        if name in CONTROL_ALIASES:
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                return f"{name} {value!r} is not allowed; allowed: a number, which holds for every control"
-            continue
-        if name == "loras":
-            if not _are_loras(value):
-                return f"loras {value!r} is not allowed; allowed: a list of {{id: ID, weight: NUMBER}}"
-            continue
-        if name not in ports:
-            return f"unknown input {name}{nearest(name, [*ports, *CONTROL_ALIASES])}"
-        if not _admitted(ports[name], value):
-            return f"{name} {value!r} is not allowed; allowed: {ports[name].allowed}"
+        try:
+            _check_input(name, value)
+        except (InvalidRequest, ValidationError) as error:
+            return (
+                str(error) if isinstance(error, InvalidRequest) else f"{name}: {value!r}; allowed: {_LORAS}"
+            )
     return None
 
 
-def _are_loras(value: Any) -> bool:
-    try:
+def _check_input(name: str, value: Any) -> None:
+    if name == "loras":
         TypeAdapter(list[LoraRequest]).validate_python(value)
-    except ValidationError:
-        return False
-    return True
-
-
-def _admitted(port: Port, value: Any) -> bool:
-    if port.choices:
-        return value in port.choices
-    kind = numpy_type(port.datatype).kind
-    if kind == "O":
-        return isinstance(value, str)
-    if kind == "b":
-        return isinstance(value, bool)
-    values = value if isinstance(value, list) else [value]
-    if isinstance(value, list) and port.is_scalar:
-        return False
-    allowed = int if kind == "i" else (int, float)
-    return all(isinstance(one, allowed) and not isinstance(one, bool) and port.admits(one) for one in values)
+    elif name not in CONTROL_ALIASES:
+        check_setting(name, value)
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidRequest(name, repr(value), allowed="a number, which holds for every control")

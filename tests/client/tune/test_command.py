@@ -39,7 +39,7 @@ def test_two_configurations_of_one_name_are_refused(
     ("option", "text", "problem"),
     [
         ("--prompts", "- a\n- {prompt: b, seeed: 1}\n", "line 2: unknown key seeed"),
-        ("--grid", "settings: [{inputs: {sheduler: euler}}]\n", "unknown input sheduler"),
+        ("--grid", "settings: [{inputs: {sheduler: euler}}]\n", "settings[0]: sheduler: no input"),
     ],
 )
 def test_a_bad_file_is_named(
