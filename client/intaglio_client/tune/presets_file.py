@@ -29,6 +29,7 @@ def _figures(row: Row) -> dict[str, Any]:
         "seconds": round(row.seconds.value, 3),
         "ratio": round(row.ratio.value, 3),
         "psnr": round(row.psnr.value, 1),
+        "error": round(row.error.value, 2),
         "ssim": round(row.ssim.value, 4),
     }
 

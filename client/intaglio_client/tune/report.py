@@ -13,6 +13,17 @@ __all__ = ["Results", "cells_of", "data_of", "header_of", "notes_of", "page_of"]
 
 _DIGITS: Final = 3
 """Of judged shares."""
+_FEW_SCENES: Final = 6
+_TITLES: Final = (
+    "setting", "seconds", "ratio", "PSNR dB", "dB to 30 Euler", "error", "error to 30 Euler", "SSIM",
+)  # fmt: skip
+_HOW_TO_READ: Final = (
+    "Seconds are medians of requests at the client; ratios are to 30 Euler steps of the same scene. PSNR, "
+    "SSIM and the error (root mean square, in levels of 255) are to the scene's converged picture. "
+    "`to 30 Euler` is the difference to 30 Euler steps, scene by scene, and so are the brackets of judged "
+    "figures. The error decides which settings become presets. ± is one standard error. `*` is the front: no "
+    "other setting is both faster and nearer."
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,7 @@ class Results:
 
 def header_of(results: Results) -> list[str]:
     """The titles of the columns."""
-    titles = ["setting", "seconds", "ratio", "PSNR dB", "to 30 Euler", "SSIM"]
+    titles = list(_TITLES)
     if any(row.perceptual for row in results.rows):
         titles.append("perceptual")
     return [*titles, *_judged_names(results), "preset"]
@@ -68,6 +79,8 @@ def _cells(row: Row, results: Results, *, starred: bool) -> list[str]:
         row.ratio.shown(2),
         row.psnr.shown(1),
         _signed(row.psnr_gain, 1),
+        row.error.shown(2),
+        _signed(row.error_change, 2),
         row.ssim.shown(3),
     ]
     if any(one.perceptual for one in results.rows):
@@ -104,6 +117,8 @@ def notes_of(results: Results) -> list[str]:
             "the reference has not converged: a faster setting is nearer to it than its own "
             f"{steps} steps, so distances above {results.converged.psnr.value:.0f} dB say nothing"
         )
+    if results.scenes < _FEW_SCENES:
+        notes.append(f"{results.scenes} scenes are too few for presets; take at least {_FEW_SCENES}")
     return [*notes, *results.left_out]
 
 
@@ -115,10 +130,7 @@ def page_of(results: Results, *, note: str = "") -> str:
         "",
         f"{results.build}; {results.scenes} scenes, seeds from {results.seed} on.",
         "",
-        "Seconds are medians of requests at the client; ratios are to 30 Euler steps of the same scene. "
-        "PSNR and SSIM are to the scene's converged picture, and `to 30 Euler` is the difference of PSNR to "
-        "that of 30 Euler steps, scene by scene. In brackets stands the difference of a judged figure to 30 "
-        "Euler steps. ± is one standard error. `*` is the front: no other setting is both faster and nearer.",
+        _HOW_TO_READ,
         "",
         *(f"* {line}" for line in notes_of(results)),
         *([f"* {note}"] if note else []),
@@ -149,7 +161,7 @@ def data_of(results: Results) -> dict[str, Any]:
 
 
 def _row_data(row: Row) -> dict[str, Any]:
-    names = ("seconds", "ratio", "psnr", "psnr_gain", "ssim", "perceptual")
+    names = ("seconds", "ratio", "psnr", "psnr_gain", "error", "error_change", "ssim", "perceptual")
     figures = {name: getattr(row, name) for name in names}
     return {
         "setting": row.setting.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ from intaglio_client.tune.pairs import (
 )
 from intaglio_client.tune.settings import Setting
 
-__all__ = ["Row", "SceneFigures", "front", "psnr_gain", "row_of"]
+__all__ = ["Row", "SceneFigures", "error_change", "front", "row_of"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,13 @@ class SceneFigures:
     judged: Mapping[str, float] = field(default_factory=dict)
     """What a judge says of the picture."""
 
+    @property
+    def error(self) -> float:
+        """Root mean square of the difference to the reference, in levels of 255: what PSNR is the logarithm
+        of.
+        """
+        return 255.0 * math.pow(10.0, -self.psnr / 20)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -43,6 +51,10 @@ class Row:
     psnr: Figure
     psnr_gain: Figure
     """PSNR minus the baseline's, scene by scene: above 0 is nearer to the reference."""
+    error: Figure
+    """Levels of 255."""
+    error_change: Figure
+    """The error minus the baseline's, scene by scene: below 0 is nearer to the reference."""
     ssim: Figure
     perceptual: Figure | None
     judged: Mapping[str, Figure]
@@ -60,7 +72,9 @@ def row_of(setting: Setting, scenes: Sequence[SceneFigures], baseline: Sequence[
         seconds=median_figure([one.seconds for one in scenes]),
         ratio=paired_ratio([one.seconds for one in scenes], [one.baseline_seconds for one in scenes]),
         psnr=mean_figure([one.psnr for one in scenes]),
-        psnr_gain=psnr_gain(scenes, baseline),
+        psnr_gain=paired_difference([one.psnr for one in scenes], [one.psnr for one in baseline]),
+        error=mean_figure([one.error for one in scenes]),
+        error_change=error_change(scenes, baseline),
         ssim=mean_figure([one.ssim for one in scenes]),
         perceptual=mean_figure(perceptual) if perceptual else None,
         judged={name: mean_figure(values) for name, values in judged.items()},
@@ -69,9 +83,11 @@ def row_of(setting: Setting, scenes: Sequence[SceneFigures], baseline: Sequence[
     )
 
 
-def psnr_gain(scenes: Sequence[SceneFigures], others: Sequence[SceneFigures]) -> Figure:
-    """How much nearer `scenes` are to their references than `others`, in dB."""
-    return paired_difference([one.psnr for one in scenes], [one.psnr for one in others])
+def error_change(
+    scenes: Sequence[SceneFigures], others: Sequence[SceneFigures], *, times: float = 1.0
+) -> Figure:
+    """The errors of `scenes` minus `times` those of `others`, scene by scene."""
+    return paired_difference([one.error for one in scenes], [times * one.error for one in others])
 
 
 def _judged(scenes: Sequence[SceneFigures]) -> dict[str, list[float]]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from intaglio_client.tune.choice import chosen, presets_of
+import math
+
+from intaglio_client.tune.choice import Rule, chosen, presets_of
+from intaglio_client.tune.grid import BASELINE
 from intaglio_client.tune.settings import Setting, named_setting
 
 from .rows import anchors, row, setting
 
 
 def test_each_preset_is_the_cheapest_that_equals_its_anchor() -> None:
+    """34 dB are an error of 5.09 levels; twice that are 28 dB."""
     rows = [
         *anchors(),
-        row(setting(8), 2.7, [25.0, 25.2]),
+        row(setting(8), 2.7, [27.0, 27.1]),
         row(setting(10), 3.2, [29.0, 30.0]),
-        row(setting(12), 4.0, [33.0, 33.8]),
+        row(setting(12), 4.0, [33.0, 33.1]),
         row(setting(15), 5.0, [39.0, 38.0]),
         row(setting(20), 6.7, [43.0, 44.0]),
     ]
@@ -26,27 +30,30 @@ def test_each_preset_is_the_cheapest_that_equals_its_anchor() -> None:
     }
 
 
-def test_worse_by_more_than_its_error_is_worse() -> None:
-    """Differences of -3 and -1 are -2 ± 1, and of -4 and +2 they are -1 ± 3."""
-    baseline, *others = anchors()
-    worse = row(setting(10), 3.0, [31.0, 33.0])
-    no_worse = row(setting(12), 4.0, [30.0, 36.0])
-    assert chosen([baseline, *others, worse, no_worse], baseline) is no_worse
-    assert chosen([baseline, *others, worse, no_worse], baseline, allowed=1.0) is worse
+def test_worse_by_more_than_two_of_its_errors_is_worse() -> None:
+    """The anchor's error is 5 levels. 7 and 8 are 2.5 ± 0.5 more; 5 and 8 are 1.5 ± 1.5 more."""
+    five, seven, eight = (20 * math.log10(255 / levels) for levels in (5, 7, 8))
+    anchor = row(BASELINE, 10.0, [five, five])
+    worse = row(setting(10), 3.0, [seven, eight])
+    no_worse = row(setting(12), 4.0, [five, eight])
+    rows = [anchor, worse, no_worse]
+    assert chosen(rows, Rule(BASELINE)) is no_worse
+    assert chosen(rows, Rule(BASELINE, times=1.5)) is worse
+    assert chosen(rows, Rule(BASELINE, doubt=0.0)) is anchor
 
 
 def test_of_settings_of_the_same_cost_the_nearest_is_taken() -> None:
     baseline, *_ = anchors()
     cheapest = row(setting(12), 4.00, [36.0, 36.0])
-    within = row(setting(15, guidance_end=0.8), 4.19, [38.0, 38.0])  # 4.75 % more
-    beyond = row(setting(15), 4.21, [44.0, 44.0])  # 5.25 % more
-    assert chosen([baseline, cheapest, within, beyond], baseline) is within
+    within = row(setting(15, guidance_end=0.8), 4.36, [38.0, 38.0])  # 9 % more
+    beyond = row(setting(15), 4.44, [44.0, 44.0])  # 11 % more
+    assert chosen([baseline, cheapest, within, beyond], Rule(BASELINE)) is within
 
 
 def test_the_anchor_is_taken_where_nothing_equals_it() -> None:
     baseline, *_ = anchors()
     worse = row(setting(8), 2.0, [33.0, 33.5])
-    assert chosen([baseline, worse], baseline) is baseline
+    assert chosen([baseline, worse], Rule(BASELINE)) is baseline
 
 
 def test_what_no_preset_can_hold_is_not_chosen() -> None:
@@ -54,4 +61,4 @@ def test_what_no_preset_can_hold_is_not_chosen() -> None:
     baseline, *_ = anchors()
     lora = row(Setting("lora lcm", {"loras": [{"id": "lcm"}]}), 1.0, [50.0, 50.0])
     window = row(named_setting({"steps": 15, "control_guidance_end": 0.6}), 1.0, [50.0, 50.0])
-    assert chosen([baseline, lora, window], baseline) is baseline
+    assert chosen([baseline, lora, window], Rule(BASELINE)) is baseline

@@ -31,7 +31,8 @@ def test_rows_are_ordered_by_cost_and_stars_are_the_front() -> None:
 
 def test_a_row_says_figures_errors_and_its_preset() -> None:
     assert header_of(results()) == [
-        "setting", "seconds", "ratio", "PSNR dB", "to 30 Euler", "SSIM", "attire", "preset",
+        "setting", "seconds", "ratio", "PSNR dB", "dB to 30 Euler", "error", "error to 30 Euler", "SSIM",
+        "attire", "preset",
     ]  # fmt: skip
     assert cells_of(results())[0] == [
         "* dpmpp_2m_karras 15",
@@ -39,6 +40,8 @@ def test_a_row_says_figures_errors_and_its_preset() -> None:
         "0.50 ± 0.00",
         "39.0 ± 1.0",
         "+5.0 ± 1.0",
+        "2.88 ± 0.33",
+        "-2.21 ± 0.33",
         "0.900 ± 0.000",
         "0.750 (+0.250 ± 0.000)",
         "draft, standard",
@@ -53,7 +56,10 @@ def test_what_is_apart_comes_last_with_its_reason() -> None:
 def test_the_notes_say_how_far_the_reference_has_converged() -> None:
     first, *others = notes_of(results())
     assert first == "reference: 100 steps of dpmpp_2m_karras; its 60 steps are 55.0 ± 0.0 dB away"
-    assert others == ["left out: x: this version has no input y"]
+    assert others == [
+        "2 scenes are too few for presets; take at least 6",
+        "left out: x: this version has no input y",
+    ]
     better = row(setting(50), 15.0, [56.0, 56.0])
     assert "has not converged" in notes_of(results(better))[1]
 

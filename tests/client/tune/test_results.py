@@ -15,6 +15,10 @@ def test_a_row_is_of_pairs() -> None:
     assert (found.seconds.value, found.ratio.value) == (5.0, 0.5)
     assert (found.psnr.value, found.psnr.error) == (38.0, pytest.approx(6.0))
     assert (found.psnr_gain.value, found.psnr_gain.error) == (3.0, pytest.approx(1.0))
+    errors = [255 / 10 ** (psnr / 20) for psnr in (32.0, 44.0)]
+    before = [255 / 10 ** (psnr / 20) for psnr in (30.0, 40.0)]
+    assert found.error.value == pytest.approx(sum(errors) / 2)
+    assert found.error_change.value == pytest.approx((sum(errors) - sum(before)) / 2)
     assert found.judged["attire"].value == 0.75
     assert found.judged_gain["attire"].value == 0.25
     assert found.perceptual is None
