@@ -21,6 +21,7 @@ from intaglio_client.controls import POSE
 from intaglio_client.generate_options import (
     CharacterName,
     CharactersFile,
+    ClipSkip,
     ControlEvery,
     ControlGuidanceEnd,
     ControlGuidanceStart,
@@ -95,6 +96,7 @@ def generate(  # noqa: PLR0913  (one option a parameter)
     guidance_begin: GuidanceBegin = None,
     guidance_end: GuidanceEnd = None,
     scheduler: SchedulerName = None,
+    clip_skip: ClipSkip = None,
     num_images: NumImages = None,
     pose: Pose = None,
     control: Controls = None,
@@ -130,6 +132,7 @@ def generate(  # noqa: PLR0913  (one option a parameter)
         "guidance_begin": guidance_begin,
         "guidance_end": guidance_end,
         "scheduler": one_value("scheduler", scheduler),
+        "clip_skip": clip_skip,
         "num_images": one_value("num_images", num_images),
         "pose": pose,
         "controls": [control_from_text(text) for text in control] if control else None,

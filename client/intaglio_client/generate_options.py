@@ -14,6 +14,7 @@ from intaglio_client.option_texts import CONTROL_HELP
 __all__ = [
     "CharacterName",
     "CharactersFile",
+    "ClipSkip",
     "ControlEvery",
     "ControlGuidanceEnd",
     "ControlGuidanceStart",
@@ -100,6 +101,10 @@ SchedulerName = Annotated[
         metavar="<str>",
         help=f"Solver: {_SCHEDULERS}. Names of diffusers, A1111 and ComfyUI are understood; also --sampler.",
     ),
+]
+ClipSkip = Annotated[
+    int | None,
+    typer.Option(help="Layers of the text encoders to skip, as in diffusers: 1 is A1111's Clip skip 3."),
 ]
 NumImages = Annotated[
     list[int] | None,

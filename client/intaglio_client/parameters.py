@@ -61,6 +61,8 @@ class Parameters(Aliases, total=False):
     guidance_end: float | None
     scheduler: str | None
     """An id, or another program's name (`intaglio.contract.schedulers`)."""
+    clip_skip: int | None
+    """Layers of the text encoders to skip for the prompt, as diffusers counts them for SDXL."""
     num_images: int | None
     output_format: OutputFormat | None
     pose: str | None

@@ -31,6 +31,7 @@ EVERYTHING: dict[str, Any] = {
     "guidance_begin": 0.1,
     "guidance_end": 0.7,
     "scheduler": "euler",
+    "clip_skip": 1,
     "num_images": 2,
     "output_format": "webp",
     "controls": [
@@ -152,6 +153,7 @@ def test_metadata_gives_back_the_request() -> None:
                 "output_format",
                 "control_every",
                 "guidance_rescale",
+                "clip_skip",
             )
         },
         "prompt": "a fox",

@@ -65,6 +65,9 @@ def _known_input(name: str, shape: tuple[int, ...], generator: torch.Generator) 
     if name in _SCALARS:
         return torch.full(shape, _SCALARS[name])
     match name:
+        case "state_rows":
+            # Nothing is skipped: the hidden states are of the last layer that is computed for them.
+            return torch.arange(shape[0])
         case "input_ids":
             tokens = torch.randint(0, _PLAIN_TOKENS, shape, generator=generator)
             tokens[:, 0] = _START_TOKEN
@@ -74,10 +77,10 @@ def _known_input(name: str, shape: tuple[int, ...], generator: torch.Generator) 
             return torch.tensor(_TIME_IDS).expand(shape).contiguous()
         case "control_image":
             return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-        case "coefficients":
-            return 0.5 * torch.randn(shape, generator=generator)
     return None
 
 
 def _noise_scale(spec: TensorSpec) -> float:
+    if spec.name == "coefficients":
+        return 0.5
     return 0.1 if "residual" in spec.name else 1.0

@@ -16,7 +16,7 @@ import torch
 from diffusers.models.activations import GEGLU
 from torch import Tensor, nn
 
-from intaglio.contract.sdxl import LORA_MERGE, network_kind
+from intaglio.contract.sdxl import LARGEST_CLIP_SKIP, LORA_MERGE, network_kind
 
 __all__ = ["LoraMerge", "cross_attentions", "whole_gates", "wrap_network"]
 
@@ -247,7 +247,7 @@ def _residuals_and_context(
 
 
 class TextEncoder(nn.Module):
-    """CLIP's penultimate hidden states; for the encoder with a projection, also the pooled embedding."""
+    """CLIP's hidden states of a layer; for the encoder with a projection, also the pooled embedding."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -256,10 +256,15 @@ class TextEncoder(nn.Module):
         network.set_attn_implementation("eager")
         self.network = network
 
-    def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:
-        """[C, 77] token ids -> hidden states [C, 77, width] and, with a projection, [C, pooled width]."""
+    def forward(self, input_ids: Tensor, state_rows: Tensor) -> tuple[Tensor, ...]:
+        """[C, 77] token ids -> hidden states [C, 77, width] and, with a projection, [C, pooled width].
+
+        `state_rows` [C] chooses from the hidden states of all chunks after the last layer but one, those of
+        all chunks one layer earlier, and so on. 0 to C - 1 are those that SDXL is trained with.
+        """
         found = self.network(input_ids, output_hidden_states=True)
-        hidden_states = found.hidden_states[-2]
+        states = found.hidden_states[-2::-1][: LARGEST_CLIP_SKIP + 1]
+        hidden_states = torch.cat(states).index_select(0, state_rows)
         return (hidden_states, found.text_embeds) if "text_embeds" in found else (hidden_states,)
 
 

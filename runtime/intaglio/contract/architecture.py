@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from pydantic import PositiveInt
 
+from intaglio.contract.sdxl import LARGEST_CLIP_SKIP
 from intaglio.contract.yaml_files import Strict
 
 __all__ = [
@@ -47,6 +48,8 @@ class Architecture(Strict):
     tokens: PositiveInt
     text_width: PositiveInt
     text_width_2: PositiveInt
+    text_layers: PositiveInt
+    """Of the text encoder that has fewer."""
     pooled_width: PositiveInt
     time_ids: PositiveInt
     down_residuals: tuple[Residual, ...]
@@ -55,6 +58,11 @@ class Architecture(Strict):
     """Of a ControlNet: the UNet's first ones, in the order in which a pass comes to them."""
     attentions: tuple[CrossAttention, ...]
     """Of the UNet."""
+
+    @property
+    def most_clip_skip(self) -> int:
+        """The most layers that a request may skip."""
+        return min(self.text_layers - 1, LARGEST_CLIP_SKIP)
 
     @property
     def context_width(self) -> int:
@@ -89,6 +97,7 @@ def architecture_from_configs(
         tokens=text_encoder["max_position_embeddings"],
         text_width=text_encoder["hidden_size"],
         text_width_2=text_encoder_2["hidden_size"],
+        text_layers=min(text_encoder["num_hidden_layers"], text_encoder_2["num_hidden_layers"]),
         pooled_width=pooled,
         time_ids=(unet["projection_class_embeddings_input_dim"] - pooled) // unet["addition_time_embed_dim"],
         down_residuals=tuple(residuals),
@@ -164,8 +173,8 @@ SDXL_ARCHITECTURE: Final = architecture_from_configs(
         "projection_class_embeddings_input_dim": 2816,
         "addition_time_embed_dim": 256,
     },
-    text_encoder={"max_position_embeddings": 77, "hidden_size": 768},
-    text_encoder_2={"hidden_size": 1280, "projection_dim": 1280},
+    text_encoder={"max_position_embeddings": 77, "hidden_size": 768, "num_hidden_layers": 12},
+    text_encoder_2={"hidden_size": 1280, "num_hidden_layers": 32, "projection_dim": 1280},
     vae={"latent_channels": 4, "block_out_channels": (128, 256, 512, 512)},
 )
 """SDXL base 1.0, from the `config.json` files of stabilityai/stable-diffusion-xl-base-1.0."""

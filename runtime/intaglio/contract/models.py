@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
 from intaglio.contract.ports import Port
-from intaglio.contract.sdxl import HISTORY, SOLVER_ROWS
+from intaglio.contract.sdxl import HISTORY, LARGEST_CLIP_SKIP, SOLVER_ROWS
 
 __all__ = [
     "DELIVERY",
@@ -113,6 +113,7 @@ class EnsembleStep:
     output_map: Mapping[str, str] = field(default_factory=dict)
 
 
+_CLIP_SKIP_RANGE: Final = "at least 0, less than the layers of the smaller text encoder (12 in SDXL)"
 _REQUEST: Final = (
     # A request needs it, yet Triton must take it as optional: it answers an ensemble's missing input with
     # "unexpected deadlock". preprocess names the input that is missing.
@@ -231,6 +232,18 @@ _REQUEST: Final = (
         absent="the deployment's defaults.scheduler",
         example="dpmpp_2m_karras",
         doc="the solver",
+    ),
+    Port(
+        name="clip_skip",
+        datatype="TYPE_INT32",
+        optional=True,
+        default=0,
+        minimum=0,
+        maximum=LARGEST_CLIP_SKIP,
+        deployment_range=_CLIP_SKIP_RANGE,
+        example=1,
+        doc="layers of the text encoders to skip beyond the last one, which SDXL never uses; none is skipped "
+        "for the negative prompt, as in diffusers",
     ),
     Port(
         name="num_images",
@@ -374,6 +387,16 @@ _CONDITIONING: Final = (
         datatype="TYPE_FP32",
         dims=(2, -1, -1, -1),
         doc="factor on the hidden states of each token, [encoder, R, k, 77]",
+    ),
+    Port(
+        name="clip_skip",
+        datatype="TYPE_INT32",
+        optional=True,
+        default=0,
+        minimum=0,
+        maximum=LARGEST_CLIP_SKIP,
+        deployment_range=_CLIP_SKIP_RANGE,
+        doc="layers of the text encoders to skip for the positive prompt, beyond the last one",
     ),
     Port(
         name="zero_negative",

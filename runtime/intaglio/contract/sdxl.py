@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # the client imports this module for its constants
 
 __all__ = [
     "HISTORY",
+    "LARGEST_CLIP_SKIP",
     "LARGEST_RANK",
     "LARGEST_SIDE",
     "LORA_MERGE",
@@ -36,6 +37,8 @@ HISTORY: Final = 4
 """K: rows of the solver's state; row 0 is the latents x, the others its history."""
 SOLVER_ROWS: Final = HISTORY + 2
 """Columns of a step's coefficients: the K state rows, eps, noise."""
+LARGEST_CLIP_SKIP: Final = 11
+"""Most layers of the text encoders that can be skipped: SDXL's smaller one has 12."""
 LORA_MERGE: Final = "lora_merge"
 """The network that adds LoRAs to a matrix, on the device that runs the engines."""
 LARGEST_SIDE: Final = 10240
@@ -141,17 +144,22 @@ def network_spec(name: str, architecture: Architecture) -> NetworkSpec:
 _Tensors = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 
 
+def _tokens(a: Architecture) -> tuple[TensorSpec, ...]:
+    return TensorSpec("input_ids", ("C", a.tokens), "int64"), TensorSpec("state_rows", ("C",), "int64")
+
+
 def _text_encoder(a: Architecture) -> _Tensors:
-    # hidden_states is the output of the last layer but one, which SDXL reads.
+    # `state_rows` is (layers skipped) C + (chunk). With no layer skipped, `hidden_states` are the output of
+    # the last layer but one, which SDXL reads.
     return (
-        (TensorSpec("input_ids", ("C", a.tokens), "int64"),),
+        _tokens(a),
         (TensorSpec("hidden_states", ("C", a.tokens, a.text_width), "compute"),),
     )
 
 
 def _text_encoder_2(a: Architecture) -> _Tensors:
     return (
-        (TensorSpec("input_ids", ("C", a.tokens), "int64"),),
+        _tokens(a),
         (
             TensorSpec("hidden_states", ("C", a.tokens, a.text_width_2), "compute"),
             TensorSpec("text_embeds", ("C", a.pooled_width), "compute"),

@@ -56,6 +56,7 @@ class _Described(BaseModel):
     steps: int
     scheduler: str
     guidance_scale: float
+    clip_skip: int = 0
     seed: int
     width: int
     height: int
@@ -113,6 +114,9 @@ def _settings(made: _Described) -> dict[str, str]:
     }
     if made.model.base:
         settings["Model"] = _model_name(made.model.base)
+    if made.clip_skip:
+        # Readers count from the last layer, which is 1; SDXL without a skip reads layer 2.
+        settings["Clip skip"] = str(made.clip_skip + 2)
     if made.num_images > 1:  # one seed draws the noise of all images of a request
         settings |= {"Batch size": str(made.num_images), "Batch pos": str(made.image_index)}
     if made.lora_hashes:

@@ -12,7 +12,7 @@ from typing import Final
 from intaglio.contract.config import Limits
 from intaglio.errors import InvalidRequest
 
-__all__ = ["TOKEN_WEIGHTS", "Workload", "check_limits", "check_size", "check_window"]
+__all__ = ["TOKEN_WEIGHTS", "Workload", "check_clip_skip", "check_limits", "check_size", "check_window"]
 
 TOKEN_WEIGHTS: Final = (-10.0, 10.0)
 """Least and largest weight of a token, nested brackets multiplied."""
@@ -52,6 +52,12 @@ def check_limits(
             "(width x height x images x (1 + controls)) cost too much",
             allowed=f"1 to {limits.cost // work.per_step} with these, a product of {limits.cost}",
         )
+
+
+def check_clip_skip(layers: int, *, most: int) -> None:
+    """Raise InvalidRequest unless 0 <= `layers` <= `most`: no text encoder has an earlier state."""
+    if not 0 <= layers <= most:
+        raise InvalidRequest("clip_skip", f"{layers} is out of range", allowed=f"0 to {most}")
 
 
 def check_size(size: tuple[int, int], built: tuple[tuple[int, int], ...], *, field: str) -> None:

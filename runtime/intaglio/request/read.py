@@ -20,7 +20,7 @@ from intaglio.contract.presets import Presets
 from intaglio.errors import InvalidRequest
 from intaglio.loras.sets import ServedLoras
 from intaglio.request.controls import check_controls
-from intaglio.request.limits import Workload, check_limits, check_size, check_window
+from intaglio.request.limits import Workload, check_clip_skip, check_limits, check_size, check_window
 from intaglio.request.loras import absent_trigger_words, asked_loras, check_fused, resolved_loras
 from intaglio.request.presets import AskedPresets, Source, asked_presets, completed
 from intaglio.request.request import ControlRequest, LoraRequest, Request
@@ -94,6 +94,7 @@ def _completed_request(
         guidance_begin=_scalar(found, "guidance_begin", 0.0),
         guidance_end=_scalar(found, "guidance_end", 1.0),
         scheduler=_choice(found, "scheduler", defaults.scheduler),
+        clip_skip=_scalar(found, "clip_skip", 0),
         num_images=_scalar(found, "num_images", 1),
         output_format=_choice(found, "output_format", "png"),
         response_format=_choice(found, "response_format", "bytes"),
@@ -116,6 +117,7 @@ def _completed_request(
 def _check(request: Request, manifest: BuildManifest) -> None:
     """Check what depends on the build and on several inputs."""
     _check_size(request, manifest)
+    check_clip_skip(request.clip_skip, most=manifest.architecture.most_clip_skip)
     _check_guidance(request, manifest.profiles.guidance_modes)
     work = Workload(
         width=request.width,

@@ -92,6 +92,7 @@ class Request:
     guidance_begin: float
     guidance_end: float
     scheduler: str
+    clip_skip: int
     num_images: int
     output_format: str
     response_format: str

@@ -21,6 +21,7 @@ ARCHITECTURE = Architecture(
     tokens=77,
     text_width=8,
     text_width_2=8,
+    text_layers=2,
     pooled_width=8,
     time_ids=6,
     down_residuals=(Residual(channels=8, scale=1),),

@@ -56,6 +56,11 @@ def test_the_webui_reads_what_was_asked_for(kind: str) -> None:
     }
 
 
+def test_skipped_layers_are_counted_from_the_last() -> None:
+    assert read_webui(picture("png", clip_skip=1))["Clip skip"] == "3"
+    assert "Clip skip" not in read_webui(picture("png", clip_skip=0))
+
+
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
 def test_civitai_reads_what_was_asked_for(kind: str) -> None:
     found = read_civitai(picture(kind))

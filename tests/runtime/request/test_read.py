@@ -45,6 +45,11 @@ def test_tags_are_no_words_and_their_literal_form_is(tiny: Any, request_tensors:
         ({"prompt": "a", "scheduler": "heun"}, "scheduler: 'heun' is unknown; allowed: one of euler"),
         ({"prompt": "a", "width": 65}, "width: 65 is not a multiple"),
         ({"prompt": "a", "width": 72}, "height: 72x96 is not built"),
+        ({"prompt": "a", "clip_skip": 2}, "clip_skip: 2 is out of range; allowed: 0 to 1"),
+        ({"prompt": "a", "clip_skip": -1}, "clip_skip: -1 is out of range; allowed: 0 to 1"),
+        ({"prompt": "a", "guidance_rescale": 1.1}, "guidance_rescale: 1.1.* out of range; allowed: 0 to 1"),
+        ({"prompt": "a", "control_every": 2}, "control_every: 2, but there are no controls"),
+        ({"prompt": "a", "control_every": 0}, "control_every: 0 is out of range; allowed: 1 to 150"),
         ({"prompt": "a", "steps": 51}, "steps: 51 is out of range; allowed: 1 to 50"),
         (
             {"prompt": "a", "steps": 50, "num_images": 4, "guidance_begin": 0.9, "guidance_end": 0.1},

@@ -50,6 +50,7 @@ def make_manifest(key: str) -> BuildManifest:
             tokens=77,
             text_width=8,
             text_width_2=8,
+            text_layers=2,
             pooled_width=8,
             time_ids=6,
             down_residuals=(RESIDUAL,),

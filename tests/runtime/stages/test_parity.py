@@ -91,6 +91,25 @@ def test_rescaled_guidance_equals_diffusers(tiny: Any, request_tensors: Any, res
     assert psnr(rescaled, theirs(tiny, "euler", seed=0, **call)) < 45
 
 
+@pytest.mark.parametrize("negative", [None, "blurry"])
+def test_skipped_layers_of_the_text_encoders_equal_diffusers(
+    tiny: Any, request_tensors: Any, negative: str | None
+) -> None:
+    extra = {} if negative is None else {"negative_prompt": negative}
+    tensors = request_tensors(prompt="a red fox", seed=0, steps=4, guidance_scale=50.0, clip_skip=1, **extra)
+    call = {
+        "prompt": "a red fox",
+        "negative_prompt": negative,
+        "num_inference_steps": 4,
+        "guidance_scale": 50.0,
+        "width": 64,
+        "height": 96,
+    }
+    skipping = ours(tiny, tensors)
+    assert psnr(skipping, theirs(tiny, "euler", seed=0, clip_skip=1, **call)) >= 60
+    assert psnr(skipping, theirs(tiny, "euler", seed=0, **call)) < 45
+
+
 @pytest.mark.parametrize("negative", [None, ""])
 def test_absent_negative_is_zeros_and_an_empty_one_is_encoded(
     tiny: Any, request_tensors: Any, negative: str | None

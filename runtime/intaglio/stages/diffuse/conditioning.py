@@ -19,7 +19,14 @@ from intaglio.contract.models import DIFFUSE
 from intaglio.contract.ports import Tensors, read_tensors, scalar
 from intaglio.errors import InvalidRequest
 from intaglio.loras.sets import set_from_json
-from intaglio.request.limits import TOKEN_WEIGHTS, Workload, check_limits, check_size, check_window
+from intaglio.request.limits import (
+    TOKEN_WEIGHTS,
+    Workload,
+    check_clip_skip,
+    check_limits,
+    check_size,
+    check_window,
+)
 from intaglio.request.request import ResolvedControl
 from intaglio.request.texts import JSON_BYTES, read_json_list, read_text
 from intaglio.stages.timings import read_timings
@@ -72,6 +79,7 @@ class Conditioning:
 
     token_ids: NDArray[np.int64]
     token_weights: Floats
+    clip_skip: int
     zero_negative: bool
     time_ids: Floats
     guidance_scale: float
@@ -102,6 +110,10 @@ class Conditioning:
     def guidance(self) -> bool:
         """Whether both prompts take part."""
         return self.prompts == 2
+
+    def skipped_layers(self, prompt: int) -> int:
+        """How many layers of the text encoders are skipped for `prompt`; none for the negative one."""
+        return self.clip_skip if prompt == self.prompts - 1 else 0
 
     def guided(self, step: int) -> bool:
         """Whether the negative prompt takes part in `step`."""
@@ -136,6 +148,7 @@ def read_conditioning(tensors: Tensors, manifest: BuildManifest) -> Conditioning
     request = Conditioning(
         token_ids=found["token_ids"],
         token_weights=found["token_weights"],
+        clip_skip=scalar(found, DIFFUSE.input("clip_skip"), 0),
         zero_negative=bool(found["zero_negative"][0]),
         time_ids=found["time_ids"],
         guidance_scale=scalar(found, DIFFUSE.input("guidance_scale")),
@@ -152,6 +165,7 @@ def read_conditioning(tensors: Tensors, manifest: BuildManifest) -> Conditioning
         end=end,
         timings=read_timings(found),
     )
+    check_clip_skip(request.clip_skip, most=manifest.architecture.most_clip_skip)
     _check_prompts(request, manifest)
     return request
 

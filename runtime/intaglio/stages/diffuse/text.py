@@ -41,7 +41,7 @@ class TextEncoders:
         """`calls` has both of `TEXT_ENCODERS`; `kept` is the number of prompts in the cache."""
         self._calls = calls
         self._cache: RecentlyUsed[Embeddings] = RecentlyUsed(kept)
-        """By digest of the encoders' weights, tokens and token weights."""
+        """By digest of the encoders' weights, tokens, token weights and skipped layers."""
 
     def __call__(self, request: Conditioning, *, weights_digest: str) -> list[Embeddings]:
         """Embeddings of every prompt of `request`; all that the cache lacks are encoded in one batch.
@@ -68,11 +68,14 @@ class TextEncoders:
     def _encode(self, request: Conditioning, prompts: list[int]) -> list[Embeddings]:
         chunks, tokens = request.token_ids.shape[2:]
         sizes = {"C": len(prompts) * chunks}
+        # Each chunk's row among the hidden states of all chunks, layer by layer.
+        skipped = np.repeat([request.skipped_layers(prompt) for prompt in prompts], chunks)
+        rows = skipped * sizes["C"] + np.arange(sizes["C"])
         hidden: list[Floats] = []
         pooled = np.zeros(())
         for encoder, name in enumerate(TEXT_ENCODERS):
             ids = request.token_ids[encoder][prompts].reshape(-1, tokens)
-            outputs = self._calls[name](sizes, input_ids=ids)
+            outputs = self._calls[name](sizes, input_ids=ids, state_rows=rows)
             weights = request.token_weights[encoder][prompts].reshape(-1, tokens, 1)
             states = outputs["hidden_states"].astype(np.float32) * weights
             hidden.append(states.reshape(len(prompts), chunks * tokens, -1))
@@ -86,7 +89,8 @@ class TextEncoders:
         """Run both encoders on chunks of `tokens` tokens: two prompts, and one beside a cached one."""
         for prompts in (2, 1):
             for name in TEXT_ENCODERS:
-                self._calls[name]({"C": prompts}, input_ids=np.zeros((prompts, tokens), np.int64))
+                ids = np.zeros((prompts, tokens), np.int64)
+                self._calls[name]({"C": prompts}, input_ids=ids, state_rows=np.arange(prompts))
 
 
 def vocabulary_size(tokenizer: Path) -> int:
@@ -104,6 +108,7 @@ def vocabulary_size(tokenizer: Path) -> int:
 def _prompt_key(request: Conditioning, prompt: int) -> str:
     digest = hashlib.sha256(np.ascontiguousarray(request.token_ids[:, prompt]).tobytes())
     digest.update(np.ascontiguousarray(request.token_weights[:, prompt]).tobytes())
+    digest.update(request.skipped_layers(prompt).to_bytes(1))
     return digest.hexdigest()
 
 

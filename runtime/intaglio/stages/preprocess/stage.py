@@ -96,6 +96,7 @@ class Preprocess:
         self._check_metadata(metadata, request)
         outputs |= {
             "controls": string_tensor(json.dumps(self._resolved_controls(request))),
+            "clip_skip": np.array([request.clip_skip], np.int32),
             "guidance_scale": np.array([request.guidance_scale], np.float32),
             "guidance_rescale": np.array([request.guidance_rescale], np.float32),
             "guidance_window": np.array([request.guidance_begin, request.guidance_end], np.float32),

@@ -20,6 +20,7 @@ from intaglio.stages.diffuse.conditioning import (
 
 from .inputs import int_tensor
 
+OPTIONAL = ("guidance_window", "guidance_rescale", "clip_skip", "timings")
 CONTROL = {"control": "pose", "weight": 1.0, "begin": 0.0, "end": 1.0}
 
 
@@ -36,12 +37,13 @@ def with_nan(values: Array) -> Array:
 
 
 def test_what_is_absent_has_defaults(tiny: Any, arrays: dict[str, Array]) -> None:
-    without = {name: value for name, value in arrays.items() if name not in ("guidance_window", "timings")}
+    without = {name: value for name, value in arrays.items() if name not in OPTIONAL}
     request = read_conditioning(without, tiny.manifest)
     assert (request.begin, request.end, request.steps) == (0, 5, 5)
     assert request.guidance_window == (0, 1)
     assert request.timings == {}
     assert request.guidance
+    assert (request.guidance_rescale, request.clip_skip) == (0, 0)
     assert [plan.control for plan in request.controls] == ["pose", "edges"]
 
 
@@ -112,6 +114,10 @@ def test_values_are_finite(tiny: Any, arrays: dict[str, Array], name: str) -> No
     [
         ({"guidance_scale": np.array([np.inf], np.float32)}, "guidance_scale: inf is out of range"),
         ({"guidance_scale": np.array([-1], np.float32)}, "guidance_scale: -1.0 is out of range"),
+        ({"guidance_rescale": np.array([1.5], np.float32)}, "guidance_rescale: 1.5 is out of range"),
+        ({"guidance_rescale": np.array([np.nan], np.float32)}, "guidance_rescale: nan is out of range"),
+        ({"clip_skip": int_tensor(2)}, "clip_skip: 2 is out of range; allowed: 0 to 1"),
+        ({"clip_skip": int_tensor(-1)}, "clip_skip: -1 is out of range"),
         ({"guidance_window": np.array([0.5, 0.5], np.float32)}, "guidance_window: 0.5 is not before"),
         ({"guidance_window": np.array([np.nan, 1], np.float32)}, "guidance_window: nan is not before"),
         ({"begin": int_tensor(-1)}, "begin: slice -1 to 5"),

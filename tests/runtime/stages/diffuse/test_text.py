@@ -19,10 +19,11 @@ class Encoder:
         self.batches: list[int] = []
         self._pools = pools
 
-    def __call__(self, sizes: dict[str, int], *, input_ids: Array) -> dict[str, Array]:
+    def __call__(self, sizes: dict[str, int], *, input_ids: Array, state_rows: Array) -> dict[str, Array]:
         assert sizes["C"] == len(input_ids)
         self.batches.append(len(input_ids))
-        outputs = {"hidden_states": input_ids[..., None].astype(np.float16)}
+        layers = np.concatenate([input_ids, -input_ids])  # as if it had two layers
+        outputs = {"hidden_states": layers[state_rows][..., None].astype(np.float16)}
         return {**outputs, "text_embeds": input_ids[:, :2]} if self._pools else outputs
 
 
@@ -56,7 +57,23 @@ def test_prompts_are_encoded_once_and_together(
     assert batches(negative_prompt="bad") == [2], "both prompts in one pass"
     assert batches(negative_prompt="bad", seed=2) == []
     assert batches(negative_prompt="bad", prompt="a (fox:1.2)") == [1], "weights are part of the key"
+    assert batches(prompt="a (fox:1.2)", clip_skip=1) == [1], "skipped layers are part of the key"
     assert batches() == [], "an absent negative prompt is zeros: nothing to encode"
+
+
+def test_layers_are_skipped_for_the_positive_prompt_alone(
+    encoders: TextEncoders, calls: dict[str, Any], request_of: Any
+) -> None:
+    texts = {"prompt": "cat " * 100, "negative_prompt": "bad"}
+    plain = encoders(request_of(**texts), weights_digest="")
+    skipping = encoders(request_of(**texts, clip_skip=1), weights_digest="")
+    assert calls["text_encoder"].batches == [4, 2], "the negative prompt is known"
+    np.testing.assert_array_equal(skipping[0].context, plain[0].context)
+    np.testing.assert_array_equal(skipping[1].context, -plain[1].context)
+    np.testing.assert_array_equal(skipping[1].pooled, plain[1].pooled)
+    together = TextEncoders(calls, kept=0)(request_of(**texts, clip_skip=1), weights_digest="")
+    for one, other in zip(together, skipping, strict=True):
+        np.testing.assert_array_equal(one.context, other.context)
 
 
 def test_embeddings_of_other_weights_are_not_used(
