@@ -82,7 +82,9 @@ class Scene:
 
 
 def _control_identity(control: Control) -> dict[str, Any]:
-    found = dataclasses.asdict(control)
+    """The fields that are not their defaults: a field that a later version adds changes no picture."""
+    values = {one.name: (getattr(control, one.name), one.default) for one in dataclasses.fields(control)}
+    found = {name: value for name, (value, default) in values.items() if value != default}
     if control.image is not None:
         data = encoded_image(control.image, field="image")
         found["image"] = hashlib.sha256(data).hexdigest()
