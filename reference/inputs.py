@@ -34,4 +34,6 @@ def _example(port: Port) -> str:
         return str(port.example)
     if port.datatype == "TYPE_BOOL":
         return code(str(bool(port.example)).lower())
+    if isinstance(port.example, tuple):
+        return code(str(list(port.example)))
     return code(str(port.example))

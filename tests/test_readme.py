@@ -61,6 +61,7 @@ PAGES = [
     "docs/operating.md",
     "docs/performance.md",
     "docs/presets.md",
+    "docs/schedules.md",
     "docs/tuning.md",
     "benchmarks/README.md",
 ]

@@ -7,7 +7,7 @@ from typing import Annotated, Final, get_args
 
 import typer
 
-from intaglio.contract.models import Scheduler
+from intaglio.contract.models import Schedule, Scheduler
 from intaglio_client.address import URL_VARIABLE
 from intaglio_client.option_texts import CONTROL_HELP
 
@@ -21,6 +21,7 @@ __all__ = [
     "ControlnetConditioningScale",
     "Controls",
     "Deadline",
+    "Eta",
     "GuidanceBegin",
     "GuidanceEnd",
     "GuidanceRescale",
@@ -37,16 +38,22 @@ __all__ = [
     "Preset",
     "Prompt",
     "Scene",
+    "ScheduleName",
     "SchedulerName",
     "Seed",
+    "Sigmas",
+    "SparseBegin",
+    "SparseEvery",
     "Steps",
     "Style",
+    "Timesteps",
     "TriggerWords",
     "Url",
     "Width",
 ]
 
 _SCHEDULERS: Final = ", ".join(get_args(Scheduler))
+_SCHEDULES: Final = ", ".join(get_args(Schedule))
 
 Prompt = Annotated[
     str | None,
@@ -106,6 +113,22 @@ ClipSkip = Annotated[
     int | None,
     typer.Option(help="Layers of the text encoders to skip, as in diffusers: 1 is A1111's Clip skip 3."),
 ]
+ScheduleName = Annotated[
+    str | None, typer.Option(metavar="<str>", help=f"Where the steps lie: {_SCHEDULES}; absent: the model's.")
+]
+Timesteps = Annotated[
+    str | None,
+    typer.Option(metavar="<list>", help="Training times of the steps, such as 999,749, in place of --steps."),
+]
+Sigmas = Annotated[
+    str | None,
+    typer.Option(metavar="<list>", help="Noise levels of the steps and of the end, in place of --steps."),
+]
+SparseBegin = Annotated[
+    float | None, typer.Option(help="Share of the steps before which --sparse-every waits.")
+]
+SparseEvery = Annotated[int | None, typer.Option(help="Take only every so-manyth step, later on.")]
+Eta = Annotated[float | None, typer.Option(help="New noise in each step: eta of ddim, gamma of tcd.")]
 NumImages = Annotated[
     list[int] | None,
     typer.Option(

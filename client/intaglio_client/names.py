@@ -9,7 +9,8 @@
       begin          control_guidance_start                    diffusers
       end            control_guidance_end                      diffusers
 
-A scheduler has the names of `intaglio.contract.schedulers`. The seed -1 is A1111's for a random one.
+A scheduler and a schedule have the names of `intaglio.contract.schedulers`. The seed -1 is A1111's for a
+random one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any, Final, TypedDict
 
-from intaglio.contract.schedulers import scheduler_from_name
+from intaglio.contract.schedulers import NamedScheduler, schedule_from_name, scheduler_from_name
 from intaglio.errors import InvalidRequest
 from intaglio_client.controls import Control
 
@@ -73,36 +74,63 @@ def own_names(given: Mapping[str, Any]) -> dict[str, Any]:
     """`given` under our names, and without what is None: aliases, schedulers' names and the seed -1.
 
     Raises:
-        InvalidRequest: two names of one parameter have different values.
+        InvalidRequest: two names of one parameter have different values, or a scheduler's name means another
+            schedule than the one that is given.
     """
     found: dict[str, Any] = {}
+    placed: NamedScheduler | None = None
     names: dict[str, str] = {}
     for name, value in given.items():
         if value is None:
             continue
         own = ALIASES.get(name, name)
-        meant = _own_scheduler(value) if own == "scheduler" else value
+        meant = value
+        if own == "scheduler" and isinstance(value, str):
+            placed = scheduler_from_name(value)
+            meant = _own_scheduler(value, placed)
+        elif own == "schedule":
+            meant = _own_schedule(value)
         if own in found and found[own] != meant:
             other = names[own]
             problem = f"{value!r}, but {other} is {given[other]!r}"
             raise InvalidRequest(name, problem, allowed=f"the same value, or only one of {name} and {other}")
         found[own] = meant
         names[own] = name
+    if placed is not None and placed.schedule is not None:
+        _place(found, placed, name=str(given[names["scheduler"]]))
     seed = found.get("seed")
     if isinstance(seed, Integral) and seed == _RANDOM_SEED:
         del found["seed"]
     return found
 
 
-def _own_scheduler(value: Any) -> Any:
-    """Our id of a scheduler's name; a value that is none is left for the table to refuse."""
-    known = scheduler_from_name(value) if isinstance(value, str) else None
+def _own_scheduler(name: str, known: NamedScheduler | None) -> str:
+    """Our id of a scheduler's name; a name that is none is left for the table to refuse."""
+    if known is None:
+        return name
+    if known.difference is not None:
+        _log.warning("scheduler %s is %s here, %s", name, known.scheduler, known.difference)
+    return known.scheduler
+
+
+def _own_schedule(value: Any) -> Any:
+    """Our id of a schedule's name; a value that is none is left for the table to refuse."""
+    known = schedule_from_name(value) if isinstance(value, str) else None
     if known is None:
         return value
-    scheduler, difference = known
+    schedule, difference = known
     if difference is not None:
-        _log.warning("scheduler %s is %s here, %s", value, scheduler, difference)
-    return scheduler
+        _log.warning("schedule %s is %s here, %s", value, schedule, difference)
+    return schedule
+
+
+def _place(found: dict[str, Any], known: NamedScheduler, *, name: str) -> None:
+    """Set the schedule that the scheduler's name means."""
+    for field in ("schedule", "timesteps", "sigmas"):
+        if field in found and found[field] != known.schedule:
+            problem = f"{found[field]!r}, but scheduler {name!r} means the schedule {known.schedule}"
+            raise InvalidRequest(field, problem, allowed=f"absent, or scheduler {known.scheduler} beside it")
+    found["schedule"] = known.schedule
 
 
 def with_control_aliases(controls: Sequence[Control], given: Mapping[str, Any]) -> tuple[Control, ...]:

@@ -12,7 +12,14 @@ from intaglio.request.request import CONTROL_KEYS
 from intaglio_client.controls import Control
 from intaglio_client.parameters import Lora
 
-__all__ = ["CONTROL_HELP", "control_from_text", "format_of", "lora_from_text", "one_value"]
+__all__ = [
+    "CONTROL_HELP",
+    "control_from_text",
+    "format_of",
+    "lora_from_text",
+    "numbers_from_text",
+    "one_value",
+]
 
 CONTROL_HELP: Final = (
     "KEY=VALUE pairs with commas between them; repeatable. type=canny: a ControlNet, or the type of one; "
@@ -55,6 +62,11 @@ def lora_from_text(text: str) -> Lora:
     """`ID` or `ID:WEIGHT` as a Lora; InvalidRequest where the weight is no number."""
     name, colon, weight = text.partition(":")
     return Lora(name, _number(weight, field="lora weight") if colon else None)
+
+
+def numbers_from_text(field: str, text: str) -> list[float]:
+    """`999,749` as numbers; InvalidRequest for anything else."""
+    return [_number(part.strip(), field=field) for part in text.split(",")]
 
 
 def _number(text: str, *, field: str) -> float:

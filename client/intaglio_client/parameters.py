@@ -63,6 +63,18 @@ class Parameters(Aliases, total=False):
     """An id, or another program's name (`intaglio.contract.schedulers`)."""
     clip_skip: int | None
     """Layers of the text encoders to skip for the prompt, as diffusers counts them for SDXL."""
+    schedule: str | None
+    """Where the steps lie: leading, trailing, linspace, karras, exponential, beta or ays."""
+    timesteps: Sequence[float] | None
+    """Whole training times of the steps, instead of `steps` and `schedule`."""
+    sigmas: Sequence[float] | None
+    """Noise levels of the steps and of the end, instead of `steps` and `schedule`."""
+    sparse_begin: float | None
+    """Share of the steps that are all taken before `sparse_every` counts."""
+    sparse_every: int | None
+    """After `sparse_begin` only every so-manyth step is taken."""
+    eta: float | None
+    """New noise in each step: eta of ddim, gamma of tcd."""
     num_images: int | None
     output_format: OutputFormat | None
     pose: str | None
@@ -163,6 +175,7 @@ def parameters_from_metadata(
         controls = [_control_from_entry(entry, originals) for entry in metadata["controls"]]
         left_out = (*_LISTS, *DELIVERY, *KINDS, "prompt")
         scalars = [port.name for port in SDXL.inputs if port.name not in left_out]
+        # An older picture has no value of an input that was added later.
         values: dict[str, Any] = {name: metadata[name] for name in scalars if name in metadata}
         values |= {"controls": controls, "loras": [Lora(**entry) for entry in metadata["loras"]]}
         prompt = split_lora_tags(metadata["prompt"]).untagged

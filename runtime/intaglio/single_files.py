@@ -6,9 +6,16 @@ The build and the trainer must judge every file alike, so both take these rules 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Final
+from typing import Any, Final
 
-__all__ = ["CONFIGURATIONS", "SDXL_HUB_ID", "TOKENIZERS", "needed_files", "other_prediction"]
+__all__ = [
+    "CONFIGURATIONS",
+    "SDXL_HUB_ID",
+    "TOKENIZERS",
+    "needed_files",
+    "other_prediction",
+    "stated_prediction",
+]
 
 SDXL_HUB_ID: Final = "stabilityai/stable-diffusion-xl-base-1.0"
 """The repository whose configurations a single file takes where none are named."""
@@ -27,22 +34,33 @@ TOKENIZERS: Final = ("tokenizer", "tokenizer_2")
 _TOKENIZER_FILES: Final = ("vocab.json", "merges.txt")
 _WHOLE_TOKENIZER: Final = "tokenizer.json"
 """What transformers 5 writes instead of `_TOKENIZER_FILES`."""
-_TENSORS: Final[Mapping[str, str]] = {
-    "v_pred": "v-prediction",
-    "ztsnr": "zero terminal SNR",
+_OTHER_TENSORS: Final[Mapping[str, str]] = {
     "edm_vpred.sigma_max": "EDM v-prediction (CosXL)",
     "edm_vpred.sigma_min": "EDM v-prediction (CosXL)",
     "edm_mean": "EDM (Playground v2.5)",
     "edm_std": "EDM (Playground v2.5)",
 }
-"""Tensors that say what the UNet predicts (ComfyUI's and diffusers' convention)."""
-_METADATA: Final[Mapping[str, tuple[str, ...]]] = {
-    "modelspec.prediction_type": ("epsilon", "eps"),
-    "modelspec.predict_key": ("epsilon", "eps"),
-    "ss_v_parameterization": ("False", "None"),
-    "ss_zero_terminal_snr": ("False", "None"),
+"""Tensors of a UNet that predicts in EDM's form (ComfyUI's and diffusers' convention)."""
+_NOISE: Final[Mapping[str, Any]] = {"prediction_type": "epsilon"}
+_VELOCITY: Final[Mapping[str, Any]] = {"prediction_type": "v_prediction"}
+_ZERO_SNR: Final[Mapping[str, Any]] = {"rescale_betas_zero_snr": True}
+_TENSORS: Final[Mapping[str, Mapping[str, Any]]] = {"v_pred": _VELOCITY, "ztsnr": _ZERO_SNR}
+"""Empty tensors by which a file states keys of scheduler_config.json (ComfyUI's convention)."""
+_SPEC: Final[Mapping[str, Mapping[str, Any]]] = {
+    "epsilon": _NOISE,
+    "eps": _NOISE,
+    "v": _VELOCITY,
+    "v_prediction": _VELOCITY,
+    "v-prediction": _VELOCITY,
 }
-"""Metadata that say what the UNet predicts, each with the values that mean noise."""
+_METADATA: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
+    "modelspec.prediction_type": _SPEC,
+    "modelspec.predict_key": _SPEC,
+    # The trainer's flags: "False" is also written where it trained on a model that predicts velocity.
+    "ss_v_parameterization": {"True": _VELOCITY, "False": {}, "None": {}},
+    "ss_zero_terminal_snr": {"True": _ZERO_SNR, "False": {}, "None": {}},
+}
+"""Metadata by which a file states keys of scheduler_config.json, with every value that is known."""
 
 
 def needed_files(is_there: Callable[[str], bool]) -> tuple[str, ...]:
@@ -59,15 +77,29 @@ def needed_files(is_there: Callable[[str], bool]) -> tuple[str, ...]:
 
 
 def other_prediction(tensors: Collection[str], metadata: Mapping[str, str]) -> str | None:
-    """Where a file says that its UNet does not predict noise, and what it predicts; None where it does.
+    """Where a file says that its UNet predicts neither noise nor velocity, and what; None where it does not.
 
     `tensors` are the names of the file's tensors.
     """
-    for name, meaning in _TENSORS.items():
+    for name, meaning in _OTHER_TENSORS.items():
         if name in tensors:
             return f"its tensor {name} says that it predicts {meaning}"
-    for name, noise in _METADATA.items():
-        value = metadata.get(name, noise[0])
-        if value not in noise:
+    for name, values in _METADATA.items():
+        value = metadata.get(name)
+        if value is not None and value not in values:
             return f"its metadata say {name}: {value}"
     return None
+
+
+def stated_prediction(tensors: Collection[str], metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The keys of scheduler_config.json that a file states: what its UNet predicts, and zero terminal SNR.
+
+    Empty where it states none. A tensor counts more than metadata, which tools copy from file to file.
+    """
+    found: dict[str, Any] = {}
+    for name, values in _METADATA.items():
+        found |= values.get(metadata.get(name, ""), {})
+    for name, keys in _TENSORS.items():
+        if name in tensors:
+            found |= keys
+    return found

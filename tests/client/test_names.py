@@ -28,6 +28,12 @@ from intaglio_client.parameters import tensors_from_parameters
         ({"scheduler": "EulerAncestralDiscreteScheduler"}, {"scheduler": "euler_a"}),
         ({"sampler_name": "DPM++ 2M Karras"}, {"scheduler": "dpmpp_2m_karras"}),
         ({"sampler": "uni_pc_bh2", "scheduler": "UniPC"}, {"scheduler": "unipc"}),
+        ({"sampler": "DPM++ 2M SDE Karras"}, {"scheduler": "dpmpp_2m_sde", "schedule": "karras"}),
+        ({"sampler": "DPM++ 2M", "schedule": "Karras"}, {"scheduler": "dpmpp_2m", "schedule": "karras"}),
+        (
+            {"sampler": "dpmpp_2m", "schedule": "sgm_uniform"},
+            {"scheduler": "dpmpp_2m", "schedule": "trailing"},
+        ),
         ({"seed": -1, "cfg": None}, {}),
         ({"seed": np.int64(-1)}, {}),
     ],
@@ -41,9 +47,10 @@ def test_an_alias_sends_what_the_name_sends(aliases: Any, own: Any) -> None:
 
 def test_a_name_that_leaves_something_open_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        tensors = tensors_from_parameters("a fox", {"scheduler": "DPMSolverMultistepScheduler"})
-    assert tensors["scheduler"].tolist() == [b"dpmpp_2m_karras"]
-    assert "is dpmpp_2m_karras here, with Karras sigmas" in caplog.text
+        tensors = tensors_from_parameters("a fox", {"scheduler": "uni_pc", "schedule": "simple"})
+    assert tensors["scheduler"].tolist() == [b"unipc"]
+    assert "uni_pc is unipc here, in its variant bh2" in caplog.text
+    assert "schedule simple is trailing here, at the nearest training times" in caplog.text
 
 
 def test_aliases_of_controls_hold_for_each_of_them() -> None:
@@ -63,6 +70,10 @@ def test_aliases_of_controls_hold_for_each_of_them() -> None:
         ({"steps": 20, "num_inference_steps": 30}, "^num_inference_steps: 30, but steps is 20"),
         ({"n": 2, "num_images_per_prompt": 3}, "^num_images_per_prompt: 3, but n is 2"),
         ({"scheduler": "euler", "sampler": "Euler a"}, "^sampler: 'Euler a', but scheduler is 'euler'"),
+        (
+            {"sampler": "DPM++ 2M", "schedule": "beta"},
+            "^schedule: 'beta', but scheduler 'DPM.* means the schedule karras; allowed: absent, or",
+        ),
         ({"control_guidance_start": 0.1}, "^control_guidance_start: there are no controls"),
         (
             {"pose": "a", "controlnet_conditioning_scale": [1, 1]},
@@ -93,8 +104,8 @@ def test_the_page_has_every_name() -> None:
 
 def test_a_name_is_noticed_once(caplog: pytest.LogCaptureFixture) -> None:
     with Client("127.0.0.1:9", deadline=1) as client, pytest.raises(Unavailable):
-        client.generate("a fox", scheduler="dpmpp_2m")
-    assert len([one for one in caplog.messages if "dpmpp_2m" in one]) == 1
+        client.generate("a fox", scheduler="uni_pc")
+    assert len([one for one in caplog.messages if "uni_pc" in one]) == 1
 
 
 def test_generate_makes_one_image_under_every_name() -> None:

@@ -32,6 +32,12 @@ EVERYTHING: dict[str, Any] = {
     "guidance_end": 0.7,
     "scheduler": "euler",
     "clip_skip": 1,
+    "schedule": "karras",
+    "timesteps": (999, 500),
+    "sigmas": [9.5, 1.0, 0],
+    "sparse_begin": 0.3,
+    "sparse_every": 2,
+    "eta": 0.5,
     "num_images": 2,
     "output_format": "webp",
     "controls": [
@@ -47,6 +53,7 @@ EVERYTHING: dict[str, Any] = {
     "scene": "beach",
     "pose": "waving-01",
 }
+PLACED = ("schedule", "timesteps", "sigmas", "sparse_begin", "sparse_every", "eta")
 
 
 def test_every_input_of_the_table_can_be_sent_and_the_server_takes_it() -> None:
@@ -154,6 +161,7 @@ def test_metadata_gives_back_the_request() -> None:
                 "control_every",
                 "guidance_rescale",
                 "clip_skip",
+                *PLACED,
             )
         },
         "prompt": "a fox",

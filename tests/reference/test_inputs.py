@@ -39,7 +39,8 @@ def test_the_contract_takes_every_example() -> None:
     for port in SDXL.inputs:
         value: Any = port.example
         is_text = isinstance(value, str)
-        tensors[port.name] = string_tensor(value) if is_text else np.array([value], numpy_type(port.datatype))
+        values = value if isinstance(value, tuple) else (value,)
+        tensors[port.name] = string_tensor(value) if is_text else np.array(values, numpy_type(port.datatype))
     for name, tensor in read_tensors(tensors, SDXL.inputs).items():
         port = SDXL.input(name)
         value = scalar({name: tensor}, port)

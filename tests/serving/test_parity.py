@@ -18,13 +18,13 @@ from PIL import Image, ImageDraw
 
 from intaglio.contract.config import Deployment
 from intaglio.imaging.openpose import draw_pose, load_pose, pose_names
-from intaglio.sampling.solvers import SOLVERS
 from intaglio.serving.server import Server
 from intaglio_client import Client, Control
 
 from ..parity import psnr, scheduler_for
 
 pytestmark = pytest.mark.slow
+SOLVERS = ("euler", "euler_a", "ddim", "dpmpp_2m_karras", "unipc", "lcm")
 CASES = tuple(  # (LoRA, solver, control), each with a prompt of its own
     (lora, solver, control)
     for number, (lora, solver) in enumerate(product((True, False), SOLVERS))
@@ -36,6 +36,12 @@ PROMPTS = tuple(
     for doing in ("waving hello", "dancing", "jumping", "sitting", "running", "bowing")
 )
 STEPS = 6
+PLACED: tuple[dict[str, Any], ...] = (
+    {"scheduler": "heun", "schedule": "karras"},
+    {"scheduler": "dpmpp_2m_sde", "schedule": "trailing"},
+    {"scheduler": "tcd", "eta": 0.3},
+)
+"""One request of each family of solvers that `CASES` leaves out."""
 Pipeline = Callable[..., Any]
 
 
@@ -132,5 +138,27 @@ def test_a_picture_equals_diffusers(
         generator=torch.Generator("cpu").manual_seed(seed),
         output_type="np",
         **conditions,
+    ).images[0]
+    assert psnr(ours.pixels, theirs) >= 40
+
+
+@pytest.mark.parametrize("asked", PLACED, ids=[one["scheduler"] for one in PLACED])
+def test_a_placed_picture_equals_diffusers(
+    miniature: Deployment, server: Server, pipeline: Pipeline, asked: dict[str, Any]
+) -> None:
+    width, height = miniature.profiles.sizes[1]
+    painter = pipeline(False, None)
+    config = json.loads((source_of(miniature) / "scheduler/scheduler_config.json").read_text())
+    painter.scheduler = scheduler_for(asked["scheduler"], config, schedule=asked.get("schedule"))
+    call = {"width": width, "height": height, "guidance_scale": 3.0}
+    with Client(server.grpc_url) as client:
+        ours = client.generate(PROMPTS[0], seed=7, steps=STEPS, **asked, **call)
+    theirs = painter(
+        PROMPTS[0],
+        num_inference_steps=STEPS,
+        eta=asked.get("eta", 0.0),
+        generator=torch.Generator("cpu").manual_seed(7),
+        output_type="np",
+        **call,
     ).images[0]
     assert psnr(ours.pixels, theirs) >= 40

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from intaglio_train import ConfigError
 from intaglio_train.base_model import ModelSource, load_base_model
 from intaglio_train.command import app
+from intaglio_train.loss import noise_schedule_of
 
 from ..stability_layout import stability_tensors
 from .conftest import whole_tokenizers
@@ -120,26 +121,24 @@ def test_configurations_for_a_folder_are_refused(model: Path, configurations: Pa
         load(model, configurations)
 
 
-@pytest.mark.parametrize(
-    ("tensor", "metadata", "reason"),
-    [
-        ("v_pred", {}, "its tensor v_pred says that it predicts v-prediction"),
-        ("edm_vpred.sigma_max", {}, "its tensor edm_vpred.sigma_max says"),
-        (None, {"ss_v_parameterization": "True"}, "its metadata say ss_v_parameterization: True"),
-    ],
-)
-def test_a_file_that_does_not_predict_noise_is_refused(
-    single: Path,
-    configurations: Path,
-    tmp_path: Path,
-    tensor: str | None,
-    metadata: dict[str, str],
-    reason: str,
+def test_a_file_that_predicts_in_edms_form_is_refused(
+    single: Path, configurations: Path, tmp_path: Path
 ) -> None:
-    extra = {tensor: torch.zeros(4)} if tensor else {}
-    save_file(load_file(single) | extra, tmp_path / "other.safetensors", metadata)
-    with pytest.raises(ConfigError, match=f"{reason}.*is trained to predict noise"):
+    save_file(load_file(single) | {"edm_vpred.sigma_max": torch.zeros(4)}, tmp_path / "other.safetensors")
+    says = "its tensor edm_vpred.sigma_max says.*that predicts noise or velocity"
+    with pytest.raises(ConfigError, match=says):
         load(tmp_path / "other.safetensors", configurations)
+
+
+def test_a_files_own_word_on_its_prediction_stands_above_its_configurations(
+    single: Path, configurations: Path, tmp_path: Path
+) -> None:
+    marks = {"v_pred": torch.zeros(1), "ztsnr": torch.zeros(1)}
+    save_file(load_file(single) | marks, tmp_path / "other.safetensors")
+    base = load(tmp_path / "other.safetensors", configurations)
+    schedule = noise_schedule_of(base.scheduler, torch.device("cpu"))
+    assert schedule.prediction == "v_prediction"
+    assert schedule.alphas[-1] < 1e-6
 
 
 @pytest.mark.parametrize("damage", ["truncated", "foreign"])

@@ -13,7 +13,7 @@ from diffusers import StableDiffusionXLPipeline
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 
-from intaglio.single_files import SDXL_HUB_ID, needed_files, other_prediction
+from intaglio.single_files import SDXL_HUB_ID, needed_files, other_prediction, stated_prediction
 from intaglio_train.errors import ConfigError
 from intaglio_train.pipeline_parts import load_whole_tokenizers
 
@@ -24,9 +24,10 @@ def load_single_file(file: Path, configurations: Path | None) -> Any:
     """The diffusers pipeline of `file`.
 
     Raises:
-        ConfigError: no configurations are at hand, the file does not predict noise, or it does not fit them.
+        ConfigError: no configurations are at hand, the file does not fit them, or it predicts neither noise
+            nor velocity.
     """
-    _check_target(file)
+    stated = _stated_prediction(file)
     folder = _configurations_of(file, configurations)
     try:
         tokenizers = load_whole_tokenizers(folder)
@@ -35,6 +36,8 @@ def load_single_file(file: Path, configurations: Path | None) -> Any:
             str(file), config=str(folder), local_files_only=True, add_watermarker=False, **absent
         )
         pipeline.register_modules(**tokenizers)
+        scheduler = pipeline.scheduler
+        pipeline.register_modules(scheduler=scheduler.from_config(scheduler.config, **stated))
     except Exception as error:  # diffusers' errors for foreign and damaged files share no base class
         raise ConfigError(
             f"model {file}: does not load as SDXL with configurations of {folder}: {str(error)[:200]}"
@@ -42,20 +45,19 @@ def load_single_file(file: Path, configurations: Path | None) -> Any:
     return pipeline
 
 
-def _check_target(file: Path) -> None:
-    """The configurations' scheduler says that noise is predicted; the file may say otherwise."""
+def _stated_prediction(file: Path) -> dict[str, Any]:
+    """What the file says of its prediction, as keys of the scheduler's configuration."""
     if file.suffix != ".safetensors":
-        return
+        return {}
     try:
         with safe_open(file, "pt") as tensors:
-            problem = other_prediction(tensors.keys(), tensors.metadata() or {})
+            names, metadata = tensors.keys(), tensors.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"model {file}: is not a whole .safetensors file: {error}") from error
+    problem = other_prediction(names, metadata)
     if problem is not None:
-        raise ConfigError(
-            f"model {file}: {problem}, and a single file is trained to predict noise;"
-            " give a diffusers folder, whose scheduler says what is predicted"
-        )
+        raise ConfigError(f"model {file}: {problem}; take a checkpoint that predicts noise or velocity")
+    return stated_prediction(names, metadata)
 
 
 def _configurations_of(file: Path, named: Path | None) -> Path:

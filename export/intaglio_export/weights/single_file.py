@@ -4,7 +4,7 @@ model.diffusion_model.*      the UNet
 conditioner.embedders.0.*    the first text encoder (CLIP ViT-L)
 conditioner.embedders.1.*    the second text encoder (OpenCLIP ViT-bigG)
 first_stage_model.*          the VAE
-v_pred, ztsnr, edm_mean, ..  what the UNet predicts, where it is not noise (`intaglio.single_files`)
+v_pred, ztsnr, edm_mean, ..  what the UNet predicts (`intaglio.single_files`)
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any, Final
 
 from intaglio.contract.architecture import unet_attentions
 from intaglio.errors import BuildError
-from intaglio.loras.tensor_files import map_tensor_file
-from intaglio.single_files import other_prediction
+from intaglio.loras.tensor_files import TensorFile, map_tensor_file
+from intaglio.single_files import other_prediction, stated_prediction
 from intaglio_export.weights.checkpoint_files import PREFIXES
 
-__all__ = ["check_single_file"]
+__all__ = ["check_single_file", "prediction_of_file"]
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _FIRST: Final = f"{_UNET}input_blocks.0.0.weight"
 _LABELS: Final = f"{_UNET}label_emb.0.0.weight"
 _CONTEXT: Final = ".attn2.to_k.weight"
 _INSTEAD: Final = "take an SDXL base checkpoint"
-_EPSILON: Final = "which is not supported; take an epsilon checkpoint"
+_COMPUTED: Final = "which is not supported; take an epsilon or v-prediction checkpoint"
 _REFINER: Final = f"this is the SDXL refiner, which improves a picture; {_INSTEAD}"
 _REFINER_LABELS: Final = 2560
 _OLDER: Final[Mapping[int, str]] = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x"}
@@ -58,15 +58,12 @@ def check_single_file(path: Path, *, unet: Mapping[str, Any], replaced: Collecti
     Raises:
         BuildError: says what the file is and what to do.
     """
-    try:
-        file = map_tensor_file(path)
-    except (OSError, ValueError) as error:
-        raise BuildError(f"{path}: {error}; fetch the file again") from error
+    file = _mapped(path)
     shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
     prediction = other_prediction(shapes, file.metadata)
     for problem in (
         _other_kind(shapes),
-        None if prediction is None else f"{prediction}, {_EPSILON}",
+        None if prediction is None else f"{prediction}, {_COMPUTED}",
         _other_unet(shapes, unet),
         _missing_component(shapes, replaced),
     ):
@@ -75,6 +72,23 @@ def check_single_file(path: Path, *, unet: Mapping[str, Any], replaced: Collecti
     architecture = file.metadata.get("modelspec.architecture", "")
     if architecture and not architecture.startswith("stable-diffusion-xl-v1-base"):
         log.warning("%s: its metadata say %s, but its tensors are SDXL base's", path, architecture)
+
+
+def prediction_of_file(path: Path) -> dict[str, Any]:
+    """The keys of scheduler_config.json that the file states, see `stated_prediction`.
+
+    Raises:
+        BuildError: the file cannot be read.
+    """
+    file = _mapped(path)
+    return stated_prediction(file.tensors, file.metadata)
+
+
+def _mapped(path: Path) -> TensorFile:
+    try:
+        return map_tensor_file(path)
+    except (OSError, ValueError) as error:
+        raise BuildError(f"{path}: {error}; fetch the file again") from error
 
 
 def _other_kind(shapes: Mapping[str, tuple[int, ...]]) -> str | None:

@@ -35,7 +35,7 @@ from intaglio_export.weights.repository_files import (
     pipeline_files,
 )
 from intaglio_export.weights.seeded import Seeded, tokenizer_root
-from intaglio_export.weights.single_file import check_single_file
+from intaglio_export.weights.single_file import check_single_file, prediction_of_file
 
 __all__ = ["Base", "Weights", "component_of", "find_base", "find_model", "read_json"]
 
@@ -101,8 +101,11 @@ class Base:
 
     @property
     def scheduler(self) -> dict[str, Any]:
-        """scheduler_config.json."""
-        return dict(read_json(self.root / SCHEDULER_FILE)) if self.seeded is None else self.seeded.scheduler
+        """scheduler_config.json, with what a single file itself says of its prediction."""
+        if self.seeded is not None:
+            return self.seeded.scheduler
+        stated = {} if self.file is None else prediction_of_file(self.file)
+        return dict(read_json(self.root / SCHEDULER_FILE)) | stated
 
     @property
     def model_index(self) -> Mapping[str, Any]:

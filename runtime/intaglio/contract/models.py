@@ -42,11 +42,26 @@ __all__ = [
     "Preprocessor",
     "Resize",
     "ResponseFormat",
+    "Schedule",
     "Scheduler",
     "model_spec",
 ]
 
-Scheduler = Literal["euler", "euler_a", "ddim", "dpmpp_2m_karras", "unipc", "lcm"]
+Scheduler = Literal[
+    "euler",
+    "euler_a",
+    "heun",
+    "ddim",
+    "dpmpp_2m",
+    "dpmpp_2m_karras",
+    "dpmpp_2m_sde",
+    "dpmpp_sde",
+    "unipc",
+    "lcm",
+    "tcd",
+]
+Schedule = Literal["leading", "trailing", "linspace", "karras", "exponential", "beta", "ays"]
+"""Where the steps lie."""
 OutputFormat = Literal["png", "jpeg", "webp"]
 Preprocessor = Literal["none", "canny"]
 """What makes a control map of a control's image; `none` takes the image as the map."""
@@ -244,6 +259,70 @@ _REQUEST: Final = (
         example=1,
         doc="layers of the text encoders to skip beyond the last one, which SDXL never uses; none is skipped "
         "for the negative prompt, as in diffusers",
+    ),
+    Port(
+        name="schedule",
+        datatype="TYPE_STRING",
+        optional=True,
+        quality=True,
+        choices=get_args(Schedule),
+        absent="that of the checkpoint's scheduler_config.json, or the solver's own",
+        example="karras",
+        doc="where the steps lie; ays is Align Your Steps",
+    ),
+    Port(
+        name="timesteps",
+        datatype="TYPE_FP32",
+        dims=(-1,),
+        optional=True,
+        quality=True,
+        absent="no custom times",
+        example=(999, 749, 499, 249),
+        doc="whole training times of the steps, latest first, instead of `steps` and `schedule`",
+    ),
+    Port(
+        name="sigmas",
+        datatype="TYPE_FP32",
+        dims=(-1,),
+        optional=True,
+        quality=True,
+        absent="no custom noise levels",
+        example=(14.615, 3.771, 1.342, 0.555, 0),
+        doc="noise levels of the steps, highest first, and the level after the last, "
+        "instead of `steps` and `schedule`",
+    ),
+    Port(
+        name="sparse_begin",
+        datatype="TYPE_FP32",
+        optional=True,
+        quality=True,
+        minimum=0,
+        maximum=1,
+        absent="0.3 with `sparse_every`",
+        example=0.3,
+        doc="share of the steps that are all taken before `sparse_every` counts",
+    ),
+    Port(
+        name="sparse_every",
+        datatype="TYPE_INT32",
+        optional=True,
+        quality=True,
+        minimum=1,
+        maximum=150,
+        absent="every step is taken",
+        example=2,
+        doc="after `sparse_begin` only every so-manyth of `steps` is taken; not with multistep solvers",
+    ),
+    Port(
+        name="eta",
+        datatype="TYPE_FP32",
+        optional=True,
+        quality=True,
+        minimum=0,
+        maximum=1,
+        absent="0",
+        example=0.3,
+        doc="new noise in each step: eta of ddim (1 is DDPM), gamma of tcd",
     ),
     Port(
         name="num_images",

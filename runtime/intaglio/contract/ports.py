@@ -58,7 +58,7 @@ class Port:
     """
     absent: str = ""
     """What stands for an absent input that has no `default`."""
-    example: int | float | str | None = None
+    example: int | float | str | tuple[float, ...] | None = None
     """A value that is allowed in every deployment, for documentation; an image is described in words."""
     doc: str = ""
     quality: bool = False

@@ -20,7 +20,8 @@ from typing import Any, Final
 from pydantic import BaseModel, Field, ValidationError
 
 from intaglio.contract.lora_tags import split_lora_tags
-from intaglio.contract.schedulers import SCHEDULERS, scheduler_from_name
+from intaglio.contract.models import Schedule
+from intaglio.contract.schedulers import SCHEDULERS, SCHEDULES, scheduler_from_name
 from intaglio.errors import InvalidRequest
 
 __all__ = ["generation_text"]
@@ -55,6 +56,7 @@ class _Described(BaseModel):
     negative_prompt: str | None = None
     steps: int
     scheduler: str
+    schedule: Schedule | None = None
     guidance_scale: float
     clip_skip: int = 0
     seed: int
@@ -107,11 +109,13 @@ def _settings(made: _Described) -> dict[str, str]:
     scheduler = scheduler_from_name(made.scheduler)
     settings = {
         "Steps": str(made.steps),
-        "Sampler": made.scheduler if scheduler is None else SCHEDULERS[scheduler[0]].a1111,
+        "Sampler": made.scheduler if scheduler is None else SCHEDULERS[scheduler.scheduler].a1111,
         "CFG scale": f"{made.guidance_scale:g}",
         "Seed": str(made.seed),
         "Size": f"{made.width}x{made.height}",
     }
+    if made.schedule is not None:
+        settings["Schedule type"] = SCHEDULES[made.schedule].a1111
     if made.model.base:
         settings["Model"] = _model_name(made.model.base)
     if made.clip_skip:

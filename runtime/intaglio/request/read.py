@@ -25,6 +25,7 @@ from intaglio.request.loras import absent_trigger_words, asked_loras, check_fuse
 from intaglio.request.presets import AskedPresets, Source, asked_presets, completed
 from intaglio.request.request import ControlRequest, LoraRequest, Request
 from intaglio.request.texts import read_bytes, read_choice, read_json_list, read_text
+from intaglio.sampling.solvers import model_calls
 
 __all__ = ["read_request"]
 
@@ -88,13 +89,19 @@ def _completed_request(
         seed=secrets.randbits(_GENERATOR_BITS) if seed is None else seed,
         width=_scalar(found, "width", first_width),
         height=_scalar(found, "height", first_height),
-        steps=_scalar(found, "steps", defaults.steps),
+        steps=_steps(found, defaults.steps),
         guidance_scale=_scalar(found, "guidance_scale", defaults.guidance_scale),
         guidance_rescale=_scalar(found, "guidance_rescale", 0.0),
         guidance_begin=_scalar(found, "guidance_begin", 0.0),
         guidance_end=_scalar(found, "guidance_end", 1.0),
         scheduler=_choice(found, "scheduler", defaults.scheduler),
         clip_skip=_scalar(found, "clip_skip", 0),
+        schedule=read_choice(found, SDXL.input("schedule")) if "schedule" in found else None,
+        timesteps=_floats(found, "timesteps"),
+        sigmas=_floats(found, "sigmas"),
+        sparse_begin=_scalar(found, "sparse_begin", None),
+        sparse_every=_scalar(found, "sparse_every", None),
+        eta=_scalar(found, "eta", None),
         num_images=_scalar(found, "num_images", 1),
         output_format=_choice(found, "output_format", "png"),
         response_format=_choice(found, "response_format", "bytes"),
@@ -123,7 +130,8 @@ def _check(request: Request, manifest: BuildManifest) -> None:
         width=request.width,
         height=request.height,
         images=request.num_images,
-        steps=request.steps,
+        # A table has a row a model call, and `diffuse` counts rows.
+        steps=model_calls(request.trajectory),
         controls=len(request.controls),
     )
     check_limits(work, manifest.limits)
@@ -134,6 +142,21 @@ def _scalar(found: Tensors, name: str, default: Any) -> Any:
     """The value of the input `name`; a float has the fewest digits that name its float32."""
     value = scalar(found, SDXL.input(name), default)
     return shortest_float32(value) if isinstance(value, float) else value
+
+
+def _floats(found: Tensors, name: str) -> tuple[float, ...] | None:
+    """The values of the input `name`, each with the fewest digits that name its float32; None if absent."""
+    return tuple(shortest_float32(value) for value in found[name]) if name in found else None
+
+
+def _steps(found: Tensors, default: int) -> int:
+    """The number of steps; custom timesteps or sigmas say it themselves."""
+    if "steps" not in found and "timesteps" in found:
+        return len(found["timesteps"])
+    if "steps" not in found and "sigmas" in found:
+        return len(found["sigmas"]) - 1
+    steps: int = _scalar(found, "steps", default)
+    return steps
 
 
 def _prompt(found: Tensors, asked: AskedPresets, most: int) -> str:

@@ -13,6 +13,7 @@ from intaglio.contract.lora_registry import LoraWeight, ResolvedLora
 from intaglio.contract.lora_tags import split_lora_tags
 from intaglio.contract.models import LARGEST_CONTROL_EVERY, SDXL, PaletteName, Preprocessor, Resize
 from intaglio.contract.yaml_files import RegistryId, Strict
+from intaglio.sampling.trajectory import Trajectory
 
 if TYPE_CHECKING:  # the client imports this module, and needs nothing of a build
     from intaglio.builds.manifest import BuildManifest
@@ -93,6 +94,12 @@ class Request:
     guidance_end: float
     scheduler: str
     clip_skip: int
+    schedule: str | None
+    timesteps: tuple[float, ...] | None
+    sigmas: tuple[float, ...] | None
+    sparse_begin: float | None
+    sparse_every: int | None
+    eta: float | None
     num_images: int
     output_format: str
     response_format: str
@@ -123,6 +130,16 @@ class Request:
     def full_negative_prompt(self) -> str:
         """The negative prompt as it is encoded; an absent one is empty."""
         return split_lora_tags(self.negative_prompt or "").words
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The solver, and where its steps lie.
+
+        Raises:
+            InvalidRequest: values that contradict each other.
+        """
+        names = Trajectory.__dataclass_fields__
+        return Trajectory(**{name: getattr(self, name) for name in names})
 
     @property
     def guidance(self) -> bool:

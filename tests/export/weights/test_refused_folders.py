@@ -28,7 +28,7 @@ def copied(folder: Path, **changes: dict[str, Any]) -> Path:
 
 
 REFINER = PIPELINE | {"requires_aesthetics_score": True, "text_encoder": [None, None]}
-V_PREDICTION = {"prediction_type": "v_prediction"}
+FLOW = {"prediction_type": "flow_prediction"}
 PLAYGROUND = {"_class_name": "EDMDPMSolverMultistepScheduler", "sigma_data": 0.5, "sigma_max": 80.0}
 
 
@@ -42,7 +42,7 @@ PLAYGROUND = {"_class_name": "EDMDPMSolverMultistepScheduler", "sigma_data": 0.5
         ({"vae__config": {"latent_channels": 16}}, "vae says latent_channels: 16; .*another model"),
         ({"text_encoder__config": {"model_type": "t5"}}, "text_encoder says model_type: 't5'"),
         ({"scheduler__scheduler_config": PLAYGROUND}, "EDMDPMSolverMultistepScheduler"),
-        ({"scheduler__scheduler_config": V_PREDICTION}, "prediction_type: 'v_prediction'"),
+        ({"scheduler__scheduler_config": FLOW}, "prediction_type: 'flow_prediction'"),
         ({"unet__config": {"new_option": 2}}, "unet says new_option: 2, which intaglio does not know"),
     ],
 )  # fmt: skip

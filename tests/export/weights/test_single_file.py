@@ -113,13 +113,9 @@ EMPTY = torch.zeros(0)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"add": {"v_pred": EMPTY}}, "v_pred says that it predicts v-prediction"),
-        ({"add": {"ztsnr": EMPTY}}, "ztsnr says that it predicts zero terminal SNR"),
         ({"add": {"edm_mean": EMPTY, "edm_std": EMPTY}}, r"edm_mean says .*Playground"),
         ({"add": {"edm_vpred.sigma_max": ONE}}, "CosXL"),
-        ({"metadata": {"modelspec.prediction_type": "v"}}, "prediction_type: v, which is not supported"),
-        ({"metadata": {"modelspec.predict_key": "v"}}, "modelspec.predict_key: v"),
-        ({"metadata": {"ss_v_parameterization": "True"}}, "ss_v_parameterization: True"),
+        ({"metadata": {"modelspec.prediction_type": "x0"}}, "prediction_type: x0, which is not supported"),
         ({"drop": "conditioner.embedders.0."}, r"it has no text_encoder \("),
         ({"drop": "conditioner.embedders.1."}, "it has no text_encoder_2"),
         ({"drop": "first_stage_model."}, "it has no VAE"),
@@ -134,6 +130,15 @@ def test_what_is_not_computed_is_refused_in_one_line(
     with pytest.raises(BuildError, match=message) as refused:
         found(path)
     assert "\n" not in str(refused.value)
+
+
+def test_a_files_own_word_on_its_prediction_stands_above_its_configurations(
+    whole: Path, tmp_path: Path
+) -> None:
+    assert found(whole).scheduler["prediction_type"] == "epsilon"
+    path = changed(whole, tmp_path / "a.safetensors", add={"v_pred": EMPTY, "ztsnr": EMPTY})
+    scheduler = found(path).scheduler
+    assert (scheduler["prediction_type"], scheduler["rescale_betas_zero_snr"]) == ("v_prediction", True)
 
 
 def shaped(**shapes: tuple[int, ...]) -> dict[str, Any]:

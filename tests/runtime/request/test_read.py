@@ -42,7 +42,7 @@ def test_tags_are_no_words_and_their_literal_form_is(tiny: Any, request_tensors:
         ({"prompt": " "}, "prompt: empty"),
         ({"prompt": b"\xff"}, "prompt: byte 0 is not UTF-8"),
         ({"prompt": "x" * 2001}, "prompt: 2001 bytes; allowed: at most 2000 bytes"),
-        ({"prompt": "a", "scheduler": "heun"}, "scheduler: 'heun' is unknown; allowed: one of euler"),
+        ({"prompt": "a", "scheduler": "plms"}, "scheduler: 'plms' is unknown; allowed: one of euler"),
         ({"prompt": "a", "width": 65}, "width: 65 is not a multiple"),
         ({"prompt": "a", "width": 72}, "height: 72x96 is not built"),
         ({"prompt": "a", "clip_skip": 2}, "clip_skip: 2 is out of range; allowed: 0 to 1"),

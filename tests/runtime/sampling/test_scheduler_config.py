@@ -11,9 +11,10 @@ import pytest
 from intaglio.errors import ConfigError
 from intaglio.sampling.scheduler_config import SCHEDULER_RULES, SchedulerConfig
 from intaglio.sampling.solvers import SOLVERS, solver_table
+from intaglio.sampling.trajectory import Trajectory
 
 from ...parity import SDXL_SCHEDULER, scheduler_for
-from .test_solvers import largest_error
+from .trajectories import largest_error
 
 CLASSES = SCHEDULER_RULES["_class_name"].allowed
 OTHER_VALUES: dict[str, Any] = {
@@ -23,6 +24,10 @@ OTHER_VALUES: dict[str, Any] = {
     "steps_offset": 0,
     "set_alpha_to_one": True,
     "clip_sample": True,
+    "rescale_betas_zero_snr": True,
+    "use_karras_sigmas": True,
+    "use_exponential_sigmas": True,
+    "use_beta_sigmas": True,
 }
 """Another value of each key that intaglio reads."""
 UNUSED_VALUES: dict[str, Any] = {
@@ -45,6 +50,7 @@ EDM = {
     "solver_order": 2,
 }
 """Playground v2.5."""
+WITHOUT_SPACING = {key: value for key, value in SDXL_SCHEDULER.items() if key != "timestep_spacing"}
 NOOBAI_V = SDXL_SCHEDULER | {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
 
 WITHOUT_BETAS = {key: value for key, value in SDXL_SCHEDULER.items() if key != "beta_schedule"}
@@ -97,7 +103,8 @@ def test_every_key_that_is_read_matters(key: str) -> None:
 @pytest.mark.parametrize("key", UNUSED_VALUES)
 def test_what_has_no_effect_has_none_in_diffusers(solver: str, key: str) -> None:
     assert SCHEDULER_RULES[key].kind == "without effect"
-    assert largest_error(solver, 4, config=SDXL_SCHEDULER | {key: UNUSED_VALUES[key]}) < 1e-4
+    changed = SDXL_SCHEDULER | {key: UNUSED_VALUES[key]}
+    assert largest_error(Trajectory(scheduler=solver, steps=4), config=changed) < 1e-4
 
 
 def test_every_key_without_effect_that_a_solver_takes_was_tried() -> None:
@@ -123,22 +130,26 @@ def test_files_of_other_solvers_are_read(name: str) -> None:
     [
         (EDM, "_class_name: 'EDMDPMSolverMultistepScheduler'"),
         (EDM | {"_class_name": "EulerDiscreteScheduler"}, "sigma_data: 0.5; .*Playground"),
-        (NOOBAI_V, "prediction_type: 'v_prediction'; .*epsilon checkpoint"),
+        (SDXL_SCHEDULER | {"prediction_type": "flow"}, "prediction_type: 'flow'; supported is 'epsilon' or"),
         (SDXL_SCHEDULER | {"shift": 3.0}, "shift: 3.0, which intaglio does not know"),
-        (SDXL_SCHEDULER | {"use_karras_sigmas": True}, "use_karras_sigmas: True; .*ask for dpmpp_2m_karras"),
-        (SDXL_SCHEDULER | {"timestep_spacing": "linspace"}, "'leading' or 'trailing'"),
+        (
+            SDXL_SCHEDULER | {"use_karras_sigmas": True, "use_beta_sigmas": True},
+            "use_karras_sigmas, use_beta_sigmas; at most one",
+        ),
+        (WITHOUT_SPACING, "no timestep_spacing, which means 'a different one for every scheduler'"),
         (SDXL_SCHEDULER | {"beta_end": None}, "has no beta_end"),
         (WITHOUT_BETAS, "no beta_schedule, which means 'linear'"),
     ],
 )
 def test_known_checkpoints_are_refused_by_name(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        solver_table("euler", 20, scheduler_config=config)
+        solver_table(Trajectory(scheduler="euler", steps=20), scheduler_config=config)
 
 
 def test_what_a_manifest_holds_is_the_same_schedule() -> None:
     """JSON has no infinity, so what has no effect stays out of the manifest."""
-    config = SDXL_SCHEDULER | {"lambda_min_clipped": float("-inf"), "set_alpha_to_one": True}
+    config = NOOBAI_V | {"lambda_min_clipped": float("-inf"), "set_alpha_to_one": True}
+    config |= {"use_karras_sigmas": True, "timestep_spacing": "linspace"}
     found = SchedulerConfig.from_mapping(config)
     assert SchedulerConfig.from_mapping(found.to_mapping()) == found
     assert "lambda_min_clipped" not in found.to_mapping()

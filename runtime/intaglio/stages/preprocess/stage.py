@@ -84,7 +84,7 @@ class Preprocess:
         served = None if self._loras is None else self._loras.current()
         request = read_request(tensors, self._manifest, served, self._presets.current())
         metadata = self._metadata(request)
-        table = solver_table(request.scheduler, request.steps, scheduler_config=self._manifest.scheduler)
+        table = solver_table(request.trajectory, scheduler_config=self._manifest.scheduler)
         # The prompt comes first because it may refuse the request: then no thread has begun.
         outputs = self._prompt_tensors(request)
         controls = [self._control_id(control.type) for control in request.controls]

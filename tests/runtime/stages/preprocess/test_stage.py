@@ -59,7 +59,7 @@ def stage(tiny: Any) -> Iterator[Preprocess]:
 
 
 BAD: list[tuple[str, dict[str, Any], str, str]] = [
-    ("unknown scheduler", {"scheduler": "heun"}, "scheduler", "euler_a"),
+    ("unknown scheduler", {"scheduler": "plms"}, "scheduler", "euler_a"),
     ("scheduler not UTF-8", {"scheduler": b"\xff"}, "scheduler", "UTF-8"),
     ("width not of 8", {"width": 65}, "width", "64x96"),
     ("size not built", {"width": 64, "height": 64}, "height", "64x96, 72x64"),
