@@ -54,7 +54,7 @@ QUICK: Final = tuple(
     named_setting(one)
     for one in (
         *_inputs(_DPM, 8, 10, 12, 15, 20),
-        *_inputs(_DPM, 10, 12, 15, 20, control_every=2),
+        *_inputs(_DPM, 10, 12, 15, control_every=2),
     )
 )
 FULL: Final = (
@@ -63,11 +63,10 @@ FULL: Final = (
         named_setting(one)
         for one in (
             *_inputs("euler", 10, 20),
-            *_inputs("euler", 20, control_every=2),
             *_inputs("euler", 20, sparse_begin=0.3, sparse_every=2),
             *_inputs("unipc", 10, 20),
             *_inputs("unipc", 15, schedule="karras"),
-            *_inputs(_DPM, 30, control_every=2),
+            *_inputs(_DPM, 20, 30, control_every=2),
             *_inputs(_DPM, 15, control_every=3),
             *_inputs("dpmpp_2m", 10, 15, schedule="ays"),
             *_inputs("dpmpp_2m", 15, schedule="beta"),
