@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Figure", "mean_figure", "median_figure", "paired_difference", "paired_ratio"]
+__all__ = ["Figure", "mean_figure", "median_error", "median_figure", "paired_difference", "paired_ratio"]
 
 _NORMAL_MAD: Final = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
@@ -48,9 +48,14 @@ def median_figure(values: Sequence[float]) -> Figure:
         ValueError: fewer than two values.
     """
     _check(values)
+    return Figure(statistics.median(values), median_error(values), len(values))
+
+
+def median_error(values: Sequence[float]) -> float:
+    """The standard error of the median of `values`, which are not empty."""
     median = statistics.median(values)
     spread = _NORMAL_MAD * statistics.median(abs(value - median) for value in values)
-    return Figure(median, _MEDIAN_ERROR * spread / math.sqrt(len(values)), len(values))
+    return _MEDIAN_ERROR * spread / math.sqrt(len(values))
 
 
 def paired_difference(values: Sequence[float], others: Sequence[float]) -> Figure:

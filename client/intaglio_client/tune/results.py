@@ -11,7 +11,6 @@ from intaglio_client.tune.pairs import (
     mean_figure,
     median_figure,
     paired_difference,
-    paired_ratio,
 )
 from intaglio_client.tune.settings import Setting
 
@@ -24,6 +23,7 @@ class SceneFigures:
 
     seconds: float
     baseline_seconds: float
+    """Of the baseline's picture of the scene in the same run."""
     psnr: float
     """dB to the scene's reference."""
     ssim: float
@@ -62,7 +62,9 @@ class Row:
     scenes: Sequence[SceneFigures]
 
 
-def row_of(setting: Setting, scenes: Sequence[SceneFigures], baseline: Sequence[SceneFigures]) -> Row:
+def row_of(
+    setting: Setting, scenes: Sequence[SceneFigures], baseline: Sequence[SceneFigures], *, ratio: Figure
+) -> Row:
     """The row of `setting`; `baseline` has the same scenes in the same order."""
     judged = _judged(scenes)
     before = _judged(baseline)
@@ -70,7 +72,7 @@ def row_of(setting: Setting, scenes: Sequence[SceneFigures], baseline: Sequence[
     return Row(
         setting=setting,
         seconds=median_figure([one.seconds for one in scenes]),
-        ratio=paired_ratio([one.seconds for one in scenes], [one.baseline_seconds for one in scenes]),
+        ratio=ratio,
         psnr=mean_figure([one.psnr for one in scenes]),
         psnr_gain=paired_difference([one.psnr for one in scenes], [one.psnr for one in baseline]),
         error=mean_figure([one.error for one in scenes]),

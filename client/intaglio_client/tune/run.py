@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,13 @@ from intaglio.errors import ConfigError
 from intaglio.whole_files import write_whole
 from intaglio_client.tune.chart import chart_of
 from intaglio_client.tune.choice import presets_of
+from intaglio_client.tune.costs import relative_costs
 from intaglio_client.tune.distances import Pixels, psnr, ssim
 from intaglio_client.tune.drawing import Drawing, draw_scenes, missing_weight
 from intaglio_client.tune.grid import ANCHORS, BASELINE, CONVERGED, Grid
 from intaglio_client.tune.judges import Extractor, Judge
 from intaglio_client.tune.kept import Kept
+from intaglio_client.tune.pairs import paired_ratio
 from intaglio_client.tune.presets_file import write_quality_part
 from intaglio_client.tune.progress import progress_for
 from intaglio_client.tune.report import Results, data_of, page_of
@@ -116,21 +118,34 @@ def _reporter(console: Console) -> Callable[[str], None]:
 def measure_rows(
     builds: Sequence[Built], drawings: Sequence[Drawing], reference: Setting, measures: Measures
 ) -> list[Row]:
-    """The rows of all settings. Those of other builds are listed apart; their seconds are compared with the
-    baseline of the first build.
+    """The rows of all settings. Those of other builds are listed apart. They were not drawn in turn with the
+    first build, so their seconds are simply compared with its baseline's, scene by scene.
     """
     first = drawings[0]
-    baseline: list[SceneFigures] = []
-    rows = []
-    for built, drawing in zip(builds, drawings, strict=True):
+    settings = [setting for setting in first.settings if setting.name != reference.name]
+    figures = {one.name: _figures(first, first, one, reference, measures) for one in settings}
+    costs = relative_costs(_seconds(figures), BASELINE.name)
+    baseline = figures[BASELINE.name]
+    rows = [row_of(one, figures[one.name], baseline, ratio=costs[one.name]) for one in settings]
+    before = [one.seconds for one in baseline]
+    for built, drawing in zip(builds[1:], drawings[1:], strict=True):
         for setting in drawing.settings:
-            if setting.name == reference.name:
-                continue
-            figures = _figures(first, drawing, setting, reference, measures)
-            baseline = baseline or figures
-            shown = setting if drawing is first else _of_build(built, setting)
-            rows.append(row_of(shown, figures, baseline))
+            found = _figures(first, drawing, setting, reference, measures)
+            ratio = paired_ratio([one.seconds for one in found], before)
+            rows.append(row_of(_of_build(built, setting), found, baseline, ratio=ratio))
     return rows
+
+
+def _seconds(figures: Mapping[str, Sequence[SceneFigures]]) -> list[dict[str, float]]:
+    """Seconds by setting, one table for each scene and run: pictures of one run share their baseline's
+    seconds.
+    """
+    tables: dict[tuple[int, float], dict[str, float]] = {}
+    for name, scenes in figures.items():
+        for index, one in enumerate(scenes):
+            table = tables.setdefault((index, one.baseline_seconds), {BASELINE.name: one.baseline_seconds})
+            table[name] = one.seconds
+    return list(tables.values())
 
 
 def _of_build(built: Built, setting: Setting) -> Setting:
@@ -155,8 +170,7 @@ def _figures(
     figures = []
     for scene, (decibels, similarity) in zip(drawing.scenes, near, strict=True):
         taken = drawing.kept.taken(scene, setting)
-        base = first.kept.taken(scene, BASELINE)
-        if taken is None or base is None:
+        if taken is None:
             path = drawing.kept.picture(scene, setting)
             raise ConfigError(f"{path}: changed while it was measured; run the same command again")
         found = drawing.kept.pixels(scene, setting)
@@ -164,7 +178,7 @@ def _figures(
         figures.append(
             SceneFigures(
                 seconds=taken.seconds,
-                baseline_seconds=taken.baseline if drawing is first else base.seconds,
+                baseline_seconds=taken.baseline,
                 psnr=decibels,
                 ssim=similarity,
                 perceptual=measures.extractor.distance(found, expected) if measures.extractor else None,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from intaglio_client.tune.grid import BASELINE, CONVERGED, FAMILIAR
+from intaglio_client.tune.pairs import Figure
 from intaglio_client.tune.results import Row, SceneFigures, row_of
 from intaglio_client.tune.settings import Setting, named_setting
 
@@ -20,7 +21,8 @@ def figures(seconds: float, psnr: Sequence[float], **judged: float) -> list[Scen
 def row(setting: Setting, seconds: float, psnr: Sequence[float], **judged: float) -> Row:
     """A row beside a baseline of 34 dB in every scene."""
     baseline = figures(BASELINE_SECONDS, [34.0] * len(psnr), **dict.fromkeys(judged, 0.5))
-    return row_of(setting, figures(seconds, psnr, **judged), baseline)
+    ratio = Figure(seconds / BASELINE_SECONDS, 0.0, len(psnr))
+    return row_of(setting, figures(seconds, psnr, **judged), baseline, ratio=ratio)
 
 
 def setting(steps: int, scheduler: str = "dpmpp_2m_karras", **others: Any) -> Setting:

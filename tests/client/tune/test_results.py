@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from intaglio_client.tune.pairs import Figure
 from intaglio_client.tune.results import front, row_of
 
 from .rows import figures, row, setting
@@ -11,7 +12,8 @@ from .rows import figures, row, setting
 
 def test_a_row_is_of_pairs() -> None:
     baseline = figures(10.0, [30.0, 40.0], attire=0.5)
-    found = row_of(setting(15), figures(5.0, [32.0, 44.0], attire=0.75), baseline)
+    scenes = figures(5.0, [32.0, 44.0], attire=0.75)
+    found = row_of(setting(15), scenes, baseline, ratio=Figure(0.5, 0.0, 2))
     assert (found.seconds.value, found.ratio.value) == (5.0, 0.5)
     assert (found.psnr.value, found.psnr.error) == (38.0, pytest.approx(6.0))
     assert (found.psnr_gain.value, found.psnr_gain.error) == (3.0, pytest.approx(1.0))
@@ -26,7 +28,7 @@ def test_a_row_is_of_pairs() -> None:
 
 def test_a_figure_that_some_scene_lacks_is_left_out() -> None:
     judged = [*figures(1.0, [30.0], attire=1.0), *figures(1.0, [30.0])]
-    assert row_of(setting(8), judged, judged).judged == {}
+    assert row_of(setting(8), judged, judged, ratio=Figure(1.0, 0.0, 2)).judged == {}
 
 
 def test_the_front_has_what_no_other_beats_in_both() -> None:
