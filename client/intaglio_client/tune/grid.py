@@ -67,7 +67,6 @@ FULL: Final = (
             *_inputs("unipc", 10, 20),
             *_inputs("unipc", 15, schedule="karras"),
             *_inputs(_DPM, 20, 30, control_every=2),
-            *_inputs(_DPM, 15, control_every=3),
             *_inputs("dpmpp_2m", 10, 15, schedule="ays"),
             *_inputs("dpmpp_2m", 15, schedule="beta"),
             *_inputs(_DPM, 15, guidance_end=0.8),

@@ -41,8 +41,11 @@ class Setting:
 
     @property
     def can_be_preset(self) -> bool:
-        """Whether a quality preset may hold the setting: no LoRAs, and no values of controls."""
-        return not self.apart and set(self.inputs) <= set(QUALITY_INPUTS)
+        """Whether it may become a preset: a preset changes how a picture is computed, and leaves to the user
+        how strongly the prompt and the controls act.
+        """
+        computed = {name for name in QUALITY_INPUTS if not name.startswith("guidance")}
+        return not self.apart and set(self.inputs) <= computed
 
 
 def named_setting(inputs: Mapping[str, Any], *, name: str = "", apart: str = "") -> Setting:

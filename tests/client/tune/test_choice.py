@@ -45,7 +45,7 @@ def test_worse_by_more_than_two_of_its_errors_is_worse() -> None:
 def test_of_settings_of_the_same_cost_the_nearest_is_taken() -> None:
     baseline, *_ = anchors()
     cheapest = row(setting(12), 4.00, [36.0, 36.0])
-    within = row(setting(15, guidance_end=0.8), 4.36, [38.0, 38.0])  # 9 % more
+    within = row(setting(15, control_every=2), 4.36, [38.0, 38.0])  # 9 % more
     beyond = row(setting(15), 4.44, [44.0, 44.0])  # 11 % more
     assert chosen([baseline, cheapest, within, beyond], Rule(BASELINE)) is within
 
@@ -57,8 +57,9 @@ def test_the_anchor_is_taken_where_nothing_equals_it() -> None:
 
 
 def test_what_no_preset_can_hold_is_not_chosen() -> None:
-    """A LoRA is another model, and a control's window is no input of its own."""
+    """A LoRA is another model; windows say how strongly a control and the prompt act."""
     baseline, *_ = anchors()
     lora = row(Setting("lora lcm", {"loras": [{"id": "lcm"}]}), 1.0, [50.0, 50.0])
     window = row(named_setting({"steps": 15, "control_guidance_end": 0.6}), 1.0, [50.0, 50.0])
-    assert chosen([baseline, lora, window], Rule(BASELINE)) is baseline
+    guidance = row(setting(15, guidance_end=0.8), 1.0, [50.0, 50.0])
+    assert chosen([baseline, lora, window, guidance], Rule(BASELINE)) is baseline
