@@ -25,6 +25,8 @@ _MORE: Final[Mapping[tuple[str, str], Any]] = {
     ("Deployment", "fuse"): {"character": 0.8},
     ("LoraSource", "path"): "character.safetensors",
     ("LoraSource", "weight"): 0.8,
+    ("LoraSource", "method"): "lcm",
+    ("Deployment", "method"): "lcm",
     ("Deployment", "profiles"): {"sizes": [[1024, 1024], [832, 1216]]},
     ("Deployment", "target"): "sm89",
     ("Deployment", "runtime"): "tensorrt-rtx",

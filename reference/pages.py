@@ -13,6 +13,7 @@ from typing import Final
 
 from reference.configuration import deployment_keys, training_keys
 from reference.inputs import request_inputs
+from reference.methods import few_step_methods
 from reference.metrics import metrics
 
 __all__ = ["PARTS", "ROOT", "replaced", "written_pages"]
@@ -21,6 +22,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 PARTS: Final[Mapping[str, Mapping[str, Callable[[], str]]]] = {
     "docs/clients.md": {"inputs": request_inputs},
     "docs/configuration.md": {"deployment": deployment_keys, "training": training_keys},
+    "docs/loras.md": {"methods": few_step_methods},
     "docs/operating.md": {"metrics": metrics},
 }
 """Page -> name of the part -> what writes it."""

@@ -163,6 +163,7 @@ def deployment_values(deployment: Deployment) -> dict[str, Any]:
     values: dict[str, Any] = deployment.model_dump(mode="json", exclude_none=True)
     for name in _NOT_COMPARED:
         values.pop(name, None)
+    values["defaults"].pop("preset_values")  # the preset itself is named, and gives them again
     return values
 
 

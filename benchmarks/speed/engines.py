@@ -45,6 +45,8 @@ OPTIONS: Final[Mapping[str, Mapping[str, float]]] = {
 }
 """Options that change the image; each of these is measured on the case."""
 _OPTION_IMAGES: Final = 2
+_ABOVE: Final = {"i": 40000, "u": 256}
+"""Random token ids and pixels are below these."""
 
 
 def run_image(case: Case, image: int, stages: Stages, watch: Stopwatch, **options: float) -> bytes:
@@ -154,11 +156,12 @@ def _upload_noise(backend: Backend, arrays: Mapping[str, Any], inputs: Sequence[
     generator = np.random.default_rng(0)
     for name in inputs:
         array = arrays[name]
-        above = {"i": 40000, "u": 256}.get(array.dtype.kind)
-        if above is None:
-            values = 0.3 * generator.standard_normal(array.shape)
+        if name == "state_rows":
+            values = np.arange(*array.shape)  # no layer is skipped; a larger one would lie outside
+        elif array.dtype.kind in _ABOVE:
+            values = generator.integers(0, _ABOVE[array.dtype.kind], array.shape)
         else:
-            values = generator.integers(0, above, array.shape)
+            values = 0.3 * generator.standard_normal(array.shape)
         backend.upload(array, values.astype(array.dtype))
 
 

@@ -56,7 +56,7 @@ _SPEC: Final[Mapping[str, Mapping[str, Any]]] = {
 _METADATA: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     "modelspec.prediction_type": _SPEC,
     "modelspec.predict_key": _SPEC,
-    # The trainer's flags: "False" is also written where it trained on a model that predicts velocity.
+    # A trainer's flags: False is what it writes by default, so it states nothing.
     "ss_v_parameterization": {"True": _VELOCITY, "False": {}, "None": {}},
     "ss_zero_terminal_snr": {"True": _ZERO_SNR, "False": {}, "None": {}},
 }
@@ -94,7 +94,7 @@ def other_prediction(tensors: Collection[str], metadata: Mapping[str, str]) -> s
 def stated_prediction(tensors: Collection[str], metadata: Mapping[str, str]) -> dict[str, Any]:
     """The keys of scheduler_config.json that a file states: what its UNet predicts, and zero terminal SNR.
 
-    Empty where it states none. A tensor counts more than metadata, which tools copy from file to file.
+    Empty where it states none. Where both speak, a tensor counts more than metadata.
     """
     found: dict[str, Any] = {}
     for name, values in _METADATA.items():

@@ -118,6 +118,8 @@ def request_changes(pictures: list[bytes]) -> Iterator[tuple[str, Tensors]]:
     for name, values in {
         "steps": (-1, 0, 151, 2000, 2**31 - 1),
         "num_images": (-5, 0, 5, 64),
+        "clip_skip": (-1, 12, 2**31 - 1),
+        "control_every": (-1, 0, 2, 151),
         "width": (-8, 7, 8, 4096),
         "height": (0, 100_000),
     }.items():
@@ -126,6 +128,7 @@ def request_changes(pictures: list[bytes]) -> Iterator[tuple[str, Tensors]]:
     for value in (np.nan, np.inf, -1.0, 51.0):
         yield f"guidance {value}", {"guidance_scale": number(value, np.float32)}
         yield f"window {value}", {"guidance_begin": number(value, np.float32)}
+        yield f"rescale {value}", {"guidance_rescale": number(value, np.float32)}
     yield "negative seed", {"seed": number(-1, np.int64)}
     for value in (b"\xff\xfe", b" ", b"x" * 100_000):
         yield "prompt", {"prompt": text(value)}
@@ -172,6 +175,8 @@ def diffuse_changes(valid: Tensors) -> Iterator[tuple[str, Tensors]]:
         {"weight": -1},
         {"begin": 0.9, "end": 0.1},
         {"begin": -1},
+        {"every": 0},
+        {"every": 2**40},
         {"control": "nobody"},
         {"more": 1},
     ):
@@ -190,6 +195,7 @@ def diffuse_changes(valid: Tensors) -> Iterator[tuple[str, Tensors]]:
         "timesteps",
         "token_weights",
         "guidance_scale",
+        "guidance_rescale",
     ):
         for value in (np.nan, np.inf):
             changed = valid[name].copy()
@@ -200,6 +206,7 @@ def diffuse_changes(valid: Tensors) -> Iterator[tuple[str, Tensors]]:
     unknown = [{"id": "mara", "sha256": "0" * 64, "weight": 1.0}]
     yield "unknown LoRA", {"loras": text(json.dumps(unknown))}
     yield "40 LoRAs", {"loras": text(json.dumps(unknown * SEVERAL))}
+    yield "clip_skip 12", {"clip_skip": number(12)}
     yield "begin -1", {"begin": number(-1)}
     yield "end 3000", {"end": number(3000)}
     for name in ("controls", "loras", "timings"):

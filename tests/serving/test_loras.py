@@ -64,7 +64,7 @@ class Stages:
     preprocess: Preprocess
     diffuse: Diffuse
 
-    def __call__(self, loras: list[tuple[str, float | None]]) -> Any:
+    def __call__(self, loras: list[tuple[str, float | None]], **more: Any) -> Any:
         asked: Parameters = {
             "seed": 3,
             "steps": STEPS,
@@ -72,6 +72,7 @@ class Stages:
             "height": SIZE[1],
             "trigger_words": False,
             "loras": loras,
+            **more,
         }
         arrays = self.preprocess(tensors_from_parameters(PROMPT, asked))
         arrays = {name: array for name, array in arrays.items() if name not in ("metadata", "output_format")}
@@ -145,8 +146,9 @@ def test_a_sequence_of_sets_equals_fresh_builds_and_diffusers(miniature: Deploym
 
 def test_none_draws_the_base_bit_for_bit_after_fifty_random_swaps(miniature: Deployment) -> None:
     """Of every LoRA that is served, up to four at once, at random weights; images are drawn before, between
-    and after.
+    and after. Nothing that a picture's controls left behind is in the next one.
     """
+    controlled = {"pose": "dancing-01", "control_every": 3, "clip_skip": 1}
     swapping = read_manifest(miniature.build_folder)
     swapping = swapping.model_copy(
         update={"profiles": swapping.profiles.model_copy(update={"sizes": (SIZE,)})}
@@ -157,6 +159,7 @@ def test_none_draws_the_base_bit_for_bit_after_fifty_random_swaps(miniature: Dep
         switch = make.diffuse.loras
         assert switch is not None
         base = make([])
+        base_controlled = make([], **controlled)
         for _ in range(50):
             names = rng.sample(sorted(served), rng.randrange(1, 5))
             weights = {name: round(rng.uniform(0.1, 1.5), 3) for name in names}
@@ -168,6 +171,8 @@ def test_none_draws_the_base_bit_for_bit_after_fifty_random_swaps(miniature: Dep
             )
         assert switch.counts.swaps == 50
         assert psnr(make(list(weights.items())), base) < 40, "the last set is seen"
+        assert psnr(make(list(weights.items()), **controlled), base_controlled) < 40
+        assert np.array_equal(make([], **controlled), base_controlled)
         assert np.array_equal(make([]), base)
 
 

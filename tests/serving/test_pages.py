@@ -97,7 +97,7 @@ def test_the_page_of_loras(server: Server, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "configs", tmp_path / "configs", ignore=shutil.ignore_patterns("poses"))
     (tmp_path / "configs/poses").symlink_to(ROOT / "configs/poses")
     (tmp_path / "miniature").symlink_to(ROOT / "miniature")
-    assert run_blocks("docs/loras.md", server, tmp_path) == ["bash"] * 3 + ["python"]
+    assert run_blocks("docs/loras.md", server, tmp_path) == ["bash", "bash", "yaml", "bash", "python"]
     assert "moonlight" in (tmp_path / "configs/loras.yaml").read_text()
     first, again, preset, python = (
         (tmp_path / f"{name}.png").read_bytes() for name in ("set", "again", "preset", "python")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from intaglio.contract.config import Deployment
+from intaglio.contract.presets import KINDS, load_presets
 from intaglio.contract.sources import Source
 from intaglio.errors import IntaglioError
 from intaglio.serving.findings import Finding
@@ -41,6 +42,7 @@ def source_findings(deployment: Deployment, path: Path) -> Iterator[Finding]:
     yield from _fit(report, len(sources))
     yield from lora_findings(report)
     yield from _poses(report)
+    yield from _presets(report)
     yield from disk_findings(report)
 
 
@@ -107,3 +109,15 @@ def _poses(report: SourceReport) -> Iterator[Finding]:
         yield report.refused("poses", error)
     else:
         yield Finding("poses", "ok", f"{folder}: {len(files)} poses")
+
+
+def _presets(report: SourceReport) -> Iterator[Finding]:
+    """What requests may name; the configuration could not be read if the file were wrong."""
+    path = report.deployment.presets
+    if path is None:
+        return
+    presets = load_presets(path)
+    parts = {part: len(getattr(presets, part)) for part in KINDS.values()}
+    yield Finding(
+        "presets", "ok", f"{path}: " + ", ".join(f"{count} {part}" for part, count in parts.items())
+    )

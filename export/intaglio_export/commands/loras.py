@@ -57,6 +57,9 @@ def add(  # noqa: PLR0913  (one option a field)
     bounds: Annotated[
         tuple[float, float] | None, typer.Option(help="Smallest and largest weight of a request.")
     ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Few-step method that it was distilled with, such as lcm.")
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -64,7 +67,7 @@ def add(  # noqa: PLR0913  (one option a field)
     path, deployment = _registry_of(config)
     registry = load_registry(path) if path.is_file() else LoraRegistry()
     lora = name or Path(source).stem
-    given = {"kind": kind, "trigger_words": trigger, "weight": weight, "bounds": bounds}
+    given = {"kind": kind, "trigger_words": trigger, "weight": weight, "bounds": bounds, "method": method}
     options = {field: value for field, value in given.items() if value is not None}
     values = {**_known(registry, lora, source=source), **options}
     if "kind" not in values:

@@ -90,6 +90,7 @@ def _configured(plan: Plan) -> dict[str, Any]:
         "profiles": deployment.profiles,
         "limits": deployment.limits,
         "defaults": deployment.defaults,
+        "method": deployment.built_method,
         "provenance": deployment.provenance,
         "execution": deployment.execution,
         "controlnets": {control: source.type for control, source in deployment.controlnets.items()},

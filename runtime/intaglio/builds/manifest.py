@@ -18,6 +18,7 @@ from intaglio.builds.file_checks import FileDigest
 from intaglio.contract.architecture import Architecture
 from intaglio.contract.config import Defaults, Execution, Limits, Profiles, Swap
 from intaglio.contract.lora_registry import ResolvedLora
+from intaglio.contract.methods import MethodName
 from intaglio.contract.models import PaletteName
 from intaglio.contract.provenance import Provenance
 from intaglio.contract.tensors import Precision
@@ -95,6 +96,8 @@ class BuildManifest(Strict):
     profiles: Profiles
     limits: Limits
     defaults: Defaults
+    method: MethodName | None = None
+    """Few-step method of the base or of a fused LoRA."""
     provenance: Provenance = Provenance()
     execution: Execution
     networks: dict[str, NetworkFile]

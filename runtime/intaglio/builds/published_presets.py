@@ -60,21 +60,27 @@ class PublishedPresets:
         try:
             status = self._path.stat()
             stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
-            if stamp != self._stamp or self._read is None:
-                self._read = Presets.model_validate_json(self._path.read_bytes())
-                self._stamp = stamp
-                self.problem = None
+            if stamp == self._stamp and self._read is not None:
+                return self._read
+            data = self._path.read_bytes()
         except FileNotFoundError:
             return Presets()
-        except (OSError, ValidationError) as error:
-            self._keep(error)
+        except OSError as error:
+            return self._kept(error.strerror or str(error))
+        try:
+            self._read = Presets.model_validate_json(data)
+        except ValidationError as error:
+            kept = self._kept(problems_text(error, Presets))
             self._stamp = stamp
-        return self._read or Presets()
+            return kept
+        self._stamp = stamp
+        self.problem = None
+        return self._read
 
-    def _keep(self, error: OSError | ValidationError) -> None:
-        """Note why the file is not used; ConfigError where there is nothing else to use."""
-        reason = problems_text(error, Presets) if isinstance(error, ValidationError) else error.strerror
+    def _kept(self, reason: str) -> Presets:
+        """What was read before, where the file cannot be used; ConfigError where nothing was."""
         problem = f"{self._path}: {reason}; intaglio build writes it again"
         if self._read is None:
-            raise ConfigError(problem) from error
+            raise ConfigError(problem)
         self.problem = f"{problem}; the presets that were read before are used"
+        return self._read

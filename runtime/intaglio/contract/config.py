@@ -28,6 +28,7 @@ from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_
 
 from intaglio.contract.deployment_files import with_default_preset, with_registry
 from intaglio.contract.lora_registry import LoraWeight
+from intaglio.contract.methods import METHODS, MethodName
 from intaglio.contract.models import SDXL, Scheduler
 from intaglio.contract.presets import check_presets, check_quality
 from intaglio.contract.provenance import Provenance
@@ -204,6 +205,10 @@ class Deployment(Strict):
     """
     registry: Path | None = None
     """File of the LoRAs that requests may choose (docs/loras.md). `fuse` may name them too."""
+    method: MethodName | None = None
+    """Few-step method that the checkpoint was distilled with (docs/loras.md). A request gets its settings
+    where it leaves them out.
+    """
     swap: Swap = "off"
     """Which layers a running server may change: `transformer` (attention and feed-forward layers of UNet and
     text encoders) or `all` (the UNet's convolutions too, which LoCon changes).
@@ -271,6 +276,9 @@ class Deployment(Strict):
             raise ValueError("fuse changes the weights that swap must find pristine: use one of them")
         if self.swap != "off" and self.registry is None:
             raise ValueError("swap serves the LoRAs of a registry: give registry: loras.yaml")
+        if len(set(self._built_methods.values())) > 1:
+            shown = ", ".join(f"{owner} has {method}" for owner, method in self._built_methods.items())
+            raise ValueError(f"methods contradict: {shown}; keep one few-step method")
 
     def _check_limits(self) -> None:
         batch, most_images = self.profiles.batch, self.limits.images
@@ -281,6 +289,13 @@ class Deployment(Strict):
         values = self.defaults.model_dump() | self.defaults.preset_values
         modes = self.profiles.guidance_modes
         check_quality("defaults", values, most_steps=self.limits.steps, guidance_modes=modes)
+        methods = self._built_methods
+        if self.swaps:
+            methods |= {f"loras.{lora}": one.method for lora, one in self.loras.items() if one.method}
+        for owner, method in methods.items():
+            place = f"{owner} (method {method})"
+            values = dict(METHODS[method].values)
+            check_quality(place, values, most_steps=self.limits.steps, guidance_modes=modes)
 
     def _check_platform(self) -> None:
         if self.runtime.startswith("tensorrt") and self.target == "cpu":
@@ -289,6 +304,18 @@ class Deployment(Strict):
             raise ValueError(
                 f"runtime onnxruntime runs on the CPU; target {self.target} needs tensorrt-rtx or tensorrt"
             )
+
+    @property
+    def _built_methods(self) -> dict[str, str]:
+        """The few-step methods of the base and of the fused LoRAs, by owner."""
+        found = {lora: self.loras[lora].method for lora in self.fuse}
+        named = {"base": self.method} | {f"loras.{lora}": method for lora, method in found.items()}
+        return {owner: method for owner, method in named.items() if method is not None}
+
+    @property
+    def built_method(self) -> str | None:
+        """The few-step method of what is built."""
+        return next(iter(self._built_methods.values()), None)
 
     def precision_on(self, runtime: RuntimeName) -> Precision:
         """The precision of the networks that `runtime` runs, with `auto` resolved."""

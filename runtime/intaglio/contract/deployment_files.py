@@ -26,7 +26,7 @@ def with_registry(data: dict[str, Any], path: Path) -> dict[str, Any]:
     if both := sorted(set(entries) & set(own)):
         raise ConfigError(f"{path}: loras.{both[0]}: {named} has a LoRA of that id too")
     found = {
-        lora: {"path": str(entry.file), "weight": entry.weight}
+        lora: {"path": str(entry.file), "weight": entry.weight, "method": entry.method}
         for lora, entry in entries.items()
         if entry.file is not None
     }

@@ -14,8 +14,16 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self, get_args
 
 import yaml
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from intaglio.contract.methods import METHODS, MethodName
 from intaglio.contract.models import LARGEST_LORA_WEIGHT
 from intaglio.contract.yaml_files import RegistryId, Sha256, Strict, read_yaml, validated
 from intaglio.validation_errors import Allowed
@@ -25,6 +33,7 @@ __all__ = [
     "KINDS",
     "Kind",
     "LoraEntry",
+    "LoraMethod",
     "LoraRegistry",
     "LoraWeight",
     "ResolvedLora",
@@ -38,6 +47,15 @@ Kind = Literal["character", "style", "background", "pose"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 LoraWeight = Annotated[float, Field(ge=-LARGEST_LORA_WEIGHT, le=LARGEST_LORA_WEIGHT, allow_inf_nan=False)]
 TriggerWord = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
+
+
+def _has_loras(method: str) -> str:
+    if METHODS[method].is_base:
+        raise ValueError(f"{method} is published as a checkpoint only; set `method` of the deployment")
+    return method
+
+
+LoraMethod = Annotated[MethodName, AfterValidator(_has_loras)]
 _HUB_FILE: Final = r"^[\w.-]+/[\w.-]+/[\w./-]+\.safetensors$"
 _HUB_FILE_WORDS: Final = "owner/name/path.safetensors"
 
@@ -61,6 +79,8 @@ class LoraEntry(Strict):
     """The weight where a request names none."""
     bounds: tuple[LoraWeight, LoraWeight] = (0.0, 1.5)
     """Least and most weight a request may ask for."""
+    method: LoraMethod | None = None
+    """Few-step method that it was distilled with, whose settings a request gets that leaves them out."""
     checkpoints: Path | None = None
     """Folder that `intaglio watch` follows for newer files."""
     sha256: Sha256 | None = None

@@ -6,8 +6,8 @@
     postprocess  pixels   -> encoded images                                   (CPU, several instances)
 
 Dims: -1 is any size. `max_batch_size` is 0 everywhere, since a request carries its own number of images.
-Axes: R prompts (2 = [negative, positive] with guidance, 1 without), k text chunks, n steps, B images, K = 4
-solver rows, c controls, m = n or 1 noise rows.
+Axes: R prompts (2 = [negative, positive] with guidance, 1 without), k text chunks, n model calls (steps; Heun
+and DPM++ SDE have two calls a step), B images, K = 4 solver rows, c controls, m = n or 1 noise rows.
 
 Triton runs no step of an ensemble that misses a tensor, so a stage gets every tensor in every request:
 without controls `control_maps` is one black pixel, without a stochastic solver `noise` is one row of zeros.
@@ -512,12 +512,12 @@ _CONDITIONING: Final = (
         absent="0, 1",
         doc="[begin, end] shares of the steps between which guidance is on",
     ),
-    Port(name="timesteps", datatype="TYPE_FP32", dims=(-1,), doc="timestep of each step, [n]"),
+    Port(name="timesteps", datatype="TYPE_FP32", dims=(-1,), doc="timestep of each call, [n]"),
     Port(
         name="input_scale",
         datatype="TYPE_FP32",
         dims=(-1,),
-        doc="factor on the latents that the UNet gets in each step, [n]",
+        doc="factor on the latents that the UNet gets in each call, [n]",
     ),
     Port(
         name="coefficients",

@@ -29,9 +29,13 @@ def _numbers_tensor(port: Port, value: Any) -> NDArray[Any]:
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise InvalidRequest(port.name, f"{value!r}", allowed="a list of numbers")
     items = list(value)
+    if not items:
+        raise InvalidRequest(port.name, "empty", allowed="a list of numbers")
     for index, item in enumerate(items):
         if isinstance(item, bool) or not isinstance(item, int | float | np.integer | np.floating):
             raise InvalidRequest(f"{port.name}[{index}]", f"{type(item).__name__}", allowed="a number")
+        if not port.admits(item):
+            raise InvalidRequest(f"{port.name}[{index}]", f"{item} is out of range", allowed=port.allowed)
     return np.array(items, numpy_type(port.datatype))
 
 

@@ -16,8 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
-from pydantic import ConfigDict, Field, JsonValue, StringConstraints, model_validator
-from pydantic.functional_validators import AfterValidator
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 from intaglio.contract.lora_tags import split_lora_tags
 from intaglio.contract.models import SDXL

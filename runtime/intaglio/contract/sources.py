@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from intaglio.contract.architecture import SeededArchitecture
-from intaglio.contract.lora_registry import LoraWeight
+from intaglio.contract.lora_registry import LoraMethod, LoraWeight
 from intaglio.contract.models import PaletteName
 from intaglio.contract.yaml_files import RegistryId, Strict, resolved_path
 from intaglio.validation_errors import Allowed
@@ -83,5 +83,7 @@ class LoraSource(Strict):
     """The `.safetensors` file."""
     weight: LoraWeight = 1.0
     """Its weight where `fuse` names none."""
+    method: LoraMethod | None = None
+    """Few-step method that it was distilled with (docs/loras.md)."""
 
     _path = field_validator("path")(resolved_path)

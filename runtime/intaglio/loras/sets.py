@@ -9,6 +9,7 @@ from pydantic import Field, TypeAdapter, model_validator
 
 from intaglio.builds.manifest import content_key
 from intaglio.contract.lora_registry import Kind, LoraWeight, ResolvedLora, TriggerWord, check_presets
+from intaglio.contract.methods import MethodName
 from intaglio.contract.yaml_files import RegistryId, Sha256, Strict
 
 __all__ = [
@@ -59,6 +60,8 @@ class ServedLora(Strict):
     trigger_words: tuple[TriggerWord, ...] = ()
     weight: LoraWeight = 1.0
     bounds: tuple[LoraWeight, LoraWeight]
+    method: MethodName | None = None
+    """Few-step method that it was distilled with."""
     versions: tuple[Sha256, ...] = Field(min_length=1)
     """The versions that are kept, the current one last."""
     keep: int = Field(default=KEPT_VERSIONS, ge=1)

@@ -108,6 +108,7 @@ def described_values(entry: LoraEntry) -> dict[str, Any]:
         "trigger_words": entry.trigger_words,
         "weight": entry.weight,
         "bounds": entry.bounds,
+        "method": entry.method,
     }
 
 

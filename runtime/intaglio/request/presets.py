@@ -1,7 +1,7 @@
 """Presets in a request: what they make of its texts, and values for what the caller left out.
 
 A value comes from the first of these that has one: the caller, the quality preset that the request names, the
-few-step method of a LoRA that it asks for or of the base, the deployment's defaults. Texts are combined: the
+few-step method of a LoRA that it asks for or of the build, the deployment's defaults. Texts are combined: the
 scene goes to the prompt, the style around both; the negative prompt is the caller's, then the negative
 preset's, then the style's.
 """

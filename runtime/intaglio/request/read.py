@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from dataclasses import dataclass
 from typing import Any, Final
 
 from intaglio.builds.manifest import BuildManifest
@@ -22,6 +23,7 @@ from intaglio.loras.sets import ServedLoras
 from intaglio.request.controls import check_controls
 from intaglio.request.limits import Workload, check_clip_skip, check_limits, check_size, check_window
 from intaglio.request.loras import absent_trigger_words, asked_loras, check_fused, resolved_loras
+from intaglio.request.methods import AskedMethod, asked_method
 from intaglio.request.presets import AskedPresets, Source, asked_presets, completed
 from intaglio.request.request import ControlRequest, LoraRequest, Request
 from intaglio.request.texts import read_bytes, read_choice, read_json_list, read_text
@@ -49,9 +51,12 @@ def read_request(
     """
     given = read_tensors(tensors, SDXL.inputs)
     asked = asked_presets(given, presets or Presets())
-    found, origins = completed(given, _sources(asked, manifest))
+    words = _words(given, asked, manifest, served)
+    method = asked_method(words.loras, served, manifest)
+    found, origins = completed(given, _sources(asked, method, manifest))
+    warnings = () if method is None else method.contradictions(found, origins)
     try:
-        return _completed_request(found, asked, manifest, served)
+        return _completed_request(found, asked, words, manifest, warnings)
     except InvalidRequest as error:
         if error.field not in origins:
             raise
@@ -59,33 +64,57 @@ def read_request(
         raise InvalidRequest(error.field, problem, allowed=error.allowed) from error
 
 
-def _sources(asked: AskedPresets, manifest: BuildManifest) -> list[Source]:
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """What a request says in words, and the LoRAs that it names in them and in `loras`."""
+
+    prompt: str
+    negative_prompt: str | None
+    loras: tuple[ResolvedLora, ...]
+    trigger_words: bool
+    added_words: tuple[str, ...]
+
+
+def _words(
+    found: Tensors, asked: AskedPresets, manifest: BuildManifest, served: ServedLoras | None
+) -> _Words:
+    most = manifest.limits.prompt_bytes
+    prompt = _prompt(found, asked, most)
+    tagged = split_lora_tags(prompt)
+    loras = _loras(found, tagged, manifest, served)
+    trigger_words = bool(_scalar(found, "trigger_words", True))
+    added_words: tuple[str, ...] = ()
+    if trigger_words and served is not None:
+        added_words = absent_trigger_words(tagged.words, loras, served)
+    return _Words(prompt, _negative_prompt(found, asked, most), loras, trigger_words, added_words)
+
+
+def _sources(asked: AskedPresets, method: AskedMethod | None, manifest: BuildManifest) -> list[Source]:
     """Where values for absent inputs come from, the first one first."""
     sources = []
     if asked.quality is not None:
         sources.append(asked.quality)
+    if method is not None:
+        sources.append(method.source)
     if manifest.defaults.preset is not None:
         sources.append(Source(f"defaults.preset {manifest.defaults.preset}", manifest.defaults.preset_values))
     return sources
 
 
 def _completed_request(
-    found: Tensors, asked: AskedPresets, manifest: BuildManifest, served: ServedLoras | None
+    found: Tensors,
+    asked: AskedPresets,
+    words: _Words,
+    manifest: BuildManifest,
+    warnings: tuple[str, ...],
 ) -> Request:
     limits, defaults = manifest.limits, manifest.defaults
     first_width, first_height = manifest.profiles.sizes[0]
-    prompt = _prompt(found, asked, limits.prompt_bytes)
-    tagged = split_lora_tags(prompt)
     seed = _scalar(found, "seed", None)
-    loras = _loras(found, tagged, manifest, served)
     images = _images(found, limits)
-    trigger_words = bool(_scalar(found, "trigger_words", True))
-    added_words: tuple[str, ...] = ()
-    if trigger_words and served is not None:
-        added_words = absent_trigger_words(tagged.words, loras, served)
     request = Request(
-        prompt=prompt,
-        negative_prompt=_negative_prompt(found, asked, limits.prompt_bytes),
+        prompt=words.prompt,
+        negative_prompt=words.negative_prompt,
         seed=secrets.randbits(_GENERATOR_BITS) if seed is None else seed,
         width=_scalar(found, "width", first_width),
         height=_scalar(found, "height", first_height),
@@ -109,13 +138,14 @@ def _completed_request(
         image_digests=tuple(hashlib.sha256(data).hexdigest() for data in images),
         controls=tuple(read_json_list(found, "controls", ControlRequest, most=limits.controls)),
         control_every=_scalar(found, "control_every", 1),
-        loras=loras,
-        trigger_words=trigger_words,
-        added_words=added_words,
+        loras=words.loras,
+        trigger_words=words.trigger_words,
+        added_words=words.added_words,
         preset=asked.ids["preset"] or defaults.preset,
         style=asked.ids["style"],
         negative_preset=asked.ids["negative_preset"],
         scene=asked.ids["scene"],
+        warnings=warnings,
     )
     _check(request, manifest)
     return request
@@ -130,8 +160,7 @@ def _check(request: Request, manifest: BuildManifest) -> None:
         width=request.width,
         height=request.height,
         images=request.num_images,
-        # A table has a row a model call, and `diffuse` counts rows.
-        steps=model_calls(request.trajectory),
+        steps=_model_calls(request, manifest.limits),
         controls=len(request.controls),
     )
     check_limits(work, manifest.limits)
@@ -157,6 +186,22 @@ def _steps(found: Tensors, default: int) -> int:
         return len(found["sigmas"]) - 1
     steps: int = _scalar(found, "steps", default)
     return steps
+
+
+def _model_calls(request: Request, limits: Limits) -> int:
+    """How often the model is called; the table has a row for each call, and `diffuse` counts rows.
+
+    Raises:
+        InvalidRequest: too many, or a trajectory that has no meaning.
+    """
+    if request.steps < 1:
+        allowed = f"1 to {limits.steps}"
+        raise InvalidRequest("steps", f"{request.steps} is out of range", allowed=allowed)
+    calls = model_calls(request.trajectory)
+    if calls > limits.steps and calls != request.steps:
+        problem = f"{request.steps} are {calls} model calls with {request.scheduler}"
+        raise InvalidRequest("steps", problem, allowed=f"at most {limits.steps} model calls")
+    return calls
 
 
 def _prompt(found: Tensors, asked: AskedPresets, most: int) -> str:

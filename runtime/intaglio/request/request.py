@@ -120,6 +120,8 @@ class Request:
     """Id of the style, which the prompts have already; so are `negative_preset` and `scene`."""
     negative_preset: str | None
     scene: str | None
+    warnings: tuple[str, ...]
+    """What the request probably does not mean, a sentence each."""
 
     @property
     def full_prompt(self) -> str:

@@ -95,6 +95,7 @@ SCHEDULER_RULES: Final[Rules] = {
     "timestep_scaling": only(10.0, why=_SOLVER),
     "use_flow_sigmas": only(False, None, why=_FLOW),
     "use_dynamic_shifting": only(False, None, why=_FLOW),
+    "shift_terminal": only(None, why=_FLOW),
     "flow_shift": without("is read with use_flow_sigmas only"),
     "time_shift_type": without("is read with use_dynamic_shifting only"),
     # What a step computes.

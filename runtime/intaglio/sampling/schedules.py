@@ -183,7 +183,8 @@ def _spaced_times(config: SchedulerConfig, spacing: str, steps: int, grid: Grid)
         times = ays_times(steps, training_sigmas(replace(config, rescale_betas_zero_snr=False)))
         return times if grid in ("fractional", "open") else _whole(times)
     if spacing == "trailing":
-        trailing: Floats = np.round(total - np.arange(steps) * (total / steps)) - 1
+        # As diffusers adds it up: another order of the sums rounds halves to other times, at 48 steps first.
+        trailing: Floats = np.arange(total, 0, -total / steps)[:steps].round() - 1
         return trailing
     divisions = steps + 1 if grid == "open" else steps
     if spacing == "linspace":

@@ -13,6 +13,7 @@ import yaml
 
 from intaglio.contract.config import load_deployment
 from intaglio.errors import BuildError
+from intaglio.serving.doctor import examine_config
 from intaglio.serving.findings import Finding
 from intaglio.single_files import SDXL_HUB_ID
 from intaglio_export.commands import check_disk
@@ -113,6 +114,18 @@ def test_poses_are_looked_for(tmp_path: Path) -> None:
     assert found(tmp_path, base=base, poses=str(ROOT / "configs/poses"))["poses"].state == "ok"
     one = found(tmp_path, base=base, poses="nowhere")["poses"]
     assert (one.state, one.detail) == ("missing", f"{tmp_path / 'nowhere'}: no such folder")
+
+
+def test_presets_are_counted_and_wrong_ones_are_named(tmp_path: Path) -> None:
+    base = [{"folder": str(MINIATURE)}]
+    path = tmp_path / "presets.yaml"
+    path.write_text("quality: {draft: {steps: 8}}")
+    one = found(tmp_path, base=base, presets="presets.yaml")["presets"]
+    assert (one.state, one.detail) == ("ok", f"{path}: 1 quality, 0 styles, 0 negatives, 0 scenes")
+    path.write_text("quality: {draft: {step: 8}}")
+    (one,) = examine_config(tmp_path / "a.yaml")
+    assert (one.what, one.state) == ("config", "missing")
+    assert "quality.draft: step: no input" in one.detail
 
 
 def test_a_platform_that_cannot_be_built_for_is_missing(

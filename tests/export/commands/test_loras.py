@@ -41,9 +41,11 @@ def test_a_lora_is_added_listed_and_shown(checkpoint: Checkpoint, config: Path) 
     entry = load_registry(path).loras["style"]
     assert (entry.weight, entry.format, entry.rank) == (0.8, "diffusers LoRA", (4,))
     assert path.read_text().startswith("# mine\n")
-    run("add", "style", "--trigger", "in my style", config=config)  # the facts of its file again
+    run(
+        "add", "style", "--trigger", "in my style", "--method", "lcm", config=config
+    )  # the facts of its file again
     entry = load_registry(path).loras["style"]
-    assert (entry.weight, entry.trigger_words) == (0.8, ("in my style",))
+    assert (entry.weight, entry.trigger_words, entry.method) == (0.8, ("in my style",), "lcm")
     assert "in my style" in run("list", config=config)
     assert "diffusers LoRA" in run("show", "style", config=config)
     assert run("show", "style", "--quiet", config=config) == f"0 {entry.file}\n"

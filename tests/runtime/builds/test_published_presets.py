@@ -43,3 +43,13 @@ def test_a_damaged_file_ends_no_running_server(tmp_path: Path) -> None:
         PublishedPresets(tmp_path).current()
     publish_presets(tmp_path, SNOW)
     assert (read.current(), read.problem) == (SNOW, None)
+
+
+def test_a_file_that_cannot_be_read_ends_none_either(tmp_path: Path) -> None:
+    publish_presets(tmp_path, BEACH)
+    read = PublishedPresets(tmp_path)
+    assert read.current() == BEACH
+    (tmp_path / PRESETS_NAME).unlink()
+    (tmp_path / PRESETS_NAME).mkdir()
+    assert read.current() == BEACH
+    assert "Is a directory" in (read.problem or "")

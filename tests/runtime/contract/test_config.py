@@ -180,3 +180,45 @@ def test_the_examples_are_deployments(name: str) -> None:
     if name == "traffic":
         assert deployment.controlnets["segmentation"].palette == "cityscapes"
         assert deployment.profiles.sizes == ((1280, 720),)
+
+
+def knight(method: str) -> dict[str, Any]:
+    return {"knight": {"path": "../knight.safetensors", "method": method}}
+
+
+def test_the_build_has_the_method_of_its_base_and_of_its_fused_loras(tmp_path: Path) -> None:
+    assert load(tmp_path).built_method is None
+    assert load(tmp_path, method="turbo").built_method == "turbo"
+    assert load(tmp_path, loras=knight("lcm")).built_method == "lcm"
+    assert load(tmp_path, loras=knight("lcm"), fuse=None).built_method is None, "it is not fused"
+    (tmp_path / "configs/loras.yaml").write_text(
+        yaml.safe_dump({"loras": {"fast": {"file": "x.safetensors", "kind": "style", "method": "lcm"}}})
+    )
+    deployment = load(tmp_path, loras=None, fuse={"fast": None}, registry="loras.yaml")
+    assert deployment.built_method == "lcm"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"method": "lmc"}, "method is 'lmc'; allowed: lcm, lightning-1"),
+        ({"loras": knight("turbo")}, "loras.knight.method: turbo is published as a checkpoint only"),
+        (
+            {"method": "tcd", "loras": knight("lcm")},
+            "methods contradict: base has tcd, loras.knight has lcm; keep one few-step method",
+        ),
+        (
+            {"method": "hyper-sd-12-cfg", "limits": {"steps": 11}, "defaults": {"steps": 4}},
+            r"base \(method hyper-sd-12-cfg\).steps 12 is above limits.steps 11",
+        ),
+        (
+            {"loras": knight("lcm"), "profiles": BASE["profiles"] | {"guidance": ["on"]}},
+            r"loras.knight \(method lcm\).guidance_scale 1 needs a guidance mode",
+        ),
+    ],
+)
+def test_methods_that_cannot_be_served_are_refused(
+    tmp_path: Path, change: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        load(tmp_path, **change)

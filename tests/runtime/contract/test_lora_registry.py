@@ -38,6 +38,7 @@ def registry(tmp_path: Path, **changes: Any) -> LoraRegistry:
         ({"weight": float("nan")}, "loras.night.weight"),
         ({"bounds": [1, 9]}, "loras.night.bounds"),
         ({"trigger_words": [""]}, "trigger_words"),
+        ({"method": "lmc"}, "loras.night.method is 'lmc'; allowed: lcm, "),
     ],
 )
 def test_impossible_entries(tmp_path: Path, change: dict[str, Any], problem: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from intaglio.contract.schedulers import SCHEDULERS
+from intaglio.contract.schedulers import SCHEDULERS, SCHEDULES
 from intaglio.imaging.generation_text import generation_text
 from intaglio.imaging.images import encode_image
 
@@ -106,6 +106,12 @@ def test_images_of_one_request_have_its_seed_and_their_place() -> None:
 def test_every_scheduler_has_a_label() -> None:
     for scheduler, names in SCHEDULERS.items():
         assert read_webui(picture("png", scheduler=scheduler))["Sampler"] == names.a1111
+
+
+def test_every_schedule_has_a_label() -> None:
+    for schedule, names in SCHEDULES.items():
+        found = read_webui(picture("png", scheduler="dpmpp_2m_sde", schedule=schedule))
+        assert (found["Sampler"], found["Schedule type"]) == ("DPM++ 2M SDE", names.a1111)
 
 
 def test_an_absent_negative_prompt_has_no_line() -> None:

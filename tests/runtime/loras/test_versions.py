@@ -34,6 +34,14 @@ def built(before: ServedLora | None, file: str, *, added: str | None = None, gon
     return after_build("x", entry(added), before, file, there=there)
 
 
+def test_a_build_publishes_the_method() -> None:
+    fast = LoraEntry(file="x.safetensors", kind="style", method="lcm")
+    published = after_build("x", fast, None, A, there=())
+    assert published.method == "lcm"
+    assert after_watch("x", published, B, keep=5).method == "lcm"
+    assert after_build_without_file("x", entry(), published, there={A}).method is None
+
+
 @pytest.mark.parametrize(
     ("before", "file", "added", "versions"),
     [

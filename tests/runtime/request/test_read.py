@@ -27,6 +27,24 @@ def test_floats_are_those_that_were_asked_for(tiny: Any, request_tensors: Any) -
     assert (request.guidance_scale, request.guidance_end) == (7.1, 0.7)
 
 
+def test_custom_times_and_sigmas_say_the_number_of_steps(tiny: Any, request_tensors: Any) -> None:
+    times = read_request(request_tensors(prompt="a", timesteps=[999, 499]), tiny.manifest)
+    assert (times.steps, times.timesteps, times.sigmas) == (2, (999.0, 499.0), None)
+    sigmas = read_request(request_tensors(prompt="a", sigmas=[14.6, 0.7, 0.1, 0]), tiny.manifest)
+    assert (sigmas.steps, sigmas.sigmas) == (3, (14.6, 0.7, 0.1, 0.0))
+    assert sigmas.trajectory.sigmas == sigmas.sigmas
+
+
+def test_cost_counts_model_calls(tiny: Any, request_tensors: Any) -> None:
+    limits = tiny.manifest.limits.model_copy(update={"cost": 64 * 96 * 19})
+    manifest = tiny.manifest.model_copy(update={"limits": limits})
+    assert read_request(request_tensors(prompt="a", steps=10, scheduler="heun"), manifest).steps == 10
+    with pytest.raises(InvalidRequest, match=r"steps: 21 steps of .* cost too much"):
+        read_request(request_tensors(prompt="a", steps=11, scheduler="heun"), manifest)
+    sparse = request_tensors(prompt="a", steps=25, sparse_every=3)
+    assert read_request(sparse, manifest).steps == 25
+
+
 def test_tags_are_no_words_and_their_literal_form_is(tiny: Any, request_tensors: Any) -> None:
     fused = (ResolvedLora(id="night", sha256="0" * 64, weight=0.5),)
     manifest = tiny.manifest.model_copy(update={"loras": fused})
@@ -51,6 +69,19 @@ def test_tags_are_no_words_and_their_literal_form_is(tiny: Any, request_tensors:
         ({"prompt": "a", "control_every": 2}, "control_every: 2, but there are no controls"),
         ({"prompt": "a", "control_every": 0}, "control_every: 0 is out of range; allowed: 1 to 150"),
         ({"prompt": "a", "steps": 51}, "steps: 51 is out of range; allowed: 1 to 50"),
+        ({"prompt": "a", "steps": 0, "scheduler": "heun"}, "steps: 0 is out of range; allowed: 1 to 50"),
+        (
+            {"prompt": "a", "steps": 26, "scheduler": "heun"},
+            "26 are 51 model calls with heun; allowed: at most",
+        ),
+        ({"prompt": "a", "schedule": "karas"}, "schedule: 'karas' is unknown; allowed: one of leading"),
+        ({"prompt": "a", "schedule": "karras", "scheduler": "lcm"}, "schedule: 'karras', but lcm steps"),
+        ({"prompt": "a", "timesteps": [1, 2]}, r"timesteps: \[1, 2\]; allowed: whole training times"),
+        ({"prompt": "a", "timesteps": [999, 499], "steps": 4}, "steps: 4, but timesteps makes 2"),
+        ({"prompt": "a", "sigmas": [float("nan"), 0]}, r"sigmas: \[nan, 0\]"),
+        ({"prompt": "a", "eta": 0.3}, "eta: euler has none"),
+        ({"prompt": "a", "eta": 1.5, "scheduler": "ddim"}, "eta: 1.5 is out of range; allowed: 0 to 1"),
+        ({"prompt": "a", "sparse_every": 2, "scheduler": "unipc"}, "sparse_every: unipc uses its last"),
         (
             {"prompt": "a", "steps": 50, "num_images": 4, "guidance_begin": 0.9, "guidance_end": 0.1},
             "guidance_begin",

@@ -204,6 +204,16 @@ def test_timesteps_equal_diffusers_for_every_step_count(name: str) -> None:
         np.testing.assert_array_equal(table.timesteps, scheduler.timesteps.numpy())
 
 
+@pytest.mark.parametrize("schedule", ["trailing", "linspace"])
+@pytest.mark.parametrize("name", ["dpmpp_2m", "euler", "ddim"])
+def test_spaced_timesteps_equal_diffusers_for_every_step_count(name: str, schedule: str) -> None:
+    scheduler = scheduler_for(name, SDXL_SCHEDULER, schedule=schedule)
+    for steps in range(1, 61):
+        scheduler.set_timesteps(steps)
+        table = solver_table(plain(name, steps, schedule=schedule))
+        np.testing.assert_allclose(table.timesteps, scheduler.timesteps.numpy(), atol=1e-3)
+
+
 @pytest.mark.parametrize("name", SOLVERS)
 def test_table_has_the_promised_form(name: str) -> None:
     table = solver_table(plain(name, 9), begin=2)

@@ -16,9 +16,10 @@ from intaglio.sampling.trajectory import Trajectory
 
 from ...parity import SDXL_SCHEDULER, scheduler_for
 
-__all__ = ["SHAPE", "largest_difference", "largest_error", "table_trajectory"]
+__all__ = ["SHAPE", "diffusers_ays", "largest_difference", "largest_error", "table_trajectory"]
 
 SHAPE = (2, 4, 6, 5)
+NUMPY_2 = int(np.__version__.partition(".")[0]) >= 2
 Floats = NDArray[np.float32]
 
 
@@ -68,6 +69,11 @@ def _placed(trajectory: Trajectory, config: dict[str, Any]) -> Any:
         scheduler.set_timesteps(timesteps=[int(time) for time in table])
     else:
         scheduler.set_timesteps(trajectory.steps)
+    last = scheduler.config.num_train_timesteps - 1
+    sigmas_placed = scheduler.config.get("use_exponential_sigmas") or scheduler.config.get("use_beta_sigmas")
+    if NUMPY_2 and sigmas_placed and scheduler.timesteps[0] == last - 1:
+        # WAR: numpy 2 computes the largest time in float64, as 998.99999, and diffusers cuts it to 998.
+        scheduler.timesteps[0] = last
     return scheduler
 
 

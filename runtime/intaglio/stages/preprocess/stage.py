@@ -123,7 +123,7 @@ class Preprocess:
 
     def _warnings(self, request: Request, maps: Array) -> list[str]:
         """What the request probably does not mean, a sentence each; `maps` is [c, H, W, RGB]."""
-        found = []
+        found = list(request.warnings)
         if self._presets.problem is not None:
             found.append(self._presets.problem)
         for index, control in enumerate(request.controls):

@@ -300,16 +300,22 @@ def test_changed_tokenizer_is_refused_at_load(tiny: Any) -> None:
         pass
 
 
-@pytest.fixture(scope="module")
-def swapping(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preprocess]:
-    """The stage of a build that serves `night` and the preset `dusk` of it."""
-    folder = tmp_path_factory.mktemp("swapping")
+def write_swapping(tiny: Any, folder: Path) -> LoraStore:
+    """Write a build that serves `night` and the preset `dusk` of it."""
     shutil.copytree(tiny.folder, folder, dirs_exist_ok=True)
     store = LoraStore(folder / "loras")
     store.folder.mkdir()
     store.path("a" * 64).write_bytes(save({"a": np.arange(4, dtype=np.float32)}))
     night = ServedLora(kind="style", trigger_words=("moonlight",), bounds=(0, 1), versions=("a" * 64,))
     store.write(ServedLoras(loras={"night": night}, presets={"dusk": {"night": 0.5}}))
+    return store
+
+
+@pytest.fixture(scope="module")
+def swapping(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preprocess]:
+    """The stage of that build."""
+    folder = tmp_path_factory.mktemp("swapping")
+    write_swapping(tiny, folder)
     with Preprocess(tiny.manifest.model_copy(update={"swap": "transformer"}), folder) as stage:
         yield stage
 
@@ -368,3 +374,24 @@ def test_presets_are_those_that_are_published_now(tiny: Any, request_tensors: An
         damaged = metadata("snow")
         assert damaged["prompt"] == "a fox, in the snow"
         assert [warning for warning in damaged["warnings"] if "presets that were read before" in warning]
+
+
+def test_the_method_of_a_lora_that_is_published_now_sets_the_steps(
+    tiny: Any, request_tensors: Any, tmp_path: Path
+) -> None:
+    store = write_swapping(tiny, tmp_path)
+    loras = json.dumps([{"id": "night"}])
+    with Preprocess(tiny.manifest.model_copy(update={"swap": "transformer"}), tmp_path) as stage:
+
+        def metadata(**values: Any) -> Any:
+            outputs = stage(request_tensors(prompt="a fox", loras=loras, **values))
+            return json.loads(outputs["metadata"][0])
+
+        plain = metadata()
+        served = store.current()
+        fast = served.loras["night"].model_copy(update={"method": "lcm"})
+        store.write(served.model_copy(update={"loras": {"night": fast}}))
+        quick = metadata()
+        assert (plain["steps"], quick["steps"], quick["scheduler"]) == (3, 4, "lcm")
+        assert (plain["warnings"], quick["warnings"]) == ([], [])
+        assert metadata(steps=9)["warnings"] == ["steps: 9, but lora night (method lcm) is made for 4 to 8"]
