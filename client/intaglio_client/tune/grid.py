@@ -15,7 +15,7 @@ from intaglio.contract.models import SDXL
 from intaglio.contract.yaml_files import Strict, read_yaml, validated
 from intaglio.errors import ConfigError
 from intaglio_client.names import CONTROL_ALIASES
-from intaglio_client.tune.settings import Setting, fixed_defaults, named_setting, wrong_input
+from intaglio_client.tune.settings import OF_CONTROLS, Setting, fixed_defaults, named_setting, wrong_input
 
 __all__ = [
     "ANCHORS",
@@ -75,7 +75,6 @@ FULL: Final = (
     ),
     named_setting({"scheduler": "euler_a", "steps": 20}, apart="adds noise in every step"),
 )
-_NEED_CONTROLS: Final = ("control_every", *CONTROL_ALIASES)
 _NEED_GUIDANCE: Final = ("guidance_begin", "guidance_end", "guidance_rescale")
 
 
@@ -195,7 +194,7 @@ def _obstacles(setting: Setting, deployment: Deployment, *, controls: int, most:
     problem = wrong_input(inputs)
     if problem is not None:
         yield problem
-    if controls == 0 and any(name in inputs for name in _NEED_CONTROLS):
+    if controls == 0 and any(name in inputs for name in OF_CONTROLS):
         yield "no scene has a control"
     if any(name in inputs for name in _NEED_GUIDANCE) and "off" not in deployment.profiles.guidance:
         yield "the deployment has no steps without guidance (profiles.guidance)"

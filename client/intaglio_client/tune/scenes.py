@@ -26,6 +26,7 @@ from intaglio.errors import ConfigError
 from intaglio.validation_errors import problems_text
 from intaglio_client.controls import POSE, Control, encoded_image
 from intaglio_client.parameters import Lora
+from intaglio_client.tune.settings import OF_CONTROLS
 
 __all__ = ["Scene", "default_scenes", "read_scenes", "seeded"]
 
@@ -74,9 +75,12 @@ class Scene:
         return found
 
     def parameters(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Keyword arguments of `Client.generate_batch`, for this scene with a setting's `inputs`."""
+        """Keyword arguments of `Client.generate`, for this scene with a setting's `inputs`. A scene without
+        controls leaves out what is about controls.
+        """
         own = {name: getattr(self, name) for name in _PARTS[1:]}
-        given = {key: value for key, value in inputs.items() if key != "loras"}
+        left_out = ("loras",) if self.controls else ("loras", *OF_CONTROLS)
+        given = {key: value for key, value in inputs.items() if key not in left_out}
         added = [Lora(**entry) for entry in inputs.get("loras", ())]
         return {**own, **given, "controls": self.controls, "loras": [*self.loras, *added]}
 

@@ -15,8 +15,18 @@ from intaglio.errors import InvalidRequest
 from intaglio.request.request import LoraRequest
 from intaglio_client.names import CONTROL_ALIASES
 
-__all__ = ["Setting", "fixed_defaults", "named_setting", "stated_inputs", "steps_of", "wrong_input"]
+__all__ = [
+    "OF_CONTROLS",
+    "Setting",
+    "fixed_defaults",
+    "named_setting",
+    "stated_inputs",
+    "steps_of",
+    "wrong_input",
+]
 
+OF_CONTROLS: Final = ("control_every", *CONTROL_ALIASES)
+"""Inputs that mean something only beside controls, and are refused without."""
 _STATED_IN_NAME: Final = ("scheduler", "steps")
 _LORAS: Final = "a list of {id: ID, weight: NUMBER}"
 

@@ -101,7 +101,7 @@ def completed(found: Tensors, sources: list[Source]) -> tuple[Tensors, dict[str,
     """`found` with values for absent inputs; the first source that has one counts.
 
     A value is left out where what was stated before leaves it no meaning: a custom trajectory beside a number
-    of steps, or the schedule of another scheduler.
+    of steps, the schedule of another scheduler, or `control_every` without controls.
 
     Returns: the tensors, and the source's name for each input that was filled in.
     """
@@ -120,6 +120,8 @@ def completed(found: Tensors, sources: list[Source]) -> tuple[Tensors, dict[str,
 def _superseded(stated: Tensors, own: Tensors) -> frozenset[str]:
     """The inputs to which the tensors `stated` leave no meaning in a source that has its `own`."""
     found: frozenset[str] = frozenset()
+    if "controls" not in stated:
+        found |= {"control_every"}
     if _TRAJECTORY & set(stated):
         found |= _CUSTOM
     if _CUSTOM & set(stated):

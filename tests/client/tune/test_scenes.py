@@ -47,6 +47,9 @@ def test_a_file_says_everything_that_a_request_may(tmp_path: Path) -> None:
     asked = fox.parameters({"steps": 4, "loras": [{"id": "lcm"}]})
     assert asked["loras"] == [Lora("night", 0.8), Lora("lcm")]
     assert (asked["height"], asked["negative_prompt"], asked["steps"]) == (96, "dark", 4)
+    every = {"control_every": 2, "control_guidance_end": 0.6}
+    assert every.items() <= fox.parameters(every).items()
+    assert not set(every) & set(plain.parameters(every))
 
 
 def test_another_image_is_another_scene(tmp_path: Path) -> None:

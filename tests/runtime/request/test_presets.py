@@ -106,3 +106,13 @@ def test_the_first_source_counts(request_tensors: Any) -> None:
     found, origins = completed(request_tensors(guidance_end=0.1), sources)
     assert (found["steps"].item(), found["guidance_end"].item()) == (8, pytest.approx(0.1))
     assert origins == {"steps": "preset a"}
+
+
+def test_a_preset_for_controls_is_also_for_requests_without(request_tensors: Any) -> None:
+    sources = [Source("preset fast", {"steps": 8, "control_every": 2})]
+    found, origins = completed(request_tensors(prompt="a"), sources)
+    assert origins == {"steps": "preset fast"}
+    assert "control_every" not in found
+    controls = '[{"type": "pose", "pose": "waving-01"}]'
+    found, _ = completed(request_tensors(prompt="a", controls=controls), sources)
+    assert found["control_every"].item() == 2
