@@ -34,7 +34,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "demo": "Build, serve, generate and stop once; print where the time went.",
     "tune": "Find the cheapest settings that draw the same picture.",
     "loras": "The registry of LoRAs: add, remove, list, show, check, serve.",
-    "presets": "Quality presets, styles, negative prompts and scenes: list, show.",
+    "presets": "Quality presets, styles, negatives and scenes: list, show.",
     "watch": "Follow checkpoints folders and serve each new LoRA.",
     "rollback": "Serve the previous version of a LoRA.",
     "train": "Train a LoRA or a ControlNet.",

@@ -125,9 +125,8 @@ def lora_settings(deployment: Deployment) -> tuple[Setting, ...]:
     entries = load_registry(deployment.registry).loras
     found = []
     for lora, entry in entries.items():
-        method = getattr(entry, "method", None)
-        if method is not None:
-            apart = f"another model: {method}"
+        if entry.method is not None:
+            apart = f"another model: {entry.method}"
             found.append(named_setting({"loras": [{"id": lora}]}, name=f"lora {lora}", apart=apart))
     return tuple(found)
 
