@@ -140,11 +140,11 @@ def grid_of(deployment: Deployment, settings: Sequence[Setting], *, controls: in
 
     Raises:
         ConfigError: the deployment's limits allow fewer steps than the anchors need, its default preset
-            changes them, or two settings have one name.
+            changes them, its checkpoint is for few steps only, or two settings have one name.
     """
     most = min(deployment.limits.steps, deployment.limits.cost // (pixels * (1 + controls)))
     reference = _shortened(REFERENCE, most)
-    _check_default_preset(deployment)
+    _check_comparable(deployment)
     if most < CONVERGED.inputs["steps"]:
         needed = CONVERGED.inputs["steps"]
         raise ConfigError(
@@ -163,8 +163,13 @@ def grid_of(deployment: Deployment, settings: Sequence[Setting], *, controls: in
     return Grid(reference, tuple(kept.values()), tuple(left_out))
 
 
-def _check_default_preset(deployment: Deployment) -> None:
-    """Raise ConfigError where the deployment's default preset sets what no request can take back."""
+def _check_comparable(deployment: Deployment) -> None:
+    """Raise ConfigError where no picture of many steps can be compared with."""
+    if deployment.method is not None:
+        raise ConfigError(
+            f"method {deployment.method}: a checkpoint for few steps has no converged picture; "
+            "tune the checkpoint that it was distilled from"
+        )
     values = set(deployment.defaults.preset_values) - set(BASELINE.inputs) - {"guidance_scale"}
     if lasting := sorted(values - set(fixed_defaults())):
         preset = deployment.defaults.preset

@@ -79,6 +79,13 @@ def test_a_default_preset_that_would_change_the_anchors_is_refused(tmp_path: Pat
             grid_of(preset, (), controls=1, pixels=4096)
 
 
+def test_a_checkpoint_for_few_steps_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="method turbo: a checkpoint for few steps has no converged picture"
+    ):
+        grid_of(deployment(tmp_path, method="turbo"), (), controls=1, pixels=4096)
+
+
 def test_two_settings_of_one_name_are_refused(tmp_path: Path) -> None:
     other = named_setting({"steps": 7}, name="Euler: 30")
     with pytest.raises(ConfigError, match="two settings are named 'Euler: 30'"):
