@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,21 +70,41 @@ def test_the_page_for_other_clients(server: Server, tmp_path: Path) -> None:
     assert json.loads(wrapped["data"][0])["steps"] == 1, "as the page says"
 
 
-def test_the_server_takes_the_example_of_every_input(server: Server) -> None:
-    """All together, but for the bytes of an image, and with fewer steps, to be fast; in JSON."""
+ALONE: dict[str, dict[str, Any]] = {
+    "timesteps": {"scheduler": "lcm"},
+    "sigmas": {"scheduler": "euler"},
+    "sparse_begin": {"scheduler": "euler", "sparse_every": 2, "steps": 4},
+    "sparse_every": {"scheduler": "euler", "steps": 4},
+    "eta": {"scheduler": "ddim", "steps": 2},
+}
+"""Inputs that exclude others of the table, and what each needs beside it."""
+
+
+def drawn_from_json(server: Server, values: dict[str, Any]) -> Any:
+    """The metadata of a picture that is asked for in JSON."""
     inputs = []
-    for port in SDXL.inputs:
-        if port.name != "images":
-            datatype = port.datatype.removeprefix("TYPE_").replace("STRING", "BYTES")
-            value = bool(port.example) if datatype == "BOOL" else port.example
-            value = 2 if port.name == "steps" else value
-            inputs.append({"name": port.name, "datatype": datatype, "shape": [1], "data": [value]})
+    for name, value in values.items():
+        datatype = SDXL.input(name).datatype.removeprefix("TYPE_").replace("STRING", "BYTES")
+        one = bool(value) if datatype == "BOOL" else value
+        data = list(value) if isinstance(value, tuple) else [one]
+        inputs.append({"name": name, "datatype": datatype, "shape": [len(data)], "data": data})
     body = json.dumps({"inputs": inputs, "outputs": [{"name": "metadata"}]}).encode()
     request = urllib.request.Request(f"http://{server.http_url}/v2/models/sdxl/infer", data=body)
     with urllib.request.urlopen(request, timeout=60) as answer:
         (output,) = json.load(answer)["outputs"]
-    said = json.loads(output["data"][0])
+    return json.loads(output["data"][0])
+
+
+def test_the_server_takes_the_example_of_every_input(server: Server) -> None:
+    """Together, but for the bytes of an image and what excludes others, and with fewer steps, to be fast."""
+    examples: dict[str, Any] = {port.name: port.example for port in SDXL.inputs if port.name != "images"}
+    together = {name: value for name, value in examples.items() if name not in ALONE} | {"steps": 2}
+    said = drawn_from_json(server, together)
     assert (said["seed"], said["guidance_begin"], said["trigger_words"]) == (7, 0.1, False)
+    for name, others in ALONE.items():
+        said = drawn_from_json(server, {"prompt": "a person", name: examples[name], **others})
+        value = said[name]
+        assert (tuple(value) if isinstance(value, list) else value) == examples[name]
 
 
 def test_the_page_of_the_command_line(server: Server, tmp_path: Path) -> None:

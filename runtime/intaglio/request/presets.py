@@ -29,6 +29,8 @@ _TRAJECTORY: Final = _CUSTOM | {"steps", "schedule"}
 """Inputs of which one that a caller states makes a custom trajectory from elsewhere meaningless, and the
 other way round.
 """
+_OF_CONTROLS: Final = frozenset({"control_every"})
+"""Inputs that mean nothing without controls; a caller who states one without any is told so."""
 _OF_THE_SOLVER: Final = frozenset({"schedule", "eta", "sparse_begin", "sparse_every"})
 """Inputs whose values a source chose for its own scheduler."""
 
@@ -101,7 +103,7 @@ def completed(found: Tensors, sources: list[Source]) -> tuple[Tensors, dict[str,
     """`found` with values for absent inputs; the first source that has one counts.
 
     A value is left out where what was stated before leaves it no meaning: a custom trajectory beside a number
-    of steps, the schedule of another scheduler, or `control_every` without controls.
+    of steps, the schedule of another scheduler, or how often ControlNets run where there are none.
 
     Returns: the tensors, and the source's name for each input that was filled in.
     """
@@ -120,13 +122,20 @@ def completed(found: Tensors, sources: list[Source]) -> tuple[Tensors, dict[str,
 def _superseded(stated: Tensors, own: Tensors) -> frozenset[str]:
     """The inputs to which the tensors `stated` leave no meaning in a source that has its `own`."""
     found: frozenset[str] = frozenset()
-    if "controls" not in stated:
-        found |= {"control_every"}
     if _TRAJECTORY & set(stated):
         found |= _CUSTOM
     if _CUSTOM & set(stated):
         found |= _TRAJECTORY
+    if not _has_controls(stated):
+        found |= _OF_CONTROLS
     has_both = "scheduler" in stated and "scheduler" in own
     if has_both and read_bytes(stated["scheduler"][0], field="scheduler") != own["scheduler"][0]:
         found |= _OF_THE_SOLVER
     return found
+
+
+def _has_controls(stated: Tensors) -> bool:
+    if "controls" not in stated:
+        return False
+    text = read_bytes(stated["controls"][0], field="controls").strip()
+    return text not in (b"", b"[]")

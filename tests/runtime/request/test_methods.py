@@ -34,7 +34,7 @@ def another(monkeypatch: pytest.MonkeyPatch) -> None:
         source="here",
         choices={"scheduler": ("euler",)},
     )
-    monkeypatch.setitem(METHODS, "other", other)  # type: ignore[arg-type]
+    monkeypatch.setitem(METHODS, "other", other)
 
 
 @pytest.fixture
@@ -94,3 +94,13 @@ def test_the_build_has_a_method(read: Any, tiny: Any) -> None:
     )
     with pytest.raises(InvalidRequest, match="the build has other, lora fast has lcm"):
         read("fast", loras=served(fast="lcm"), manifest=manifest)
+
+
+def test_a_custom_trajectory_of_a_method_gives_way_to_the_callers_steps(read: Any) -> None:
+    request = read("fast", loras=served(fast="dmd2"))
+    assert (request.timesteps, request.steps, request.warnings) == ((999, 749, 499, 249), 4, ())
+    request = read("fast", loras=served(fast="dmd2"), steps=4)
+    assert (request.timesteps, request.steps) == (None, 4)
+    assert request.warnings == (
+        "timesteps: 999, 749, 499, 249, which lora fast (method dmd2) sets, is replaced by what is stated",
+    )

@@ -14,7 +14,11 @@ from intaglio.request.request import Request
 
 PRESETS = Presets.model_validate(
     {
-        "quality": {"draft": {"steps": 8, "scheduler": "ddim"}, "late": {"guidance_end": 0.4}},
+        "quality": {
+            "draft": {"steps": 8, "scheduler": "ddim", "schedule": "trailing", "control_every": 2},
+            "late": {"guidance_end": 0.4},
+            "custom": {"timesteps": [900, 500], "scheduler": "lcm"},
+        },
         "styles": {
             "ink": {"prompt": "ink drawing of {prompt}", "negative_prompt": "colour"},
             "plain": {"negative_prompt": "frame"},
@@ -69,7 +73,7 @@ def test_without_any_negative_prompt_there_is_none(read: Any) -> None:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"preset": "draf"}, r"^preset: 'draf' is unknown; did you mean draft\?; allowed: draft, late"),
+        ({"preset": "draf"}, r"^preset: 'draf' is unknown; did you mean draft\?; allowed: draft, late, "),
         ({"preset": b"\xff"}, "^preset: byte 0 is not UTF-8"),
         ({"style": ""}, "^style: '' is unknown; allowed: ink, plain"),
         ({"negative_preset": "x"}, "^negative_preset: 'x' is unknown; allowed: photo"),
@@ -108,11 +112,23 @@ def test_the_first_source_counts(request_tensors: Any) -> None:
     assert origins == {"steps": "preset a"}
 
 
-def test_a_preset_for_controls_is_also_for_requests_without(request_tensors: Any) -> None:
-    sources = [Source("preset fast", {"steps": 8, "control_every": 2})]
-    found, origins = completed(request_tensors(prompt="a"), sources)
-    assert origins == {"steps": "preset fast"}
-    assert "control_every" not in found
+def test_another_scheduler_does_not_get_the_presets_schedule(read: Any) -> None:
+    assert read(prompt="a", preset="draft").schedule == "trailing"
+    assert read(prompt="a", preset="draft", scheduler="ddim", steps=4).schedule == "trailing"
+    assert read(prompt="a", preset="draft", scheduler="euler").schedule is None
+
+
+def test_a_custom_trajectory_and_a_number_of_steps_exclude_each_other(read: Any) -> None:
+    request = read(prompt="a", preset="custom")
+    assert (request.timesteps, request.steps, request.scheduler) == ((900, 500), 2, "lcm")
+    request = read(prompt="a", preset="custom", steps=4)
+    assert (request.timesteps, request.steps, request.scheduler) == (None, 4, "lcm")
+    request = read(prompt="a", preset="draft", timesteps=[700, 300, 100])
+    assert (request.timesteps, request.steps, request.schedule) == ((700, 300, 100), 3, None)
+
+
+def test_how_often_controls_run_matters_only_where_there_are_any(read: Any) -> None:
     controls = '[{"type": "pose", "pose": "waving-01"}]'
-    found, _ = completed(request_tensors(prompt="a", controls=controls), sources)
-    assert found["control_every"].item() == 2
+    assert read(prompt="a", preset="draft", controls=controls).control_every == 2
+    assert read(prompt="a", preset="draft").control_every == 1
+    assert read(prompt="a", preset="draft", controls=" [] ").control_every == 1
