@@ -28,6 +28,7 @@ from intaglio_client.tune.settings import Setting
 __all__ = ["PRESETS", "Rule", "chosen", "presets_of"]
 
 _SAME_COST: Final = 1.1
+_MOST_LARGER: Final = 4 / 3
 _SHOWN: Final = 2.0
 """Standard errors above which a difference is no longer noise."""
 
@@ -69,4 +70,5 @@ def chosen(rows: Sequence[Row], rule: Rule) -> Row:
 
 def _allowed(row: Row, anchor: Row, rule: Rule) -> bool:
     change = error_change(row.scenes, anchor.scenes, times=rule.times)
-    return change.value <= rule.doubt * change.error
+    near = row.error.value <= _MOST_LARGER * rule.times * anchor.error.value
+    return near and change.value <= rule.doubt * change.error

@@ -30,16 +30,28 @@ def test_each_preset_is_the_cheapest_that_equals_its_anchor() -> None:
     }
 
 
+def levels(*errors: float) -> list[float]:
+    """PSNR of errors in levels."""
+    return [20 * math.log10(255 / error) for error in errors]
+
+
 def test_worse_by_more_than_two_of_its_errors_is_worse() -> None:
-    """The anchor's error is 5 levels. 7 and 8 are 2.5 ± 0.5 more; 5 and 8 are 1.5 ± 1.5 more."""
-    five, seven, eight = (20 * math.log10(255 / levels) for levels in (5, 7, 8))
-    anchor = row(BASELINE, 10.0, [five, five])
-    worse = row(setting(10), 3.0, [seven, eight])
-    no_worse = row(setting(12), 4.0, [five, eight])
+    """The anchor's error is 5 levels. 6 and 6.2 are 1.1 ± 0.1 more; 5 and 8 are 1.5 ± 1.5 more."""
+    anchor = row(BASELINE, 10.0, levels(5, 5))
+    worse = row(setting(10), 3.0, levels(6, 6.2))
+    no_worse = row(setting(12), 4.0, levels(5, 8))
     rows = [anchor, worse, no_worse]
     assert chosen(rows, Rule(BASELINE)) is no_worse
     assert chosen(rows, Rule(BASELINE, times=1.5)) is worse
     assert chosen(rows, Rule(BASELINE, doubt=0.0)) is anchor
+
+
+def test_a_third_more_is_worse_whatever_few_scenes_show() -> None:
+    """5 and 9 are 2 ± 2 more."""
+    anchor = row(BASELINE, 10.0, levels(5, 5))
+    larger = row(setting(12), 4.0, levels(5, 9))
+    assert chosen([anchor, larger], Rule(BASELINE)) is anchor
+    assert chosen([anchor, larger], Rule(BASELINE, times=1.5)) is larger
 
 
 def test_of_settings_of_the_same_cost_the_nearest_is_taken() -> None:
