@@ -11,7 +11,7 @@ of an anchor, a setting that people know.
 Noise must not choose. "Not shown to be worse" means: the difference of the errors, paired by scene, is at
 most two standard errors above 0. The error decides and not PSNR, its logarithm. In decibels a scene where
 both errors are invisible counts as much as one where both are seen, so the noise is larger (docs/tuning.md
-has figures). Of settings that cost within 10 % of the cheapest, the nearest to the reference is taken: other
+has figures). Of settings that cost within 5 % of the cheapest, the nearest to the reference is taken: other
 work on a machine changes seconds by as much. The anchor itself always qualifies, so there is always a choice.
 """
 
@@ -27,7 +27,7 @@ from intaglio_client.tune.settings import Setting
 
 __all__ = ["PRESETS", "Rule", "chosen", "presets_of"]
 
-_SAME_COST: Final = 1.1
+_SAME_COST: Final = 1.05
 _MOST_LARGER: Final = 4 / 3
 _SHOWN: Final = 2.0
 """Standard errors above which a difference is no longer noise."""
