@@ -21,7 +21,6 @@ from typing import Annotated, Any, Final
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from rich.progress import (
@@ -49,7 +48,7 @@ from intaglio.whole_files import write_whole
 from intaglio_export.build import BuildOptions, build_deployment
 from intaglio_export.commands.progress import reporter_for
 from miniature.architecture import IMAGE_SIZE
-from miniature.judging import judge_text, mean_pck
+from miniature.judging import FIGURES, judge_picture
 from miniature.painter import GUIDANCE, STEPS
 from miniature.painter import Case as HeldOut
 from miniature.painter import cases as held_out_cases
@@ -60,7 +59,6 @@ __all__ = [
     "SETTINGS",
     "SceneCase",
     "gather",
-    "judge_picture",
     "markdown_of",
     "measure",
     "scene_case",
@@ -70,7 +68,6 @@ __all__ = [
 
 NO_OPTION: Final = "no option"
 SETTINGS: Final[Mapping[str, Mapping[str, float]]] = {NO_OPTION: {}, **OPTIONS}
-FIGURES: Final = ("attire", "place", "pck")
 _HEADINGS: Final = ("option", "seconds", "ratio", "attire as asked", "place as asked", "PCK@0.1")
 _PART: Final = "judged"
 _WIDTH: Final = 160
@@ -136,13 +133,6 @@ def scene_case(config: Path, *, images: int, steps: int = STEPS) -> SceneCase:
         images=images,
         control=control,
     )
-
-
-def judge_picture(picture: NDArray[np.uint8], judged: HeldOut) -> Row:
-    """One picture's share of attire pieces, of places (0 or 1) and of joints that are as asked."""
-    text = judge_text([picture], [judged])
-    found = (text["text.attire_right"], text["text.background_right"], mean_pck([picture], [judged]))
-    return dict(zip(FIGURES, found, strict=True))
 
 
 def make_row(case: SceneCase, image: int, stages: Stages, settings: Mapping[str, float]) -> Row:

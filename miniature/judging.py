@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -17,14 +17,19 @@ from miniature.styles import LESSONS
 from miniature.world import Scene
 
 __all__ = [
+    "FIGURES",
     "judge_control",
     "judge_loras",
+    "judge_picture",
     "judge_text",
     "mean_pck",
     "psnr",
     "read",
     "reconstruction",
 ]
+
+FIGURES: Final = ("attire", "place", "pck")
+"""What `judge_picture` says."""
 
 
 def read(picture: NDArray[np.uint8], scene: Scene) -> tuple[rules.Reading, rules.Joints]:
@@ -54,6 +59,13 @@ def mean_pck(pictures: Images, judged: list[Case]) -> float:
         counts.append(rules.pck(joints, case.scene.keypoints))
     right, every = np.sum(counts, 0)
     return float(right / every)
+
+
+def judge_picture(picture: NDArray[np.uint8], case: Case) -> dict[str, float]:
+    """One picture's share of attire pieces, of places (0 or 1) and of joints that are as asked."""
+    text = judge_text([picture], [case])
+    found = (text["text.attire_right"], text["text.background_right"], mean_pck([picture], [case]))
+    return dict(zip(FIGURES, found, strict=True))
 
 
 def judge_control(kind: str, pictures: Images, maps: Images) -> dict[str, float]:

@@ -18,7 +18,7 @@ from miniature.captions import caption
 from miniature.dataset import held_out_scene
 from miniature.world import Render, Scene, render
 
-__all__ = ["GUIDANCE", "HERE", "STEPS", "Case", "Drawing", "Images", "Painter", "cases"]
+__all__ = ["GUIDANCE", "HERE", "STEPS", "Case", "Drawing", "Images", "Painter", "cases", "held_out_case"]
 
 HERE: Final = Path(__file__).parent
 STEPS: Final = 20
@@ -42,13 +42,15 @@ class Case:
     prompt: str
 
 
+def held_out_case(index: int) -> Case:
+    """Held-out scene number `index`."""
+    scene, rng = held_out_scene(index)
+    return Case(scene, render(scene), caption(rng, scene, omit=0))
+
+
 def cases(count: int) -> list[Case]:
     """The first `count` held-out scenes."""
-    made = []
-    for index in range(count):
-        scene, rng = held_out_scene(index)
-        made.append(Case(scene, render(scene), caption(rng, scene, omit=0)))
-    return made
+    return [held_out_case(index) for index in range(count)]
 
 
 @dataclass(frozen=True)

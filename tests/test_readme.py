@@ -15,6 +15,7 @@ from intaglio.serving import command as serve
 from intaglio.serving import doctor
 from intaglio_client import command as generate
 from intaglio_client import demo, watch_command
+from intaglio_client.tune import command as tune
 from intaglio_export.commands import build, loras, presets
 from intaglio_train import command as train
 
@@ -28,6 +29,7 @@ APPS = {
     "demo": demo.app,
     "doctor": doctor.app,
     "train": train.app,
+    "tune": tune.app,
     "reload": serve.reload_app,
     "loras": loras.app,
     "presets": presets.app,
@@ -65,6 +67,7 @@ PAGES = [
     "docs/performance.md",
     "docs/presets.md",
     "docs/schedules.md",
+    "docs/tuning.md",
     "benchmarks/README.md",
 ]
 

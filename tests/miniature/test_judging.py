@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from miniature.judging import judge_control, judge_text, mean_pck, psnr
+from miniature.judging import judge_control, judge_picture, judge_text, mean_pck, psnr
 from miniature.painter import cases
 from miniature.world import control_map
 
@@ -24,6 +24,12 @@ def test_truth_is_judged_right_and_another_scene_is_not() -> None:
     shifted = pictures[1:] + pictures[:1]
     assert judge_text(shifted, judged)["text.attire_right"] < 0.9
     assert mean_pck(shifted, judged) < 0.5
+
+
+def test_one_picture_is_judged_by_its_own_scene() -> None:
+    one, other = cases(2)
+    assert judge_picture(one.rendered.picture, one) == {"attire": 1.0, "place": 1.0, "pck": 1.0}
+    assert judge_picture(other.rendered.picture, one)["pck"] < 0.5
 
 
 def test_a_control_is_compared_with_the_next_cases_map() -> None:

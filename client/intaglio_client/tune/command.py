@@ -1,0 +1,164 @@
+"""`intaglio tune CONFIG`: find the cheapest settings that draw the same picture, and write presets of them.
+
+What reaches a server is imported when the command runs: its help must not need gRPC.
+"""
+
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from intaglio.command_output import Json, Output, Quiet, table_of
+from intaglio.contract.config import Deployment, load_deployment
+from intaglio.errors import ConfigError
+from intaglio_client.address import URL_VARIABLE
+
+if TYPE_CHECKING:
+    from intaglio_client.tune.scenes import Scene
+
+__all__ = ["app"]
+
+app = typer.Typer(name="tune", add_completion=False)
+
+_QUICK_SCENES: Final = 6
+
+
+@app.command()
+def tune(  # noqa: PLR0913  (one option a choice)
+    configs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Deployment YAML, built with `intaglio build`; further ones are other builds of the same "
+            "model, such as one of another precision.",
+            show_default=False,
+        ),
+    ],
+    *,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="Scenes to draw: YAML or JSON lines (docs/tuning.md); by default 16 of our own."),
+    ] = None,
+    grid: Annotated[
+        Path | None, typer.Option(help="YAML file of settings to try instead of ours (docs/tuning.md).")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A small grid and 6 scenes.")] = False,
+    scenes: Annotated[
+        int | None, typer.Option(min=2, help="Draw only the first N scenes.", show_default=False)
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the first scene; the next scenes have the next seeds.")
+    ] = 0,
+    lora: Annotated[
+        list[str] | None, typer.Option(help="ID or ID:WEIGHT, a LoRA of every scene; repeatable.")
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="MODULE:FUNCTION that gives figures of a picture (docs/tuning.md).")
+    ] = None,
+    extractor: Annotated[
+        Path | None, typer.Option(help="ONNX network from a picture to features, for a perceptual distance.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of pictures and reports; by default out/tune/NAME.", show_default=False),
+    ] = None,
+    presets: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file whose `quality` part is written; by default presets.yaml in the folder."
+        ),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            envvar=URL_VARIABLE,
+            help="host:port of a server's gRPC; by default one of this build that you run here, else one "
+            "that is started for the run.",
+        ),
+    ] = None,
+    deadline: Annotated[float, typer.Option(min=1, help="Seconds that one picture may take.")] = 300.0,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw scenes with many settings, and find the cheapest that draw what a converged picture shows.
+
+    A second call with the same options goes on where the first stopped. With --quiet only the path of the
+    presets is printed.
+    """
+    from intaglio.serving.build_check import check_build
+    from intaglio_client.tune.grid import FULL, QUICK, grid_of, lora_settings, read_grid
+    from intaglio_client.tune.judges import Extractor, judge_called
+    from intaglio_client.tune.report import cells_of, data_of, header_of, notes_of
+    from intaglio_client.tune.run import (
+        Built,
+        Measures,
+        draw_builds,
+        measure_rows,
+        results_of,
+        write_results,
+    )
+    from intaglio_client.tune.serving import Asked
+
+    printed = Output(json=json, quiet=quiet)
+    deployments = [load_deployment(path) for path in configs]
+    first = deployments[0]
+    _check_names(deployments)
+    measures = Measures(
+        judge=judge_called(judge) if judge else None, extractor=Extractor(extractor) if extractor else None
+    )
+    most = scenes or (_QUICK_SCENES if quick else None)
+    drawn = _scenes_of(first, prompts, loras=lora or [], seed=seed)[:most]
+    own = QUICK if quick else FULL
+    tried = (*(read_grid(grid) if grid else own), *lora_settings(first))
+    chosen = grid_of(
+        first,
+        tried,
+        controls=max(len(scene.controls) for scene in drawn),
+        pixels=max(scene.width * scene.height for scene in drawn),
+    )
+    for line in chosen.left_out:
+        printed.note(line)
+    builds = [Built(deployment, check_build(deployment)) for deployment in deployments]
+    folder = out or Path("out/tune") / first.name
+    drawings = draw_builds(
+        builds, drawn, chosen, folder=folder, asked=Asked(url, deadline), console=printed.progress
+    )
+    printed.note(f"measuring {len(drawn) * sum(len(one.settings) for one in drawings)} pictures")
+    rows = measure_rows(builds, drawings, chosen.reference, measures)
+    results = results_of(builds[0], drawn, seed, chosen, rows)
+    written = write_results(
+        results, drawings[0], chosen.reference, folder, presets or folder / "presets.yaml"
+    )
+    files = dataclasses.asdict(written)
+    table = table_of(cells_of(results), header=header_of(results), right=(1,))
+    lines = [f"{name:<8} {path}" for name, path in files.items()]
+    printed.result(
+        table,
+        *("", *notes_of(results)),
+        *("", *lines),
+        data={"files": files, **data_of(results)},
+        brief=str(written.presets),
+    )
+
+
+def _check_names(deployments: list[Deployment]) -> None:
+    names = [deployment.name for deployment in deployments]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two configurations are named {name}; give each a name of its own")
+
+
+def _scenes_of(
+    deployment: Deployment, prompts: Path | None, *, loras: list[str], seed: int
+) -> tuple[Scene, ...]:
+    """The scenes of the file or our own, with `loras` applied to each."""
+    from intaglio_client.option_texts import lora_from_text
+    from intaglio_client.tune.scenes import default_scenes, read_scenes, seeded
+
+    found = default_scenes(deployment) if prompts is None else read_scenes(prompts, deployment)
+    added = tuple(lora_from_text(text) for text in loras)
+    return tuple(dataclasses.replace(scene, loras=(*scene.loras, *added)) for scene in seeded(found, seed))

@@ -1,0 +1,83 @@
+"""What else judges a picture: a function that the user names, and an extractor of features."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+from intaglio.errors import ConfigError, InvalidRequest
+from intaglio_client.tune.distances import Pixels
+
+__all__ = ["Extractor", "Judge", "judge_called"]
+
+Judge = Callable[[str, Pixels], Mapping[str, float]]
+"""Figures of a picture [H, W, RGB] of the scene with a name. Larger is better. It gives the same figures for
+every picture of a run.
+"""
+_MEAN: Final = np.array([0.485, 0.456, 0.406], np.float32)
+_DEVIATION: Final = np.array([0.229, 0.224, 0.225], np.float32)
+"""ImageNet's, which extractors of features are trained with."""
+_SIDE: Final = 224
+"""Where the network takes pictures of any size."""
+
+
+def judge_called(name: str) -> Judge:
+    """The function `module:function`; the current folder counts as a place of modules.
+
+    Raises:
+        InvalidRequest: there is no such function.
+    """
+    allowed = "MODULE:FUNCTION; it gets a scene's name and a picture, and returns figures by name"
+    module, colon, function = name.partition(":")
+    if not colon or not module or not function:
+        raise InvalidRequest("judge", repr(name), allowed=allowed)
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Judge = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise InvalidRequest("judge", f"{name}: {error}", allowed=allowed) from error
+    return found
+
+
+class Extractor:
+    """An ONNX network from a picture [1, 3, H, W] to features, such as the image encoder of DINO or CLIP."""
+
+    def __init__(self, path: Path) -> None:
+        # Of the extra `serve`: only who gives an extractor needs it.
+        import onnxruntime  # type: ignore[import-untyped]  # noqa: PLC0415
+
+        try:
+            self._session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has no error that all of its others are kinds of
+            raise ConfigError(f"{path}: cannot be opened as ONNX: {error}") from error
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4:
+            shapes = ", ".join(f"{one.name} {one.shape}" for one in inputs)
+            raise ConfigError(f"{path}: inputs are {shapes}; allowed: one picture [1, 3, height, width]")
+        self._input = inputs[0].name
+        height, width = inputs[0].shape[2:]
+        self._size = (
+            width if isinstance(width, int) else _SIDE,
+            height if isinstance(height, int) else _SIDE,
+        )
+
+    def features(self, pixels: Pixels) -> NDArray[np.float64]:
+        """The first output for a picture [H, W, RGB], as a vector of length 1."""
+        resized = PIL.Image.fromarray(pixels).resize(self._size, PIL.Image.Resampling.BICUBIC)
+        values = (np.asarray(resized, np.float32) / 255 - _MEAN) / _DEVIATION
+        output = self._session.run(None, {self._input: values.transpose(2, 0, 1)[None]})[0]
+        vector = np.asarray(output, np.float64).ravel()
+        return vector / max(float(np.linalg.norm(vector)), 1e-12)
+
+    def distance(self, found: Pixels, expected: Pixels) -> float:
+        """1 minus the cosine of the angle between the features: 0 for equal pictures."""
+        return float(1 - self.features(found) @ self.features(expected))
