@@ -5,6 +5,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 (
   flock 9
   [ ! -e /tmp/venv/.whole ] || exit 0
+  ls /tmp/bundle/part.* > /dev/null 2>&1 || { echo "setup.sh: no parts in /tmp/bundle: receive.sh brings them" >&2; exit 1; }
   rm -rf /tmp/site /tmp/venv
   mkdir -p /tmp/site
   unpack='import sys, tarfile
@@ -38,7 +39,7 @@ PYTHON
   triton=/tmp/site/pytriton/tritonserver
   chmod +x "$triton/bin/tritonserver" "$triton"/python_backend_stubs/3.12/*
   touch /tmp/venv/.whole
-) 9> /tmp/intaglio-setup.lock
+) 9> /tmp/intaglio-setup.lock || exit 1
 INTAGLIO_COMMIT=${INTAGLIO_COMMIT:-$(cat /tmp/bundle/COMMIT)}
 export INTAGLIO_COMMIT PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 PATH=/tmp/venv/bin:$PATH
 # torch starts a thread a core whatever else runs: with 64 threads in each of four jobs, all of them wait.

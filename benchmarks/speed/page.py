@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from benchmarks.measuring.figures import Results, figure_rows, known, machine_lines, table_lines
-from benchmarks.speed.report import DIGITS, FIGURES, outside_the_engines
+from benchmarks.speed.report import DIGITS, figures_of, outside_the_engines
 from intaglio.contract.sdxl import context_name, controlnet_name
 
 __all__ = ["CONTENDERS", "markdown_of"]
@@ -27,7 +27,7 @@ def markdown_of(results: Results) -> str:
     if results.get("note"):
         lines += [results["note"], ""]
     lines += machine_lines(results)[:-1]  # a table brings its own empty line
-    rows = figure_rows(results, FIGURES, digits=DIGITS)
+    rows = figure_rows(results, figures_of(results), digits=DIGITS)
     lines += table_lines("| figure | required | aim | reached | |", rows)
     lines += _outside_lines(results)
     lines += _contender_lines(results)

@@ -11,14 +11,14 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks.measuring.results import ROOT, read_json
-from benchmarks.speed.report import FIGURES, engine_seconds, judge, main
+from benchmarks.speed.report import MATCHED_FIGURES, engine_seconds, figures_of, judge, main
 from benchmarks.speed.settings import MATCHED
 
 from .runs import Change, changed_results, good_results, taken
 
 
 def verdicts(results: dict[str, Any]) -> dict[str, str]:
-    return {figure.name: figure.verdict(results) for figure in FIGURES}
+    return {figure.name: figure.verdict(results) for figure in figures_of(results)}
 
 
 def test_reached_and_required() -> None:
@@ -107,6 +107,12 @@ def test_the_faster_of_the_peers_counts() -> None:
     assert verdicts(changed_results(lambda p: p.update(strongest=strongest)))[name] != "missed"
 
 
+def test_a_run_without_the_part_is_not_held_to_its_figures() -> None:
+    early = changed_results(lambda p: p.pop("matched"))
+    assert set(verdicts(good_results())) - set(verdicts(early)) == {figure.name for figure in MATCHED_FIGURES}
+    assert judge(early)
+
+
 NOT_MEASURED: dict[str, tuple[str, Change]] = {
     "no step of compiled": (
         "UNet CFG step against the fastest PyTorch's",
@@ -146,12 +152,13 @@ def test_nothing_without_a_card_is_a_result() -> None:
 @pytest.mark.parametrize(("change", "code"), [(lambda parts: None, 0), (lambda parts: parts.pop("soak"), 1)])
 def test_the_command_ends_as_judged(tmp_path: Path, change: Change, code: int) -> None:
     path = tmp_path / "results.json"
-    path.write_text(json.dumps(changed_results(change)))
+    results = changed_results(change)
+    path.write_text(json.dumps(results))
     app = typer.Typer()
     app.command()(main)
     shown = CliRunner().invoke(app, [str(path)])
     assert shown.exit_code == code
-    assert all(figure.name in shown.output for figure in FIGURES)
+    assert all(figure.name in shown.output for figure in figures_of(results))
 
 
 def test_the_committed_run_reaches_what_is_required() -> None:
