@@ -24,6 +24,7 @@ __all__ = [
     "judge_text",
     "mean_pck",
     "psnr",
+    "read",
     "reconstruction",
 ]
 

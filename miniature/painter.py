@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +18,17 @@ from miniature.captions import caption
 from miniature.dataset import held_out_scene
 from miniature.world import Render, Scene, render
 
-__all__ = ["GUIDANCE", "HERE", "STEPS", "Case", "Images", "Painter", "cases", "held_out_case"]
+__all__ = [
+    "GUIDANCE",
+    "HERE",
+    "STEPS",
+    "Case",
+    "Drawing",
+    "Images",
+    "Painter",
+    "cases",
+    "held_out_case",
+]
 
 HERE: Final = Path(__file__).parent
 STEPS: Final = 20
@@ -26,6 +36,10 @@ STEPS: Final = 20
 GUIDANCE: Final = 4.0
 _BATCH: Final = 8
 _pipelines: Any = diffusers  # partly untyped
+_SCHEDULERS: Final[Mapping[str, Any]] = {
+    "euler": _pipelines.EulerDiscreteScheduler,
+    "lcm": _pipelines.LCMScheduler,
+}
 Images = list[NDArray[np.uint8]]
 
 
@@ -49,6 +63,19 @@ def cases(count: int) -> list[Case]:
     return [held_out_case(index) for index in range(count)]
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """How a picture is drawn."""
+
+    scheduler: str
+    """A key of `_SCHEDULERS`."""
+    steps: int
+    guidance_scale: float
+
+
+EVALUATED: Final = Drawing("euler", STEPS, GUIDANCE)
+
+
 class Painter:
     """The diffusers pipelines on the committed weights, in float32."""
 
@@ -59,10 +86,19 @@ class Painter:
         )
         self.base.set_progress_bar_config(disable=True)
         self.base.unet.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
+        self._schedule = self.base.scheduler.config
         self._advance = advance
 
-    def paint(self, prompts: list[str], *, kind: str | None = None, maps: Images | None = None) -> Images:
+    def paint(
+        self,
+        prompts: list[str],
+        *,
+        kind: str | None = None,
+        maps: Images | None = None,
+        drawing: Drawing = EVALUATED,
+    ) -> Images:
         """One picture a prompt, seed i for prompt i; with the ControlNet `kind` where maps are given."""
+        self.base.scheduler = _SCHEDULERS[drawing.scheduler].from_config(self._schedule)
         pipeline = self._with_control(kind) if kind else self.base
         images: Images = []
         for start in range(0, len(prompts), _BATCH):
@@ -73,8 +109,8 @@ class Painter:
             seeds = range(start, start + len(prompts[chunk]))
             painted = pipeline(
                 prompts[chunk],
-                num_inference_steps=STEPS,
-                guidance_scale=GUIDANCE,
+                num_inference_steps=drawing.steps,
+                guidance_scale=drawing.guidance_scale,
                 generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
                 output_type="np",
                 width=IMAGE_SIZE,
@@ -96,11 +132,11 @@ class Painter:
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
-    def with_lora(self, file: str, prompts: list[str], *, weight: float = 1.0) -> Images:
-        """Pictures with one LoRA file at a weight."""
+    def with_lora(self, file: str, prompts: list[str], *, weight: float = 1.0, **asked: Any) -> Images:
+        """Pictures with one LoRA file at a weight; `asked` is for `paint`."""
         self.base.load_lora_weights(str(HERE / "loras" / file), adapter_name="judged")
         self.base.set_adapters(["judged"], [weight])
         try:
-            return self.paint(prompts)
+            return self.paint(prompts, **asked)
         finally:
             self.base.unload_lora_weights()

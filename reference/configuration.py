@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 import intaglio_train.config as training
 from intaglio.contract.config import Deployment
+from intaglio_train.lcm_config import LcmConfig
 from reference.examples import deployment_example, training_example
 from reference.fields import Key, inline_yaml, keys_of, models_in, own_text
 from reference.tables import table
@@ -36,16 +37,18 @@ def deployment_sections() -> list[Section]:
 
 
 def training_sections() -> list[Section]:
-    """The keys of both trainers, those of each, then those of each mapping in them."""
+    """The keys of all trainers, those of each, then those of each mapping in them."""
     shared = tuple(keys_of(training.TrainingConfig))
     lora = _own(training.LoraConfig, shared)
+    lcm = _own(LcmConfig, (*shared, *lora))
     controlnet = _own(training.ControlNetConfig, shared)
     sections = [
-        ("Both trainers", shared),
+        ("All trainers", shared),
         ("Only `intaglio train lora`", lora),
+        ("Only `intaglio train lcm`, beside the keys of `intaglio train lora`", lcm),
         ("Only `intaglio train controlnet`", controlnet),
     ]
-    return [*sections, *_nested((*shared, *lora, *controlnet))]
+    return [*sections, *_nested((*shared, *lora, *lcm, *controlnet))]
 
 
 def _own(model: type[BaseModel], shared: Sequence[Key]) -> tuple[Key, ...]:

@@ -30,6 +30,8 @@ _NAMES: Final[Mapping[Any, str]] = {
     Path: "path",
     datetime.date: "date",
 }
+_TUPLES: Final[Mapping[int, str]] = {2: "pair", 3: "triple"}
+"""Tuples of a fixed length in words."""
 _PATTERNS: Final[Mapping[str, str]] = {
     REGISTRY_ID: "lower-case letters, digits, `_` and `-`; at most 64, the first a letter or a digit",
     r"^[\w.-]+/[\w.-]+$": "`owner/name`",
@@ -138,7 +140,8 @@ def _type_text(annotation: Any) -> str:
             text = "choice"
         case origin if origin is tuple:
             inner = _plural(_type_text(arguments[0]))
-            text = f"list of {inner}" if arguments[-1] is Ellipsis else f"pair of {inner}"
+            fixed = _TUPLES.get(len(arguments), "list")
+            text = f"{'list' if arguments[-1] is Ellipsis else fixed} of {inner}"
         case origin if origin is dict:
             text = f"mapping of an id to {_article(_type_text(arguments[1]))}"
         case _:  # Annotated

@@ -95,6 +95,11 @@ TEXTS: Final[Mapping[tuple[str, str], str]] = {
         "date",
     ): "date in the written file; without it that of SOURCE_DATE_EPOCH, or of the last step",
     ("LoraConfig", "prior"): "images of the plain class, which keep the base model from forgetting it",
+    ("LcmConfig", "teacher_steps"): "DDIM steps of the teacher from noise to picture; each lesson is one "
+    "of them",
+    ("LcmConfig", "teacher_guidance"): "guidance of the teacher: one scale, or [smallest, largest], "
+    "from which each image draws one",
+    ("LcmConfig", "huber_c"): "differences below it count squared, and larger ones by their size",
     ("ControlNetConfig", "init"): "what the ControlNet starts from: `unet` is the base model, else a "
     "ControlNet's folder or hub id",
     ("ControlNetConfig", "conditioning_embedding_out_channels"): "channels of the layers that read the "

@@ -9,6 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from intaglio import init
+from intaglio.detectors import command as control
+from intaglio.poses import command as poses
 from intaglio.serving import command as serve
 from intaglio.serving import doctor
 from intaglio_client import command as generate
@@ -32,6 +34,8 @@ APPS = {
     "loras": loras.app,
     "presets": presets.app,
     "watch": watch_command.watch_app,
+    "control": control.app,
+    "poses": poses.app,
     "rollback": watch_command.rollback_app,
 }
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -57,6 +61,7 @@ PAGES = [
     "docs/clients.md",
     "docs/commands.md",
     "docs/configuration.md",
+    "docs/controls.md",
     "docs/loras.md",
     "docs/operating.md",
     "docs/performance.md",
@@ -83,7 +88,7 @@ def test_commands_and_their_options_exist() -> None:
     for line in COMMANDS:
         for option in re.findall(r"--[a-z-]+", line):
             words = line.split()
-            assert option in help_of(*words[: 2 if words[0] in ("loras", "presets") else 1]), line
+            assert option in help_of(*words[: 2 if words[0] in ("loras", "poses", "presets") else 1]), line
 
 
 def test_configurations_it_names_exist() -> None:

@@ -16,7 +16,8 @@ from benchmarks.measuring.pictures import png_from_pixels
 from benchmarks.measuring.watches import CARD
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import ConfigError
-from intaglio.imaging.openpose import draw_pose, load_pose
+from intaglio.imaging.openpose import draw_pose
+from intaglio.imaging.pose_library import PoseLibrary
 from intaglio_client import Control, Parameters
 
 __all__ = ["Case", "deployment_values", "load_case", "write_case_configs"]
@@ -115,8 +116,9 @@ def _deployment(config: str) -> Deployment:
 
 @functools.cache
 def _pose(folder: Path, width: int, height: int, number: int) -> bytes:
-    every = sorted(path.stem for path in folder.glob("*.json"))
-    keypoints = load_pose(folder, every[number % len(every)], field="pose")
+    library = PoseLibrary(folder)
+    every = library.names()
+    keypoints = library.load(every[number % len(every)], field="pose")
     return png_from_pixels(draw_pose(keypoints, width=width, height=height))
 
 

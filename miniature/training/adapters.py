@@ -19,14 +19,17 @@ _CONTROLNETS: Final = MODEL.parent / "controlnets"
 _LORAS: Final = MODEL.parent / "loras"
 _FIRST: Final = "segmentation"
 """The ControlNet that the four others start from."""
+_FEW_STEPS: Final = "lcm"
+"""The LoRA that no lesson teaches: it is distilled from the base."""
 
 
 def train_controlnets_and_loras(settings: Settings) -> None:
-    """The segmentation ControlNet and all LoRAs side by side, then the other ControlNets."""
+    """The segmentation ControlNet and the LoRAs of lessons side by side, then the others of both."""
     loras = {name: _lora_command(name, settings) for name in LESSONS}
     _train_together({_FIRST: _controlnet_command(_FIRST)} | loras, settings)
     others = [name for name in architecture.CONTROL_TYPES if name != _FIRST]
-    _train_together({name: _controlnet_command(name) for name in others}, settings)
+    controlnets = {name: _controlnet_command(name) for name in others}
+    _train_together(controlnets | {_FEW_STEPS: _few_steps_command(settings)}, settings)
 
 
 def _controlnet_command(name: str) -> list[str]:
@@ -37,6 +40,11 @@ def _controlnet_command(name: str) -> list[str]:
 def _lora_command(name: str, settings: Settings) -> list[str]:
     data = str(settings.work / "data" / name)
     return ["lora", f"configs/training/{name}.yaml", "--data", data, "--install", str(_LORAS)]
+
+
+def _few_steps_command(settings: Settings) -> list[str]:
+    data = str(settings.work / "data" / "base")
+    return ["lcm", f"configs/training/{_FEW_STEPS}.yaml", "--data", data, "--install", str(_LORAS)]
 
 
 def _train_together(commands: Mapping[str, Sequence[str]], settings: Settings) -> None:
@@ -55,4 +63,4 @@ def _train_together(commands: Mapping[str, Sequence[str]], settings: Settings) -
 def adapter_files() -> list[Path]:
     """What `train_controlnets_and_loras` leaves."""
     controlnets = [_CONTROLNETS / name / "config.json" for name in architecture.CONTROL_TYPES]
-    return controlnets + [_LORAS / f"{name}.safetensors" for name in LESSONS]
+    return controlnets + [_LORAS / f"{name}.safetensors" for name in (*LESSONS, _FEW_STEPS)]

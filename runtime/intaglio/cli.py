@@ -37,6 +37,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "presets": "Quality presets, styles, negatives and scenes: list, show.",
     "watch": "Follow checkpoints folders and serve each new LoRA.",
     "rollback": "Serve the previous version of a LoRA.",
+    "control": "Turn photographs into control maps.",
+    "poses": "The pose library: list, search, show, add, check.",
     "train": "Train a LoRA or a ControlNet.",
 }
 """One line of help for each command, in the order of the list."""

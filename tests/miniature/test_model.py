@@ -85,8 +85,9 @@ def test_every_control_type_has_a_controlnet_and_no_other() -> None:
     assert {path.name for path in (HERE / "controlnets").iterdir()} == set(CONTROL_TYPES)
 
 
-def test_the_loras_are_the_lessons() -> None:
+def test_the_loras_are_the_lessons_and_the_one_for_few_steps() -> None:
     assert LORAS == [
+        "lcm.safetensors",
         "mara.safetensors",
         "mara_kohya.safetensors",
         "meadow.safetensors",

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from intaglio.imaging.openpose import load_pose, pose_names, read_pose
+from intaglio.imaging.openpose import read_pose
+from intaglio.imaging.pose_library import PoseLibrary
 from miniature.captions import VERBS
 from miniature.skeleton import (
     CANVAS,
@@ -39,13 +40,13 @@ def test_committed_poses_are_the_library() -> None:
 
 def test_write_library_makes_the_folder_that_the_server_lists(tmp_path: Path) -> None:
     assert write_library(tmp_path / "poses") == len(library())
-    assert set(pose_names(tmp_path / "poses")) == set(library())
+    assert set(PoseLibrary(tmp_path / "poses").names()) == set(library())
 
 
 @pytest.mark.parametrize("name", ["standing-01", "sitting-03-mirrored", "jumping-02-lively"])
 def test_the_server_reads_back_the_keypoints(name: str) -> None:
     expected = place(library()[name][1], scale=1.15, centre_x=CANVAS / 2, floor_y=224.0)
-    read = load_pose(POSES, name)
+    read = PoseLibrary(POSES).load(name)
     assert read.shape == (1, 18, 3)
     np.testing.assert_allclose(read[0, :, :2] * CANVAS, expected, atol=0.01)
     assert (read[0, :, 2] == 1).all()

@@ -12,6 +12,7 @@ SERVING = (
     "intaglio.stages.postprocess",
     "intaglio.contract.config",
     "intaglio.engines.onnxruntime",
+    "intaglio.detectors.opening",
     "intaglio.engines.opening",
 )
 HEAVY = (

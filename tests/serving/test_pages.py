@@ -12,11 +12,15 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from intaglio.contract.models import SDXL
 from intaglio.imaging.images import read_metadata
+from intaglio.imaging.pose_library import PoseLibrary
 from intaglio.serving.server import Server
+from miniature import rules
 
 from ..pages import ROOT, blocks
 
@@ -111,6 +115,26 @@ def test_the_page_of_the_command_line(server: Server, tmp_path: Path) -> None:
     for name in ("configs", "miniature"):
         (tmp_path / name).symlink_to(ROOT / name)
     assert run_blocks("docs/commands.md", server, tmp_path) == ["bash"]
+
+
+def test_the_page_of_controls_and_its_pictures(server: Server, tmp_path: Path) -> None:
+    """In a copy of the configurations, since the page adds a pose. Another processor may round otherwise."""
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    (tmp_path / "miniature").symlink_to(ROOT / "miniature")
+    assert run_blocks("docs/controls.md", server, tmp_path) == ["bash", "yaml", "bash"]
+    for name in ("photo", "pose", "canny", "drawn", "sheet"):
+        made, shown = (
+            np.asarray(Image.open(folder / f"{name}.png").convert("RGB"), dtype=np.float64)
+            for folder in (tmp_path, ROOT / "docs/controls")
+        )
+        assert made.shape == shown.shape, name
+        assert np.abs(made - shown).mean() < 4, name
+    assert (tmp_path / "configs/poses/my-wave.json").is_file()
+    truth = PoseLibrary(ROOT / "configs/poses").load("waving-01")[0, :, :2] * 256
+    reading = rules.read_figure(np.asarray(Image.open(tmp_path / "drawn.png").convert("RGB")))
+    joints = rules.find_keypoints(reading, top="green", bottom="black", skin="brown")
+    right, judged = rules.pck(joints, truth)
+    assert right / judged >= 0.8, "it stands in the pose that the photograph was made in"
 
 
 def test_the_page_of_loras(server: Server, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from intaglio.contract.config import Deployment
-from intaglio.imaging.openpose import draw_pose, load_pose, pose_names
+from intaglio.imaging.openpose import draw_pose
+from intaglio.imaging.pose_library import PoseLibrary
 from intaglio.serving.server import Server
 from intaglio_client import Client, Control
 
@@ -102,13 +103,14 @@ def test_a_picture_equals_diffusers(
     controls, conditions = [], {}
     if control is not None:
         assert miniature.poses is not None
-        pose = pose_names(miniature.poses)[7 * index]
+        library = PoseLibrary(miniature.poses)
+        pose = library.names()[7 * index]
         controls = [
             Control("pose", pose=pose, weight=0.9)
             if control == "pose"
             else Control("canny", image=edges(), weight=0.9)
         ]
-        drawn = Image.fromarray(draw_pose(load_pose(miniature.poses, pose), width=width, height=height))
+        drawn = Image.fromarray(draw_pose(library.load(pose), width=width, height=height))
         conditions = {"image": drawn if control == "pose" else edges(), "controlnet_conditioning_scale": 0.9}
     with Client(server.grpc_url) as client:
         ours = client.generate(

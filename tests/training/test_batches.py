@@ -77,12 +77,12 @@ def test_all_alternatives_are_used_and_captions_dropped_as_often_as_asked(stream
 def test_shards_are_together_what_one_process_would_see(stream: Stream, number: int) -> None:
     whole = stream.batch(number)
     shards = [replace(stream, batch_size=2, shard=Shard(process, 2)).batch(number) for process in range(2)]
-    for name in ("indices", "captions", "noise", "times", "images", "controls"):
+    for name in ("indices", "captions", "noise", "times", "shares", "images", "controls"):
         assert torch.cat([getattr(shard, name) for shard in shards]).equal(getattr(whole, name)), name
 
 
 def test_noise_is_normal_and_times_are_uniform(stream: Stream) -> None:
-    offset = replace(stream, chance=Chance(seed=3, noise_offset=0.5, times=10), batch_size=500)
+    offset = replace(stream, chance=Chance(seed=3, noise_offset=0.5, times=range(10)), batch_size=500)
     batch = replace(offset, reads_images=False, reads_controls=False).batch(0)
     assert batch.noise.shape == (500, 4, 8, 8)
     means = batch.noise.mean(dim=(2, 3))

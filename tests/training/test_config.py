@@ -15,6 +15,7 @@ from intaglio_train import (
     ConfigError,
     LoraConfig,
     controlnet_config_from_yaml,
+    lcm_config_from_yaml,
     lora_config_from_yaml,
 )
 from intaglio_train.config import TrainingConfig
@@ -133,8 +134,12 @@ def committed(monkeypatch: pytest.MonkeyPatch) -> dict[str, TrainingConfig]:
     monkeypatch.chdir(CONFIGS.parents[1])
     found: dict[str, TrainingConfig] = {}
     for path in CONFIGS.glob("*.yaml"):
-        read = controlnet_config_from_yaml if path.name.startswith("controlnet_") else lora_config_from_yaml
-        found[path.stem] = read(path)
+        if path.name.startswith("controlnet_"):
+            found[path.stem] = controlnet_config_from_yaml(path)
+        elif path.stem == "lcm":
+            found[path.stem] = lcm_config_from_yaml(path)
+        else:
+            found[path.stem] = lora_config_from_yaml(path)
     return found
 
 

@@ -13,6 +13,7 @@ from intaglio_train import (
     ConfigError,
     ControlNetConfig,
     DataConfig,
+    LcmConfig,
     LoraConfig,
     PriorConfig,
     lora_config_from_yaml,
@@ -21,7 +22,7 @@ from intaglio_train.key_names import REFUSED, TAKEN
 
 Keys = Callable[..., dict[str, Any]]
 KINDS: dict[str, list[type[Any]]] = {
-    "": [LoraConfig, ControlNetConfig],
+    "": [LoraConfig, LcmConfig, ControlNetConfig],
     "data": [DataConfig],
     "prior": [PriorConfig],
     "prior.data": [DataConfig],
@@ -39,7 +40,7 @@ def test_every_name_leads_to_a_key() -> None:
         group, _, key = path.rpartition(".")
         assert any(key in kind.model_fields for kind in KINDS[group]), name
     assert not set(TAKEN) & set(REFUSED)
-    assert not (set(TAKEN) | set(REFUSED)) & {*LoraConfig.model_fields, *ControlNetConfig.model_fields}
+    assert not (set(TAKEN) | set(REFUSED)) & {*LcmConfig.model_fields, *ControlNetConfig.model_fields}
 
 
 def test_a_configuration_of_kohyas_names_is_read(tmp_path: Path) -> None:

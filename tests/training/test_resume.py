@@ -18,7 +18,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from intaglio_train import CheckpointError, LoraConfig, lora_config_from_yaml, train_lora
+from intaglio_train import CheckpointError, LcmConfig, LoraConfig, lora_config_from_yaml, train_lora
 from intaglio_train.checkpoint import Checkpoints
 from intaglio_train.command import app
 from intaglio_train.progress import SilentReporter
@@ -85,13 +85,16 @@ class InterruptingReporter(SilentReporter):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_an_interrupted_run_saves_its_step_and_goes_on(keys: Keys, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [LoraConfig, LcmConfig])
+def test_an_interrupted_run_saves_its_step_and_goes_on(
+    keys: Keys, tmp_path: Path, kind: type[LoraConfig]
+) -> None:
     before = signal.getsignal(signal.SIGINT)
-    stopped = train_lora(LoraConfig.model_validate(keys(steps=5)), reporter=InterruptingReporter(3))
+    stopped = train_lora(kind.model_validate(keys(steps=5)), reporter=InterruptingReporter(3))
     assert (stopped.outcome.interrupted, stopped.outcome.steps, stopped.files) == (True, 3, ())
     assert signal.getsignal(signal.SIGINT) is before
-    rest = train_lora(LoraConfig.model_validate(keys(steps=5)))
-    whole = train_lora(LoraConfig.model_validate(keys(steps=5, output=str(tmp_path / "whole"))))
+    rest = train_lora(kind.model_validate(keys(steps=5)))
+    whole = train_lora(kind.model_validate(keys(steps=5, output=str(tmp_path / "whole"))))
     assert rest.losses.read_bytes() == whole.losses.read_bytes()
     assert rest.files[0].read_bytes() == whole.files[0].read_bytes()
 

@@ -21,6 +21,7 @@ from intaglio_train.config import (
     lora_config_from_yaml,
 )
 from intaglio_train.errors import CheckpointError, ConfigError, DataError, TrainingError
+from intaglio_train.lcm_config import LcmConfig, lcm_config_from_yaml
 
 if TYPE_CHECKING:
     from intaglio_train.controlnet import ControlNetResult, train_controlnet
@@ -33,12 +34,14 @@ __all__ = [
     "ControlNetResult",
     "DataConfig",
     "DataError",
+    "LcmConfig",
     "LoraConfig",
     "LoraResult",
     "PriorConfig",
     "SampleConfig",
     "TrainingError",
     "controlnet_config_from_yaml",
+    "lcm_config_from_yaml",
     "lora_config_from_yaml",
     "train_controlnet",
     "train_lora",

@@ -55,6 +55,7 @@ class Batch:
     captions: torch.Tensor  # [B] int64, ids into the caption table
     noise: torch.Tensor  # [B,C,h,w] fp32
     times: torch.Tensor  # [B] int64
+    shares: torch.Tensor  # [B] fp32 from 0 to 1, a chance of each image beside noise and time
     images: torch.Tensor | None  # [B,H,W,3] uint8; none when latents are cached
     controls: torch.Tensor | None  # [B,H,W,3] uint8; none without control or when they are cached
 
@@ -155,7 +156,8 @@ class Stream:
         controls = torch.from_numpy(np.array(self.dataset.controls(indices))) if self.reads_controls else None
         noise = torch.from_numpy(np.stack([noise for noise, _ in drawn]))
         times = torch.tensor([time for _, time in drawn])
-        tensors = (torch.tensor(indices), torch.tensor(captions), noise, times, images, controls)
+        shares = torch.tensor([self.chance.share(number, row) for row in rows])
+        tensors = (torch.tensor(indices), torch.tensor(captions), noise, times, shares, images, controls)
         if self.pinned:
             tensors = tuple(None if tensor is None else tensor.pin_memory() for tensor in tensors)  # type: ignore[assignment]
         return Batch(*tensors)

@@ -22,6 +22,7 @@ CAPTIONS: Final = 1
 NOISE: Final = 2
 NETWORK: Final = 3
 BATCH_ORDERS: Final = 4
+SHARES: Final = 5
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Chance:
     salt: int = 0
     caption_dropout: float = 0.0
     noise_offset: float = 0.0
-    times: int = 1000
-    """Noise levels of the model's schedule."""
+    times: range = range(1000)
+    """Noise levels of the model's schedule that are trained."""
     channels: int = 4
     """Channels of the latents."""
 
@@ -59,12 +60,16 @@ class Chance:
         "Diffusion with offset noise").
         """
         generator = self._generator(NOISE, batch, row)
-        time = int(generator.integers(self.times))
+        time = self.times[int(generator.integers(len(self.times)))]
         shape = (self.channels, size[1] // LATENT_SCALE, size[0] // LATENT_SCALE)
         noise = generator.standard_normal(shape, np.float32)
         if self.noise_offset:
             noise += np.float32(self.noise_offset) * generator.standard_normal((shape[0], 1, 1), np.float32)
         return noise, time
+
+    def share(self, batch: int, row: int) -> float:
+        """A number from 0 to 1, for what a trainer decides by chance beside noise and time."""
+        return float(self._generator(SHARES, batch, row).random())
 
     def network_seed(self, number: int, process: int) -> int:
         """For torch's global generators, from which dropout inside a network draws."""

@@ -1,4 +1,4 @@
-"""`intaglio train lora|controlnet CONFIG.yaml`."""
+"""`intaglio train lora|lcm|controlnet CONFIG.yaml`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ from dataclasses import dataclass
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 import intaglio_train
 from intaglio.command_output import Json, Output, Quiet, table_of
 from intaglio.exit_codes import FAILED, INTERRUPTED, TERMINATED
-from intaglio_train.config import controlnet_config_from_yaml, lora_config_from_yaml
+from intaglio_train.config import (
+    ControlNetConfig,
+    LoraConfig,
+    controlnet_config_from_yaml,
+    lora_config_from_yaml,
+)
 from intaglio_train.errors import TrainingError
+from intaglio_train.lcm_config import lcm_config_from_yaml
 from intaglio_train.processes import is_first
 from intaglio_train.progress import ConsoleReporter, Reporter
 
@@ -39,6 +45,7 @@ class Kind(StrEnum):
     """What can be trained."""
 
     LORA = "lora"
+    LCM = "lcm"
     CONTROLNET = "controlnet"
 
 
@@ -47,7 +54,8 @@ def train(  # noqa: PLR0913, PLR0917  (one option a parameter)
     kind: Annotated[
         Kind,
         typer.Argument(
-            help="A style, character or background; or one kind of control image.", show_default=False
+            help="A style, character or background; few steps; or one kind of control image.",
+            show_default=False,
         ),
     ],
     config: Annotated[Path, typer.Argument(help="Training YAML; see configs/training/.", show_default=False)],
@@ -69,7 +77,7 @@ def train(  # noqa: PLR0913, PLR0917  (one option a parameter)
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a LoRA or a ControlNet on SDXL.
+    """Train a LoRA or a ControlNet on SDXL, or distil a LoRA for few steps (lcm).
 
     Ends with 0 when it is trained, 1 for anything the user can put right, and with a checkpoint and 130 or
     143 when it was interrupted by Ctrl-C (SIGINT) or by SIGTERM. With --quiet only the files are printed. Of
@@ -85,9 +93,11 @@ def train(  # noqa: PLR0913, PLR0917  (one option a parameter)
     reporter = ConsoleReporter(printed.progress)
     try:
         if kind is Kind.LORA:
-            trained = _train_lora(config, overrides, resume, reporter)
+            trained = _train_lora(lora_config_from_yaml(config, overrides), resume, reporter)
+        elif kind is Kind.LCM:
+            trained = _train_lora(lcm_config_from_yaml(config, overrides), resume, reporter)
         else:
-            trained = _train_controlnet(config, overrides, resume, reporter)
+            trained = _train_controlnet(controlnet_config_from_yaml(config, overrides), resume, reporter)
     except TrainingError as error:
         printed.problem(f"intaglio train: {error}")
         raise typer.Exit(FAILED) from None
@@ -110,15 +120,13 @@ class _Trained:
     files: tuple[Path, ...]
 
 
-def _train_lora(config: Path, overrides: dict[str, Any], resume: bool, reporter: Reporter) -> _Trained:
-    run = lora_config_from_yaml(config, overrides)
-    result = intaglio_train.train_lora(run, resume=resume, reporter=reporter)
+def _train_lora(config: LoraConfig, resume: bool, reporter: Reporter) -> _Trained:
+    result = intaglio_train.train_lora(config, resume=resume, reporter=reporter)
     return _Trained(result.outcome, result.losses, result.files)
 
 
-def _train_controlnet(config: Path, overrides: dict[str, Any], resume: bool, reporter: Reporter) -> _Trained:
-    run = controlnet_config_from_yaml(config, overrides)
-    result = intaglio_train.train_controlnet(run, resume=resume, reporter=reporter)
+def _train_controlnet(config: ControlNetConfig, resume: bool, reporter: Reporter) -> _Trained:
+    result = intaglio_train.train_controlnet(config, resume=resume, reporter=reporter)
     files = () if result.folder is None else (result.folder,)
     return _Trained(result.outcome, result.losses, files)
 

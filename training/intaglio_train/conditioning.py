@@ -199,6 +199,10 @@ class Conditioner:
             control=self._control(batch),
         )
 
+    def no_caption(self, count: int, *, chunks: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Context [count,kT,C] and pooled embedding [count,P] of dropped captions, of `chunks` chunks."""
+        return self._text(torch.full((count,), self._dropped), chunks)
+
     def _text(self, captions: torch.Tensor, chunks: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Context [B,kT,C] and pooled embedding [B,P]."""
         ids = captions.to(self._device, non_blocking=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -34,6 +34,7 @@ __all__ = [
     "PriorConfig",
     "SampleConfig",
     "TrainingConfig",
+    "config_from_yaml",
     "controlnet_config_from_yaml",
     "lora_config_from_yaml",
 ]
@@ -239,6 +240,9 @@ class TrainingConfig(_Strict):
 class LoraConfig(TrainingConfig):
     """A low-rank adapter of the UNet and, if asked, of both text encoders."""
 
+    method: ClassVar[str | None] = None  # of drawing, which the file names
+    usage_hint: ClassVar[str | None] = None  # how a file of this method is used
+
     rank: Positive = 16
     alpha: Annotated[float, Field(gt=0)] | None = None  # none: as rank, a scale of 1
     dropout: Probability = 0.0
@@ -282,17 +286,18 @@ def lora_config_from_yaml(path: Path, overrides: dict[str, Any] | None = None) -
     """Read a LoRA's YAML; `overrides` replace its keys (a path for `data` replaces data.folder). Raises
     `ConfigError`.
     """
-    return _config_from_yaml(path, LoraConfig, overrides)
+    return config_from_yaml(path, LoraConfig, overrides)
 
 
 def controlnet_config_from_yaml(path: Path, overrides: dict[str, Any] | None = None) -> ControlNetConfig:
     """Read a ControlNet's YAML; `overrides` replace its keys (a path for `data` replaces data.folder). Raises
     `ConfigError`.
     """
-    return _config_from_yaml(path, ControlNetConfig, overrides)
+    return config_from_yaml(path, ControlNetConfig, overrides)
 
 
-def _config_from_yaml(path: Path, kind: type[_Config], overrides: dict[str, Any] | None) -> _Config:
+def config_from_yaml(path: Path, kind: type[_Config], overrides: dict[str, Any] | None) -> _Config:
+    """Read a YAML of a trainer's `kind`; see `lora_config_from_yaml`. Raises `ConfigError`."""
     try:
         keys = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

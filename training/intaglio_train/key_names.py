@@ -31,6 +31,7 @@ TAKEN: Final[Mapping[str, str]] = {
     "caption_column": "data.caption_column",
     "image_column": "data.image_column",
     "snr_gamma": "min_snr_gamma",
+    "num_ddim_timesteps": "teacher_steps",
     "proportion_empty_prompts": "caption_dropout",
     "train_text_encoder": "train_text_encoders",
     "checkpointing_steps": "checkpoint_every",
@@ -86,6 +87,9 @@ REFUSED: Final[Mapping[str, str]] = {
     "save_every_n_steps": "write checkpoint_every; the LoRA is written once, at the end",
     "save_model_as": "a LoRA is always a .safetensors file; write format: kohya, diffusers or both",
     "save_precision": "files are always fp16; leave it out",
+    "timestep_scaling_factor": "it is 10, as solvers have it; leave it out",
+    "w_max": "write teacher_guidance: [w_min + 1, w_max + 1]; a scale of 1 is no guidance here",
+    "w_min": "write teacher_guidance: [w_min + 1, w_max + 1]; a scale of 1 is no guidance here",
     "tensorboard": "write report_to: [tensorboard]",
 }
 """Their name -> what to write instead."""

@@ -4,17 +4,23 @@ ComfyUI.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import LCMScheduler
 from peft import LoraConfig as PeftConfig
 from peft import inject_adapter_in_model
 
 from intaglio_train.checkpoint import identity_of, weights_digest
-from intaglio_train.config import LoraConfig, SampleConfig
+from intaglio_train.config import LoraConfig
+from intaglio_train.consistency import teacher_times
+from intaglio_train.lcm_config import LcmConfig
+from intaglio_train.lcm_loss import ConsistencyErrors
 from intaglio_train.loop import Outcome, ParameterGroup, Samples, Task, train
 from intaglio_train.lora_files import (
     Adapter,
@@ -66,7 +72,14 @@ def train_lora(config: LoraConfig, *, resume: bool = True, reporter: Reporter | 
         name for name, asked in (("latents", config.cache_latents), ("text", config.cache_text)) if asked
     )
     prior = config.prior.data if config.prior else None
-    session = open_session(config, control=False, prior=prior, caches=caches, reporter=reporter)
+    session = open_session(
+        config,
+        control=False,
+        prior=prior,
+        caches=caches,
+        reporter=reporter,
+        trained_times=_trained_times(config),
+    )
     base = session.base
     weights = weights_digest(base.unet, *base.text_encoders, base.vae)
     groups = _add_adapters(session, config)
@@ -74,7 +87,7 @@ def train_lora(config: LoraConfig, *, resume: bool = True, reporter: Reporter | 
         groups,
         batches=session.batches,
         loss=_LoraLoss(session, config),
-        samples=_samples(session, config.samples),
+        samples=_samples(session, config),
         identity=identity_of(
             config,
             *(source.dataset.digest for source in session.sources),
@@ -86,6 +99,11 @@ def train_lora(config: LoraConfig, *, resume: bool = True, reporter: Reporter | 
         outcome = train(config, task, session.accelerator, reporter, resume=resume)
         files = () if outcome.interrupted else _write(config, session, outcome)
     return LoraResult(files, config.output / "losses.csv", outcome)
+
+
+def _trained_times(config: LoraConfig) -> Callable[[int], range]:
+    """Which of so many noise levels are trained: all, or those where a teacher's steps begin."""
+    return partial(teacher_times, config.teacher_steps) if isinstance(config, LcmConfig) else range
 
 
 def _add_adapters(session: Session, config: LoraConfig) -> list[ParameterGroup]:
@@ -133,36 +151,40 @@ class _LoraLoss:
 
     def __init__(self, session: Session, config: LoraConfig) -> None:
         self._session = session
+        self._errors_of = _errors(session, config)
         self._weights = (1.0, config.prior.weight) if config.prior else (1.0,)
 
     def __call__(self, batches: Batches) -> torch.Tensor:
-        errors = torch.cat([self._errors(example) for example in self._session.examples(batches)])
+        errors = torch.cat([self._errors_of(example) for example in self._session.examples(batches)])
         total = torch.zeros((), device=errors.device)
         of_sources = torch.split(errors, [len(batch.indices) for batch in batches])
         for weight, of_source in zip(self._weights, of_sources, strict=True):
             total = total + weight * of_source.mean()
         return total
 
-    def _errors(self, example: Example) -> torch.Tensor:
-        """The weighted error of each image."""
-        conditions = example.conditions
-        with self._session.accelerator.autocast():
-            predicted = self._session.base.unet(
-                example.noisy,
-                example.times,
-                conditions.context,
-                added_cond_kwargs=conditions.added,
-                return_dict=False,
-            )[0]
+
+def _errors(session: Session, config: LoraConfig) -> Callable[[Example], torch.Tensor]:
+    """What gives the error [B] of each image of an example."""
+    if isinstance(config, LcmConfig):
+        return ConsistencyErrors(session, config)
+
+    def of_the_noise(example: Example) -> torch.Tensor:
+        predicted = session.predict(example.noisy, example.times, example.conditions)
         return diffusion_errors(predicted, example.target, example.weights)
 
+    return of_the_noise
 
-def _samples(session: Session, wanted: SampleConfig | None) -> Samples | None:
+
+def _samples(session: Session, config: LoraConfig) -> Samples | None:
+    wanted = config.samples
     if wanted is None:
         return None
+    base = session.base
+    if isinstance(config, LcmConfig):
+        base = replace(base, scheduler=LCMScheduler.from_config(base.scheduler.config))  # type: ignore[no-untyped-call]
 
     def grid() -> Pixels:
-        return grid_of([draw(session.base, wanted, session.config.size, accelerator=session.accelerator)])
+        return grid_of([draw(base, wanted, config.size, accelerator=session.accelerator)])
 
     return Samples(wanted.every, grid)
 

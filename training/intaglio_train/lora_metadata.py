@@ -66,7 +66,10 @@ def name_of_base(model: str, configured: str | None) -> str:
 
 def lora_metadata(trained: Trained, *, kohya: bool) -> dict[str, str]:
     """Metadata of the file in kohya's layout, or in diffusers'. Hashes come with the tensors."""
-    return _modelspec(trained, kohya=kohya) | _kohyas(trained, kohya=kohya)
+    found = _modelspec(trained, kohya=kohya) | _kohyas(trained, kohya=kohya)
+    if trained.config.method:
+        found["intaglio.method"] = trained.config.method
+    return found
 
 
 def _modelspec(trained: Trained, *, kohya: bool) -> dict[str, str]:
@@ -83,6 +86,8 @@ def _modelspec(trained: Trained, *, kohya: bool) -> dict[str, str]:
     }
     if config.trigger_words:
         found["trigger_phrase"] = ", ".join(config.trigger_words)
+    if config.usage_hint:
+        found["usage_hint"] = config.usage_hint
     return {f"modelspec.{key}": value for key, value in found.items()}
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "diffusion_errors",
     "loss_weights",
     "noise_schedule_of",
+    "signal_and_sigma",
     "target_of",
 ]
 
@@ -40,7 +41,8 @@ def noise_schedule_of(scheduler: Any, device: torch.device) -> NoiseSchedule:
     return NoiseSchedule(training.alphas_cumprod.to(device, torch.float32), prediction)
 
 
-def _roots(schedule: NoiseSchedule, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def signal_and_sigma(schedule: NoiseSchedule, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The roots of a_t and of 1 - a_t, each [B,1,1,1]."""
     alphas = schedule.alphas[times].view(-1, 1, 1, 1)
     return alphas.sqrt(), (1.0 - alphas).sqrt()
 
@@ -49,7 +51,7 @@ def add_noise(
     schedule: NoiseSchedule, latents: torch.Tensor, noise: torch.Tensor, times: torch.Tensor
 ) -> torch.Tensor:
     """x_t in fp32."""
-    signal, sigma = _roots(schedule, times)
+    signal, sigma = signal_and_sigma(schedule, times)
     return signal * latents.float() + sigma * noise
 
 
@@ -59,7 +61,7 @@ def target_of(
     """What the model should predict: eps, or v = sqrt(a) eps - sqrt(1 - a) x_0 (arXiv 2202.00512)."""
     if schedule.prediction == "epsilon":
         return noise
-    signal, sigma = _roots(schedule, times)
+    signal, sigma = signal_and_sigma(schedule, times)
     return signal * noise - sigma * latents.float()
 
 

@@ -4,8 +4,8 @@ that bad data fails fast.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
@@ -27,7 +27,7 @@ from intaglio_train.loss import (
     target_of,
 )
 from intaglio_train.progress import Reporter
-from intaglio_train.text_chunks import CHUNK_TOKENS, MOST_CHUNKS, ChunkedTexts, chunk_texts
+from intaglio_train.text_chunks import CHUNK_POSITIONS, CHUNK_TOKENS, MOST_CHUNKS, ChunkedTexts, chunk_texts
 
 __all__ = ["Example", "Session", "Source", "open_session"]
 
@@ -52,6 +52,7 @@ class Example:
     times: torch.Tensor  # [B]
     target: torch.Tensor  # [B,4,h,w] fp32
     weights: torch.Tensor  # [B] fp32
+    shares: torch.Tensor  # [B] fp32 from 0 to 1; see `Batch`
 
 
 @dataclass(frozen=True)
@@ -94,26 +95,47 @@ class Session:
             chunks = max(source.conditioner.chunks_of(batch) for source, batch in pairs)
             parts = [source.conditioner(batch, chunks=chunks) for source, batch in pairs]
         if len({tuple(part.latents.shape[2:]) for part in parts}) > 1:
-            return [
-                self._example(part, batch.noise, batch.times)
-                for part, batch in zip(parts, batches, strict=True)
-            ]
+            return [self._example(part, [batch]) for part, batch in zip(parts, batches, strict=True)]
         conditions = parts[0]
         for part in parts[1:]:
             conditions = cat_conditions(conditions, part)
-        noise = torch.cat([batch.noise for batch in batches])
-        return [self._example(conditions, noise, torch.cat([batch.times for batch in batches]))]
+        return [self._example(conditions, batches)]
 
-    def _example(self, conditions: Conditions, noise: torch.Tensor, times: torch.Tensor) -> Example:
+    def unconditional(self, conditions: Conditions) -> Conditions:
+        """The same conditions with the model's own embedding of no prompt instead of the captions."""
+        context, pooled = self.sources[0].conditioner.no_caption(
+            len(conditions.context), chunks=conditions.context.shape[1] // CHUNK_POSITIONS
+        )
+        return replace(conditions, context=context, pooled=pooled)
+
+    def predict(self, noisy: torch.Tensor, times: torch.Tensor, conditions: Conditions) -> torch.Tensor:
+        """What the UNet says [B,4,h,w]."""
+        with self.accelerator.autocast():
+            answer: tuple[torch.Tensor] = self.base.unet(
+                noisy,
+                times,
+                conditions.context,
+                added_cond_kwargs=conditions.added,
+                return_dict=False,
+            )
+        return answer[0]
+
+    def _example(self, conditions: Conditions, batches: Sequence[Batch]) -> Example:
+        """The example of batches whose conditions stand one after the other."""
         latents = conditions.latents
-        noise = noise.to(latents.device, non_blocking=True)
-        times = times.to(latents.device, non_blocking=True)
+
+        def together(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+            return torch.cat(list(tensors)).to(latents.device, non_blocking=True)
+
+        noise = together(batch.noise for batch in batches)
+        times = together(batch.times for batch in batches)
         return Example(
             conditions,
             add_noise(self.schedule, latents, noise, times).to(self.base.dtype),
             times,
             target_of(self.schedule, latents, noise, times),
             loss_weights(self.schedule, times, self.config.min_snr_gamma),
+            together(batch.shares for batch in batches),
         )
 
 
@@ -124,8 +146,10 @@ def open_session(
     prior: DataConfig | None,
     caches: frozenset[str],
     reporter: Reporter,
+    trained_times: Callable[[int], range] = range,
 ) -> Session:
-    """Check the data, load the model, fill `caches`. Raises `DataError`, `ConfigError`."""
+    """Check the data, load the model, fill `caches`. `trained_times` chooses from the model's noise levels,
+    given their number. Raises `DataError`, `ConfigError`."""
     datasets = _checked_datasets(config, prior, control=control, reporter=reporter)
     accelerator = make_accelerator(config)
     _say_idle_gpus(accelerator, reporter)
@@ -136,6 +160,7 @@ def open_session(
     if config.samples is not None:
         _check_sample_prompts(base, config.samples)
     schedule = noise_schedule_of(base.scheduler, device)
+    times = trained_times(len(schedule.alphas))
     on = device if config.cache_on == "device" else torch.device("cpu")
     sources = []
     for salt, dataset in enumerate(datasets):
@@ -147,7 +172,7 @@ def open_session(
             dataset,
             captions,
             config.batch_size,
-            _chance(config, salt, base, schedule),
+            _chance(config, salt, base, times),
             Shard(accelerator.process_index, accelerator.num_processes),
             reads_images=filled.latents is None,
             reads_controls=control and filled.controls is None,
@@ -222,13 +247,13 @@ def _say_buckets(dataset: Dataset, config: TrainingConfig, reporter: Reporter) -
         reporter.note(f"images by bucket (fit: {config.fit}): {', '.join(counts)}")
 
 
-def _chance(config: TrainingConfig, salt: int, base: BaseModel, schedule: NoiseSchedule) -> Chance:
+def _chance(config: TrainingConfig, salt: int, base: BaseModel, times: range) -> Chance:
     return Chance(
         config.seed,
         salt,
         config.caption_dropout,
         config.noise_offset,
-        times=len(schedule.alphas),
+        times=times,
         channels=base.vae.config.latent_channels,
     )
 

@@ -14,9 +14,11 @@ from typing import Any, Final
 
 import torch
 
-__all__ = ["CHUNK_TOKENS", "MOST_CHUNKS", "ChunkedTexts", "chunk_texts", "split_at_commas"]
+__all__ = ["CHUNK_POSITIONS", "CHUNK_TOKENS", "MOST_CHUNKS", "ChunkedTexts", "chunk_texts", "split_at_commas"]
 
 CHUNK_TOKENS: Final = 75
+CHUNK_POSITIONS: Final = CHUNK_TOKENS + 2
+"""T: with start and end."""
 COMMA_REACH: Final = 20
 MOST_CHUNKS: Final = 8
 """As many as a deployment may have (`profiles.text_chunks`)."""

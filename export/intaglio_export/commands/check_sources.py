@@ -13,11 +13,12 @@ from intaglio.contract.config import Deployment
 from intaglio.contract.presets import KINDS, load_presets
 from intaglio.contract.sources import Source
 from intaglio.errors import IntaglioError
+from intaglio.imaging.pose_library import PoseLibrary
 from intaglio.serving.findings import Finding
 from intaglio_export.commands.check_disk import disk_findings
 from intaglio_export.commands.check_loras import lora_findings
 from intaglio_export.commands.source_report import SourceReport
-from intaglio_export.deployment.support_files import pose_files
+from intaglio_export.deployment.support_files import poses_in
 from intaglio_export.engines.platform import resolve_platform
 from intaglio_export.plan.architecture import architecture_of
 from intaglio_export.weights.hub import NotFetchedError
@@ -42,6 +43,7 @@ def source_findings(deployment: Deployment, path: Path) -> Iterator[Finding]:
     yield from _fit(report, len(sources))
     yield from lora_findings(report)
     yield from _poses(report)
+    yield from _detectors(report)
     yield from _presets(report)
     yield from disk_findings(report)
 
@@ -104,11 +106,30 @@ def _poses(report: SourceReport) -> Iterator[Finding]:
     if folder is None:
         return
     try:
-        files = pose_files(folder)
+        files = poses_in(folder)
     except IntaglioError as error:
         yield report.refused("poses", error)
-    else:
-        yield Finding("poses", "ok", f"{folder}: {len(files)} poses")
+        return
+    library = PoseLibrary(folder)
+    damaged = []
+    for path in files:
+        try:
+            library.read(path.stem)
+        except IntaglioError as error:
+            damaged.append(Finding("poses", "note", str(error), "correct the file, or remove it"))
+    yield Finding("poses", "ok", f"{folder}: {len(files) - len(damaged)} poses")
+    yield from damaged
+
+
+def _detectors(report: SourceReport) -> Iterator[Finding]:
+    """Only `intaglio control` and `intaglio poses add` need them."""
+    for name, source in report.deployment.detectors.items():
+        absent = [str(path) for path in source.files if not path.is_file()]
+        if absent:
+            detail = f"{', '.join(absent)}: no such file"
+            yield Finding(f"detector.{name}", "note", detail, "put the ONNX file there")
+        else:
+            yield Finding(f"detector.{name}", "ok", f"{source.kind}: {source.file}")
 
 
 def _presets(report: SourceReport) -> Iterator[Finding]:

@@ -32,6 +32,7 @@ _NO_IDENTITY: Final[dict[str, Any]] = {
     "stages": True,
     # Absolute paths of this machine. `config_digest` has them as the YAML file does.
     "provenance": {"c2pa"},
+    "poses_source": True,
 }
 """What a manifest says that does not make it another build."""
 NOT_VERIFIED: Final = "not verified: no GPU of the target here"
@@ -55,6 +56,7 @@ def build_manifest(plan: Plan, support: SupportFiles, *, asked: Deployment, rebu
         "lora_hashes": {lora.id: short_hash(plan.deployment.loras[lora.id].path) for lora in plan.loras},
         "tokenizers": support.tokenizers,
         "poses": support.poses,
+        "poses_source": None if asked.poses is None else str(asked.poses.resolve()),
         "files": {name: plan.store.digests.digest(path) for name, path in support.sources.items()},
     }
     draft = BuildManifest(key="0" * 64, **values)

@@ -11,11 +11,12 @@ from typing import Final
 
 from intaglio.contract.config import Deployment
 from intaglio.errors import ConfigError
+from intaglio.imaging.pose_library import pose_files
 from intaglio.single_files import TOKENIZERS
 from intaglio_export.plan.digests import DigestCache
 from intaglio_export.weights.sources import Base
 
-__all__ = ["SupportFiles", "find_support_files", "pose_files"]
+__all__ = ["SupportFiles", "find_support_files", "poses_in"]
 
 _FOLDER_DIGITS: Final = 12
 """Digits of the content's key in a folder's name."""
@@ -54,14 +55,14 @@ def _find_poses(poses: Path | None, digests: DigestCache, sources: dict[str, Pat
     """Add the files of `poses` to `sources`; returns their folder in the build."""
     if poses is None:
         return None
-    files = pose_files(poses)
+    files = poses_in(poses)
     folder = f"poses/{digests.combined(files, root=poses)[:_FOLDER_DIGITS]}"
     for path in files:
         sources[f"{folder}/{path.name}"] = path
     return folder
 
 
-def pose_files(folder: Path) -> list[Path]:
+def poses_in(folder: Path) -> list[Path]:
     """The poses in `folder`, one file each.
 
     Raises:
@@ -69,7 +70,7 @@ def pose_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ConfigError(f"poses: {folder}: no such folder; correct `poses`, or make the folder")
-    return sorted(folder.glob("*.json"))
+    return pose_files(folder)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -16,7 +16,8 @@ import torch
 from diffusers.models.activations import GEGLU
 from torch import Tensor, nn
 
-from intaglio.contract.sdxl import LARGEST_CLIP_SKIP, LORA_MERGE, network_kind
+from intaglio.contract.architecture import LARGEST_CLIP_SKIP
+from intaglio.contract.sdxl import LORA_MERGE, network_kind
 
 __all__ = ["LoraMerge", "cross_attentions", "whole_gates", "wrap_network"]
 

@@ -116,6 +116,10 @@ class BuildManifest(Strict):
     """Folders of both tokenizers."""
     poses: str | None
     """Folder of the pose library."""
+    poses_source: str | None = None
+    """The deployment's own folder of poses, an absolute path. Where this machine has it, poses that came
+    after the build are served from it.
+    """
     files: dict[str, FileDigest]
     """Tokenizer and pose files."""
 

@@ -7,10 +7,10 @@ from typing import Any, Final, Literal
 
 from pydantic import PositiveInt
 
-from intaglio.contract.sdxl import LARGEST_CLIP_SKIP
 from intaglio.contract.yaml_files import Strict
 
 __all__ = [
+    "LARGEST_CLIP_SKIP",
     "PARAMETERS",
     "SDXL_ARCHITECTURE",
     "Architecture",
@@ -21,6 +21,8 @@ __all__ = [
     "unet_attentions",
 ]
 
+LARGEST_CLIP_SKIP: Final = 11
+"""Most layers of the text encoders that can be skipped: SDXL's smaller one has 12."""
 _MID_BLOCK: Final = "UNetMidBlock2DCrossAttn"
 """The middle block that attends to the prompt; SSD-1B's does not."""
 

@@ -19,8 +19,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
+from intaglio.contract.architecture import LARGEST_CLIP_SKIP
 from intaglio.contract.ports import Port
-from intaglio.contract.sdxl import HISTORY, LARGEST_CLIP_SKIP, SOLVER_ROWS
+from intaglio.contract.sdxl import HISTORY, SOLVER_ROWS
 
 __all__ = [
     "DELIVERY",

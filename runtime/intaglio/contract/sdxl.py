@@ -13,7 +13,6 @@ if TYPE_CHECKING:  # the client imports this module for its constants
 
 __all__ = [
     "HISTORY",
-    "LARGEST_CLIP_SKIP",
     "LARGEST_RANK",
     "LARGEST_SIDE",
     "LORA_MERGE",
@@ -37,8 +36,6 @@ HISTORY: Final = 4
 """K: rows of the solver's state; row 0 is the latents x, the others its history."""
 SOLVER_ROWS: Final = HISTORY + 2
 """Columns of a step's coefficients: the K state rows, eps, noise."""
-LARGEST_CLIP_SKIP: Final = 11
-"""Most layers of the text encoders that can be skipped: SDXL's smaller one has 12."""
 LORA_MERGE: Final = "lora_merge"
 """The network that adds LoRAs to a matrix, on the device that runs the engines."""
 LARGEST_SIDE: Final = 10240

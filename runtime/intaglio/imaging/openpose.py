@@ -1,4 +1,4 @@
-"""Named poses: OpenPose keypoints from JSON, drawn as the map that pose ControlNets are trained on.
+"""OpenPose keypoints: read from JSON, written as JSON, drawn as the map that pose ControlNets are trained on.
 
 Order and colours are OpenPose's COCO-18 (CMU-Perceptual-Computing-Lab/openpose); limbs are ellipses of half
 width 4 and joints discs of radius 4 on a 512 pixel map, limbs at 60 % brightness, as controlnet_aux 0.0.10
@@ -7,27 +7,22 @@ width 4 and joints discs of radius 4 on a 512 pixel map, limbs at 60 % brightnes
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from intaglio.contract.yaml_files import REGISTRY_ID
-from intaglio.errors import ConfigError, InvalidRequest
-
 __all__ = [
     "KEYPOINTS",
     "LEAST_BLACK",
+    "Keypoints",
     "black_share",
     "draw_pose",
-    "load_pose",
-    "pose_names",
+    "mirrored_pose",
+    "pose_document",
     "read_pose",
 ]
 
@@ -41,6 +36,8 @@ COLORS: Final = (
     (0, 255, 0), (0, 255, 85), (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255),
     (0, 0, 255), (85, 0, 255), (170, 0, 255), (255, 0, 255), (255, 0, 170), (255, 0, 85),
 )  # fmt: skip
+MIRRORED_ORDER: Final = (0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16)
+"""For each keypoint, the one that takes its place in a mirrored picture."""
 LIMB_BRIGHTNESS: Final = 0.6
 LEAST_BLACK: Final = 0.5
 """Least black share of a pose map. Limbs cover a few hundredths of it; a photograph has little black."""
@@ -59,37 +56,6 @@ def black_share(pixels: NDArray[np.uint8]) -> float:
     return float((pixels.max(axis=-1) < _BLACK).mean())
 
 
-def pose_names(folder: Path) -> tuple[str, ...]:
-    """Ids of the library in `folder`, sorted."""
-    return tuple(sorted(path.stem for path in folder.glob("*.json") if re.match(REGISTRY_ID, path.stem)))
-
-
-def load_pose(folder: Path | None, name: str, *, field: str = "controls") -> Keypoints:
-    """Keypoints of library pose `name`.
-
-    Raises:
-        InvalidRequest: not an id, or not in the library.
-        ConfigError: the file is no OpenPose JSON.
-    """
-    names = () if folder is None else pose_names(folder)
-    if folder is None or name not in names:
-        raise InvalidRequest(field, f"pose {name!r} is unknown", allowed=_known_poses(names))
-    try:
-        return read_pose(json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ConfigError(
-            f"pose {name}: not OpenPose JSON with canvas_width, canvas_height and people: {error}"
-        ) from error
-
-
-def _known_poses(names: Sequence[str]) -> str:
-    """The first of `names`, for an error message."""
-    if not names:
-        return "none: this deployment has no pose library"
-    shown = ", ".join(names[:5])
-    return f"{shown}, ... ({len(names)} poses)" if len(names) > 5 else shown
-
-
 def read_pose(document: Any) -> Keypoints:
     """Keypoints of an OpenPose document.
 
@@ -106,6 +72,24 @@ def read_pose(document: Any) -> Keypoints:
         raise ValueError(f"needs a canvas and {KEYPOINTS} finite x, y, confidence triples a person")
     scaled: Keypoints = people.reshape(-1, KEYPOINTS, 3) / np.array([width, height, 1.0])
     return scaled
+
+
+def pose_document(people: Keypoints, *, width: int, height: int) -> dict[str, Any]:
+    """OpenPose's document of [people, 18, 3] x, y in pixels of `width` x `height`, and confidence."""
+    rounded = np.round(people.reshape(len(people), -1), 3).tolist()
+    return {
+        "canvas_width": width,
+        "canvas_height": height,
+        "people": [{"pose_keypoints_2d": values} for values in rounded],
+    }
+
+
+def mirrored_pose(keypoints: Keypoints) -> Keypoints:
+    """The mirror image of [people, 18, 3] `keypoints` in fractions: left and right change places."""
+    mirrored = keypoints[:, MIRRORED_ORDER].copy()
+    seen = mirrored[..., 2] > 0
+    mirrored[seen, 0] = 1 - mirrored[seen, 0]
+    return mirrored
 
 
 def draw_pose(keypoints: Keypoints, *, width: int, height: int) -> NDArray[np.uint8]:

@@ -116,6 +116,27 @@ def test_poses_are_looked_for(tmp_path: Path) -> None:
     assert (one.state, one.detail) == ("missing", f"{tmp_path / 'nowhere'}: no such folder")
 
 
+def test_a_damaged_pose_is_named_and_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "poses").mkdir()
+    shutil.copy(ROOT / "configs/poses/waving-01.json", tmp_path / "poses")
+    (tmp_path / "poses/broken.json").write_text("{")
+    one = found(tmp_path, base=[{"folder": str(MINIATURE)}], poses="poses")["poses"]
+    assert one.state == "note"
+    assert one.detail.startswith("pose broken: broken.json is not OpenPose JSON")
+
+
+def test_files_of_detectors_are_looked_for_and_stop_nothing(tmp_path: Path) -> None:
+    (tmp_path / "there.onnx").write_bytes(b"")
+    detectors = {
+        "pose": {"kind": "movenet", "file": "there.onnx"},
+        "midas": {"kind": "depth", "file": "gone.onnx"},
+    }
+    report = found(tmp_path, base=[{"folder": str(MINIATURE)}], detectors=detectors)
+    assert report["detector.pose"].state == "ok"
+    assert report["detector.midas"].state == "note"
+    assert report["detector.midas"].detail == f"{tmp_path / 'gone.onnx'}: no such file"
+
+
 def test_presets_are_counted_and_wrong_ones_are_named(tmp_path: Path) -> None:
     base = [{"folder": str(MINIATURE)}]
     path = tmp_path / "presets.yaml"

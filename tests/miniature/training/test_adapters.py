@@ -41,7 +41,8 @@ def test_the_others_start_once_the_segmentation_controlnet_is_there(
     trial: Settings, started: list[list[str]]
 ) -> None:
     train_controlnets_and_loras(replace(trial, adapter_options=("--steps", "3")))
-    assert len(started) == len(CONTROL_TYPES) + len(LESSONS)
+    assert len(started) == len(CONTROL_TYPES) + len(LESSONS) + 1
+    assert started[-1][3:5] == ["lcm", "configs/training/lcm.yaml"]
     assert started[0][3:5] == ["controlnet", "configs/training/controlnet_segmentation.yaml"]
     assert {command[3] for command in started[1 : 1 + len(LESSONS)]} == {"lora"}
     for command in started:
@@ -56,4 +57,4 @@ def test_a_training_that_fails_is_named(trial: Settings, started: list[list[str]
 
 
 def test_every_adapter_leaves_a_file() -> None:
-    assert len(adapter_files()) == len(CONTROL_TYPES) + len(LESSONS)
+    assert len(adapter_files()) == len(CONTROL_TYPES) + len(LESSONS) + 1

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from intaglio.errors import ConfigError, InvalidRequest
 from intaglio.imaging.openpose import (
     COLORS,
     LIMB_BRIGHTNESS,
     LIMBS,
     draw_pose,
-    load_pose,
-    pose_names,
+    mirrored_pose,
+    pose_document,
     read_pose,
 )
 
@@ -67,21 +64,15 @@ def test_coordinates_are_relative_to_the_canvas() -> None:
     np.testing.assert_array_equal(read_pose(small), read_pose(large))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"canvas_width": 0}, {"people": []}, {"people": [{"pose_keypoints_2d": [1.0] * 53}]}, {"people": None}],
-)
-def test_damaged_pose_is_the_deployments_fault(tmp_path: Path, change: dict[str, Any]) -> None:
-    (tmp_path / "standing-01.json").write_text(json.dumps(document({0: (1, 1)}) | change))
-    with pytest.raises(ConfigError, match="pose standing-01: not OpenPose JSON"):
-        load_pose(tmp_path, "standing-01")
+def test_a_document_is_read_back() -> None:
+    people = np.random.default_rng(3).uniform(1, 90, (2, 18, 3)).round(2)
+    read = read_pose(pose_document(people, width=200, height=100))
+    np.testing.assert_allclose(read, people / [200, 100, 1])
 
 
-def test_library_lists_ids_only(tmp_path: Path) -> None:
-    for name in ("b-01", "a-01", "Not An Id"):
-        (tmp_path / f"{name}.json").write_text(json.dumps(document({0: (1, 1)})))
-    assert pose_names(tmp_path) == ("a-01", "b-01")
-    with pytest.raises(InvalidRequest, match="allowed: a-01, b-01"):
-        load_pose(tmp_path, "Not An Id")
-    with pytest.raises(InvalidRequest, match="no pose library"):
-        load_pose(None, "a-01")
+def test_a_mirrored_pose_draws_the_mirrored_figure_with_left_and_right_exchanged() -> None:
+    keypoints = read_pose(document({2: (40, 50), 3: (160, 50), 4: (160, 80)}))
+    mirrored = mirrored_pose(keypoints)
+    expected = read_pose(document({5: (160, 50), 6: (40, 50), 7: (40, 80)}))
+    np.testing.assert_allclose(mirrored, expected)
+    np.testing.assert_allclose(mirrored_pose(mirrored), keypoints)

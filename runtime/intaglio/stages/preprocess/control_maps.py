@@ -3,8 +3,6 @@
 Axes: c controls; H, W pixels of the request.
 """
 
-# ruff: noqa: PLC0415  (OpenCV is an extra)
-
 from __future__ import annotations
 
 import contextlib
@@ -12,7 +10,6 @@ import os
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -21,17 +18,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from intaglio.contract.models import PaletteName, Resize
-from intaglio.errors import MissingExtra
+from intaglio.imaging.canny import canny_map
 from intaglio.imaging.images import decode_image
-from intaglio.imaging.openpose import draw_pose, load_pose
+from intaglio.imaging.openpose import draw_pose
 from intaglio.imaging.palettes import in_palette
+from intaglio.imaging.pose_library import PoseLibrary
 from intaglio.recently_used import RecentlyUsed
 from intaglio.request.request import Request
 
-__all__ = ["ControlMaps", "MapJob", "canny_map"]
+__all__ = ["ControlMaps", "MapJob"]
 
-CANNY_THRESHOLDS: Final = (100, 200)
-"""controlnet_aux 0.0.10 `CannyDetector`'s defaults."""
 KEPT_MAPS: Final = 8
 """Control maps kept for a caller who sends the same picture again.
 
@@ -59,8 +55,8 @@ class MapJob:
 class ControlMaps:
     """Threads that make control maps, and the maps made last. Entering it starts the threads."""
 
-    def __init__(self, poses: Path | None, *, most_pixels: int) -> None:
-        """`poses` is the folder of the pose library; an input image has at most `most_pixels`."""
+    def __init__(self, poses: PoseLibrary, *, most_pixels: int) -> None:
+        """An input image has at most `most_pixels`."""
         self._poses = poses
         self._most_pixels = most_pixels
         self._kept: RecentlyUsed[Future[Map]] = RecentlyUsed(KEPT_MAPS)
@@ -98,7 +94,7 @@ class ControlMaps:
         """[c, H, W, RGB] maps of `jobs`, read-only; [1, 1, 1, RGB] zeros without any. Waits.
 
         Raises:
-            InvalidRequest: see `decode_image` and `load_pose`.
+            InvalidRequest: see `decode_image` and `PoseLibrary.load`.
         """
         if not jobs:
             return np.zeros((1, 1, 1, 3), np.uint8)
@@ -112,7 +108,11 @@ class ControlMaps:
     def _start(self, request: Request, index: int, palette: PaletteName | None) -> MapJob:
         """Start a thread, unless the map was made lately."""
         control = request.controls[index]
-        source = control.pose if control.image is None else request.image_digests[control.image]
+        source: Hashable
+        if control.pose is not None:
+            source = (control.pose, self._poses.version(control.pose))  # a pose may come, go or change
+        else:
+            source = request.image_digests[control.image or 0]
         making = (control.preprocess, control.resize, control.palette, palette)
         key = (control.pose is None, source, *making, request.width, request.height)
         made = self._kept.get(key)
@@ -126,7 +126,7 @@ class ControlMaps:
         """
         control = request.controls[index]
         if control.pose is not None:
-            keypoints = load_pose(self._poses, control.pose, field=f"controls[{index}].pose")
+            keypoints = self._poses.load(control.pose, field=f"controls[{index}].pose")
             return draw_pose(keypoints, width=request.width, height=request.height)
         source = control.image or 0
         image = decode_image(request.images[source], field=f"images[{source}]", most_pixels=self._most_pixels)
@@ -141,17 +141,3 @@ class ControlMaps:
         if classes is not None:
             return in_palette(pixels, classes, named=control.palette, field=f"controls[{index}].image")
         return canny_map(pixels) if control.preprocess == "canny" else pixels
-
-
-def canny_map(pixels: Map) -> Map:
-    """White Canny edges of [H, W, RGB] `pixels` on black, same shape.
-
-    Raises:
-        MissingExtra: OpenCV is not installed.
-    """
-    try:
-        import cv2
-    except ImportError as error:
-        raise MissingExtra("opencv-python-headless", extra="serve") from error
-    edges = cv2.Canny(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), *CANNY_THRESHOLDS)
-    return np.repeat(np.asarray(edges, dtype=np.uint8)[..., None], 3, axis=-1)

@@ -22,6 +22,7 @@ from intaglio.contract.ports import Tensors, string_tensor
 from intaglio.engines.interface import Array
 from intaglio.imaging.images import check_metadata
 from intaglio.imaging.openpose import LEAST_BLACK, black_share
+from intaglio.imaging.pose_library import PoseLibrary
 from intaglio.loras.hashes import ShortHashes
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.request.read import read_request
@@ -48,8 +49,9 @@ class Preprocess:
         self._presets = PublishedPresets(folder)
         self._hashes = None if self._loras is None else ShortHashes(self._loras)
         self._tokenizers: tuple[PromptTokenizer, ...] = ()
-        poses = None if manifest.poses is None else folder / manifest.poses
-        self._maps = ControlMaps(poses, most_pixels=manifest.limits.input_pixels)
+        built = None if manifest.poses is None else folder / manifest.poses
+        added = None if manifest.poses_source is None else Path(manifest.poses_source)
+        self._maps = ControlMaps(PoseLibrary(built, added), most_pixels=manifest.limits.input_pixels)
 
     def __enter__(self) -> Self:
         """Open everything.

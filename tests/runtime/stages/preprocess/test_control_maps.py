@@ -6,6 +6,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,33 @@ def test_control_maps_may_not_be_written_to(stage: Preprocess, request_tensors: 
     maps = stage(request_tensors(prompt="a", images=[SMALL], controls=POSE))["control_maps"]
     with pytest.raises(ValueError, match="read-only"):
         maps[0, 0, 0, 0] = 1
+
+
+def test_a_pose_that_came_after_the_build_is_served_and_drawn_again_when_it_changes(
+    tiny: Any, tmp_path: Path, request_tensors: Any
+) -> None:
+    added = tmp_path / "poses"
+    manifest = tiny.manifest.model_copy(update={"poses_source": str(added)})
+
+    def maps(stage: Preprocess, name: str) -> Any:
+        controls = json.dumps([{"type": "pose", "pose": name}])
+        return stage(request_tensors(prompt="a", controls=controls))["control_maps"].copy()
+
+    with Preprocess(manifest, tiny.folder) as stage:
+        with pytest.raises(InvalidRequest, match="pose 'new' is unknown; allowed: waving-01"):
+            maps(stage, "new")
+        added.mkdir()
+        document = json.loads((tiny.folder / "poses/waving-01.json").read_text())
+        (added / "new.json").write_text(json.dumps(document))
+        first = maps(stage, "new")
+        np.testing.assert_array_equal(first, maps(stage, "waving-01"))
+        (added / "new.json").write_text(
+            json.dumps({**document, "canvas_width": 2 * document["canvas_width"]})
+        )
+        assert not np.array_equal(maps(stage, "new"), first)
+        (added / "waving-01.json").write_text("{")  # the build's own comes first
+        np.testing.assert_array_equal(maps(stage, "waving-01"), first)
+        assert maps(stage, "waving-01-mirrored").shape == first.shape
 
 
 ROAD, SKY = (128, 64, 128), (70, 130, 180)

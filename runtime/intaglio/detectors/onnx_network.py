@@ -1,0 +1,80 @@
+"""One ONNX file of a detector, in a session of ONNX Runtime on the CPU."""
+
+# ruff: noqa: PLC0415  (onnxruntime is an extra)
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intaglio.errors import ConfigError, MissingExtra
+
+__all__ = ["Network", "Shape"]
+
+Shape = tuple[int | None, ...]
+"""None where a size is not fixed."""
+_DTYPES: Final = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(uint8)": "uint8"}
+
+
+class Network:
+    """A network with one input. Making one reads the file."""
+
+    def __init__(self, path: Path, *, expected: str) -> None:
+        """`expected` says, for errors, which network the file must hold.
+
+        Raises:
+            ConfigError: the file is missing, is no ONNX file, or its input is of a type that no detector has.
+            MissingExtra: ONNX Runtime is not installed.
+        """
+        self._path = path
+        self._expected = expected
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such file; put the ONNX file of {expected} there")
+        self._session = self._opened()
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or inputs[0].type not in _DTYPES:
+            raise self.unlike(f"inputs {', '.join(f'{one.name} {one.type}' for one in inputs)}")
+        self._input: str = inputs[0].name
+        self.dtype: str = _DTYPES[inputs[0].type]
+        self.input_shape = _shape(inputs[0].shape)
+        self.output_shapes = tuple(_shape(one.shape) for one in self._session.get_outputs())
+
+    def _opened(self) -> Any:
+        try:
+            import onnxruntime  # type: ignore[import-untyped]
+        except ImportError as error:
+            raise MissingExtra("onnxruntime", extra="serve") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        options.log_severity_level = 3
+        # Waiting threads must not take the cores of a server on this machine.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            return onnxruntime.InferenceSession(self._path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise self.unlike(f"does not load: {error}") from error
+
+    def unlike(self, problem: str) -> ConfigError:
+        """The error that says that the file is not what was expected."""
+        return ConfigError(f"{self._path}: {problem}; it must be the ONNX file of {self._expected}")
+
+    def __call__(self, values: NDArray[Any]) -> list[NDArray[np.float32]]:
+        """Every output for one input.
+
+        Raises:
+            ConfigError: the network fails at it.
+        """
+        given = np.ascontiguousarray(values, dtype=self.dtype)
+        try:
+            outputs: list[NDArray[np.float32]] = self._session.run(None, {self._input: given})
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise self.unlike(f"fails: {error}") from error
+        return outputs
+
+
+def _shape(shape: list[Any]) -> Shape:
+    return tuple(size if isinstance(size, int) and size > 0 else None for size in shape)

@@ -1,0 +1,50 @@
+"""ONNX files of detectors: what is refused, and with which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from intaglio.detectors.onnx_network import Network
+from intaglio.errors import ConfigError
+
+from .graphs import write_graph
+
+DOUBLED = [helper.make_node("Add", ["x", "x"], ["y"])]
+
+
+def test_it_runs_a_file_and_tells_its_shapes(tmp_path: Path) -> None:
+    path = write_graph(tmp_path / "a.onnx", DOUBLED, given=(1, "n", 2), result=(1, "n", 2))
+    network = Network(path, expected="a doubling")
+    assert network.input_shape == (1, None, 2)
+    assert network.output_shapes == ((1, None, 2),)
+    (doubled,) = network(np.array([[[1, 2]]]))
+    assert doubled.tolist() == [[[2, 4]]]
+
+
+def test_a_missing_file_says_what_belongs_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.onnx: no such file; put the ONNX file of MiDaS there"):
+        Network(tmp_path / "none.onnx", expected="MiDaS")
+
+
+def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx"
+    path.write_bytes(b"<html>not found</html>")
+    with pytest.raises(ConfigError, match=r"a\.onnx: does not load: .*; it must be the ONNX file of MiDaS"):
+        Network(path, expected="MiDaS")
+
+
+def test_a_network_that_fails_says_so(tmp_path: Path) -> None:
+    path = write_graph(tmp_path / "a.onnx", DOUBLED, given=(1, 2), result=(1, 2))
+    with pytest.raises(ConfigError, match=r"a\.onnx: fails: .*; it must be the ONNX file of MiDaS"):
+        Network(path, expected="MiDaS")(np.zeros((3, 3)))
+
+
+def test_an_input_of_an_unknown_type_is_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)]
+    path = write_graph(tmp_path / "a.onnx", nodes, given=(1,), result=(1,), dtype=TensorProto.BOOL)
+    with pytest.raises(ConfigError, match=r"inputs x tensor\(bool\); it must be"):
+        Network(path, expected="MiDaS")
