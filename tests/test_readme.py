@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -75,12 +76,18 @@ PAGES = [
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    missing = [
-        link
-        for link in re.findall(r"\]\(([^):]+)\)", text)
-        if not (ROOT / page).parent.joinpath(link).exists()
-    ]
-    assert not missing
+    links = re.findall(r"\]\(([^):]+)\)", text)
+    assert not [link for link in links if not leads_somewhere((ROOT / page).parent, link)]
+
+
+def leads_somewhere(folder: Path, link: str) -> bool:
+    """Whether the file of a link is there, and the heading that it names after a #."""
+    name, _, anchor = link.partition("#")
+    path = folder / name
+    if not anchor or not path.is_file():
+        return path.exists()
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_commands_and_their_options_exist() -> None:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio_train.config import ControlNetConfig, LoraConfig, TrainingConfig
+from intaglio_train.lcm_config import LcmConfig
 from reference.configuration import deployment_sections, training_sections
 from reference.examples import deployment_example, training_example
 from reference.fields import Key, keys_of
@@ -42,11 +43,12 @@ def test_the_model_takes_the_example(key: Key, example: Example) -> None:
 def test_no_key_is_left_out() -> None:
     (_, shown), *_ = deployment_sections()
     assert {key.name for key in shown} | {"name", "folder"} == set(Deployment.model_fields)
-    (_, shared), (_, lora), (_, controlnet), *_ = training_sections()
-    names = [{key.name for key in keys} for keys in (shared, lora, controlnet)]
+    (_, shared), (_, lora), (_, lcm), (_, controlnet), *_ = training_sections()
+    names = [{key.name for key in keys} for keys in (shared, lora, controlnet, lcm)]
     assert names[0] == set(TrainingConfig.model_fields)
     assert names[0] | names[1] == set(LoraConfig.model_fields)
     assert names[0] | names[2] == set(ControlNetConfig.model_fields)
+    assert names[0] | names[1] | names[3] == set(LcmConfig.model_fields)
 
 
 def test_no_text_is_for_a_key_that_is_gone() -> None:
