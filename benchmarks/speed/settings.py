@@ -8,7 +8,7 @@ from typing import Any, Final
 __all__ = ["FEWER_STEPS", "MATCHED", "SETTINGS"]
 
 FEWER_STEPS: Final[Mapping[str, Any]] = {"scheduler": "dpmpp_2m_karras", "steps": 15}
-"""About as near to the converged picture as 30 Euler steps: docs/schedules.md."""
+"""About as near to the converged picture as 30 Euler steps: docs/tuning.md."""
 MATCHED: Final = "fewer steps, ControlNet every 2nd"
 SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "the case": {},

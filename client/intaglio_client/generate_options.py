@@ -127,7 +127,9 @@ Sigmas = Annotated[
 SparseBegin = Annotated[
     float | None, typer.Option(help="Share of the steps before which --sparse-every waits.")
 ]
-SparseEvery = Annotated[int | None, typer.Option(help="Take only every so-manyth step, later on.")]
+SparseEvery = Annotated[
+    int | None, typer.Option(help="After --sparse-begin, 2 takes every second step, 3 every third.")
+]
 Eta = Annotated[float | None, typer.Option(help="New noise in each step: eta of ddim, gamma of tcd.")]
 NumImages = Annotated[
     list[int] | None,

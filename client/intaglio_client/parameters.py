@@ -72,7 +72,7 @@ class Parameters(Aliases, total=False):
     sparse_begin: float | None
     """Share of the steps that are all taken before `sparse_every` counts."""
     sparse_every: int | None
-    """After `sparse_begin` only every so-manyth step is taken."""
+    """After `sparse_begin`, 2 takes every second step, 3 every third."""
     eta: float | None
     """New noise in each step: eta of ddim, gamma of tcd."""
     num_images: int | None

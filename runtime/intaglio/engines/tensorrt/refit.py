@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from intaglio.contract.tensors import Precision, compute_dtype
+from intaglio.engines.card import read_card_memory
 from intaglio.engines.interface import Array, DeviceArray
 from intaglio.engines.tensorrt.device import Device, cuda_array
 from intaglio.engines.tensorrt.library import TensorRT
@@ -68,9 +69,14 @@ class PlanRefitter:
             before_change()
             if not refitter.refit_cuda_engine():
                 self._device.synchronize()  # where the card failed, this says so
-                raise IntaglioError(f"{self._network}: refit failed; see the log")
+                raise IntaglioError(f"{self._network}: refit failed{self._free_memory()}; see the log")
         finally:
             _take_back(refitter, given)
+
+    def _free_memory(self) -> str:
+        """What the card has free, in words: a refit needs room for the new weights."""
+        memory = read_card_memory(self._device.gpu)
+        return "" if memory is None else f" with {memory.free >> 20} MiB of the card's memory free"
 
     def joined(self, sizes: Mapping[str, int], *, precision: Precision) -> Sequence[frozenset[str]]:
         """Groups of weights that must be replaced together; `sizes` is the number of values of each weight.
