@@ -84,7 +84,7 @@ def fake_library() -> TensorRT:
 
 def fake_device() -> Device:
     """A device that only waits."""
-    return cast("Device", SimpleNamespace(synchronize=lambda: None))
+    return cast("Device", SimpleNamespace(gpu=0, synchronize=lambda: None))
 
 
 def refittable_engine(plan: Plan) -> TensorRTEngine:

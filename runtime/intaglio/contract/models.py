@@ -312,7 +312,8 @@ _REQUEST: Final = (
         maximum=150,
         absent="every step is taken",
         example=2,
-        doc="after `sparse_begin` 2 takes every second of the other steps, 3 every third; not with multistep solvers",
+        doc="after `sparse_begin` 2 takes every second of the other steps, 3 every third; "
+        "not with multistep solvers",
     ),
     Port(
         name="eta",

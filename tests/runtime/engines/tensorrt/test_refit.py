@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from intaglio.engines.card import CardMemory
 from intaglio.engines.tensorrt.device import CudaArray
 from intaglio.engines.tensorrt.refit import PlanRefitter
 from intaglio.errors import EngineMismatch, IntaglioError
@@ -91,8 +92,10 @@ def test_one_refitter_keeps_nothing_of_the_refit_before() -> None:
     assert first.given == {}
 
 
-def test_a_refit_that_fails_is_an_error() -> None:
-    with pytest.raises(IntaglioError, match="unet: refit failed"):
+def test_a_refit_that_fails_says_what_memory_the_card_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = CardMemory(total=2**34, used=2**34 - 5 * 2**20, free=5 * 2**20)
+    monkeypatch.setattr("intaglio.engines.tensorrt.refit.read_card_memory", lambda gpu: memory)
+    with pytest.raises(IntaglioError, match="unet: refit failed with 5 MiB of the card's memory free; see"):
         two_weights(works=False).refit({"a": two()})
 
 
