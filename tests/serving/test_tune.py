@@ -47,7 +47,9 @@ def test_tune_chooses_presets_and_goes_on_where_it_stopped(
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     rows = {row["setting"]: row for row in found["rows"]}
-    assert len(rows) == 5
+    assert len(rows) == 6
+    (few_steps,) = (row for row in rows.values() if "lcm" in row["setting"])
+    assert few_steps["apart"], "a LoRA for few steps draws other pictures"
     assert found["left_out"] == [
         "left out: dpmpp_2m_karras 15, control_guidance_end 0.6: no scene has a control"
     ]
@@ -64,7 +66,7 @@ def test_tune_chooses_presets_and_goes_on_where_it_stopped(
         PIL.Image.open(tmp_path / found["files"][name]).verify()
 
     pictures = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "pictures").rglob("*.png")}
-    assert len(pictures) == 2 * 6
+    assert len(pictures) == 2 * 7
     again = tune(tmp_path, config, "--quiet")  # everything is there: no server is asked
     assert again.returncode == 0, again.stderr
     assert again.stdout == "out/presets.yaml\n"
