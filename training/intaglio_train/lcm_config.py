@@ -18,7 +18,9 @@ Scale = Annotated[float, Field(ge=1)]
 class LcmSampleConfig(SampleConfig):
     """Pictures made during training as the LoRA is meant to be used: few steps of an LCM solver."""
 
-    steps: Positive = 4
+    steps: Annotated[int, Field(ge=1, le=50)] = (
+        4  # diffusers' LCMScheduler knows 50 (original_inference_steps)
+    )
     guidance_scale: float = 1.0
 
 
