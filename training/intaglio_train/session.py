@@ -104,9 +104,9 @@ class Session:
 
     def unconditional(self, conditions: Conditions) -> Conditions:
         """The same conditions with the model's own embedding of no prompt instead of the captions."""
-        context, pooled = self.sources[0].conditioner.no_caption(
-            len(conditions.context), chunks=conditions.context.shape[1] // CHUNK_POSITIONS
-        )
+        chunks = conditions.context.shape[1] // CHUNK_POSITIONS
+        with self.accelerator.autocast():
+            context, pooled = self.sources[0].conditioner.no_caption(len(conditions.context), chunks=chunks)
         return replace(conditions, context=context, pooled=pooled)
 
     def predict(self, noisy: torch.Tensor, times: torch.Tensor, conditions: Conditions) -> torch.Tensor:
