@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -24,20 +24,18 @@ from intaglio.engines.tensorrt.library import turn_tf32_off
 from intaglio.errors import InvalidRequest
 from intaglio.validation_errors import first_problem
 from intaglio_export.deployment.assemble import assemble, assembly_of
-from intaglio_export.deployment.manifest import NOT_VERIFIED, build_manifest
+from intaglio_export.deployment.manifest import NOT_VERIFIED, build_manifest, request_manifest
 from intaglio_export.deployment.presets import checked_presets
 from intaglio_export.deployment.support_files import find_support_files
 from intaglio_export.engines.platform import Platform, resolve_platform
 from intaglio_export.plan.plan import Plan
 from intaglio_export.plan.pruning import KEPT_RESULTS, Pruned, prune
 from intaglio_export.plan.run import Reporter, run_stages
-from intaglio_export.plan.stages import StageOutcome, StageStore
+from intaglio_export.plan.stages import STORE, StageOutcome, StageStore
 from intaglio_export.weights.publication import publication_messages
 from intaglio_export.weights.registry import check_registry, publish_registry, registry_of
 
 __all__ = ["BuildOptions", "BuildResult", "build_deployment"]
-
-STORE: Final = ".stages"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +91,7 @@ def build_deployment(config: Path, options: BuildOptions, *, reporter: Reporter)
         folder = _deployment_folder(deployment, options)
         if deployment.swaps:
             check_registry(deployment, folder)
+        presets = checked_presets(deployment, request_manifest(plan))
         outcomes = run_stages(plan, force=options.force, reporter=reporter)
         messages = list(_messages(plan))
         if deployment.swaps:
@@ -100,9 +99,9 @@ def build_deployment(config: Path, options: BuildOptions, *, reporter: Reporter)
             messages += publication_messages(registry_of(deployment), publication, config=_shown(config))
         rebuild = f"intaglio build {_shown(config)}{options.arguments}"
         manifest = build_manifest(plan, support, asked=asked, rebuild=rebuild)
-        publish_presets(folder, checked_presets(deployment, manifest))
         assembly = assembly_of(plan, manifest, support, folder=folder)
         outcome = assemble(assembly, force=options.force)
+        publish_presets(folder, presets)
         reporter.finished(outcome, 0.0)
         messages += _pruned(prune(store, folder, keep=options.keep))
     return BuildResult(folder, manifest, platform, (*outcomes, outcome), tuple(messages))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from miniature.few_steps import FEW, LORA, compared, missed, shares
-from miniature.painter import Painter, cases
+from miniature.painter import Painter, held_out_case
 
 
 def test_differences_are_paired_scene_by_scene() -> None:
@@ -29,9 +29,12 @@ def test_a_loss_above_the_limit_is_named() -> None:
     assert missed({"text.attire": lost(float("nan"))})
 
 
-def test_four_steps_draw_attire_and_place_as_asked() -> None:
-    judged = cases(6)
+def test_four_steps_draw_attire_as_asked_because_of_the_lora() -> None:
+    """On scenes whose attire the base alone misses in so few steps. Their places it draws either way."""
+    judged = [held_out_case(index) for index in (2, 7, 8, 12, 21, 22)]
+    prompts = [case.prompt for case in judged]
     painter = Painter(lambda _: None)
-    found = shares(painter.with_lora(str(LORA), [case.prompt for case in judged], drawing=FEW), judged)
-    assert found["attire"].mean() >= 0.75
+    alone = shares(painter.paint(prompts, drawing=FEW), judged)
+    found = shares(painter.with_lora(str(LORA), prompts, drawing=FEW), judged)
+    assert found["attire"].mean() >= max(0.75, alone["attire"].mean() + 0.3)
     assert found["place"].mean() >= 5 / 6

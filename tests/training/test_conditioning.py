@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,25 @@ def test_text_embeddings_are_the_pipelines(model: Path) -> None:
     )
     torch.testing.assert_close(context, theirs)
     torch.testing.assert_close(pooled, their_pooled)
+
+
+def test_no_caption_is_encoded_once_and_is_the_dropped_one(keys: Keys, arrays: Path) -> None:
+    config = LoraConfig.model_validate(keys(data={"folder": str(arrays)}))
+    session = open_session(config, control=False, prior=None, caches=frozenset(), reporter=SilentReporter())
+    conditioner = session.sources[0].conditioner
+    conditioner._base = replace(session.base, zero_empty_prompt=False)
+    dropped = conditioner._text(torch.full((3,), conditioner._dropped), 2)
+    calls: list[int] = []
+    hook = session.base.text_encoders[0].register_forward_hook(lambda *_: calls.append(1))
+    first = conditioner.no_caption(3, chunks=2)
+    shorter = conditioner.no_caption(1, chunks=1)
+    hook.remove()
+    assert len(calls) == 1
+    for ours, theirs in zip(first, dropped, strict=True):
+        assert theirs.abs().max() > 0.1
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert [len(tensor) for tensor in shorter] == [1, 1]
+    assert 2 * shorter[0].shape[1] == first[0].shape[1]
 
 
 def test_a_dropped_caption_is_the_empty_one_where_the_model_has_no_zeros(

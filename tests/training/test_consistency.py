@@ -27,15 +27,15 @@ CPU = torch.device("cpu")
 PREDICTIONS = ["epsilon", "v_prediction"]
 
 
-def solver_of(kind: type[Any], prediction: str = "epsilon") -> Any:
+def solver_of(kind: type[Any], prediction: str = "epsilon", **changes: Any) -> Any:
     """A solver of diffusers with the miniature's schedule."""
     known = signature(kind).parameters
-    keys = architecture.SCHEDULER | architecture.SCHEDULER_EXTRAS | {"prediction_type": prediction}
+    keys = architecture.SCHEDULER | architecture.SCHEDULER_EXTRAS | {"prediction_type": prediction} | changes
     return kind(**{key: value for key, value in keys.items() if key in known})
 
 
-def schedule_of(prediction: str) -> NoiseSchedule:
-    return noise_schedule_of(solver_of(DDIMScheduler, prediction), CPU)
+def schedule_of(prediction: str, **changes: Any) -> NoiseSchedule:
+    return noise_schedule_of(solver_of(DDIMScheduler, prediction, **changes), CPU)
 
 
 def tensors(seed: int, count: int = 3) -> torch.Tensor:
@@ -45,16 +45,40 @@ def tensors(seed: int, count: int = 3) -> torch.Tensor:
 def test_the_teacher_begins_where_diffusers_lcm_solver_draws() -> None:
     scheduler = solver_of(LCMScheduler)
     scheduler.set_timesteps(50)
-    times = teacher_times(50, 1000)
+    times = teacher_times(50, schedule_of("epsilon"))
     assert list(times) == scheduler.timesteps.tolist()[::-1]
     assert times.step == 20
-    assert list(teacher_times(3, 10)) == [2, 5, 8]
 
 
 def test_more_steps_than_noise_levels_are_refused() -> None:
-    assert list(teacher_times(4, 4)) == [0, 1, 2, 3]
+    levels = NoiseSchedule(torch.linspace(0.9, 0.1, 4), "epsilon")
+    assert list(teacher_times(4, levels)) == [0, 1, 2, 3]
     with pytest.raises(ConfigError, match="teacher_steps 5: the model has 4 noise levels; give at most 4"):
-        teacher_times(5, 4)
+        teacher_times(5, levels)
+
+
+@pytest.mark.parametrize(("count", "right"), [(600, "500 or 1000"), (3, "2 or 4"), (49, "40 or 50")])
+def test_steps_that_leave_out_the_noisiest_levels_are_refused(count: int, right: str) -> None:
+    message = f"teacher_steps {count}: does not divide the model's 1000 noise levels; give {right}$"
+    with pytest.raises(ConfigError, match=message):
+        teacher_times(count, schedule_of("epsilon"))
+
+
+def test_predicted_noise_is_refused_where_the_last_level_has_no_signal() -> None:
+    with pytest.raises(ConfigError, match="predicts noise and its schedule ends at zero SNR"):
+        teacher_times(50, schedule_of("epsilon", rescale_betas_zero_snr=True))
+
+
+def test_a_predicted_velocity_is_finite_where_the_last_level_has_no_signal() -> None:
+    schedule = schedule_of("v_prediction", rescale_betas_zero_snr=True)
+    assert schedule.alphas[-1] == 0
+    times = torch.tensor([*teacher_times(50, schedule)][-3:])
+    noisy, predicted = tensors(0), tensors(1)
+    denoised, noise = denoised_and_noise(schedule, noisy, times, predicted)
+    cleaner = ddim_step(schedule, denoised, noise, end_times(times, 20))
+    for found in (cleaner, consistent(noisy, times, denoised)):
+        assert found.isfinite().all()
+    torch.testing.assert_close(denoised[-1], -predicted[-1])
 
 
 def test_the_last_step_ends_at_time_0() -> None:

@@ -28,6 +28,7 @@ def write(path: Path, keys: dict[str, Any]) -> Path:
         ({"teacher_guidance": 0.5}, "teacher_guidance"),
         ({"teacher_steps": 0}, "teacher_steps"),
         ({"huber_c": 0.0}, "huber_c"),
+        ({"samples": {"prompts": ["a"], "steps": 51}}, "samples.steps"),
         ({"w_min": 3.0, "w_max": 15.0}, r"write teacher_guidance: \[w_min \+ 1, w_max \+ 1\]"),
         ({"timestep_scaling_factor": 10.0}, "it is 10, as solvers have it; leave it out"),
         ({"teacher_guidence": 5.0}, "did you mean teacher_guidance"),

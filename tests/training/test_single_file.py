@@ -141,6 +141,18 @@ def test_a_files_own_word_on_its_prediction_stands_above_its_configurations(
     assert schedule.alphas[-1] < 1e-6
 
 
+@pytest.mark.parametrize("suffix", [".ckpt", ".bin"])
+def test_pickled_weights_are_never_read(configurations: Path, tmp_path: Path, suffix: str) -> None:
+    class Opened:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "opened",))
+
+    torch.save(Opened(), tmp_path / f"base{suffix}")
+    with pytest.raises(ConfigError, match=r"pickled weights are never read.*; convert the file to \.safe"):
+        load(tmp_path / f"base{suffix}", configurations)
+    assert not (tmp_path / "opened").exists()
+
+
 @pytest.mark.parametrize("damage", ["truncated", "foreign"])
 def test_a_file_that_is_no_sdxl_is_refused(
     single: Path, configurations: Path, tmp_path: Path, damage: str

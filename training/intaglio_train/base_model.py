@@ -105,6 +105,11 @@ def _load_pipeline(source: ModelSource) -> Any:
     if (is_path or name.count("/") != 1) and not path.exists():
         raise ConfigError(f"model {name}: no such file or folder; {right}")
     if path.is_file():
+        if path.suffix != ".safetensors":
+            raise ConfigError(
+                f"model {name}: pickled weights are never read, since they can run code;"
+                " convert the file to .safetensors"
+            )
         return load_single_file(path, source.configurations)
     if source.configurations is not None:
         raise ConfigError(f"configurations are for a model in a single file; {name} has its own")

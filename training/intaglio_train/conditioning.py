@@ -180,6 +180,7 @@ class Conditioner:
         self._counts = texts.counts
         self._dropped = len(texts.counts) - 1
         self._rows_of_text = texts.rows.to(self._device)  # [U+1,K]
+        self._no_caption: tuple[torch.Tensor, torch.Tensor] | None = None  # context [1,T,C], pooled [1,P]
         self._tokens = None if caches.text else texts.tokens.to(self._device)  # [2,R,T]
 
     def chunks_of(self, batch: Batch) -> int:
@@ -200,8 +201,14 @@ class Conditioner:
         )
 
     def no_caption(self, count: int, *, chunks: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Context [count,kT,C] and pooled embedding [count,P] of dropped captions, of `chunks` chunks."""
-        return self._text(torch.full((count,), self._dropped), chunks)
+        """Context [count,kT,C] and pooled embedding [count,P] of dropped captions, of `chunks` chunks.
+
+        The text encoders must not be trained: the embedding is kept from the first call.
+        """
+        if self._no_caption is None:
+            self._no_caption = self._text(torch.tensor([self._dropped]), 1)
+        context, pooled = self._no_caption
+        return context.repeat(count, chunks, 1), pooled.repeat(count, 1)
 
     def _text(self, captions: torch.Tensor, chunks: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Context [B,kT,C] and pooled embedding [B,P]."""

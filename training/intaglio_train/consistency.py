@@ -31,18 +31,41 @@ TIME_SCALING: Final = 10.0
 """Solvers have this value too (`timestep_scaling` of diffusers' LCMScheduler), so no run may change it."""
 
 
-def teacher_times(count: int, levels: int) -> range:
-    """Where the teacher's `count` steps through `levels` noise levels begin, in ascending order.
+def teacher_times(count: int, schedule: NoiseSchedule) -> range:
+    """Where the teacher's `count` steps through the noise levels of `schedule` begin, in ascending order.
 
     50 steps through 1000 levels begin at 19, 39, ..., 999: the times of diffusers' LCMScheduler. The range's
-    step is the length of the teacher's steps. Raises `ConfigError`.
+    step is the length of the teacher's steps.
+
+    Raises:
+        ConfigError: `count` does not divide the levels, so that the noisiest would be left out; or the
+            teacher cannot step from the noisiest one.
     """
+    levels = len(schedule.alphas)
     if count > levels:
         raise ConfigError(
             f"teacher_steps {count}: the model has {levels} noise levels; give at most {levels}"
         )
+    if levels % count:
+        below, above = _nearest_divisors(levels, count)
+        raise ConfigError(
+            f"teacher_steps {count}: does not divide the model's {levels} noise levels;"
+            f" give {below} or {above}"
+        )
+    if schedule.prediction == "epsilon" and schedule.alphas[-1] == 0:
+        raise ConfigError(
+            "lcm: the model predicts noise and its schedule ends at zero SNR (rescale_betas_zero_snr), where"
+            " no picture follows from the noise; take a model that predicts v, or a schedule without it"
+        )
     length = levels // count
-    return range(length - 1, count * length, length)
+    return range(length - 1, levels, length)
+
+
+def _nearest_divisors(number: int, count: int) -> tuple[int, int]:
+    """The divisors of `number` next below and next above `count`, which is smaller and is none."""
+    divisors = [divisor for divisor in range(1, number + 1) if number % divisor == 0]
+    above = next(divisor for divisor in divisors if divisor > count)
+    return divisors[divisors.index(above) - 1], above
 
 
 def end_times(starts: torch.Tensor, length: int) -> torch.Tensor:

@@ -18,7 +18,8 @@ Scale = Annotated[float, Field(ge=1)]
 class LcmSampleConfig(SampleConfig):
     """Pictures made during training as the LoRA is meant to be used: few steps of an LCM solver."""
 
-    steps: Positive = 4
+    # At most the `original_inference_steps` of diffusers' LCMScheduler.
+    steps: Annotated[int, Field(ge=1, le=50)] = 4
     guidance_scale: float = 1.0
 
 

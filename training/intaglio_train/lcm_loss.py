@@ -48,7 +48,7 @@ class ConsistencyErrors:
     def __init__(self, session: Session, config: LcmConfig) -> None:
         self._session = session
         self._config = config
-        self._step = teacher_times(config.teacher_steps, len(session.schedule.alphas)).step
+        self._step = teacher_times(config.teacher_steps, session.schedule).step
 
     def __call__(self, example: Example) -> torch.Tensor:
         """The error [B] of each image."""

@@ -31,7 +31,7 @@ from intaglio_train.lora_files import (
     write_adapter,
 )
 from intaglio_train.lora_metadata import Trained, lora_metadata
-from intaglio_train.loss import diffusion_errors
+from intaglio_train.loss import NoiseSchedule, diffusion_errors, every_level
 from intaglio_train.pictures import Pixels
 from intaglio_train.progress import Reporter, SilentReporter
 from intaglio_train.samples import draw, grid_of
@@ -101,9 +101,9 @@ def train_lora(config: LoraConfig, *, resume: bool = True, reporter: Reporter | 
     return LoraResult(files, config.output / "losses.csv", outcome)
 
 
-def _trained_times(config: LoraConfig) -> Callable[[int], range]:
-    """Which of so many noise levels are trained: all, or those where a teacher's steps begin."""
-    return partial(teacher_times, config.teacher_steps) if isinstance(config, LcmConfig) else range
+def _trained_times(config: LoraConfig) -> Callable[[NoiseSchedule], range]:
+    """Which of a model's noise levels are trained: all, or those where a teacher's steps begin."""
+    return partial(teacher_times, config.teacher_steps) if isinstance(config, LcmConfig) else every_level
 
 
 def _add_adapters(session: Session, config: LoraConfig) -> list[ParameterGroup]:

@@ -17,6 +17,7 @@ __all__ = [
     "NoiseSchedule",
     "add_noise",
     "diffusion_errors",
+    "every_level",
     "loss_weights",
     "noise_schedule_of",
     "signal_and_sigma",
@@ -39,6 +40,11 @@ def noise_schedule_of(scheduler: Any, device: torch.device) -> NoiseSchedule:
     if prediction not in ("epsilon", "v_prediction"):
         raise ConfigError(f"the model predicts {prediction}; the trainers know epsilon and v_prediction")
     return NoiseSchedule(training.alphas_cumprod.to(device, torch.float32), prediction)
+
+
+def every_level(schedule: NoiseSchedule) -> range:
+    """All noise levels of `schedule`."""
+    return range(len(schedule.alphas))
 
 
 def signal_and_sigma(schedule: NoiseSchedule, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

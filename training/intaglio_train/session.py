@@ -22,6 +22,7 @@ from intaglio_train.errors import ConfigError, DataError
 from intaglio_train.loss import (
     NoiseSchedule,
     add_noise,
+    every_level,
     loss_weights,
     noise_schedule_of,
     target_of,
@@ -103,9 +104,9 @@ class Session:
 
     def unconditional(self, conditions: Conditions) -> Conditions:
         """The same conditions with the model's own embedding of no prompt instead of the captions."""
-        context, pooled = self.sources[0].conditioner.no_caption(
-            len(conditions.context), chunks=conditions.context.shape[1] // CHUNK_POSITIONS
-        )
+        chunks = conditions.context.shape[1] // CHUNK_POSITIONS
+        with self.accelerator.autocast():
+            context, pooled = self.sources[0].conditioner.no_caption(len(conditions.context), chunks=chunks)
         return replace(conditions, context=context, pooled=pooled)
 
     def predict(self, noisy: torch.Tensor, times: torch.Tensor, conditions: Conditions) -> torch.Tensor:
@@ -146,10 +147,10 @@ def open_session(
     prior: DataConfig | None,
     caches: frozenset[str],
     reporter: Reporter,
-    trained_times: Callable[[int], range] = range,
+    trained_times: Callable[[NoiseSchedule], range] = every_level,
 ) -> Session:
-    """Check the data, load the model, fill `caches`. `trained_times` chooses from the model's noise levels,
-    given their number. Raises `DataError`, `ConfigError`."""
+    """Check the data, load the model, fill `caches`. `trained_times` chooses from the model's noise levels.
+    Raises `DataError`, `ConfigError`."""
     datasets = _checked_datasets(config, prior, control=control, reporter=reporter)
     accelerator = make_accelerator(config)
     _say_idle_gpus(accelerator, reporter)
@@ -160,7 +161,7 @@ def open_session(
     if config.samples is not None:
         _check_sample_prompts(base, config.samples)
     schedule = noise_schedule_of(base.scheduler, device)
-    times = trained_times(len(schedule.alphas))
+    times = trained_times(schedule)
     on = device if config.cache_on == "device" else torch.device("cpu")
     sources = []
     for salt, dataset in enumerate(datasets):

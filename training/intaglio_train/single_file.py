@@ -47,8 +47,6 @@ def load_single_file(file: Path, configurations: Path | None) -> Any:
 
 def _stated_prediction(file: Path) -> dict[str, Any]:
     """What the file says of its prediction, as keys of the scheduler's configuration."""
-    if file.suffix != ".safetensors":
-        return {}
     try:
         with safe_open(file, "pt") as tensors:
             names, metadata = tensors.keys(), tensors.metadata() or {}

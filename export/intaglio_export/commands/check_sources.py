@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.config import Deployment
 from intaglio.contract.presets import KINDS, load_presets
+from intaglio.contract.sdxl import controlnet_name
 from intaglio.contract.sources import Source
 from intaglio.errors import IntaglioError
 from intaglio.imaging.pose_library import PoseLibrary
@@ -18,9 +20,14 @@ from intaglio.serving.findings import Finding
 from intaglio_export.commands.check_disk import disk_findings
 from intaglio_export.commands.check_loras import lora_findings
 from intaglio_export.commands.source_report import SourceReport
+from intaglio_export.deployment.manifest import request_manifest
+from intaglio_export.deployment.preset_loras import check_preset_loras
+from intaglio_export.deployment.presets import checked_presets
 from intaglio_export.deployment.support_files import poses_in
 from intaglio_export.engines.platform import resolve_platform
 from intaglio_export.plan.architecture import architecture_of
+from intaglio_export.plan.plan import Plan
+from intaglio_export.plan.stages import STORE, StageStore
 from intaglio_export.weights.hub import NotFetchedError
 from intaglio_export.weights.repository_files import COMPONENTS
 from intaglio_export.weights.sources import find_base, find_model
@@ -132,12 +139,38 @@ def _detectors(report: SourceReport) -> Iterator[Finding]:
             yield Finding(f"detector.{name}", "ok", f"{source.kind}: {source.file}")
 
 
+def _request_manifest(report: SourceReport) -> BuildManifest | None:
+    """What requests to the build are read against; None where a source is not here or does not fit."""
+    if report.platform is None or report.base is None:
+        return None
+    deployment = report.deployment
+    wanted = {controlnet_name(control) for control in deployment.controlnets}
+    if deployment.vae is not None:
+        wanted.add("vae")
+    if not wanted <= set(report.networks):
+        return None
+    plan = Plan(deployment, report.platform, StageStore(deployment.build / STORE))
+    try:
+        return request_manifest(plan)
+    except IntaglioError:
+        return None  # another finding says what is wrong
+
+
 def _presets(report: SourceReport) -> Iterator[Finding]:
-    """What requests may name; the configuration could not be read if the file were wrong."""
+    """What requests may name; the configuration could not be read if the file alone were wrong."""
     path = report.deployment.presets
     if path is None:
         return
     presets = load_presets(path)
+    manifest = _request_manifest(report)
+    try:
+        if manifest is None:
+            check_preset_loras(report.deployment, presets)
+        else:
+            checked_presets(report.deployment, manifest)
+    except IntaglioError as error:
+        yield report.refused("presets", error)
+        return
     parts = {part: len(getattr(presets, part)) for part in KINDS.values()}
     yield Finding(
         "presets", "ok", f"{path}: " + ", ".join(f"{count} {part}" for part, count in parts.items())

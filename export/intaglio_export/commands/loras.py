@@ -12,10 +12,12 @@ from rich.progress import track
 from intaglio.command_output import Json, Output, Quiet, table_of
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.contract.lora_registry import KINDS, LoraEntry, LoraRegistry, load_registry, write_registry
+from intaglio.contract.methods import METHOD_NAMES
 from intaglio.errors import ConfigError, IntaglioError, InvalidRequest
 from intaglio.exit_codes import FAILED
 from intaglio.loras.sets import ServedLora
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
+from intaglio.loras.tensor_files import map_tensor_file
 from intaglio.loras.versions import shown_version
 from intaglio.validation_errors import problems_text
 from intaglio_export.commands.lora_versions import (
@@ -25,7 +27,7 @@ from intaglio_export.commands.lora_versions import (
     version_values,
     versions_text,
 )
-from intaglio_export.weights.registry import CheckedLora, base_layers, check_entry, described
+from intaglio_export.weights.registry import CheckedLora, base_layers, check_entry, described, lora_path
 
 __all__ = ["app"]
 
@@ -33,6 +35,8 @@ app = typer.Typer(name="loras", no_args_is_help=True, add_completion=False, help
 
 Config = Annotated[Path, typer.Option(help="Deployment whose registry and base are used.")]
 _DEFAULT = Path("configs/miniature.yaml")
+_METHOD = "intaglio.method"
+"""Metadata of a LoRA's file; `intaglio train lcm` writes it."""
 
 
 @app.command()
@@ -58,7 +62,10 @@ def add(  # noqa: PLR0913  (one option a field)
         tuple[float, float] | None, typer.Option(help="Smallest and largest weight of a request.")
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="Few-step method that it was distilled with, such as lcm.")
+        str | None,
+        typer.Option(
+            help="Few-step method that it was distilled with, such as lcm; by default what the file says."
+        ),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -72,8 +79,11 @@ def add(  # noqa: PLR0913  (one option a field)
     values = {**_known(registry, lora, source=source), **options}
     if "kind" not in values:
         raise InvalidRequest("kind", "missing", allowed=f"--kind {'|'.join(KINDS)}")
+    entry = _entry(lora, values)
+    if entry.method is None:
+        entry = entry.model_copy(update={"method": _stated_method(lora, entry)})
     table = base_layers(deployment.base)
-    checked = described(lora, _entry(lora, values), table=table, swap=deployment.swap)
+    checked = described(lora, entry, table=table, swap=deployment.swap)
     changed = registry.model_dump()
     changed["loras"][lora] = checked.entry.model_dump()
     try:
@@ -96,6 +106,15 @@ def _known(registry: LoraRegistry, lora: str, *, source: str) -> dict[str, Any]:
     if lora not in registry.loras:
         return file
     return registry.loras[lora].model_dump(exclude={"file", "hub"}) | file
+
+
+def _stated_method(lora: str, entry: LoraEntry) -> str | None:
+    """The few-step method that the file itself says; None where it says none that is known."""
+    try:
+        stated = map_tensor_file(lora_path(lora, entry)).metadata.get(_METHOD)
+    except (OSError, ValueError):
+        return None  # whoever reads the whole file says what is wrong with it
+    return stated if stated in METHOD_NAMES else None
 
 
 @app.command("list")

@@ -23,7 +23,14 @@ from intaglio_export.plan.stages import Stage
 from intaglio_export.weights.configuration import configuration_read
 from intaglio_export.weights.latents import LatentStatistics
 
-__all__ = ["NOT_VERIFIED", "build_key", "build_manifest", "pristine_file", "repository_options"]
+__all__ = [
+    "NOT_VERIFIED",
+    "build_key",
+    "build_manifest",
+    "pristine_file",
+    "repository_options",
+    "request_manifest",
+]
 
 _NO_IDENTITY: Final[dict[str, Any]] = {
     "key": True,
@@ -62,6 +69,26 @@ def build_manifest(plan: Plan, support: SupportFiles, *, asked: Deployment, rebu
     draft = BuildManifest(key="0" * 64, **values)
     repository = repository_files(repository_options(plan, build_key=""))
     return draft.model_copy(update={"key": build_key(draft, repository)})
+
+
+def request_manifest(plan: Plan) -> BuildManifest:
+    """What requests to the build of `plan` are read against. It names no files, since no stage need be done.
+
+    Raises:
+        ConfigError, BuildError, LoraRefused: something that the deployment names is missing or damaged.
+    """
+    values = _configured(plan) | {
+        "key": "0" * 64,
+        "config_digest": plan.deployment.digest,
+        "rebuild": "",
+        "versions": {},
+        "networks": {},
+        "loras": tuple(lora.model_dump() for lora in plan.loras),
+        "tokenizers": ("", ""),
+        "poses": None,
+        "files": {},
+    }
+    return BuildManifest(**values)
 
 
 def build_key(manifest: BuildManifest, repository: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ from intaglio.contract.ports import string_tensor
 from intaglio.contract.presets import Presets, load_presets
 from intaglio.errors import ConfigError, InvalidRequest
 from intaglio.request.read import read_request
+from intaglio_export.deployment.preset_loras import check_preset_loras
 
 __all__ = ["checked_presets"]
 
@@ -19,11 +20,13 @@ def checked_presets(deployment: Deployment, manifest: BuildManifest) -> Presets:
     together are found too.
 
     Raises:
-        ConfigError: what `load_presets` refuses, or a preset that such a request refuses.
+        ConfigError: what `load_presets` and `check_preset_loras` refuse, or a preset that such a request
+            refuses.
     """
     if deployment.presets is None:
         return Presets()
     presets = load_presets(deployment.presets)
+    check_preset_loras(deployment, presets)
     for preset in presets.quality:
         tensors = {"prompt": string_tensor("a prompt"), "preset": string_tensor(preset)}
         try:

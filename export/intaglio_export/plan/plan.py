@@ -15,7 +15,7 @@ from importlib import metadata
 from typing import Any, Final, Literal
 
 from intaglio.builds.manifest import content_key
-from intaglio.contract.architecture import Architecture
+from intaglio.contract.architecture import LARGEST_CLIP_SKIP, Architecture
 from intaglio.contract.config import Deployment, Swap
 from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.sdxl import (
@@ -170,7 +170,7 @@ class Plan:
 
     def onnx(self, network: str) -> Stage:
         """The ONNX graph of `network`, which runs any size."""
-        inputs = {
+        inputs: dict[str, Any] = {
             "weights": self.weights_key(network),
             "kind": network_kind(network),
             "tensors": self.spec(network).describe(),
@@ -180,6 +180,8 @@ class Plan:
             "device": self.device,
             "sources": source_digest(STAGE_MODULES["onnx"]),
         }
+        if network.startswith("text_encoder"):
+            inputs["largest_clip_skip"] = LARGEST_CLIP_SKIP  # the graph holds so many hidden states, and one
         return Stage("onnx", network, inputs, _versions(*_TORCH_STACK, "onnx"))
 
     def engine(self, network: str) -> Stage:

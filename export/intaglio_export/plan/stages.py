@@ -26,11 +26,13 @@ from intaglio.whole_files import storage_problem
 from intaglio_export.plan.digests import DigestCache
 from intaglio_export.plan.records import RECORD_NAME, StageRecord, changed_inputs, read_record, write_record
 
-__all__ = ["Notes", "Stage", "StageKind", "StageOutcome", "StageStore"]
+__all__ = ["STORE", "Notes", "Stage", "StageKind", "StageOutcome", "StageStore"]
 
 StageKind = Literal["fuse", "onnx", "engine", "pristine", "verify"]
 Notes = dict[str, Any]
 """Facts for a stage's record that do not identify its result."""
+STORE: Final = ".stages"
+"""Folder of a StageStore in the folder of all builds."""
 _KEY_LENGTH: Final = 16
 _UNFINISHED: Final = ".unfinished"
 

@@ -143,6 +143,15 @@ def test_presets_are_counted_and_wrong_ones_are_named(tmp_path: Path) -> None:
     path.write_text("quality: {draft: {steps: 8}}")
     one = found(tmp_path, base=base, presets="presets.yaml")["presets"]
     assert (one.state, one.detail) == ("ok", f"{path}: 1 quality, 0 styles, 0 negatives, 0 scenes")
+    path.write_text("styles: {a: {prompt: '{prompt} <lora:night>'}}")
+    one = found(tmp_path, base=base, presets="presets.yaml")["presets"]
+    assert one.state == "missing"
+    assert "styles.a: prompt: 'night' is unknown" in one.detail
+    path.write_text("quality: {draft: {steps: 40}}")
+    cheap = {"cost": 64 * 64 * 30}
+    one = found(tmp_path, base=base, presets="presets.yaml", limits=cheap)["presets"]
+    assert one.state == "missing"
+    assert "quality.draft: steps: 40 steps" in one.detail
     path.write_text("quality: {draft: {step: 8}}")
     (one,) = examine_config(tmp_path / "a.yaml")
     assert (one.what, one.state) == ("config", "missing")

@@ -13,6 +13,7 @@ from intaglio.contract.config import load_deployment
 from intaglio.contract.lora_registry import load_registry
 from intaglio.errors import ConfigError, InvalidRequest, LoraRefused
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
+from intaglio.loras.tensor_files import with_metadata
 from intaglio_export.commands.loras import app
 from intaglio_export.weights.registry import publish_registry
 
@@ -50,6 +51,23 @@ def test_a_lora_is_added_listed_and_shown(checkpoint: Checkpoint, config: Path) 
     assert "diffusers LoRA" in run("show", "style", config=config)
     assert run("show", "style", "--quiet", config=config) == f"0 {entry.file}\n"
     assert run("check", config=config).startswith("0 ok")
+
+
+def test_the_files_own_word_on_its_method_counts_where_none_is_named(
+    checkpoint: Checkpoint, config: Path, tmp_path: Path
+) -> None:
+    data = checkpoint.lora("style").read_bytes()
+    for lora, stated in (("mine", "lcm"), ("other", "lcm"), ("foreign", "something else")):
+        (tmp_path / f"{lora}.safetensors").write_bytes(with_metadata(data, {"intaglio.method": stated}))
+    run("add", tmp_path / "mine.safetensors", "--kind", "style", config=config)
+    run("add", tmp_path / "other.safetensors", "--kind", "style", "--method", "tcd", config=config)
+    run("add", tmp_path / "foreign.safetensors", "--kind", "style", config=config)
+    loras = load_registry(config.with_name("loras.yaml")).loras
+    assert {lora: entry.method for lora, entry in loras.items()} == {
+        "mine": "lcm",
+        "other": "tcd",
+        "foreign": None,
+    }
 
 
 def test_what_cannot_be_added(checkpoint: Checkpoint, config: Path, tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from intaglio.builds.published_presets import PublishedPresets
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.contract.presets import Presets
 from intaglio.errors import ConfigError
-from intaglio_export.build import BuildResult
+from intaglio_export.build import BuildOptions, BuildResult, build_deployment
 from intaglio_export.deployment.presets import checked_presets
 
 from ...checkpoint import Checkpoint
-from ..conftest import done, run_build, write_config
+from ..conftest import Watcher, done, run_build, write_config
 
 
 def deployment(folder: Path, presets: str | None) -> Deployment:
@@ -41,6 +41,17 @@ def test_each_preset_is_read_as_a_request(tmp_path: Path, built: Built) -> None:
     cheap = manifest.model_copy(update={"limits": manifest.limits.model_copy(update={"cost": 64 * 64})})
     with pytest.raises(ConfigError, match=r"presets\.yaml: quality\.a: steps: 8 steps .* cost too much"):
         checked_presets(asked, cheap)
+
+
+def test_presets_that_do_not_fit_are_refused_before_any_stage(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    (tmp_path / "presets.yaml").write_text("quality: {a: {steps: 40}}")
+    limits = {"cost": 64 * 64 * 30}
+    config = write_config(tmp_path / "plate.yaml", checkpoint, presets="presets.yaml", limits=limits)
+    watcher = Watcher()
+    with pytest.raises(ConfigError, match=r"quality\.a: steps: 40 steps .* cost too much"):
+        build_deployment(config, BuildOptions(), reporter=watcher)
+    assert watcher.begun == []
+    assert not (tmp_path / "build/plate").exists()
 
 
 def test_new_presets_are_published_and_rebuild_nothing(copied: Path, checkpoint: Checkpoint) -> None:

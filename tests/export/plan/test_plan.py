@@ -313,6 +313,15 @@ def test_a_graph_depends_on_the_device_that_makes_it(plan: Plan) -> None:
     assert elsewhere.onnx("unet").key == Plan(plan.deployment, ONNX_RUNTIME, plan.store).onnx("unet").key
 
 
+def test_the_text_encoders_depend_on_the_largest_clip_skip(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = keys(plan)
+    monkeypatch.setattr(planning, "LARGEST_CLIP_SKIP", 3)
+    encoders = ("text_encoder", "text_encoder_2")
+    assert changed(before, keys(plan)) == {f"{stage}/{name}" for stage in ALL for name in encoders}
+
+
 def test_a_missing_lora_to_fuse_names_the_command_that_trains_it(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
