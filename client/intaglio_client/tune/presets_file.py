@@ -123,7 +123,7 @@ def _quality_span(text: str) -> tuple[int, int] | None:
     for token in yaml.scan(text, Loader=yaml.SafeLoader):
         is_shared = isinstance(token, yaml.AnchorToken | yaml.AliasToken)
         if is_shared and first <= token.start_mark.index < after:
-            raise ConfigError(f"{_KEY} has an anchor or an alias of YAML ({token.value})")
+            raise ConfigError(f"{_KEY} has an anchor or an alias of YAML")
     return first, after
 
 
