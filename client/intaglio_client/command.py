@@ -7,11 +7,13 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, cast
 
 import typer
 
 from intaglio.command_output import Json, Output, Quiet
+from intaglio.contract.presets import QUALITY_INPUTS
+from intaglio.contract.schedulers import scheduler_from_name
 from intaglio.errors import InvalidRequest
 from intaglio.exit_codes import INTERRUPTED
 from intaglio_client.address import DEFAULT_URL
@@ -74,6 +76,8 @@ __all__ = ["app"]
 app = typer.Typer(name="generate", add_completion=False, help="Ask a server for images.")
 
 _log = logging.getLogger(__name__)
+_CUSTOM: Final = frozenset({"timesteps", "sigmas"})
+"""Custom steps, which say their number themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +236,7 @@ def _images_like(client: Client, order: _Order, like: Path) -> tuple[Image, ...]
     if order.prompt is None and order.given == unchanged:
         return (client.repeat(like, images=originals),)
     before, parameters = parameters_from_metadata(metadata, originals)
+    parameters = _without_replaced(parameters, order.given)
     controls = without_values(parameters["controls"] or (), order.given)
     if POSE in order.given:  # another pose takes the place of the original's
         controls = [control for control in controls if control.pose is None]
@@ -241,6 +246,22 @@ def _images_like(client: Client, order: _Order, like: Path) -> tuple[Image, ...]
     for difference in model_differences(metadata, made[0].metadata, same_loras=same_loras):
         _log.warning("%s, so more than what you asked for may change", difference)
     return made
+
+
+def _without_replaced(parameters: Parameters, given: Mapping[str, Any]) -> Parameters:
+    """`parameters` of a picture without those that `given` takes the place of."""
+    replaced: set[str] = set()
+    if "preset" in given:  # it says itself how well to draw
+        replaced |= set(QUALITY_INPUTS)
+    if "steps" in given or "schedule" in given:
+        replaced |= _CUSTOM
+    if not _CUSTOM.isdisjoint(given):
+        replaced |= {"steps", "schedule", *_CUSTOM}
+    named = scheduler_from_name(given.get("scheduler", ""))
+    if named is not None and named.schedule is not None and not named.is_default:
+        replaced |= {"schedule", *_CUSTOM}
+    kept = {name: value for name, value in parameters.items() if name not in replaced}
+    return cast(Parameters, kept)
 
 
 def _saved(made: tuple[Image, ...], out: Path) -> dict[Path, Image]:

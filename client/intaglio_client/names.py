@@ -51,6 +51,10 @@ CONTROL_ALIASES: Final[Mapping[str, str]] = {
 }
 """A number holds for every control; a list has one number for each."""
 _RANDOM_SEED: Final = -1
+_AUTOMATIC: Final = "automatic"
+"""A1111's name for no stated schedule."""
+_PLACES: Final = ("schedule", "timesteps", "sigmas")
+"""Inputs that say where the steps lie."""
 _log = logging.getLogger(__name__)
 
 
@@ -87,8 +91,10 @@ def own_names(given: Mapping[str, Any]) -> dict[str, Any]:
         meant = value
         if own == "scheduler" and isinstance(value, str):
             placed = scheduler_from_name(value)
-            meant = _own_scheduler(value, placed)
+            meant = value if placed is None else placed.scheduler
         elif own == "schedule":
+            if isinstance(value, str) and value.strip().casefold() == _AUTOMATIC:
+                continue
             meant = _own_schedule(value)
         if own in found and found[own] != meant:
             other = names[own]
@@ -96,21 +102,12 @@ def own_names(given: Mapping[str, Any]) -> dict[str, Any]:
             raise InvalidRequest(name, problem, allowed=f"the same value, or only one of {name} and {other}")
         found[own] = meant
         names[own] = name
-    if placed is not None and placed.schedule is not None:
+    if placed is not None:
         _place(found, placed, name=str(given[names["scheduler"]]))
     seed = found.get("seed")
     if isinstance(seed, Integral) and seed == _RANDOM_SEED:
         del found["seed"]
     return found
-
-
-def _own_scheduler(name: str, known: NamedScheduler | None) -> str:
-    """Our id of a scheduler's name; a name that is none is left for the table to refuse."""
-    if known is None:
-        return name
-    if known.difference is not None:
-        _log.warning("scheduler %s is %s here, %s", name, known.scheduler, known.difference)
-    return known.scheduler
 
 
 def _own_schedule(value: Any) -> Any:
@@ -125,9 +122,16 @@ def _own_schedule(value: Any) -> Any:
 
 
 def _place(found: dict[str, Any], known: NamedScheduler, *, name: str) -> None:
-    """Set the schedule that the scheduler's name means."""
-    for field in ("schedule", "timesteps", "sigmas"):
-        if field in found and found[field] != known.schedule:
+    """Set the schedule that the scheduler's name means, and log what differs from what the name says."""
+    stated = [field for field in _PLACES if field in found]
+    if known.is_default and stated:
+        return
+    if known.difference is not None:
+        _log.warning("scheduler %s is %s here, %s", name, known.scheduler, known.difference)
+    if known.schedule is None:
+        return
+    for field in stated:
+        if found[field] != known.schedule:
             problem = f"{found[field]!r}, but scheduler {name!r} means the schedule {known.schedule}"
             raise InvalidRequest(field, problem, allowed=f"absent, or scheduler {known.scheduler} beside it")
     found["schedule"] = known.schedule

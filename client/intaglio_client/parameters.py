@@ -187,6 +187,8 @@ def parameters_from_metadata(
 
 
 def _control_from_entry(entry: Mapping[str, Any], images: Sequence[bytes]) -> Control:
+    if not isinstance(entry, Mapping):
+        raise TypeError(f"controls has the entry {entry!r}")
     index = entry.get("image")
     image = None if index is None else images[index]
     return Control(**{**entry, "image": image})

@@ -8,14 +8,17 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 
 from intaglio.cli import main
 from intaglio.contract.models import Scheduler
-from intaglio.errors import InvalidRequest
+from intaglio.errors import InvalidRequest, Unavailable
+from intaglio.imaging.images import encode_image
 from intaglio.request.request import CONTROL_KEYS
+from intaglio_client import Client
 from intaglio_client.address import URL_VARIABLE
 from intaglio_client.option_texts import control_from_text, lora_from_text
 
@@ -99,6 +102,39 @@ def test_control_text() -> None:
     ):
         with pytest.raises(InvalidRequest):
             control_from_text(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "sent"),
+    [
+        (["--preset", "draft"], {"preset": "draft", "width": 64}),
+        (["--preset", "draft", "--steps", "4"], {"preset": "draft", "steps": 4, "width": 64}),
+        (["--steps", "4"], {"steps": 4, "eta": 0.5, "width": 64}),
+        (["--timesteps", "9,1"], {"timesteps": [9.0, 1.0], "eta": 0.5, "width": 64}),
+        (["--sigmas", "9,1,0"], {"sigmas": [9.0, 1.0, 0.0], "eta": 0.5, "width": 64}),
+        (
+            ["--scheduler", "DPM++ 2M SDE Karras"],
+            {"scheduler": "DPM++ 2M SDE Karras", "steps": 3, "eta": 0.5, "width": 64},
+        ),
+        (["--schedule", "karras"], {"schedule": "karras", "steps": 3, "eta": 0.5, "width": 64}),
+    ],
+)
+def test_what_is_given_beside_like_takes_the_place_of_what_it_contradicts(
+    options: list[str], sent: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {"steps": 3, "timesteps": [9.0, 5.0, 1.0], "eta": 0.5, "width": 64}
+    metadata = {**made, "prompt": "a fox", "images": [], "controls": [], "loras": []}
+    png = encode_image(np.zeros((8, 8, 3), np.uint8), output_format="png", metadata=metadata)
+    (tmp_path / "x.png").write_bytes(png)
+    asked: list[dict[str, Any]] = []
+
+    def generate_batch(self: Client, prompt: str, **given: Any) -> Any:
+        asked.append({name: value for name, value in given.items() if value not in (None, [], ())})
+        raise Unavailable("stop here")
+
+    monkeypatch.setattr(Client, "generate_batch", generate_batch)
+    main(["generate", "--like", str(tmp_path / "x.png"), "--out", str(tmp_path / "y.png"), *options])
+    assert asked == [{**sent, "output_format": "png"}]
 
 
 def test_lora_text() -> None:

@@ -30,6 +30,13 @@ from intaglio_client.parameters import tensors_from_parameters
         ({"sampler": "uni_pc_bh2", "scheduler": "UniPC"}, {"scheduler": "unipc"}),
         ({"sampler": "DPM++ 2M SDE Karras"}, {"scheduler": "dpmpp_2m_sde", "schedule": "karras"}),
         ({"sampler": "DPM++ 2M", "schedule": "Karras"}, {"scheduler": "dpmpp_2m", "schedule": "karras"}),
+        ({"sampler": "DPM++ 2M", "schedule": "Beta"}, {"scheduler": "dpmpp_2m", "schedule": "beta"}),
+        ({"sampler": "DPM++ 2M", "schedule": "Automatic"}, {"scheduler": "dpmpp_2m", "schedule": "karras"}),
+        (
+            {"sampler": "DPM++ 2M", "sigmas": [9.0, 1.0, 0.0]},
+            {"scheduler": "dpmpp_2m", "sigmas": [9.0, 1.0, 0.0]},
+        ),
+        ({"sampler": "Euler", "schedule": "automatic"}, {"scheduler": "euler"}),
         (
             {"sampler": "dpmpp_2m", "schedule": "sgm_uniform"},
             {"scheduler": "dpmpp_2m", "schedule": "trailing"},
@@ -71,7 +78,7 @@ def test_aliases_of_controls_hold_for_each_of_them() -> None:
         ({"n": 2, "num_images_per_prompt": 3}, "^num_images_per_prompt: 3, but n is 2"),
         ({"scheduler": "euler", "sampler": "Euler a"}, "^sampler: 'Euler a', but scheduler is 'euler'"),
         (
-            {"sampler": "DPM++ 2M", "schedule": "beta"},
+            {"sampler": "DPM++ 2M SDE Karras", "schedule": "beta"},
             "^schedule: 'beta', but scheduler 'DPM.* means the schedule karras; allowed: absent, or",
         ),
         ({"control_guidance_start": 0.1}, "^control_guidance_start: there are no controls"),

@@ -183,8 +183,16 @@ def test_metadata_gives_back_the_request() -> None:
     assert parameters["loras"] == [Lora("night", 0.5)]
     with pytest.raises(InvalidRequest, match="images: 1 control image"):
         parameters_from_metadata(metadata)
-    with pytest.raises(InvalidRequest, match="metadata"):
-        parameters_from_metadata({"prompt": "a fox"})
+    for damaged in (
+        {"prompt": "a fox"},
+        metadata | {"controls": ["x"]},
+        metadata | {"loras": ["x"]},
+        metadata | {"prompt": 3},
+        metadata | {"controls": [{"image": "0"}]},
+        metadata | {"images": [["x"]]},
+    ):
+        with pytest.raises(InvalidRequest, match="metadata"):
+            parameters_from_metadata(damaged, [b"bytes"])
 
 
 @pytest.mark.parametrize(

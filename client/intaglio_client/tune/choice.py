@@ -25,7 +25,7 @@ from intaglio_client.tune.grid import BASELINE, CONVERGED, FAMILIAR
 from intaglio_client.tune.results import Row, error_change
 from intaglio_client.tune.settings import Setting
 
-__all__ = ["PRESETS", "Rule", "chosen", "presets_of"]
+__all__ = ["PRESETS", "ULTRA", "Rule", "chosen", "presets_of"]
 
 _SAME_COST: Final = 1.05
 _MOST_LARGER: Final = 4 / 3
@@ -49,14 +49,15 @@ PRESETS: Final[Mapping[str, Rule]] = {
     "standard": Rule(BASELINE),
     "high": Rule(FAMILIAR, doubt=0.0),
 }
-"""`ultra` is converged and has no rule."""
+ULTRA: Final = "ultra"
+"""It is converged and has no rule."""
 
 
 def presets_of(rows: Sequence[Row]) -> dict[str, Row]:
     """The rows that become presets, by the presets' names; `rows` have all anchors."""
     found = {name: chosen(rows, rule) for name, rule in PRESETS.items()}
     ultra = next(row for row in rows if row.setting.name == CONVERGED.name)
-    return {**found, "ultra": ultra}
+    return {**found, ULTRA: ultra}
 
 
 def chosen(rows: Sequence[Row], rule: Rule) -> Row:

@@ -92,6 +92,7 @@ def tune(  # noqa: PLR0913  (one option a choice)
     from intaglio.serving.build_check import check_build
     from intaglio_client.tune.grid import FULL, QUICK, grid_of, lora_settings, read_grid
     from intaglio_client.tune.judges import Extractor, judge_called
+    from intaglio_client.tune.presets_file import check_presets_file
     from intaglio_client.tune.report import cells_of, data_of, header_of, notes_of
     from intaglio_client.tune.run import (
         Built,
@@ -122,17 +123,17 @@ def tune(  # noqa: PLR0913  (one option a choice)
     )
     for line in chosen.left_out:
         printed.note(line)
-    builds = [Built(deployment, check_build(deployment)) for deployment in deployments]
     folder = out or Path("out/tune") / first.name
+    target = presets or folder / "presets.yaml"
+    check_presets_file(target)
+    builds = [Built(deployment, check_build(deployment)) for deployment in deployments]
     drawings = draw_builds(
         builds, drawn, chosen, folder=folder, asked=Asked(url, deadline), console=printed.progress
     )
     printed.note(f"measuring {len(drawn) * sum(len(one.settings) for one in drawings)} pictures")
     rows = measure_rows(builds, drawings, chosen.reference, measures)
     results = results_of(builds[0], drawn, seed, chosen, rows)
-    written = write_results(
-        results, drawings[0], chosen.reference, folder, presets or folder / "presets.yaml"
-    )
+    written = write_results(results, drawings[0], chosen.reference, folder, target)
     files = dataclasses.asdict(written)
     table = table_of(cells_of(results), header=header_of(results), right=(1,))
     lines = [f"{name:<8} {path}" for name, path in files.items()]

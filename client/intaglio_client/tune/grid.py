@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,9 @@ from intaglio.contract.config import Deployment
 from intaglio.contract.lora_registry import load_registry
 from intaglio.contract.models import SDXL
 from intaglio.contract.yaml_files import Strict, read_yaml, validated
-from intaglio.errors import ConfigError
+from intaglio.errors import ConfigError, InvalidRequest
+from intaglio.sampling.solvers import model_calls
+from intaglio.sampling.trajectory import Trajectory
 from intaglio_client.names import CONTROL_ALIASES
 from intaglio_client.tune.settings import OF_CONTROLS, Setting, fixed_defaults, named_setting, wrong_input
 
@@ -75,6 +78,7 @@ FULL: Final = (
     ),
     named_setting({"scheduler": "euler_a", "steps": 20}, apart="adds noise in every step"),
 )
+_OF_TRAJECTORY: Final = tuple(field.name for field in dataclasses.fields(Trajectory))
 _NEED_GUIDANCE: Final = ("guidance_begin", "guidance_end", "guidance_rescale")
 
 
@@ -195,12 +199,41 @@ def _obstacles(setting: Setting, deployment: Deployment, *, controls: int, most:
     for name in inputs:
         if name not in known:
             yield f"this version has no input {name}"
-    problem = wrong_input(inputs)
-    if problem is not None:
-        yield problem
     if controls == 0 and any(name in inputs for name in OF_CONTROLS):
         yield "no scene has a control"
     if any(name in inputs for name in _NEED_GUIDANCE) and "off" not in deployment.profiles.guidance:
         yield "the deployment has no steps without guidance (profiles.guidance)"
-    if inputs.get("steps", 0) > most:
-        yield f"the deployment allows {most} steps of these scenes"
+    problem = wrong_input(inputs)
+    if problem is not None:
+        yield problem
+    elif "loras" not in inputs:  # a LoRA's method says what such a setting leaves out
+        yield from _too_long(inputs, deployment, most=most)
+
+
+def _too_long(inputs: Mapping[str, Any], deployment: Deployment, *, most: int) -> Iterator[str]:
+    """What is wrong with the trajectory of `inputs`, or that it calls the model more than `most` times."""
+    try:
+        calls = model_calls(_trajectory(inputs, deployment))
+    except InvalidRequest as error:
+        yield str(error)
+        return
+    if calls > most:
+        yield f"the deployment allows {most} steps of these scenes; this takes {calls}"
+
+
+def _trajectory(inputs: Mapping[str, Any], deployment: Deployment) -> Trajectory:
+    """The trajectory of a request with `inputs`, as the server completes it.
+
+    Raises:
+        InvalidRequest: the inputs contradict each other.
+    """
+    given: dict[str, Any] = {name: inputs[name] for name in _OF_TRAJECTORY if name in inputs}
+    for name in ("timesteps", "sigmas"):
+        if name in given:
+            given[name] = tuple(map(float, given[name]))
+    if "timesteps" in given:
+        given.setdefault("steps", len(given["timesteps"]))
+    elif "sigmas" in given:
+        given.setdefault("steps", len(given["sigmas"]) - 1)
+    defaults = deployment.defaults
+    return Trajectory(**{"steps": defaults.steps, "scheduler": defaults.scheduler, **given})

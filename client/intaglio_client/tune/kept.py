@@ -1,7 +1,7 @@
 """Pictures and seconds on disk: `SCENE/SETTING.png`, and beside it a JSON file with the seconds.
 
 The JSON file is written last and holds a digest of everything that the picture depends on. A file of another
-build, scene or setting therefore does not count, and is replaced.
+build, scene, setting or version of a LoRA therefore does not count, and is replaced.
 """
 
 from __future__ import annotations
@@ -9,20 +9,25 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import PIL.Image
 
 from intaglio.builds.manifest import content_key, write_json
+from intaglio.contract.lora_tags import split_lora_tags
+from intaglio.loras.sets import ServedLoras
 from intaglio.whole_files import write_whole
 from intaglio_client.tune.distances import Pixels
 from intaglio_client.tune.scenes import Scene
 from intaglio_client.tune.settings import Setting
 
 __all__ = ["Kept", "Taken"]
+
+_OF_LORA: Final = {"method", "weight", "trigger_words"}
+"""What a request gets from a LoRA's entry beside its file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,8 @@ class Kept:
     folder: Path
     build: str
     """Key of the build that draws."""
+    loras: ServedLoras = field(default_factory=ServedLoras)
+    """What the build serves now: a LoRA may get another version while the build stays."""
 
     def picture(self, scene: Scene, setting: Setting) -> Path:
         """Where the picture lies."""
@@ -74,4 +81,24 @@ class Kept:
             return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
     def _digest(self, scene: Scene, setting: Setting) -> str:
-        return content_key({"build": self.build, "scene": scene.identity, "inputs": dict(setting.inputs)})
+        parts = {"build": self.build, "scene": scene.identity, "inputs": dict(setting.inputs)}
+        if versions := self._versions(scene, setting):
+            parts["versions"] = versions
+        return content_key(parts)
+
+    def _versions(self, scene: Scene, setting: Setting) -> dict[str, Any]:
+        """What the picture depends on of the LoRAs that it names, also by their presets."""
+        names = [lora.id for lora in scene.loras]
+        names += [entry["id"] for entry in setting.inputs.get("loras", ())]
+        names += [tag.id for tag in split_lora_tags(scene.prompt).tags]
+        found: dict[str, Any] = {}
+        for name in names:
+            members = self.loras.presets.get(name)
+            if members is not None:
+                found[name] = dict(members)
+            for lora in members or (name,):
+                if lora in self.loras.loras:
+                    entry = self.loras.loras[lora]
+                    kept = {"sha256": entry.sha256, **entry.model_dump(mode="json", include=_OF_LORA)}
+                    found[lora] = kept
+        return found

@@ -13,6 +13,8 @@ from rich.console import Console
 from intaglio.builds.manifest import BuildManifest, write_json
 from intaglio.contract.config import Deployment
 from intaglio.errors import ConfigError
+from intaglio.loras.sets import ServedLoras
+from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.whole_files import write_whole
 from intaglio_client.tune.chart import chart_of
 from intaglio_client.tune.choice import presets_of
@@ -87,7 +89,7 @@ def draw_builds(
     """
     drawings = []
     for index, built in enumerate(builds):
-        kept = Kept(folder / "pictures" / built.deployment.name, built.manifest.key)
+        kept = Kept(folder / "pictures" / built.deployment.name, built.manifest.key, _loras_of(built))
         if index == 0:
             settings = (
                 BASELINE,
@@ -109,6 +111,13 @@ def draw_builds(
         ):
             draw_scenes(drawing, client, progress)
     return drawings
+
+
+def _loras_of(built: Built) -> ServedLoras:
+    """What requests to the build may choose."""
+    if built.manifest.swap == "off":
+        return ServedLoras()
+    return LoraStore(built.deployment.build_folder / LORAS_FOLDER).current()
 
 
 def _reporter(console: Console) -> Callable[[str], None]:

@@ -17,6 +17,7 @@ from typing import Final
 from intaglio.contract.models import Schedule, Scheduler
 
 __all__ = [
+    "OWN_SCHEDULE",
     "SCHEDULERS",
     "SCHEDULES",
     "NamedScheduler",
@@ -38,7 +39,7 @@ class SchedulerNames:
     near: Mapping[str, str] = field(default_factory=dict)
     """Names that leave a choice open or mean a sibling, and what is used here."""
     placed: Mapping[str, Schedule] = field(default_factory=dict)
-    """Names of this solver that mean a schedule, too."""
+    """Names of this solver that mean a schedule where none is stated beside them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,8 @@ class NamedScheduler:
     """None where the name leaves it open."""
     difference: str | None = None
     """What differs from what the name says."""
+    is_default: bool = False
+    """Whether a schedule that is stated beside the name counts instead of `schedule`."""
 
 
 SCHEDULERS: Final[Mapping[Scheduler, SchedulerNames]] = {
@@ -110,6 +113,10 @@ SCHEDULES: Final[Mapping[Schedule, ScheduleNames]] = {
     "beta": ScheduleNames(a1111="Beta", near={"beta": "over noise levels, as in diffusers, not over times"}),
     "ays": ScheduleNames(a1111="Align Your Steps", same=("align_your_steps",)),
 }
+OWN_SCHEDULE: Final[Schedule] = "leading"
+"""The schedule in the scheduler config of SDXL and nearly all of its checkpoints. No other program has a name
+for "the model's own", so this name is written into pictures.
+"""
 _EULERS: Final = ("euler", "euler_a", "heun", "dpmpp_sde")
 _OWN_RANGE: Final = "between the first and the last noise level of the model's own spacing"
 
@@ -156,7 +163,7 @@ def _by_name() -> dict[str, NamedScheduler]:
             found[name.casefold()] = NamedScheduler(scheduler, None, difference)
         for name, schedule in names.placed.items():
             difference_here = _OWN_RANGE if scheduler in _EULERS else None
-            found[name.casefold()] = NamedScheduler(scheduler, schedule, difference_here)
+            found[name.casefold()] = NamedScheduler(scheduler, schedule, difference_here, is_default=True)
     return found
 
 

@@ -125,12 +125,22 @@ def _targets(given: Sequence[Path], found: Sequence[Path], out: Path) -> list[Pa
     if len(given) == 1 and not given[0].is_dir() and not out.is_dir():
         if out.suffix.lower() != ".png":
             raise InvalidRequest("out", f"{str(out)!r}", allowed="a file NAME.png, or a folder that exists")
-        return [out]
+        return _beside(found, [out])
     if out.is_file() or out.suffix.lower() == ".png":
         raise InvalidRequest("out", f"{str(out)!r} for several maps", allowed="a folder")
     targets = [out / f"{photo.stem}.png" for photo in found]
     if twice := next(_repeated(targets), None):
         raise InvalidRequest("photos", f"two of them would become {twice}", allowed="names that differ")
+    return _beside(found, targets)
+
+
+def _beside(photos: Sequence[Path], targets: list[Path]) -> list[Path]:
+    """`targets`. Raise InvalidRequest where a map would overwrite a photograph."""
+    originals = {photo.resolve() for photo in photos}
+    for target in targets:
+        if target.resolve() in originals:
+            allowed = "another folder or file name"
+            raise InvalidRequest("out", f"{target} is one of the photographs", allowed=allowed)
     return targets
 
 

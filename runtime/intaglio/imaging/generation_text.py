@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from intaglio.contract.lora_tags import split_lora_tags
 from intaglio.contract.models import Schedule
-from intaglio.contract.schedulers import SCHEDULERS, SCHEDULES, scheduler_from_name
+from intaglio.contract.schedulers import OWN_SCHEDULE, SCHEDULERS, SCHEDULES, scheduler_from_name
 from intaglio.errors import InvalidRequest
 
 __all__ = ["generation_text"]
@@ -37,6 +37,8 @@ White space is searched within one line. If it could cross lines, many empty lin
 """
 _QUOTED: Final = re.compile(r"[,:\n]")
 """A value with one of these stands in quotes."""
+
+_CUSTOM: Final = "Custom"
 
 
 class _Lora(BaseModel):
@@ -57,6 +59,8 @@ class _Described(BaseModel):
     steps: int
     scheduler: str
     schedule: Schedule | None = None
+    timesteps: list[float] | None = None
+    sigmas: list[float] | None = None
     guidance_scale: float
     clip_skip: int = 0
     seed: int
@@ -114,8 +118,8 @@ def _settings(made: _Described) -> dict[str, str]:
         "Seed": str(made.seed),
         "Size": f"{made.width}x{made.height}",
     }
-    if made.schedule is not None:
-        settings["Schedule type"] = SCHEDULES[made.schedule].a1111
+    if schedule := _schedule_label(made):
+        settings["Schedule type"] = schedule
     if made.model.base:
         settings["Model"] = _model_name(made.model.base)
     if made.clip_skip:
@@ -127,6 +131,22 @@ def _settings(made: _Described) -> dict[str, str]:
         settings["Lora hashes"] = ", ".join(f"{lora}: {digest}" for lora, digest in made.lora_hashes.items())
     settings["Version"] = f"intaglio {made.intaglio}".strip()
     return settings
+
+
+def _schedule_label(made: _Described) -> str | None:
+    """The label of the schedule; None where readers need none.
+
+    Some solvers' labels mean a schedule where none is stated ("DPM++ 2M" is Karras), so theirs is always
+    stated. Custom steps have no label that readers know.
+    """
+    if made.schedule is not None:
+        return SCHEDULES[made.schedule].a1111
+    scheduler = scheduler_from_name(made.scheduler)
+    if scheduler is None or not SCHEDULERS[scheduler.scheduler].placed:
+        return None
+    if made.timesteps or made.sigmas:
+        return _CUSTOM
+    return SCHEDULES[OWN_SCHEDULE].a1111
 
 
 def _model_name(base: str) -> str:

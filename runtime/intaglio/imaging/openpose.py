@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 __all__ = [
     "KEYPOINTS",
     "LEAST_BLACK",
+    "MOST_PEOPLE",
     "Keypoints",
     "black_share",
     "draw_pose",
@@ -39,6 +40,8 @@ COLORS: Final = (
 MIRRORED_ORDER: Final = (0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16)
 """For each keypoint, the one that takes its place in a mirrored picture."""
 LIMB_BRIGHTNESS: Final = 0.6
+MOST_PEOPLE: Final = 32
+"""Most people of a pose."""
 LEAST_BLACK: Final = 0.5
 """Least black share of a pose map. Limbs cover a few hundredths of it; a photograph has little black."""
 _BLACK: Final = 32
@@ -46,6 +49,9 @@ _BLACK: Final = 32
 _STROKE: Final = 4.0
 _STROKE_CANVAS: Final = 512
 _OVERSAMPLE: Final = 4
+"""Pixels are drawn this many times as wide and high, which smooths edges."""
+_MOST_DRAWN: Final = (2048 * _OVERSAMPLE) ** 2
+"""Most pixels that are drawn before they are averaged, 256 MiB. Larger maps are drawn less finely."""
 
 Keypoints = NDArray[np.float64]
 """[people, 18, 3]: x and y as fractions of width and height, confidence (0 = not seen)."""
@@ -67,6 +73,10 @@ def read_pose(document: Any) -> Keypoints:
     width = float(document["canvas_width"])
     height = float(document["canvas_height"])
     people = np.array([person["pose_keypoints_2d"] for person in document["people"]], dtype=np.float64)
+    if len(people) > MOST_PEOPLE:
+        raise ValueError(f"has {len(people)} people; at most {MOST_PEOPLE} are allowed")
+    if not (math.isfinite(width) and math.isfinite(height)):
+        raise ValueError(f"canvas {width:g} x {height:g}; both sides must be finite")
     has_triples = people.size > 0 and people.shape[1:] == (3 * KEYPOINTS,)
     if width <= 0 or height <= 0 or not has_triples or not np.isfinite(people).all():
         raise ValueError(f"needs a canvas and {KEYPOINTS} finite x, y, confidence triples a person")
@@ -97,9 +107,10 @@ def draw_pose(keypoints: Keypoints, *, width: int, height: int) -> NDArray[np.ui
 
     Strokes grow with the shorter side above 512 pixels.
     """
-    image = Image.new("RGB", (width * _OVERSAMPLE, height * _OVERSAMPLE))
+    finer = min(_OVERSAMPLE, max(1, math.isqrt(_MOST_DRAWN // (width * height))))
+    image = Image.new("RGB", (width * finer, height * finer))
     draw = ImageDraw.Draw(image)
-    radius = _STROKE * _OVERSAMPLE * max(min(width, height) / _STROKE_CANVAS, 1.0)
+    radius = _STROKE * finer * max(min(width, height) / _STROKE_CANVAS, 1.0)
     for person in keypoints:
         points = person[:, :2] * np.array(image.size)
         seen = person[:, 2] > 0

@@ -48,7 +48,7 @@ tray; ad00ff ashcan; 00f5ff fan; 4700ff pier; 7a00ff crt screen; 00ffb8 plate; 0
 bulletin board; 0085ff shower; ffd600 radiator; 19c2c2 glass; 66ff00 clock; 5c00ff flag
 """
 """The 150 classes of ADE20K's scene parsing in the colours that segmentation ControlNets are trained with
-(controlnet_aux and mmsegmentation have the same). Roads and sinks share a colour.
+(controlnet_aux and mmsegmentation have the same). Roads and skyscrapers share a colour.
 """
 _TRAFFIC: Final = """
 804080 road; f423e8 sidewalk; 464646 building; 66669c wall; be9999 fence; 999999 pole; faaa1e traffic

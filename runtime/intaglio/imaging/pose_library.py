@@ -17,10 +17,12 @@ from intaglio.contract.yaml_files import REGISTRY_ID
 from intaglio.errors import ConfigError, InvalidRequest
 from intaglio.imaging.openpose import Keypoints, mirrored_pose, read_pose
 
-__all__ = ["MIRRORED", "NamedPose", "PoseLibrary", "pose_files"]
+__all__ = ["MIRRORED", "MOST_BYTES", "NamedPose", "PoseLibrary", "pose_files", "read_pose_json"]
 
 MIRRORED: Final = "-mirrored"
 """What the name of a mirrored pose ends with."""
+MOST_BYTES: Final = 2**20
+"""Most bytes of a file. A pose of 32 people has about 20 KB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,23 @@ def pose_files(folder: Path) -> list[Path]:
     """The poses in `folder`, one file each. Files whose names are no ids are none."""
     files = sorted(folder.glob("*.json"))
     return [path for path in files if re.match(REGISTRY_ID, path.stem)]
+
+
+def read_pose_json(path: Path) -> Any:
+    """What the JSON file `path` holds.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON, nested too deeply, or larger than `MOST_BYTES`.
+    """
+    with path.open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"larger than {MOST_BYTES} bytes")
+    try:
+        return json.loads(data.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 class PoseLibrary:
@@ -72,7 +91,7 @@ class PoseLibrary:
             raise InvalidRequest(field, f"pose {name!r} is unknown", allowed=_shown(self.names()))
         path, mirrored = found
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = read_pose_json(path)
             keypoints = read_pose(document)
             canvas = (float(document["canvas_width"]), float(document["canvas_height"]))
             tags = _tags(name, document)

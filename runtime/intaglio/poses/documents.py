@@ -11,7 +11,7 @@ import numpy as np
 
 from intaglio.errors import ConfigError, InvalidRequest
 from intaglio.imaging.openpose import KEYPOINTS, pose_document, read_pose
-from intaglio.imaging.pose_library import PoseLibrary
+from intaglio.imaging.pose_library import PoseLibrary, read_pose_json
 from intaglio.whole_files import write_whole
 
 __all__ = ["document_from_json", "write_pose"]
@@ -34,7 +34,7 @@ def document_from_json(path: Path, *, canvas: tuple[int, int] | None) -> dict[st
         ConfigError: it holds no pose.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_pose_json(path)
         document = found[0] if isinstance(found, list) and len(found) == 1 else found
         width, height = _canvas(path, document, canvas)
         people = np.array([_coco(person["pose_keypoints_2d"]) for person in document["people"]], np.float64)

@@ -43,6 +43,10 @@ def test_an_input_that_this_version_does_not_have_leaves_its_settings_out(tmp_pa
         ({"guidance_end": 0.5}, 1, "no steps without guidance"),
         ({"steps": 90}, 1, "allows 70 steps"),
         ({"scheduler": "later"}, 1, "'later' is unknown"),
+        ({"scheduler": "heun", "steps": 36}, 1, "allows 70 steps of these scenes; this takes 71"),
+        ({"steps": 5, "sparse_begin": 0.3}, 1, "sparse_begin: no step is taken out"),
+        ({"schedule": "karras", "timesteps": [9, 1]}, 1, "timesteps: given beside schedule"),
+        ({"steps": 4, "sigmas": [9.0, 1.0, 0.0]}, 1, "steps: 4, but sigmas makes 2 steps"),
     ],
 )
 def test_what_the_deployment_cannot_draw_is_left_out(
@@ -57,6 +61,17 @@ def test_what_the_deployment_cannot_draw_is_left_out(
     assert len(found.left_out) == 1
     assert why in found.left_out[0]
     assert found.reference.inputs["steps"] == 70
+
+
+def test_model_calls_count_and_not_steps(tmp_path: Path) -> None:
+    small = deployment(tmp_path, limits={"steps": 70})
+    drawn = (
+        named_setting({"scheduler": "heun", "steps": 35}),
+        named_setting({"scheduler": "euler", "steps": 100, "sparse_every": 2}),
+        named_setting({"scheduler": "euler", "timesteps": [900, 500, 100]}),
+        named_setting({"scheduler": "euler", "sigmas": [9.0, 1.0, 0.0]}),
+    )
+    assert grid_of(small, drawn, controls=1, pixels=4096).left_out == ()
 
 
 def test_limits_below_a_converged_picture_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -72,7 +73,16 @@ def test_the_diffusers_classes_are_those_of_the_parity_tests() -> None:
     ],
 )
 def test_names(name: str, meant: tuple[Any, ...]) -> None:
-    assert scheduler_from_name(name) == NamedScheduler(*meant)
+    found = scheduler_from_name(name)
+    assert found is not None
+    assert replace(found, is_default=False) == NamedScheduler(*meant)
+
+
+@pytest.mark.parametrize(("name", "is_default"), [("DPM++ 2M", True), ("DPM++ 2M SDE Karras", False)])
+def test_the_schedule_of_a_bare_sampler_is_only_a_default(name: str, is_default: bool) -> None:
+    found = scheduler_from_name(name)
+    assert found is not None
+    assert found.is_default is is_default
 
 
 @pytest.mark.parametrize(

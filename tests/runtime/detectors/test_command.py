@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from intaglio.cli import main
 from intaglio.detectors.command import app
+from intaglio.errors import InvalidRequest
 from intaglio.imaging.openpose import draw_pose, read_pose
 
 from ...photographs import nobody, one_person, two_people
@@ -63,6 +64,24 @@ def test_one_photograph_becomes_one_map(config: Path, photos: Path, tmp_path: Pa
     difference = np.abs(np.asarray(Image.open(out)).astype(int) - drawn)
     assert (difference > 8).mean() < 0.001  # keypoints are printed with three decimals
     assert (told["map"], told["width"], told["height"]) == (str(out), 512, 512)
+
+
+def test_no_map_overwrites_a_photograph(config: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    one_person().save(folder / "one.png")
+    (tmp_path / "link").symlink_to(folder)
+    before = (folder / "one.png").read_bytes()
+    for photo, out in (
+        (folder, folder),
+        (folder, tmp_path / "link"),
+        (folder / "one.png", folder / "one.png"),
+        (folder / "one.png", folder),
+    ):
+        done = run(config, photo, "-o", out)
+        assert isinstance(done.exception, InvalidRequest)
+        assert "one.png is one of the photographs" in str(done.exception)
+    assert (folder / "one.png").read_bytes() == before
 
 
 def test_a_folder_becomes_a_folder_and_who_is_refused_stops_nobody(

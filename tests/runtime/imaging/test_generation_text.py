@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from intaglio.contract.schedulers import SCHEDULERS, SCHEDULES
+from intaglio.contract.schedulers import OWN_SCHEDULE, SCHEDULERS, SCHEDULES
 from intaglio.imaging.generation_text import generation_text
 from intaglio.imaging.images import encode_image
 
@@ -112,6 +112,17 @@ def test_every_schedule_has_a_label() -> None:
     for schedule, names in SCHEDULES.items():
         found = read_webui(picture("png", scheduler="dpmpp_2m_sde", schedule=schedule))
         assert (found["Sampler"], found["Schedule type"]) == ("DPM++ 2M SDE", names.a1111)
+
+
+@pytest.mark.parametrize("scheduler", [name for name, names in SCHEDULERS.items() if names.placed])
+def test_a_label_that_means_a_schedule_has_one_beside_it(scheduler: str) -> None:
+    """Without "Schedule type" readers take DPM++ 2M for Karras."""
+    own = read_webui(picture("png", scheduler=scheduler, schedule=None))
+    assert own["Schedule type"] == SCHEDULES[OWN_SCHEDULE].a1111
+    for field in ("timesteps", "sigmas"):
+        found = read_webui(picture("png", scheduler=scheduler, **{field: [9.0, 1.0]}))
+        assert found["Schedule type"] == "Custom"
+    assert "Schedule type" not in read_webui(picture("png", scheduler="euler"))
 
 
 def test_an_absent_negative_prompt_has_no_line() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from intaglio.imaging.openpose import (
     COLORS,
@@ -48,6 +49,22 @@ def test_strokes_keep_their_width_up_to_512_and_grow_above(side: int, width: int
     drawn = draw_pose(read_pose(document({2: (40, 50), 3: (160, 50)})), width=side, height=side)
     rows = np.flatnonzero(drawn[:, side // 2].any(axis=-1))
     assert abs(len(rows) - width) <= 1
+
+
+def test_a_large_map_is_drawn_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to 2048 x 2048 pixels each is the mean of 4 x 4, above of fewer."""
+    drawn: list[tuple[int, int]] = []
+    new = Image.new
+
+    def noted(mode: str, size: tuple[int, int]) -> Image.Image:
+        drawn.append(size)
+        return new(mode, (1, 1))
+
+    monkeypatch.setattr(Image, "new", noted)
+    nobody = np.zeros((0, 18, 3))
+    for width, height in ((2048, 2048), (64, 64), (4096, 4096), (2049, 2048)):
+        draw_pose(nobody, width=width, height=height)
+    assert drawn == [(8192, 8192), (256, 256), (8192, 8192), (6147, 6144)]
 
 
 def test_unseen_keypoints_are_not_drawn_and_everybody_is() -> None:

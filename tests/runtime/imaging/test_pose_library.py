@@ -35,6 +35,10 @@ def write(folder: Path, name: str, value: Any = None) -> Path:
         {"people": [{"pose_keypoints_2d": [1.0] * 53}]},
         {"people": None},
         {"tags": "one"},
+        {"canvas_width": float("nan")},
+        {"canvas_height": float("inf")},
+        {"people": document()["people"] * 33},
+        {"notes": "x" * 2**20},
     ],
 )
 def test_a_damaged_file_is_named_and_does_not_stop_the_others(tmp_path: Path, change: dict[str, Any]) -> None:
@@ -44,6 +48,17 @@ def test_a_damaged_file_is_named_and_does_not_stop_the_others(tmp_path: Path, ch
     with pytest.raises(ConfigError, match=r"pose standing-01: standing-01\.json is not OpenPose JSON"):
         library.load("standing-01")
     assert library.load("standing-02").shape == (1, 18, 3)
+
+
+def test_a_deeply_nested_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "standing-01.json").write_text("[" * 200_000)
+    with pytest.raises(ConfigError, match=r"pose standing-01: .*nested too deeply"):
+        PoseLibrary(tmp_path).load("standing-01")
+
+
+def test_a_pose_of_many_people_is_allowed(tmp_path: Path) -> None:
+    write(tmp_path, "crowd-01", document() | {"people": document()["people"] * 32})
+    assert PoseLibrary(tmp_path).load("crowd-01").shape == (32, 18, 3)
 
 
 def test_names_are_ids_only(tmp_path: Path) -> None:
