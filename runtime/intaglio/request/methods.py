@@ -29,7 +29,9 @@ class AskedMethod:
     @property
     def source(self) -> Source:
         """The values that it sets."""
-        return Source(f"method {self.name} of {self.owner}", METHODS[self.name].values)
+        method = METHODS[self.name]
+        schedulers = method.choices.get("scheduler", ())
+        return Source(f"method {self.name} of {self.owner}", method.values, schedulers)
 
     def contradictions(self, found: Tensors, origins: Mapping[str, str]) -> tuple[str, ...]:
         """What the request says that the method is not made for, a sentence each.

@@ -104,3 +104,21 @@ def test_a_custom_trajectory_of_a_method_gives_way_to_the_callers_steps(read: An
     assert request.warnings == (
         "timesteps: 999, 749, 499, 249, which lora fast (method dmd2) sets, is replaced by what is stated",
     )
+
+
+def test_the_default_preset_neither_thins_nor_moves_the_steps_of_a_method(read: Any, tiny: Any) -> None:
+    for values in ({"steps": 20, "sparse_every": 2}, {"steps": 20, "schedule": "karras"}):
+        chosen = {"preset": "high", "preset_values": values}
+        defaults = tiny.manifest.defaults.model_copy(update=chosen)
+        manifest = tiny.manifest.model_copy(update={"defaults": defaults})
+        for method in ("lcm", "lightning-4"):
+            request = read("fast", loras=served(fast=method), manifest=manifest)
+            expected = METHODS[method].values.get("schedule")
+            assert (request.steps, request.sparse_every, request.schedule) == (4, None, expected)
+
+
+def test_a_solver_that_the_method_admits_keeps_its_schedule(read: Any) -> None:
+    request = read("fast", loras=served(fast="hyper-sd-4"), scheduler="tcd")
+    assert (request.scheduler, request.schedule, request.warnings) == ("tcd", "trailing", ())
+    request = read("fast", loras=served(fast="hyper-sd-4"), scheduler="lcm")
+    assert (request.scheduler, request.schedule, len(request.warnings)) == ("lcm", None, 2)
