@@ -133,7 +133,7 @@ def test_how_often_controls_run_matters_only_where_there_are_any(read: Any) -> N
     assert read(prompt="a", preset="draft").control_every == 1
     for none in (" [] ", "[ ]", "null", " "):
         assert read(prompt="a", preset="draft", controls=none).control_every == 1
-    with pytest.raises(InvalidRequest, match="^controls: not JSON: .* objects with type, image"):
+    with pytest.raises(InvalidRequest, match=r"^controls: not JSON: .* objects with type, image"):
         read(prompt="a", preset="draft", controls="[")
 
 
