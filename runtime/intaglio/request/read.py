@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from intaglio.builds.manifest import BuildManifest
@@ -21,6 +21,7 @@ from intaglio.contract.presets import Presets
 from intaglio.errors import InvalidRequest
 from intaglio.loras.sets import ServedLoras
 from intaglio.request.controls import check_controls
+from intaglio.request.effects import windows_without_steps
 from intaglio.request.limits import Workload, check_clip_skip, check_limits, check_size, check_window
 from intaglio.request.loras import absent_trigger_words, asked_loras, check_fused, resolved_loras
 from intaglio.request.methods import AskedMethod, asked_method
@@ -152,7 +153,7 @@ def _completed_request(
         warnings=warnings,
     )
     _check(request, manifest)
-    return request
+    return replace(request, warnings=(*warnings, *windows_without_steps(request)))
 
 
 def _check(request: Request, manifest: BuildManifest) -> None:

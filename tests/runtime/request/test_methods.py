@@ -14,7 +14,9 @@ from intaglio.loras.sets import ServedLora, ServedLoras
 from intaglio.request.read import read_request
 from intaglio.request.request import Request
 
-PRESETS = Presets.model_validate({"quality": {"high": {"steps": 20}, "late": {"guidance_begin": 0.1}}})
+PRESETS = Presets.model_validate(
+    {"quality": {"high": {"steps": 20}, "late": {"guidance_begin": 0.1}}, "negatives": {"photo": "blurry"}}
+)
 
 
 def served(**chosen: str | None) -> ServedLoras:
@@ -122,3 +124,14 @@ def test_a_solver_that_the_method_admits_keeps_its_schedule(read: Any) -> None:
     assert (request.scheduler, request.schedule, request.warnings) == ("tcd", "trailing", ())
     request = read("fast", loras=served(fast="hyper-sd-4"), scheduler="lcm")
     assert (request.scheduler, request.schedule, len(request.warnings)) == ("lcm", None, 2)
+
+
+def test_a_negative_prompt_without_guidance_is_told(read: Any) -> None:
+    stated = {"negative_prompt": "fog", "negative_preset": "photo"}
+    says = "has no effect, because lora fast (method lcm) switches guidance off"
+    loras = served(fast="lcm")
+    told = read("fast", loras=loras, **stated).warnings
+    assert told == (f"negative_prompt: {says}", f"negative_preset: {says}")
+    assert read("fast", loras=loras, negative_prompt="").warnings == ()
+    assert read("fast", loras=loras, guidance_scale=1.5, **stated).warnings == ()
+    assert read("fast", loras=served(fast="hyper-sd-8-cfg"), **stated).warnings == ()
