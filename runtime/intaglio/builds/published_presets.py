@@ -7,6 +7,7 @@ a mistake in the user's file refuses the build, and the server keeps what it has
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,7 @@ from intaglio.whole_files import storage_problem
 __all__ = ["PRESETS_NAME", "PublishedPresets", "publish_presets"]
 
 PRESETS_NAME: Final = "presets.json"
+log = logging.getLogger(__name__)
 
 
 def publish_presets(folder: Path, presets: Presets) -> None:
@@ -49,10 +51,13 @@ class PublishedPresets:
         self._stamp: tuple[int, int, int] | None = None
         self._read: Presets | None = None
         self.problem: str | None = None
-        """Why the file could not be read since it was replaced; then what was read before is still used."""
+        """Why the file cannot be used now; then what was read before is. It tells a client no path of this
+        machine, which the log has.
+        """
 
     def current(self) -> Presets:
-        """What is published. The file is read again only after it was replaced; without one there are none.
+        """What is published. The file is read again only after it was replaced or could not be read; a build
+        without one has none.
 
         Raises:
             ConfigError: the file is damaged, and nothing was read before.
@@ -64,9 +69,9 @@ class PublishedPresets:
                 return self._read
             data = self._path.read_bytes()
         except FileNotFoundError:
-            return Presets()
+            return Presets() if self._read is None else self._unreadable("it is gone")
         except OSError as error:
-            return self._kept(error.strerror or str(error))
+            return self._unreadable(error.strerror or "it cannot be read")
         try:
             self._read = Presets.model_validate_json(data)
         except ValidationError as error:
@@ -77,10 +82,18 @@ class PublishedPresets:
         self.problem = None
         return self._read
 
+    def _unreadable(self, reason: str) -> Presets:
+        """As `_kept`; the file is read next time, also where it is the same one."""
+        self._stamp = None
+        return self._kept(reason)
+
     def _kept(self, reason: str) -> Presets:
         """What was read before, where the file cannot be used; ConfigError where nothing was."""
-        problem = f"{self._path}: {reason}; intaglio build writes it again"
+        again = "intaglio build writes it again"
         if self._read is None:
-            raise ConfigError(problem)
-        self.problem = f"{problem}; the presets that were read before are used"
+            raise ConfigError(f"{self._path}: {reason}; {again}")
+        problem = f"{PRESETS_NAME}: {reason}; {again}; the presets that were read before are used"
+        if problem != self.problem:  # once, and not for each request
+            log.warning("%s: %s", self._path.parent, problem)
+        self.problem = problem
         return self._read

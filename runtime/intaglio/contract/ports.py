@@ -107,7 +107,8 @@ class Port:
         """Whether `value` is finite and in range."""
         low = -math.inf if self.minimum is None else self.minimum
         high = math.inf if self.maximum is None else self.maximum
-        return bool(math.isfinite(value) and low <= value <= high)
+        # Every integer is finite, and a large one has no float that isfinite could judge.
+        return bool(low <= value <= high and (isinstance(value, int) or math.isfinite(value)))
 
 
 def read_tensors(tensors: Tensors, ports: tuple[Port, ...]) -> dict[str, NDArray[Any]]:

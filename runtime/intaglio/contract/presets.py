@@ -6,8 +6,8 @@ styles      id -> a template for the prompt, and what the negative prompt gets
 negatives   id -> text that the negative prompt gets
 scenes      id -> text that the prompt gets
 
-A text with `{prompt}` in it is a template: the prompt takes that place. Any other text follows the prompt
-after a comma.
+A text for the prompt with `{prompt}` in it is a template: the prompt takes that place. Any other text
+follows the prompt after a comma. A text for the negative prompt is no template.
 """
 
 from __future__ import annotations
@@ -59,14 +59,17 @@ def _checked_tags(text: str) -> str:
     return text
 
 
-def _no_tags(text: str) -> str:
+def _negative(text: str) -> str:
+    """`text`, which neither applies a LoRA nor is a template."""
+    if _PLACE in text:
+        raise ValueError(f"{_PLACE} has no place in a negative prompt; write it into a style's prompt")
     if tags := split_lora_tags(text).tags:
         raise ValueError(f"<lora:{tags[0].id}> applies to the whole image; write it into a style's prompt")
     return text
 
 
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=2000), AfterValidator(_checked_tags)]
-_NegativeText = Annotated[_Text, AfterValidator(_no_tags)]
+_NegativeText = Annotated[_Text, AfterValidator(_negative)]
 
 
 class Quality(Strict):

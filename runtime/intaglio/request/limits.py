@@ -12,7 +12,15 @@ from typing import Final
 from intaglio.contract.config import Limits
 from intaglio.errors import InvalidRequest
 
-__all__ = ["TOKEN_WEIGHTS", "Workload", "check_clip_skip", "check_limits", "check_size", "check_window"]
+__all__ = [
+    "TOKEN_WEIGHTS",
+    "Workload",
+    "check_clip_skip",
+    "check_limits",
+    "check_size",
+    "check_window",
+    "inside_window",
+]
 
 TOKEN_WEIGHTS: Final = (-10.0, 10.0)
 """Least and largest weight of a token, nested brackets multiplied."""
@@ -72,3 +80,9 @@ def check_window(begin: float, end: float, *, field: str) -> None:
     if not 0 <= begin < end <= 1:
         problem = f"{begin:g} is not before end {end:g}"
         raise InvalidRequest(field, problem, allowed="0 to 1, less than end")
+
+
+def inside_window(window: tuple[float, float], step: int, steps: int) -> bool:
+    """Whether `step` of `steps` lies in `window`, shares of the steps, from its beginning to its end."""
+    begin, end = window
+    return step / steps >= begin and (step + 1) / steps <= end

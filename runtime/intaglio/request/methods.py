@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,9 @@ class AskedMethod:
     @property
     def source(self) -> Source:
         """The values that it sets."""
-        return Source(f"method {self.name} of {self.owner}", METHODS[self.name].values)
+        method = METHODS[self.name]
+        schedulers = method.choices.get("scheduler", ())
+        return Source(f"method {self.name} of {self.owner}", method.values, schedulers)
 
     def contradictions(self, found: Tensors, origins: Mapping[str, str]) -> tuple[str, ...]:
         """What the request says that the method is not made for, a sentence each.
@@ -50,7 +52,15 @@ class AskedMethod:
                 if name in origins:
                     stated += f" (from {origins[name]})"
                 sentences.append(f"{stated}, but {self._made} is made for {method.allowed(name)}")
-        return tuple(sentences)
+        return (*sentences, *self._unused_negatives(found, origins))
+
+    def _unused_negatives(self, found: Tensors, origins: Mapping[str, str]) -> Iterator[str]:
+        """Which negative prompts that the caller states the method leaves without effect."""
+        if origins.get("guidance_scale") != self.source.name or _value(found, "guidance_scale") > 1:
+            return
+        for name in ("negative_prompt", "negative_preset"):
+            if name in found and _value(found, name):
+                yield f"{name}: has no effect, because {self._made} switches guidance off"
 
     @property
     def _made(self) -> str:

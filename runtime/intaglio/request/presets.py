@@ -8,7 +8,7 @@ preset's, then the style's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from intaglio.contract.port_values import tensor_from_value
 from intaglio.contract.ports import Tensors
 from intaglio.contract.presets import KINDS, Presets, with_text
 from intaglio.errors import InvalidRequest
-from intaglio.request.texts import read_bytes, read_text
+from intaglio.request.texts import read_choice, read_json, read_text
 from intaglio.validation_errors import nearest
 
 __all__ = ["AskedPresets", "Source", "asked_presets", "completed"]
@@ -29,10 +29,13 @@ _TRAJECTORY: Final = _CUSTOM | {"steps", "schedule"}
 """Inputs of which one that a caller states makes a custom trajectory from elsewhere meaningless, and the
 other way round.
 """
+_STATES_STEPS: Final = _CUSTOM | {"steps"}
+_THINNING: Final = frozenset({"sparse_begin", "sparse_every"})
+"""Inputs that take steps out; a source chose them for its own number of steps."""
 _OF_CONTROLS: Final = frozenset({"control_every"})
 """Inputs that mean nothing without controls; a caller who states one without any is told so."""
-_OF_THE_SOLVER: Final = frozenset({"schedule", "eta", "sparse_begin", "sparse_every"})
-"""Inputs whose values a source chose for its own scheduler."""
+_OF_THE_SOLVER: Final = _THINNING | {"schedule", "eta"}
+"""Inputs whose values a source chose for its own scheduler, or without one for the deployment's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,12 @@ class Source:
     name: str
     """For people: `preset draft`, `method lcm`."""
     values: Mapping[str, Any]
+    schedulers: tuple[str, ...] = ()
+    """Other schedulers that the values suit as well as the source's own."""
+
+    def suits(self, scheduler: str, default: str) -> bool:
+        """Whether the values were chosen for `scheduler`; `default` is the deployment's."""
+        return scheduler in (self.values.get("scheduler", default), *self.schedulers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,43 +108,59 @@ def _id(found: Tensors, name: str, known: Mapping[str, Any]) -> str:
     return asked
 
 
-def completed(found: Tensors, sources: list[Source]) -> tuple[Tensors, dict[str, str]]:
+def completed(found: Tensors, sources: Sequence[Source], *, scheduler: str) -> tuple[Tensors, dict[str, str]]:
     """`found` with values for absent inputs; the first source that has one counts.
 
     A value is left out where what was stated before leaves it no meaning: a custom trajectory beside a number
-    of steps, the schedule of another scheduler, or how often ControlNets run where there are none.
+    of steps, how to thin another source's steps, the schedule of another scheduler, or how often ControlNets
+    run where there are none. `scheduler` is the deployment's default.
 
     Returns: the tensors, and the source's name for each input that was filled in.
+
+    Raises:
+        InvalidRequest: `scheduler` in `found` is unknown.
     """
     tensors = dict(found)
     origins: dict[str, str] = {}
+    in_force = _scheduler_in_force(found, sources, scheduler)
+    always: frozenset[str] = frozenset() if _has_controls(found) else _OF_CONTROLS
     for source in sources:
-        own = {name: tensor_from_value(SDXL.input(name), value) for name, value in source.values.items()}
-        left_out = _superseded(tensors, own)
-        for name, tensor in own.items():
+        left_out = always | _superseded(tensors)
+        if not source.suits(in_force, scheduler):
+            left_out |= _OF_THE_SOLVER
+        for name, value in source.values.items():
             if name not in tensors and name not in left_out:
-                tensors[name] = tensor
+                tensors[name] = tensor_from_value(SDXL.input(name), value)
                 origins[name] = source.name
     return tensors, origins
 
 
-def _superseded(stated: Tensors, own: Tensors) -> frozenset[str]:
-    """The inputs to which the tensors `stated` leave no meaning in a source that has its `own`."""
+def _scheduler_in_force(found: Tensors, sources: Sequence[Source], default: str) -> str:
+    """The scheduler that the request will have: the caller's, the first source's, or the `default`."""
+    if "scheduler" in found:
+        return read_choice(found, SDXL.input("scheduler"))
+    stated = [source.values["scheduler"] for source in sources if "scheduler" in source.values]
+    return str(stated[0]) if stated else default
+
+
+def _superseded(stated: Iterable[str]) -> frozenset[str]:
+    """The inputs of a source to which the inputs `stated` before it leave no meaning."""
+    names = frozenset(stated)
     found: frozenset[str] = frozenset()
-    if _TRAJECTORY & set(stated):
+    if _TRAJECTORY & names:
         found |= _CUSTOM
-    if _CUSTOM & set(stated):
+    if _CUSTOM & names:
         found |= _TRAJECTORY
-    if not _has_controls(stated):
-        found |= _OF_CONTROLS
-    has_both = "scheduler" in stated and "scheduler" in own
-    if has_both and read_bytes(stated["scheduler"][0], field="scheduler") != own["scheduler"][0]:
-        found |= _OF_THE_SOLVER
+    if _STATES_STEPS & names:
+        found |= _THINNING
     return found
 
 
-def _has_controls(stated: Tensors) -> bool:
-    if "controls" not in stated:
+def _has_controls(found: Tensors) -> bool:
+    """Whether the caller asks for controls; what cannot be read is refused by its own name later."""
+    if "controls" not in found:
         return False
-    text = read_bytes(stated["controls"][0], field="controls").strip()
-    return text not in (b"", b"[]")
+    try:
+        return bool(read_json(found, "controls", allowed="a JSON list"))
+    except InvalidRequest:
+        return True

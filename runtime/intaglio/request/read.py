@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from intaglio.builds.manifest import BuildManifest
@@ -21,13 +21,14 @@ from intaglio.contract.presets import Presets
 from intaglio.errors import InvalidRequest
 from intaglio.loras.sets import ServedLoras
 from intaglio.request.controls import check_controls
+from intaglio.request.effects import windows_without_steps
 from intaglio.request.limits import Workload, check_clip_skip, check_limits, check_size, check_window
 from intaglio.request.loras import absent_trigger_words, asked_loras, check_fused, resolved_loras
 from intaglio.request.methods import AskedMethod, asked_method
 from intaglio.request.presets import AskedPresets, Source, asked_presets, completed
 from intaglio.request.request import ControlRequest, LoraRequest, Request
 from intaglio.request.texts import read_bytes, read_choice, read_json_list, read_text
-from intaglio.sampling.solvers import model_calls
+from intaglio.sampling.solvers import model_calls, solver_table
 
 __all__ = ["read_request"]
 
@@ -50,10 +51,13 @@ def read_request(
         InvalidRequest: anything that the table, the limits or the build do not allow.
     """
     given = read_tensors(tensors, SDXL.inputs)
+    _check_lengths(given, manifest.limits)
     asked = asked_presets(given, presets or Presets())
     words = _words(given, asked, manifest, served)
     method = asked_method(words.loras, served, manifest)
-    found, origins = completed(given, _sources(asked, method, manifest))
+    found, origins = completed(
+        given, _sources(asked, method, manifest), scheduler=manifest.defaults.scheduler
+    )
     warnings = () if method is None else method.contradictions(found, origins)
     try:
         return _completed_request(found, asked, words, manifest, warnings)
@@ -109,6 +113,7 @@ def _completed_request(
     warnings: tuple[str, ...],
 ) -> Request:
     limits, defaults = manifest.limits, manifest.defaults
+    _check_lengths(found, limits)
     first_width, first_height = manifest.profiles.sizes[0]
     seed = _scalar(found, "seed", None)
     images = _images(found, limits)
@@ -148,7 +153,7 @@ def _completed_request(
         warnings=warnings,
     )
     _check(request, manifest)
-    return request
+    return replace(request, warnings=(*warnings, *windows_without_steps(request)))
 
 
 def _check(request: Request, manifest: BuildManifest) -> None:
@@ -156,15 +161,34 @@ def _check(request: Request, manifest: BuildManifest) -> None:
     _check_size(request, manifest)
     check_clip_skip(request.clip_skip, most=manifest.architecture.most_clip_skip)
     _check_guidance(request, manifest.profiles.guidance_modes)
+    calls = _model_calls(request, manifest.limits)
     work = Workload(
         width=request.width,
         height=request.height,
         images=request.num_images,
-        steps=_model_calls(request, manifest.limits),
+        steps=calls,
         controls=len(request.controls),
     )
-    check_limits(work, manifest.limits)
+    check_limits(work, manifest.limits, steps_field=_steps_field(request))
     check_controls(request, manifest.controlnets)
+    # The scheduler config decides which steps exist, so only the table finds all that is wrong with them.
+    solver_table(request.trajectory, scheduler_config=manifest.scheduler)
+
+
+def _check_lengths(found: Tensors, limits: Limits) -> None:
+    """Check how long the lists of a custom trajectory are, before any of their values costs time."""
+    for name, ends in (("timesteps", 0), ("sigmas", 1)):
+        least, most = 1 + ends, limits.steps + ends
+        if name in found and not least <= len(found[name]) <= most:
+            problem = f"{len(found[name])} values"
+            raise InvalidRequest(name, problem, allowed=f"{least} to {most} values")
+
+
+def _steps_field(request: Request) -> str:
+    """The input that says how many steps there are."""
+    if request.timesteps is not None:
+        return "timesteps"
+    return "steps" if request.sigmas is None else "sigmas"
 
 
 def _scalar(found: Tensors, name: str, default: Any) -> Any:
@@ -194,13 +218,15 @@ def _model_calls(request: Request, limits: Limits) -> int:
     Raises:
         InvalidRequest: too many, or a trajectory that has no meaning.
     """
-    if request.steps < 1:
+    # First of all: a trajectory lists its steps.
+    if not 1 <= request.steps <= limits.steps:
         allowed = f"1 to {limits.steps}"
         raise InvalidRequest("steps", f"{request.steps} is out of range", allowed=allowed)
     calls = model_calls(request.trajectory)
-    if calls > limits.steps and calls != request.steps:
+    if calls > limits.steps:
         problem = f"{request.steps} are {calls} model calls with {request.scheduler}"
-        raise InvalidRequest("steps", problem, allowed=f"at most {limits.steps} model calls")
+        allowed = f"at most {limits.steps} model calls"
+        raise InvalidRequest(_steps_field(request), problem, allowed=allowed)
     return calls
 
 

@@ -264,7 +264,9 @@ def _check_config(trajectory: Trajectory, config: SchedulerConfig) -> None:
     most = config.num_train_timesteps - 1 - config.steps_offset
     if _SOLVERS[name].grid == "distilled" and trajectory.schedule is None:
         most = LCM_ORIGINAL_STEPS
-    if not 1 <= trajectory.steps <= most:
+    # Custom steps are none of a schedule, so the number of its places says nothing about them.
+    custom = trajectory.timesteps is not None or trajectory.sigmas is not None
+    if not custom and not 1 <= trajectory.steps <= most:
         raise InvalidRequest(
             "steps", f"{trajectory.steps} is out of range for {name}", allowed=f"1 to {most}"
         )

@@ -18,6 +18,12 @@ TIME_SPACINGS: Final = ("leading", "trailing", "linspace", "ays")
 SIGMA_SPACINGS: Final = ("karras", "exponential", "beta")
 """Schedules that choose noise levels; the times follow, and lie between training times."""
 _SHOWN: Final = 12
+_LEAST_SIGMA: Final = 1e-4
+"""Least custom noise level above 0: a 300th of the lowest that SDXL was trained with."""
+_CLOSEST_SIGMAS: Final = 0.999
+"""Largest ratio of a custom noise level to the one before. Multistep solvers divide by its logarithm; a
+schedule of 150 steps has 0.96.
+"""
 DEFAULT_SPARSE_BEGIN: Final = 0.3
 """Reusing a prediction in the first 30 % of the steps costs 5 dB on the miniature, docs/schedules.md."""
 
@@ -94,10 +100,20 @@ def _check_timesteps(times: Sequence[float]) -> None:
 
 
 def _check_sigmas(sigmas: Sequence[float]) -> None:
-    allowed = "two or more noise levels, each smaller than the one before, the last at least 0"
+    allowed = (
+        f"two or more noise levels, each at most {_CLOSEST_SIGMAS:g} of the one before, "
+        f"the last 0 or at least {_LEAST_SIGMA:g}"
+    )
     finite = all(math.isfinite(sigma) for sigma in sigmas)
-    if len(sigmas) < 2 or not finite or sigmas[-1] < 0 or not _falls(sigmas):
+    if len(sigmas) < 2 or not finite or not _falls(sigmas) or not _apart(sigmas):
         raise InvalidRequest("sigmas", _listed(sigmas), allowed=allowed)
+
+
+def _apart(sigmas: Sequence[float]) -> bool:
+    """Whether falling `sigmas` lie so far apart, and above 0, that solvers can divide by the distances."""
+    if sigmas[-2] < _LEAST_SIGMA or 0 != sigmas[-1] < _LEAST_SIGMA:
+        return False
+    return all(after <= sigma * _CLOSEST_SIGMAS for sigma, after in itertools.pairwise(sigmas))
 
 
 def _falls(values: Sequence[float]) -> bool:

@@ -53,3 +53,32 @@ def test_a_file_that_cannot_be_read_ends_none_either(tmp_path: Path) -> None:
     (tmp_path / PRESETS_NAME).mkdir()
     assert read.current() == BEACH
     assert "Is a directory" in (read.problem or "")
+
+
+def test_a_file_that_is_gone_ends_none_and_the_log_says_where(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish_presets(tmp_path, BEACH)
+    read = PublishedPresets(tmp_path)
+    assert read.current() == BEACH
+    (tmp_path / PRESETS_NAME).unlink()
+    assert read.current() == read.current() == BEACH
+    assert "presets.json: it is gone" in (read.problem or "")
+    assert str(tmp_path) not in (read.problem or "")
+    (message,) = caplog.messages
+    assert str(tmp_path) in message
+
+
+def test_a_passing_error_leaves_no_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_presets(tmp_path, BEACH)
+    read = PublishedPresets(tmp_path)
+    assert read.current() == BEACH
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", _failing_stat)
+        assert read.current() == BEACH
+        assert "Input/output error" in (read.problem or "")
+    assert (read.current(), read.problem) == (BEACH, None)
+
+
+def _failing_stat(path: Path) -> None:
+    raise OSError(5, "Input/output error", str(path))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from intaglio.contract.models import SDXL
 from intaglio.contract.ports import Port, read_tensors, scalar, shortest_float32, string_tensor
 from intaglio.errors import InvalidRequest
 
@@ -48,6 +49,7 @@ def test_the_largest_seed_is_admitted_exactly() -> None:
     seed = Port(name="seed", datatype="TYPE_INT64", minimum=0, maximum=2**63 - 1)
     assert seed.admits(2**63 - 1)
     assert not seed.admits(2**63)
+    assert not SDXL.input("guidance_scale").admits(10**400), "too large for a float"
     assert seed.allowed == "0 to 9223372036854775807"
 
 

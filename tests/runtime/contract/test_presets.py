@@ -59,6 +59,8 @@ def test_a_preset_sets_how_to_draw_and_not_what() -> None:
         ("styles: {a: {promt: x}}", r"unknown key styles\.a\.promt; did you mean prompt"),
         ("styles: {a: {prompt: '{prompt} <lora:x'}}", r"styles\.a\.prompt: .*is not closed"),
         ("styles: {a: {negative_prompt: <lora:x>}}", r"styles\.a\.negative_prompt: <lora:x> applies"),
+        ("styles: {a: {negative_prompt: 'no {prompt}'}}", r"styles\.a\.negative_prompt: \{prompt\} has no"),
+        ("negatives: {a: 'no {prompt}'}", r"negatives\.a: \{prompt\} has no place in a negative prompt"),
         ("negatives: {a: ''}", r"negatives\.a is ''"),
         ("scenes: {a: 5}", r"scenes\.a is 5; allowed: text"),
         ("scene: {a: x}", r"unknown key scene; did you mean scenes"),

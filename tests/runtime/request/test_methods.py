@@ -14,7 +14,9 @@ from intaglio.loras.sets import ServedLora, ServedLoras
 from intaglio.request.read import read_request
 from intaglio.request.request import Request
 
-PRESETS = Presets.model_validate({"quality": {"high": {"steps": 20}, "late": {"guidance_begin": 0.1}}})
+PRESETS = Presets.model_validate(
+    {"quality": {"high": {"steps": 20}, "late": {"guidance_begin": 0.1}}, "negatives": {"photo": "blurry"}}
+)
 
 
 def served(**chosen: str | None) -> ServedLoras:
@@ -104,3 +106,32 @@ def test_a_custom_trajectory_of_a_method_gives_way_to_the_callers_steps(read: An
     assert request.warnings == (
         "timesteps: 999, 749, 499, 249, which lora fast (method dmd2) sets, is replaced by what is stated",
     )
+
+
+def test_the_default_preset_neither_thins_nor_moves_the_steps_of_a_method(read: Any, tiny: Any) -> None:
+    for values in ({"steps": 20, "sparse_every": 2}, {"steps": 20, "schedule": "karras"}):
+        chosen = {"preset": "high", "preset_values": values}
+        defaults = tiny.manifest.defaults.model_copy(update=chosen)
+        manifest = tiny.manifest.model_copy(update={"defaults": defaults})
+        for method in ("lcm", "lightning-4"):
+            request = read("fast", loras=served(fast=method), manifest=manifest)
+            expected = METHODS[method].values.get("schedule")
+            assert (request.steps, request.sparse_every, request.schedule) == (4, None, expected)
+
+
+def test_a_solver_that_the_method_admits_keeps_its_schedule(read: Any) -> None:
+    request = read("fast", loras=served(fast="hyper-sd-4"), scheduler="tcd")
+    assert (request.scheduler, request.schedule, request.warnings) == ("tcd", "trailing", ())
+    request = read("fast", loras=served(fast="hyper-sd-4"), scheduler="lcm")
+    assert (request.scheduler, request.schedule, len(request.warnings)) == ("lcm", None, 2)
+
+
+def test_a_negative_prompt_without_guidance_is_told(read: Any) -> None:
+    stated = {"negative_prompt": "fog", "negative_preset": "photo"}
+    says = "has no effect, because lora fast (method lcm) switches guidance off"
+    loras = served(fast="lcm")
+    told = read("fast", loras=loras, **stated).warnings
+    assert told == (f"negative_prompt: {says}", f"negative_preset: {says}")
+    assert read("fast", loras=loras, negative_prompt="").warnings == ()
+    assert read("fast", loras=loras, guidance_scale=1.5, **stated).warnings == ()
+    assert read("fast", loras=served(fast="hyper-sd-8-cfg"), **stated).warnings == ()

@@ -107,7 +107,7 @@ def test_a_deployment_without_presets_says_so(tiny: Any, request_tensors: Any) -
 
 def test_the_first_source_counts(request_tensors: Any) -> None:
     sources = [Source("preset a", {"steps": 8}), Source("preset b", {"steps": 9, "guidance_end": 0.5})]
-    found, origins = completed(request_tensors(guidance_end=0.1), sources)
+    found, origins = completed(request_tensors(guidance_end=0.1), sources, scheduler="euler")
     assert (found["steps"].item(), found["guidance_end"].item()) == (8, pytest.approx(0.1))
     assert origins == {"steps": "preset a"}
 
@@ -131,4 +131,28 @@ def test_how_often_controls_run_matters_only_where_there_are_any(read: Any) -> N
     controls = '[{"type": "pose", "pose": "waving-01"}]'
     assert read(prompt="a", preset="draft", controls=controls).control_every == 2
     assert read(prompt="a", preset="draft").control_every == 1
-    assert read(prompt="a", preset="draft", controls=" [] ").control_every == 1
+    for none in (" [] ", "[ ]", "null", " "):
+        assert read(prompt="a", preset="draft", controls=none).control_every == 1
+    with pytest.raises(InvalidRequest, match=r"^controls: not JSON: .* objects with type, image"):
+        read(prompt="a", preset="draft", controls="[")
+
+
+def test_a_later_source_does_not_thin_the_steps_that_were_stated(read: Any, tiny: Any) -> None:
+    chosen = {"preset": "late", "preset_values": {"steps": 30, "sparse_every": 2, "sparse_begin": 0.5}}
+    defaults = tiny.manifest.defaults.model_copy(update=chosen)
+    manifest = tiny.manifest.model_copy(update={"defaults": defaults})
+    whole = read(manifest, prompt="a")
+    assert (whole.steps, whole.sparse_every, whole.sparse_begin) == (30, 2, 0.5)
+    for values in ({"steps": 8}, {"timesteps": [900, 500]}, {"sigmas": [9, 1, 0]}, {"preset": "draft"}):
+        request = read(manifest, prompt="a", **values)
+        assert (request.sparse_every, request.sparse_begin) == (None, None)
+
+
+def test_a_source_without_a_scheduler_is_made_for_the_deployments(read: Any, tiny: Any) -> None:
+    chosen = {"preset": "late", "preset_values": {"steps": 20, "schedule": "karras"}}
+    defaults = tiny.manifest.defaults.model_copy(update=chosen)
+    manifest = tiny.manifest.model_copy(update={"defaults": defaults})
+    assert read(manifest, prompt="a").schedule == "karras"
+    assert read(manifest, prompt="a", scheduler="euler").schedule == "karras"
+    other = read(manifest, prompt="a", scheduler="lcm")
+    assert (other.schedule, other.steps) == (None, 20)

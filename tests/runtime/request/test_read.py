@@ -45,6 +45,52 @@ def test_cost_counts_model_calls(tiny: Any, request_tensors: Any) -> None:
     assert read_request(sparse, manifest).steps == 25
 
 
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"steps": 2147483647}, "^steps: 2147483647 is out of range; allowed: 1 to 50"),
+        ({"steps": 51, "sparse_every": 2}, "^steps: 51 is out of range; allowed: 1 to 50"),
+        ({"timesteps": []}, "^timesteps: 0 values; allowed: 1 to 50 values"),
+        ({"timesteps": range(500, 449, -1)}, "^timesteps: 51 values; allowed: 1 to 50 values"),
+        ({"sigmas": []}, "^sigmas: 0 values; allowed: 2 to 51 values"),
+        ({"sigmas": [9]}, "^sigmas: 1 values; allowed: 2 to 51 values"),
+        ({"sigmas": [14.0] * 300_000}, "^sigmas: 300000 values; allowed: 2 to 51 values"),
+        ({"timesteps": range(500, 470, -1), "scheduler": "heun"}, "^timesteps: 30 are 59 model calls"),
+        ({"timesteps": range(500, 470, -1), "num_images": 2}, "^timesteps: 30 steps of .* cost too much"),
+        ({"sigmas": range(9, -1, -1), "num_images": 4}, "^sigmas: 9 steps of .* cost too much"),
+    ],
+)
+def test_the_length_of_a_trajectory_is_checked_before_its_steps(
+    tiny: Any, request_tensors: Any, monkeypatch: pytest.MonkeyPatch, values: Any, says: str
+) -> None:
+    listed = {name: list(value) if isinstance(value, range) else value for name, value in values.items()}
+    limits = tiny.manifest.limits.model_copy(update={"cost": 64 * 96 * 30})
+    manifest = tiny.manifest.model_copy(update={"limits": limits})
+    tensors = request_tensors(prompt="a", **listed)
+    if "sigmas" in values and len(values["sigmas"]) > 1000:
+        monkeypatch.setattr("intaglio.request.read.shortest_float32", _not_called)
+    with pytest.raises(InvalidRequest, match=says):
+        read_request(tensors, manifest)
+
+
+def _not_called(value: float) -> float:
+    raise AssertionError("a value was converted before the length was checked")
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"timesteps": [5000]}, "^timesteps: 5000; allowed: 999 to 0"),
+        ({"sigmas": [500, 0]}, "^sigmas: 500; allowed: 14.* to 0"),
+    ],
+)
+def test_steps_that_the_model_does_not_have_are_refused(
+    tiny: Any, request_tensors: Any, values: Any, says: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        read_request(request_tensors(prompt="a", **values), tiny.manifest)
+
+
 def test_tags_are_no_words_and_their_literal_form_is(tiny: Any, request_tensors: Any) -> None:
     fused = (ResolvedLora(id="night", sha256="0" * 64, weight=0.5),)
     manifest = tiny.manifest.model_copy(update={"loras": fused})

@@ -251,6 +251,19 @@ def test_impossible_requests_are_refused(asked: Trajectory, message: str) -> Non
         solver_table(asked)
 
 
+@pytest.mark.parametrize("name", FEW_STEP)
+def test_custom_times_may_be_more_than_those_of_the_distillation(name: str) -> None:
+    times = tuple(float(time) for time in range(900, 840, -1))
+    assert len(solver_table(plain(name, len(times), timesteps=times))) == 60
+
+
+@pytest.mark.parametrize("name", ["dpmpp_2m", "unipc"])
+def test_the_closest_custom_sigmas_keep_coefficients_small(name: str) -> None:
+    sigmas = (14.0, 14.0 * 0.999, 1.0, 1e-4, 0.0)
+    table = solver_table(plain(name, len(sigmas) - 1, sigmas=sigmas))
+    assert np.abs(table.coefficients).max() < 2e4, "float32 keeps three digits"
+
+
 def test_align_your_steps_is_a_table_of_a_thousand_training_times() -> None:
     with pytest.raises(InvalidRequest, match="this model has 500"):
         solver_table(

@@ -51,3 +51,14 @@ def test_steps_that_are_kept(steps: int, values: Any, kept: list[int]) -> None:
 def test_contradictions_are_refused(values: Any, says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
         Trajectory(scheduler="euler", steps=2, **values)
+
+
+@pytest.mark.parametrize("sigmas", [(14, 13.999999, 1, 0), (14, 1, 1e-40, 0), (14, 1e-38), (1, 1e-5, 0)])
+def test_sigmas_that_solvers_cannot_divide_by_are_refused(sigmas: tuple[float, ...]) -> None:
+    says = r"^sigmas: \[.*\]; allowed: two or more noise levels, each at most 0\.999 of the one before"
+    with pytest.raises(InvalidRequest, match=says):
+        Trajectory(scheduler="dpmpp_2m", steps=len(sigmas) - 1, sigmas=sigmas)
+
+
+def test_the_last_sigma_may_be_a_small_one() -> None:
+    assert Trajectory(scheduler="euler", steps=2, sigmas=(14.0, 1.0, 1e-4)).sigmas == (14.0, 1.0, 1e-4)

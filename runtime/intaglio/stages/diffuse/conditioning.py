@@ -26,6 +26,7 @@ from intaglio.request.limits import (
     check_limits,
     check_size,
     check_window,
+    inside_window,
 )
 from intaglio.request.request import ResolvedControl
 from intaglio.request.texts import JSON_BYTES, read_json_list, read_text
@@ -60,7 +61,7 @@ class ControlPlan:
 
     def active(self, step: int, steps: int) -> bool:
         """Whether it takes part in `step` of `steps` (diffusers' `control_guidance_start` and `_end`)."""
-        return self.weight != 0 and _inside((self.begin, self.end), step, steps)
+        return self.weight != 0 and inside_window((self.begin, self.end), step, steps)
 
     def due(self, step: int, steps: int) -> bool:
         """Whether its residuals must be those of `step`, in which it is active.
@@ -117,7 +118,7 @@ class Conditioning:
 
     def guided(self, step: int) -> bool:
         """Whether the negative prompt takes part in `step`."""
-        return _inside(self.guidance_window, step, self.steps)
+        return inside_window(self.guidance_window, step, self.steps)
 
     @property
     def steps(self) -> int:
@@ -193,11 +194,6 @@ def active_places(request: Conditioning) -> list[int]:
     for step in range(request.begin, request.end):
         places.update(active_controls(request.controls, step, request.steps))
     return sorted(places)
-
-
-def _inside(window: tuple[float, float], step: int, steps: int) -> bool:
-    begin, end = window
-    return step / steps >= begin and (step + 1) / steps <= end
 
 
 # --- reading ---
