@@ -43,7 +43,6 @@ def test_each_preset_is_read_as_a_request(tmp_path: Path, built: Built) -> None:
         checked_presets(asked, cheap)
 
 
-<<<<<<< HEAD
 def test_presets_that_do_not_fit_are_refused_before_any_stage(tmp_path: Path, checkpoint: Checkpoint) -> None:
     (tmp_path / "presets.yaml").write_text("quality: {a: {steps: 40}}")
     limits = {"cost": 64 * 64 * 30}
@@ -53,7 +52,8 @@ def test_presets_that_do_not_fit_are_refused_before_any_stage(tmp_path: Path, ch
         build_deployment(config, BuildOptions(), reporter=watcher)
     assert watcher.begun == []
     assert not (tmp_path / "build/plate").exists()
-=======
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [
@@ -69,7 +69,6 @@ def test_a_preset_whose_steps_the_model_does_not_have_is_not_published(
     roomy = manifest.model_copy(update={"limits": manifest.limits.model_copy(update={"steps": 100})})
     with pytest.raises(ConfigError, match=rf"presets\.yaml: quality\.p: {says}.*from preset p"):
         checked_presets(deployment(tmp_path, f"quality: {{p: {values}}}"), roomy)
->>>>>>> fix1
 
 
 def test_new_presets_are_published_and_rebuild_nothing(copied: Path, checkpoint: Checkpoint) -> None:
