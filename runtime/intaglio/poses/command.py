@@ -18,7 +18,7 @@ from intaglio.errors import ConfigError, InvalidRequest
 from intaglio.exit_codes import FAILED
 from intaglio.imaging.openpose import draw_pose, pose_document
 from intaglio.imaging.png import png_from_pixels
-from intaglio.imaging.pose_library import NamedPose, PoseLibrary, pose_files
+from intaglio.imaging.pose_library import MIRRORED, NamedPose, PoseLibrary, pose_files
 from intaglio.poses.documents import document_from_json, write_pose
 from intaglio.poses.sheet import contact_sheet
 from intaglio.whole_files import write_whole
@@ -116,12 +116,13 @@ def add(  # noqa: PLR0913  (one option a parameter)
 ) -> None:
     """Add a pose to the library. Of a photograph, the deployment's pose detector reads the people.
 
-    A server of the deployment's build serves a new pose from its next request on. With --quiet only the file
+    A server of the deployment's build serves a new pose from its next request on. Of a pose that the build
+    has, the build's copy counts until the next build. With --quiet only the file
     is printed.
     """
     folder, deployment = _folder_of(config)
-    if not re.match(REGISTRY_ID, name):
-        allowed = "at most 64 lower-case letters, digits, _ and -; the first is a letter or a digit"
+    if not re.match(REGISTRY_ID, f"{name}{MIRRORED}"):
+        allowed = "at most 55 lower-case letters, digits, _ and -; the first is a letter or a digit"
         raise InvalidRequest("name", repr(name), allowed=allowed)
     if canvas is not None and min(canvas) < 1:
         raise InvalidRequest("canvas", f"{canvas[0]} {canvas[1]}", allowed="two positive numbers")
@@ -133,8 +134,15 @@ def add(  # noqa: PLR0913  (one option a parameter)
     pose = PoseLibrary(folder).read(name)
     people = len(pose.keypoints)
     counted = "1 person" if people == 1 else f"{people} people"
-    done = f"{name}: {counted}, {pose.file} is written; {name}-mirrored is its mirror image"
+    done = f"{name}: {counted}, {pose.file} is written; {name}{MIRRORED} is its mirror image"
+    if _is_built(name, deployment):
+        done += f"\nA server of {deployment.build_folder} serves its own copy until the next build."
     Output(json=json, quiet=quiet).result(done, data=_values(pose), brief=str(pose.file))
+
+
+def _is_built(name: str, deployment: Deployment) -> bool:
+    """Whether the build that lies on this machine holds a pose of that name."""
+    return any(deployment.build_folder.glob(f"poses/*/{name}.json"))
 
 
 def _detected(photo: Path, deployment: Deployment) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from intaglio.cli import main
+from intaglio.contract.config import load_deployment
 from intaglio.imaging.openpose import draw_pose
 from intaglio.imaging.pose_library import PoseLibrary
 from intaglio.poses.command import app
@@ -115,7 +116,7 @@ def test_a_document_of_another_program_becomes_a_pose(config: Path, tmp_path: Pa
     ("arguments", "problem"),
     [
         (("add", "cup.png", "--name", "cup"), "cup.png: no person was found"),
-        (("add", "cup.png", "--name", "../cup"), "name: '../cup'; allowed: at most 64"),
+        (("add", "cup.png", "--name", "../cup"), "name: '../cup'; allowed: at most 55"),
         (("add", "cup.png", "--name", "a", "--canvas", "0", "4"), "canvas: 0 4; allowed: two positive"),
         (("add", "gone.png", "--name", "a"), "gone.png: No such file"),
         (("show", "dancing-99"), "pose: pose 'dancing-99' is unknown; allowed: broken, running-02-lively"),
@@ -161,3 +162,25 @@ def test_check_warns_of_poses_that_draw_little(config: Path) -> None:
     found = {one["name"]: one["detail"] for one in json.loads(run(config, "check", "--json").stdout)["found"]}
     assert "no keypoint is seen" in found["unseen"]
     assert "18 of 18 keypoints lie outside" in found["outside"]
+
+
+def test_a_name_leaves_room_for_that_of_its_mirror_image(config: Path) -> None:
+    pose = config.parent / "poses/waving-01.json"
+    assert run(config, "add", pose, "--name", "a" * 55).exit_code == 0
+    PoseLibrary(config.parent / "poses").load("a" * 55 + "-mirrored")
+    refused = run(config, "add", pose, "--name", "a" * 56)
+    assert "at most 55" in str(refused.exception)
+
+
+def test_a_replaced_pose_of_a_build_is_noted(config: Path) -> None:
+    """A server prefers the build's copy."""
+    pose = config.parent / "poses/waving-01.json"
+    built = load_deployment(config).build_folder / "poses/0123/waving-01.json"
+    built.parent.mkdir(parents=True)
+    built.write_bytes(pose.read_bytes())
+    note = "serves its own copy until the next build"
+    other = config.parent / "poses/running-02-lively.json"
+    replaced = run(config, "add", other, "--name", "waving-01", "--replace")
+    assert replaced.exit_code == 0
+    assert note in replaced.output
+    assert note not in run(config, "add", pose, "--name", "running-02-lively", "--replace").output
