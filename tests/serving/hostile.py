@@ -290,8 +290,11 @@ def attacks(sender: Sender, pictures: list[bytes]) -> list[Asked]:
         "width": number(256),
         "height": number(192),
     }
-    names = ["token_ids", "token_weights", "zero_negative", "time_ids", "guidance_scale", "guidance_window"]
+    names = ["token_ids", "token_weights", "zero_negative", "clip_skip", "time_ids"]
     names += [
+        "guidance_scale",
+        "guidance_rescale",
+        "guidance_window",
         "timesteps",
         "input_scale",
         "coefficients",
@@ -313,7 +316,8 @@ def attacks(sender: Sender, pictures: list[bytes]) -> list[Asked]:
     ]
     found: list[Asked] = []
     for model, valid, changes in kinds:
-        optional = {"steps", "width", "height", "timings", "guidance_window"}
+        optional = {"steps", "width", "height", "timings"}
+        optional |= {"clip_skip", "guidance_rescale", "guidance_window"}
         for name in valid.keys() - optional:
             left = {other: value for other, value in valid.items() if other != name}
             changes.append((f"without {name}", {}))

@@ -292,10 +292,9 @@ class Deployment(Strict):
         values = self.defaults.model_dump() | self.defaults.preset_values
         modes = self.profiles.guidance_modes
         check_quality("defaults", values, most_steps=self.limits.steps, guidance_modes=modes)
-        methods = self._built_methods
-        if self.swaps:
-            methods |= {f"loras.{lora}": one.method for lora, one in self.loras.items() if one.method}
-        for owner, method in methods.items():
+        # A LoRA that requests choose is refused in a request: deployments share a registry, and one that
+        # cannot draw with a LoRA's method is of use for the others.
+        for owner, method in self._built_methods.items():
             place = f"{owner} (method {method})"
             values = dict(METHODS[method].values)
             check_quality(place, values, most_steps=self.limits.steps, guidance_modes=modes)
