@@ -40,7 +40,8 @@ SHARED = 3.5
 """Times the usual: the short form's attacker takes its share of the same two cores; 2.5 to 2.8 was seen."""
 STALLED = 8.0
 """Times the usual: no picture may ever wait so long, even in short form. There another worker of the suite
-runs on the same two cores, so that now and then one picture takes twice its time with nobody attacking. On quiet cores, 5.4 was seen.
+runs on the same two cores, so that now and then one picture takes twice its time with nobody attacking. On
+quiet cores, 5.4 was seen.
 """
 ASKED: Any = {"width": 256, "height": 192, "steps": 4}
 PROMPTS: tuple[dict[str, Any], ...] = (
