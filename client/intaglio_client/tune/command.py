@@ -9,14 +9,28 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Final
 
 import typer
 
 from intaglio.command_output import Json, Output, Quiet, table_of
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import ConfigError
-from intaglio_client.address import URL_VARIABLE
+from intaglio_client.tune.options import (
+    Configs,
+    Deadline,
+    ExtractorFile,
+    Grid,
+    Judge,
+    Loras,
+    Out,
+    PresetsFile,
+    Prompts,
+    Scenes,
+    Seed,
+    Small,
+    Url,
+)
 
 if TYPE_CHECKING:
     from intaglio_client.tune.scenes import Scene
@@ -30,57 +44,20 @@ _QUICK_SCENES: Final = 6
 
 @app.command()
 def tune(  # noqa: PLR0913  (one option a choice)
-    configs: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Deployment YAML, built with `intaglio build`; further ones are other builds of the same "
-            "model, such as one of another precision.",
-            show_default=False,
-        ),
-    ],
+    configs: Configs,
     *,
-    prompts: Annotated[
-        Path | None,
-        typer.Option(help="Scenes to draw: YAML or JSON lines (docs/tuning.md); by default 16 of our own."),
-    ] = None,
-    grid: Annotated[
-        Path | None, typer.Option(help="YAML file of settings to try instead of ours (docs/tuning.md).")
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A small grid and 6 scenes.")] = False,
-    scenes: Annotated[
-        int | None, typer.Option(min=2, help="Draw only the first N scenes.", show_default=False)
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the first scene; the next scenes have the next seeds.")
-    ] = 0,
-    lora: Annotated[
-        list[str] | None, typer.Option(help="ID or ID:WEIGHT, a LoRA of every scene; repeatable.")
-    ] = None,
-    judge: Annotated[
-        str | None, typer.Option(help="MODULE:FUNCTION that gives figures of a picture (docs/tuning.md).")
-    ] = None,
-    extractor: Annotated[
-        Path | None, typer.Option(help="ONNX network from a picture to features, for a perceptual distance.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder of pictures and reports; by default out/tune/NAME.", show_default=False),
-    ] = None,
-    presets: Annotated[
-        Path | None,
-        typer.Option(
-            help="YAML file whose `quality` part is written; by default presets.yaml in the folder."
-        ),
-    ] = None,
-    url: Annotated[
-        str | None,
-        typer.Option(
-            envvar=URL_VARIABLE,
-            help="host:port of a server's gRPC; by default one of this build that you run here, else one "
-            "that is started for the run.",
-        ),
-    ] = None,
-    deadline: Annotated[float, typer.Option(min=1, help="Seconds that one picture may take.")] = 300.0,
+    prompts: Prompts = None,
+    grid: Grid = None,
+    quick: Small = False,
+    scenes: Scenes = None,
+    seed: Seed = 0,
+    lora: Loras = None,
+    judge: Judge = None,
+    extractor: ExtractorFile = None,
+    out: Out = None,
+    presets: PresetsFile = None,
+    url: Url = None,
+    deadline: Deadline = 300.0,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
