@@ -6,6 +6,7 @@ Each test says in its marker `card` what it needs; without a card it is skipped 
     INTAGLIO_CARD_DEBUG=cpu     run with ONNX Runtime on the CPU, to debug the tests themselves
     INTAGLIO_CARD_RESULTS=FILE  keep outcomes and figures in FILE; what has passed is not run again
     INTAGLIO_CARD_SECONDS=N     begin no test after N seconds
+    INTAGLIO_CARD_SETS=N        random sets of LoRAs over which memory must stay flat (100; one takes 1 s)
 """
 
 from __future__ import annotations

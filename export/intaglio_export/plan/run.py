@@ -26,6 +26,8 @@ _TYPICAL_SECONDS: Final[dict[StageKind, float]] = {
     "verify": 2.0,
 }
 """For the progress bar, until a stage has run here for the first time."""
+_OF_A_NETWORK: Final[tuple[StageKind, ...]] = ("onnx", "engine", "verify")
+"""What is made of one network, in this order."""
 _LONGEST_FIRST: Final = ("unet", "controlnet", "text_encoder_2")
 """Kinds of components by how long their networks take."""
 
@@ -146,7 +148,8 @@ def run_overlapped(stages: Sequence[Stage], run: Callable[[Stage], StageOutcome]
 def run_parallel(
     stages: Sequence[Stage], run: Callable[[Stage], StageOutcome], *, count: int
 ) -> tuple[StageOutcome, ...]:
-    """Do up to `count` stages at a time: `fuse`, then the graphs, then each engine and its verification.
+    """Do up to `count` stages at a time: `fuse`, then each network from its graph to its verification, then
+    `pristine`, which reads several graphs.
 
     The largest networks go first. A failure is raised after the stages that have begun.
     """
@@ -175,17 +178,14 @@ def run_parallel(
 def _waves(stages: Sequence[Stage]) -> list[list[list[Stage]]]:
     """Chains of stages that depend on nothing but the waves before and the chain's own beginning."""
     ordered = sorted(stages, key=_rank)
-    checks = {stage.network: stage for stage in stages if stage.kind == "verify"}
-    last: list[list[Stage]] = []
+    chains: dict[str, list[Stage]] = {}
     for stage in ordered:
-        if stage.kind == "engine":
-            check = checks.get(stage.network)
-            last.append([stage] if check is None else [stage, check])
-        elif stage.kind == "pristine":
-            last.append([stage])
+        if stage.kind in _OF_A_NETWORK:
+            chains.setdefault(stage.network, []).append(stage)
     fused = [[stage] for stage in ordered if stage.kind == "fuse"]
-    graphs = [[stage] for stage in ordered if stage.kind == "onnx"]
-    return [fused, graphs, last]
+    last = [[stage] for stage in ordered if stage.kind == "pristine"]
+    networks = [sorted(chain, key=lambda stage: _OF_A_NETWORK.index(stage.kind)) for chain in chains.values()]
+    return [fused, networks, last]
 
 
 def _rank(stage: Stage) -> int:

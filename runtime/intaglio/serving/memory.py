@@ -24,7 +24,6 @@ from intaglio.contract.architecture import PARAMETERS, SDXL_ARCHITECTURE, Archit
 from intaglio.contract.config import Deployment
 from intaglio.contract.sdxl import (
     LARGEST_RANK,
-    LARGEST_SIDE,
     LORA_MERGE,
     axis_sizes,
     context_name,
@@ -112,7 +111,7 @@ def predict_memory(deployment: Deployment, manifest: BuildManifest | None) -> Pr
         _activations(deployment, manifest),
         _buffers(deployment, manifest),
         *_staging(deployment, manifest),
-        *_merging(deployment),
+        *_merging(deployment, manifest),
         Part(_ALLOWANCE, _MARGIN, "allowance"),
     ]
     if on_host:
@@ -180,15 +179,18 @@ def _staging(deployment: Deployment, manifest: BuildManifest | None) -> Iterator
     yield Part("staging", min(max(limit, least), most), source)
 
 
-def _merging(deployment: Deployment) -> Iterator[Part]:
+def _merging(deployment: Deployment, manifest: BuildManifest | None) -> Iterator[Part]:
     """One buffer for each tensor of `lora_merge`, which grows with the largest matrix and rank so far."""
     if LORA_MERGE not in _networks(deployment):
         return
-    # SDXL's largest matrices are those of its gated feed-forward layers, which are eight times as long as
+    architecture = SDXL_ARCHITECTURE if manifest is None else manifest.architecture
+    short = max(architecture.mid_residual.channels, architecture.text_width, architecture.text_width_2)
+    # The largest matrices are those of the UNet's gated feed-forward layers, which are eight times as long as
     # wide. Either side may be the long one.
+    long = 8 * short
     found = 0
-    for tensor in network_spec(LORA_MERGE, SDXL_ARCHITECTURE).tensors:
-        shapes = [{"i": LARGEST_SIDE, "o": LARGEST_SIDE // 8}, {"i": LARGEST_SIDE // 8, "o": LARGEST_SIDE}]
+    for tensor in network_spec(LORA_MERGE, architecture).tensors:
+        shapes = [{"i": long, "o": short}, {"i": short, "o": long}]
         found += max(_tensor_bytes(deployment, (tensor,), {**sides, "r": LARGEST_RANK}) for sides in shapes)
     yield Part("merging", found, "tensor table, largest matrix and rank")
 
