@@ -15,7 +15,7 @@ from intaglio.contract.lora_tags import split_lora_tags
 from intaglio.contract.models import DELIVERY, SDXL, OutputFormat
 from intaglio.contract.port_values import tensor_from_value
 from intaglio.contract.ports import string_tensor
-from intaglio.contract.presets import KINDS
+from intaglio.contract.presets import KINDS, NO_PRESET
 from intaglio.errors import InvalidRequest
 from intaglio.request.request import CONTROL_KEYS, ControlRequest, LoraRequest
 from intaglio.validation_errors import first_problem, nearest
@@ -160,7 +160,8 @@ def parameters_from_metadata(
 
     `loras` of the metadata are the resolved ones, so the prompt comes without its LoRA tags: their presets
     and default weights may mean something else today. Presets and styles are left out, since the metadata
-    hold what they became.
+    hold what they became. For the same reason the preset is `none`: no default preset and no method of a LoRA
+    fills in what the metadata do not have.
 
     Raises:
         InvalidRequest: a control image is missing, or `metadata` is not what a server writes.
@@ -178,6 +179,7 @@ def parameters_from_metadata(
         # An older picture has no value of an input that was added later.
         values: dict[str, Any] = {name: metadata[name] for name in scalars if name in metadata}
         values |= {"controls": controls, "loras": [Lora(**entry) for entry in metadata["loras"]]}
+        values["preset"] = NO_PRESET
         prompt = split_lora_tags(metadata["prompt"]).untagged
         return prompt, Parameters(**values)  # type: ignore[typeddict-item]
     except (KeyError, TypeError, IndexError) as error:

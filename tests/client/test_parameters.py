@@ -174,7 +174,8 @@ def test_metadata_gives_back_the_request() -> None:
     older = {name: value for name, value in metadata.items() if name != "control_every"}
     assert "control_every" not in parameters_from_metadata(older, [b"bytes"])[1], "the writer had none"
     again = tensors_from_parameters(prompt, parameters)
-    assert set(again) == set(sent) - set(KINDS), "the values hold what presets became"
+    assert set(again) == set(sent) - set(KINDS) | {"preset"}, "the values hold what presets became"
+    assert again["preset"].tolist() == [b"none"], "so nothing is filled in"
     for name in set(sent) - {"loras", *KINDS}:
         np.testing.assert_array_equal(again[name], sent[name], err_msg=name)
     tagged = {"prompt": r"a fox <lora:dusk> \<lora:x>", "loras": [{"id": "night", "weight": 0.5}]}

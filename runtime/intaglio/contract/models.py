@@ -408,7 +408,8 @@ _REQUEST: Final = (
         optional=True,
         absent="the deployment's defaults.preset, if it has one",
         example="draft",
-        doc="id of a quality preset: values for inputs that the request leaves out",
+        doc="id of a quality preset: values for inputs that the request leaves out; with `none` neither a "
+        "preset nor the method of a LoRA fills anything in",
     ),
     Port(
         name="style",

@@ -27,6 +27,7 @@ from intaglio.validation_errors import nearest
 
 __all__ = [
     "KINDS",
+    "NO_PRESET",
     "QUALITY_INPUTS",
     "Presets",
     "Quality",
@@ -40,6 +41,8 @@ __all__ = [
 ]
 
 _PLACE: Final = "{prompt}"
+NO_PRESET: Final = "none"
+"""Asked for as the quality preset: nothing is filled in but the deployment's own defaults."""
 QUALITY_INPUTS: Final = tuple(port.name for port in SDXL.inputs if port.quality)
 """Inputs that a quality preset or a few-step method may set."""
 KINDS: Final[Mapping[str, str]] = {
@@ -118,6 +121,12 @@ class Presets(Strict):
     styles: dict[RegistryId, Style] = Field(default_factory=dict)
     negatives: dict[RegistryId, _NegativeText] = Field(default_factory=dict)
     scenes: dict[RegistryId, _Text] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _no_preset_is_no_id(self) -> Self:
+        if NO_PRESET in self.quality:
+            raise ValueError(f"quality.{NO_PRESET}: means no preset in a request; choose another id")
+        return self
 
 
 def check_setting(name: str, value: Any) -> None:

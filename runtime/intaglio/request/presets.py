@@ -1,9 +1,10 @@
 """Presets in a request: what they make of its texts, and values for what the caller left out.
 
 A value comes from the first of these that has one: the caller, the quality preset that the request names, the
-few-step method of a LoRA that it asks for or of the build, the deployment's defaults. Texts are combined: the
-scene goes to the prompt, the style around both; the negative prompt is the caller's, then the negative
-preset's, then the style's.
+few-step method of a LoRA that it asks for or of the build, the deployment's defaults. With the preset `none`
+only the caller and the deployment's defaults count, without its default preset. Texts are combined: the scene
+goes to the prompt, the style around both; the negative prompt is the caller's, then the negative preset's,
+then the style's.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Final
 from intaglio.contract.models import SDXL
 from intaglio.contract.port_values import tensor_from_value
 from intaglio.contract.ports import Tensors
-from intaglio.contract.presets import KINDS, Presets, with_text
+from intaglio.contract.presets import KINDS, NO_PRESET, Presets, with_text
 from intaglio.errors import InvalidRequest
 from intaglio.request.texts import read_choice, read_json, read_text
 from intaglio.validation_errors import nearest
@@ -62,10 +63,15 @@ class AskedPresets:
     presets: Presets
 
     @property
+    def fills(self) -> bool:
+        """Whether presets and methods give values to absent inputs."""
+        return self.ids["preset"] != NO_PRESET
+
+    @property
     def quality(self) -> Source | None:
         """The values of the quality preset."""
         preset = self.ids["preset"]
-        if preset is None:
+        if preset is None or not self.fills:
             return None
         return Source(f"preset {preset}", self.presets.quality[preset].values)
 
@@ -96,11 +102,12 @@ def asked_presets(found: Tensors, presets: Presets) -> AskedPresets:
     """
     ids: dict[str, str | None] = {}
     for name, part in KINDS.items():
-        ids[name] = _id(found, name, getattr(presets, part)) if name in found else None
+        known = (*getattr(presets, part), NO_PRESET) if name == "preset" else tuple(getattr(presets, part))
+        ids[name] = _id(found, name, known) if name in found else None
     return AskedPresets(ids, presets)
 
 
-def _id(found: Tensors, name: str, known: Mapping[str, Any]) -> str:
+def _id(found: Tensors, name: str, known: Sequence[str]) -> str:
     asked = read_text(found, name, most=_LONGEST_ID)
     if asked not in known:
         allowed = ", ".join(known) or "absent: the deployment has none"

@@ -95,7 +95,9 @@ def _words(
 
 def _sources(asked: AskedPresets, method: AskedMethod | None, manifest: BuildManifest) -> list[Source]:
     """Where values for absent inputs come from, the first one first."""
-    sources = []
+    sources: list[Source] = []
+    if not asked.fills:
+        return sources
     if asked.quality is not None:
         sources.append(asked.quality)
     if method is not None:

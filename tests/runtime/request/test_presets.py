@@ -55,6 +55,22 @@ def test_the_deployment_may_name_a_preset(read: Any, tiny: Any) -> None:
     assert (request.preset, request.steps, request.guidance_end) == ("draft", 8, 0.4)
 
 
+def test_no_preset_fills_nothing_in(read: Any, tiny: Any) -> None:
+    """A picture's own values are sent again, whatever the defaults and the methods of its LoRAs are now."""
+    chosen = {"preset": "late", "preset_values": {"guidance_end": 0.4}}
+    defaults = tiny.manifest.defaults.model_copy(update=chosen)
+    manifest = tiny.manifest.model_copy(update={"defaults": defaults, "method": "lightning-4"})
+    assert read(manifest, prompt="a fox").schedule == "trailing"
+    request = read(manifest, prompt="a fox", preset="none", steps=9, style="ink")
+    assert (request.schedule, request.guidance_end, request.steps) == (None, 1.0, 9)
+    assert request.prompt == "ink drawing of a fox"
+
+
+def test_no_preset_is_no_id_of_a_file() -> None:
+    with pytest.raises(ValueError, match="means no preset in a request"):
+        Presets.model_validate({"quality": {"none": {"steps": 3}}})
+
+
 def test_scene_and_style_make_the_prompt(read: Any) -> None:
     request = read(prompt="a fox", style="ink", scene="beach", negative_preset="photo", negative_prompt="fog")
     assert request.prompt == request.full_prompt == "ink drawing of a fox on a beach"
