@@ -18,7 +18,7 @@ __all__ = ["warm_up_controls", "warm_up_tensors"]
 def warm_up_controls(manifest: BuildManifest) -> Iterator[tuple[str, ...]]:
     """Every control, in groups that one request of one step may ask for; one group without any.
 
-    The first ControlNets of the deployment come last, and so they are open afterwards.
+    The manifest's first ControlNets come last, and so they are open afterwards.
     """
     width, height = manifest.profiles.sizes[0]
     affordable = manifest.limits.cost // (width * height) - 1
