@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from intaglio.triton_models.controlnet_metrics import CONTROLNET_METRICS, RESIDENT_CONTROLNET
 from intaglio.triton_models.lora_metrics import LORA_METRICS, RESIDENT_LORA
 from intaglio.triton_models.metrics import MetricSpec
 from intaglio.triton_models.request_metrics import REQUEST_METRICS
@@ -11,7 +12,13 @@ from reference.tables import code, table
 
 __all__ = ["ALL_METRICS", "metrics"]
 
-ALL_METRICS: Final[tuple[MetricSpec, ...]] = (*REQUEST_METRICS, RESIDENT_LORA, *LORA_METRICS)
+ALL_METRICS: Final[tuple[MetricSpec, ...]] = (
+    *REQUEST_METRICS,
+    RESIDENT_LORA,
+    *LORA_METRICS,
+    RESIDENT_CONTROLNET,
+    *CONTROLNET_METRICS,
+)
 
 
 def metrics() -> str:

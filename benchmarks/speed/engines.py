@@ -33,7 +33,7 @@ from intaglio.stages.postprocess import postprocess
 from intaglio.stages.preprocess.stage import Preprocess
 from intaglio_client.parameters import tensors_from_parameters
 
-__all__ = ["OPTIONS", "Stages", "run_image"]
+__all__ = ["OPTIONS", "Stages", "run_all", "run_image", "upload_noise"]
 
 Stages = tuple[Preprocess, Diffuse]
 Times = dict[str, float]
@@ -110,7 +110,7 @@ class Bench:
                 engine = backend.load(spec, path, precision=self._manifest.precision)
                 stack.callback(engine.close)
                 found |= self._measure_engine(backend, engine, name)
-            return found, time_passes(functools.partial(_run_all, self._step), backend.synchronize)
+            return found, time_passes(functools.partial(run_all, self._step), backend.synchronize)
 
     def _measure_engine(self, backend: Backend, engine: Engine, name: str) -> dict[str, Times]:
         """Seconds of a pass with guidance, and without it where that is another pass."""
@@ -125,10 +125,10 @@ class Bench:
             sizes = axis_sizes(self._manifest.architecture, width=width, height=height, guidance=guidance)
             wanted = {axis: sizes[axis] for axis in engine.network.axis_names}
             arrays = allocate_tensors(backend, engine, wanted)
-            _upload_noise(backend, arrays, [spec.name for spec in engine.network.inputs])
+            upload_noise(backend, arrays, [spec.name for spec in engine.network.inputs])
             bound = engine.bind(wanted, arrays)
             label = name if guidance else f"{name} without guidance"
-            found[label] = time_passes(functools.partial(_run_all, [bound] * tiles), backend.synchronize)
+            found[label] = time_passes(functools.partial(run_all, [bound] * tiles), backend.synchronize)
             if name in self._steps and guidance == (self._case.guidance_scale > 1):
                 self._step.append(bound)
         return found
@@ -146,12 +146,13 @@ class Bench:
         return tiling.width, tiling.height, len(tiling.lefts) * len(tiling.tops)
 
 
-def _run_all(passes: Sequence[Bound]) -> None:
+def run_all(passes: Sequence[Bound]) -> None:
+    """Enqueue passes one after another."""
     for bound in passes:
         bound.run()
 
 
-def _upload_noise(backend: Backend, arrays: Mapping[str, Any], inputs: Sequence[str]) -> None:
+def upload_noise(backend: Backend, arrays: Mapping[str, Any], inputs: Sequence[str]) -> None:
     """Random values: what an engine takes does not depend on them."""
     generator = np.random.default_rng(0)
     for name in inputs:

@@ -35,6 +35,7 @@ def markdown_of(results: Results) -> str:
     lines += table_lines(
         "| stage, one pass, ms | eager | compiled | strongest | intaglio |", _stage_rows(results)
     )
+    lines += _controls_lines(results["parts"].get("controls", {}))
     lines += _size_lines(results["parts"])
     lines += _option_lines(results["parts"])
     lines += _variant_lines(results["parts"])
@@ -82,6 +83,27 @@ def _setting_lines(parts: Results) -> list[str]:
             label = f"{peer}: fewer steps"
             rows.append((label, f"{fewer['median']:.3f}", _quartiles(fewer), f"{own:.2f}"))
     return table_lines("| setting, over gRPC | whole image, s | quartiles | against all steps |", rows)
+
+
+def _controls_lines(part: Mapping[str, Any]) -> list[str]:
+    """Pictures with ControlNets, the engines of their steps, and what opening an engine consists of."""
+    if "seconds" not in part:
+        return []
+    said = f"{part['controlnets']} ControlNets, {part['resident']} of them open at the same time."
+    rows = [(name, f"{one['median']:.3f}", _quartiles(one)) for name, one in part["seconds"].items()]
+    lines = ["", said, *table_lines("| picture over gRPC | s | quartiles |", rows)]
+    steps = part.get("steps", {})
+    if steps:
+        rows = [(name, _milliseconds(one)) for name, one in steps.items()]
+        lines += table_lines("| engines of a step in turn | ms |", rows)
+    opening = part.get("opening", {})
+    ways = {"as served": opening.get("as served", {}), **opening.get("other ways", {})}
+    rows = []
+    for way, pieces in ways.items():
+        for name, one in pieces.items():
+            taken = one if name == "failed" else f"{one['median']:.3f}"
+            rows.append((way, name, taken))
+    return lines + (table_lines("| opening a ControlNet | | s |", rows) if rows else [])
 
 
 def _quartiles(taken: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from benchmarks.speed.settings import MATCHED
 from intaglio.contract.sdxl import context_name, controlnet_name
 
 __all__ = [
+    "CONTROLS_FIGURES",
     "DIGITS",
     "FIGURES",
     "MATCHED_FIGURES",
@@ -31,6 +32,7 @@ __all__ = [
 DIGITS: Final = 2
 """Decimal places of a figure."""
 _IMAGES_OF_A_SIZE: Final = 10
+_CONTROLNETS: Final = 5
 _FREE_MIB: Final = 15.55 * 1024
 """The most that a ballast may leave free: what a 16 GB card has."""
 
@@ -104,6 +106,52 @@ def _every_third(results: Results) -> float:
 
 def _matched(results: Results) -> float:
     return _setting(results, MATCHED)
+
+
+def _added_controlnet(results: Results) -> float:
+    """What a further ControlNet adds to a picture, against what it adds to the engines of all steps in turn.
+
+    The worst of the first, the second, ...
+    """
+    part, steps = results["parts"]["controls"], float(results["case"]["steps"])
+    once = float(part["steps"]["ControlNet, once an image"]["median"])
+    ratios = []
+    for count in range(1, _timed_controlnets(part) + 1):
+        picture = _more(part["seconds"], count)
+        ratios.append(picture / (steps * _more(part["steps"], count) + once))
+    return max(ratios)
+
+
+def _timed_controlnets(part: Results) -> int:
+    """The most ControlNets of a picture that was timed; at least the one without which there is no figure."""
+    timed = [
+        count for count in range(1, part["controlnets"] + 1) if f"{count} ControlNets" in part["seconds"]
+    ]
+    return max(timed, default=1)
+
+
+def _more(seconds: Results, count: int) -> float:
+    """Seconds that the last of `count` ControlNets added."""
+    with_it, without = (float(seconds[f"{one} ControlNets"]["median"]) for one in (count, count - 1))
+    return with_it - without
+
+
+def _controlnet_swap(results: Results) -> float:
+    """Seconds that a picture takes longer whose ControlNet has to be opened first."""
+    seconds = results["parts"]["controls"]["seconds"]
+    return float(seconds["with a swap"]["median"]) - float(seconds["without a swap"]["median"])
+
+
+def _controlnets_memory(results: Results) -> float:
+    """GiB that the server of five ControlNets took at most, beside a ballast that left 15.5 GiB."""
+    part = results["parts"]["controls"]
+    if part["controlnets"] < _CONTROLNETS or not _beside_ballast(part):
+        raise KeyError("fewer ControlNets, or not beside a ballast")
+    return float(part["card_peak_mib"]) / 1024
+
+
+def _different_after_swaps(results: Results) -> float:
+    return float(results["parts"]["controls"]["different"])
 
 
 def _beside_ballast(part: Results) -> bool:
@@ -204,11 +252,22 @@ MATCHED_FIGURES: Final = (
     Figure("15 steps of DPM++ 2M Karras, ControlNet every 2nd", _matched, 0.7, 0.65, "s"),
 )
 """What a run is held to that has the part `matched`, which early runs do not have."""
+CONTROLS_FIGURES: Final = (
+    Figure("a further ControlNet against its engine", _added_controlnet, 1.02, 1.01, "x"),
+    Figure("swap between two ControlNets", _controlnet_swap, 1.0, 0.5, "s"),
+    Figure("five ControlNets: card memory of the server, peak", _controlnets_memory, 15.5, 15.0, "GiB"),
+    Figure("five ControlNets: pictures unlike after swaps", _different_after_swaps, 0.0, 0.0, ""),
+)
+"""What a run is held to that has the part `controls`, which early runs do not have."""
 
 
 def figures_of(results: Results) -> tuple[Figure, ...]:
     """The figures that a run is held to."""
-    return FIGURES + MATCHED_FIGURES if "matched" in results["parts"] else FIGURES
+    found = FIGURES
+    for part, more in (("matched", MATCHED_FIGURES), ("controls", CONTROLS_FIGURES)):
+        if part in results["parts"]:
+            found += more
+    return found
 
 
 def judge(results: Results) -> bool:

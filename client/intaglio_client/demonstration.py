@@ -22,6 +22,7 @@ LORA: Final = "mara"
 _STAGES: Final = {
     "preprocess": "preprocess",
     "lora_swap": "LoRA swap",
+    "controlnet_swap": "ControlNet swap",
     "text_encoders": "text encoders",
     "denoise": "denoise",
     "vae": "vae",

@@ -11,10 +11,13 @@ import pytest
 from benchmarks.measuring import timing
 from benchmarks.measuring.case import Case
 from benchmarks.measuring.results import read_part
-from benchmarks.speed import engines, served, soak
+from benchmarks.speed import controls, engines, served, soak
+from benchmarks.speed.report import CONTROLS_FIGURES
 from intaglio.contract.config import Deployment
 from intaglio.errors import ConfigError
 from intaglio.serving.server import Server
+
+from .conftest import FUSED_SIZE, REPOSITORY, fused_build
 
 pytestmark = pytest.mark.slow
 
@@ -53,6 +56,34 @@ def test_engines_and_served_make_the_same_image(
     assert len(over_grpc["sizes"]) == 3
     assert "memory_limit_gib allows" in over_grpc["refused"]
     assert np.array_equal(np.load(tmp_path / "engines/0.npy"), np.load(tmp_path / "served/0.npy"))
+
+
+def test_copies_of_a_controlnet_take_turns(
+    miniature: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "_SAMPLES", 1)
+    monkeypatch.setattr(timing, "_RUNS", 1)
+    monkeypatch.setattr(controls, "_SWAPS", 3)
+    pose = {"folder": str(REPOSITORY / "miniature/controlnets/pose"), "type": "pose"}
+    poses = str(REPOSITORY / "configs/poses")
+    fused_build(miniature, tmp_path, {}, name="one", controlnets={"pose": pose}, poses=poses)
+    path = tmp_path / "case.json"
+    Case(str(tmp_path / "one.yaml"), *FUSED_SIZE, steps=2, images=1, control="pose").write(path)
+    controls.main(path, tmp_path)
+    found = part(tmp_path, "controls")
+    assert (found["controlnets"], found["resident"], found["different"]) == (5, 2, 0)
+    timed = {"1 ControlNets", "2 ControlNets", "with a swap", "without a swap", "controlnet_swap"}
+    assert timed <= set(found["seconds"])
+    assert set(found["steps"]) > {"0 ControlNets", "1 ControlNets", "2 ControlNets"}
+    assert set(found["opening"]["as served"]) == {"load", "context", "first pass", "second pass", "close"}
+    results = {"parts": {"controls": found}, "case": {"steps": 2}, "stand_in": None}
+    reached = {figure.name: figure.value(results) for figure in CONTROLS_FIGURES}
+    assert reached["five ControlNets: card memory of the server, peak"] is None, "there is no card"
+    assert reached["five ControlNets: pictures unlike after swaps"] == 0
+    assert None not in (
+        reached["a further ControlNet against its engine"],
+        reached["swap between two ControlNets"],
+    )
 
 
 def test_a_soak_finds_every_image_as_it_was(case_file: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from intaglio.errors import BuildError
 from intaglio.loras.hashes import short_hash
 from intaglio.loras.targets import SWAPPED
 from intaglio.sampling.scheduler_config import SchedulerConfig
+from intaglio.serving.memory import fitting_controlnets
 from intaglio_export.deployment.repository import RepositoryOptions, repository_files
 from intaglio_export.deployment.support_files import SupportFiles
 from intaglio_export.engines.job import ENGINE_FILES
@@ -66,9 +67,18 @@ def build_manifest(plan: Plan, support: SupportFiles, *, asked: Deployment, rebu
         "poses_source": None if asked.poses is None else str(asked.poses.resolve()),
         "files": {name: plan.store.digests.digest(path) for name, path in support.sources.items()},
     }
-    draft = BuildManifest(key="0" * 64, **values)
+    draft = _with_residents(BuildManifest(key="0" * 64, **values), plan.deployment)
     repository = repository_files(repository_options(plan, build_key=""))
     return draft.model_copy(update={"key": build_key(draft, repository)})
+
+
+def _with_residents(manifest: BuildManifest, deployment: Deployment) -> BuildManifest:
+    """`manifest` with the number of ControlNets that a server keeps open, now that their sizes are known."""
+    count = fitting_controlnets(deployment, manifest)
+    if not count or manifest.execution.resident_controlnets != "auto":
+        return manifest
+    execution = manifest.execution.model_copy(update={"resident_controlnets": count})
+    return manifest.model_copy(update={"execution": execution})
 
 
 def request_manifest(plan: Plan) -> BuildManifest:

@@ -15,7 +15,15 @@ from pydantic import Field
 from intaglio.contract.yaml_files import Sha256, Strict
 from intaglio.errors import EngineMismatch
 
-__all__ = ["FileChecks", "FileDigest", "check_files", "file_digest", "file_problem", "files_problem"]
+__all__ = [
+    "CheckedFiles",
+    "FileChecks",
+    "FileDigest",
+    "check_files",
+    "file_digest",
+    "file_problem",
+    "files_problem",
+]
 
 _WORKERS: Final = 4
 
@@ -88,6 +96,45 @@ def check_files(
         command = f"{command} --check"
     if problem is not None:
         raise EngineMismatch(f"{folder}: {problem}", command=command)
+
+
+class CheckedFiles:
+    """Files that were compared with the build. One that is opened later is compared again only where it was
+    changed since then: hashing an engine takes longer than opening it.
+    """
+
+    def __init__(self, folder: Path, *, command: str) -> None:
+        self._folder = folder
+        self._command = command
+        self._stamps: dict[str, tuple[int, int]] = {}
+        """Inode and time of the last change."""
+
+    def note(self, files: Mapping[str, FileDigest]) -> None:
+        """Whatever changes in `files` from now on, `check` notices; somebody compares them now.
+
+        Raises:
+            EngineMismatch: a file is missing or has another size.
+        """
+        check_files(self._folder, files, command=self._command, digest=None)
+        for name in files:
+            self._stamps[name] = self._stamp(name)
+
+    def check(self, files: Mapping[str, FileDigest]) -> None:
+        """Compare those of `files` that may have changed.
+
+        Raises:
+            EngineMismatch: a file is missing, or is not the one that was built.
+        """
+        check_files(self._folder, files, command=self._command, digest=None)
+        for name, digest in files.items():
+            now = self._stamp(name)
+            if now != self._stamps.get(name):
+                check_files(self._folder, {name: digest}, command=self._command)
+                self._stamps[name] = now
+
+    def _stamp(self, name: str) -> tuple[int, int]:
+        found = (self._folder / name).stat()
+        return found.st_ino, found.st_mtime_ns
 
 
 class FileChecks:

@@ -21,6 +21,7 @@ from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.methods import MethodName
 from intaglio.contract.models import PaletteName
 from intaglio.contract.provenance import Provenance
+from intaglio.contract.sdxl import controlnet_networks
 from intaglio.contract.tensors import Precision
 from intaglio.contract.yaml_files import RegistryId, Sha256, Strict
 from intaglio.errors import EngineMismatch
@@ -63,6 +64,11 @@ class NetworkFile(Strict):
     """Activation memory of the largest profile, as the engine reports it; None where it was never opened on a
     card.
     """
+
+    @property
+    def size(self) -> int:
+        """Bytes of the engine itself, which is what its weights take in memory."""
+        return sum(digest.size for file, digest in self.files.items() if file != self.pristine)
 
 
 class BuildManifest(Strict):
@@ -127,6 +133,17 @@ class BuildManifest(Strict):
     def swaps(self) -> bool:
         """Whether requests choose their LoRAs."""
         return self.swap != "off"
+
+    @property
+    def resident_controlnets(self) -> int:
+        """How many ControlNets a server has open at the same time."""
+        asked, built = self.execution.resident_controlnets, len(self.controlnets)
+        return built if asked == "auto" else min(asked, built)
+
+    def controlnet_bytes(self, control: str) -> int:
+        """Size of the engines of one ControlNet, which is what it takes in memory."""
+        networks = map(self.networks.get, controlnet_networks(control))
+        return sum(network.size for network in networks if network is not None)
 
     @property
     def listed(self) -> dict[str, FileDigest]:

@@ -177,9 +177,14 @@ class Execution(Strict):
     the weights are replaced in several turns; weights that TensorRT has joined always go together. With 0 the
     host computes them.
     """
-    lora_overtakes: int = Field(default=8, ge=0, le=1000)
-    """How many requests for the resident LoRAs may overtake a request for other LoRAs. A higher number means
-    fewer swaps and a longer wait in the worst case.
+    resident_controlnets: PositiveInt | Literal["auto"] = "auto"
+    """Most ControlNets that are open at the same time, and so the most that one request may use. A request
+    for another one closes the one that was used longest ago (docs/controls.md). `auto` is decided by the
+    build: as many as `memory_limit_gib` allows, or all without a limit.
+    """
+    swap_overtakes: int = Field(default=8, ge=0, le=1000)
+    """How many requests that need no swap may overtake a request for other LoRAs or ControlNets. A higher
+    number means fewer swaps and a longer wait in the worst case.
     """
 
 

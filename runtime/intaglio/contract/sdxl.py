@@ -21,7 +21,9 @@ __all__ = [
     "context_keys",
     "context_name",
     "context_values",
+    "control_of",
     "controlnet_name",
+    "controlnet_networks",
     "down_residual",
     "down_residual_out",
     "network_kind",
@@ -95,6 +97,17 @@ def context_name(network: str) -> str:
     """
     kind, _, control = network.partition(".")
     return kind + _CONTEXT + (f".{control}" if control else "")
+
+
+def controlnet_networks(control: str) -> tuple[str, str]:
+    """Both networks of the ControlNet with registry id `control`: of every step, and of once an image."""
+    name = controlnet_name(control)
+    return name, context_name(name)
+
+
+def control_of(network: str) -> str:
+    """Registry id of the ControlNet that `network` belongs to; "" where it belongs to none."""
+    return network.partition(".")[2]
 
 
 def without_context(network: str) -> str:

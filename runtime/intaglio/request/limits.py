@@ -6,9 +6,11 @@ functions, so a limit is stated once.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.config import Limits
 from intaglio.errors import InvalidRequest
 
@@ -17,6 +19,7 @@ __all__ = [
     "Workload",
     "check_clip_skip",
     "check_limits",
+    "check_resident",
     "check_size",
     "check_window",
     "inside_window",
@@ -60,6 +63,23 @@ def check_limits(
             "(width x height x images x (1 + controls)) cost too much",
             allowed=f"1 to {limits.cost // work.per_step} with these, a product of {limits.cost}",
         )
+
+
+def check_resident(controls: Iterable[str], manifest: BuildManifest) -> None:
+    """Raise InvalidRequest where the ControlNets `controls` cannot be open at the same time.
+
+    `controls` are the ids of a request's controls, without those of weight 0. An id may be there twice.
+    """
+    wanted = sorted(set(controls))
+    most, every = manifest.resident_controlnets, len(manifest.controlnets)
+    if len(wanted) <= most:
+        return
+    sizes = ", ".join(f"{control} {manifest.controlnet_bytes(control) / 2**20:.1f} MiB" for control in wanted)
+    raise InvalidRequest(
+        "controls",
+        f"{len(wanted)} ControlNets at once: {sizes}",
+        allowed=f"at most {most} of the {every} at once (execution.resident_controlnets)",
+    )
 
 
 def check_clip_skip(layers: int, *, most: int) -> None:

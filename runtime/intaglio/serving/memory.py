@@ -1,7 +1,8 @@
 """How much memory a deployment takes: of the card with TensorRT, of the host with ONNX Runtime.
 
     contexts      what the driver takes for Triton and for the one process that computes
-    weights       the engines' files where they are built, otherwise parameters x bytes
+    weights       the engines' files where they are built, otherwise parameters x bytes; of ControlNets
+                  those that are open at the same time, the largest ones
     activations   one arena for all engines: the largest need, as TensorRT reports it, otherwise SDXL's
                   measured need scaled by pixels
     buffers       inputs and outputs of the largest size, from the tensor table
@@ -27,6 +28,7 @@ from intaglio.contract.sdxl import (
     LORA_MERGE,
     axis_sizes,
     context_name,
+    control_of,
     controlnet_name,
     network_kind,
     network_spec,
@@ -35,7 +37,7 @@ from intaglio.contract.sdxl import (
 from intaglio.contract.tensors import AxisSizes, TensorSpec, compute_dtype
 from intaglio.sampling.tiles import decoded_sizes
 
-__all__ = ["GIB", "MIB", "Part", "Prediction", "predict_memory"]
+__all__ = ["GIB", "MIB", "Part", "Prediction", "fitting_controlnets", "predict_memory"]
 
 MIB: Final = 2**20
 GIB: Final = 2**30
@@ -77,6 +79,8 @@ class Prediction:
 
     place: Literal["card", "host"]
     parts: tuple[Part, ...]
+    controlnets: str = ""
+    """How many ControlNets are open at the same time, in words; "" where all are."""
 
     @property
     def bytes(self) -> int:
@@ -96,7 +100,8 @@ class Prediction:
             group = part.name.partition(" ")[0]
             groups[group] = groups.get(group, 0) + part.bytes
         shares = ", ".join(f"{name} {size / GIB:.2f}" for name, size in groups.items())
-        return f"{self.bytes / GIB:.2f} GiB ({shares})"
+        controlnets = f"; {self.controlnets}" if self.controlnets else ""
+        return f"{self.bytes / GIB:.2f} GiB ({shares}{controlnets})"
 
 
 def predict_memory(deployment: Deployment, manifest: BuildManifest | None) -> Prediction:
@@ -104,10 +109,35 @@ def predict_memory(deployment: Deployment, manifest: BuildManifest | None) -> Pr
 
     `manifest` is its build. With None, everything is an estimate for a card.
     """
+    asked = deployment.execution.resident_controlnets
+    if asked == "auto" and manifest is not None:
+        asked = manifest.resident_controlnets
+    if asked == "auto":
+        asked = fitting_controlnets(deployment, manifest)
+    resident = min(asked, len(deployment.controlnets))
+    return _predicted(deployment, manifest, resident=resident)
+
+
+def fitting_controlnets(deployment: Deployment, manifest: BuildManifest | None) -> int:
+    """How many ControlNets can be open at the same time within `memory_limit_gib`; at least one, if any."""
+    every = len(deployment.controlnets)
+    if deployment.memory_limit_gib is None:
+        return every
+    limit = deployment.memory_limit_gib * GIB
+    for count in range(every, 1, -1):
+        if _predicted(deployment, manifest, resident=count).bytes <= limit:
+            return count
+    return min(1, every)
+
+
+def _predicted(deployment: Deployment, manifest: BuildManifest | None, *, resident: int) -> Prediction:
+    """The prediction for `resident` open ControlNets."""
     on_host = manifest is not None and manifest.runtime == "onnxruntime"
     deployment = deployment.resolved_for("tensorrt-rtx" if manifest is None else manifest.runtime)
+    every = len(deployment.controlnets)
+    shared = f"{resident} of {every} ControlNets at the same time" if resident < every else ""
     parts = [
-        *_weights(deployment, manifest),
+        *_weights(deployment, manifest, resident=resident),
         _activations(deployment, manifest),
         _buffers(deployment, manifest),
         *_staging(deployment, manifest),
@@ -115,9 +145,9 @@ def predict_memory(deployment: Deployment, manifest: BuildManifest | None) -> Pr
         Part(_ALLOWANCE, _MARGIN, "allowance"),
     ]
     if on_host:
-        return Prediction("host", tuple(parts))
+        return Prediction("host", tuple(parts), shared)
     contexts = Part("contexts", _CONTEXTS, "measured, Triton and one process")
-    return Prediction("card", (contexts, *parts))
+    return Prediction("card", (contexts, *parts), shared)
 
 
 def _networks(deployment: Deployment) -> tuple[str, ...]:
@@ -141,15 +171,28 @@ def _element(deployment: Deployment) -> int:
     return np.dtype(compute_dtype(deployment.precision_on("tensorrt-rtx"))).itemsize
 
 
-def _weights(deployment: Deployment, manifest: BuildManifest | None) -> Iterator[Part]:
-    for name in _networks(deployment):
-        built = _built(manifest, name)
-        if built is not None:
-            size = sum(digest.size for file, digest in built.files.items() if file != built.pristine)
-            yield Part(f"weights {name}", size, "the engine's files")
-        else:
-            size = _weights_estimate(deployment, network_kind(name))
-            yield Part(f"weights {name}", size, "estimate: parameters and profiles")
+def _weights(deployment: Deployment, manifest: BuildManifest | None, *, resident: int) -> Iterator[Part]:
+    """Of every network that is open; of ControlNets the `resident` largest."""
+    found = [_network_weights(deployment, manifest, name) for name in _networks(deployment)]
+    sizes = dict.fromkeys(deployment.controlnets, 0)
+    for name, part in found:
+        if (control := control_of(name)) in sizes:
+            sizes[control] += part.bytes
+    largest = sorted(sizes, key=lambda control: -sizes[control])[:resident]
+    for name, part in found:
+        control = control_of(name)
+        if control in sizes and control not in largest:
+            continue
+        yield part
+
+
+def _network_weights(deployment: Deployment, manifest: BuildManifest | None, name: str) -> tuple[str, Part]:
+    """The network's name, and its weights."""
+    built = _built(manifest, name)
+    if built is not None:
+        return name, Part(f"weights {name}", built.size, "the engine's files")
+    size = _weights_estimate(deployment, network_kind(name))
+    return name, Part(f"weights {name}", size, "estimate: parameters and profiles")
 
 
 def _weights_estimate(deployment: Deployment, kind: str) -> int:

@@ -20,6 +20,8 @@ _SMALL_STAGING_MIB: Final = 768
 """Recommended where memory is short. It means more turns, each with the fixed cost of a refit."""
 _SMALL_TILE: Final = 1024 * 1024
 """Pixels of a tile that is recommended where memory is short."""
+_FEW_CONTROLNETS: Final = (1, 2)
+"""Numbers of open ControlNets that are recommended where memory is short."""
 _REMEDIES_SHOWN: Final = 4
 
 
@@ -61,6 +63,10 @@ def _alternatives(deployment: Deployment) -> Iterator[tuple[str, Deployment]]:
         largest = max(profiles.sizes, key=lambda size: size[0] * size[1])
         rest = [size for size in profiles.sizes if size != largest]
         yield f"no size {largest[0]}x{largest[1]}", _with_profiles(deployment, sizes=rest)
+    for count in _FEW_CONTROLNETS:
+        less = deployment.execution.model_copy(update={"resident_controlnets": count})
+        change = f"execution.resident_controlnets: {count}"
+        yield change, deployment.model_copy(update={"execution": less})
     for control in deployment.controlnets:
         others = {name: source for name, source in deployment.controlnets.items() if name != control}
         yield f"no ControlNet {control}", deployment.model_copy(update={"controlnets": others})

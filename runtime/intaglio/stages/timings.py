@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from intaglio.contract.ports import Tensors
 from intaglio.errors import InvalidRequest
 from intaglio.request.texts import read_json
 
-__all__ = ["read_timings"]
+__all__ = ["Clock", "read_timings"]
 
 _ALLOWED = "a JSON object of seconds by stage"
+
+
+class Clock:
+    """Seconds between laps, by name."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Give the time since the last lap to `name`."""
+        now = time.perf_counter()
+        self.laps[name] = now - self._last
+        self._last = now
 
 
 def read_timings(found: Tensors) -> dict[str, float]:

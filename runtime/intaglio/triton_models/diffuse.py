@@ -1,9 +1,9 @@
 """The Triton model `diffuse`, whose engines are open from `initialize` to `finalize`.
 
-`execute` only queues requests, and one thread answers them. So requests that want the same LoRAs can be
-answered one after another without a swap. (Triton hands over one request at a time to a model without
-batching. It does not wait for an answer before the next.) Triton's own figures of the model then say nothing;
-`request_metrics` has others.
+`execute` only queues requests, and one thread answers them. So requests that want the same LoRAs and
+ControlNets can be answered one after another without a swap. (Triton hands over one request at a time to a
+model without batching. It does not wait for an answer before the next.) Triton's own figures of the model
+then say nothing; `request_metrics` has others.
 """
 
 # ruff: noqa: PLC0415  (the process of a model imports its own stage only)
@@ -17,17 +17,20 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.models import DIFFUSE
 from intaglio.errors import DeviceFailed, IntaglioError, QueueFull, failed_device
-from intaglio.loras.sets import set_digest, set_from_json
+from intaglio.triton_models.controlnet_metrics import ControlNetMetrics
 from intaglio.triton_models.lora_metrics import LoraMetrics
 from intaglio.triton_models.reporter import Report, Reporter
 from intaglio.triton_models.request_metrics import RequestCounts, RequestMetrics
 from intaglio.triton_models.stages import Stage, StageModel, tensors_of
 from intaglio.triton_models.turnstile import Turnstile, Waiting
+
+if TYPE_CHECKING:
+    from intaglio.stages.diffuse.stage import Wanted
 
 __all__ = ["DEVICE_FAILED_STATUS", "DiffuseModel"]
 
@@ -50,7 +53,7 @@ class DiffuseModel(StageModel):
         super().initialize(args)
         self._folder = Path(args["model_repository"])
         self._version = args.get("model_version", "1")
-        self._turnstile: Turnstile[Job] = Turnstile(
+        self._turnstile: Turnstile[Job, Wanted] = Turnstile(
             overtakes=self._overtakes, capacity=_queue_size(json.loads(args["model_config"]))
         )
         self._counts = RequestCounts()
@@ -67,7 +70,7 @@ class DiffuseModel(StageModel):
         if self._gpu is not None:
             execution = manifest.execution.model_copy(update={"gpu": self._gpu})
             manifest = manifest.model_copy(update={"execution": execution})
-        self._overtakes = manifest.execution.lora_overtakes
+        self._overtakes = manifest.execution.swap_overtakes
         self._diffuse = self._opened.enter_context(Diffuse(manifest, folder))
         self._diffuse.warm_up()
         # `_take_up` has let the request in.
@@ -81,11 +84,11 @@ class DiffuseModel(StageModel):
 
     def _take_up(self, request: Any, sender: Any) -> None:
         try:
-            self._diffuse.read(tensors_of(request))
+            wanted = self._diffuse.wanted(self._diffuse.read(tensors_of(request)))
         except Exception as error:
             self._send(sender, self._refused(error, request))
             return
-        if not self._turnstile.put((request, sender), _wanted_set(request)):
+        if not self._turnstile.put((request, sender), wanted):
             why = self._lost or QueueFull("Exceeds maximum queue size")
             self._send(sender, self._failure(str(why), why))
 
@@ -110,12 +113,14 @@ class DiffuseModel(StageModel):
         requests = RequestMetrics(self._pb)
         switch = self._diffuse.loras
         loras = None if switch is None else LoraMetrics(self._pb)
+        controlnets = ControlNetMetrics(self._pb)
 
         def report() -> None:
             depth, oldest_wait = self._turnstile.waiting()
             requests.report(self._counts.now, depth=depth, oldest_wait=oldest_wait)
             if loras is not None and switch is not None:
                 loras.report(switch)
+            controlnets.report(self._diffuse.controlnets)
 
         return report
 
@@ -128,12 +133,12 @@ class DiffuseModel(StageModel):
         except IntaglioError as error:
             self._end_process(DeviceFailed(str(error)))
             return
-        while (taken := self._turnstile.take(self._resident_set())) is not None:
+        while (taken := self._turnstile.take(self._diffuse.needs_swap)) is not None:
             self._serve_one(taken)
             if self._lost is not None:
                 self._end_process(self._lost)
 
-    def _serve_one(self, taken: Waiting[Job]) -> None:
+    def _serve_one(self, taken: Waiting[Job, Wanted]) -> None:
         request, sender = taken.job
         self._counts.begin(time.monotonic() - taken.since)
         response = self._respond(request)
@@ -141,10 +146,6 @@ class DiffuseModel(StageModel):
         # Before the answer goes out: whoever has it reads metrics that include it.
         self._reporter.report()
         self._send(sender, response)
-
-    def _resident_set(self) -> str:
-        switch = self._diffuse.loras
-        return "" if switch is None else switch.digest
 
     def _refused(self, error: Exception, request: Any) -> Any:
         lost = failed_device(error)
@@ -190,14 +191,3 @@ def _queue_size(config: Mapping[str, Any]) -> int:
     """Most requests that may wait, as config.pbtxt says; 0 is any number."""
     policy = config.get("dynamic_batching", {}).get("default_queue_policy", {})
     return int(policy.get("max_queue_size", 0))
-
-
-def _wanted_set(request: Any) -> str:
-    """Digest of the LoRAs that a request wants. An unreadable set is "": the stage then refuses it."""
-    for tensor in request.inputs():
-        if tensor.name() == "loras":
-            try:
-                return set_digest(set_from_json(bytes(tensor.as_numpy()[0])))
-            except (ValueError, IndexError):
-                return ""
-    return ""

@@ -63,6 +63,27 @@ def _diffusers_parts() -> dict[str, Any]:
     }
 
 
+def _controls_part() -> dict[str, Any]:
+    counts = {f"{count} ControlNets": taken(1.0 + 0.45 * count) for count in range(3)}
+    steps = {f"{count} ControlNets": taken(0.033 + 0.0148 * count) for count in range(3)}
+    return {
+        "controlnets": 5,
+        "resident": 2,
+        "different": 0,
+        "seconds": counts | {"with a swap": taken(2.35), "without a swap": taken(1.45)},
+        "steps": steps | {"ControlNet alone": taken(0.0145), "ControlNet, once an image": taken(0.0007)},
+        "opening": {
+            "as served": {"load": taken(0.6), "context": taken(0.1)},
+            "other ways": {
+                "from pinned host memory": {"load": taken(0.4)},
+                "weights apart, from the mapped file": {"failed": "ValueError: no"},
+            },
+        },
+        "card_peak_mib": 15 * 1024,
+        "card_free_before_mib": _BESIDE_BALLAST_MIB,
+    }
+
+
 def _intaglio_parts() -> dict[str, Any]:
     engines = _stages(unet=0.030, unet_context=0.0006) | {
         "controlnet.pose": taken(0.015),
@@ -87,6 +108,7 @@ def _intaglio_parts() -> dict[str, Any]:
                 MATCHED: taken(0.7),
             }
         },
+        "controls": _controls_part(),
         "served": {
             "seconds": {
                 "end_to_end": taken(1.42),

@@ -25,6 +25,11 @@ def test_the_page_says_where_what_and_how_fast() -> None:
         "| whole step in an image |  | 51.00 |  | 47.00 |",
         "| controlnet | 23.00 | 17.00 |  | 15.00 |",
         "| ControlNet every 2nd step | 1.290 | 1.290 to 1.290 (n=5) | 0.86 |",
+        "5 ControlNets, 2 of them open at the same time.",
+        "| with a swap | 2.350 | 2.350 to 2.350 (n=5) |",
+        "| 2 ControlNets | 62.60 |",
+        "| as served | load | 0.600 |",
+        "| weights apart, from the mapped file | failed | ValueError: no |",
         "| 1280x720 | 1.500 | 1.500 to 1.500 (n=10) |",
         "| guidance off after half | 1.100 |",
         "| query | 33.00 | 0.002 |",
@@ -50,6 +55,7 @@ def test_what_was_not_measured_is_left_out_or_said() -> None:
         lambda p: p.pop("build_sizes"),
         lambda p: p.update(build_sizes={"failed": "exit 1"}),
         lambda p: p.update(served_sizes={"failed": "exit 1"}),
+        lambda p: p.update(controls={"failed": "exit 1"}),
     ],
 )
 def test_a_part_that_failed_still_gives_a_page(change: Change) -> None:

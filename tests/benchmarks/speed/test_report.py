@@ -10,8 +10,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from benchmarks.measuring.figures import Figure
 from benchmarks.measuring.results import ROOT, read_json
-from benchmarks.speed.report import MATCHED_FIGURES, engine_seconds, figures_of, judge, main
+from benchmarks.speed.report import CONTROLS_FIGURES, MATCHED_FIGURES, engine_seconds, figures_of, judge, main
 from benchmarks.speed.settings import MATCHED
 
 from .runs import Change, changed_results, good_results, taken
@@ -84,6 +85,22 @@ MISSES: dict[str, tuple[str, Change]] = {
         "15 steps of DPM++ 2M Karras, ControlNet every 2nd",
         lambda p: p["matched"]["seconds"].update({MATCHED: taken(0.71)}),
     ),
+    "a ControlNet that costs more than its engine": (
+        "a further ControlNet against its engine",
+        lambda p: p["controls"]["seconds"].update({"2 ControlNets": taken(1.96)}),
+    ),
+    "a slow swap": (
+        "swap between two ControlNets",
+        lambda p: p["controls"]["seconds"].update({"with a swap": taken(2.46)}),
+    ),
+    "ControlNets that take too much memory": (
+        "five ControlNets: card memory of the server, peak",
+        lambda p: p["controls"].update(card_peak_mib=15.6 * 1024),
+    ),
+    "a swap that changes a picture": (
+        "five ControlNets: pictures unlike after swaps",
+        lambda p: p["controls"].update(different=1),
+    ),
     "a short soak": ("soak: images", lambda p: p["soak"].update(images=299)),
 }
 
@@ -107,9 +124,10 @@ def test_the_faster_of_the_peers_counts() -> None:
     assert verdicts(changed_results(lambda p: p.update(strongest=strongest)))[name] != "missed"
 
 
-def test_a_run_without_the_part_is_not_held_to_its_figures() -> None:
-    early = changed_results(lambda p: p.pop("matched"))
-    assert set(verdicts(good_results())) - set(verdicts(early)) == {figure.name for figure in MATCHED_FIGURES}
+@pytest.mark.parametrize(("part", "figures"), [("matched", MATCHED_FIGURES), ("controls", CONTROLS_FIGURES)])
+def test_a_run_without_the_part_is_not_held_to_its_figures(part: str, figures: tuple[Figure, ...]) -> None:
+    early = changed_results(lambda p: p.pop(part))
+    assert set(verdicts(good_results())) - set(verdicts(early)) == {figure.name for figure in figures}
     assert judge(early)
 
 
@@ -117,6 +135,14 @@ NOT_MEASURED: dict[str, tuple[str, Change]] = {
     "no step of compiled": (
         "UNet CFG step against the fastest PyTorch's",
         lambda p: p["compiled"].pop("cfg_step"),
+    ),
+    "ControlNets without ballast": (
+        "five ControlNets: card memory of the server, peak",
+        lambda p: p["controls"].update(card_free_before_mib=140_000),
+    ),
+    "ControlNets cut short": (
+        "a further ControlNet against its engine",
+        lambda p: p["controls"].update(seconds={"0 ControlNets": taken(1.0)}),
     ),
     "no compiled": ("against the fastest PyTorch", lambda p: p.pop("compiled")),
     "without ballast": (

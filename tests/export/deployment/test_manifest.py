@@ -12,8 +12,9 @@ from intaglio.builds.file_checks import check_files
 from intaglio.builds.manifest import read_manifest
 from intaglio.contract.config import RuntimeName, load_deployment
 from intaglio.contract.provenance import ContentCredentials, Provenance
+from intaglio.serving.memory import GIB, predict_memory
 from intaglio_export.build import BuildResult
-from intaglio_export.deployment.manifest import build_key, repository_options
+from intaglio_export.deployment.manifest import _with_residents, build_key, repository_options
 from intaglio_export.engines.platform import Platform
 
 from ...checkpoint import Checkpoint
@@ -40,6 +41,18 @@ def test_the_key_does_not_depend_on_where_the_signers_files_are(built: tuple[Pat
         keys.append(build_key(signed, {}))
     silent = manifest.model_copy(update={"provenance": Provenance(source_type=False)})
     assert keys[0] == keys[1] != build_key(silent, {})
+
+
+def test_a_build_decides_how_many_controlnets_are_open(built: tuple[Path, BuildResult]) -> None:
+    config, result = built
+    assert result.manifest.execution.resident_controlnets == 2, "there is no limit, so all of them"
+    deployment = load_deployment(config)
+    undecided = result.manifest.model_copy(update={"execution": deployment.execution})
+    whole = predict_memory(deployment, result.manifest).bytes
+    tight = deployment.model_copy(update={"memory_limit_gib": (whole - 1) / GIB})
+    decided = _with_residents(undecided, tight)
+    assert decided.execution.resident_controlnets == 1
+    assert predict_memory(tight, decided).bytes < whole
 
 
 def test_manifest_names_what_is_there(built: tuple[Path, BuildResult]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from intaglio.builds.file_checks import (
+    CheckedFiles,
     FileChecks,
     FileDigest,
     check_files,
@@ -55,3 +56,28 @@ def test_checks_in_threads_raise_when_the_block_ends(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("longer")
     with FileChecks(tmp_path, command="make") as checks, pytest.raises(EngineMismatch, match="a has 6 bytes"):
         checks.start({"a": digest})
+
+
+def test_a_file_is_compared_again_where_it_changed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    path.write_text("one")
+    files = {"a": file_digest(path)}
+    checked = CheckedFiles(tmp_path, command="make")
+    checked.note(files)
+    monkeypatch.setattr("hashlib.file_digest", None)
+    checked.check(files)  # unchanged: nothing is hashed
+    monkeypatch.undo()
+    for damaged, reason in (("two", "a was changed"), ("longer", "a has 6 bytes")):
+        path.unlink()
+        path.write_text(damaged)
+        with pytest.raises(EngineMismatch, match=reason):
+            checked.check(files)
+    path.unlink()
+    with pytest.raises(EngineMismatch, match="a is missing"):
+        checked.check(files)
+    path.write_text("one")
+    checked.check(files)
+    with pytest.raises(EngineMismatch, match="b is missing"):
+        checked.note({"b": files["a"]})

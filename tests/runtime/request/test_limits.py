@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from intaglio.contract.config import Limits
+from intaglio.builds.file_checks import FileDigest
+from intaglio.builds.manifest import NetworkFile
+from intaglio.contract.config import Execution, Limits
 from intaglio.errors import InvalidRequest
-from intaglio.request.limits import Workload, check_limits, check_size, check_window
+from intaglio.request.limits import Workload, check_limits, check_resident, check_size, check_window
 
 LIMITS = Limits(steps=10, images=2, controls=1, cost=64 * 64 * 10)
 
@@ -34,6 +38,27 @@ def test_a_model_names_its_own_tensors() -> None:
         check_limits(Workload(width=8, height=8, images=1, steps=11), LIMITS, steps_field="timesteps")
     with pytest.raises(InvalidRequest, match="state: 3"):
         check_limits(Workload(width=8, height=8, images=3), LIMITS, images_field="state")
+
+
+def test_no_more_controlnets_than_are_open_at_the_same_time(tiny: Any) -> None:
+    def plan(mib: int) -> NetworkFile:
+        return NetworkFile(path="p", key="0" * 64, files={"p": FileDigest(sha256="0" * 64, size=mib << 20)})
+
+    update: dict[str, Any] = {
+        "controlnets": {"pose": "pose", "edges": "canny", "depth": "depth"},
+        "execution": Execution(resident_controlnets=2),
+        "networks": {"controlnet.pose": plan(2400), "controlnet_context.pose": plan(60)},
+    }
+    manifest = tiny.manifest.model_copy(update=update)
+    check_resident(["pose", "depth", "pose", "depth"], manifest)
+    with pytest.raises(InvalidRequest) as refused:
+        check_resident(["pose", "depth", "edges"], manifest)
+    assert str(refused.value) == (
+        "controls: 3 ControlNets at once: depth 0.0 MiB, edges 0.0 MiB, pose 2460.0 MiB; "
+        "allowed: at most 2 of the 3 at once (execution.resident_controlnets)"
+    )
+    everything = manifest.model_copy(update={"execution": Execution()})
+    check_resident(["pose", "depth", "edges"], everything)
 
 
 def test_sizes_are_the_built_ones() -> None:

@@ -11,7 +11,7 @@ import yaml
 from intaglio.builds.file_checks import FileDigest
 from intaglio.builds.manifest import NetworkFile
 from intaglio.contract.config import Deployment, load_deployment
-from intaglio.serving.memory import GIB, MIB, predict_memory
+from intaglio.serving.memory import GIB, MIB, fitting_controlnets, predict_memory
 from intaglio.serving.memory_limits import remedies
 
 from ..conftest import Tiny
@@ -150,3 +150,50 @@ def test_what_the_server_opens_is_counted_and_nothing_else(tmp_path: Path) -> No
     assert "weights lora_merge" not in {
         part.name for part in predict_memory(deployment(tmp_path), None).parts
     }
+
+
+MANY: dict[str, Any] = {f"control{number}": CONTROL for number in range(5)}
+
+
+def test_only_so_many_controlnets_are_counted_as_are_open(tmp_path: Path) -> None:
+    """SDXL with five ControlNets takes more than a card of 16 GB has; with three it does not."""
+    whole = predict_memory(deployment(tmp_path, controlnets=MANY), None)
+    one = size(deployment(tmp_path), "weights controlnet")
+    assert whole.bytes > 17 * GIB
+    assert "ControlNets" not in whole.summary
+    for resident in (1, 3, 9):
+        shared = deployment(tmp_path, controlnets=MANY, execution={"resident_controlnets": resident})
+        assert size(shared, "weights controlnet") == min(resident, 5) * one
+    fitting = deployment(tmp_path, controlnets=MANY, memory_limit_gib=15.5)
+    prediction = predict_memory(fitting, None)
+    resident = fitting_controlnets(fitting, None)
+    assert 2 <= resident < 5
+    assert prediction.bytes <= 15.5 * GIB < prediction.bytes + one
+    assert f"; {resident} of 5 ControlNets at the same time)" in prediction.summary
+    assert fitting_controlnets(deployment(tmp_path, controlnets=MANY, memory_limit_gib=1), None) == 1
+    assert fitting_controlnets(deployment(tmp_path, controlnets={}, memory_limit_gib=1), None) == 0
+    assert fitting_controlnets(deployment(tmp_path, controlnets=MANY), None) == 5
+
+
+def test_the_largest_controlnets_are_counted_and_a_build_has_decided(tmp_path: Path, tiny: Tiny) -> None:
+    def plan(gib: int) -> NetworkFile:
+        return NetworkFile(path="p", key="0" * 64, files={"p": FileDigest(sha256="0" * 64, size=gib * GIB)})
+
+    networks = {f"controlnet.control{number}": plan(1 + number) for number in range(5)}
+    networks |= {f"controlnet_context.control{number}": plan(10 if number == 1 else 0) for number in range(5)}
+    execution = tiny.manifest.execution.model_copy(update={"resident_controlnets": 2})
+    manifest = tiny.manifest.model_copy(
+        update={"networks": networks, "runtime": "tensorrt-rtx", "execution": execution}
+    )
+    found = predict_memory(deployment(tmp_path, controlnets=MANY), manifest)
+    counted = {part.name: part.bytes // GIB for part in found.parts if "controlnet" in part.name}
+    assert counted == {
+        "weights controlnet.control1": 2,
+        "weights controlnet_context.control1": 10,
+        "weights controlnet.control4": 5,
+        "weights controlnet_context.control4": 0,
+    }
+    offered = {remedy.change for remedy in remedies(deployment(tmp_path, controlnets=MANY), manifest)}
+    assert "execution.resident_controlnets: 1" in offered
+    assert "execution.resident_controlnets: 2" not in offered
+    assert "no ControlNet control0" not in offered, "it is not among the largest"

@@ -41,7 +41,7 @@ class Family:
     def Metric(self, *, labels: Mapping[str, str]) -> Metric:  # noqa: N802  (Triton's name)
         metric = Metric(self.name, self.kind)
         self.metrics.append(metric)
-        Family.shown[self.name, labels.get("lora", "")] = metric
+        Family.shown[self.name, next(iter(labels.values()), "")] = metric
         return metric
 
 

@@ -17,6 +17,7 @@ import pytest
 from intaglio.contract.models import DIFFUSE, PREPROCESS
 from intaglio.errors import DeviceFailed, SwapFailed, Unavailable
 from intaglio.loras.switch import SwapCounts
+from intaglio.stages.diffuse.controlnets import ControlNetCounts
 from intaglio.stages.diffuse.stage import Diffuse
 from intaglio.triton_models.diffuse import DEVICE_FAILED_STATUS, DiffuseModel, _instance_gpu
 from intaglio.triton_models.request_metrics import RequestCounts
@@ -33,7 +34,13 @@ def bare(folder: Path, *, version: str = "1") -> Any:
     model: Any = DiffuseModel()
     model._pb = sys.modules["triton_python_backend_utils"]
     model._folder, model._version = folder, version
-    model._diffuse = SimpleNamespace(loras=None, use_in_this_thread=lambda: None)
+    controlnets = SimpleNamespace(counts=ControlNetCounts(), resident=("pose",))
+    model._diffuse = SimpleNamespace(
+        loras=None,
+        controlnets=controlnets,
+        needs_swap=lambda wish: wish != "",
+        use_in_this_thread=lambda: None,
+    )
     model._turnstile = Turnstile(overtakes=1, capacity=0)
     model._counts = RequestCounts()
     model._lost = None
@@ -67,6 +74,7 @@ def test_the_engines_run_on_the_card_of_tritons_instance(
 
     class Stage:
         loras = None
+        needs_swap = None
 
         def __init__(self, manifest: Any, folder: Path) -> None:
             seen.append(manifest.execution.gpu)
@@ -130,7 +138,7 @@ def test_a_queue_is_reported_while_a_request_is_computed(log: Log, tmp_path: Pat
     report = model._open_metrics()
     for job in range(3):
         model._turnstile.put((job, None), "")
-    assert model._turnstile.take("") is not None
+    assert model._turnstile.take(lambda wish: False) is not None
     model._counts.begin(0.0)
     report()
     assert shown()["intaglio_queue_depth", ""] == 2

@@ -24,6 +24,7 @@ from intaglio.request.limits import (
     Workload,
     check_clip_skip,
     check_limits,
+    check_resident,
     check_size,
     check_window,
     inside_window,
@@ -119,6 +120,11 @@ class Conditioning:
     def guided(self, step: int) -> bool:
         """Whether the negative prompt takes part in `step`."""
         return inside_window(self.guidance_window, step, self.steps)
+
+    @property
+    def active_controlnets(self) -> list[str]:
+        """Ids of the ControlNets that take part in any step of the slice."""
+        return [self.controls[place].control for place in active_places(self)]
 
     @property
     def steps(self) -> int:
@@ -227,6 +233,7 @@ def _control_plans(
             every=entry.every,
         )
         plans.append(plan)
+    check_resident([plan.control for plan in plans if plan.weight], manifest)
     return tuple(plans)
 
 

@@ -67,6 +67,15 @@ class ControlNetChain:
         """Forget all sums: those of another request, or of other steps, are of no use."""
         self._held = {0: ()}
 
+    def release(self, control: str) -> None:
+        """Drop every pass of the ControlNet `control`, whose engines will be closed."""
+        for name, place in list(self._contexts):
+            if name == control:
+                del self._contexts[name, place]
+        for name, place, current in list(self._bound):
+            if name == control:
+                del self._bound[name, place, current]
+
     def prepare(self, place: int, plan: ControlPlan, *, images: int) -> None:
         """Upload the map and weight of `plan`, and compute what no step changes."""
         own = self._buffers_of(place, plan.control)
@@ -169,6 +178,10 @@ class Workspace:
         card waits for everything that runs.
         """
 
+    def release(self, control: str) -> None:
+        """Drop every pass of the ControlNet `control`, whose engines will be closed."""
+        self._chain.release(control)
+
     def prepare(self, request: Conditioning, embeddings: Sequence[Embeddings], images: slice) -> None:
         """Upload what no step of a pass changes, and compute what follows from that alone."""
         count = images.stop - images.start
@@ -244,7 +257,10 @@ class Denoiser:
         architecture: Architecture,
         batches: Sequence[int],
     ) -> None:
-        """`batches` are the numbers of images that a pass may have."""
+        """`engines` are looked up when they are needed, so ControlNets may come and go between requests.
+
+        `batches` are the numbers of images that a pass may have.
+        """
         self._backend = backend
         self._engines = engines
         self._architecture = architecture
@@ -265,6 +281,13 @@ class Denoiser:
                 state = workspace.run(piece, state, images)
             parts.append(state)
         return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+
+    def release(self, control: str) -> None:
+        """Drop every pass of the ControlNet `control`, whose engines will be closed. Its buffers stay: those
+        of a place in a request serve every ControlNet.
+        """
+        for workspace in self._workspaces.values():
+            workspace.release(control)
 
     def close(self) -> None:
         """Free all buffers."""

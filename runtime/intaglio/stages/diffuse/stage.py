@@ -10,8 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +24,7 @@ from intaglio.builds.file_checks import FileChecks
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.ports import Tensors, string_tensor
-from intaglio.contract.sdxl import (
-    LORA_MERGE,
-    axis_sizes,
-    network_spec,
-    opened_networks,
-)
+from intaglio.contract.sdxl import LORA_MERGE, control_of, opened_networks
 from intaglio.engines.host_call import HostCall
 from intaglio.engines.interface import Array, Backend, Engine
 from intaglio.engines.opening import open_backend
@@ -44,11 +38,15 @@ from intaglio.loras.switch import LoraSwitch
 from intaglio.loras.targets import SWAPPED, SwapLayers, network_of_weight, open_layers
 from intaglio.request.loras import check_resolved
 from intaglio.stages.diffuse.conditioning import Conditioning, check_token_ids, read_conditioning
+from intaglio.stages.diffuse.controlnets import ControlNetCounts, ResidentControlNets
 from intaglio.stages.diffuse.denoise import Denoiser
+from intaglio.stages.diffuse.engine_files import EngineFiles
 from intaglio.stages.diffuse.text import TEXT_ENCODERS, TextEncoders, vocabulary_size
 from intaglio.stages.diffuse.vae import VaeDecoder
+from intaglio.stages.diffuse.warm_up import warm_up_controls, warm_up_tensors
+from intaglio.stages.timings import Clock
 
-__all__ = ["Diffuse"]
+__all__ = ["Diffuse", "Wanted"]
 
 Floats = NDArray[np.float32]
 _VAE: Final = "vae_decoder"
@@ -63,6 +61,16 @@ class _Steps:
     decode: VaeDecoder
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What must be resident for a request."""
+
+    loras: str
+    """Digest of the set of LoRAs."""
+    controlnets: frozenset[str]
+    """Ids of the ControlNets that take part."""
+
+
 class Diffuse:
     """The stage. Entering it opens the backend and every engine; leaving it frees their memory."""
 
@@ -74,6 +82,8 @@ class Diffuse:
         self._engines: dict[str, Engine] = {}
         self._opened: _Steps | None = None
         self._store = LoraStore(folder / LORAS_FOLDER)
+        self.controlnets: ResidentControlNets
+        """Opens ControlNets as requests need them, and closes others; made when the stage is entered."""
         self._vocabularies: tuple[int, ...] = ()
         """Number of tokens that each text encoder knows."""
         self.loras: LoraSwitch | None = None
@@ -148,6 +158,8 @@ class Diffuse:
         clock = Clock()
         if self._apply_loras(request.loras):
             clock.lap("lora_swap")
+        if self.controlnets.ensure(request.active_controlnets):
+            clock.lap("controlnet_swap")
         empty = request.begin == request.end
         embeddings = [] if empty else steps.encode(request, weights_digest=self._text_digest)
         clock.lap("text_encoders")
@@ -183,6 +195,15 @@ class Diffuse:
             raise InvalidRequest("loras", problem, allowed="none: this build does not swap LoRAs")
         return request
 
+    def wanted(self, request: Conditioning) -> Wanted:
+        """What must be resident for `request`; any thread may call this."""
+        return Wanted(set_digest(request.loras), frozenset(request.active_controlnets))
+
+    def needs_swap(self, wanted: Wanted) -> bool:
+        """Whether a request that wants this has to wait for LoRAs or ControlNets that are not resident."""
+        loras = set_digest(()) if self.loras is None else self.loras.digest
+        return wanted.loras != loras or not wanted.controlnets.issubset(self.controlnets.resident)
+
     def use_in_this_thread(self) -> None:
         """Tell the backend that this thread uses it from now on, not the one that entered the stage."""
         self._backend.use_in_this_thread()
@@ -194,9 +215,10 @@ class Diffuse:
         """
         manifest = self._manifest
         self._steps.encode.warm_up(manifest.architecture.tokens)
-        for guidance in manifest.profiles.guidance_modes:
-            for controls in _warm_up_controls(manifest):
-                self(_warm_up_tensors(manifest, guidance=guidance, controls=controls))
+        for controls in warm_up_controls(manifest):
+            for guidance in manifest.profiles.guidance_modes:
+                self(warm_up_tensors(manifest, guidance=guidance, controls=controls))
+        self.controlnets.counts = ControlNetCounts()  # nobody has waited for these
         if self.loras is not None:
             self.loras.warm_up()
 
@@ -227,25 +249,32 @@ class Diffuse:
     # --- opening ---
 
     def _open_engines(self, needed: Sequence[str], stack: ExitStack) -> None:
-        """Load the engines while their files are hashed."""
+        """Load the engines while their files are hashed, those of all ControlNets too."""
         manifest = self._manifest
+        files = EngineFiles(manifest, self._folder, self._backend)
         with FileChecks(self._folder, command=manifest.rebuild) as checks:
-            for name in needed:
-                checks.start(manifest.networks[name].files)
+            files.start(checks, needed)
             layers = None if manifest.swap == "off" else open_layers(manifest, self._folder)
             for name in needed:
-                engine = self._backend.load(
-                    network_spec(name, manifest.architecture),
-                    self._folder / manifest.networks[name].path,
-                    precision=manifest.precision,
-                    replaceable=_replaceable(layers, name),
-                )
-                stack.callback(engine.close)
-                self._engines[name] = engine
+                if not control_of(name):
+                    self._engines[name] = files.load(name, replaceable=_replaceable(layers, name))
+                    stack.callback(self._engines[name].close)
+            self.controlnets = ResidentControlNets(
+                self._engines,
+                places=manifest.resident_controlnets,
+                open_engine=files.load_again,
+                release=self._release_control,
+            )
+            stack.callback(self.controlnets.close)
+            self.controlnets.ensure(tuple(manifest.controlnets)[: manifest.resident_controlnets])
             if layers is not None:
                 self.loras = _open_switch(
                     manifest, layers, backend=self._backend, engines=self._engines, store=self._store
                 )
+
+    def _release_control(self, control: str) -> None:
+        if self._opened is not None:
+            self._opened.denoise.release(control)
 
     def _open_steps(self, stack: ExitStack) -> _Steps:
         manifest = self._manifest
@@ -262,20 +291,6 @@ class Diffuse:
         stack.callback(denoiser.close)
         encoders = TextEncoders(calls, kept=manifest.execution.embedding_cache)
         return _Steps(encoders, denoiser, VaeDecoder(calls[_VAE], manifest=manifest))
-
-
-class Clock:
-    """Seconds between laps, by name."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        """Give the time since the last lap to `name`."""
-        now = time.perf_counter()
-        self.laps[name] = now - self._last
-        self._last = now
 
 
 def _open_switch(
@@ -307,44 +322,3 @@ def _replaceable(layers: SwapLayers | None, network: str) -> dict[str, Array]:
         return {}
     file = layers.pristine[component]
     return {name: file.read(name) for name in file.tensors if network_of_weight(component, name) == network}
-
-
-def _warm_up_controls(manifest: BuildManifest) -> Iterator[tuple[str, ...]]:
-    """Every control, in groups that one request of one step may ask for; one group without any."""
-    width, height = manifest.profiles.sizes[0]
-    most = min(manifest.limits.controls, manifest.limits.cost // (width * height) - 1)
-    if most < 1 or not manifest.controlnets:
-        yield ()
-        return
-    names = tuple(manifest.controlnets)
-    for begin in range(0, len(names), most):
-        yield names[begin : begin + most]
-
-
-def _warm_up_tensors(
-    manifest: BuildManifest, *, guidance: bool, controls: Sequence[str]
-) -> Mapping[str, Array]:
-    """A request of one step with `controls`."""
-    width, height = manifest.profiles.sizes[0]
-    prompts = 2 if guidance else 1
-    architecture = manifest.architecture
-    sizes = axis_sizes(architecture, width=width, height=height, guidance=guidance)
-    unet = network_spec("unet", architecture)
-    ids = np.zeros((2, prompts, 1, architecture.tokens), np.int64)
-    entries = [{"control": control, "weight": 1.0, "begin": 0.0, "end": 1.0} for control in controls]
-    maps = (len(controls), height, width, 3) if controls else (1, 1, 1, 3)
-    return {
-        "token_ids": ids,
-        "token_weights": np.ones(ids.shape, np.float32),
-        "zero_negative": np.array([False]),
-        "time_ids": np.zeros((prompts, architecture.time_ids), np.float32),
-        "guidance_scale": np.ones(1, np.float32),
-        "timesteps": np.ones(1, np.float32),
-        "input_scale": np.ones(1, np.float32),
-        "coefficients": np.zeros((1, *unet.tensor("coefficients").shape(sizes)), np.float32),
-        "noise": np.zeros((1, *unet.tensor("noise").shape(sizes)), np.float32),
-        "state": np.zeros(unet.tensor("state").shape(sizes), np.float32),
-        "controls": string_tensor(json.dumps(entries)),
-        "control_maps": np.zeros(maps, np.uint8),
-        "loras": string_tensor("[]"),
-    }

@@ -25,6 +25,7 @@ from intaglio.imaging.openpose import LEAST_BLACK, black_share
 from intaglio.imaging.pose_library import PoseLibrary
 from intaglio.loras.hashes import ShortHashes
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
+from intaglio.request.limits import check_resident
 from intaglio.request.read import read_request
 from intaglio.request.request import Request, ResolvedControl, request_metadata
 from intaglio.sampling.noise import TorchCpuGenerator
@@ -80,16 +81,19 @@ class Preprocess:
         """Every output of `models.PREPROCESS`.
 
         Raises:
-            InvalidRequest: see `read_request`, `check_metadata`, `decode_image`, `encode_prompt`.
+            InvalidRequest: see `read_request`, `check_resident`, `check_metadata`, `decode_image`,
+                `encode_prompt`.
         """
         started = time.perf_counter()
         served = None if self._loras is None else self._loras.current()
         request = read_request(tensors, self._manifest, served, self._presets.current())
+        controls = [self._control_id(control.type) for control in request.controls]
+        used = [control for control, asked in zip(controls, request.controls, strict=True) if asked.weight]
+        check_resident(used, self._manifest)
         metadata = self._metadata(request)
         table = solver_table(request.trajectory, scheduler_config=self._manifest.scheduler)
         # The prompt comes first because it may refuse the request: then no thread has begun.
         outputs = self._prompt_tensors(request)
-        controls = [self._control_id(control.type) for control in request.controls]
         palettes = [self._manifest.palettes.get(control) for control in controls]
         with self._maps.started(request, palettes) as jobs:
             outputs |= self._noise_tensors(request, table)

@@ -186,6 +186,20 @@ def test_an_unknown_control_is_refused(tiny: Any, arrays: dict[str, Array]) -> N
         read_conditioning(arrays | {"controls": controls}, tiny.manifest)
 
 
+def test_more_controlnets_than_are_open_at_the_same_time_are_refused(
+    tiny: Any, arrays: dict[str, Array]
+) -> None:
+    """A control of weight 0 takes no part."""
+    execution = tiny.manifest.execution.model_copy(update={"resident_controlnets": 1})
+    manifest = tiny.manifest.model_copy(update={"execution": execution})
+    with pytest.raises(
+        InvalidRequest, match=r"controls: 2 ControlNets at once: .*; allowed: at most 1 of the 2"
+    ):
+        read_conditioning(arrays, manifest)
+    without = np.array([arrays["controls"][0].replace(b'"weight": 0.5', b'"weight": 0.0')], object)
+    assert read_conditioning(arrays | {"controls": without}, manifest).active_controlnets == ["pose"]
+
+
 def test_a_set_of_loras_that_is_not_resolved_is_refused(tiny: Any, arrays: dict[str, Array]) -> None:
     loras = np.array([b'[{"id": "knight"}]'], object)
     with pytest.raises(InvalidRequest, match="loras: not a resolved set"):

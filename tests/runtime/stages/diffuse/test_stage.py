@@ -14,7 +14,7 @@ from safetensors.numpy import save, save_file
 
 from intaglio.builds.file_checks import FileDigest
 from intaglio.engines.interface import Array
-from intaglio.errors import EngineMismatch, InvalidRequest, SwapFailed
+from intaglio.errors import EngineMismatch, InvalidRequest, SwapFailed, Unavailable
 from intaglio.loras.sets import ServedLora, ServedLoras
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.switch import LoraSwitch
@@ -175,19 +175,59 @@ def test_a_build_that_does_not_open_leaves_nothing_open(
     closed: list[str] = []
     load = backend.load
 
-    def load_until_the_vae(network: Any, path: Path, **options: Any) -> Any:
-        if network.name == "vae_decoder":
-            raise EngineMismatch("vae_decoder: does not load", command="")
+    last = "controlnet_context.edges"
+
+    def load_all_but_the_last(network: Any, path: Path, **options: Any) -> Any:
+        if network.name == last:
+            raise EngineMismatch(f"{last}: does not load", command="")
         engine = load(network, path, **options)
         engine.close = lambda: closed.append(network.name)
         return engine
 
-    monkeypatch.setattr(backend, "load", load_until_the_vae)
+    monkeypatch.setattr(backend, "load", load_all_but_the_last)
     monkeypatch.setattr(backend, "close", lambda: closed.append("backend"))
     with pytest.raises(EngineMismatch, match="does not load"):
         Diffuse(tiny.manifest, tiny.folder, backend=backend).__enter__()
     assert closed[-1] == "backend"
-    assert set(closed) == {*tiny.manifest.networks, "backend"} - {"vae_decoder"}
+    assert set(closed) == {*tiny.manifest.networks, "backend"} - {last}
+
+
+def test_controlnets_that_share_a_place_draw_as_if_each_had_its_own(
+    tiny: Any, diffuse: Diffuse, tensors_of: Any
+) -> None:
+    """Also where one could not be opened in between; `timings` say when one was."""
+    execution = tiny.manifest.execution.model_copy(update={"resident_controlnets": 1})
+    manifest = tiny.manifest.model_copy(update={"execution": execution})
+    requests = {
+        control: tensors_of(
+            prompt="a fox", seed=1, steps=2, controls=f'[{{"type": "{control}", "pose": "waving-01"}}]'
+        )
+        for control in ("pose", "edges")
+    }
+    backend = tiny.backend
+    load = backend.load
+
+    def without_memory(network: Any, path: Path, **options: Any) -> Any:
+        raise Unavailable(f"{network.name}: no memory")
+
+    with Diffuse(manifest, tiny.folder, backend=backend) as shared:
+        shared.warm_up()
+        assert shared.controlnets.resident == ("pose",)
+        assert shared.controlnets.counts.swaps == 0
+        for control, swaps in (("pose", False), ("edges", True), ("edges", False), ("pose", True)):
+            wanted = shared.wanted(shared.read(requests[control]))
+            assert shared.needs_swap(wanted) == swaps
+            made = shared(requests[control])
+            assert ("controlnet_swap" in json.loads(made["timings"][0])) == swaps
+            assert not shared.needs_swap(wanted)
+            assert np.array_equal(made["state"], diffuse(requests[control])["state"])
+        backend.load = without_memory
+        with pytest.raises(Unavailable, match=r"controlnet\.edges: no memory"):
+            shared(requests["edges"])
+        backend.load = load
+        for control in ("pose", "edges"):
+            made = shared(requests[control])
+            assert np.array_equal(made["state"], diffuse(requests[control])["state"])
 
 
 def test_a_closed_stage_refuses_requests(tiny: Any, backend: Any, arrays: dict[str, Array]) -> None:

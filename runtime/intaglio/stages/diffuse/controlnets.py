@@ -1,0 +1,116 @@
+"""Which ControlNets are open: as many as the deployment allows, those that were used last.
+
+A ControlNet that a request needs and that is not open takes the place of the one that was used longest ago.
+Its engines are closed, so that the memory is free, and then those of the new one are opened from their files.
+That needs no engine that can be refitted, and the step of a ControlNet takes as long as ever.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from intaglio.contract.sdxl import controlnet_networks
+from intaglio.engines.interface import Engine
+
+__all__ = ["ControlNetCounts", "ResidentControlNets"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class ControlNetCounts:
+    """What the metrics report; a request that opens several ControlNets is one swap."""
+
+    swaps: int = 0
+    failures: int = 0
+    seconds: float = 0.0
+    """Of all swaps."""
+    last_seconds: float = 0.0
+
+
+class ResidentControlNets:
+    """The open ControlNets; one thread uses it."""
+
+    def __init__(
+        self,
+        engines: dict[str, Engine],
+        *,
+        places: int,
+        open_engine: Callable[[str], Engine],
+        release: Callable[[str], None],
+    ) -> None:
+        """`engines` gets the open engines by network.
+
+        `places` is the most ControlNets that are open at the same time. `open_engine` opens that of a
+        network. `release` is called with a ControlNet's id before its engines are closed: nobody may use them
+        after that.
+        """
+        self._engines = engines
+        self._places = places
+        self._open_engine = open_engine
+        self._release = release
+        self.resident: tuple[str, ...] = ()
+        """Ids of the open ControlNets, the one used last at the end."""
+        self.counts = ControlNetCounts()
+
+    def ensure(self, controls: Sequence[str]) -> bool:
+        """Open those of `controls` that are not open; whether there were any.
+
+        `controls` are at most as many as there are places. Where one cannot be opened, it is not resident,
+        and those that are can be used as before.
+
+        Raises:
+            EngineMismatch: a file is missing or damaged, or does not load here.
+            Unavailable: the memory does not suffice now.
+            DeviceFailed: the card computes nothing more.
+        """
+        wanted = tuple(dict.fromkeys(controls))
+        missing = [control for control in wanted if control not in self.resident]
+        others = [control for control in self.resident if control not in wanted]
+        self.resident = (*others, *(control for control in wanted if control in self.resident))
+        if not missing:
+            return False
+        started = time.perf_counter()
+        try:
+            # First: both together would be the peak of memory.
+            for control in others[: max(len(self.resident) + len(missing) - self._places, 0)]:
+                self._close(control)
+            for control in missing:
+                self._open(control)
+        except Exception:
+            self.counts.failures += 1
+            raise
+        seconds = time.perf_counter() - started
+        self.counts.swaps += 1
+        self.counts.seconds += seconds
+        self.counts.last_seconds = seconds
+        log.info("ControlNets %s opened (%.3f s)", ", ".join(missing), seconds)
+        return True
+
+    def close(self) -> None:
+        """Close all of them."""
+        with ExitStack() as stack:
+            for control in self.resident:
+                stack.callback(self._close, control)
+
+    def _open(self, control: str) -> None:
+        """Open all engines of a ControlNet, or none."""
+        opened: dict[str, Engine] = {}
+        with ExitStack() as stack:
+            for network in controlnet_networks(control):
+                opened[network] = self._open_engine(network)
+                stack.callback(opened[network].close)
+            stack.pop_all()
+        self._engines.update(opened)
+        self.resident = (*self.resident, control)
+
+    def _close(self, control: str) -> None:
+        self.resident = tuple(other for other in self.resident if other != control)
+        self._release(control)
+        with ExitStack() as stack:
+            for network in controlnet_networks(control):
+                stack.callback(self._engines.pop(network).close)
