@@ -13,10 +13,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from intaglio.errors import InvalidRequest
+from intaglio.contract.detectors import DetectorSource
+from intaglio.detectors.pose import PoseDetector
+from intaglio.detectors.sizing import sized
+from intaglio.errors import ConfigError, InvalidRequest
 from intaglio.imaging.images import decode_image
 from intaglio.stages.preprocess.control_maps import ControlMaps
 from intaglio.stages.preprocess.stage import Preprocess
+
+from ....photographs import nobody, one_person
+
+DETECTORS = Path(__file__).parents[4] / "miniature/detectors"
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -95,7 +102,7 @@ def test_a_refused_request_leaves_no_work_behind(
     monkeypatch.setattr(
         ControlMaps,
         "_make",
-        lambda self, request, index, control: begun.append(index) or time.sleep(0.05),
+        lambda self, request, index, palette, until: begun.append(index) or time.sleep(0.05),
     )
     controls = json.dumps([{"type": "pose", "pose": "waving-01", "weight": weight} for weight in (0.5, 1.0)])
     with pytest.raises(InvalidRequest, match="chunks"):
@@ -210,3 +217,48 @@ def test_a_pose_of_the_library_has_neither_shape_nor_colours(
     asked = json.dumps([{"type": "pose", "pose": "waving-01", key: value}])
     with pytest.raises(InvalidRequest, match=rf"controls\[0\].{key}: '{value}' with a pose"):
         stage(request_tensors(prompt="a", controls=asked))
+
+
+@pytest.fixture(scope="module")
+def detecting(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preprocess]:
+    """The stage of a deployment with detectors; one of them lacks its file."""
+    pose = DetectorSource(
+        kind="movenet", file=DETECTORS / "movenet-lightning.onnx", persons=DETECTORS / "nanodet.onnx"
+    )
+    lacking = DetectorSource(kind="depth", file=tmp_path_factory.mktemp("none") / "midas.onnx")
+    manifest = tiny.manifest.model_copy(update={"detectors": {"people": pose, "deep": lacking}})
+    with Preprocess(manifest, tiny.folder) as stage:
+        yield stage
+
+
+def asked(request_tensors: Any, photo: Image.Image, **control: Any) -> Any:
+    controls = json.dumps([{"image": 0, **control}])
+    return request_tensors(prompt="a", images=[encoded(photo)], controls=controls)
+
+
+def test_a_photograph_becomes_a_pose_of_the_pictures_size(
+    detecting: Preprocess, request_tensors: Any
+) -> None:
+    outputs = detecting(asked(request_tensors, one_person(), type="pose", preprocess="auto", resize="fit"))
+    own = PoseDetector(DETECTORS / "movenet-lightning.onnx", DETECTORS / "nanodet.onnx")
+    expected = sized(own(one_person(), name="photo"), (64, 96), "fit").map
+    np.testing.assert_array_equal(outputs["control_maps"][0], expected)
+    metadata = json.loads(outputs["metadata"][0])
+    assert metadata["controls"][0]["preprocess"] == "people"
+    assert metadata["warnings"] == []
+
+
+def test_a_photograph_without_people_is_named(detecting: Preprocess, request_tensors: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"^images\[0\]: no person was found"):
+        detecting(asked(request_tensors, nobody(), type="pose", preprocess="auto"))
+
+
+def test_weights_that_are_missing_are_named(detecting: Preprocess, request_tensors: Any) -> None:
+    with pytest.raises(ConfigError, match=r"detectors\.deep: .*midas\.onnx: no such file"):
+        detecting(asked(request_tensors, nobody(), type="canny", preprocess="deep"))
+
+
+def test_a_map_of_another_type_is_doubted(detecting: Preprocess, request_tensors: Any) -> None:
+    outputs = detecting(asked(request_tensors, one_person(), type="edges", preprocess="people"))
+    (warning,) = json.loads(outputs["metadata"][0])["warnings"]
+    assert warning == "controls[0].preprocess: detector people makes maps of type pose, not canny"
