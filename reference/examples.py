@@ -41,6 +41,7 @@ _MORE: Final[Mapping[tuple[str, str], Any]] = {
     ("ContentCredentials", "certificate"): "signer.pem",
     ("ContentCredentials", "private_key"): "signer.key",
     ("ContentCredentials", "timestamp_url"): "http://timestamp.example.org",
+    ("Deployment", "detector_process"): {"idle_seconds": 600},
     ("DetectorSource", "mean"): [0.5, 0.5, 0.5],
     ("DetectorSource", "std"): [0.5, 0.5, 0.5],
     ("DetectorSource", "size"): 518,

@@ -1,27 +1,36 @@
-"""The table of the inputs of `sdxl`, from the table of Triton's models."""
+"""The tables of the inputs of `sdxl` and `annotate`, from the table of Triton's models."""
 
 from __future__ import annotations
 
-from intaglio.contract.models import SDXL
+from intaglio.contract.models import ANNOTATE, SDXL, ModelSpec
 from intaglio.contract.ports import Port
 from reference.tables import code, table
 
-__all__ = ["request_inputs"]
+__all__ = ["annotate_inputs", "request_inputs"]
 
 _WIRE: dict[str, str] = {"TYPE_STRING": "BYTES"}
 """Triton's name of a type in requests, where it is not that of config.pbtxt."""
 
 
 def request_inputs() -> str:
-    """One row an input."""
+    """One row an input of `sdxl`."""
+    return _table(SDXL)
+
+
+def annotate_inputs() -> str:
+    """One row an input of `annotate`."""
+    return _table(ANNOTATE)
+
+
+def _table(model: ModelSpec) -> str:
     head = ("name", "type", "shape", "default", "range", "example", "meaning")
-    return table(head, (_row(port) for port in SDXL.inputs))
+    return table(head, (_row(port, model) for port in model.inputs))
 
 
-def _row(port: Port) -> tuple[str, ...]:
+def _row(port: Port, model: ModelSpec) -> tuple[str, ...]:
     """Raises ValueError where the table of models lacks the text, the default or an example."""
     if not port.doc or not port.shown_default or port.example is None:
-        raise ValueError(f"sdxl.{port.name}: give it `doc`, `example`, and `default` or `absent`")
+        raise ValueError(f"{model.name}.{port.name}: give it `doc`, `example`, and `default` or `absent`")
     datatype = _WIRE.get(port.datatype, port.datatype.removeprefix("TYPE_"))
     shape = "[n]" if port.dims == (-1,) else str(list(port.dims))
     default = port.shown_default if port.default is None else code(port.shown_default)
@@ -30,7 +39,7 @@ def _row(port: Port) -> tuple[str, ...]:
 
 
 def _example(port: Port) -> str:
-    if port.name == "images":
+    if port.name in ("images", "photo"):
         return str(port.example)
     if port.datatype == "TYPE_BOOL":
         return code(str(bool(port.example)).lower())

@@ -23,6 +23,7 @@ from intaglio.errors import (
 )
 
 if TYPE_CHECKING:
+    from intaglio_client.annotation import Annotation
     from intaglio_client.client import Client
     from intaglio_client.controls import Control
     from intaglio_client.errors import ServerError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from intaglio_client.parameters import Lora, Parameters
 
 __all__ = [
+    "Annotation",
     "Cancelled",
     "Client",
     "Control",
@@ -46,6 +48,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Annotation": "intaglio_client.annotation",
     "Client": "intaglio_client.client",
     "Control": "intaglio_client.controls",
     "Image": "intaglio_client.image",

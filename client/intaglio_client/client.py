@@ -16,10 +16,12 @@ import tritonclient.grpc as triton
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from intaglio.contract.models import SDXL, ModelSpec
+from intaglio.contract.models import ANNOTATE, SDXL, ModelSpec, Resize
 from intaglio.errors import InvalidRequest, Unavailable
 from intaglio.imaging.images import read_metadata
 from intaglio_client.address import DEFAULT_URL, check_url, explained
+from intaglio_client.annotation import Annotation, annotate_tensors
+from intaglio_client.controls import Encoded
 from intaglio_client.errors import ServerError, error_from_exception
 from intaglio_client.image import Image, model_differences
 from intaglio_client.parameters import Parameters, parameters_from_metadata, tensors_from_parameters
@@ -133,6 +135,33 @@ class Client:
         for difference in model_differences(metadata, again.metadata):
             _log.warning("%s; the image may differ", difference)
         return again
+
+    def annotate(
+        self,
+        photo: Encoded,
+        detector: str,
+        *,
+        size: tuple[int, int] | None = None,
+        resize: Resize = "stretch",
+    ) -> Annotation:
+        """The control map of a photograph.
+
+        `detector` is an id of the server's deployment, or the type of map that is wanted. The map has the
+        size of the photograph, or `size`: width and height in pixels.
+
+        Raises:
+            InvalidRequest: names the field and what is allowed; also where the photograph has nothing that
+                the detector looks for.
+            Unavailable: no server, or its deployment has no detectors.
+            ServerError: the detector failed.
+            QueueFull, DeadlineExceeded, Cancelled: see `intaglio.errors`.
+        """
+        tensors = annotate_tensors(photo, detector, size=size, resize=resize)
+        outputs = self._infer(ANNOTATE, tensors, uuid.uuid4().hex)
+        try:
+            return Annotation.from_outputs(outputs)
+        except (ValueError, KeyError, IndexError) as error:
+            raise ServerError(f"{self.url}: answered without a readable annotation") from error
 
     def _images(self, tensors: dict[str, NDArray[Any]]) -> tuple[Image, ...]:
         started = time.perf_counter()

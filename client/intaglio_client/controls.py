@@ -9,7 +9,8 @@ from typing import Final
 
 import PIL.Image
 
-from intaglio.contract.models import PaletteName, Preprocessor, Resize
+from intaglio.contract.detectors import NO_DETECTOR
+from intaglio.contract.models import PaletteName, Resize
 from intaglio.errors import InvalidRequest
 
 __all__ = ["POSE", "Control", "Encoded", "encoded_image"]
@@ -37,7 +38,10 @@ class Control:
     end: float = 1.0
     every: int | None = None
     """2: its ControlNet runs in every second step; None is the request's `control_every`."""
-    preprocess: Preprocessor = "none"
+    preprocess: str = NO_DETECTOR
+    """What makes the map of a photograph: a detector of the server, or `auto` for that of the control's type;
+    `none` takes the image as the map.
+    """
     resize: Resize = "stretch"
     """How an image gets the size of the picture."""
     palette: PaletteName | None = None

@@ -24,7 +24,8 @@ __all__ = [
 CONTROL_HELP: Final = (
     "KEY=VALUE pairs with commas between them; repeatable. type=canny: a ControlNet, or the type of one; "
     "image=photo.png: where the control comes from; pose=waving-01: a pose of the server's library, in place "
-    "of image; preprocess=canny: makes edges of a photograph (none: the image is the map already); "
+    "of image; preprocess=auto: the server's detector of that type makes the map of a photograph (canny, "
+    "depth, ...: that detector; none: the image is the map already); "
     "resize=fit: adds black borders where the image has another shape (fill: cuts at the centre; stretch); "
     "palette=cityscapes: the colours of a segmentation map (ade20k, bdd100k); recognised where absent; "
     "weight=0.8: 0 to 2; begin=0.1 and end=0.7: shares of the steps; every=2: its ControlNet runs in every "

@@ -6,6 +6,7 @@
     ├── BuildError              INTERNAL      `intaglio build` could not make an artefact
     ├── EngineMismatch          UNAVAILABLE   a built file is missing, damaged or foreign; names the command
     ├── LoraRefused             INTERNAL      a LoRA file is damaged or not for this base; says what it is
+    ├── DetectorFailed          INTERNAL      a detector crashed or took too long; the next photograph is read
     ├── Unavailable             UNAVAILABLE   busy or not ready; the same request may work later
     │   ├── QueueFull           UNAVAILABLE
     │   ├── SwapFailed          UNAVAILABLE   the LoRAs cannot be applied; says which are still resident
@@ -28,6 +29,7 @@ __all__ = [
     "Cancelled",
     "ConfigError",
     "DeadlineExceeded",
+    "DetectorFailed",
     "DeviceFailed",
     "EngineMismatch",
     "IntaglioError",
@@ -123,6 +125,10 @@ class LoraRefused(IntaglioError):
         self.lora = lora
         self.reason = reason
         super().__init__(f"lora {lora}: {reason}")
+
+
+class DetectorFailed(IntaglioError):
+    """The process of detectors crashed or did not answer in time; the next photograph gets a new one."""
 
 
 class Cancelled(IntaglioError):

@@ -166,7 +166,7 @@ def _place(source: Path, target: Path, *, linked: bool) -> None:
 
 
 def _remove_unlisted(assembly: Assembly) -> None:
-    """Remove engines, tokenizers and poses of earlier builds, except those that a server holds."""
+    """Remove the folders of earlier builds, except those that a server holds."""
     folder = assembly.folder
     wanted = set(assembly.manifest.listed)
     for network in assembly.manifest.networks.values():

@@ -38,9 +38,10 @@ _NO_IDENTITY: Final[dict[str, Any]] = {
     "rebuild": True,
     "base": True,
     "stages": True,
-    # Absolute paths of this machine. `config_digest` has them as the YAML file does.
+    # Absolute paths of this machine. `config_digest` has them as the YAML file does; `files` has contents.
     "provenance": {"c2pa"},
     "poses_source": True,
+    "detectors": True,
 }
 """What a manifest says that does not make it another build."""
 NOT_VERIFIED: Final = "not verified: no GPU of the target here"
@@ -65,6 +66,7 @@ def build_manifest(plan: Plan, support: SupportFiles, *, asked: Deployment, rebu
         "tokenizers": support.tokenizers,
         "poses": support.poses,
         "poses_source": None if asked.poses is None else str(asked.poses.resolve()),
+        "detectors": support.detectors,
         "files": {name: plan.store.digests.digest(path) for name, path in support.sources.items()},
     }
     draft = _with_residents(BuildManifest(key="0" * 64, **values), plan.deployment)
@@ -139,6 +141,7 @@ def _configured(plan: Plan) -> dict[str, Any]:
             if source.palette is not None
         },
         "swap": deployment.swap,
+        "detector_process": deployment.detector_process,
     }
 
 
@@ -158,6 +161,7 @@ def repository_options(plan: Plan, *, build_key: str) -> RepositoryOptions:
         queue_size=server.queue_size,
         workers=server.workers,
         gpu=plan.deployment.execution.gpu if on_card else None,
+        detectors=bool(plan.deployment.detectors),
     )
 
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc import model_config_pb2
 
-from intaglio.contract.models import ENSEMBLE_STEPS, MODELS, ModelSpec
+from intaglio.contract.models import ANNOTATE, ENSEMBLE_STEPS, MODELS, ModelSpec
 from intaglio.contract.ports import Port
 from intaglio.triton_models.served_build import BUILD_KEY_PARAMETER, BUILD_PARAMETER
 
@@ -52,6 +52,13 @@ class RepositoryOptions:
     workers: int = 1
     gpu: int | None = None
     """CUDA's index of the card that `diffuse` runs on; None runs it on the CPU."""
+    detectors: bool = True
+    """Whether the deployment has detectors. Without any there is no model `annotate`."""
+
+    @property
+    def models(self) -> tuple[ModelSpec, ...]:
+        """The models that Triton loads."""
+        return tuple(model for model in MODELS if self.detectors or model is not ANNOTATE)
 
 
 def config_text(model: ModelSpec, options: RepositoryOptions) -> str:
@@ -107,13 +114,12 @@ def _data_type(port: Port) -> int:
 
 
 def _add_instances(config: Any, model: ModelSpec, options: RepositoryOptions) -> None:
-    """`diffuse` has one process on the card, the other models have `workers` processes on the CPU.
-
-    Every model has a bounded queue.
+    """`diffuse` has one process on the card, and `annotate` one on the CPU. The other models have `workers`
+    processes on the CPU. Every model has a bounded queue.
     """
     config.backend = "python"
     on_gpu = model.device == "gpu"
-    count = 1 if on_gpu else options.workers
+    count = 1 if on_gpu or model is ANNOTATE else options.workers
     group = config.instance_group.add(count=count, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU)
     if on_gpu and options.gpu is not None:
         group.kind = group.KIND_GPU
@@ -140,7 +146,7 @@ def repository_files(options: RepositoryOptions | None = None) -> dict[str, str]
     """Text of every file of the repository by its relative path."""
     options = options or RepositoryOptions()
     files = {}
-    for model in MODELS:
+    for model in options.models:
         files[f"{model.name}/config.pbtxt"] = config_text(model, options)
         version = f"{model.name}/{_VERSION}"
         if model.entry is None:

@@ -1,4 +1,4 @@
-"""The files of a deployment beside its engines: tokenizers and poses.
+"""The files of a deployment beside its engines: tokenizers, poses and detectors.
 
 Each folder is named by its content, so a server of an earlier build keeps reading its own.
 """
@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from intaglio.builds.manifest import content_key
 from intaglio.contract.config import Deployment
+from intaglio.contract.detectors import DetectorSource
 from intaglio.errors import ConfigError
 from intaglio.imaging.pose_library import pose_files
 from intaglio.single_files import TOKENIZERS
@@ -30,12 +32,16 @@ class SupportFiles:
     """Folders of both tokenizers."""
     poses: str | None
     """Folder of the poses; None without any."""
+    detectors: dict[str, DetectorSource] = field(default_factory=dict)
+    """Detectors by id. Paths of their files are relative to the build; that of a missing file is absolute."""
     sources: dict[str, Path] = field(default_factory=dict)
     """The source of each file by its path in the build."""
 
 
 def find_support_files(deployment: Deployment, base: Base, digests: DigestCache) -> SupportFiles:
-    """The tokenizers of `base` and the poses of `deployment`.
+    """The tokenizers of `base`, and the poses and detectors of `deployment`.
+
+    A detector whose file is missing stops no build: pictures need none. Whoever asks for it is told.
 
     Raises:
         ConfigError: there is no folder of poses.
@@ -48,7 +54,8 @@ def find_support_files(deployment: Deployment, base: Base, digests: DigestCache)
         sources[f"tokenizers/{key}/{path.parent.name}/{path.name}"] = path
     first, second = (f"tokenizers/{key}/{name}" for name in TOKENIZERS)
     folder = _find_poses(deployment.poses, digests, sources)
-    return SupportFiles((first, second), folder, sources)
+    detectors = {name: _placed(source, digests, sources) for name, source in deployment.detectors.items()}
+    return SupportFiles((first, second), folder, detectors, sources)
 
 
 def _find_poses(poses: Path | None, digests: DigestCache, sources: dict[str, Path]) -> str | None:
@@ -60,6 +67,17 @@ def _find_poses(poses: Path | None, digests: DigestCache, sources: dict[str, Pat
     for path in files:
         sources[f"{folder}/{path.name}"] = path
     return folder
+
+
+def _placed(source: DetectorSource, digests: DigestCache, sources: dict[str, Path]) -> DetectorSource:
+    """Add the files of a detector to `sources`; returns it with their places in the build."""
+    present = {key: path for key, path in source.named.items() if path.is_file()}
+    digest = content_key({key: digests.digest(path).sha256 for key, path in present.items()})
+    places = {
+        key: Path("detectors", digest[:_FOLDER_DIGITS], key, path.name) for key, path in present.items()
+    }
+    sources |= {str(place): present[key] for key, place in places.items()}
+    return source.moved(places)
 
 
 def poses_in(folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 from intaglio.builds.file_checks import FileDigest
 from intaglio.contract.architecture import Architecture
 from intaglio.contract.config import Defaults, Execution, Limits, Profiles, Swap
+from intaglio.contract.detectors import DetectorProcess, DetectorSource
 from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.methods import MethodName
 from intaglio.contract.models import PaletteName
@@ -126,8 +127,11 @@ class BuildManifest(Strict):
     """The deployment's own folder of poses, an absolute path. Where this machine has it, poses that came
     after the build are served from it.
     """
+    detectors: dict[RegistryId, DetectorSource] = Field(default_factory=dict)
+    """What turns photographs into control maps. A file that was missing at the build is not in `files`."""
+    detector_process: DetectorProcess = DetectorProcess()
     files: dict[str, FileDigest]
-    """Tokenizer and pose files."""
+    """Tokenizer, pose and detector files."""
 
     @property
     def swaps(self) -> bool:

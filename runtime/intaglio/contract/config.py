@@ -12,7 +12,7 @@ swap          lets every request choose its own set of the registry's LoRAs
 profiles      what the engines are compiled for: sizes, batch, guidance on or off, text chunks
 
 The classes below describe precision, runtime, target, verify_tolerance, execution, limits, defaults,
-memory_limit_gib, presets, poses, detectors, build and server.
+memory_limit_gib, presets, poses, detectors, detector_process, build and server.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from intaglio.contract.deployment_files import with_default_preset, with_registry
-from intaglio.contract.detectors import DetectorSource
+from intaglio.contract.detectors import AUTO, NO_DETECTOR, DetectorProcess, DetectorSource
 from intaglio.contract.lora_registry import LoraWeight
 from intaglio.contract.methods import METHODS, MethodName
 from intaglio.contract.models import SDXL, Scheduler
@@ -253,6 +253,8 @@ class Deployment(Strict):
     """Folder of poses: OpenPose keypoints, one file NAME.json for each pose."""
     detectors: dict[RegistryId, DetectorSource] = Field(default_factory=dict)
     """Detectors that turn a photograph into a control map, by an id of your choice (docs/controls.md)."""
+    detector_process: DetectorProcess = DetectorProcess()
+    """The process of a server that runs `detectors`."""
     build: Path = Field(default=Path("build"), validate_default=True)
     """Folder of all builds, by default beside the YAML file; this deployment's lies in it under its name."""
     server: Server = Server()
@@ -269,6 +271,14 @@ class Deployment(Strict):
     @classmethod
     def _resolved(cls, path: Path | None, info: ValidationInfo) -> Path | None:
         return None if path is None else resolved_path(path, info)
+
+    @field_validator("detectors")
+    @classmethod
+    def _free_names(cls, detectors: dict[str, DetectorSource]) -> dict[str, DetectorSource]:
+        for name in (AUTO, NO_DETECTOR):
+            if name in detectors:
+                raise ValueError(f"{name} has a meaning of its own in requests; give the detector another id")
+        return detectors
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -366,7 +376,6 @@ class Deployment(Strict):
             "folder": True,
             "build": True,
             "memory_limit_gib": True,
-            "detectors": True,  # no file of a build depends on them
             # queue_size and workers count: the build's model repository holds them.
             "server": {"host", "http_port", "grpc_port", "metrics_port"},
         }

@@ -1,4 +1,4 @@
-"""What turns a photograph into a control map: the detectors that a deployment names."""
+"""What turns a photograph into a control map: the detectors that a deployment names, and their process."""
 
 from __future__ import annotations
 
@@ -9,8 +9,25 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from intaglio.contract.yaml_files import Strict, resolved_path
+from intaglio.errors import InvalidRequest
 
-__all__ = ["DETECTED_TYPES", "DetectorKind", "DetectorSource"]
+__all__ = [
+    "AUTO",
+    "CANNY",
+    "DETECTED_TYPES",
+    "NO_DETECTOR",
+    "DetectorKind",
+    "DetectorProcess",
+    "DetectorSource",
+    "detector_named",
+]
+
+AUTO: Final = "auto"
+"""In a request: the detector that makes maps of the control's type."""
+NO_DETECTOR: Final = "none"
+"""In a request: the image is the map."""
+CANNY: Final = "canny"
+"""The one detector that no deployment has to name."""
 
 DetectorKind = Literal["movenet", "depth"]
 DETECTED_TYPES: Final[Mapping[DetectorKind, str]] = {"movenet": "pose", "depth": "depth"}
@@ -20,6 +37,17 @@ _OWN_KEYS: Final[Mapping[DetectorKind, frozenset[str]]] = {
     "depth": frozenset({"mean", "std", "size", "near"}),
 }
 """Keys that only one kind of detector reads."""
+
+
+class DetectorProcess(Strict):
+    """The process of a server that runs its detectors. It starts with the first photograph."""
+
+    idle_seconds: float = Field(default=300.0, gt=0, le=86_400, allow_inf_nan=False)
+    """It ends when no photograph came for so many seconds, and gives its memory back."""
+    deadline_seconds: float = Field(default=60.0, gt=0, le=3600, allow_inf_nan=False)
+    """Most seconds for the photographs of one request, the start of the process included. After that the
+    process is ended and the request is refused.
+    """
 
 
 class DetectorSource(Strict):
@@ -69,6 +97,42 @@ class DetectorSource(Strict):
         return DETECTED_TYPES[self.kind]
 
     @property
+    def named(self) -> dict[str, Path]:
+        """Every file that it reads, by the key that names it."""
+        given = {"file": self.file, "persons": self.persons}
+        return {key: path for key, path in given.items() if path is not None}
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """Every file that it reads."""
-        return (self.file,) if self.persons is None else (self.file, self.persons)
+        return tuple(self.named.values())
+
+    def moved(self, files: Mapping[str, Path]) -> Self:
+        """The same detector with other places of its files, by key."""
+        return self.model_copy(update=dict(files))
+
+    def below(self, folder: Path) -> Self:
+        """The same detector; relative paths of its files start at `folder`."""
+        return self.moved({key: folder / path for key, path in self.named.items()})
+
+
+def detector_named(wanted: str, types: Mapping[str, str], *, field: str) -> str:
+    """The id `wanted` of a detector, else the first detector that makes maps of that type, else `canny`.
+
+    `types` are the types of map of the deployment's detectors, by id.
+
+    Raises:
+        InvalidRequest: there is none; it names `field`.
+    """
+    of_type = [name for name, made in types.items() if made == wanted]
+    name = wanted if wanted in types else next(iter(of_type), None)
+    if name is not None:
+        return name
+    if wanted == CANNY:
+        return CANNY
+    known = dict.fromkeys([CANNY, *types, *types.values()])
+    raise InvalidRequest(
+        field,
+        f"this deployment has no detector {wanted!r}",
+        allowed=f"{', '.join(known)}; its key `detectors` names more",
+    )

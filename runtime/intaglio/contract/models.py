@@ -4,6 +4,7 @@
     preprocess   request  -> token ids, solver table, noise, control maps     (CPU, several instances)
     diffuse      those    -> uint8 pixels                                     (one process a GPU)
     postprocess  pixels   -> encoded images                                   (CPU, several instances)
+    annotate     photograph -> control map                                    (CPU; only with detectors)
 
 Dims: -1 is any size. `max_batch_size` is 0 everywhere, since a request carries its own number of images.
 Axes: R prompts (2 = [negative, positive] with guidance, 1 without), k text chunks, n model calls (steps; Heun
@@ -24,6 +25,7 @@ from intaglio.contract.ports import Port
 from intaglio.contract.sdxl import HISTORY, SOLVER_ROWS
 
 __all__ = [
+    "ANNOTATE",
     "DELIVERY",
     "DIFFUSE",
     "ENSEMBLE_STEPS",
@@ -40,7 +42,6 @@ __all__ = [
     "ModelSpec",
     "OutputFormat",
     "PaletteName",
-    "Preprocessor",
     "Resize",
     "ResponseFormat",
     "Schedule",
@@ -64,8 +65,6 @@ Scheduler = Literal[
 Schedule = Literal["leading", "trailing", "linspace", "karras", "exponential", "beta", "ays"]
 """Where the steps lie."""
 OutputFormat = Literal["png", "jpeg", "webp"]
-Preprocessor = Literal["none", "canny"]
-"""What makes a control map of a control's image; `none` takes the image as the map."""
 Resize = Literal["stretch", "fit", "fill"]
 """How a control's image gets the size of the picture: `stretch` does not keep its shape, `fit` adds black
 borders, `fill` cuts at the centre.
@@ -371,8 +370,8 @@ _REQUEST: Final = (
         absent="no control",
         example='[{"type": "pose", "pose": "waving-01"}]',
         doc='JSON list of {"type", "image": index or "pose": id, "weight": 1, "begin": 0, "end": 1, '
-        '"every": that of `control_every`, "preprocess": "none", "resize": "stretch", '
-        '"palette": "ade20k"}',
+        '"every": that of `control_every`, "preprocess": "none", "auto" or a detector\'s id, '
+        '"resize": "stretch", "palette": "ade20k"}',
     ),
     Port(
         name="control_every",
@@ -630,7 +629,84 @@ POSTPROCESS: Final = ModelSpec(
     entry="intaglio.triton_models.stages:PostprocessModel",
     doc="encodes the images and writes their metadata into them",
 )
-MODELS: Final = (SDXL, PREPROCESS, DIFFUSE, POSTPROCESS)
+ANNOTATE: Final = ModelSpec(
+    name="annotate",
+    inputs=(
+        Port(
+            name="photo",
+            datatype="TYPE_STRING",
+            absent="none, it is required",
+            example="the bytes of a JPEG file",
+            doc="PNG, JPEG or WEBP file as bytes",
+        ),
+        Port(
+            name="detector",
+            datatype="TYPE_STRING",
+            absent="none, it is required",
+            example="pose",
+            doc="id of a detector of the deployment, or the type of map that one of them makes; canny is "
+            "always there",
+        ),
+        Port(
+            name="width",
+            datatype="TYPE_INT32",
+            optional=True,
+            minimum=8,
+            maximum=4096,
+            absent="the photograph's, with `height`",
+            example=1024,
+            doc="width of the map in pixels, with `height`",
+        ),
+        Port(
+            name="height",
+            datatype="TYPE_INT32",
+            optional=True,
+            minimum=8,
+            maximum=4096,
+            absent="the photograph's, with `width`",
+            example=1024,
+            doc="height of the map in pixels, with `width`",
+        ),
+        Port(
+            name="resize",
+            datatype="TYPE_STRING",
+            optional=True,
+            default="stretch",
+            choices=get_args(Resize),
+            example="fit",
+            doc="how the map gets another shape than the photograph's: stretch, fit (black borders) or fill "
+            "(cut at the centre)",
+        ),
+        Port(
+            name="response_format",
+            datatype="TYPE_STRING",
+            optional=True,
+            default="bytes",
+            choices=get_args(ResponseFormat),
+            example="b64",
+            doc="how `map` travels: b64 is base64 text, for answers in JSON",
+        ),
+    ),
+    outputs=(
+        Port(name="map", datatype="TYPE_STRING", doc="the control map, a PNG file as bytes or base64 text"),
+        Port(
+            name="keypoints",
+            datatype="TYPE_STRING",
+            doc="OpenPose's JSON document of the people, in pixels of the map; empty text where the detector "
+            "looks for no people",
+        ),
+        Port(
+            name="annotation",
+            datatype="TYPE_STRING",
+            doc='JSON: {"detector": id, "type": of the map, "cached": whether the map was made earlier, '
+            '"seconds"}',
+        ),
+    ),
+    entry="intaglio.triton_models.annotate:AnnotateModel",
+    public=True,
+    doc="turns a photograph into a control map; there only where the deployment has detectors",
+)
+MODELS: Final = (SDXL, PREPROCESS, DIFFUSE, POSTPROCESS, ANNOTATE)
 
 
 def model_spec(name: str) -> ModelSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from intaglio.detectors.cache import DetectionCache, detection_key
@@ -10,6 +11,8 @@ from intaglio.detectors.opening import ChosenDetector
 from intaglio.imaging.images import decode_image
 
 __all__ = ["Annotated", "Annotator"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,5 +50,12 @@ class Annotator:
             self._opened = self._chosen.open()
         detection = self._opened(picture, name=name)
         if self._cache is not None:
-            self._cache.put(key, detection)
+            self._keep(key, detection, self._cache)
         return Annotated(detection, cached=False)
+
+    def _keep(self, key: str, detection: Detection, cache: DetectionCache) -> None:
+        """Keep `detection`. A folder that cannot be written, such as a read-only build's, costs only time."""
+        try:
+            cache.put(key, detection)
+        except OSError as error:
+            _log.warning("detections are not kept: %s", error)

@@ -1,11 +1,13 @@
 """Detections kept on disk: what was made of a photograph once is not made again.
 
 A detection is two files in a folder, KEY.png and KEY.json, both written atomically, the second last. The key
-is made of the photograph's bytes and the detector's version.
+is made of the photograph's bytes and the detector's version. `intaglio control` and the servers of all builds
+in one folder share the detections.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -21,10 +23,14 @@ from intaglio.imaging.openpose import KEYPOINTS
 from intaglio.imaging.png import png_from_pixels
 from intaglio.whole_files import write_whole
 
-__all__ = ["KEPT", "DetectionCache", "detection_key"]
+__all__ = ["CACHE_FOLDER", "KEPT", "KEPT_BYTES", "DetectionCache", "detection_key"]
 
+CACHE_FOLDER: Final = ".detections"
+"""Folder of kept detections, in the folder of all builds."""
 KEPT: Final = 500
 """Detections that are kept; those used longest ago are removed."""
+KEPT_BYTES: Final = 1 << 30
+"""Most bytes of their maps, however many they are."""
 
 
 def detection_key(photo: bytes, version: str) -> str:
@@ -35,9 +41,10 @@ def detection_key(photo: bytes, version: str) -> str:
 class DetectionCache:
     """Detections by key. Several processes may use one folder."""
 
-    def __init__(self, folder: Path, *, kept: int = KEPT) -> None:
+    def __init__(self, folder: Path, *, kept: int = KEPT, kept_bytes: int = KEPT_BYTES) -> None:
         self._folder = folder
         self._kept = kept
+        self._kept_bytes = kept_bytes
 
     def get(self, key: str) -> Detection | None:
         """The detection of `key`; None where there is none, or where its files are damaged."""
@@ -63,15 +70,22 @@ class DetectionCache:
         people = None if detection.people is None else detection.people.tolist()
         write_whole(picture, png_from_pixels(detection.map, text={}))
         write_whole(values, json.dumps({"people": people}).encode())
-        ages = []
-        for path in self._folder.glob("*.json"):
-            try:
-                ages.append((path.stat().st_mtime_ns, path.stem))
-            except FileNotFoundError:  # another process removed it
-                continue
-        for _, old in sorted(ages, reverse=True)[self._kept :]:
-            for path in self._files(old):
-                path.unlink(missing_ok=True)
+        self._remove_oldest()
+
+    def _remove_oldest(self) -> None:
+        known = []
+        for picture in self._folder.glob("*.png"):
+            values = picture.with_suffix(".json")
+            # Another process may remove them now. One that was killed leaves a picture without values.
+            with contextlib.suppress(FileNotFoundError):
+                used = (values if values.exists() else picture).stat().st_mtime_ns
+                known.append((used, picture.stem, picture.stat().st_size))
+        left = self._kept_bytes
+        for index, (_, key, size) in enumerate(sorted(known, reverse=True)):
+            left -= size
+            if index >= self._kept or left < 0:
+                for path in self._files(key):
+                    path.unlink(missing_ok=True)
 
     def _files(self, key: str) -> tuple[Path, Path]:
         return self._folder / f"{key}.json", self._folder / f"{key}.png"

@@ -13,7 +13,7 @@ from rich.progress import track
 from intaglio.command_output import Json, Output, Quiet, table_of
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.detectors.annotate import Annotator
-from intaglio.detectors.cache import DetectionCache
+from intaglio.detectors.cache import CACHE_FOLDER, DetectionCache
 from intaglio.detectors.detection import Detection
 from intaglio.detectors.opening import choose_detector
 from intaglio.errors import ConfigError, InvalidRequest
@@ -22,12 +22,10 @@ from intaglio.imaging.openpose import pose_document
 from intaglio.imaging.png import png_from_pixels
 from intaglio.whole_files import write_whole
 
-__all__ = ["CACHE_FOLDER", "app", "photographs"]
+__all__ = ["app", "photographs"]
 
 app = typer.Typer(name="control", add_completion=False, help="Turn photographs into control maps.")
 
-CACHE_FOLDER: Final = ".detections"
-"""Folder of kept detections, in the folder of all builds."""
 _DEFAULT: Final = Path("configs/miniature.yaml")
 _SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
 

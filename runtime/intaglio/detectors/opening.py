@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -9,17 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from intaglio.contract.detectors import DetectorSource
+from intaglio.contract.detectors import CANNY, DetectorSource, detector_named
 from intaglio.detectors.canny import CannyDetector
 from intaglio.detectors.depth import DepthDetector
 from intaglio.detectors.detection import Detector
 from intaglio.detectors.pose import PoseDetector
-from intaglio.errors import ConfigError, InvalidRequest
+from intaglio.errors import ConfigError
 
-__all__ = ["CANNY", "ChosenDetector", "choose_detector"]
+__all__ = ["ChosenDetector", "choose_detector"]
 
-CANNY: Final = "canny"
-"""The one detector that no deployment has to name."""
 _CODE: Final = 1
 """Counts the changes of this room's code after which a map may differ."""
 
@@ -54,26 +53,21 @@ class ChosenDetector:
                 return DepthDetector(source)
 
 
-def choose_detector(wanted: str, detectors: Mapping[str, DetectorSource]) -> ChosenDetector:
-    """The detector whose id is `wanted`, else the first that makes maps of that type.
+def choose_detector(
+    wanted: str, detectors: Mapping[str, DetectorSource], *, field: str = "type"
+) -> ChosenDetector:
+    """The detector that `detector_named` finds, with the version of its files.
 
     Raises:
-        InvalidRequest: there is none.
+        InvalidRequest: there is none; it names `field`.
         ConfigError: a file of it cannot be read.
     """
-    of_type = [name for name, source in detectors.items() if source.type == wanted]
-    name = wanted if wanted in detectors else next(iter(of_type), None)
-    if name is not None:
-        source = detectors[name]
-        return ChosenDetector(name, source.type, _version_of(name, source), source)
-    if wanted == CANNY:
+    types = {name: source.type for name, source in detectors.items()}
+    name = detector_named(wanted, types, field=field)
+    if name not in detectors:
         return ChosenDetector(CANNY, CANNY, _digest({"code": _CODE}), None)
-    known = dict.fromkeys([CANNY, *detectors, *(source.type for source in detectors.values())])
-    raise InvalidRequest(
-        "type",
-        f"this deployment has no detector {wanted!r}",
-        allowed=f"{', '.join(known)}; its key `detectors` names more",
-    )
+    source = detectors[name]
+    return ChosenDetector(name, source.type, _version_of(name, source), source)
 
 
 def _version_of(name: str, source: DetectorSource) -> str:
@@ -83,12 +77,19 @@ def _version_of(name: str, source: DetectorSource) -> str:
 
 def _file_digest(name: str, path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        status = path.stat()
+        return _content_digest(path, status.st_ino, status.st_size, status.st_mtime_ns)
     except FileNotFoundError as error:
         raise ConfigError(f"detectors.{name}: {path}: no such file; put the ONNX file there") from error
     except OSError as error:
         raise ConfigError(f"detectors.{name}: {path}: {error.strerror or error}") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _content_digest(path: Path, inode: int, size: int, changed: int) -> str:
+    """sha256 of the file; it is read again when one of the other values differs."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(values: Mapping[str, object]) -> str:

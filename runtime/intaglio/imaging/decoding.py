@@ -84,7 +84,7 @@ def _rgb_of(image: Image.Image, grey_bits: int) -> Image.Image:
         layered = image.convert("RGBA")
         black = Image.new("RGBA", layered.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, layered).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _rgb_of_deep_grey(image: Image.Image) -> Image.Image:

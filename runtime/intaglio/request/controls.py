@@ -1,14 +1,15 @@
-"""Which controls a request may ask for."""
+"""Which controls a request may ask for, and which detectors make their maps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from intaglio.contract.detectors import AUTO, NO_DETECTOR, detector_named
 from intaglio.errors import InvalidRequest
 from intaglio.request.limits import check_window
 from intaglio.request.request import ControlRequest, Request
 
-__all__ = ["check_controls"]
+__all__ = ["check_controls", "with_detectors"]
 
 
 def check_controls(request: Request, controlnets: Mapping[str, str]) -> None:
@@ -33,6 +34,36 @@ def check_controls(request: Request, controlnets: Mapping[str, str]) -> None:
         raise InvalidRequest(f"images[{unused[0]}]", "no control refers to it", allowed=allowed)
 
 
+def with_detectors(
+    controls: Sequence[ControlRequest], controlnets: Mapping[str, str], detectors: Mapping[str, str]
+) -> tuple[ControlRequest, ...]:
+    """`controls`, each with the id of the detector that makes its map, or with `none`.
+
+    `auto` becomes the detector of the control's own type. Both mappings are ids to types of map. A control
+    whose own type is unknown stays as it is, since `check_controls` refuses it.
+
+    Raises:
+        InvalidRequest: this deployment has no such detector.
+    """
+    return tuple(
+        _with_detector(control, controlnets, detectors, field=f"controls[{index}].preprocess")
+        for index, control in enumerate(controls)
+    )
+
+
+def _with_detector(
+    control: ControlRequest, controlnets: Mapping[str, str], detectors: Mapping[str, str], *, field: str
+) -> ControlRequest:
+    is_known = control.type in controlnets or control.type in controlnets.values()
+    if control.preprocess == NO_DETECTOR or control.pose is not None or not is_known:
+        return control
+    wanted = control.preprocess
+    if wanted == AUTO:
+        wanted = controlnets.get(control.type, control.type)
+    name = detector_named(wanted, detectors, field=field)
+    return control.model_copy(update={"preprocess": name})
+
+
 def _check_type(control: ControlRequest, controlnets: Mapping[str, str], *, field: str) -> None:
     known = dict.fromkeys([*controlnets, *controlnets.values()])
     if control.type not in known:
@@ -54,11 +85,11 @@ def _check_making(control: ControlRequest, *, field: str) -> None:
     """Whether what makes the map of its source fits the source."""
     if control.pose is not None:
         drawn = "a pose is drawn as a map, in the size of the picture"
-        for key, default in (("preprocess", "none"), ("resize", "stretch"), ("palette", None)):
+        for key, default in (("preprocess", NO_DETECTOR), ("resize", "stretch"), ("palette", None)):
             value = getattr(control, key)
             if value != default:
                 problem = f"{value!r} with a pose"
                 raise InvalidRequest(f"{field}.{key}", problem, allowed=f"{default or 'absent'}: {drawn}")
-    if control.palette is not None and control.preprocess != "none":
+    if control.palette is not None and control.preprocess != NO_DETECTOR:
         problem = f"{control.palette!r} with preprocess {control.preprocess!r}"
         raise InvalidRequest(f"{field}.palette", problem, allowed="a palette of a map, with preprocess none")

@@ -20,7 +20,7 @@ from intaglio.contract.ports import Tensors, read_tensors, scalar, shortest_floa
 from intaglio.contract.presets import Presets
 from intaglio.errors import InvalidRequest
 from intaglio.loras.sets import ServedLoras
-from intaglio.request.controls import check_controls
+from intaglio.request.controls import check_controls, with_detectors
 from intaglio.request.effects import windows_without_steps
 from intaglio.request.limits import Workload, check_clip_skip, check_limits, check_size, check_window
 from intaglio.request.loras import absent_trigger_words, asked_loras, check_fused, resolved_loras
@@ -143,7 +143,7 @@ def _completed_request(
         response_format=_choice(found, "response_format", "bytes"),
         images=images,
         image_digests=tuple(hashlib.sha256(data).hexdigest() for data in images),
-        controls=tuple(read_json_list(found, "controls", ControlRequest, most=limits.controls)),
+        controls=_controls(found, manifest),
         control_every=_scalar(found, "control_every", 1),
         loras=words.loras,
         trigger_words=words.trigger_words,
@@ -281,6 +281,12 @@ def _images(found: Tensors, limits: Limits) -> tuple[bytes, ...]:
             allowed = f"1 to {limits.input_bytes} bytes of PNG, JPEG or WEBP"
             raise InvalidRequest(f"images[{index}]", f"{len(data)} bytes", allowed=allowed)
     return images
+
+
+def _controls(found: Tensors, manifest: BuildManifest) -> tuple[ControlRequest, ...]:
+    entries = read_json_list(found, "controls", ControlRequest, most=manifest.limits.controls)
+    detectors = {name: source.type for name, source in manifest.detectors.items()}
+    return with_detectors(entries, manifest.controlnets, detectors)
 
 
 def _loras(

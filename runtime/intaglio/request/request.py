@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from pydantic import Field
 
 from intaglio import __version__
+from intaglio.contract.detectors import NO_DETECTOR
 from intaglio.contract.lora_registry import LoraWeight, ResolvedLora
 from intaglio.contract.lora_tags import split_lora_tags
-from intaglio.contract.models import LARGEST_CONTROL_EVERY, SDXL, PaletteName, Preprocessor, Resize
+from intaglio.contract.models import LARGEST_CONTROL_EVERY, SDXL, PaletteName, Resize
 from intaglio.contract.yaml_files import RegistryId, Strict
 from intaglio.sampling.trajectory import Trajectory
 
@@ -48,7 +49,10 @@ class ControlRequest(Strict, strict=True):
     end: Share = 1.0
     every: Every | None = None
     """None is the request's `control_every`."""
-    preprocess: Preprocessor = "none"
+    preprocess: RegistryId = NO_DETECTOR
+    """What makes the map of `image`: a detector's id or the type of its maps; `auto` is the detector of the
+    control's own type. `none` takes the image as the map.
+    """
     resize: Resize = "stretch"
     """As diffusers does; see `Resize`."""
     palette: PaletteName | None = None

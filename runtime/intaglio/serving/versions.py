@@ -31,7 +31,7 @@ __all__ = ["REPOSITORY", "ServedRepository", "ServedVersion", "read_version"]
 REPOSITORY: Final = "model_repository"
 _BUILT: Final = "1"
 """The one version folder of a build's own repository."""
-_PUBLIC: Final = frozenset(model.name for model in MODELS if model.public)
+_ENSEMBLES: Final = frozenset(model.name for model in MODELS if model.entry is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +50,17 @@ class ServedVersion:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The models that public models call. `diffuse` is the first, since it is the likeliest to fail."""
-        names = (model for model in self.configs if model not in _PUBLIC)
+        """The models with a process; during a change both versions are loaded. `annotate`, which clients call
+        too, is among them: a client gets the highest version. `diffuse` is the first, since it is the
+        likeliest to fail.
+        """
+        names = (model for model in self.configs if model not in _ENSEMBLES)
         return tuple(sorted(names, key=lambda model: (model != DIFFUSE.name, model)))
 
     @property
     def public(self) -> tuple[str, ...]:
-        """The models that clients call."""
-        return tuple(model for model in self.configs if model in _PUBLIC)
+        """The ensembles, which name the version of every stage that they call."""
+        return tuple(model for model in self.configs if model in _ENSEMBLES)
 
     @property
     def shown(self) -> str:

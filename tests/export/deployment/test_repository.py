@@ -45,8 +45,9 @@ def test_config_equals_the_table(model: object) -> None:
         assert config.parameters["build_key"].string_value == "ab"
         assert config.dynamic_batching.default_queue_policy.max_queue_size == 7
         group = config.instance_group[0]
-        expected = (group.KIND_GPU, 1, [3]) if config.name == "diffuse" else (group.KIND_CPU, 3, [])
-        assert (group.kind, group.count, list(group.gpus)) == expected
+        expected = {"diffuse": (group.KIND_GPU, 1, [3]), "annotate": (group.KIND_CPU, 1, [])}
+        found = (group.kind, group.count, list(group.gpus))
+        assert found == expected.get(config.name, (group.KIND_CPU, 3, []))
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
@@ -76,3 +77,8 @@ def test_writing_removes_models_that_are_gone(tmp_path: Path) -> None:
     (tmp_path / "old_model/1").mkdir(parents=True)
     write_repository(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {model.name for model in MODELS}
+
+
+def test_without_detectors_nobody_annotates() -> None:
+    files = repository_files(RepositoryOptions(detectors=False))
+    assert {name.partition("/")[0] for name in files} == {"sdxl", "preprocess", "diffuse", "postprocess"}

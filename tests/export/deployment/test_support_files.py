@@ -55,3 +55,23 @@ def test_a_folder_of_poses_that_is_missing(checkpoint: Checkpoint, tmp_path: Pat
     deployment = load_deployment(write_config(tmp_path / "a.yaml", checkpoint, fuse={}, poses="nowhere"))
     with pytest.raises(ConfigError, match=r"poses: .*nowhere: no such folder"):
         found(deployment, tmp_path)
+
+
+def test_detectors_have_a_place_of_their_content(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.onnx").write_text(name)
+    detectors = {
+        "pose": {"kind": "movenet", "file": "a/model.onnx", "persons": "b/model.onnx"},
+        "depth": {"kind": "depth", "file": "midas.onnx"},
+    }
+    config = write_config(tmp_path / "a.yaml", checkpoint, fuse={}, detectors=detectors)
+    support = found(load_deployment(config), tmp_path)
+    places = support.detectors["pose"].named
+    assert {key: support.sources[str(path)].parent.name for key, path in places.items()} == {
+        "file": "a",
+        "persons": "b",
+    }
+    assert not any(path.is_absolute() for path in places.values())
+    assert support.detectors["depth"].file == tmp_path / "midas.onnx", "it is missing, and stays where it is"
+    assert not any(name.endswith("midas.onnx") for name in support.sources)

@@ -12,6 +12,7 @@ from intaglio.imaging.openpose import (
     COLORS,
     LIMB_BRIGHTNESS,
     LIMBS,
+    black_share,
     draw_pose,
     mirrored_pose,
     pose_document,
@@ -54,16 +55,20 @@ def test_strokes_keep_their_width_up_to_512_and_grow_above(side: int, width: int
 def test_a_large_map_is_drawn_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Up to 2048 x 2048 pixels each is the mean of 4 x 4, above of fewer."""
     drawn: list[tuple[int, int]] = []
-    new = Image.new
+
+    class Drawn(Exception):  # noqa: N818  (it ends the drawing, whose pixels nobody needs)
+        pass
 
     def noted(mode: str, size: tuple[int, int]) -> Image.Image:
         drawn.append(size)
-        return new(mode, (1, 1))
+        raise Drawn
 
     monkeypatch.setattr(Image, "new", noted)
-    nobody = np.zeros((0, 18, 3))
+    corners = np.zeros((1, 18, 3))
+    corners[0, 0], corners[0, 17] = (0, 0, 1), (1, 1, 1)
     for width, height in ((2048, 2048), (64, 64), (4096, 4096), (2049, 2048)):
-        draw_pose(nobody, width=width, height=height)
+        with pytest.raises(Drawn):
+            draw_pose(corners, width=width, height=height)
     assert drawn == [(8192, 8192), (256, 256), (8192, 8192), (6147, 6144)]
 
 
@@ -93,3 +98,33 @@ def test_a_mirrored_pose_draws_the_mirrored_figure_with_left_and_right_exchanged
     expected = read_pose(document({5: (160, 50), 6: (40, 50), 7: (40, 80)}))
     np.testing.assert_allclose(mirrored, expected)
     np.testing.assert_allclose(mirrored_pose(mirrored), keypoints)
+
+
+def test_what_is_drawn_does_not_depend_on_the_black_around_it() -> None:
+    """Only the part of the canvas around people is drawn; joints in two corners make it the whole canvas."""
+    person = np.zeros((1, 18, 3))
+    person[0] = np.random.default_rng(3).uniform(0.35, 0.6, (18, 3))
+    corners = np.zeros((1, 18, 3))
+    corners[0, 0], corners[0, 17] = (0, 0, 1), (1, 1, 1)
+    alone = draw_pose(person, width=200, height=144)
+    both = draw_pose(np.concatenate([person, corners]), width=200, height=144)
+    np.testing.assert_array_equal(alone[20:-20, 20:-20], both[20:-20, 20:-20])
+    assert both[0, 0].any()
+    assert not alone[0, 0].any()
+
+
+def test_nobody_and_people_outside_the_canvas_are_black() -> None:
+    assert not draw_pose(np.zeros((1, 18, 3)), width=64, height=48).any()
+    outside = np.full((1, 18, 3), 1.0)
+    outside[..., :2] = 3.0
+    assert not draw_pose(outside, width=64, height=48).any()
+    assert not draw_pose(-outside * [1, 1, -1], width=64, height=48).any()
+
+
+def test_a_black_share_is_that_of_a_sample() -> None:
+    pixels = np.zeros((1024, 1024, 3), np.uint8)
+    pixels[:, 768:] = 255
+    assert black_share(pixels) == pytest.approx(0.75, abs=0.01)
+    pixels[..., 1] = 200
+    assert black_share(pixels) == 0
+    assert black_share(pixels[:1, :3]) == 0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from intaglio.errors import InvalidRequest
-from intaglio.request.controls import check_controls
+from intaglio.request.controls import check_controls, with_detectors
 from intaglio.request.read import read_request
 from intaglio.request.request import ControlRequest, Request
 
@@ -55,3 +55,30 @@ def test_control_every_needs_a_control(request_with: Any) -> None:
     with pytest.raises(InvalidRequest, match="control_every: 2, but there are no controls; allowed: 1 or"):
         check_controls(asked, CONTROLNETS)
     check_controls(dataclasses.replace(asked, control_every=1), CONTROLNETS)
+
+
+@pytest.mark.parametrize(
+    ("type", "preprocess", "made_by"),
+    [
+        ("openpose-xl", "auto", "people"),
+        ("pose", "auto", "people"),
+        ("canny", "auto", "canny"),
+        ("canny", "pose", "people"),
+        ("canny", "people", "people"),
+        ("pose", "none", "none"),
+    ],
+)
+def test_a_request_says_which_detector_makes_the_map(type: str, preprocess: str, made_by: str) -> None:
+    control = ControlRequest(type=type, image=0, preprocess=preprocess)
+    (found,) = with_detectors([control], CONTROLNETS, {"people": "pose", "more": "pose"})
+    assert found == control.model_copy(update={"preprocess": made_by})
+
+
+@pytest.mark.parametrize("preprocess", ["auto", "depth"])
+def test_a_detector_that_this_deployment_lacks(preprocess: str) -> None:
+    control = ControlRequest(type="deep", image=0, preprocess=preprocess)
+    says = (
+        r"^controls\[0\]\.preprocess: this deployment has no detector 'depth'; allowed: canny, people, pose"
+    )
+    with pytest.raises(InvalidRequest, match=says):
+        with_detectors([control], {"deep": "depth"}, {"people": "pose"})

@@ -34,7 +34,8 @@ def test_public_models_come_after_the_stages_that_they_call(
     tmp_path: Path, versions: Callable[[int], ServedVersion]
 ) -> None:
     repository, first, second = ServedRepository(tmp_path / "served"), versions(1), versions(2)
-    assert (first.public, first.stages) == (("sdxl",), ("diffuse", "postprocess", "preprocess"))
+    assert first.public == ("sdxl",)
+    assert first.stages == ("diffuse", "annotate", "postprocess", "preprocess")
     repository.start_with(first)
     repository.choose(second)
     text = (repository.folder / "sdxl/config.pbtxt").read_text()

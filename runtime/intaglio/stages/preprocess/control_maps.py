@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from types import TracebackType
@@ -15,14 +15,18 @@ from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from intaglio.contract.models import PaletteName, Resize
+from intaglio.contract.detectors import CANNY, NO_DETECTOR
+from intaglio.contract.models import PaletteName
+from intaglio.detectors.served import ServedDetectors
+from intaglio.detectors.sizing import sized
 from intaglio.imaging.canny import canny_map
 from intaglio.imaging.images import decode_image
 from intaglio.imaging.openpose import draw_pose
 from intaglio.imaging.palettes import in_palette
 from intaglio.imaging.pose_library import PoseLibrary
+from intaglio.imaging.resizing import resized
 from intaglio.recently_used import RecentlyUsed
 from intaglio.request.request import Request
 
@@ -34,11 +38,6 @@ KEPT_MAPS: Final = 8
 At 1024x1024 they take 24 MB, and each saves 25 ms of decoding a PNG.
 """
 
-_RESIZED: Final[Mapping[Resize, Callable[..., Image.Image]]] = {
-    "stretch": lambda image, size, *, method: image.resize(size, method),
-    "fit": ImageOps.pad,
-    "fill": ImageOps.fit,
-}
 Map = NDArray[np.uint8]
 """[H, W, RGB]."""
 
@@ -55,9 +54,10 @@ class MapJob:
 class ControlMaps:
     """Threads that make control maps, and the maps made last. Entering it starts the threads."""
 
-    def __init__(self, poses: PoseLibrary, *, most_pixels: int) -> None:
+    def __init__(self, poses: PoseLibrary, detectors: ServedDetectors, *, most_pixels: int) -> None:
         """An input image has at most `most_pixels`."""
         self._poses = poses
+        self._detectors = detectors
         self._most_pixels = most_pixels
         self._kept: RecentlyUsed[Future[Map]] = RecentlyUsed(KEPT_MAPS)
 
@@ -80,10 +80,11 @@ class ControlMaps:
         Pillow releases the interpreter's lock while it decodes, so the block can do other work meanwhile.
         """
         jobs: list[MapJob] = []
+        until = self._detectors.deadline()  # for all photographs of the request together
         try:
             for index in range(len(request.controls)):
                 palette = palettes[index] if palettes else None
-                jobs.append(self._start(request, index, palette))
+                jobs.append(self._start(request, index, palette, until))
             yield jobs
         finally:
             for job in jobs:
@@ -95,6 +96,7 @@ class ControlMaps:
 
         Raises:
             InvalidRequest: see `decode_image` and `PoseLibrary.load`.
+            ConfigError, DetectorFailed: see `ServedDetectors`.
         """
         if not jobs:
             return np.zeros((1, 1, 1, 3), np.uint8)
@@ -105,7 +107,7 @@ class ControlMaps:
         stacked.flags.writeable = False  # of one map no copy is taken, and that map is kept
         return stacked
 
-    def _start(self, request: Request, index: int, palette: PaletteName | None) -> MapJob:
+    def _start(self, request: Request, index: int, palette: PaletteName | None, until: float) -> MapJob:
         """Start a thread, unless the map was made lately."""
         control = request.controls[index]
         source: Hashable
@@ -117,27 +119,38 @@ class ControlMaps:
         key = (control.pose is None, source, *making, request.width, request.height)
         made = self._kept.get(key)
         if made is None:
-            made = self._threads.submit(self._make, request, index, palette)
+            made = self._threads.submit(self._make, request, index, palette, until)
         return MapJob(key, made)
 
-    def _make(self, request: Request, index: int, palette: PaletteName | None) -> Map:
-        """[H, W, RGB]. Images are resized with Lanczos as diffusers does; maps whose colours are classes take
-        the nearest pixel, since a mixture of two colours is no class.
-        """
+    def _make(self, request: Request, index: int, palette: PaletteName | None, until: float) -> Map:
+        """[H, W, RGB]."""
         control = request.controls[index]
         if control.pose is not None:
             keypoints = self._poses.load(control.pose, field=f"controls[{index}].pose")
             return draw_pose(keypoints, width=request.width, height=request.height)
+        if control.preprocess in (NO_DETECTOR, CANNY) and control.preprocess not in self._detectors.types:
+            return self._made_here(request, index, palette)
+        photo = request.images[control.image or 0]
+        name = f"images[{control.image}]"
+        found = self._detectors(control.preprocess, photo, name=name, until=until)
+        size = (request.width, request.height)
+        return sized(found.annotated.detection, size, control.resize).map
+
+    def _made_here(self, request: Request, index: int, palette: PaletteName | None) -> Map:
+        """The image as it is, or its Canny edges: neither needs the process of detectors.
+
+        Images are resized with Lanczos as diffusers does; maps whose colours are classes take the nearest
+        pixel, since a mixture of two colours is no class.
+        """
+        control = request.controls[index]
         source = control.image or 0
         image = decode_image(request.images[source], field=f"images[{source}]", most_pixels=self._most_pixels)
         classes = palette or control.palette
-        if control.preprocess != "none":
+        if control.preprocess != NO_DETECTOR:
             classes = None  # the map is made of a photograph
-        filtered = Image.Resampling.LANCZOS if classes is None else Image.Resampling.NEAREST
-        size = (request.width, request.height)
-        if image.size != size:
-            image = _RESIZED[control.resize](image, size, method=filtered)
+        method = Image.Resampling.LANCZOS if classes is None else Image.Resampling.NEAREST
+        image = resized(image, (request.width, request.height), control.resize, method=method)
         pixels = np.asarray(image, dtype=np.uint8)
         if classes is not None:
             return in_palette(pixels, classes, named=control.palette, field=f"controls[{index}].image")
-        return canny_map(pixels) if control.preprocess == "canny" else pixels
+        return canny_map(pixels) if control.preprocess == CANNY else pixels

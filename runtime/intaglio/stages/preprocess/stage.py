@@ -19,6 +19,7 @@ from intaglio.builds.manifest import BuildManifest
 from intaglio.builds.published_presets import PublishedPresets
 from intaglio.contract.models import DELIVERY
 from intaglio.contract.ports import Tensors, string_tensor
+from intaglio.detectors.served import ServedDetectors
 from intaglio.engines.interface import Array
 from intaglio.imaging.images import check_metadata
 from intaglio.imaging.openpose import LEAST_BLACK, black_share
@@ -27,7 +28,7 @@ from intaglio.loras.hashes import ShortHashes
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.request.limits import check_resident
 from intaglio.request.read import read_request
-from intaglio.request.request import Request, ResolvedControl, request_metadata
+from intaglio.request.request import ControlRequest, Request, ResolvedControl, request_metadata
 from intaglio.sampling.noise import TorchCpuGenerator
 from intaglio.sampling.solvers import SolverTable, initial_state, solver_table
 from intaglio.stages.preprocess.control_maps import ControlMaps
@@ -52,7 +53,9 @@ class Preprocess:
         self._tokenizers: tuple[PromptTokenizer, ...] = ()
         built = None if manifest.poses is None else folder / manifest.poses
         added = None if manifest.poses_source is None else Path(manifest.poses_source)
-        self._maps = ControlMaps(PoseLibrary(built, added), most_pixels=manifest.limits.input_pixels)
+        self._detectors = ServedDetectors(manifest, folder)
+        poses = PoseLibrary(built, added)
+        self._maps = ControlMaps(poses, self._detectors, most_pixels=manifest.limits.input_pixels)
 
     def __enter__(self) -> Self:
         """Open everything.
@@ -68,6 +71,7 @@ class Preprocess:
         self._tokenizers = tuple(
             PromptTokenizer.from_folder(self._folder / name) for name in self._manifest.tokenizers
         )
+        self._detectors.__enter__()
         self._maps.__enter__()
         return self
 
@@ -75,6 +79,7 @@ class Preprocess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._maps.__exit__(kind, error, trace)
+        self._detectors.__exit__(kind, error, trace)
         self._tokenizers = ()
 
     def __call__(self, tensors: Tensors) -> dict[str, Array]:
@@ -83,6 +88,7 @@ class Preprocess:
         Raises:
             InvalidRequest: see `read_request`, `check_resident`, `check_metadata`, `decode_image`,
                 `encode_prompt`.
+            ConfigError, DetectorFailed: see `ServedDetectors`.
         """
         started = time.perf_counter()
         served = None if self._loras is None else self._loras.current()
@@ -133,16 +139,28 @@ class Preprocess:
         if self._presets.problem is not None:
             found.append(self._presets.problem)
         for index, control in enumerate(request.controls):
-            kind = self._manifest.controlnets[self._control_id(control.type)]
-            if kind != POSE_TYPE or control.image is None:
-                continue
-            share = black_share(maps[index])
-            if share < LEAST_BLACK:
-                found.append(
-                    f"controls[{index}].image: {share:.0%} of it is black, but a pose map is mostly black; "
-                    "a photograph is not turned into a pose: send an OpenPose map, or name a pose"
-                )
+            warning = self._doubt(control, maps[index])
+            if warning is not None:
+                found.append(f"controls[{index}].{warning}")
         return found
+
+    def _doubt(self, control: ControlRequest, shown: Array) -> str | None:
+        """What is probably not meant with the map of one control; `shown` is [H, W, RGB]."""
+        if control.image is None:
+            return None
+        kind = self._manifest.controlnets[self._control_id(control.type)]
+        made = self._detectors.types.get(control.preprocess)
+        if made is not None and made != kind:
+            return f"preprocess: detector {control.preprocess} makes maps of type {made}, not {kind}"
+        if kind != POSE_TYPE or made is not None:
+            return None
+        share = black_share(shown)
+        if share >= LEAST_BLACK:
+            return None
+        return (
+            f"image: {share:.0%} of it is black, but a pose map is mostly black; send an OpenPose map, "
+            "name a pose, or let a detector read the photograph (preprocess auto)"
+        )
 
     def _prompt_tensors(self, request: Request) -> dict[str, Array]:
         texts = [("prompt", request.full_prompt)]
