@@ -98,12 +98,14 @@ def _controls_lines(part: Mapping[str, Any]) -> list[str]:
         lines += table_lines("| engines of a step in turn | ms |", rows)
     opening = part.get("opening", {})
     ways = {"as served": opening.get("as served", {}), **opening.get("other ways", {})}
-    rows = []
+    pieces_of_ways = []
     for way, pieces in ways.items():
         for name, one in pieces.items():
             taken = one if name == "failed" else f"{one['median']:.3f}"
-            rows.append((way, name, taken))
-    return lines + (table_lines("| opening a ControlNet | | s |", rows) if rows else [])
+            pieces_of_ways.append((way, name, taken))
+    if pieces_of_ways:
+        lines += table_lines("| opening a ControlNet | | s |", pieces_of_ways)
+    return lines
 
 
 def _quartiles(taken: Mapping[str, Any]) -> str:

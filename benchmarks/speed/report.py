@@ -263,7 +263,7 @@ CONTROLS_FIGURES: Final = (
 
 def figures_of(results: Results) -> tuple[Figure, ...]:
     """The figures that a run is held to."""
-    found = FIGURES
+    found: tuple[Figure, ...] = FIGURES
     for part, more in (("matched", MATCHED_FIGURES), ("controls", CONTROLS_FIGURES)):
         if part in results["parts"]:
             found += more
