@@ -94,8 +94,8 @@ def _controls_lines(part: Mapping[str, Any]) -> list[str]:
     lines = ["", said, *table_lines("| picture over gRPC | s | quartiles |", rows)]
     steps = part.get("steps", {})
     if steps:
-        rows = [(name, _milliseconds(one)) for name, one in steps.items()]
-        lines += table_lines("| engines of a step in turn | ms |", rows)
+        passes = [(name, _milliseconds(one)) for name, one in steps.items()]
+        lines += table_lines("| engines of a step in turn | ms |", passes)
     opening = part.get("opening", {})
     ways = {"as served": opening.get("as served", {}), **opening.get("other ways", {})}
     pieces_of_ways = []
