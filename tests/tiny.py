@@ -29,6 +29,22 @@ def _text_config(width: int, *, pad: int, act: str) -> transformers.CLIPTextConf
     )
 
 
+def make_union(unet: Any, *, types: int = 6) -> Any:
+    """A ControlNet-Union whose every part has an effect."""
+    config = dict(diffusers.ControlNetModel.from_unet(unet).config)
+    del config["mid_block_type"]
+    config |= {"conditioning_embedding_out_channels": (4, 4, 8, 8), "num_control_type": types}
+    width = unet.config.block_out_channels[0]
+    config |= {"num_trans_channel": width, "num_proj_channel": width, "num_trans_head": 2}
+    torch.manual_seed(2)
+    union: Any = diffusers.ControlNetUnionModel.from_config(config)
+    union.load_state_dict(unet.state_dict(), strict=False)
+    for parameter in union.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.6)
+    return union.eval().requires_grad_(False)
+
+
 def make_modules() -> dict[str, Any]:
     """Every component by its name; `vae` is the autoencoder whole."""
     torch.manual_seed(0)

@@ -21,6 +21,7 @@ from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.methods import MethodName
 from intaglio.contract.models import PaletteName
 from intaglio.contract.provenance import Provenance
+from intaglio.contract.sdxl import controlnet_name
 from intaglio.contract.tensors import Precision
 from intaglio.contract.yaml_files import RegistryId, Sha256, Strict
 from intaglio.errors import EngineMismatch
@@ -32,6 +33,7 @@ __all__ = [
     "RUNTIME_CACHE_NAME",
     "BuildManifest",
     "NetworkFile",
+    "UnionPlace",
     "content_key",
     "read_manifest",
     "write_json",
@@ -63,6 +65,15 @@ class NetworkFile(Strict):
     """Activation memory of the largest profile, as the engine reports it; None where it was never opened on a
     card.
     """
+
+
+class UnionPlace(Strict):
+    """Where a ControlNet-Union serves a control."""
+
+    network: str
+    """The union's network."""
+    mode: int
+    """Index of the control's type in the union."""
 
 
 class BuildManifest(Strict):
@@ -104,6 +115,8 @@ class BuildManifest(Strict):
     """By the names of `intaglio.contract.sdxl`: text_encoder, unet, controlnet.<id>, ..."""
     controlnets: dict[RegistryId, RegistryId]
     """Control id -> type of its control image."""
+    unions: dict[RegistryId, UnionPlace] = Field(default_factory=dict)
+    """Control id -> where a ControlNet-Union serves it. All other controls have a ControlNet of their own."""
     palettes: dict[RegistryId, PaletteName] = Field(default_factory=dict)
     """Control id -> the colours that its ControlNet has learnt, where the deployment names them."""
     swap: Swap = "off"
@@ -122,6 +135,15 @@ class BuildManifest(Strict):
     """
     files: dict[str, FileDigest]
     """Tokenizer and pose files."""
+
+    @property
+    def control_networks(self) -> tuple[str, ...]:
+        """The networks of all ControlNets, each once."""
+        return tuple(dict.fromkeys(map(self.control_network, self.controlnets)))
+
+    def control_network(self, control: str) -> str:
+        """Name of the network that computes the control with the id `control`."""
+        return self.unions[control].network if control in self.unions else controlnet_name(control)
 
     @property
     def swaps(self) -> bool:

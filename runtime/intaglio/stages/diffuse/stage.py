@@ -89,7 +89,7 @@ class Diffuse:
         """
         manifest = self._manifest
         merges = manifest.swap != "off" and manifest.execution.lora_staging_mib > 0
-        needed = opened_networks(manifest.controlnets, merges=merges)
+        needed = opened_networks(manifest.control_networks, merges=merges)
         for name in needed:
             if name not in manifest.networks:
                 raise EngineMismatch(f"{name}: not in the manifest", command=manifest.rebuild)
