@@ -10,7 +10,7 @@ configuration has most of its values; the shapes have the others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,14 +59,19 @@ _HEADS: Final = 8
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def check_kind(weights: Path, *, union: bool) -> None:
+def check_kind(weights: Sequence[Path], *, union: bool) -> None:
     """Refuse a ControlNet's weights of the other kind than the deployment says; `union` is what it says.
+
+    `weights` are all of the network's files.
 
     Raises:
         ConfigError: the deployment says something else.
         BuildError: the file is damaged.
     """
-    _check_union(weights, _shapes(weights), union=union)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in weights:
+        shapes |= _shapes(path)
+    _check_union(weights[0], shapes, union=union)
 
 
 def config_of_file(path: Path, *, unet: Mapping[str, Any], union: bool) -> dict[str, Any]:

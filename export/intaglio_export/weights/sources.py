@@ -209,7 +209,8 @@ def find_model(
         folder = folder / subfolder
     names = network_files(folder, component).names
     if component != "vae":
-        check_kind(folder / names[-1], union=component == "controlnet_union")
+        tensors = [folder / name for name in names if name.endswith(".safetensors")]
+        check_kind(tensors, union=component == "controlnet_union")
     weights = Weights(folder)
     check_configuration(component, weights.config, source=str(source))
     _check_modes(source, weights)
