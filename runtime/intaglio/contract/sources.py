@@ -6,7 +6,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from intaglio.contract.architecture import SeededArchitecture
 from intaglio.contract.lora_registry import LoraMethod, LoraWeight
@@ -92,13 +99,24 @@ class Source(Strict):
         return str(self.folder or self.file)
 
 
+def _mode_by_name(value: Any) -> Any:
+    return UNION_MODES.get(value, value) if isinstance(value, str) else value
+
+
+ControlMode = Annotated[
+    int,
+    BeforeValidator(_mode_by_name),
+    Field(strict=True, ge=0, lt=UNION_TYPES),
+    Allowed(f"an index from 0 to {UNION_TYPES - 1}, or {', '.join(UNION_MODES)}"),
+]
+
+
 class UnionControl(Strict):
     """One of the control types that a ControlNet-Union serves. A bare value stands for `mode`."""
 
-    mode: Annotated[int, Field(ge=0, lt=UNION_TYPES)]
+    mode: ControlMode
     """Index of the control type in the union (diffusers' `control_mode`), or its name in
-    xinsir/controlnet-union-sdxl-1.0: `openpose`, `depth`, `scribble`, `canny`, `normal`, `segment`, `tile`,
-    ...
+    xinsir/controlnet-union-sdxl-1.0.
     """
     type: RegistryId | None = None
     """What its control image shows, where that is not the control's id."""
@@ -109,17 +127,6 @@ class UnionControl(Strict):
     @classmethod
     def _bare_mode(cls, value: Any) -> Any:
         return value if isinstance(value, dict) else {"mode": value}
-
-    @field_validator("mode", mode="before")
-    @classmethod
-    def _by_name(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            if value not in UNION_MODES:
-                raise ValueError(
-                    f"{value!r} is no control type; allowed: an index, or {', '.join(UNION_MODES)}"
-                )
-            return UNION_MODES[value]
-        return value
 
 
 class ControlNetSource(Source):
