@@ -105,7 +105,7 @@ def test_a_union_and_a_controlnet_of_single_files(copied: Path, checkpoint: Chec
     """Two controls of the union in one pass, the first of them in a window."""
     pipeline = checkpoint.pipeline()
     pose: Any = diffusers.ControlNetModel.from_pretrained(checkpoint.controlnet("pose"))
-    union = make_union(pipeline.unet)
+    union = make_union(pose)
     files = {"pose": controlnet_tensors(pose), "all": union.state_dict()}
     for name, tensors in files.items():
         save_file({key: one.clone() for key, one in tensors.items()}, copied.parent / f"{name}.safetensors")

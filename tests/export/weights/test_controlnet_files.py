@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import ControlNetModel
 from safetensors.torch import load_file, save_file
 
 from intaglio.contract.sources import ControlNetSource
@@ -31,8 +31,8 @@ def pose() -> Any:
 
 
 @pytest.fixture(scope="module")
-def union() -> Any:
-    return make_union(UNet2DConditionModel.from_pretrained(MINIATURE / "model/unet"))
+def union(pose: Any) -> Any:
+    return make_union(pose)
 
 
 def found(path: Path, **changes: Any) -> Weights:

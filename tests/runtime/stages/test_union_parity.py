@@ -44,7 +44,7 @@ def united(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
         "unions": {control: UnionPlace(network=NETWORK, mode=mode) for control, mode in MODES.items()},
         "limits": tiny.manifest.limits.model_copy(update={"controls": 3}),
     }
-    modules = tiny.modules | {NETWORK: make_union(tiny.modules["unet"])}
+    modules = tiny.modules | {NETWORK: make_union(tiny.modules["controlnet.pose"])}
     return replace(tiny, modules=modules, manifest=tiny.manifest.model_copy(update=changes), folder=folder)
 
 
