@@ -57,11 +57,19 @@ def _own(model: type[BaseModel], shared: Sequence[Key]) -> tuple[Key, ...]:
 
 
 def _nested(keys: Iterable[Key]) -> list[Section]:
-    """A section for each model that values of `keys` hold; its title names all of these keys."""
+    """A section for each model that values of `keys` hold, and that they hold in turn; its title names all of
+    the keys that hold it.
+    """
     holders: dict[type[BaseModel], list[str]] = {}
-    for key in keys:
+    waiting = list(keys)
+    while waiting:
+        key = waiting.pop(0)
         for model in models_in(key.field.annotation):
-            holders.setdefault(model, []).append(key.name)
+            if model not in holders:
+                waiting += keys_of(model)
+            names = holders.setdefault(model, [])
+            if key.name not in names:
+                names.append(key.name)
     return [
         (f"In {' and '.join(f'`{name}`' for name in names)}", tuple(keys_of(model)))
         for model, names in holders.items()

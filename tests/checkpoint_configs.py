@@ -69,6 +69,16 @@ CONTROLNET: Final[dict[str, Any]] = {
     "upcast_attention": None,
 }
 """diffusers/controlnet-canny-sdxl-1.0; xinsir/controlnet-openpose-sdxl-1.0 has the same values."""
+UNION: Final[dict[str, Any]] = {
+    **CONTROLNET,
+    "_class_name": "ControlNetUnionModel",
+    "num_control_type": 6,
+    "num_proj_channel": 320,
+    "num_trans_channel": 320,
+    "num_trans_head": 8,
+    "num_trans_layer": 1,
+}
+"""A ControlNet-Union as diffusers saves it."""
 TEXT: Final[dict[str, Any]] = {
     **_BASE["text_encoder"],
     "architectures": ["CLIPTextModel"],
@@ -98,6 +108,8 @@ ACCEPTED: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "stabilityai/stable-diffusion-xl-base-1.0 text_encoder": ("text_encoder", TEXT),
     "madebyollin/sdxl-vae-fp16-fix": ("vae", VAE | {"force_upcast": False, "sample_size": 512}),
     "diffusers/controlnet-canny-sdxl-1.0": ("controlnet", CONTROLNET),
+    "xinsir/controlnet-union-sdxl-1.0": ("controlnet_union", CONTROLNET | {"num_control_type": 6}),
+    "a ControlNet-Union that diffusers saved": ("controlnet_union", UNION | {"num_control_type": 8}),
     "playgroundai/playground-v2.5-1024px-aesthetic vae": (
         "vae",
         VAE
@@ -148,7 +160,11 @@ REFUSED: Final[dict[str, tuple[str, dict[str, Any], str]]] = {
         },
         "no addition_embed_type, .*no SDXL network",
     ),
-    "xinsir/controlnet-union-sdxl-1.0": ("controlnet", CONTROLNET | {"num_control_type": 6}, "Union"),
+    "a ControlNet-Union of which a type is said": (
+        "controlnet",
+        CONTROLNET | {"num_control_type": 6},
+        "`union` for a ControlNet-Union",
+    ),
     "a ControlNet of Stable Diffusion 1.5": (
         "controlnet",
         CONTROLNET | {"addition_embed_type": None},

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
@@ -110,6 +111,29 @@ class UnetNames:
                 inner = layer.removeprefix(f"{place}.")
                 return f"{theirs}.{self._RESNET.get(inner, inner)}.{kind}"
         raise KeyError(name)
+
+
+def controlnet_tensors(controlnet: Any) -> dict[str, Tensor]:
+    """Every weight of a ControlNet of diffusers under the names of ControlNet's own code (`cldm.py`)."""
+    names = ControlNetNames(controlnet)
+    return {names.of(name): values.clone().contiguous() for name, values in controlnet.state_dict().items()}
+
+
+class ControlNetNames(UnetNames):
+    """As a UNet's first half; `input_hint_block` has an activation after every convolution but the last."""
+
+    def __init__(self, controlnet: Any) -> None:
+        half = {"down_blocks": controlnet.down_blocks, "mid_block": controlnet.mid_block, "up_blocks": ()}
+        super().__init__(SimpleNamespace(**half))
+        for index in range(len(controlnet.controlnet_down_blocks)):
+            self._places[f"controlnet_down_blocks.{index}"] = f"zero_convs.{index}.0"
+        self._places["controlnet_mid_block"] = "middle_block_out.0"
+        hint = "controlnet_cond_embedding"
+        count = len(controlnet.controlnet_cond_embedding.blocks)
+        self._places[f"{hint}.conv_in"] = "input_hint_block.0"
+        for index in range(count):
+            self._places[f"{hint}.blocks.{index}"] = f"input_hint_block.{2 * index + 2}"
+        self._places[f"{hint}.conv_out"] = f"input_hint_block.{2 * count + 2}"
 
 
 def open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,24 @@ def _text_config(width: int, *, pad: int, act: str) -> transformers.CLIPTextConf
         eos_token_id=49407,
         pad_token_id=pad,
     )
+
+
+def make_union(controlnet: Any, *, types: int = 6, std: float = 0.6) -> Any:
+    """A ControlNet-Union that begins as `controlnet`.
+
+    What only a union has is drawn with `std` where diffusers begins with zeros, so every part has an effect.
+    """
+    known = inspect.signature(diffusers.ControlNetUnionModel.__init__).parameters
+    config = {key: value for key, value in controlnet.config.items() if key in known}
+    width = controlnet.config.block_out_channels[0]
+    config |= {"num_control_type": types, "num_trans_channel": width, "num_proj_channel": width}
+    torch.manual_seed(2)
+    union: Any = diffusers.ControlNetUnionModel.from_config(config)
+    union.load_state_dict(controlnet.state_dict(), strict=False)
+    for parameter in union.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=std)
+    return union.eval().requires_grad_(False)
 
 
 def make_modules() -> dict[str, Any]:

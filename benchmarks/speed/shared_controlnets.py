@@ -15,7 +15,7 @@ import yaml
 
 from benchmarks.measuring.case import Case, deployment_values
 from intaglio.contract.config import Deployment, load_deployment
-from intaglio.contract.sdxl import controlnet_networks
+from intaglio.contract.sdxl import controlnet_name, controlnet_networks
 from intaglio_export.build import BuildOptions, build_deployment
 from intaglio_export.engines.platform import resolve_platform
 from intaglio_export.plan.plan import Plan
@@ -73,7 +73,8 @@ def build_shared(config: Path, case: Case, *, reporter: Reporter) -> Deployment:
 
 def _copy_stages(plan: Plan, first: str, control: str) -> None:
     """Give `control` the results that `first` has in the store."""
-    for network, other in zip(controlnet_networks(first), controlnet_networks(control), strict=True):
+    own, others = controlnet_networks(controlnet_name(first)), controlnet_networks(controlnet_name(control))
+    for network, other in zip(own, others, strict=True):
         for made, wanted in (
             (plan.onnx(network), plan.onnx(other)),
             (plan.engine(network), plan.engine(other)),

@@ -102,10 +102,12 @@ def architecture_configs(deployment: Deployment) -> Mapping[str, Mapping[str, An
     if base is not None:
         own = [name for name in ("unet", "vae", "text_encoder_2") if name not in replaced]
         configs |= {name: base.weights(name).config for name in own}
-    models = {"vae": deployment.vae, "controlnet": next(iter(deployment.controlnets.values()), None)}
+    # A union's passes take as long as those of a ControlNet of one type.
+    of_one_type = (source for source in deployment.controlnets.values() if not source.union)
+    models = {"vae": deployment.vae, "controlnet": next(of_one_type, None)}
     for name, source in models.items():
         if source is not None:
-            find = functools.partial(find_model, source, subfolder=name, fetch=False)
+            find = functools.partial(find_model, source, component=name, unet=configs["unet"], fetch=False)
             model = _if_here(find)
             configs[name] = configs[name] if model is None else model.config
     return configs

@@ -119,7 +119,7 @@ def _parameters(component: str, weights: Weights) -> int:
         networks = {"vae": ("vae_decoder",), "unet": ("unet", "unet_context")}
         networks["controlnet"] = ("controlnet", "controlnet_context")
         return sum(known[network] for network in networks.get(kind, (kind,)))
-    prefix = "" if weights.file is None else PREFIXES[kind]
+    prefix = "" if weights.file is None else PREFIXES.get(kind, "")  # a ControlNet's file has nothing else
     count = 0
     for path in weights.files:
         if path.suffix != ".safetensors":

@@ -12,7 +12,6 @@ from pathlib import Path
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.config import Deployment
 from intaglio.contract.presets import KINDS, load_presets
-from intaglio.contract.sdxl import controlnet_name
 from intaglio.contract.sources import Source
 from intaglio.errors import IntaglioError
 from intaglio.imaging.pose_library import PoseLibrary
@@ -40,13 +39,11 @@ def source_findings(deployment: Deployment, path: Path) -> Iterator[Finding]:
     report = SourceReport(deployment, path)
     yield from _platform(report)
     yield from _base(report)
-    sources: dict[str, tuple[Source, str]] = {}
+    sources: dict[str, Source] = dict(deployment.control_networks)
     if deployment.vae is not None:
-        sources["vae"] = (deployment.vae, "vae")
-    for control, named in deployment.controlnets.items():
-        sources[f"controlnet.{control}"] = (named, "controlnet")
-    for name, (source, subfolder) in sources.items():
-        yield _model(report, name, source, subfolder)
+        sources = {"vae": deployment.vae} | sources
+    for name, source in sources.items():
+        yield _model(report, name, source)
     yield from _fit(report, len(sources))
     yield from lora_findings(report)
     yield from _poses(report)
@@ -86,9 +83,11 @@ def _base(report: SourceReport) -> Iterator[Finding]:
     yield found
 
 
-def _model(report: SourceReport, name: str, source: Source, subfolder: str) -> Finding:
+def _model(report: SourceReport, name: str, source: Source) -> Finding:
+    component = name.partition(".")[0]
+    unet = None if report.base is None else report.base.weights("unet").config
     try:
-        report.networks[name] = find_model(source, subfolder=subfolder, fetch=False)
+        report.networks[name] = find_model(source, component=component, unet=unet, fetch=False)
     except NotFetchedError as error:
         return report.to_download(name, error)
     except IntaglioError as error:
@@ -144,7 +143,7 @@ def _request_manifest(report: SourceReport) -> BuildManifest | None:
     if report.platform is None or report.base is None:
         return None
     deployment = report.deployment
-    wanted = {controlnet_name(control) for control in deployment.controlnets}
+    wanted = set(deployment.control_networks)
     if deployment.vae is not None:
         wanted.add("vae")
     if not wanted <= set(report.networks):

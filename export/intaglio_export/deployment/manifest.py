@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from intaglio.builds.file_checks import FileDigest
-from intaglio.builds.manifest import BuildManifest, NetworkFile, content_key
+from intaglio.builds.manifest import BuildManifest, NetworkFile, UnionPlace, content_key
 from intaglio.contract.config import Deployment
 from intaglio.errors import BuildError
 from intaglio.loras.hashes import short_hash
@@ -134,15 +134,22 @@ def _configured(plan: Plan) -> dict[str, Any]:
         "method": deployment.built_method,
         "provenance": deployment.provenance,
         "execution": deployment.execution,
-        "controlnets": {control: source.type for control, source in deployment.controlnets.items()},
-        "palettes": {
-            control: source.palette
-            for control, source in deployment.controlnets.items()
-            if source.palette is not None
-        },
+        **_controls(deployment),
         "swap": deployment.swap,
         "detector_process": deployment.detector_process,
     }
+
+
+def _controls(deployment: Deployment) -> dict[str, Any]:
+    """What requests may name, and which network computes it."""
+    controls = deployment.controls
+    unions = {}
+    for control, served in controls.items():
+        if served.mode is not None:
+            unions[control] = UnionPlace(network=served.network, mode=served.mode)
+    palettes = {control: served.palette for control, served in controls.items() if served.palette is not None}
+    types = {control: served.type for control, served in controls.items()}
+    return {"controlnets": types, "unions": unions, "palettes": palettes}
 
 
 def _versions(stages: tuple[Stage, ...]) -> dict[str, str]:

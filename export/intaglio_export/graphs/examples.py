@@ -22,6 +22,7 @@ _SCALARS: Final = {
     "guidance_scale": 5.0,
     "guidance_rescale": 0.7,
     "conditioning_scale": 0.75,
+    "control_weight": 0.75,
 }
 """Values in the middle of a trajectory."""
 _TIME_IDS: Final = (1024.0, 1024.0, 0.0, 0.0, 1024.0, 1024.0)
@@ -75,8 +76,18 @@ def _known_input(name: str, shape: tuple[int, ...], generator: torch.Generator) 
             return tokens
         case "time_ids":
             return torch.tensor(_TIME_IDS).expand(shape).contiguous()
+    return _known_control(name, shape, generator)
+
+
+def _known_control(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor | None:
+    """The same for what a ControlNet alone takes."""
+    match name:
         case "control_image":
             return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+        case "control_mode":
+            return torch.zeros(shape, dtype=torch.int64)
+        case "control_types":
+            return (torch.arange(shape[0]) < 2).float()  # two types that every union has
     return None
 
 

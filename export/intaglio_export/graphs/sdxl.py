@@ -8,8 +8,7 @@ state, guidance and the time embedding stay float32.
 from __future__ import annotations
 
 import contextlib
-import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import torch
@@ -18,67 +17,17 @@ from torch import Tensor, nn
 
 from intaglio.contract.architecture import LARGEST_CLIP_SKIP
 from intaglio.contract.sdxl import LORA_MERGE, network_kind
+from intaglio_export.graphs.attention import attending, context_of, cross_attentions
+from intaglio_export.graphs.controlnets import (
+    ControlNetContext,
+    ControlNetStep,
+    UnionContext,
+    UnionStep,
+    model_input,
+    residuals_and_context,
+)
 
-__all__ = ["LoraMerge", "cross_attentions", "whole_gates", "wrap_network"]
-
-
-def cross_attentions(network: nn.Module) -> list[nn.Module]:
-    """The layers of a UNet or a ControlNet that attend to the prompt, in the order of a pass."""
-    layers: list[nn.Module] = []
-    for block in ("down_blocks", "mid_block", "up_blocks"):
-        if hasattr(network, block):
-            modules = network.get_submodule(block).named_modules()
-            layers += [layer for name, layer in modules if name.endswith(".attn2")]
-    return layers
-
-
-def _keys_and_values(layer: Any, prompt: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys and values [N, heads, T, width] of the prompt's embeddings [N, T, embedding width].
-
-    The keys are already multiplied by the attention's scale.
-    """
-    keys, values = (
-        project(prompt).unflatten(-1, (layer.heads, -1)).transpose(1, 2)
-        for project in (layer.to_k, layer.to_v)
-    )
-    return keys * layer.scale, values
-
-
-def _context_of(network: nn.Module, prompt: Tensor) -> list[Tensor]:
-    """Keys and values of each cross-attention of `network` in turn."""
-    context: list[Tensor] = []
-    for layer in cross_attentions(network):
-        context += _keys_and_values(layer, prompt)
-    return context
-
-
-class _GivenContext:
-    """A processor of diffusers' attention that is given keys and values, which are the same in every step."""
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        self._keys = keys
-        self._values = values
-
-    def __call__(
-        self, layer: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any
-    ) -> Tensor:
-        """[N, tokens, C] -> [N, tokens, C]."""
-        queries = layer.to_q(hidden_states).unflatten(-1, (layer.heads, -1)).transpose(1, 2)
-        mixed = (queries @ self._keys.transpose(2, 3)).softmax(-1) @ self._values
-        return layer.to_out[0](mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
-
-
-@contextlib.contextmanager
-def _attending(layers: Sequence[Any], context: Sequence[Tensor]) -> Iterator[None]:
-    """Within the block, `layers` attend to `context`, which has the keys and values of each in turn."""
-    before = [layer.processor for layer in layers]
-    try:
-        for layer, keys, values in zip(layers, context[::2], context[1::2], strict=True):
-            layer.processor = _GivenContext(keys, values)
-        yield
-    finally:
-        for layer, processor in zip(layers, before, strict=True):
-            layer.processor = processor
+__all__ = ["LoraMerge", "whole_gates", "wrap_network"]
 
 
 def _whole_gate(layer: Any, hidden_states: Tensor) -> Tensor:
@@ -111,23 +60,7 @@ class UNetContext(nn.Module):
 
     def forward(self, prompt_embeds: Tensor) -> tuple[Tensor, ...]:
         """[N, T, embedding width] -> keys and values [N, heads, T, width] of each layer in turn."""
-        return tuple(_context_of(self.unet, prompt_embeds))
-
-
-class ControlNetContext(nn.Module):
-    """The embedding of the control image; the keys and values of the ControlNet's cross-attentions."""
-
-    def __init__(self, controlnet: nn.Module) -> None:
-        super().__init__()
-        self.controlnet = controlnet
-
-    def forward(self, prompt_embeds: Tensor, control_image: Tensor) -> tuple[Tensor, ...]:
-        """`control_image` is [B, H, W, RGB] of bytes; its embedding [B, h, w, c]."""
-        # Cast first: casting is all that TensorRT can do with bytes.
-        image = control_image.float().permute(0, 3, 1, 2) / 255
-        embed = self.controlnet.get_submodule("controlnet_cond_embedding")
-        embedding = embed(image.to(prompt_embeds.dtype))
-        return embedding.permute(0, 2, 3, 1), *_context_of(self.controlnet, prompt_embeds)
+        return tuple(context_of(self.unet, prompt_embeds))
 
 
 class UNetStep(nn.Module):
@@ -157,10 +90,10 @@ class UNetStep(nn.Module):
         and values.
         """
         rows, images = pooled_embeds.shape[0], state.shape[1]
-        (*down, mid), context = _residuals_and_context(rest, self._layers)
-        with _attending(self._layers, context):
+        (*down, mid), context = residuals_and_context(rest, self._layers)
+        with attending(self._layers, context):
             eps = self.unet(
-                _model_input(state, input_scale, rows).to(pooled_embeds.dtype),
+                model_input(state, input_scale, rows).to(pooled_embeds.dtype),
                 timestep,
                 encoder_hidden_states=None,
                 added_cond_kwargs={"text_embeds": pooled_embeds, "time_ids": time_ids},
@@ -197,54 +130,6 @@ def _rescaling(guided: Tensor, positive: Tensor, rescale: Tensor) -> Tensor:
     least = 1e-20
     ratio = (_deviation(positive) + least) / (_deviation(guided) + least)
     return 1 + rescale * (ratio - 1)
-
-
-class ControlNetStep(nn.Module):
-    """Residuals so far plus `conditioning_scale` times this ControlNet's own."""
-
-    def __init__(self, controlnet: nn.Module) -> None:
-        super().__init__()
-        # A shallow copy, which is given the embedding of the control image instead of the image.
-        self.controlnet = copy.copy(controlnet)
-        self.controlnet._modules = {**controlnet._modules, "controlnet_cond_embedding": nn.Identity()}
-        self._layers = cross_attentions(controlnet)
-
-    def forward(  # noqa: PLR0913, PLR0917  (the tensor table's inputs, in its order)
-        self,
-        state: Tensor,
-        pooled_embeds: Tensor,
-        time_ids: Tensor,
-        timestep: Tensor,
-        input_scale: Tensor,
-        control_embedding: Tensor,
-        conditioning_scale: Tensor,
-        *rest: Tensor,
-    ) -> tuple[Tensor, ...]:
-        """`control_embedding` is [B, h, w, c]; `rest` is as for the UNet. Residuals have the shapes of those
-        in `rest`.
-        """
-        rows, dtype = pooled_embeds.shape[0], pooled_embeds.dtype
-        residuals, context = _residuals_and_context(rest, self._layers)
-        with _attending(self._layers, context):
-            down, mid = self.controlnet(
-                _model_input(state, input_scale, rows).to(dtype),
-                timestep,
-                encoder_hidden_states=None,
-                controlnet_cond=_repeated(control_embedding.permute(0, 3, 1, 2), rows),
-                added_cond_kwargs={"text_embeds": pooled_embeds, "time_ids": time_ids},
-                return_dict=False,
-            )
-        scale = conditioning_scale.to(dtype)
-        sums = (before + scale * own for before, own in zip(residuals, (*down, mid), strict=True))
-        return tuple(values.permute(0, 2, 3, 1) for values in sums)
-
-
-def _residuals_and_context(
-    rest: Sequence[Tensor], layers: Sequence[Any]
-) -> tuple[list[Tensor], Sequence[Tensor]]:
-    """`rest` divided into residuals, moved to [N, c, h/s, w/s], and the keys and values of `layers`."""
-    end = len(rest) - 2 * len(layers)
-    return [values.permute(0, 3, 1, 2) for values in rest[:end]], rest[end:]
 
 
 class TextEncoder(nn.Module):
@@ -323,19 +208,12 @@ _WRAPPERS: Final[Mapping[str, Callable[[nn.Module], nn.Module]]] = {
     "unet_context": UNetContext,
     "controlnet": ControlNetStep,
     "controlnet_context": ControlNetContext,
+    "controlnet_union": UnionStep,
+    "controlnet_union_context": UnionContext,
     "vae_decoder": VaeDecoder,
     "vae_encoder": VaeEncoder,
     LORA_MERGE: LoraMerge,
 }
-
-
-def _repeated(values: Tensor, rows: Tensor | int) -> Tensor:
-    """[B, ...] -> [N, ...]: twice with guidance, once without."""
-    return torch.cat([values, values])[:rows]
-
-
-def _model_input(state: Tensor, input_scale: Tensor, rows: Tensor | int) -> Tensor:
-    return _repeated(state[0] * input_scale, rows)
 
 
 def wrap_network(name: str, model: nn.Module) -> nn.Module:

@@ -46,8 +46,10 @@ def architecture_of(configs: Mapping[str, Config], *, base: str) -> Architecture
         raise ConfigError(f"base {base}: not an SDXL pipeline: {error!r}") from error
     _check_prompt(read, architecture, base=base)
     for name, config in read.items():
-        if name.startswith("controlnet."):
+        if name.startswith("controlnet"):
             _check_controlnet(name, config, read["unet"])
+        if name.startswith("controlnet_union."):
+            _check_union(name, config)
     return architecture
 
 
@@ -83,6 +85,17 @@ def _check_controlnet(name: str, config: Config, unet: Config) -> None:
     heads = config["num_attention_heads"]
     if heads is not None and _of_blocks(heads, count) != _of_blocks(unet["attention_head_dim"], count):
         _refuse_controlnet(name, "num_attention_heads", config, unet)
+
+
+def _check_union(name: str, config: Config) -> None:
+    """What a union's transformer gives is added to the embedding of a control."""
+    width = config["block_out_channels"][0]
+    for key in ("num_trans_channel", "num_proj_channel"):
+        if config[key] != width:
+            raise ConfigError(
+                f"{name}: {key} is {config[key]}, its first block has {width} channels; "
+                "take a union where both are the same, as diffusers needs it"
+            )
 
 
 def _refuse_controlnet(name: str, key: str, config: Config, unet: Config) -> None:

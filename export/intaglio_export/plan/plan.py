@@ -20,7 +20,6 @@ from intaglio.contract.config import Deployment, Swap
 from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.sdxl import (
     LORA_MERGE,
-    controlnet_name,
     network_kind,
     network_spec,
     networks_of,
@@ -85,9 +84,9 @@ class Plan:
         """Pristine weights by component."""
         found = {name: self.base.weights(name) for name in (*SWAPPED, "vae")}
         if self.deployment.vae is not None:
-            found["vae"] = find_model(self.deployment.vae, subfolder="vae")
-        for control, source in self.deployment.controlnets.items():
-            found[controlnet_name(control)] = find_model(source, subfolder="controlnet")
+            found["vae"] = find_model(self.deployment.vae, component="vae")
+        for network, source in self.deployment.control_networks.items():
+            found[network] = find_model(source, component=source.component, unet=found["unet"].config)
         return found
 
     @cached_property
@@ -116,7 +115,7 @@ class Plan:
     @property
     def networks(self) -> tuple[str, ...]:
         """Every network to build."""
-        return networks_of(self.deployment.controlnets, swaps=self.deployment.swaps)
+        return networks_of(self.deployment.control_networks, swaps=self.deployment.swaps)
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -263,7 +262,10 @@ def _weights_digest(plan: Plan, component: str) -> str:
     digests = {path: plan.store.digests.digest(path).sha256 for path in weights.files}
     # A single file may have any name, so its name is not part of its content.
     files = {"file" if path == weights.file else path.name: sha256 for path, sha256 in digests.items()}
-    return content_key({"component": kind, "files": files})
+    inputs: dict[str, Any] = {"component": kind, "files": files}
+    if weights.derived is not None:
+        inputs["configuration"] = dict(weights.derived)
+    return content_key(inputs)
 
 
 def _profile_values(found: tuple[Profile, ...]) -> dict[str, dict[str, list[int]]]:

@@ -30,6 +30,9 @@ _TRAINING: Final = without("is of training only")
 _SIZE: Final = without("is a default size; the deployment's `profiles.sizes` decide")
 _INPUTS: Final = "the network needs an input that text-to-image does not have"
 _CROSS_ATTENTION: Final = "intaglio computes SDXL's cross-attention only; take an SDXL checkpoint"
+_WHICH_CONTROLNET: Final = (
+    "say `type` for a ControlNet of one type and `union` for a ControlNet-Union; others are not supported"
+)
 _BLOCK_TYPES: Final = "intaglio computes SDXL's blocks only; take an SDXL checkpoint"
 _FIRST_BLOCKS: Final = ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D")
 _LAST_BLOCKS: Final = ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D")
@@ -121,11 +124,7 @@ _UNET: Final[Rules] = {
     "up_block_types": only_each("UpBlock2D", "CrossAttnUpBlock2D", default=_LAST_BLOCKS, why=_BLOCK_TYPES),
 }
 
-_CONTROLNET: Final[Rules] = {
-    "_class_name": _class(
-        "ControlNetModel", "ControlNet-Union and others are not supported; take a ControlNet of one type"
-    ),
-    "num_control_type": only(None, why="ControlNet-Union is not supported; take a ControlNet of one type"),
+_CONTROL: Final[Rules] = {
     **_BLOCKS,
     "conditioning_channels": only(3, why="intaglio gives a ControlNet an RGB map"),
     "conditioning_embedding_out_channels": BUILT,
@@ -138,6 +137,24 @@ _CONTROLNET: Final[Rules] = {
     "in_channels": only(4, why="an inpainting ControlNet needs a picture"),
     "num_attention_heads": read(None),
     "sample_size": _SIZE,
+}
+"""Keys that a ControlNet of one type and a ControlNet-Union share."""
+
+_CONTROLNET: Final[Rules] = {
+    "_class_name": _class("ControlNetModel", _WHICH_CONTROLNET),
+    "num_control_type": only(None, why=_WHICH_CONTROLNET),
+    **_CONTROL,
+}
+
+_UNION: Final[Rules] = {
+    # The published unions name the class of a plain ControlNet.
+    "_class_name": only("ControlNetUnionModel", "ControlNetModel", why=_WHICH_CONTROLNET),
+    **_CONTROL,
+    "num_control_type": read(6),
+    "num_proj_channel": read(320),
+    "num_trans_channel": read(320),
+    "num_trans_head": BUILT,
+    "num_trans_layer": BUILT,
 }
 
 _VAE: Final[Rules] = {
@@ -255,6 +272,7 @@ _PIPELINE: Final[Rules] = {
 CONFIGURATION: Final[Mapping[str, Rules]] = {
     "unet": _UNET,
     "controlnet": _CONTROLNET,
+    "controlnet_union": _UNION,
     "vae": _VAE,
     "text_encoder": _TEXT_ENCODER,
     "text_encoder_2": _TEXT_ENCODER,

@@ -7,16 +7,21 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final, get_args
 
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
-from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
+from diffusers import AutoencoderKL, ControlNetModel, ControlNetUnionModel, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import (
+    DIFFUSERS_TO_LDM_MAPPING,
+    convert_controlnet_checkpoint,
+    create_diffusers_clip_model_from_ldm,
+)
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from intaglio.contract.tensors import Precision, compute_dtype
 from intaglio.errors import BuildError
 from intaglio.text_encoder_names import PUBLISHED_NAMES
 from intaglio_export.weights.checkpoint_files import PREFIXES, network_files
+from intaglio_export.weights.controlnet_files import ORIGINAL_PREFIX
 from intaglio_export.weights.seeded import make_network
 from intaglio_export.weights.sources import Base, Weights
 from intaglio_export.weights.text_encoders import with_published_names
@@ -38,6 +43,7 @@ _CLASSES: Final[Mapping[str, Any]] = {
     "unet": UNet2DConditionModel,
     "vae": AutoencoderKL,
     "controlnet": ControlNetModel,
+    "controlnet_union": ControlNetUnionModel,
 }
 
 
@@ -45,7 +51,7 @@ def load_network(
     component: str, weights: Weights, *, base: Base | None = None, dtype: torch.dtype = torch.float32
 ) -> nn.Module:
     """The network in `dtype` on the CPU; `component` is one of `COMPONENTS`, `controlnet` or
-    `controlnet.<id>`.
+    `controlnet_union`, or one of the last two with an id (`controlnet.pose`).
 
     Raises:
         BuildError: the files do not fit the configuration.
@@ -54,7 +60,9 @@ def load_network(
     if weights.seeded is not None:
         return make_network(kind, weights.seeded, dtype=dtype)
     try:
-        if weights.file is not None:
+        if weights.derived is not None:
+            network = _controlnet_of_file(kind, weights, dtype=dtype).eval()
+        elif weights.file is not None:
             network = _from_single_file(kind, weights, base=base, dtype=dtype).eval()
         else:
             network = _from_folder(kind, weights, dtype=dtype).eval()
@@ -85,6 +93,32 @@ def _from_single_file(kind: str, weights: Weights, *, base: Base | None, dtype: 
     except NotImplementedError as error:  # torch's, of a parameter that got no values
         raise ValueError("weights are missing from the file; fetch it again") from error
     return network
+
+
+def _controlnet_of_file(kind: str, weights: Weights, *, dtype: torch.dtype) -> nn.Module:
+    """A ControlNet of a single file, in diffusers' layout or its own."""
+    assert weights.file is not None
+    with safe_open(weights.file, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if "time_embedding.linear_1.weight" not in tensors:
+        tensors = _converted_controlnet(tensors, weights.config)
+    network: nn.Module = _CLASSES[kind].from_config(dict(weights.config))
+    report = network.load_state_dict(tensors, strict=False)
+    _refuse_any("the file lacks", report.missing_keys)
+    _refuse_any("a ControlNet of this base has no place for", report.unexpected_keys)
+    return network.to(dtype)
+
+
+def _converted_controlnet(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """ControlNet's own layout -> diffusers'."""
+    own = {name.removeprefix(ORIGINAL_PREFIX): values for name, values in tensors.items()}
+    found: dict[str, Tensor] = convert_controlnet_checkpoint(own, config)  # type: ignore[no-untyped-call]
+    # diffusers' function leaves out the embedding of size and pooled prompt, which only SDXL has.
+    names: Any = DIFFUSERS_TO_LDM_MAPPING["controlnet"]
+    for name, original in names["addition_embed_type"].items():
+        if original in own:
+            found[name] = own[original]
+    return {name: values for name, values in found.items() if values is not None}
 
 
 def _from_folder(kind: str, weights: Weights, *, dtype: torch.dtype) -> nn.Module:

@@ -37,8 +37,8 @@ _OLDER: Final[Mapping[int, str]] = {768: "Stable Diffusion 1.x", 1024: "Stable D
 _OTHER_KINDS: Final[tuple[tuple[str, str], ...]] = (
     ("lora_", "a LoRA: list it under `loras` or in the registry"),
     (".lora_", "a LoRA: list it under `loras` or in the registry"),
-    ("control_model.", "a ControlNet: name its diffusers folder under `controlnets`"),
-    ("controlnet_", "a ControlNet: name its diffusers folder under `controlnets`"),
+    ("control_model.", "a ControlNet: list it under `controlnets`"),
+    ("controlnet_", "a ControlNet: list it under `controlnets`"),
     ("joint_blocks.", "a diffusion transformer, which is not SDXL"),
     ("double_blocks.", "a diffusion transformer, which is not SDXL"),
     ("transformer_blocks.0.norm1_context", "a diffusion transformer, which is not SDXL"),

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from intaglio.contract.sdxl import without_context
-from intaglio.contract.sources import Source
+from intaglio.contract.sources import ControlNetSource, Source
 from intaglio.errors import BuildError, ConfigError
-from intaglio.loras.tensor_files import map_tensor_file
 from intaglio.sampling.scheduler_config import SchedulerConfig
 from intaglio.single_files import SDXL_HUB_ID, TOKENIZERS, needed_files
 from intaglio_export.weights.checkpoint_files import network_files
 from intaglio_export.weights.configuration import check_configuration, configuration_read
+from intaglio_export.weights.controlnet_files import check_kind, config_of_file
 from intaglio_export.weights.hub import AbsentError, HubFiles, NotFetchedError, hub_folder
 from intaglio_export.weights.repository_files import (
     COMPONENTS,
@@ -34,15 +34,15 @@ from intaglio_export.weights.repository_files import (
     model_files,
     pipeline_files,
 )
-from intaglio_export.weights.seeded import Seeded, tokenizer_root
+from intaglio_export.weights.seeded import ARCHITECTURES, Seeded, tokenizer_root
 from intaglio_export.weights.single_file import check_single_file, prediction_of_file
 
 __all__ = ["Base", "Weights", "component_of", "find_base", "find_model", "read_json"]
 
 log = logging.getLogger(__name__)
 
-_UNION_KEYS: Final = ("task_embedding", "control_add_embedding.", "transformer_layes.")
-"""Tensors that only a ControlNet-Union has; its config.json may be that of a plain ControlNet."""
+_SUBFOLDERS: Final[Mapping[str, str]] = {"controlnet_union": "controlnet"}
+"""Where a pipeline's folder has a component, if not under its own name."""
 
 
 def component_of(network: str) -> str:
@@ -57,18 +57,23 @@ def component_of(network: str) -> str:
 class Weights:
     """One component's weights: `folder` holds config.json and the weights, unless a single `file` has them.
 
-    With `seeded` there are no files: `folder` is only named after the component.
+    With `seeded` there are no files: `folder` is only named after the component. So it is where `derived` is
+    the configuration.
     """
 
     folder: Path
     file: Path | None = None
     seeded: Seeded | None = None
+    derived: Mapping[str, Any] | None = None
+    """Configuration of a single file that no config.json belongs to."""
 
     @property
     def config(self) -> Mapping[str, Any]:
         """The network's config.json."""
         if self.seeded is not None:
             return self.seeded.config(self.folder.name)
+        if self.derived is not None:
+            return self.derived
         return read_json(self.folder / "config.json")
 
     @property
@@ -76,6 +81,9 @@ class Weights:
         """Every file that identifies the weights."""
         if self.seeded is not None:
             return ()
+        if self.derived is not None:
+            assert self.file is not None
+            return (self.file,)
         config = self.folder / "config.json"
         if self.file is not None:
             return (config, self.file)
@@ -171,35 +179,66 @@ def find_base(candidates: Sequence[Source], *, replaced: Collection[str] = (), f
     ) from last
 
 
-def find_model(source: Source, *, subfolder: str, fetch: bool = True) -> Weights:
-    """A single network (a ControlNet or a VAE), from its own folder or from `subfolder` of a pipeline's.
-    Without `fetch` nothing is downloaded.
+def find_model(
+    source: Source, *, component: str, unet: Mapping[str, Any] | None = None, fetch: bool = True
+) -> Weights:
+    """A single network, from its own folder or from a subfolder of a pipeline's. `component` is `vae`,
+    `controlnet` or `controlnet_union`. Without `fetch` nothing is downloaded.
+
+    `unet` is the configuration of the base's UNet, which a ControlNet in a single file shares; None: SDXL's.
 
     Raises:
         ConfigError: it is not available, or its configuration asks for what intaglio does not compute.
         NotFetchedError: without `fetch`, it must be downloaded.
-        BuildError: it is there but incomplete.
+        BuildError: it is there but incomplete, or a single file is no ControlNet of the base.
     """
     if (seeded := _seeded(source)) is not None:
-        return Weights(Path(subfolder), seeded=seeded)
+        return Weights(Path(component), seeded=seeded)
     try:
         if source.file is not None:
-            raise ConfigError(
-                f"{source.file}: a {subfolder} cannot be read from a single file; "
-                "name a diffusers folder or a hub id"
-            )
+            weights = _from_file(_existing_file(source.file), component, unet)
+            _check_modes(source, weights)
+            return weights
+        subfolder = _SUBFOLDERS.get(component, component)
         folder = _source_folder(source, model_files(subfolder), fetch=fetch)
     except AbsentError as absent:
         raise ConfigError(
-            f"{subfolder} {source}: {absent}; correct the path in the configuration or fetch it"
+            f"{component} {source}: {absent}; correct the path in the configuration or fetch it"
         ) from absent
     if not (folder / "config.json").is_file() and (folder / subfolder / "config.json").is_file():
         folder = folder / subfolder
-    check_configuration(subfolder, read_json(folder / "config.json"), source=str(source))
-    names = network_files(folder, subfolder).names
-    if subfolder == "controlnet":
-        _check_no_union(folder / names[-1])
-    return Weights(folder)
+    names = network_files(folder, component).names
+    if component != "vae":
+        tensors = [folder / name for name in names if name.endswith(".safetensors")]
+        check_kind(tensors, union=component == "controlnet_union")
+    weights = Weights(folder)
+    check_configuration(component, weights.config, source=str(source))
+    _check_modes(source, weights)
+    return weights
+
+
+def _from_file(file: Path, component: str, unet: Mapping[str, Any] | None) -> Weights:
+    if component == "vae":
+        raise ConfigError(
+            f"{file}: a vae cannot be read from a single file; name a diffusers folder or a hub id"
+        )
+    if unet is None:
+        unet = ARCHITECTURES["sdxl-base-1.0"]["unet"]
+    config = config_of_file(file, unet=unet, union=component == "controlnet_union")
+    return Weights(Path(component), file, derived=config)
+
+
+def _check_modes(source: Source, weights: Weights) -> None:
+    """The controls that a union is asked to serve are types that it has."""
+    if not isinstance(source, ControlNetSource) or not source.union:
+        return
+    types = configuration_read("controlnet_union", weights.config)["num_control_type"]
+    for control, served in source.union.items():
+        if served.mode >= types:
+            raise ConfigError(
+                f"{source}: union says {control} has mode {served.mode}, but it has {types} control types; "
+                f"take a mode from 0 to {types - 1}"
+            )
 
 
 def _configurations() -> HubFiles:
@@ -272,16 +311,3 @@ def _check_pipeline(base: Base, components: Collection[str]) -> None:
     else:
         unet = configuration_read("unet", base.weights("unet").config)
         check_single_file(base.file, unet=unet, replaced=replaced)
-
-
-def _check_no_union(weights: Path) -> None:
-    try:
-        names = map_tensor_file(weights).tensors
-    except (OSError, ValueError) as error:
-        raise BuildError(f"{weights}: {error}; fetch the file again") from error
-    union = [name for name in names if name.startswith(_UNION_KEYS)]
-    if union:
-        raise ConfigError(
-            f"{weights}: a ControlNet-Union (it has {union[0]}), which is not supported; "
-            "take a ControlNet of one type"
-        )

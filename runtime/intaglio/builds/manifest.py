@@ -22,7 +22,7 @@ from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.methods import MethodName
 from intaglio.contract.models import PaletteName
 from intaglio.contract.provenance import Provenance
-from intaglio.contract.sdxl import controlnet_networks
+from intaglio.contract.sdxl import controlnet_name, controlnet_networks
 from intaglio.contract.tensors import Precision
 from intaglio.contract.yaml_files import RegistryId, Sha256, Strict
 from intaglio.errors import EngineMismatch
@@ -34,6 +34,7 @@ __all__ = [
     "RUNTIME_CACHE_NAME",
     "BuildManifest",
     "NetworkFile",
+    "UnionPlace",
     "content_key",
     "read_manifest",
     "write_json",
@@ -70,6 +71,15 @@ class NetworkFile(Strict):
     def size(self) -> int:
         """Bytes of the engine itself, which is what its weights take in memory."""
         return sum(digest.size for file, digest in self.files.items() if file != self.pristine)
+
+
+class UnionPlace(Strict):
+    """Where a ControlNet-Union serves a control."""
+
+    network: str
+    """The union's network."""
+    mode: int
+    """Index of the control's type in the union."""
 
 
 class BuildManifest(Strict):
@@ -111,6 +121,8 @@ class BuildManifest(Strict):
     """By the names of `intaglio.contract.sdxl`: text_encoder, unet, controlnet.<id>, ..."""
     controlnets: dict[RegistryId, RegistryId]
     """Control id -> type of its control image."""
+    unions: dict[RegistryId, UnionPlace] = Field(default_factory=dict)
+    """Control id -> where a ControlNet-Union serves it. All other controls have a ControlNet of their own."""
     palettes: dict[RegistryId, PaletteName] = Field(default_factory=dict)
     """Control id -> the colours that its ControlNet has learnt, where the deployment names them."""
     swap: Swap = "off"
@@ -134,6 +146,15 @@ class BuildManifest(Strict):
     """Tokenizer, pose and detector files."""
 
     @property
+    def control_networks(self) -> tuple[str, ...]:
+        """The networks of all ControlNets, each once."""
+        return tuple(dict.fromkeys(map(self.control_network, self.controlnets)))
+
+    def control_network(self, control: str) -> str:
+        """Name of the network that computes the control with the id `control`."""
+        return self.unions[control].network if control in self.unions else controlnet_name(control)
+
+    @property
     def swaps(self) -> bool:
         """Whether requests choose their LoRAs."""
         return self.swap != "off"
@@ -141,12 +162,12 @@ class BuildManifest(Strict):
     @property
     def resident_controlnets(self) -> int:
         """How many ControlNets a server has open at the same time."""
-        asked, built = self.execution.resident_controlnets, len(self.controlnets)
+        asked, built = self.execution.resident_controlnets, len(self.control_networks)
         return built if asked == "auto" else min(asked, built)
 
-    def controlnet_bytes(self, control: str) -> int:
-        """Size of the engines of one ControlNet, which is what it takes in memory."""
-        networks = map(self.networks.get, controlnet_networks(control))
+    def controlnet_bytes(self, network: str) -> int:
+        """Size of the engines of the ControlNet `network`, which is what it takes in memory."""
+        networks = map(self.networks.get, controlnet_networks(network))
         return sum(network.size for network in networks if network is not None)
 
     @property

@@ -18,6 +18,7 @@ __all__ = [
     "Residual",
     "SeededArchitecture",
     "architecture_from_configs",
+    "down_attentions",
     "unet_attentions",
 ]
 
@@ -104,14 +105,14 @@ def architecture_from_configs(
         time_ids=(unet["projection_class_embeddings_input_dim"] - pooled) // unet["addition_time_embed_dim"],
         down_residuals=tuple(residuals),
         mid_residual=Residual(channels=channels[-1], scale=scale),
-        control_attentions=_down_attentions(unet),
+        control_attentions=down_attentions(unet),
         attentions=unet_attentions(unet),
     )
 
 
 def unet_attentions(unet: Mapping[str, Any]) -> tuple[CrossAttention, ...]:
     """Every layer of a UNet that attends to the prompt, in the order in which a pass comes to them."""
-    return _down_attentions(unet) + _up_attentions(unet)
+    return down_attentions(unet) + _up_attentions(unet)
 
 
 def _each(value: Any, *, count: int) -> list[Any]:
@@ -140,8 +141,10 @@ def _depths(unet: Mapping[str, Any]) -> list[Any]:
     return _each(unet.get("transformer_layers_per_block", 1), count=len(unet["block_out_channels"]))
 
 
-def _down_attentions(unet: Mapping[str, Any]) -> tuple[CrossAttention, ...]:
-    """Those of the down blocks and the middle, as `diffusers.UNet2DConditionModel` builds them."""
+def down_attentions(unet: Mapping[str, Any]) -> tuple[CrossAttention, ...]:
+    """Those of the down blocks and the middle, as `diffusers.UNet2DConditionModel` builds them. A ControlNet
+    has the same.
+    """
     kinds = _attention_kinds(unet)
     depths = _depths(unet)
     found: list[CrossAttention] = []

@@ -4,7 +4,7 @@ base          candidates in order of preference: {folder: ..}, {file: x.safetens
               {architecture: .., seed: ..} for drawn weights, which measure speed and memory at full size
               where the real ones are not available; a single candidate needs no list
 vae           optional source that replaces the base's VAE
-controlnets   id -> source and type
+controlnets   id -> source and type, or source and the controls of a ControlNet-Union
 loras         id -> {path, weight}: LoRAs that may be fused
 fuse          id -> weight: LoRAs that are fused; null takes the LoRA's own weight
 registry      YAML file of more LoRAs (intaglio.contract.lora_registry)
@@ -34,7 +34,13 @@ from intaglio.contract.models import SDXL, Scheduler
 from intaglio.contract.presets import check_presets, check_quality
 from intaglio.contract.provenance import Provenance
 from intaglio.contract.server import Server
-from intaglio.contract.sources import ControlNetSource, LoraSource, Source
+from intaglio.contract.sources import (
+    ControlNetSource,
+    LoraSource,
+    ServedControl,
+    Source,
+    served_controls,
+)
 from intaglio.contract.tensors import Precision
 from intaglio.contract.yaml_files import RegistryId, Strict, read_yaml, resolved_path, validated
 from intaglio.errors import ConfigError
@@ -202,7 +208,9 @@ class Deployment(Strict):
     vae: Source | None = None
     """A VAE instead of the checkpoint's own."""
     controlnets: dict[RegistryId, ControlNetSource] = Field(default_factory=dict)
-    """ControlNets by an id of your choice, by which requests name them."""
+    """ControlNets by an id of your choice. Requests name a control by that id, and those of a `union` by the
+    ids there.
+    """
     loras: dict[RegistryId, LoraSource] = Field(default_factory=dict)
     """LoRAs that `fuse` may name, by an id of your choice."""
     fuse: dict[RegistryId, LoraWeight | None] = Field(default_factory=dict)
@@ -282,6 +290,7 @@ class Deployment(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        served_controls(self.controlnets)
         self._check_loras()
         self._check_limits()
         self._check_platform()
@@ -349,6 +358,16 @@ class Deployment(Strict):
         if self.verify_tolerance is not None:
             return self.verify_tolerance
         return _TOLERANCES[self.precision_on(runtime)]
+
+    @property
+    def controls(self) -> dict[str, ServedControl]:
+        """What requests may name as a control, by its id."""
+        return served_controls(self.controlnets)
+
+    @property
+    def control_networks(self) -> dict[str, ControlNetSource]:
+        """The ControlNets by the name of their network."""
+        return {source.network(name): source for name, source in self.controlnets.items()}
 
     @property
     def swaps(self) -> bool:

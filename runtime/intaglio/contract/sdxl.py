@@ -17,6 +17,7 @@ __all__ = [
     "LARGEST_SIDE",
     "LORA_MERGE",
     "SOLVER_ROWS",
+    "UNION_TYPES",
     "axis_sizes",
     "context_keys",
     "context_name",
@@ -31,6 +32,7 @@ __all__ = [
     "networks_of",
     "opened_networks",
     "profiles",
+    "union_name",
     "without_context",
 ]
 
@@ -44,6 +46,8 @@ LARGEST_SIDE: Final = 10240
 """Longest side of a matrix that `lora_merge` takes: SDXL's longest."""
 LARGEST_RANK: Final = 1024
 """Highest rank that `lora_merge` takes, summed over all LoRAs of a matrix."""
+UNION_TYPES: Final = 32
+"""Most control types of a ControlNet-Union. The published ones have 6 and 8."""
 MID_RESIDUAL: Final = "mid_residual"
 MID_RESIDUAL_OUT: Final = "mid_residual_out"
 
@@ -54,6 +58,8 @@ NetworkKind = Literal[
     "unet_context",
     "controlnet",
     "controlnet_context",
+    "controlnet_union",
+    "controlnet_union_context",
     "vae_decoder",
     "vae_encoder",
     "lora_merge",
@@ -61,6 +67,7 @@ NetworkKind = Literal[
 
 
 _CONTROLNET: Final = "controlnet"
+_UNION: Final = "controlnet_union"
 _CONTEXT: Final = "_context"
 
 
@@ -87,8 +94,13 @@ def context_values(index: int) -> str:
 
 
 def controlnet_name(control: str) -> str:
-    """Network name of the ControlNet with registry id `control`."""
+    """Network name of the ControlNet of one type with registry id `control`."""
     return f"{_CONTROLNET}.{control}"
+
+
+def union_name(union: str) -> str:
+    """Network name of the ControlNet-Union with registry id `union`."""
+    return f"{_UNION}.{union}"
 
 
 def context_name(network: str) -> str:
@@ -99,14 +111,13 @@ def context_name(network: str) -> str:
     return kind + _CONTEXT + (f".{control}" if control else "")
 
 
-def controlnet_networks(control: str) -> tuple[str, str]:
-    """Both networks of the ControlNet with registry id `control`: of every step, and of once an image."""
-    name = controlnet_name(control)
-    return name, context_name(name)
+def controlnet_networks(network: str) -> tuple[str, str]:
+    """Both networks of a ControlNet, of which `network` runs in every step: that one, and its context."""
+    return network, context_name(network)
 
 
 def control_of(network: str) -> str:
-    """Registry id of the ControlNet that `network` belongs to; "" where it belongs to none."""
+    """Id of the ControlNet, in the deployment's `controlnets`, that `network` belongs to; "" without one."""
     return network.partition(".")[2]
 
 
@@ -117,8 +128,12 @@ def without_context(network: str) -> str:
 
 
 def networks_of(controlnets: Iterable[str], *, swaps: bool) -> tuple[str, ...]:
-    """Every network that a build has; `swaps` says whether requests choose their LoRAs."""
-    steps = ("unet", *map(controlnet_name, controlnets))
+    """Every network that a build has.
+
+    `controlnets` are names of networks, see `controlnet_name` and `union_name`. `swaps` says whether requests
+    choose their LoRAs.
+    """
+    steps = ("unet", *controlnets)
     names = ["text_encoder", "text_encoder_2"]
     for step in steps:
         names += [step, context_name(step)]
@@ -141,7 +156,7 @@ def network_kind(name: str) -> NetworkKind:
     kind, _, control = name.partition(".")
     if kind not in _SPECS or kind.startswith(_CONTROLNET) != bool(control):
         known = ", ".join(one for one in _SPECS if not one.startswith(_CONTROLNET))
-        raise KeyError(f"unknown network {name!r}; known: {known}, controlnet.<id>")
+        raise KeyError(f"unknown network {name!r}; known: {known}, {_CONTROLNET}.<id>, {_UNION}.<id>")
     return kind  # type: ignore[return-value]
 
 
@@ -244,6 +259,25 @@ def _controlnet(a: Architecture) -> _Tensors:
     return inputs, _residuals(a, out=True)
 
 
+def _union_context(a: Architecture) -> _Tensors:
+    # One run for each control of a pass. `control_mode` is the index of its type; `control_weight` is what
+    # its embedding is multiplied by. The sum over the controls comes to `control_embedding`.
+    (prompt, image), outputs = _controlnet_context(a)
+    embedding = _control_embedding(a)
+    control = (
+        TensorSpec("control_mode", (1,), "int64"),
+        TensorSpec("control_weight", (1,)),
+        TensorSpec("embedding_before", embedding.axes, embedding.dtype),
+    )
+    return (prompt, image, *control), outputs
+
+
+def _union(a: Architecture) -> _Tensors:
+    # `control_types` is 1 at the index of every type that takes part, and 0 elsewhere.
+    inputs, outputs = _controlnet(a)
+    return (TensorSpec("control_types", (UNION_TYPES,)), *inputs), outputs
+
+
 def _vae_decoder(a: Architecture) -> _Tensors:
     # The latents are already divided by the scaling factor. The magnitude is the mean of |sample|: it is
     # finite only if every value is.
@@ -283,6 +317,8 @@ _SPECS = {
     "unet_context": _unet_context,
     "controlnet": _controlnet,
     "controlnet_context": _controlnet_context,
+    _UNION: _union,
+    "controlnet_union_context": _union_context,
     "vae_decoder": _vae_decoder,
     "vae_encoder": _vae_encoder,
     LORA_MERGE: _lora_merge,

@@ -14,9 +14,10 @@ Axes (names in `TensorSpec.axes`; `sdxl.axis_sizes` gives their sizes):
     r    rank, summed over all LoRAs of that matrix
 Fixed sizes (channels, widths) come from `Architecture`, so SDXL and the miniature share one table.
 
-The networks `unet_context` and `controlnet_context.<id>` compute once per image what no step changes: the
-keys and values of cross-attention, and the embedding of the control image. Feature maps that go from one
-engine to another have their channels last, which is the layout that convolutions run fastest in on a card.
+The networks `unet_context`, `controlnet_context.<id>` and `controlnet_union_context.<id>` compute once per
+image what no step changes: the keys and values of cross-attention, and the embedding of the control image.
+Feature maps that go from one engine to another have their channels last, which is the layout that
+convolutions run fastest in on a card.
 """
 
 from __future__ import annotations

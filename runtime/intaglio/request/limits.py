@@ -12,6 +12,7 @@ from typing import Final
 
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.config import Limits
+from intaglio.contract.sdxl import control_of
 from intaglio.errors import InvalidRequest
 
 __all__ = [
@@ -66,15 +67,18 @@ def check_limits(
 
 
 def check_resident(controls: Iterable[str], manifest: BuildManifest) -> None:
-    """Raise InvalidRequest where the ControlNets `controls` cannot be open at the same time.
+    """Raise InvalidRequest where the ControlNets of `controls` cannot be open at the same time.
 
-    `controls` are the ids of a request's controls, without those of weight 0. An id may be there twice.
+    `controls` are the ids of a request's controls, without those of weight 0. An id may be there twice, and a
+    ControlNet-Union serves several ids.
     """
-    wanted = sorted(set(controls))
-    most, every = manifest.resident_controlnets, len(manifest.controlnets)
+    wanted = sorted({manifest.control_network(control) for control in controls})
+    most, every = manifest.resident_controlnets, len(manifest.control_networks)
     if len(wanted) <= most:
         return
-    sizes = ", ".join(f"{control} {manifest.controlnet_bytes(control) / 2**20:.1f} MiB" for control in wanted)
+    sizes = ", ".join(
+        f"{control_of(network)} {manifest.controlnet_bytes(network) / 2**20:.1f} MiB" for network in wanted
+    )
     raise InvalidRequest(
         "controls",
         f"{len(wanted)} ControlNets at once: {sizes}",

@@ -114,13 +114,13 @@ def predict_memory(deployment: Deployment, manifest: BuildManifest | None) -> Pr
         asked = manifest.resident_controlnets
     if asked == "auto":
         asked = fitting_controlnets(deployment, manifest)
-    resident = min(asked, len(deployment.controlnets))
+    resident = min(asked, len(deployment.control_networks))
     return _predicted(deployment, manifest, resident=resident)
 
 
 def fitting_controlnets(deployment: Deployment, manifest: BuildManifest | None) -> int:
     """How many ControlNets can be open at the same time within `memory_limit_gib`; at least one, if any."""
-    every = len(deployment.controlnets)
+    every = len(deployment.control_networks)
     if deployment.memory_limit_gib is None:
         return every
     limit = deployment.memory_limit_gib * GIB
@@ -134,7 +134,7 @@ def _predicted(deployment: Deployment, manifest: BuildManifest | None, *, reside
     """The prediction for `resident` open ControlNets."""
     on_host = manifest is not None and manifest.runtime == "onnxruntime"
     deployment = deployment.resolved_for("tensorrt-rtx" if manifest is None else manifest.runtime)
-    every = len(deployment.controlnets)
+    every = len(deployment.control_networks)
     shared = f"{resident} of {every} ControlNets at the same time" if resident < every else ""
     parts = [
         *_weights(deployment, manifest, resident=resident),
@@ -152,7 +152,14 @@ def _predicted(deployment: Deployment, manifest: BuildManifest | None, *, reside
 
 def _networks(deployment: Deployment) -> tuple[str, ...]:
     merges = deployment.swaps and deployment.execution.lora_staging_mib > 0
-    return opened_networks(deployment.controlnets, merges=merges)
+    return opened_networks(deployment.control_networks, merges=merges)
+
+
+def _estimated_kind(name: str) -> str:
+    """The kind of network whose numbers are known. A ControlNet-Union has 0.5 % more parameters than a
+    ControlNet, and the same activations.
+    """
+    return network_kind(name).replace("_union", "")
 
 
 def _built(manifest: BuildManifest | None, name: str) -> NetworkFile | None:
@@ -174,16 +181,15 @@ def _element(deployment: Deployment) -> int:
 def _weights(deployment: Deployment, manifest: BuildManifest | None, *, resident: int) -> Iterator[Part]:
     """Of every network that is open; of ControlNets the `resident` largest."""
     found = [_network_weights(deployment, manifest, name) for name in _networks(deployment)]
-    sizes = dict.fromkeys(deployment.controlnets, 0)
+    sizes: dict[str, int] = {}
     for name, part in found:
-        if (control := control_of(name)) in sizes:
-            sizes[control] += part.bytes
+        if control := control_of(name):
+            sizes[control] = sizes.get(control, 0) + part.bytes
     largest = sorted(sizes, key=lambda control: -sizes[control])[:resident]
     for name, part in found:
         control = control_of(name)
-        if control in sizes and control not in largest:
-            continue
-        yield part
+        if not control or control in largest:
+            yield part
 
 
 def _network_weights(deployment: Deployment, manifest: BuildManifest | None, name: str) -> tuple[str, Part]:
@@ -191,7 +197,7 @@ def _network_weights(deployment: Deployment, manifest: BuildManifest | None, nam
     built = _built(manifest, name)
     if built is not None:
         return name, Part(f"weights {name}", built.size, "the engine's files")
-    size = _weights_estimate(deployment, network_kind(name))
+    size = _weights_estimate(deployment, _estimated_kind(name))
     return name, Part(f"weights {name}", size, "estimate: parameters and profiles")
 
 
@@ -267,7 +273,7 @@ def _decodes_otherwise(deployment: Deployment, manifest: BuildManifest | None) -
 
 
 def _activation_estimate(deployment: Deployment, name: str) -> int:
-    profiles, kind = deployment.profiles, network_kind(name)
+    profiles, kind = deployment.profiles, _estimated_kind(name)
     whole = _ACTIVATIONS[kind] * _element(deployment) / 2
     if kind == LORA_MERGE:
         return int(whole)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from intaglio.contract.sdxl import control_of
 from intaglio.triton_models.metrics import LabelledGauge, MetricGroup, MetricSpec
 
 if TYPE_CHECKING:
@@ -46,4 +47,4 @@ class ControlNetMetrics:
         self._metrics.count("controlnet_swap_seconds_total", counts.seconds)
         self._metrics.count("controlnet_swaps_total", counts.swaps)
         self._metrics.count("controlnet_swap_failures_total", counts.failures)
-        self._resident.set(dict.fromkeys(controlnets.resident, 1.0))
+        self._resident.set(dict.fromkeys(map(control_of, controlnets.resident), 1.0))

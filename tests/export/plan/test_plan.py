@@ -35,7 +35,7 @@ ARCHITECTURE = architecture_from_configs(
     text_encoder_2=CONFIGS["text_encoder_2"],
     vae=CONFIGS["vae"],
 )
-NETWORKS = networks_of(["pose"], swaps=True)
+NETWORKS = networks_of(["controlnet.pose"], swaps=True)
 
 
 def every_tensor() -> list[tuple[str, str]]:
@@ -142,12 +142,15 @@ CHANGES = {
     "intaglio_export.weights.checkpoint_files": ALL,
     "intaglio_export.weights.vae_range": ALL,
     "intaglio_export.weights.configuration": ALL,
+    "intaglio_export.weights.controlnet_files": ALL,
     "intaglio_export.weights.latents": ALL,
     "intaglio_export.weights.single_file": ALL,
     "intaglio.loras.tensor_files": ALL,
     "intaglio_export.graphs.examples": ALL,
     "intaglio_export.graphs.export": ALL,
     "intaglio_export.graphs.onnx_weights": ALL,
+    "intaglio_export.graphs.attention": ALL,
+    "intaglio_export.graphs.controlnets": ALL,
     "intaglio_export.graphs.sdxl": ALL,
     "intaglio_export.weights.text_encoders": ALL,
     "intaglio.text_encoder_names": ALL,

@@ -12,22 +12,24 @@ import transformers
 from accelerate import init_empty_weights
 
 from intaglio.errors import ConfigError
-from intaglio_export.graphs.sdxl import cross_attentions
+from intaglio_export.graphs.attention import cross_attentions
 from intaglio_export.plan.architecture import architecture_of
 from intaglio_export.weights.configuration import CONFIGURATION, check_configuration, configuration_read
 from intaglio_export.weights.latents import LatentStatistics
 
-from ...checkpoint_configs import ACCEPTED, CONTROLNET, PIPELINE, REFUSED, TEXT, UNET, VAE
+from ...checkpoint_configs import ACCEPTED, CONTROLNET, PIPELINE, REFUSED, TEXT, UNET, UNION, VAE
 
 CLASSES: dict[str, Any] = {
     "unet": diffusers.UNet2DConditionModel,
     "controlnet": diffusers.ControlNetModel,
+    "controlnet_union": diffusers.ControlNetUnionModel,
     "vae": diffusers.AutoencoderKL,
     "text_encoder": transformers.CLIPTextConfig,
 }
 SDXL: dict[str, dict[str, Any]] = {
     "unet": UNET,
     "controlnet": CONTROLNET,
+    "controlnet_union": UNION,
     "vae": VAE,
     "text_encoder": TEXT,
     "text_encoder_2": TEXT | {"hidden_size": 1280, "projection_dim": 1280},
@@ -97,6 +99,9 @@ OTHER_VALUES: dict[tuple[str, str], Any] = {
     ("controlnet", "num_attention_heads"): 8,
     ("controlnet", "projection_class_embeddings_input_dim"): 2560,
     ("controlnet", "transformer_layers_per_block"): 1,
+    ("controlnet_union", "num_control_type"): 8,
+    ("controlnet_union", "num_proj_channel"): 640,
+    ("controlnet_union", "num_trans_channel"): 640,
     ("vae", "block_out_channels"): [128, 256, 512],
     ("vae", "latents_mean"): None,
     ("vae", "latents_std"): None,
@@ -115,6 +120,7 @@ def effect(configs: Mapping[str, Mapping[str, Any]]) -> Any:
     """Everything that intaglio makes of the keys it reads; the refusal where it does not fit."""
     parts = {name: config for name, config in configs.items() if name != "pipeline"}
     parts["controlnet.pose"] = parts.pop("controlnet")
+    parts["controlnet_union.all"] = union = parts.pop("controlnet_union")
     try:
         architecture = architecture_of(parts, base="here")
     except ConfigError as error:
@@ -124,6 +130,7 @@ def effect(configs: Mapping[str, Mapping[str, Any]]) -> Any:
         architecture,
         LatentStatistics.of(configuration_read("vae", configs["vae"])),
         pipeline["force_zeros_for_empty_prompt"],
+        configuration_read("controlnet_union", union)["num_control_type"],  # which modes it may serve
     )
 
 
@@ -135,7 +142,10 @@ def test_every_key_that_is_read_matters(component: str, key: str) -> None:
         pytest.skip("SDXL reads the projection of the second encoder only")
     statistics = {"latents_mean": [0, 1, 2, 3], "latents_std": [1, 2, 3, 4]}
     configs = SDXL | {"vae": VAE | statistics}
-    changed = configs | {component: configs[component] | {key: OTHER_VALUES[component, key]}}
+    # A ControlNet-Union shares these keys with a ControlNet.
+    same = (component.removesuffix("_union"), key)
+    other = OTHER_VALUES[component, key] if (component, key) in OTHER_VALUES else OTHER_VALUES[same]
+    changed = configs | {component: configs[component] | {key: other}}
     assert isinstance(effect(configs), tuple)
     assert effect(changed) != effect(configs)
 

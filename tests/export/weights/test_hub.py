@@ -119,7 +119,7 @@ def test_sharded_weights_load(hub: Hub, whole: dict[str, bytes], tmp_path: Path)
     network.save_pretrained(tmp_path / "pose", max_shard_size="20KB")
     hub.repositories["somebody/pose"] = files_of(tmp_path / "pose")
     assert len([name for name in hub.repositories["somebody/pose"] if "-of-" in name]) > 1
-    weights = find_model(Source(hub="somebody/pose"), subfolder="controlnet")
+    weights = find_model(Source(hub="somebody/pose"), component="controlnet")
     loaded = load_network("controlnet", weights).state_dict()
     assert all(torch.equal(loaded[name], values) for name, values in network.state_dict().items())
 
@@ -137,7 +137,7 @@ def test_a_controlnet_of_another_name_is_refused_before_it_is_fetched(hub: Hub, 
     found["OpenPoseXL2.safetensors"] = found.pop("diffusion_pytorch_model.safetensors")
     hub.repositories["somebody/pose"] = found
     with pytest.raises(BuildError, match=r"diffusers loads .*, but there is OpenPoseXL2.safetensors; rename"):
-        find_model(Source(hub="somebody/pose"), subfolder="controlnet")
+        find_model(Source(hub="somebody/pose"), component="controlnet")
     assert not hub.fetched
 
 
@@ -145,12 +145,12 @@ def test_a_union_is_found_by_its_tensors(hub: Hub, tmp_path: Path) -> None:
     """Its config.json may be that of a plain ControlNet."""
     hub.repositories["somebody/union"] = controlnet_files(tmp_path / "u", task_embedding=torch.zeros(6, 8))
     with pytest.raises(ConfigError, match=r"ControlNet-Union \(it has task_embedding\)"):
-        find_model(Source(hub="somebody/union"), subfolder="controlnet")
+        find_model(Source(hub="somebody/union"), component="controlnet")
 
 
 def test_weights_without_a_place_do_not_load(tmp_path: Path) -> None:
     controlnet_files(tmp_path / "pose", foreign=torch.zeros(2))
-    weights = find_model(Source(folder=tmp_path / "pose"), subfolder="controlnet")
+    weights = find_model(Source(folder=tmp_path / "pose"), component="controlnet")
     with pytest.raises(BuildError, match="the configuration has no place for foreign"):
         load_network("controlnet", weights)
     assert ControlNetModel.from_pretrained(tmp_path / "pose"), "diffusers passes over it with a warning"

@@ -17,7 +17,7 @@ from intaglio.contract.sdxl import context_name
 from intaglio.contract.sources import Source
 from intaglio.errors import ConfigError
 from intaglio.loras.files import Component, layer_table
-from intaglio_export.graphs.sdxl import cross_attentions
+from intaglio_export.graphs.attention import cross_attentions
 from intaglio_export.weights.registry import base_layers
 from intaglio_export.weights.seeded import ARCHITECTURES, Seeded, make_network
 from intaglio_export.weights.sources import component_of

@@ -91,7 +91,7 @@ def test_profiles_are_static_and_cover_every_combination() -> None:
 
 
 def test_a_server_opens_what_a_build_has_but_for_the_encoder() -> None:
-    built = networks_of(["pose"], swaps=True)
+    built = networks_of(["controlnet.pose"], swaps=True)
     assert built == (
         "text_encoder",
         "text_encoder_2",
@@ -103,10 +103,12 @@ def test_a_server_opens_what_a_build_has_but_for_the_encoder() -> None:
         "vae_encoder",
         "lora_merge",
     )
-    assert opened_networks(["pose"], merges=True) == tuple(name for name in built if name != "vae_encoder")
+    assert opened_networks(["controlnet.pose"], merges=True) == tuple(
+        name for name in built if name != "vae_encoder"
+    )
     assert "lora_merge" not in opened_networks([], merges=False)
 
 
 def test_every_network_of_a_build_has_a_row() -> None:
-    for name in networks_of(["pose"], swaps=True):
+    for name in networks_of(["controlnet.pose"], swaps=True):
         assert network_spec(name, SDXL_ARCHITECTURE).outputs

@@ -31,13 +31,12 @@ from intaglio.request.limits import (
 )
 from intaglio.request.request import ResolvedControl
 from intaglio.request.texts import JSON_BYTES, read_json_list, read_text
+from intaglio.stages.diffuse.links import ControlLink, ControlPlan, chain_links
 from intaglio.stages.timings import read_timings
 
 __all__ = [
     "Conditioning",
-    "ControlPlan",
-    "active_controls",
-    "active_places",
+    "active_links",
     "check_token_ids",
     "read_conditioning",
 ]
@@ -45,34 +44,6 @@ __all__ = [
 Floats = NDArray[np.float32]
 _FINITE: Final = ("time_ids", "timesteps", "input_scale", "coefficients", "noise", "state")
 """Tensors whose values have no other bound than that they are finite."""
-
-
-@dataclass(frozen=True, slots=True)
-class ControlPlan:
-    """One control of a request: which ControlNet, its map, its weight, its part of the trajectory."""
-
-    control: str
-    map: NDArray[np.uint8]
-    """[H, W, RGB]."""
-    weight: float
-    begin: float
-    end: float
-    every: int
-    """2: it runs in every second step of its window."""
-
-    def active(self, step: int, steps: int) -> bool:
-        """Whether it takes part in `step` of `steps` (diffusers' `control_guidance_start` and `_end`)."""
-        return self.weight != 0 and inside_window((self.begin, self.end), step, steps)
-
-    def due(self, step: int, steps: int) -> bool:
-        """Whether its residuals must be those of `step`, in which it is active.
-
-        They must in the first step of its window, and in every `every`-th from there.
-        """
-        if self.every == 1:
-            return True
-        first = next(other for other in range(steps) if self.active(other, steps))
-        return (step - first) % self.every == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +62,8 @@ class Conditioning:
     coefficients: Floats
     noise: Floats
     state: Floats
-    controls: tuple[ControlPlan, ...]
+    links: tuple[ControlLink, ...]
+    """The controls, in the order of the request."""
     guidance_window: tuple[float, float]
     loras: tuple[ResolvedLora, ...]
     begin: int
@@ -123,8 +95,9 @@ class Conditioning:
 
     @property
     def active_controlnets(self) -> list[str]:
-        """Ids of the ControlNets that take part in any step of the slice."""
-        return [self.controls[place].control for place in active_places(self)]
+        """Networks of the ControlNets that take part in any step of the slice."""
+        steps = range(self.begin, self.end)
+        return [link.network for link in self.links if any(link.active(step, self.steps) for step in steps)]
 
     @property
     def steps(self) -> int:
@@ -165,7 +138,7 @@ def read_conditioning(tensors: Tensors, manifest: BuildManifest) -> Conditioning
         coefficients=found["coefficients"],
         noise=found["noise"],
         state=found["state"],
-        controls=_control_plans(controls, found["control_maps"], manifest, size=size),
+        links=chain_links(_control_plans(controls, found["control_maps"], manifest, size=size)),
         guidance_window=_window(found),
         loras=_loras(found, most=manifest.limits.loras),
         begin=begin,
@@ -189,17 +162,9 @@ def check_token_ids(request: Conditioning, vocabularies: Sequence[int]) -> None:
             raise InvalidRequest("token_ids", f"id {wrong[0]}", allowed=f"0 to {size - 1}")
 
 
-def active_controls(plans: Sequence[ControlPlan], step: int, steps: int) -> list[int]:
-    """Places of the controls that take part in `step`."""
-    return [place for place, plan in enumerate(plans) if plan.active(step, steps)]
-
-
-def active_places(request: Conditioning) -> list[int]:
-    """Places of the controls that take part in any step of the slice."""
-    places: set[int] = set()
-    for step in range(request.begin, request.end):
-        places.update(active_controls(request.controls, step, request.steps))
-    return sorted(places)
+def active_links(request: Conditioning, step: int) -> list[int]:
+    """Places of the links that take part in `step`."""
+    return [place for place, link in enumerate(request.links) if link.active(step, request.steps)]
 
 
 # --- reading ---
@@ -224,16 +189,18 @@ def _control_plans(
             known = ", ".join(manifest.controlnets) or "none: this deployment has no ControlNets"
             raise InvalidRequest(f"{field}.control", f"{entry.control!r} is unknown", allowed=known)
         check_window(entry.begin, entry.end, field=f"{field}.begin")
+        union = manifest.unions.get(entry.control)
         plan = ControlPlan(
-            control=entry.control,
+            network=manifest.control_network(entry.control),
             map=pixels,
             weight=entry.weight,
             begin=entry.begin,
             end=entry.end,
             every=entry.every,
+            mode=None if union is None else union.mode,
         )
         plans.append(plan)
-    check_resident([plan.control for plan in plans if plan.weight], manifest)
+    check_resident([entry.control for entry in controls if entry.weight], manifest)
     return tuple(plans)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from intaglio.contract.sdxl import controlnet_networks
+from intaglio.contract.sdxl import control_of, controlnet_networks
 from intaglio.engines.interface import Engine
 
 __all__ = ["ControlNetCounts", "ResidentControlNets"]
@@ -46,21 +46,21 @@ class ResidentControlNets:
         """`engines` gets the open engines by network.
 
         `places` is the most ControlNets that are open at the same time. `open_engine` opens that of a
-        network. `release` is called with a ControlNet's id before its engines are closed: nobody may use them
-        after that.
+        network. `release` is called with a ControlNet's network before its engines are closed: nobody may use
+        them after that.
         """
         self._engines = engines
         self._places = places
         self._open_engine = open_engine
         self._release = release
         self.resident: tuple[str, ...] = ()
-        """Ids of the open ControlNets, the one used last at the end."""
+        """Networks of the open ControlNets, the one used last at the end."""
         self.counts = ControlNetCounts()
 
-    def ensure(self, controls: Sequence[str]) -> bool:
-        """Open those of `controls` that are not open; whether there were any.
+    def ensure(self, controlnets: Sequence[str]) -> bool:
+        """Open those of the networks `controlnets` that are not open; whether there were any.
 
-        `controls` are at most as many as there are places. Where one cannot be opened, it is not resident,
+        They are at most as many as there are places. Where one cannot be opened, it is not resident,
         and those that are can be used as before.
 
         Raises:
@@ -68,19 +68,19 @@ class ResidentControlNets:
             Unavailable: the memory does not suffice now.
             DeviceFailed: the card computes nothing more.
         """
-        wanted = tuple(dict.fromkeys(controls))
-        missing = [control for control in wanted if control not in self.resident]
-        others = [control for control in self.resident if control not in wanted]
-        self.resident = (*others, *(control for control in wanted if control in self.resident))
+        wanted = tuple(dict.fromkeys(controlnets))
+        missing = [network for network in wanted if network not in self.resident]
+        others = [network for network in self.resident if network not in wanted]
+        self.resident = (*others, *(network for network in wanted if network in self.resident))
         if not missing:
             return False
         started = time.perf_counter()
         try:
             # First: both together would be the peak of memory.
-            for control in others[: max(len(self.resident) + len(missing) - self._places, 0)]:
-                self._close(control)
-            for control in missing:
-                self._open(control)
+            for network in others[: max(len(self.resident) + len(missing) - self._places, 0)]:
+                self._close(network)
+            for network in missing:
+                self._open(network)
         except Exception:
             self.counts.failures += 1
             raise
@@ -88,29 +88,29 @@ class ResidentControlNets:
         self.counts.swaps += 1
         self.counts.seconds += seconds
         self.counts.last_seconds = seconds
-        log.info("ControlNets %s opened (%.3f s)", ", ".join(missing), seconds)
+        log.info("ControlNets %s opened (%.3f s)", ", ".join(map(control_of, missing)), seconds)
         return True
 
     def close(self) -> None:
         """Close all of them."""
         with ExitStack() as stack:
-            for control in self.resident:
-                stack.callback(self._close, control)
+            for network in self.resident:
+                stack.callback(self._close, network)
 
-    def _open(self, control: str) -> None:
+    def _open(self, network: str) -> None:
         """Open all engines of a ControlNet, or none."""
         opened: dict[str, Engine] = {}
         with ExitStack() as stack:
-            for network in controlnet_networks(control):
-                opened[network] = self._open_engine(network)
-                stack.callback(opened[network].close)
+            for name in controlnet_networks(network):
+                opened[name] = self._open_engine(name)
+                stack.callback(opened[name].close)
             stack.pop_all()
         self._engines.update(opened)
-        self.resident = (*self.resident, control)
+        self.resident = (*self.resident, network)
 
-    def _close(self, control: str) -> None:
-        self.resident = tuple(other for other in self.resident if other != control)
-        self._release(control)
+    def _close(self, network: str) -> None:
+        self.resident = tuple(other for other in self.resident if other != network)
+        self._release(network)
         with ExitStack() as stack:
-            for network in controlnet_networks(control):
-                stack.callback(self._engines.pop(network).close)
+            for name in controlnet_networks(network):
+                stack.callback(self._engines.pop(name).close)

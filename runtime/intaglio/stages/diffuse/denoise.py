@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intaglio.contract.architecture import Architecture
-from intaglio.contract.sdxl import axis_sizes, context_name, controlnet_name
+from intaglio.contract.sdxl import axis_sizes, context_name
 from intaglio.contract.tensors import AxisSizes, NetworkSpec, TensorSpec
 from intaglio.engines.buffers import allocate_tensors
 from intaglio.engines.interface import Backend, Bound, DeviceArray, Engine
-from intaglio.stages.diffuse.conditioning import Conditioning, ControlPlan, active_controls, active_places
+from intaglio.stages.diffuse.conditioning import Conditioning, active_links
+from intaglio.stages.diffuse.control_contexts import ControlContexts, bind_engine
 from intaglio.stages.diffuse.passes import guidance_slices, image_passes
 from intaglio.stages.diffuse.text import Embeddings
 
@@ -28,11 +29,11 @@ ResidualSet = Mapping[str, DeviceArray]
 
 
 class ControlNetChain:
-    """The ControlNets of one shape of pass: each adds its residuals to those of the one before.
+    """The ControlNets of one shape of pass: each link adds its residuals to those of the one before.
 
     Set 0 of the residuals is zeros, which nothing writes. The chain writes sets 1 and 2 in turn.
 
-    A ControlNet need not run in every step (`ControlPlan.every`). The chain then starts from a set that
+    A ControlNet need not run in every step (`ControlLink.every`). The chain then starts from a set that
     still holds the sum of its first ControlNets. Those that run least often come first, so the others can be
     added to their sum again and again. With two sets there are two such sums: that of all ControlNets, and
     that of all but the last. Where neither serves, the whole chain runs. So each ControlNet runs in every
@@ -54,52 +55,45 @@ class ControlNetChain:
         self._unet = unet
         self._residual_specs = _residual_inputs(engines["unet"].network)
         self._sets: list[ResidualSet] = [{spec.name: unet[spec.name] for spec in self._residual_specs}]
-        self._buffers: dict[int, dict[str, DeviceArray]] = {}
-        """Scale, image and context by place in the request: every ControlNet has the same shapes."""
-        self._contexts: dict[tuple[str, int], Bound] = {}
-        """By control and place."""
-        self._bound: dict[tuple[str, int, int], Bound] = {}
-        """By control, place and the residual set that it reads."""
+        self._contexts = ControlContexts(backend, engines, sizes=sizes, unet=unet)
+        self._bound: dict[tuple[str, int, int, int], Bound] = {}
+        """By network, place, the number of its embedding and the residual set that it reads."""
         self._held: dict[int, tuple[int, ...]] = {}
-        """Places of the controls whose sum a residual set holds, in the order of the chain."""
+        """Places of the links whose sum a residual set holds, in the order of the chain."""
 
     def start(self) -> None:
         """Forget all sums: those of another request, or of other steps, are of no use."""
         self._held = {0: ()}
 
-    def release(self, control: str) -> None:
-        """Drop every pass of the ControlNet `control`, whose engines will be closed."""
-        for name, place in list(self._contexts):
-            if name == control:
-                del self._contexts[name, place]
-        for name, place, current in list(self._bound):
-            if name == control:
-                del self._bound[name, place, current]
+    def release(self, network: str) -> None:
+        """Drop every pass of the ControlNet `network`, whose engines will be closed."""
+        self._contexts.release(network)
+        for key in [key for key in self._bound if key[0] == network]:
+            del self._bound[key]
 
-    def prepare(self, place: int, plan: ControlPlan, *, images: int) -> None:
-        """Upload the map and weight of `plan`, and compute what no step changes."""
-        own = self._buffers_of(place, plan.control)
-        self._backend.upload(own["control_image"], np.broadcast_to(plan.map, (images, *plan.map.shape)))
-        self._backend.upload(own["conditioning_scale"], np.array([plan.weight], np.float32))
-        key = (plan.control, place)
-        if key not in self._contexts:
-            engine = self._engines[context_name(controlnet_name(plan.control))]
-            self._contexts[key] = _bind(engine, self._sizes, {**self._unet, **own})
-        self._contexts[key].run()
+    def prepare(self, request: Conditioning, *, images: int) -> None:
+        """Upload the maps and weights of the slice, and compute what no step changes."""
+        self.start()
+        steps = range(request.begin, request.end)
+        places = {place for step in steps for place in active_links(request, step)}
+        for place in sorted(places):
+            self._contexts.prepare(place, request.links[place], request, images=images)
 
     def run(self, request: Conditioning, step: int) -> int:
         """Run the ControlNets of `step` that must run.
 
         Returns the number of the residual set that holds the sum of all that take part.
         """
-        plans = request.controls
-        active = active_controls(plans, step, request.steps)
-        chain = tuple(sorted(active, key=lambda place: -plans[place].every))  # of equal ones, as requested
-        self._forget({place for place in chain if plans[place].due(step, request.steps)})
+        links = request.links
+        active = active_links(request, step)
+        chain = tuple(sorted(active, key=lambda place: -links[place].every))  # of equal ones, as requested
+        self._forget({place for place in chain if links[place].due(step, request.steps)})
         current, done = self._longest_held(chain)
         for count in range(done + 1, len(chain) + 1):
             place = chain[count - 1]
-            self._bound_control(place, plans[place].control, current).run()
+            link = links[place]
+            number = self._contexts.number(place, link, step, request.steps)
+            self._bound_link(place, link.network, number, current).run()
             current = _next_set(current)
             self._held[current] = chain[:count]
         return current
@@ -128,33 +122,15 @@ class ControlNetChain:
             self._sets.append(made)
         return self._sets[number]
 
-    def _buffers_of(self, place: int, control: str) -> dict[str, DeviceArray]:
-        if place not in self._buffers:
-            name = controlnet_name(control)
-            shared = {"prompt_embeds": self._unet["prompt_embeds"]}
-            context = self._engines[context_name(name)]
-            own = allocate_tensors(self._backend, context, self._sizes, shared=shared)
-            engine = self._engines[name]
-            scale = engine.network.tensor("conditioning_scale")
-            own["conditioning_scale"] = self._backend.allocate(
-                scale.shape(self._sizes), scale.numpy_dtype(engine.precision)
-            )
-            self._buffers[place] = own
-        return self._buffers[place]
-
-    def _bound_control(self, place: int, control: str, current: int) -> Bound:
-        """The ControlNet at `place`, from residual set `current` to the next."""
-        key = (control, place, current)
+    def _bound_link(self, place: int, network: str, number: int, current: int) -> Bound:
+        """The link at `place` with its embedding `number`, from residual set `current` to the next."""
+        key = (network, place, number, current)
         if key not in self._bound:
             target = self.residuals(_next_set(current))
             outputs = {f"{name}_out": array for name, array in target.items()}
-            arrays = {
-                **self._unet,
-                **self._buffers_of(place, control),
-                **self.residuals(current),
-                **outputs,
-            }
-            self._bound[key] = _bind(self._engines[controlnet_name(control)], self._sizes, arrays)
+            own = self._contexts.arrays(place, number)
+            arrays = {**self._unet, **own, **self.residuals(current), **outputs}
+            self._bound[key] = bind_engine(self._engines[network], self._sizes, arrays)
         return self._bound[key]
 
 
@@ -178,9 +154,9 @@ class Workspace:
         card waits for everything that runs.
         """
 
-    def release(self, control: str) -> None:
-        """Drop every pass of the ControlNet `control`, whose engines will be closed."""
-        self._chain.release(control)
+    def release(self, network: str) -> None:
+        """Drop every pass of the ControlNet `network`, whose engines will be closed."""
+        self._chain.release(network)
 
     def prepare(self, request: Conditioning, embeddings: Sequence[Embeddings], images: slice) -> None:
         """Upload what no step of a pass changes, and compute what follows from that alone."""
@@ -192,11 +168,9 @@ class Workspace:
         upload(self.unet["guidance_scale"], np.array([request.guidance_scale], np.float32))
         upload(self.unet["guidance_rescale"], np.array([request.guidance_rescale], np.float32))
         if self._context is None:
-            self._context = _bind(self._engines[context_name("unet")], self._sizes, self.unet)
+            self._context = bind_engine(self._engines[context_name("unet")], self._sizes, self.unet)
         self._context.run()
-        self._chain.start()
-        for place in active_places(request):
-            self._chain.prepare(place, request.controls[place], images=count)
+        self._chain.prepare(request, images=count)
 
     def run(self, request: Conditioning, state: Floats, images: slice) -> Floats:
         """`state` [K, P, 4, h, w] after the steps [begin, end) of `request`.
@@ -242,7 +216,7 @@ class Workspace:
     def _bound_unet(self, residuals: int) -> Bound:
         if residuals not in self._bound:
             arrays = {**self.unet, **self._chain.residuals(residuals)}
-            self._bound[residuals] = _bind(self._engines["unet"], self._sizes, arrays)
+            self._bound[residuals] = bind_engine(self._engines["unet"], self._sizes, arrays)
         return self._bound[residuals]
 
 
@@ -282,12 +256,12 @@ class Denoiser:
             parts.append(state)
         return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
 
-    def release(self, control: str) -> None:
-        """Drop every pass of the ControlNet `control`, whose engines will be closed. Its buffers stay: those
+    def release(self, network: str) -> None:
+        """Drop every pass of the ControlNet `network`, whose engines will be closed. Its buffers stay: those
         of a place in a request serve every ControlNet.
         """
         for workspace in self._workspaces.values():
-            workspace.release(control)
+            workspace.release(network)
 
     def close(self) -> None:
         """Free all buffers."""
@@ -318,11 +292,6 @@ class Denoiser:
 
 def _next_set(current: int) -> int:
     return 2 if current == 1 else 1
-
-
-def _bind(engine: Engine, sizes: AxisSizes, arrays: Mapping[str, DeviceArray]) -> Bound:
-    """`engine` with its own of `arrays`."""
-    return engine.bind(sizes, {spec.name: arrays[spec.name] for spec in engine.network.tensors})
 
 
 def _residual_inputs(network: NetworkSpec) -> list[TensorSpec]:

@@ -68,7 +68,7 @@ class Wanted:
     loras: str
     """Digest of the set of LoRAs."""
     controlnets: frozenset[str]
-    """Ids of the ControlNets that take part."""
+    """Networks of the ControlNets that take part."""
 
 
 class Diffuse:
@@ -99,7 +99,7 @@ class Diffuse:
         """
         manifest = self._manifest
         merges = manifest.swap != "off" and manifest.execution.lora_staging_mib > 0
-        needed = opened_networks(manifest.controlnets, merges=merges)
+        needed = opened_networks(manifest.control_networks, merges=merges)
         for name in needed:
             if name not in manifest.networks:
                 raise EngineMismatch(f"{name}: not in the manifest", command=manifest.rebuild)
@@ -263,18 +263,18 @@ class Diffuse:
                 self._engines,
                 places=manifest.resident_controlnets,
                 open_engine=files.load_again,
-                release=self._release_control,
+                release=self._release_controlnet,
             )
             stack.callback(self.controlnets.close)
-            self.controlnets.ensure(tuple(manifest.controlnets)[: manifest.resident_controlnets])
+            self.controlnets.ensure(manifest.control_networks[: manifest.resident_controlnets])
             if layers is not None:
                 self.loras = _open_switch(
                     manifest, layers, backend=self._backend, engines=self._engines, store=self._store
                 )
 
-    def _release_control(self, control: str) -> None:
+    def _release_controlnet(self, network: str) -> None:
         if self._opened is not None:
-            self._opened.denoise.release(control)
+            self._opened.denoise.release(network)
 
     def _open_steps(self, stack: ExitStack) -> _Steps:
         manifest = self._manifest

@@ -16,7 +16,9 @@ __all__ = ["warm_up_controls", "warm_up_tensors"]
 
 
 def warm_up_controls(manifest: BuildManifest) -> Iterator[tuple[str, ...]]:
-    """Every control, in groups that one request of one step may ask for; one group without any.
+    """A control of every ControlNet, in groups that one request of one step may ask for.
+
+    Without ControlNets that is one group without controls.
 
     The manifest's first ControlNets come last, and so they are open afterwards.
     """
@@ -26,7 +28,7 @@ def warm_up_controls(manifest: BuildManifest) -> Iterator[tuple[str, ...]]:
     if most < 1:
         yield ()
         return
-    names = tuple(manifest.controlnets)
+    names = tuple({manifest.control_network(control): control for control in manifest.controlnets}.values())
     for begin in reversed(range(0, len(names), most)):
         yield names[begin : begin + most]
 

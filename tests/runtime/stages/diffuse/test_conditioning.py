@@ -11,9 +11,6 @@ import pytest
 from intaglio.engines.interface import Array
 from intaglio.errors import InvalidRequest
 from intaglio.stages.diffuse.conditioning import (
-    ControlPlan,
-    active_controls,
-    active_places,
     check_token_ids,
     read_conditioning,
 )
@@ -44,7 +41,7 @@ def test_what_is_absent_has_defaults(tiny: Any, arrays: dict[str, Array]) -> Non
     assert request.timings == {}
     assert request.guidance
     assert (request.guidance_rescale, request.clip_skip) == (0, 0)
-    assert [plan.control for plan in request.controls] == ["pose", "edges"]
+    assert [link.network for link in request.links] == ["controlnet.pose", "controlnet.edges"]
 
 
 @pytest.mark.parametrize(
@@ -217,35 +214,3 @@ def test_a_window_needs_a_build_without_guidance(tiny: Any, arrays: dict[str, Ar
 def test_a_window_means_the_decimal_that_was_sent(tiny: Any, arrays: dict[str, Array]) -> None:
     window = {"guidance_window": np.array([0, 0.7], np.float32)}
     assert read_conditioning(arrays | window, tiny.manifest).guidance_window == (0, 0.7)
-
-
-def test_windows_are_those_of_diffusers() -> None:
-    def plan(weight: float, begin: float, end: float) -> ControlPlan:
-        return ControlPlan("pose", np.zeros((3, 1, 1), np.uint8), weight, begin, end, 1)
-
-    windows = [(0.0, 1.0), (0.25, 0.75)]
-    plans = [*(plan(1, begin, end) for begin, end in windows), plan(0, 0, 1)]
-    steps = 6
-    for step in range(steps):
-        kept = []
-        for place, (start, end) in enumerate(windows):
-            # diffusers: keep = 1 - (i / n < start or (i + 1) / n > end)
-            if not (step / steps < start or (step + 1) / steps > end):
-                kept.append(place)
-        assert active_controls(plans, step, steps) == kept
-
-
-def test_places_are_those_active_in_the_slice(tiny: Any, arrays: dict[str, Array]) -> None:
-    assert active_places(read_conditioning(arrays, tiny.manifest)) == [0, 1]
-    late = read_conditioning(arrays | {"begin": int_tensor(3)}, tiny.manifest)
-    assert active_places(late) == [1], "the pose ends at 0.5"
-
-
-@pytest.mark.parametrize(
-    ("begin", "every", "due"),
-    [(0.0, 1, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]), (0.0, 4, [0, 4, 8]), (0.25, 3, [3, 6, 9]), (0.25, 150, [3])],
-)
-def test_a_control_is_due_in_steps_counted_from_its_first(begin: float, every: int, due: list[int]) -> None:
-    plan = ControlPlan("pose", np.zeros((1, 1, 3), np.uint8), 1, begin, 1, every)
-    active = [step for step in range(10) if plan.active(step, 10)]
-    assert [step for step in active if plan.due(step, 10)] == due
