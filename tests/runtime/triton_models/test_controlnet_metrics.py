@@ -12,10 +12,10 @@ from .metric_fakes import Backend, shown
 
 
 def test_figures_follow_what_is_open() -> None:
-    controlnets: Any = SimpleNamespace(counts=ControlNetCounts(), resident=("pose", "canny"))
+    controlnets: Any = SimpleNamespace(counts=ControlNetCounts(), resident=("controlnet.pose", "controlnet_union.canny"))
     metrics = ControlNetMetrics(Backend)
     metrics.report(controlnets)
-    controlnets.resident = ("canny", "depth")
+    controlnets.resident = ("controlnet_union.canny", "controlnet.depth")
     controlnets.counts = ControlNetCounts(swaps=2, failures=1, seconds=1.5, last_seconds=0.5)
     metrics.report(controlnets)
     assert shown() == {

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intaglio.contract.sdxl import controlnet_networks
+from intaglio.contract.sdxl import controlnet_name, controlnet_networks, union_name
 from intaglio.errors import Unavailable
 from intaglio.stages.diffuse.controlnets import ResidentControlNets
+
+
+POSE, CANNY, DEPTH = (controlnet_name("pose"), controlnet_name("canny"), union_name("depth"))
 
 
 class Memory:
@@ -27,7 +30,7 @@ class Memory:
             self.engines,
             places=places,
             open_engine=self.open_engine,
-            release=lambda control: self.events.append(f"release {control}"),
+            release=lambda network: self.events.append(f"release {network}"),
         )
 
     def open_engine(self, network: str) -> Any:
@@ -80,42 +83,42 @@ def test_those_used_last_stay(places: int, asked: list[list[str]]) -> None:
 
 def test_the_one_used_longest_ago_is_closed_before_another_opens() -> None:
     memory = Memory(2)
-    memory.controlnets.ensure(["pose", "canny"])
-    assert not memory.controlnets.ensure(["pose"]), "it is open"
+    memory.controlnets.ensure([POSE, CANNY])
+    assert not memory.controlnets.ensure([POSE]), "it is open"
     memory.events.clear()
-    assert memory.controlnets.ensure(["depth"])
-    assert memory.controlnets.resident == ("pose", "depth")
+    assert memory.controlnets.ensure([DEPTH])
+    assert memory.controlnets.resident == (POSE, DEPTH)
     assert memory.events == [
-        "release canny",
+        "release controlnet.canny",
         "close controlnet_context.canny",
         "close controlnet.canny",
-        "open controlnet.depth",
-        "open controlnet_context.depth",
+        "open controlnet_union.depth",
+        "open controlnet_union_context.depth",
     ]
     assert memory.controlnets.counts.last_seconds > 0
 
 
-@pytest.mark.parametrize("broken", controlnet_networks("depth"))
+@pytest.mark.parametrize("broken", controlnet_networks(DEPTH))
 def test_what_cannot_be_opened_leaves_nothing_half_open(broken: str) -> None:
     memory = Memory(2)
-    memory.controlnets.ensure(["pose", "canny"])
+    memory.controlnets.ensure([POSE, CANNY])
     memory.broken = broken
     with pytest.raises(Unavailable, match=f"{broken}: no memory"):
-        memory.controlnets.ensure(["depth"])
-    assert memory.controlnets.resident == ("canny",)
+        memory.controlnets.ensure([DEPTH])
+    assert memory.controlnets.resident == (CANNY,)
     memory.check()
-    assert not memory.controlnets.ensure(["canny"]), "what is resident serves as before"
+    assert not memory.controlnets.ensure([CANNY]), "what is resident serves as before"
     memory.broken = ""
-    assert memory.controlnets.ensure(["depth", "canny"])
-    assert set(memory.controlnets.resident) == {"canny", "depth"}
+    assert memory.controlnets.ensure([DEPTH, CANNY])
+    assert set(memory.controlnets.resident) == {CANNY, DEPTH}
     memory.check()
     assert (memory.controlnets.counts.swaps, memory.controlnets.counts.failures) == (2, 1)
 
 
 def test_of_several_those_before_the_failure_stay() -> None:
     memory = Memory(2)
-    memory.broken = "controlnet.depth"
+    memory.broken = DEPTH
     with pytest.raises(Unavailable):
-        memory.controlnets.ensure(["pose", "depth"])
-    assert memory.controlnets.resident == ("pose",)
+        memory.controlnets.ensure([POSE, DEPTH])
+    assert memory.controlnets.resident == (POSE,)
     memory.check()

@@ -212,7 +212,7 @@ def test_controlnets_that_share_a_place_draw_as_if_each_had_its_own(
 
     with Diffuse(manifest, tiny.folder, backend=backend) as shared:
         shared.warm_up()
-        assert shared.controlnets.resident == ("pose",)
+        assert shared.controlnets.resident == ("controlnet.pose",)
         assert shared.controlnets.counts.swaps == 0
         for control, swaps in (("pose", False), ("edges", True), ("edges", False), ("pose", True)):
             wanted = shared.wanted(shared.read(requests[control]))

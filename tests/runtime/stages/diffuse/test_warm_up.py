@@ -36,7 +36,7 @@ def test_every_control_is_asked_for_and_the_first_ones_last(
         for guidance in (True, False):
             tensors = warm_up_tensors(manifest, guidance=guidance, controls=group)
             read = read_conditioning(tensors, manifest)
-            assert read.active_controlnets == list(group)
+            assert read.active_controlnets == [f"controlnet.{control}" for control in group]
 
 
 def test_a_deployment_without_controlnets_is_warmed_up_once(tiny: Any) -> None:
