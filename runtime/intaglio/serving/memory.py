@@ -33,6 +33,7 @@ from intaglio.contract.sdxl import (
     network_kind,
     network_spec,
     opened_networks,
+    union_name,
 )
 from intaglio.contract.tensors import AxisSizes, TensorSpec, compute_dtype
 from intaglio.sampling.tiles import decoded_sizes
@@ -316,7 +317,9 @@ def _step_buffers(deployment: Deployment, architecture: Architecture, sizes: Axi
     """What the steps of one guidance mode read and write."""
     # Each control of a request has a place of its own, whichever ControlNet it names.
     places = deployment.limits.controls if deployment.controlnets else 0
-    control = controlnet_name("any")
+    # A union's context has one tensor more than that of a ControlNet of one type.
+    has_union = any(source.union for source in deployment.controlnets.values())
+    control = union_name("any") if has_union else controlnet_name("any")
     unet = network_spec("unet", architecture)
     residuals = network_spec(control, architecture).outputs
     context = network_spec(context_name(control), architecture)
@@ -325,6 +328,9 @@ def _step_buffers(deployment: Deployment, architecture: Architecture, sizes: Axi
     # The UNet's own set is zeros. A chain of ControlNets writes two other sets in turn.
     found += _tensor_bytes(deployment, residuals, sizes) * min(places, 2)
     found += _tensor_bytes(deployment, context.tensors, sizes) * places
+    if has_union:
+        # The embedding of no control, and one more where windows differ.
+        found += _tensor_bytes(deployment, (context.tensor("embedding_before"),), sizes) * 2 * places
     return found + _tensor_bytes(deployment, (noise,), sizes) * deployment.limits.steps
 
 
