@@ -74,6 +74,7 @@ class Controls:
                     made = self.draw(image, *self.controls[:count])
                 if SWAP in made.timings:
                     raise ValueError(f"{count} ControlNets were not open together")
+                watch.laps.setdefault(f"denoise, {count} ControlNets", []).append(made.timings["denoise"])
 
     def measure_swaps(self, watch: Stopwatch) -> int:
         """Seconds of pictures with one ControlNet that was not open; how many are unlike the others.
@@ -91,11 +92,11 @@ class Controls:
             if SWAP not in made.timings:
                 raise ValueError(f"{control} was open already")
             watch.laps.setdefault(SWAP, []).append(made.timings[SWAP])
-            watch.laps.setdefault("denoise after a swap", []).append(made.timings["denoise"])
+            watch.laps.setdefault("denoise, after a swap", []).append(made.timings["denoise"])
             different += not np.array_equal(made.pixels, expected)
             with watch.lap("without a swap"):
                 made = self.draw(0, control)
-            watch.laps.setdefault("denoise without a swap", []).append(made.timings["denoise"])
+            watch.laps.setdefault("denoise, without a swap", []).append(made.timings["denoise"])
             different += not np.array_equal(made.pixels, expected)
         return different
 

@@ -94,18 +94,19 @@ def _controls_lines(part: Mapping[str, Any]) -> list[str]:
     lines = ["", said, *table_lines("| picture over gRPC | s | quartiles |", rows)]
     steps = part.get("steps", {})
     if steps:
-        passes = [(name, _milliseconds(one)) for name, one in steps.items()]
-        lines += table_lines("| engines of a step in turn | ms |", passes)
-    opening = part.get("opening", {})
+        cells = [(name, _milliseconds(one)) for name, one in steps.items()]
+        lines += table_lines("| engines of a step in turn | ms |", cells)
+    return lines + _opening_lines(part.get("opening", {}))
+
+
+def _opening_lines(opening: Mapping[str, Any]) -> list[str]:
     ways = {"as served": opening.get("as served", {}), **opening.get("other ways", {})}
-    pieces_of_ways = []
+    rows = []
     for way, pieces in ways.items():
         for name, one in pieces.items():
             taken = one if name == "failed" else f"{one['median']:.3f}"
-            pieces_of_ways.append((way, name, taken))
-    if pieces_of_ways:
-        lines += table_lines("| opening a ControlNet | | s |", pieces_of_ways)
-    return lines
+            rows.append((way, name, taken))
+    return table_lines("| opening a ControlNet | | s |", rows) if rows else []
 
 
 def _quartiles(taken: Mapping[str, Any]) -> str:

@@ -109,16 +109,16 @@ def _matched(results: Results) -> float:
 
 
 def _added_controlnet(results: Results) -> float:
-    """What a further ControlNet adds to a picture, against what it adds to the engines of all steps in turn.
+    """What a further ControlNet adds to the steps of a picture, against what it adds to the steps' engines.
 
-    The worst of the first, the second, ...
+    The worst of the first, the second, ... Making its map is no part of it.
     """
     part, steps = results["parts"]["controls"], float(results["case"]["steps"])
     once = float(part["steps"]["ControlNet, once an image"]["median"])
     ratios = []
     for count in range(1, _timed_controlnets(part) + 1):
-        picture = _more(part["seconds"], count)
-        ratios.append(picture / (steps * _more(part["steps"], count) + once))
+        added = _more(part["seconds"], count, of="denoise, ")
+        ratios.append(added / (steps * _more(part["steps"], count) + once))
     return max(ratios)
 
 
@@ -130,9 +130,9 @@ def _timed_controlnets(part: Results) -> int:
     return max(timed, default=1)
 
 
-def _more(seconds: Results, count: int) -> float:
+def _more(seconds: Results, count: int, *, of: str = "") -> float:
     """Seconds that the last of `count` ControlNets added."""
-    with_it, without = (float(seconds[f"{one} ControlNets"]["median"]) for one in (count, count - 1))
+    with_it, without = (float(seconds[f"{of}{one} ControlNets"]["median"]) for one in (count, count - 1))
     return with_it - without
 
 

@@ -246,7 +246,8 @@ def _memory(path: Path, printed: Output) -> int:
     state = "" if manifest else "not built: an estimate"
     rows.append((prediction.place, f"{prediction.bytes / 2**30:.2f} GiB", state))
     changes = remedies(deployment, manifest)
-    lines = [f"{remedy.change}: {remedy.bytes / 2**30:.2f} GiB" for remedy in changes]
+    lines = [prediction.controlnets] if prediction.controlnets else []
+    lines += [f"{remedy.change}: {remedy.bytes / 2**30:.2f} GiB" for remedy in changes]
     problem = ""
     try:
         check_memory(deployment, manifest)
@@ -257,6 +258,7 @@ def _memory(path: Path, printed: Output) -> int:
         "place": prediction.place,
         "bytes": prediction.bytes,
         "estimate": manifest is None,
+        "controlnets": prediction.controlnets,
         "parts": [
             {"name": part.name, "bytes": part.bytes, "source": part.source} for part in prediction.parts
         ],

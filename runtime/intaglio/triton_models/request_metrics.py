@@ -33,7 +33,8 @@ REQUEST_METRICS: Final = (
     MetricSpec(
         "compute_seconds_total",
         "counter",
-        "seconds that these requests were computed, including the time to apply their LoRAs",
+        "seconds that these requests were computed, including the time to apply their LoRAs and to open "
+        "their ControlNets",
     ),
 )
 

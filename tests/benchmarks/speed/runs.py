@@ -64,7 +64,8 @@ def _diffusers_parts() -> dict[str, Any]:
 
 
 def _controls_part() -> dict[str, Any]:
-    counts = {f"{count} ControlNets": taken(1.0 + 0.45 * count) for count in range(3)}
+    counts = {f"{count} ControlNets": taken(1.1 + 0.46 * count) for count in range(3)}
+    counts |= {f"denoise, {count} ControlNets": taken(1.0 + 0.45 * count) for count in range(3)}
     steps = {f"{count} ControlNets": taken(0.033 + 0.0148 * count) for count in range(3)}
     return {
         "controlnets": 5,

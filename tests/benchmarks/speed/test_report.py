@@ -87,7 +87,7 @@ MISSES: dict[str, tuple[str, Change]] = {
     ),
     "a ControlNet that costs more than its engine": (
         "a further ControlNet against its engine",
-        lambda p: p["controls"]["seconds"].update({"2 ControlNets": taken(1.96)}),
+        lambda p: p["controls"]["seconds"].update({"denoise, 2 ControlNets": taken(1.96)}),
     ),
     "a slow swap": (
         "swap between two ControlNets",

@@ -43,6 +43,11 @@ def test_doctor_prints_the_prediction(tmp_path: Path, monkeypatch: pytest.Monkey
     assert shown.exit_code == 0
     assert "weights unet" in shown.output
     assert "not built: an estimate" in shown.output
+    few = write(
+        tmp_path, controlnets={"pose": CONTROL, "canny": CONTROL}, execution={"resident_controlnets": 1}
+    )
+    shown = CliRunner().invoke(doctor.app, ["--memory", str(few)])
+    assert "1 of 2 ControlNets at the same time" in shown.output
     refused = CliRunner().invoke(doctor.app, ["--memory", str(write(tmp_path, memory_limit_gib=2.0))])
     assert refused.exit_code == 1
     assert "does not fit: plate needs" in refused.output

@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Any
 from intaglio.contract.tensors import NetworkSpec
 from intaglio.engines.tensorrt.device import CudaArray, Device
 from intaglio.engines.tensorrt.library import TensorRT
+from intaglio.engines.tensorrt.runtime_cache import Shapes
 from intaglio.errors import IntaglioError
 
 if TYPE_CHECKING:
     import tensorrt as trt  # type: ignore[import-not-found,unused-ignore]
 
-__all__ = ["Shapes", "TensorRTBound", "TensorRTContext"]
+__all__ = ["TensorRTBound", "TensorRTContext"]
 
 log = logging.getLogger(__name__)
-
-Shapes = tuple[tuple[int, ...], ...]
-"""Of every input of a network, in the table's order."""
 
 
 class TensorRTContext:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from intaglio.contract.sdxl import LORA_MERGE
 from intaglio.contract.tensors import AxisSizes, NetworkSpec, Precision
 from intaglio.engines.interface import Array, DeviceArray, check_bindings, check_tensors
-from intaglio.engines.tensorrt.context import Shapes, TensorRTBound, TensorRTContext
+from intaglio.engines.tensorrt.context import TensorRTBound, TensorRTContext
 from intaglio.engines.tensorrt.device import Device, cuda_array
 from intaglio.engines.tensorrt.library import TensorRT
 from intaglio.engines.tensorrt.refit import PlanRefitter
-from intaglio.engines.tensorrt.runtime_cache import RuntimeCache, RuntimeCaches
+from intaglio.engines.tensorrt.runtime_cache import RuntimeCache, RuntimeCaches, Shapes
 from intaglio.errors import IntaglioError, Unavailable
 
 if TYPE_CHECKING:
@@ -34,14 +34,16 @@ class ContextSettings:
     """This plan's, with TensorRT-RTX."""
     specializes: bool = True
     """Whether each shape has kernels of its own."""
-    _compiled: set[Shapes] = field(default_factory=set)
-    """Shapes that kernels were compiled for; one entry for all shapes without specialization."""
+    compiled: set[Shapes] = field(default_factory=set)
+    """Shapes that kernels were compiled for; one entry for all shapes without specialization. An engine that
+    is opened again goes on with the set that it had.
+    """
 
     def expect_compilation(self, shapes: Shapes) -> None:
         """The next pass is of these input shapes; it compiles what no pass before it has compiled."""
         compiled_for = shapes if self.specializes else ()
-        if self.cache is not None and compiled_for not in self._compiled:
-            self._compiled.add(compiled_for)
+        if self.cache is not None and compiled_for not in self.compiled:
+            self.compiled.add(compiled_for)
             self.caches.expect_change(self.cache)
 
     def keep_compiled(self) -> None:
@@ -70,7 +72,7 @@ def context_settings(
     library_cache = configuration.create_runtime_cache()
     cache = RuntimeCache(library_cache, path)
     configuration.set_runtime_cache(library_cache)
-    return ContextSettings(configuration, caches, cache, specializes)
+    return ContextSettings(configuration, caches, cache, specializes, caches.compiled(path))
 
 
 class TensorRTEngine:

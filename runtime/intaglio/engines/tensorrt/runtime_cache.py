@@ -11,9 +11,12 @@ from intaglio.whole_files import storage_problem, write_whole
 if TYPE_CHECKING:
     import tensorrt as trt  # type: ignore[import-not-found,unused-ignore]
 
-__all__ = ["RuntimeCache", "RuntimeCaches"]
+__all__ = ["RuntimeCache", "RuntimeCaches", "Shapes"]
 
 log = logging.getLogger(__name__)
+
+Shapes = tuple[tuple[int, ...], ...]
+"""Of every input of a network, in the table's order."""
 
 
 class RuntimeCache:
@@ -50,6 +53,14 @@ class RuntimeCaches:
 
     def __init__(self) -> None:
         self._changed: list[RuntimeCache] = []
+        self._compiled: dict[Path, set[Shapes]] = {}
+
+    def compiled(self, path: Path) -> set[Shapes]:
+        """Shapes that this process has compiled kernels for that are kept in the file at `path`.
+
+        They stay when the engine is closed, so that nothing is written again when it comes back.
+        """
+        return self._compiled.setdefault(path, set())
 
     def expect_change(self, cache: RuntimeCache) -> None:
         """The next pass will compile something into `cache`."""

@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Protocol
 
 from intaglio.contract.sdxl import control_of, controlnet_networks
 from intaglio.engines.interface import Engine
 
-__all__ = ["ControlNetCounts", "ResidentControlNets"]
+__all__ = ["ControlNetCounts", "EngineOpener", "ResidentControlNets"]
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,16 @@ class ControlNetCounts:
     last_seconds: float = 0.0
 
 
+class EngineOpener(Protocol):
+    """Opens engines by the name of their network."""
+
+    def check(self, name: str) -> None:
+        """Raise EngineMismatch where the engine's files are not those that were built."""
+
+    def load(self, name: str) -> Engine:
+        """The engine; raises EngineMismatch, Unavailable or DeviceFailed where it does not open."""
+
+
 class ResidentControlNets:
     """The open ControlNets; one thread uses it."""
 
@@ -40,18 +51,17 @@ class ResidentControlNets:
         engines: dict[str, Engine],
         *,
         places: int,
-        open_engine: Callable[[str], Engine],
+        opener: EngineOpener,
         release: Callable[[str], None],
     ) -> None:
         """`engines` gets the open engines by network.
 
-        `places` is the most ControlNets that are open at the same time. `open_engine` opens that of a
-        network. `release` is called with a ControlNet's network before its engines are closed: nobody may use
-        them after that.
+        `places` is the most ControlNets that are open at the same time. `release` is called with a
+        ControlNet's network before its engines are closed: nobody may use them after that.
         """
         self._engines = engines
         self._places = places
-        self._open_engine = open_engine
+        self._opener = opener
         self._release = release
         self.resident: tuple[str, ...] = ()
         """Networks of the open ControlNets, the one used last at the end."""
@@ -61,7 +71,7 @@ class ResidentControlNets:
         """Open those of the networks `controlnets` that are not open; whether there were any.
 
         They are at most as many as there are places. Where one cannot be opened, it is not resident,
-        and those that are can be used as before.
+        and those that are can be used as before. Files are checked before anything is closed.
 
         Raises:
             EngineMismatch: a file is missing or damaged, or does not load here.
@@ -76,6 +86,7 @@ class ResidentControlNets:
             return False
         started = time.perf_counter()
         try:
+            self._check(missing)  # nothing makes room for a file that is damaged
             # First: both together would be the peak of memory.
             for network in others[: max(len(self.resident) + len(missing) - self._places, 0)]:
                 self._close(network)
@@ -97,12 +108,17 @@ class ResidentControlNets:
             for network in self.resident:
                 stack.callback(self._close, network)
 
+    def _check(self, networks: Sequence[str]) -> None:
+        for network in networks:
+            for name in controlnet_networks(network):
+                self._opener.check(name)
+
     def _open(self, network: str) -> None:
         """Open all engines of a ControlNet, or none."""
         opened: dict[str, Engine] = {}
         with ExitStack() as stack:
             for name in controlnet_networks(network):
-                opened[name] = self._open_engine(name)
+                opened[name] = self._opener.load(name)
                 stack.callback(opened[name].close)
             stack.pop_all()
         self._engines.update(opened)

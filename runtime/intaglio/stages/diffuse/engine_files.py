@@ -33,7 +33,7 @@ class EngineFiles:
             checks.start(self._manifest.networks[name].files)
 
     def load(self, name: str, *, replaceable: Mapping[str, Array] | None = None) -> Engine:
-        """The engine of a network whose files are being compared; as `Backend.load`."""
+        """The engine of a network; as `Backend.load`. Its files are not compared here."""
         return self._backend.load(
             network_spec(name, self._manifest.architecture),
             self._folder / self._manifest.networks[name].path,
@@ -41,11 +41,10 @@ class EngineFiles:
             replaceable=replaceable,
         )
 
-    def load_again(self, name: str) -> Engine:
-        """The engine of a network whose files may have been changed since they were compared.
+    def check(self, name: str) -> None:
+        """Compare the files of a network that is opened later, where they were changed since `start`.
 
         Raises:
-            EngineMismatch: a file is missing, is not the one that was built, or does not load here.
+            EngineMismatch: one is missing, or is not the one that was built.
         """
         self._checked.check(self._manifest.networks[name].files)
-        return self.load(name)

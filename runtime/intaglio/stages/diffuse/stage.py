@@ -262,7 +262,7 @@ class Diffuse:
             self.controlnets = ResidentControlNets(
                 self._engines,
                 places=manifest.resident_controlnets,
-                open_engine=files.load_again,
+                opener=files,
                 release=self._release_controlnet,
             )
             stack.callback(self.controlnets.close)

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from intaglio.engines.tensorrt.context import Shapes, TensorRTBound, TensorRTContext
+from intaglio.engines.tensorrt.context import TensorRTBound, TensorRTContext
 from intaglio.engines.tensorrt.device import Device
 from intaglio.engines.tensorrt.library import TensorRT
+from intaglio.engines.tensorrt.runtime_cache import Shapes
 from intaglio.errors import DeviceFailed, IntaglioError
 
 from .fakes import NETWORK, Context, Cuda

@@ -103,7 +103,7 @@ def test_a_cache_is_written_for_kernels_that_it_lacks(specializes: bool, writes:
         settings.expect_compilation((shape,))
         caches.write()
         assert cache.writes == expected
-    assert len(settings._compiled) == writes[-1]
+    assert len(settings.compiled) == writes[-1]
 
 
 def test_passes_of_one_profile_share_a_context() -> None:
@@ -175,6 +175,19 @@ def test_contexts_of_tensorrt_rtx_compile_before_their_first_pass(
     assert found.cache is not None
     assert settings.cache is not None
     assert settings.specializes == (kernels == "eager")
+
+
+def test_an_engine_that_is_opened_again_writes_nothing_again(tmp_path: Any) -> None:
+    """ControlNets come and go, and the writing would be part of somebody's picture."""
+    caches = RuntimeCaches()
+    writes = []
+    for path in (tmp_path / "pose", tmp_path / "canny", tmp_path / "pose"):
+        cache: Any = Cache()
+        settings = ContextSettings(None, caches, cache, compiled=caches.compiled(path))
+        settings.expect_compilation(((1, 4),))
+        settings.keep_compiled()
+        writes.append(cache.writes)
+    assert writes == [1, 1, 0]
 
 
 def test_contexts_of_tensorrt_have_no_runtime_cache(tmp_path: Any) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intaglio.contract.sdxl import controlnet_name, controlnet_networks, union_name
-from intaglio.errors import Unavailable
+from intaglio.errors import EngineMismatch, Unavailable
 from intaglio.stages.diffuse.controlnets import ResidentControlNets
 
 
@@ -23,25 +23,31 @@ class Memory:
         self.places = places
         self.broken = ""
         """Network that does not open."""
+        self.damaged = ""
+        """Network whose file is damaged."""
         self.events: list[str] = []
         self.engines: dict[str, Any] = {}
         self.open: set[str] = set()
         self.controlnets = ResidentControlNets(
             self.engines,
             places=places,
-            open_engine=self.open_engine,
+            opener=self,
             release=lambda network: self.events.append(f"release {network}"),
         )
 
-    def open_engine(self, network: str) -> Any:
-        if network == self.broken:
-            raise Unavailable(f"{network}: no memory")
-        self.open.add(network)
-        assert len(self.open) <= 2 * self.places
-        self.events.append(f"open {network}")
-        return Opened(self, network)
+    def check(self, name: str) -> None:
+        if name == self.damaged:
+            raise EngineMismatch(f"{name}: damaged", command="make")
 
-    def check(self) -> None:
+    def load(self, name: str) -> Any:
+        if name == self.broken:
+            raise Unavailable(f"{name}: no memory")
+        self.open.add(name)
+        assert len(self.open) <= 2 * self.places
+        self.events.append(f"open {name}")
+        return Opened(self, name)
+
+    def compare(self) -> None:
         """Both engines of every resident ControlNet are open, and nothing else is."""
         resident = self.controlnets.resident
         expected = {network for control in resident for network in controlnet_networks(control)}
@@ -75,7 +81,7 @@ def test_those_used_last_stay(places: int, asked: list[list[str]]) -> None:
         others = [control for control in used if control not in controls]
         used = [*others, *(control for control in controls if control in open_before), *missing]
         assert list(memory.controlnets.resident) == used[-places:]
-        memory.check()
+        memory.compare()
     assert memory.controlnets.counts.swaps == swaps
     memory.controlnets.close()
     assert memory.open == set()
@@ -106,13 +112,24 @@ def test_what_cannot_be_opened_leaves_nothing_half_open(broken: str) -> None:
     with pytest.raises(Unavailable, match=f"{broken}: no memory"):
         memory.controlnets.ensure([DEPTH])
     assert memory.controlnets.resident == (CANNY,)
-    memory.check()
+    memory.compare()
     assert not memory.controlnets.ensure([CANNY]), "what is resident serves as before"
     memory.broken = ""
     assert memory.controlnets.ensure([DEPTH, CANNY])
     assert set(memory.controlnets.resident) == {CANNY, DEPTH}
-    memory.check()
+    memory.compare()
     assert (memory.controlnets.counts.swaps, memory.controlnets.counts.failures) == (2, 1)
+
+
+@pytest.mark.parametrize("damaged", controlnet_networks(DEPTH))
+def test_nothing_makes_room_for_a_damaged_file(damaged: str) -> None:
+    memory = Memory(2)
+    memory.controlnets.ensure([POSE, CANNY])
+    memory.damaged = damaged
+    with pytest.raises(EngineMismatch, match=f"{damaged}: damaged"):
+        memory.controlnets.ensure([DEPTH])
+    assert memory.controlnets.resident == (POSE, CANNY)
+    memory.compare()
 
 
 def test_of_several_those_before_the_failure_stay() -> None:
@@ -121,4 +138,4 @@ def test_of_several_those_before_the_failure_stay() -> None:
     with pytest.raises(Unavailable):
         memory.controlnets.ensure([POSE, DEPTH])
     assert memory.controlnets.resident == (POSE,)
-    memory.check()
+    memory.compare()

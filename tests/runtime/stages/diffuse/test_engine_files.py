@@ -20,13 +20,13 @@ def test_an_engine_that_is_opened_later_is_still_the_one_that_was_built(tiny: An
     with FileChecks(folder, command="make") as checks:
         files.start(checks, ["controlnet.pose"])
         assert files.load("controlnet.pose").network.name == "controlnet.pose"
-    assert files.load_again("controlnet.pose").network.name == "controlnet.pose"
+    files.check("controlnet.pose")
     path = folder / "controlnet.pose.onnx"
     built = path.read_text()
     path.write_text("x" * len(built))
     with pytest.raises(
         EngineMismatch, match=r"controlnet.pose.onnx was changed .*intaglio build configs/tiny"
     ):
-        files.load_again("controlnet.pose")
+        files.check("controlnet.pose")
     path.write_text(built)
-    files.load_again("controlnet.pose")
+    files.check("controlnet.pose")
