@@ -12,7 +12,9 @@ from .metric_fakes import Backend, shown
 
 
 def test_figures_follow_what_is_open() -> None:
-    controlnets: Any = SimpleNamespace(counts=ControlNetCounts(), resident=("controlnet.pose", "controlnet_union.canny"))
+    controlnets: Any = SimpleNamespace(
+        counts=ControlNetCounts(), resident=("controlnet.pose", "controlnet_union.canny")
+    )
     metrics = ControlNetMetrics(Backend)
     metrics.report(controlnets)
     controlnets.resident = ("controlnet_union.canny", "controlnet.depth")

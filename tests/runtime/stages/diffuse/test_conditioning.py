@@ -194,7 +194,9 @@ def test_more_controlnets_than_are_open_at_the_same_time_are_refused(
     ):
         read_conditioning(arrays, manifest)
     without = np.array([arrays["controls"][0].replace(b'"weight": 0.5', b'"weight": 0.0')], object)
-    assert read_conditioning(arrays | {"controls": without}, manifest).active_controlnets == ["controlnet.pose"]
+    assert read_conditioning(arrays | {"controls": without}, manifest).active_controlnets == [
+        "controlnet.pose"
+    ]
 
 
 def test_a_set_of_loras_that_is_not_resolved_is_refused(tiny: Any, arrays: dict[str, Array]) -> None:

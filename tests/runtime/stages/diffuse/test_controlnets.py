@@ -12,7 +12,6 @@ from intaglio.contract.sdxl import controlnet_name, controlnet_networks, union_n
 from intaglio.errors import EngineMismatch, Unavailable
 from intaglio.stages.diffuse.controlnets import ResidentControlNets
 
-
 POSE, CANNY, DEPTH = (controlnet_name("pose"), controlnet_name("canny"), union_name("depth"))
 
 
