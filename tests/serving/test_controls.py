@@ -211,7 +211,7 @@ BAD: dict[str, tuple[dict[str, Any], list[PIL.Image.Image], str]] = {
     "weights that are missing": (
         {"type": "depth", "image": 0, "preprocess": "auto"},
         [BLACK],
-        r"detectors\.depth: .*midas\.onnx: no such file; put the ONNX file there",
+        r"detectors\.depth: .*midas\.onnx: no such file; put the file there",
     ),
     "weights that are damaged": (
         {"type": "depth", "image": 0, "preprocess": "damaged"},
