@@ -31,6 +31,8 @@ from intaglio_export.build import BuildOptions, build_deployment
 from ..photographs import nobody, one_person, street, two_people
 from .conftest import REPOSITORY, Silent
 
+pytestmark = pytest.mark.slow
+
 DETECTORS = REPOSITORY / "miniature/detectors"
 DEADLINE_SECONDS = 6.0
 """The detectors' process starts and reads a photograph in one second on an idle machine."""
