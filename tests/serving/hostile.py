@@ -231,6 +231,26 @@ def postprocess_changes(valid: Tensors) -> Iterator[tuple[str, Tensors]]:
     yield "format garbage", {"output_format": text(b"\xff" * 100_000)}
 
 
+def annotate_changes(pictures: list[bytes]) -> Iterator[tuple[str, Tensors]]:
+    """What is wrong with a request to `annotate`."""
+    good = png(64, 64)
+    header = good[:16] + (60_000).to_bytes(4, "big") * 2 + good[24:]
+    for what in (b"", b"\0" * 5000, good[: len(good) // 2], header, *pictures):
+        yield "broken picture", {"photo": text(what)}
+    yield "large picture", {"photo": text(b"\x89PNG" + bytes(33 << 20))}
+    yield "nobody in the picture", {"detector": text("pose")}
+    for name in (b"", b"\xff", b"../../etc/passwd", b"auto", b"x" * 100_000):
+        yield "detector", {"detector": text(name)}
+    for name in ("resize", "response_format"):
+        yield name, {name: text(b"\xff" * 1000)}
+    for width, height in ((0, 64), (-8, 64), (100_000, 64), (4097, 4096)):
+        yield f"size {width}x{height}", {"width": number(width), "height": number(height)}
+    yield "width alone", {"width": number(64)}
+    yield "unknown input", {"pose": text("x")}
+    yield "wrong type", {"width": number(64, np.float32)}
+    yield "two pictures", {"photo": text(good, good)}
+
+
 def bodies(tensors: Mapping[str, Array]) -> Iterator[tuple[str, bytes]]:
     """HTTP bodies that are no request at all."""
     yield "empty", b""
@@ -314,6 +334,9 @@ def attacks(sender: Sender, pictures: list[bytes]) -> list[Asked]:
         ("diffuse", tensors, [*diffuse_changes(tensors), *lora_changes(sender, request)]),
         ("postprocess", encoded, list(postprocess_changes(encoded))),
     ]
+    if sender.client.is_model_ready("annotate"):  # only where the deployment has detectors
+        photo = {"photo": text(png(64, 64)), "detector": text("canny")}
+        kinds.append(("annotate", photo, list(annotate_changes(pictures))))
     found: list[Asked] = []
     for model, valid, changes in kinds:
         optional = {"steps", "width", "height", "timings"}

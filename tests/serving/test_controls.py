@@ -31,6 +31,8 @@ from intaglio_export.build import BuildOptions, build_deployment
 from ..photographs import nobody, one_person, street, two_people
 from .conftest import REPOSITORY, Silent
 
+pytestmark = pytest.mark.slow
+
 DETECTORS = REPOSITORY / "miniature/detectors"
 DEADLINE_SECONDS = 6.0
 """The detectors' process starts and reads a photograph in one second on an idle machine."""
@@ -211,7 +213,7 @@ BAD: dict[str, tuple[dict[str, Any], list[PIL.Image.Image], str]] = {
     "weights that are missing": (
         {"type": "depth", "image": 0, "preprocess": "auto"},
         [BLACK],
-        r"detectors\.depth: .*midas\.onnx: no such file; put the ONNX file there",
+        r"detectors\.depth: .*midas\.onnx: no such file; put the file there",
     ),
     "weights that are damaged": (
         {"type": "depth", "image": 0, "preprocess": "damaged"},

@@ -294,7 +294,6 @@ BAD: dict[str, tuple[str, dict[str, Any]]] = {
         "controls[0].type",
         {"controls": controls({"type": "scribble", "pose": "waving-01"})},
     ),
-    "unknown pose": ("controls[0].pose", {"controls": controls({"type": "pose", "pose": "flying-99"})}),
     "pose that is a path": (
         "controls[0].pose",
         {"controls": controls({"type": "pose", "pose": "../../etc/passwd"})},

@@ -121,7 +121,10 @@ def test_the_page_of_controls_and_its_pictures(server: Server, tmp_path: Path) -
     """In a copy of the configurations, since the page adds a pose. Another processor may round otherwise."""
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     (tmp_path / "miniature").symlink_to(ROOT / "miniature")
-    assert run_blocks("docs/controls.md", server, tmp_path) == ["yaml", "bash", "yaml", "bash"]
+    languages = run_blocks("docs/controls.md", server, tmp_path)
+    assert languages == ["yaml", "bash", "yaml", "bash", "python", "bash", "yaml"]
+    assert Image.open(tmp_path / "fitted.png").size == (192, 256)
+    assert read_metadata((tmp_path / "again.png").read_bytes())["controls"][0]["preprocess"] == "pose"
     for name in ("photo", "pose", "canny", "drawn", "sheet"):
         made, shown = (
             np.asarray(Image.open(folder / f"{name}.png").convert("RGB"), dtype=np.float64)

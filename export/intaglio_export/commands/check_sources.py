@@ -27,6 +27,7 @@ from intaglio_export.engines.platform import resolve_platform
 from intaglio_export.plan.architecture import architecture_of
 from intaglio_export.plan.plan import Plan
 from intaglio_export.plan.stages import STORE, StageStore
+from intaglio_export.weights.detectors import fetched_detector
 from intaglio_export.weights.hub import NotFetchedError
 from intaglio_export.weights.repository_files import COMPONENTS
 from intaglio_export.weights.sources import find_base, find_model
@@ -128,14 +129,25 @@ def _poses(report: SourceReport) -> Iterator[Finding]:
 
 
 def _detectors(report: SourceReport) -> Iterator[Finding]:
-    """Only `intaglio control` and `intaglio poses add` need them."""
+    """None of them stops a build: pictures need no detector."""
     for name, source in report.deployment.detectors.items():
-        absent = [str(path) for path in source.files if not path.is_file()]
-        if absent:
-            detail = f"{', '.join(absent)}: no such file"
-            yield Finding(f"detector.{name}", "note", detail, "put the ONNX file there")
+        what = f"detector.{name}"
+        try:
+            here = fetched_detector(source, fetch=False)
+        except NotFetchedError as error:
+            yield report.to_download(what, error)
+            continue
+        except IntaglioError as error:
+            yield report.refused(what, error)
+            continue
+        absent = [str(path) for path in here.files if not path.is_file()]
+        if here.hub is not None:
+            fix = "with the hub in reach: " + report.build
+            yield Finding(what, "note", f"hub:{here.hub}: neither in the cache nor on the hub", fix)
+        elif absent:
+            yield Finding(what, "note", f"{', '.join(absent)}: no such file", "put the file there")
         else:
-            yield Finding(f"detector.{name}", "ok", f"{source.kind}: {source.file}")
+            yield Finding(what, "ok", f"{source.kind}: {source.detector or here.folder or here.file}")
 
 
 def _request_manifest(report: SourceReport) -> BuildManifest | None:

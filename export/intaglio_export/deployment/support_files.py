@@ -16,6 +16,7 @@ from intaglio.errors import ConfigError
 from intaglio.imaging.pose_library import pose_files
 from intaglio.single_files import TOKENIZERS
 from intaglio_export.plan.digests import DigestCache
+from intaglio_export.weights.detectors import fetched_detector
 from intaglio_export.weights.sources import Base
 
 __all__ = ["SupportFiles", "find_support_files", "poses_in"]
@@ -33,7 +34,7 @@ class SupportFiles:
     poses: str | None
     """Folder of the poses; None without any."""
     detectors: dict[str, DetectorSource] = field(default_factory=dict)
-    """Detectors by id. Paths of their files are relative to the build; that of a missing file is absolute."""
+    """Detectors by id. Paths of their files are relative to the build, unless one of them is missing."""
     sources: dict[str, Path] = field(default_factory=dict)
     """The source of each file by its path in the build."""
 
@@ -70,14 +71,17 @@ def _find_poses(poses: Path | None, digests: DigestCache, sources: dict[str, Pat
 
 
 def _placed(source: DetectorSource, digests: DigestCache, sources: dict[str, Path]) -> DetectorSource:
-    """Add the files of a detector to `sources`; returns it with their places in the build."""
-    present = {key: path for key, path in source.named.items() if path.is_file()}
-    digest = content_key({key: digests.digest(path).sha256 for key, path in present.items()})
-    places = {
-        key: Path("detectors", digest[:_FOLDER_DIGITS], key, path.name) for key, path in present.items()
-    }
-    sources |= {str(place): present[key] for key, place in places.items()}
-    return source.moved(places)
+    """Add the files of a detector to `sources`; returns it with their place in the build. One that lacks a
+    file stays where it is.
+    """
+    source = fetched_detector(source)
+    files = source.named
+    if source.hub is not None or not all(path.is_file() for path in files.values()):
+        return source
+    digest = content_key({name: digests.digest(path).sha256 for name, path in files.items()})
+    place = Path("detectors", digest[:_FOLDER_DIGITS])
+    sources |= {str(place / name): path for name, path in files.items()}
+    return source.placed(place)
 
 
 def poses_in(folder: Path) -> list[Path]:

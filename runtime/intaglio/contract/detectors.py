@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
-from intaglio.contract.yaml_files import Strict, resolved_path
+from intaglio.contract.yaml_files import RegistryId, Strict, resolved_path
 from intaglio.errors import InvalidRequest
+from intaglio.validation_errors import Allowed
 
 __all__ = [
     "AUTO",
+    "AUX_DETECTORS",
     "CANNY",
-    "DETECTED_TYPES",
+    "CHECKPOINT_FILES",
     "NO_DETECTOR",
+    "AuxDetector",
     "DetectorKind",
     "DetectorProcess",
     "DetectorSource",
@@ -29,14 +32,45 @@ NO_DETECTOR: Final = "none"
 CANNY: Final = "canny"
 """The one detector that no deployment has to name."""
 
-DetectorKind = Literal["movenet", "depth"]
-DETECTED_TYPES: Final[Mapping[DetectorKind, str]] = {"movenet": "pose", "depth": "depth"}
-"""Which type of control map each kind of detector makes."""
-_OWN_KEYS: Final[Mapping[DetectorKind, frozenset[str]]] = {
-    "movenet": frozenset({"persons"}),
-    "depth": frozenset({"mean", "std", "size", "near"}),
+DetectorKind = Literal["movenet", "depth", "controlnet-aux", "transformers"]
+AuxDetector = Literal[
+    "openpose",
+    "midas",
+    "leres",
+    "zoe",
+    "normal-bae",
+    "lineart",
+    "lineart-anime",
+    "lineart-standard",
+    "hed",
+    "pidinet",
+    "mlsd",
+]
+"""Detectors of controlnet-aux. Its others draw at random or need more than it brings (mmpose, mediapipe)."""
+AUX_DETECTORS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "openpose": ("pose", ("body_pose_model.pth",)),
+    "midas": ("depth", ("dpt_hybrid-midas-501f0c75.pt",)),
+    "leres": ("depth", ("res101.pth", "latest_net_G.pth")),
+    "zoe": ("depth", ("ZoeD_M12_N.pt",)),
+    "normal-bae": ("normals", ("scannet.pt",)),
+    "lineart": ("lineart", ("sk_model.pth", "sk_model2.pth")),
+    "lineart-anime": ("lineart", ("netG.pth",)),
+    "lineart-standard": ("lineart", ()),
+    "hed": ("softedge", ("ControlNetHED.pth",)),
+    "pidinet": ("softedge", ("table5_pidinet.pth",)),
+    "mlsd": ("mlsd", ("mlsd_large_512_fp32.pth",)),
 }
-"""Keys that only one kind of detector reads."""
+"""The type of the maps of each, and its files of weights, as lllyasviel/Annotators has them."""
+CHECKPOINT_FILES: Final = ("config.json", "preprocessor_config.json", "model.safetensors")
+"""Files of a checkpoint of `transformers`."""
+_TYPES: Final[Mapping[DetectorKind, str]] = {"movenet": "pose", "depth": "depth"}
+_OWN_KEYS: Final[Mapping[DetectorKind, frozenset[str]]] = {
+    "movenet": frozenset({"file", "persons"}),
+    "depth": frozenset({"file", "mean", "std", "size", "near"}),
+    "controlnet-aux": frozenset({"detector", "folder", "hub", "revision", "size"}),
+    "transformers": frozenset({"folder", "hub", "revision", "near"}),
+}
+"""Keys that not every kind of detector reads."""
 
 
 class DetectorProcess(Strict):
@@ -51,14 +85,28 @@ class DetectorProcess(Strict):
 
 
 class DetectorSource(Strict):
-    """A detector: its kind and its ONNX files."""
+    """A detector: its kind and its files."""
 
     kind: DetectorKind
-    """`movenet`: one person's 17 COCO keypoints, in the layout of MoveNet SinglePose; its map is of type
-    `pose`. `depth`: relative depth of one image, such as MiDaS or Depth Anything; its map is of type `depth`.
+    """`movenet`: one person's 17 COCO keypoints, in the layout of MoveNet SinglePose. `depth`: relative depth
+    of one image, such as MiDaS or Depth Anything. Both are ONNX files. `controlnet-aux`: a detector of that
+    package. `transformers`: a checkpoint of depth estimation or of semantic segmentation. These two need
+    torch, and the extra `controlnet-aux`.
     """
-    file: Path
-    """The detector's ONNX file."""
+    type: RegistryId = ""
+    """Type of its maps; `auto` in a request finds it by that. Absent: `pose` for `movenet`, `depth` for
+    `depth`, and that of `detector` for `controlnet-aux`. `transformers` needs it.
+    """
+    file: Path | None = None
+    """The ONNX file of `movenet` and `depth`."""
+    folder: Path | None = None
+    """Folder of the weights of `controlnet-aux`, or the checkpoint of `transformers`."""
+    hub: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$"), Allowed("owner/name")] | None = None
+    """Instead of `folder`: a repository on the Hugging Face hub. A build downloads what it needs of it."""
+    revision: str | None = None
+    """Branch, tag or commit of the `hub` repository."""
+    detector: AuxDetector | None = None
+    """Which detector of `controlnet-aux`."""
     persons: Path | None = None
     """ONNX file of NanoDet, which finds the people that `movenet` then reads. Without it the whole picture is
     taken for one person.
@@ -70,50 +118,90 @@ class DetectorSource(Strict):
     ] = (0.229, 0.224, 0.225)
     """What red, green and blue are divided by after `mean` is subtracted; the default is ImageNet's."""
     size: Annotated[int, Field(ge=14, le=4096)] | None = None
-    """Width and height in pixels of the input of `depth`. Only a file whose input has no fixed size needs it.
+    """Width and height in pixels of the input of `depth`; only a file whose input has no fixed size needs it.
+    For `controlnet-aux` the shorter side of what the detector reads; absent: 512.
     """
     near: Literal["large", "small"] = "large"
-    """Whether what is near has large values in the output of `depth` (inverse depth, as MiDaS and Depth
-    Anything give it) or small ones (depth in metres). In the map, what is near is bright.
+    """Whether what is near has large values in the output of `depth` or `transformers` (inverse depth, as
+    MiDaS and Depth Anything give it) or small ones (depth in metres). In the map, what is near is bright.
     """
 
-    @field_validator("file", "persons")
+    @field_validator("file", "persons", "folder")
     @classmethod
     def _resolved(cls, path: Path | None, info: ValidationInfo) -> Path | None:
         return None if path is None else resolved_path(path, info)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _typed(cls, values: Any) -> Any:
+        """The type of the maps, where the kind or the detector says it."""
+        if not isinstance(values, dict) or values.get("type"):
+            return values
+        detector, kind = values.get("detector"), values.get("kind")
+        if isinstance(detector, str) and detector in AUX_DETECTORS:
+            return {**values, "type": AUX_DETECTORS[detector][0]}
+        return {**values, "type": _TYPES[kind]} if kind in ("movenet", "depth") else values
+
     @model_validator(mode="after")
     def _keys_of_the_kind(self) -> Self:
-        foreign = frozenset[str]().union(*(keys for kind, keys in _OWN_KEYS.items() if kind != self.kind))
+        own = _OWN_KEYS[self.kind]
+        foreign = frozenset[str]().union(*_OWN_KEYS.values()) - own
         defaults = type(self).model_fields
         # A build hands its deployment on with every default written out.
         if wrong := sorted(key for key in foreign if getattr(self, key) != defaults[key].default):
             raise ValueError(f"{wrong[0]} is no key of kind {self.kind}; take it out")
+        for key in ("file", "detector"):
+            if key in own and getattr(self, key) is None:
+                raise ValueError(f"kind {self.kind} needs {key}")
+        if not self.type:
+            raise ValueError(f"kind {self.kind} needs type, the type of its maps")
+        given = [self.folder, self.hub].count(None)
+        if "folder" in own and (self.kind == "transformers" or self.weights) and given != 1:
+            raise ValueError("give exactly one of folder and hub")
+        if self.revision is not None and self.hub is None:
+            raise ValueError("revision goes with hub only")
         return self
 
     @property
-    def type(self) -> str:
-        """The type of the control maps that it makes."""
-        return DETECTED_TYPES[self.kind]
+    def weights(self) -> tuple[str, ...]:
+        """Names of its files in `folder` or `hub`, where they are known without looking there."""
+        if self.detector is not None:
+            return AUX_DETECTORS[self.detector][1]
+        return CHECKPOINT_FILES if self.kind == "transformers" else ()
 
     @property
     def named(self) -> dict[str, Path]:
-        """Every file that it reads, by the key that names it."""
+        """Every file that it reads, by a name that tells them apart. None of a `hub`."""
         given = {"file": self.file, "persons": self.persons}
-        return {key: path for key, path in given.items() if path is not None}
+        found = {f"{key}/{path.name}": path for key, path in given.items() if path is not None}
+        if self.folder is not None:
+            found |= {f"folder/{name}": self.folder / name for name in self.weights}
+        return found
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file that it reads."""
         return tuple(self.named.values())
 
-    def moved(self, files: Mapping[str, Path]) -> Self:
-        """The same detector with other places of its files, by key."""
-        return self.model_copy(update=dict(files))
-
     def below(self, folder: Path) -> Self:
         """The same detector; relative paths of its files start at `folder`."""
-        return self.moved({key: folder / path for key, path in self.named.items()})
+        paths = {key: getattr(self, key) for key in ("file", "persons", "folder")}
+        return self.model_copy(update={key: folder / path for key, path in paths.items() if path is not None})
+
+    def placed(self, folder: Path) -> Self:
+        """The same detector, with its files in `folder` under their names of `named`."""
+        places = {
+            key: folder / key / path.name
+            for key, path in (("file", self.file), ("persons", self.persons))
+            if path is not None
+        }
+        if self.folder is not None:
+            places["folder"] = folder / "folder"
+        return self.model_copy(update=places)
+
+    def fetched(self, folder: Path) -> Self:
+        """The same detector, with `folder` instead of the hub."""
+        return self.model_copy(update={"folder": folder, "hub": None, "revision": None})
 
 
 def detector_named(wanted: str, types: Mapping[str, str], *, field: str) -> str:

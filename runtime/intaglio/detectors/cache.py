@@ -50,7 +50,8 @@ class DetectionCache:
         """The detection of `key`; None where there is none, or where its files are damaged."""
         values, picture = self._files(key)
         try:
-            people = json.loads(values.read_bytes())["people"]
+            kept = json.loads(values.read_bytes())
+            people, classes = kept["people"], bool(kept["classes"])
             with Image.open(io.BytesIO(picture.read_bytes()), formats=["PNG"]) as image:
                 pixels = np.asarray(image.convert("RGB"), dtype=np.uint8)
             if people is not None:
@@ -58,7 +59,7 @@ class DetectionCache:
             os.utime(values)
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return Detection(pixels, people)
+        return Detection(pixels, people, classes)
 
     def put(self, key: str, detection: Detection) -> None:
         """Keep `detection`, and remove what was used longest ago.
@@ -69,7 +70,7 @@ class DetectionCache:
         values, picture = self._files(key)
         people = None if detection.people is None else detection.people.tolist()
         write_whole(picture, png_from_pixels(detection.map, text={}))
-        write_whole(values, json.dumps({"people": people}).encode())
+        write_whole(values, json.dumps({"people": people, "classes": detection.classes}).encode())
         self._remove_oldest()
 
     def _remove_oldest(self) -> None:

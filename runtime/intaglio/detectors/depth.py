@@ -8,6 +8,7 @@ smallest to its largest value, so that what is near is bright, as MiDaS's maps o
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,9 @@ from intaglio.contract.detectors import DetectorSource
 from intaglio.detectors.detection import Detection
 from intaglio.detectors.onnx_network import Network
 from intaglio.errors import ConfigError, InvalidRequest
+from intaglio.imaging.resizing import Size
 
-__all__ = ["DepthDetector"]
+__all__ = ["DepthDetector", "depth_map"]
 
 
 class DepthDetector:
@@ -33,7 +35,8 @@ class DepthDetector:
             MissingExtra: ONNX Runtime is not installed.
         """
         self._source = source
-        self._network = Network(source.file, expected="a network of relative depth")
+        self._file = source.files[0]
+        self._network = Network(self._file, expected="a network of relative depth")
         shape = self._network.input_shape
         self._channels_first = len(shape) == 4 and shape[1] == 3
         if not self._channels_first and (len(shape) != 4 or shape[3] != 3):
@@ -44,7 +47,7 @@ class DepthDetector:
     def _side(self, fixed: int | None) -> int:
         side = fixed or self._source.size
         if side is None:
-            raise ConfigError(f"{self._source.file}: its input has no fixed size; give the detector `size`")
+            raise ConfigError(f"{self._file}: its input has no fixed size; give the detector `size`")
         return side
 
     def __call__(self, photo: Image.Image, *, name: str) -> Detection:
@@ -54,16 +57,8 @@ class DepthDetector:
             InvalidRequest: the depth is the same everywhere.
             ConfigError: the network's output is no plane of its input's size, or holds no finite numbers.
         """
-        depth = self._depth(photo)
-        low, high = float(depth.min()), float(depth.max())
-        if high <= low:
-            raise InvalidRequest(name, "it has the same depth everywhere", allowed="a picture of a scene")
-        share = (depth - low) / (high - low)
-        if self._source.near == "small":
-            share = 1 - share
-        grey = Image.fromarray(np.rint(share * 255).astype(np.uint8))
-        sized = grey.resize(photo.size, Image.Resampling.BICUBIC)
-        return Detection(np.asarray(sized.convert("RGB"), dtype=np.uint8))
+        near = self._source.near
+        return Detection(depth_map(self._depth(photo), photo.size, near=near, name=name))
 
     def _depth(self, photo: Image.Image) -> NDArray[np.float32]:
         """[H, W] output of the network."""
@@ -78,3 +73,21 @@ class DepthDetector:
         if not np.isfinite(output).all():
             raise self._network.unlike("its output holds numbers that are not finite")
         return output.reshape(sides)
+
+
+def depth_map(
+    depth: NDArray[np.float32], size: Size, *, near: Literal["large", "small"], name: str
+) -> NDArray[np.uint8]:
+    """[H, W] `depth` as the map of a photograph of `size`, [height, width, RGB]; what is near is bright.
+
+    Raises:
+        InvalidRequest: the depth of the photograph, which errors call `name`, is the same everywhere.
+    """
+    low, high = float(depth.min()), float(depth.max())
+    if high <= low:
+        raise InvalidRequest(name, "it has the same depth everywhere", allowed="a picture of a scene")
+    share = (depth - low) / (high - low)
+    if near == "small":
+        share = 1 - share
+    grey = Image.fromarray(np.rint(share * 255).astype(np.uint8))
+    return np.asarray(grey.resize(size, Image.Resampling.BICUBIC).convert("RGB"), dtype=np.uint8)

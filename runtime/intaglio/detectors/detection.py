@@ -22,6 +22,8 @@ class Detection:
     """[people, 18, 3]: x and y in pixels, confidence (0: not seen), in OpenPose's order. None where the
     detector looks for no people.
     """
+    classes: bool = False
+    """Whether colours are classes, which must not be mixed."""
 
 
 class Detector(Protocol):

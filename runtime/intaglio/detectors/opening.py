@@ -12,8 +12,11 @@ from typing import Final
 
 from intaglio.contract.detectors import CANNY, DetectorSource, detector_named
 from intaglio.detectors.canny import CannyDetector
+from intaglio.detectors.checkpoint import CheckpointDetector
+from intaglio.detectors.controlnet_aux import AuxMapDetector, AuxPoseDetector
 from intaglio.detectors.depth import DepthDetector
 from intaglio.detectors.detection import Detector
+from intaglio.detectors.hub_cache import cached_detector
 from intaglio.detectors.pose import PoseDetector
 from intaglio.errors import ConfigError
 
@@ -48,9 +51,13 @@ class ChosenDetector:
             return CannyDetector()
         match source.kind:
             case "movenet":
-                return PoseDetector(source.file, source.persons)
+                return PoseDetector(source.files[0], source.persons)
             case "depth":
                 return DepthDetector(source)
+            case "controlnet-aux":
+                return AuxPoseDetector(source) if source.detector == "openpose" else AuxMapDetector(source)
+            case "transformers":
+                return CheckpointDetector(source)
 
 
 def choose_detector(
@@ -66,12 +73,12 @@ def choose_detector(
     name = detector_named(wanted, types, field=field)
     if name not in detectors:
         return ChosenDetector(CANNY, CANNY, _digest({"code": _CODE}), None)
-    source = detectors[name]
+    source = cached_detector(name, detectors[name])
     return ChosenDetector(name, source.type, _version_of(name, source), source)
 
 
 def _version_of(name: str, source: DetectorSource) -> str:
-    settings = source.model_dump(mode="json", exclude={"file", "persons"})
+    settings = source.model_dump(mode="json", exclude={"file", "persons", "folder"})
     return _digest({"code": _CODE, **settings, "files": [_file_digest(name, path) for path in source.files]})
 
 
@@ -80,7 +87,7 @@ def _file_digest(name: str, path: Path) -> str:
         status = path.stat()
         return _content_digest(path, status.st_ino, status.st_size, status.st_mtime_ns)
     except FileNotFoundError as error:
-        raise ConfigError(f"detectors.{name}: {path}: no such file; put the ONNX file there") from error
+        raise ConfigError(f"detectors.{name}: {path}: no such file; put the file there") from error
     except OSError as error:
         raise ConfigError(f"detectors.{name}: {path}: {error.strerror or error}") from error
 

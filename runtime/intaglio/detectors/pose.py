@@ -15,8 +15,9 @@ from intaglio.detectors.nanodet import NanoDet
 from intaglio.errors import InvalidRequest
 from intaglio.imaging.coco import COCO_KEYPOINTS, distinct_people, openpose_from_coco
 from intaglio.imaging.openpose import draw_pose
+from intaglio.imaging.resizing import Size
 
-__all__ = ["LEAST_KEYPOINT", "LEAST_PERSON", "PoseDetector"]
+__all__ = ["LEAST_KEYPOINT", "LEAST_PERSON", "PoseDetector", "pose_detection"]
 
 LEAST_KEYPOINT: Final = 0.2
 """Confidence below which a keypoint counts as not seen."""
@@ -49,16 +50,7 @@ class PoseDetector:
         Raises:
             InvalidRequest: there is no person.
         """
-        people = self.people(photo)
-        if not len(people):
-            raise InvalidRequest(
-                name,
-                "no person was found",
-                allowed="a picture that shows a person's head, shoulders and arms",
-            )
-        width, height = photo.size
-        drawn = draw_pose(people / np.array([width, height, 1.0]), width=width, height=height)
-        return Detection(drawn, people)
+        return pose_detection(self.people(photo), photo.size, name=name)
 
     def people(self, photo: Image.Image) -> NDArray[np.float64]:
         """[people, 18, 3] keypoints in pixels; the most confident person first.
@@ -80,3 +72,17 @@ def _is_person(keypoints: NDArray[np.float64], least: float) -> bool:
     confidence = keypoints[:, 2]
     seen = int((confidence >= LEAST_KEYPOINT).sum())
     return bool(confidence.mean() >= least) and seen >= _FEWEST_KEYPOINTS
+
+
+def pose_detection(people: NDArray[np.float64], size: Size, *, name: str) -> Detection:
+    """[people, 18, 3] keypoints in pixels, drawn as the map of a photograph of `size`; errors call it `name`.
+
+    Raises:
+        InvalidRequest: there is no person.
+    """
+    if not len(people):
+        allowed = "a picture that shows a person's head, shoulders and arms"
+        raise InvalidRequest(name, "no person was found", allowed=allowed)
+    width, height = size
+    drawn = draw_pose(people / np.array([width, height, 1.0]), width=width, height=height)
+    return Detection(drawn, people)

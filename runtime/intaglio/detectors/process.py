@@ -161,7 +161,7 @@ def _annotated(head: Mapping[str, Any], pixels: bytes) -> Annotated:
     if people is not None:
         people = np.array(people, np.float64).reshape(-1, KEYPOINTS, 3)
     shown = np.frombuffer(pixels, np.uint8).reshape(head["shape"])
-    return Annotated(Detection(shown, people), cached=bool(head["cached"]))
+    return Annotated(Detection(shown, people, bool(head["classes"])), cached=bool(head["cached"]))
 
 
 def _late(detector: str, name: str, why: str) -> DetectorFailed:

@@ -19,8 +19,9 @@ def sized(detection: Detection, size: Size, how: Resize) -> Detection:
     if (width, height) == size:
         return detection
     if detection.people is None:
-        image = resized(Image.fromarray(detection.map), size, how, method=Image.Resampling.LANCZOS)
-        return Detection(np.asarray(image, dtype=np.uint8))
+        method = Image.Resampling.NEAREST if detection.classes else Image.Resampling.LANCZOS
+        image = resized(Image.fromarray(detection.map), size, how, method=method)
+        return Detection(np.asarray(image, dtype=np.uint8), classes=detection.classes)
     people = resized_keypoints(detection.people, (width, height), size, how)
     drawn = draw_pose(people / np.array([*size, 1.0]), width=size[0], height=size[1])
     return Detection(drawn, people)

@@ -77,6 +77,7 @@ class _Answers:
         head = {
             "shape": found.detection.map.shape,
             "people": None if people is None else people.tolist(),
+            "classes": found.detection.classes,
             "cached": found.cached,
         }
         return head, found.detection.map.tobytes()

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intaglio.contract.models import PaletteName
-from intaglio.errors import InvalidRequest
+from intaglio.errors import ConfigError, InvalidRequest
 
-__all__ = ["PALETTES", "Palette", "in_palette", "palette_of"]
+__all__ = ["PALETTES", "Palette", "class_colours", "in_palette", "palette_of"]
 
 Map = NDArray[np.uint8]
 """[H, W, RGB]."""
@@ -92,6 +92,21 @@ PALETTES: Final[Mapping[PaletteName, Palette]] = {
     "cityscapes": _read(_TRAFFIC, _CITYSCAPES_ONLY, _UNLABELLED),
 }
 _ORDER: Final[tuple[PaletteName, ...]] = ("cityscapes", "bdd100k", "ade20k")
+
+
+def class_colours(count: int) -> NDArray[np.uint8]:
+    """[count, RGB] colours of the classes of a segmentation network, in the order of its data set.
+
+    Raises:
+        ConfigError: no palette has so many classes.
+    """
+    table = {150: _ADE20K, 19: _TRAFFIC}.get(count)
+    if table is None:
+        allowed = "150 (ADE20K) or 19 (Cityscapes, BDD100K)"
+        raise ConfigError(f"a segmentation of {count} classes; allowed: {allowed}")
+    codes = np.array([int(entry.split()[0], 16) for entry in table.split(";")])
+    colours: NDArray[np.uint8] = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], -1).astype(np.uint8)
+    return colours
 
 
 def palette_of(pixels: Map) -> PaletteName | None:

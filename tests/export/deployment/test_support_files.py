@@ -68,10 +68,30 @@ def test_detectors_have_a_place_of_their_content(checkpoint: Checkpoint, tmp_pat
     config = write_config(tmp_path / "a.yaml", checkpoint, fuse={}, detectors=detectors)
     support = found(load_deployment(config), tmp_path)
     places = support.detectors["pose"].named
-    assert {key: support.sources[str(path)].parent.name for key, path in places.items()} == {
-        "file": "a",
-        "persons": "b",
-    }
     assert not any(path.is_absolute() for path in places.values())
+    assert [support.sources[str(path)].parent.name for path in places.values()] == ["a", "b"]
     assert support.detectors["depth"].file == tmp_path / "midas.onnx", "it is missing, and stays where it is"
     assert not any(name.endswith("midas.onnx") for name in support.sources)
+
+
+def test_a_folder_of_weights_keeps_its_names(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/ControlNetHED.pth").write_text("weights")
+    (tmp_path / "weights/another.pth").write_text("not needed")
+    detectors = {"hed": {"kind": "controlnet-aux", "detector": "hed", "folder": "weights"}}
+    config = write_config(tmp_path / "a.yaml", checkpoint, fuse={}, detectors=detectors)
+    support = found(load_deployment(config), tmp_path)
+    (place,) = support.detectors["hed"].files
+    assert support.sources[str(place)] == tmp_path / "weights/ControlNetHED.pth"
+    assert not any("another" in name for name in support.sources)
+
+
+def test_weights_of_the_hub(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a hub the detector stays as it is, and a build goes on."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    detectors = {"hed": {"kind": "controlnet-aux", "detector": "hed", "hub": "owner/absent"}}
+    config = write_config(tmp_path / "a.yaml", checkpoint, fuse={}, detectors=detectors)
+    assert found(load_deployment(config), tmp_path).detectors["hed"].hub == "owner/absent"
+    assert "detector of hub:owner/absent" in caplog.text

@@ -37,7 +37,27 @@ def test_a_build_holds_its_detectors() -> None:
 def test_files_get_other_places() -> None:
     source = DetectorSource(kind="movenet", file=Path("file/m.onnx"), persons=Path("/elsewhere/n.onnx"))
     assert source.below(Path("/build")).files == (Path("/build/file/m.onnx"), Path("/elsewhere/n.onnx"))
-    assert source.moved({"file": Path("a.onnx")}).named == {"file": Path("a.onnx"), "persons": source.persons}
+    placed = source.placed(Path("detectors/ab"))
+    assert placed.named == {name: Path("detectors/ab", name) for name in ("file/m.onnx", "persons/n.onnx")}
+    weights = DetectorSource(kind="controlnet-aux", detector="lineart", folder=Path("/w"))
+    assert weights.files == (Path("/w/sk_model.pth"), Path("/w/sk_model2.pth"))
+    assert weights.placed(Path("d")).files == (Path("d/folder/sk_model.pth"), Path("d/folder/sk_model2.pth"))
+
+
+@pytest.mark.parametrize(
+    ("values", "made"),
+    [
+        ({"kind": "movenet", "file": "m.onnx"}, "pose"),
+        ({"kind": "controlnet-aux", "detector": "hed", "hub": "lllyasviel/Annotators"}, "softedge"),
+        ({"kind": "controlnet-aux", "detector": "hed", "folder": "w", "type": "scribble"}, "scribble"),
+        ({"kind": "controlnet-aux", "detector": "lineart-standard"}, "lineart"),
+        ({"kind": "transformers", "folder": "w", "type": "segmentation"}, "segmentation"),
+    ],
+)
+def test_the_type_of_the_maps(values: dict[str, Any], made: str) -> None:
+    source = DetectorSource.model_validate(values)
+    assert source.type == made
+    assert DetectorSource.model_validate(source.model_dump(mode="json")) == source
 
 
 @pytest.mark.parametrize("name", ["auto", "none"])
@@ -69,6 +89,10 @@ def test_a_detector_is_found_by_id_then_by_type() -> None:
         ({"kind": "movenet", "size": 224}, "size is no key of kind movenet"),
         ({"kind": "depth", "persons": "n.onnx"}, "persons is no key of kind depth"),
         ({"kind": "dwpose"}, "kind"),
+        (
+            {"kind": "controlnet-aux", "detector": "hed", "folder": "w"},
+            "file is no key of kind controlnet-aux",
+        ),
         ({"kind": "depth", "std": [0, 1, 1]}, "std"),
         ({"kind": "depth", "size": 0}, "size"),
     ],
@@ -76,3 +100,24 @@ def test_a_detector_is_found_by_id_then_by_type() -> None:
 def test_keys_of_another_kind_and_impossible_values_are_refused(values: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValidationError, match=problem):
         DetectorSource.model_validate({"file": "a.onnx", **values})
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"kind": "movenet"}, "kind movenet needs file"),
+        ({"kind": "controlnet-aux", "folder": "w", "type": "pose"}, "kind controlnet-aux needs detector"),
+        ({"kind": "controlnet-aux", "detector": "hed"}, "exactly one of folder and hub"),
+        ({"kind": "controlnet-aux", "detector": "hed", "hub": "a/b", "folder": "w"}, "exactly one of folder"),
+        ({"kind": "controlnet-aux", "detector": "dwpose", "folder": "w"}, "detector"),
+        ({"kind": "transformers", "folder": "w"}, "kind transformers needs type"),
+        ({"kind": "transformers", "type": "depth"}, "exactly one of folder and hub"),
+        (
+            {"kind": "transformers", "type": "depth", "folder": "w", "revision": "main"},
+            "revision goes with hub",
+        ),
+    ],
+)
+def test_what_a_kind_needs(values: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        DetectorSource.model_validate(values)

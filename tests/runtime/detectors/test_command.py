@@ -116,7 +116,7 @@ def test_what_was_seen_before_is_told(config: Path, photos: Path, tmp_path: Path
         (("gone.png", "-o", "map.png"), "gone.png: no such file or folder"),
         (
             ("one.png", "-o", "map.png", "--type", "depth"),
-            "midas.onnx: no such file; put the ONNX file there",
+            "midas.onnx: no such file; put the file there",
         ),
         (
             ("one.png", "-o", "map.png", "--type", "hed"),

@@ -36,7 +36,7 @@ def test_an_unknown_type_is_answered_with_those_there_are(pose_source: DetectorS
 
 def test_missing_weights_are_named(pose_source: DetectorSource, tmp_path: Path) -> None:
     absent = pose_source.model_copy(update={"persons": tmp_path / "nanodet.onnx"})
-    with pytest.raises(ConfigError, match=r"detectors\.pose: .*nanodet\.onnx: no such file; put the ONNX"):
+    with pytest.raises(ConfigError, match=r"detectors\.pose: .*nanodet\.onnx: no such file; put the file"):
         choose_detector("pose", {"pose": absent})
 
 

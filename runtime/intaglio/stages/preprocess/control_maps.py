@@ -133,8 +133,10 @@ class ControlMaps:
         photo = request.images[control.image or 0]
         name = f"images[{control.image}]"
         found = self._detectors(control.preprocess, photo, name=name, until=until)
-        size = (request.width, request.height)
-        return sized(found.annotated.detection, size, control.resize).map
+        detection = sized(found.annotated.detection, (request.width, request.height), control.resize)
+        if detection.classes and palette is not None:
+            return in_palette(detection.map, palette, named=None, field=f"controls[{index}].image")
+        return detection.map
 
     def _made_here(self, request: Request, index: int, palette: PaletteName | None) -> Map:
         """The image as it is, or its Canny edges: neither needs the process of detectors.
