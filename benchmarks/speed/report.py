@@ -228,7 +228,7 @@ STREAM_FIGURES: Final = (
 def figures_of(results: Results) -> tuple[Figure, ...]:
     """The figures that a run is held to."""
     later = {"matched": MATCHED_FIGURES, "stream": STREAM_FIGURES}
-    found = FIGURES
+    found: tuple[Figure, ...] = FIGURES
     for part, figures_of_part in later.items():
         if part in results["parts"]:
             found += figures_of_part

@@ -109,7 +109,9 @@ class Job:
             return DeadlineExceeded(f"its queue_timeout of {self.queue_timeout:g} s passed while it waited")
         if not self.begun:
             return DeadlineExceeded("its deadline passed while it waited")
-        return DeadlineExceeded(f"its deadline passed at step {self.drawing.step} of {self.drawing.request.end}")
+        return DeadlineExceeded(
+            f"its deadline passed at step {self.drawing.step} of {self.drawing.request.end}"
+        )
 
     def begin(self, pace: Pace, *, waiting: int) -> bool:
         """Tell the caller that its turn has come; False where it has come already."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 __all__ = ["StreamWatch", "WatchedStream"]
@@ -26,6 +26,18 @@ class WatchedStream:
     begun: bool = False
     """Whether it has had its turn."""
     cancelled: bool = False
+    ended: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held while Triton is asked about `sender`. After the last response Triton has freed what it would look
+    at, and its process would end.
+    """
+
+    def look(self) -> bool:
+        """Whether its caller is gone."""
+        with self.lock:
+            if not (self.ended or self.cancelled):
+                self.cancelled = self.sender.is_cancelled()
+            return self.cancelled and not self.ended
 
 
 class StreamWatch:
@@ -57,13 +69,15 @@ class StreamWatch:
 
     @contextlib.contextmanager
     def watching(self, stream: WatchedStream) -> Iterator[None]:
-        """Look after `stream` in this block."""
+        """Look after `stream` in this block, and never after it."""
         with self._lock:
             self._streams.append(stream)
             self._any.set()
         try:
             yield
         finally:
+            with stream.lock:
+                stream.ended = True
             with self._lock:
                 self._streams.remove(stream)
                 if not self._streams:
@@ -74,7 +88,8 @@ class StreamWatch:
         while self._any.wait() and not self._closing:
             for stream in self._next_streams():
                 try:
-                    self._look(stream)
+                    if stream.look():
+                        self._stop(stream)
                 except Exception:
                     self._failed()
             pause.wait(_LOOK_SECONDS)
@@ -86,8 +101,3 @@ class StreamWatch:
             waiting = [stream for stream in self._streams if not stream.begun]
             self._streams = [*drawn, *waiting[_WAITING_A_LOOK:], *waiting[:_WAITING_A_LOOK]]
             return [*drawn, *waiting[:_WAITING_A_LOOK]]
-
-    def _look(self, stream: WatchedStream) -> None:
-        if stream.cancelled or stream.sender.is_cancelled():
-            stream.cancelled = True
-            self._stop(stream)

@@ -18,6 +18,7 @@ from intaglio.triton_models import diffuse as diffuse_model
 from intaglio.triton_models.diffuse import DiffuseModel
 from intaglio.triton_models.stages import PostprocessModel, PreprocessModel
 from intaglio.triton_models.stream import StreamModel
+from intaglio.triton_models.stream_watch import StreamWatch, WatchedStream
 
 from .conftest import Log, Request, Sender, opened, responded
 from .metric_fakes import shown
@@ -184,6 +185,31 @@ def test_who_waits_too_long_is_told_and_a_full_queue_says_when_to_come_again(
     responded(diffuse, Request(watching("one", stop=np.array([True])), ["event"]))
     counts = diffuse._counts.now
     assert (counts.late, counts.refused, counts.failed) == (2, 1, 0)
+
+
+def test_nobody_asks_about_a_caller_after_the_last_response() -> None:
+    """Triton has freed what it would look at."""
+    stopped: list[WatchedStream] = []
+    watch = StreamWatch(stopped.append, failed=lambda: None)
+    asked: list[float] = []
+
+    class Counting(Sender):
+        def is_cancelled(self) -> bool:
+            time.sleep(0.005)
+            asked.append(time.monotonic())
+            return False
+
+    stream = WatchedStream(Counting(), "job", begun=True)
+    watch.start()
+    with watch.watching(stream):
+        while not asked:
+            time.sleep(0.001)
+    over = time.monotonic()
+    time.sleep(0.1)
+    watch.close()
+    assert max(asked) <= over
+    assert not stream.look()
+    assert stopped == []
 
 
 def test_threads_end_with_their_requests(models: dict[str, Any], request_tensors: Any) -> None:
