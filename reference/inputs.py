@@ -1,30 +1,37 @@
-"""The tables of the inputs of `sdxl` and `annotate`, from the table of Triton's models."""
+"""The tables of the inputs of `sdxl`, `sdxl_stream` and `annotate`, from the table of Triton's models."""
 
 from __future__ import annotations
 
-from intaglio.contract.models import ANNOTATE, SDXL, ModelSpec
+from collections.abc import Iterable
+
+from intaglio.contract.models import ANNOTATE, SDXL, SDXL_STREAM, ModelSpec
 from intaglio.contract.ports import Port
 from reference.tables import code, table
 
-__all__ = ["annotate_inputs", "request_inputs"]
+__all__ = ["annotate_inputs", "request_inputs", "stream_inputs"]
 
 _WIRE: dict[str, str] = {"TYPE_STRING": "BYTES"}
 """Triton's name of a type in requests, where it is not that of config.pbtxt."""
+_HEAD = ("name", "type", "shape", "default", "range", "example", "meaning")
 
 
 def request_inputs() -> str:
-    """One row an input of `sdxl`."""
-    return _table(SDXL)
+    """One row for each input of `sdxl`."""
+    return _table(SDXL, SDXL.inputs)
+
+
+def stream_inputs() -> str:
+    """One row for each input that `sdxl_stream` has and `sdxl` does not."""
+    return _table(SDXL_STREAM, [port for port in SDXL_STREAM.inputs if port not in SDXL.inputs])
 
 
 def annotate_inputs() -> str:
-    """One row an input of `annotate`."""
-    return _table(ANNOTATE)
+    """One row for each input of `annotate`."""
+    return _table(ANNOTATE, ANNOTATE.inputs)
 
 
-def _table(model: ModelSpec) -> str:
-    head = ("name", "type", "shape", "default", "range", "example", "meaning")
-    return table(head, (_row(port, model) for port in model.inputs))
+def _table(model: ModelSpec, ports: Iterable[Port]) -> str:
+    return table(_HEAD, (_row(port, model) for port in ports))
 
 
 def _row(port: Port, model: ModelSpec) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from reference.configuration import deployment_keys, training_keys
-from reference.inputs import annotate_inputs, request_inputs
+from reference.inputs import annotate_inputs, request_inputs, stream_inputs
 from reference.methods import few_step_methods
 from reference.metrics import metrics
 
@@ -20,7 +20,7 @@ __all__ = ["PARTS", "ROOT", "replaced", "written_pages"]
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PARTS: Final[Mapping[str, Mapping[str, Callable[[], str]]]] = {
-    "docs/clients.md": {"inputs": request_inputs},
+    "docs/clients.md": {"inputs": request_inputs, "stream": stream_inputs},
     "docs/controls.md": {"annotate": annotate_inputs},
     "docs/configuration.md": {"deployment": deployment_keys, "training": training_keys},
     "docs/loras.md": {"methods": few_step_methods},

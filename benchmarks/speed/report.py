@@ -15,7 +15,7 @@ from rich.console import Console
 from benchmarks.measuring import figures
 from benchmarks.measuring.figures import Figure, Results, figure_rows, show_figures
 from benchmarks.measuring.results import read_json
-from benchmarks.speed.settings import MATCHED
+from benchmarks.speed.settings import MATCHED, ONE_SLICE, SLICES, UNARY
 from intaglio.contract.sdxl import context_name, controlnet_name
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "DIGITS",
     "FIGURES",
     "MATCHED_FIGURES",
+    "STREAM_FIGURES",
     "engine_seconds",
     "figures_of",
     "judge",
@@ -154,6 +155,18 @@ def _different_after_swaps(results: Results) -> float:
     return float(results["parts"]["controls"]["different"])
 
 
+def _slices(results: Results) -> float:
+    return _seconds(results, "stream", SLICES) / _seconds(results, "stream", ONE_SLICE)
+
+
+def _streaming(results: Results) -> float:
+    return _seconds(results, "stream", SLICES) / _seconds(results, "stream", UNARY)
+
+
+def _first_event(results: Results) -> float:
+    return float(results["parts"]["stream"]["events"]["first event"]["median"])
+
+
 def _beside_ballast(part: Results) -> bool:
     return bool(part["card_free_before_mib"]) and float(part["card_free_before_mib"]) <= _FREE_MIB
 
@@ -259,14 +272,21 @@ CONTROLS_FIGURES: Final = (
     Figure("five ControlNets: pictures unlike after swaps", _different_after_swaps, 0.0, 0.0, ""),
 )
 """What a run is held to that has the part `controls`, which early runs do not have."""
+STREAM_FIGURES: Final = (
+    Figure("slices of 5 steps against one slice", _slices, 1.02, 1.01, "x"),
+    Figure("streaming in slices of 5 steps against sdxl", _streaming, 1.03, 1.01, "x"),
+    Figure("streaming: first event", _first_event, 0.15, 0.05, "s"),
+)
+"""What a run is held to that has the part `stream`, which early runs do not have."""
 
 
 def figures_of(results: Results) -> tuple[Figure, ...]:
     """The figures that a run is held to."""
+    later = {"matched": MATCHED_FIGURES, "controls": CONTROLS_FIGURES, "stream": STREAM_FIGURES}
     found: tuple[Figure, ...] = FIGURES
-    for part, more in (("matched", MATCHED_FIGURES), ("controls", CONTROLS_FIGURES)):
+    for part, figures_of_part in later.items():
         if part in results["parts"]:
-            found += more
+            found += figures_of_part
     return found
 
 

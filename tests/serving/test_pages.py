@@ -64,7 +64,11 @@ def test_readme_gets_one_picture_in_three_ways(server: Server, tmp_path: Path) -
 
 
 def test_the_page_for_other_clients(server: Server, tmp_path: Path) -> None:
-    assert run_blocks("docs/clients.md", server, tmp_path) == ["bash"] * 5
+    assert run_blocks("docs/clients.md", server, tmp_path) == ["python"] + ["bash"] * 5
+    streamed = read_metadata((tmp_path / "streamed.png").read_bytes())
+    assert streamed is not None
+    assert (streamed["seed"], streamed["steps"]) == (5, 8)
+    assert (tmp_path / "preview.jpg").read_bytes().startswith(b"\xff\xd8")
     night = read_metadata((tmp_path / "night.png").read_bytes())
     assert night is not None
     assert night["loras"] == [{"id": "night", "weight": 0.8}]

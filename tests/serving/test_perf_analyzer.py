@@ -82,3 +82,34 @@ def test_perf_analyzer_measures_sdxl(perf_analyzer: PerfAnalyzer, server: Server
         measured = next(csv.DictReader(file))
     assert float(measured["Inferences/Second"]) > 0
     assert float(measured["p50 latency"]) > 0
+
+
+def test_perf_analyzer_measures_sdxl_stream(
+    perf_analyzer: PerfAnalyzer, server: Server, tmp_path: Path
+) -> None:
+    """Seconds to the picture in its table; those to every event in its export."""
+    request = {
+        "prompt": ["a person in a room"],
+        "seed": [1],
+        "width": [256],
+        "height": [192],
+        "steps": [2],
+        "slice_steps": [1],
+    }
+    (tmp_path / "input.json").write_text(json.dumps({"data": [request]}))
+    command = [perf_analyzer.binary, "-m", "sdxl_stream", "-u", server.grpc_url, "-i", "grpc"]
+    command += ["--streaming", "--async", "--input-data", tmp_path / "input.json"]
+    command += ["--measurement-mode", "count_windows", "--measurement-request-count", "4"]
+    command += ["--stability-percentage", "999", "--max-trials", "5"]
+    command += ["--profile-export-file", tmp_path / "export.json"]
+    done = subprocess.run(
+        command, env=dict(perf_analyzer.environment), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    requests = json.loads((tmp_path / "export.json").read_text())["experiments"][0]["requests"]
+    assert len(requests) >= 4
+    for one in requests:
+        first, *_, last = one["response_timestamps"]
+        # Its turn, two slices and the picture; perf_analyzer may count an empty last response too.
+        assert len(one["response_timestamps"]) >= 4
+        assert one["timestamp"] < first < last

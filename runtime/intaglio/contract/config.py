@@ -188,9 +188,14 @@ class Execution(Strict):
     for another one closes the one that was used longest ago (docs/controls.md). `auto` is decided by the
     build: as many as `memory_limit_gib` allows, or all without a limit.
     """
-    swap_overtakes: int = Field(default=8, ge=0, le=1000)
-    """How many requests that need no swap may overtake a request for other LoRAs or ControlNets. A higher
-    number means fewer swaps and a longer wait in the worst case.
+    overtakes: int = Field(default=8, ge=0, le=1000)
+    """How many requests may overtake one that came before them, because they are shorter, have a higher
+    priority, or need no swap of LoRAs or ControlNets. A higher number means a shorter wait on average, fewer
+    swaps, and a longer wait in the worst case.
+    """
+    slice_steps: int = Field(default=5, ge=1, le=150)
+    """Calls of the UNet after which another request may go first. A request that streams may choose its own
+    number.
     """
 
 

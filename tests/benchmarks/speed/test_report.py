@@ -12,8 +12,16 @@ from typer.testing import CliRunner
 
 from benchmarks.measuring.figures import Figure
 from benchmarks.measuring.results import ROOT, read_json
-from benchmarks.speed.report import CONTROLS_FIGURES, MATCHED_FIGURES, engine_seconds, figures_of, judge, main
-from benchmarks.speed.settings import MATCHED
+from benchmarks.speed.report import (
+    CONTROLS_FIGURES,
+    MATCHED_FIGURES,
+    STREAM_FIGURES,
+    engine_seconds,
+    figures_of,
+    judge,
+    main,
+)
+from benchmarks.speed.settings import MATCHED, ONE_SLICE, UNARY
 
 from .runs import Change, changed_results, good_results, taken
 
@@ -101,6 +109,18 @@ MISSES: dict[str, tuple[str, Change]] = {
         "five ControlNets: pictures unlike after swaps",
         lambda p: p["controls"].update(different=1),
     ),
+    "slices that cost": (
+        "slices of 5 steps against one slice",
+        lambda p: p["stream"]["seconds"].update({ONE_SLICE: taken(1.39)}),
+    ),
+    "events that cost": (
+        "streaming in slices of 5 steps against sdxl",
+        lambda p: p["stream"]["seconds"].update({UNARY: taken(1.38)}),
+    ),
+    "a late event": (
+        "streaming: first event",
+        lambda p: p["stream"]["events"].update({"first event": taken(0.2)}),
+    ),
     "a short soak": ("soak: images", lambda p: p["soak"].update(images=299)),
 }
 
@@ -124,7 +144,10 @@ def test_the_faster_of_the_peers_counts() -> None:
     assert verdicts(changed_results(lambda p: p.update(strongest=strongest)))[name] != "missed"
 
 
-@pytest.mark.parametrize(("part", "figures"), [("matched", MATCHED_FIGURES), ("controls", CONTROLS_FIGURES)])
+@pytest.mark.parametrize(
+    ("part", "figures"),
+    [("matched", MATCHED_FIGURES), ("controls", CONTROLS_FIGURES), ("stream", STREAM_FIGURES)],
+)
 def test_a_run_without_the_part_is_not_held_to_its_figures(part: str, figures: tuple[Figure, ...]) -> None:
     early = changed_results(lambda p: p.pop(part))
     assert set(verdicts(good_results())) - set(verdicts(early)) == {figure.name for figure in figures}

@@ -45,9 +45,14 @@ def test_config_equals_the_table(model: object) -> None:
         assert config.parameters["build_key"].string_value == "ab"
         assert config.dynamic_batching.default_queue_policy.max_queue_size == 7
         group = config.instance_group[0]
-        expected = {"diffuse": (group.KIND_GPU, 1, [3]), "annotate": (group.KIND_CPU, 1, [])}
+        expected = {
+            "diffuse": (group.KIND_GPU, 1, [3]),
+            "annotate": (group.KIND_CPU, 1, []),
+            "sdxl_stream": (group.KIND_CPU, 1, []),
+        }
         found = (group.kind, group.count, list(group.gpus))
         assert found == expected.get(config.name, (group.KIND_CPU, 3, []))
+        assert config.model_transaction_policy.decoupled == (config.name == "sdxl_stream")
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)

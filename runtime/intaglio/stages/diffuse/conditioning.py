@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.lora_registry import ResolvedLora
-from intaglio.contract.models import DIFFUSE
+from intaglio.contract.models import CONDITIONING, DIFFUSE
 from intaglio.contract.ports import Tensors, read_tensors, scalar
 from intaglio.errors import InvalidRequest
 from intaglio.loras.sets import set_from_json
@@ -36,7 +36,6 @@ from intaglio.stages.timings import read_timings
 
 __all__ = [
     "Conditioning",
-    "active_links",
     "check_token_ids",
     "read_conditioning",
 ]
@@ -116,6 +115,9 @@ def read_conditioning(tensors: Tensors, manifest: BuildManifest) -> Conditioning
             request.
     """
     found = read_tensors(tensors, DIFFUSE.inputs)
+    for port in CONDITIONING:
+        if not port.optional and port.name not in found:
+            raise InvalidRequest(port.name, "missing", allowed=port.doc)
     controls = read_json_list(found, "controls", ResolvedControl, most=manifest.limits.controls)
     size = _check_workload(found, manifest, controls=len(controls))
     _check_shapes(found, manifest)
@@ -160,11 +162,6 @@ def check_token_ids(request: Conditioning, vocabularies: Sequence[int]) -> None:
         wrong = ids[(ids < 0) | (ids >= size)]
         if wrong.size:
             raise InvalidRequest("token_ids", f"id {wrong[0]}", allowed=f"0 to {size - 1}")
-
-
-def active_links(request: Conditioning, step: int) -> list[int]:
-    """Places of the links that take part in `step`."""
-    return [place for place, link in enumerate(request.links) if link.active(step, request.steps)]
 
 
 # --- reading ---

@@ -57,12 +57,12 @@ class ControlContexts:
         """By network and place."""
 
     def prepare(self, place: int, link: ControlLink, request: Conditioning, *, images: int) -> None:
-        """Upload the maps and weights of `link`, and compute what no step of the slice changes."""
+        """Upload the maps and weights of `link`, and compute what no step from the slice on changes."""
         own = self._buffers_of(place, link.network)
         self._backend.upload(own["conditioning_scale"], np.array([link.scale], np.float32))
         if "control_types" in own:
             self._backend.upload(own["control_types"], link.types)
-        steps = range(request.begin, request.end)
+        steps = range(request.begin, request.steps)
         active = [step for step in steps if link.active(step, request.steps)]
         sets = dict.fromkeys(link.present(step, request.steps) for step in active)
         self._numbers[place] = {}

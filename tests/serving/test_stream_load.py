@@ -1,0 +1,48 @@
+"""Many streams, and streams that end in every way at any time; `stream_load` has the long forms."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from intaglio.serving.server import Server
+
+from .stream_load import Happened, all_actions, footprint, many_clients
+from .test_metrics import metrics_of
+
+pytestmark = pytest.mark.slow
+
+
+def wait_until_idle(server: Server) -> None:
+    until = time.monotonic() + 30
+    while metrics_of(server)["running"] or metrics_of(server)["queue_depth"]:
+        assert time.monotonic() < until, "something is still drawn"
+        time.sleep(0.1)
+
+
+def judge(happened: Happened, server: Server, *, threads: int) -> None:
+    assert happened.wrong == []
+    wait_until_idle(server)
+    time.sleep(1)
+    assert footprint(server.process.pid).threads <= threads + 4, "Triton adds a few of its own"
+
+
+def test_a_hundred_clients_lose_nothing(server: Server) -> None:
+    """More than may wait: some are refused, and come again when the server says."""
+    asked = {"prompt": "a person in a room", "steps": 1, "width": 256, "height": 192}
+    many_clients(server.grpc_url, server.process.pid, clients=8, seconds=0, **asked)
+    threads = footprint(server.process.pid).threads
+    happened = many_clients(server.grpc_url, server.process.pid, clients=100, seconds=0, **asked)
+    assert happened.outcomes["result"] == 100
+    judge(happened, server, threads=threads)
+
+
+def test_whatever_clients_do_every_picture_is_its_reference(server: Server) -> None:
+    all_actions(server.grpc_url, clients=8, actions=8, seconds=5)
+    threads = footprint(server.process.pid).threads
+    happened = all_actions(server.grpc_url, clients=8, actions=60, seconds=15)
+    assert happened.outcomes.total() >= 20
+    judge(happened, server, threads=threads)
+    failed = metrics_of(server)["requests_failed_total"]
+    assert failed == 0
