@@ -114,8 +114,8 @@ def _data_type(port: Port) -> int:
 
 
 def _add_instances(config: Any, model: ModelSpec, options: RepositoryOptions) -> None:
-    """`diffuse` has one process on the card, and `annotate` one on the CPU. A model that streams has one with a
-    thread a request.
+    """`diffuse` has one process on the card, and `annotate` one on the CPU. A model that streams has one
+    with a thread a request.
 
     The other models have `workers` processes on the CPU. Every model has a bounded queue.
     """

@@ -2,8 +2,8 @@
 
 `execute` only queues requests, and one thread draws them, a slice at a time. So a short request need not wait
 for a long one, and requests that want the same LoRAs and ControlNets follow one another without a swap.
-(Triton hands over one request at a time to a model without batching. It does not wait for an answer before the
-next.) Triton's own figures of the model then say nothing; `request_metrics` has others.
+(Triton hands over one request at a time to a model without batching. It does not wait for an answer before
+the next.) Triton's own figures of the model then say nothing; `request_metrics` has others.
 """
 
 # ruff: noqa: PLC0415  (the process of a model imports its own stage only)
