@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import http.server
 import threading
-from pathlib import Path
 
-import PIL.Image
 import pytest
 
 from intaglio.errors import InvalidRequest, Unavailable
 from intaglio_client import Client
-from intaglio_client.client import metadata_of
 
 
 def test_nobody_there() -> None:
@@ -19,15 +16,6 @@ def test_nobody_there() -> None:
         assert not client.is_ready()
         with pytest.raises(Unavailable, match=r"127\.0\.0\.1:9.*intaglio serve"):
             client.generate("a fox")
-
-
-def test_an_image_without_metadata_is_refused(tmp_path: Path) -> None:
-    plain = tmp_path / "plain.png"
-    PIL.Image.new("RGB", (8, 8)).save(plain)
-    with pytest.raises(InvalidRequest, match="no intaglio metadata"):
-        metadata_of(plain)
-    with pytest.raises(InvalidRequest, match="cannot be read"):
-        metadata_of(b"not an image")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8001", "grpc://127.0.0.1:8001"])

@@ -10,7 +10,12 @@ import pytest
 
 @pytest.mark.parametrize(
     "module",
-    ["intaglio_client", "intaglio_client.command", "intaglio.serving.doctor", "intaglio.serving.command"],
+    [
+        "intaglio_client",
+        "intaglio_client.generate.command",
+        "intaglio.serving.doctor",
+        "intaglio.serving.command",
+    ],
 )
 def test_importing_pulls_in_no_torch(module: str) -> None:
     heavy = ("torch", "diffusers", "transformers", "onnxruntime", "intaglio_export", "intaglio_train")
@@ -33,7 +38,7 @@ BLOCKED = (
 
 
 @pytest.mark.parametrize(
-    "module", ["intaglio_client", "intaglio_client.command", "intaglio_client.watch_command"]
+    "module", ["intaglio_client", "intaglio_client.generate.command", "intaglio_client.watch_command"]
 )
 def test_the_client_needs_values_only(module: str) -> None:
     """As on a machine without POSIX file locks and without anything of the server."""
