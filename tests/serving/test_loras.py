@@ -290,7 +290,7 @@ def test_eight_clients_with_different_sets(server: Server, alone: dict[str, Imag
     assert 2 <= swaps < len(waits), "some requests shared a swap"
     # Seven others may be before one, and eight more overtake it.
     slowest = max(stages for _, stages in waits)
-    assert longest <= (7 + server.deployment.execution.lora_overtakes + 2) * slowest
+    assert longest <= (7 + server.deployment.execution.overtakes + 2) * slowest
     assert after["intaglio_queue_longest_wait_seconds"] > 0
     assert after["intaglio_lora_swap_seconds_total"] > before["intaglio_lora_swap_seconds_total"]
 

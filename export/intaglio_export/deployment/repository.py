@@ -107,13 +107,13 @@ def _data_type(port: Port) -> int:
 
 
 def _add_instances(config: Any, model: ModelSpec, options: RepositoryOptions) -> None:
-    """`diffuse` has one process on the card, the other models have `workers` processes on the CPU.
+    """`diffuse` has one process on the card, and a model that streams has one with a thread a request.
 
-    Every model has a bounded queue.
+    The other models have `workers` processes on the CPU. Every model has a bounded queue.
     """
     config.backend = "python"
     on_gpu = model.device == "gpu"
-    count = 1 if on_gpu else options.workers
+    count = 1 if on_gpu or model.decoupled else options.workers
     group = config.instance_group.add(count=count, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU)
     if on_gpu and options.gpu is not None:
         group.kind = group.KIND_GPU

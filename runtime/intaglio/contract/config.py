@@ -177,9 +177,14 @@ class Execution(Strict):
     the weights are replaced in several turns; weights that TensorRT has joined always go together. With 0 the
     host computes them.
     """
-    lora_overtakes: int = Field(default=8, ge=0, le=1000)
-    """How many requests for the resident LoRAs may overtake a request for other LoRAs. A higher number means
-    fewer swaps and a longer wait in the worst case.
+    overtakes: int = Field(default=8, ge=0, le=1000)
+    """How many requests may overtake one that came before them, because they are shorter, have a higher
+    priority, or want the LoRAs that are resident. A higher number means a shorter wait on average, fewer
+    swaps, and a longer wait in the worst case.
+    """
+    slice_steps: int = Field(default=5, ge=1, le=150)
+    """Calls of the UNet after which another request may go first. A request that streams may choose its own
+    number.
     """
 
 

@@ -1,6 +1,7 @@
 """The one table of the Triton models: config.pbtxt, client checks and the docs' request table derive from it.
 
-    sdxl         ensemble of the three below: what every client calls
+    sdxl         ensemble of the three stages: what every client calls
+    sdxl_stream  the same stages in slices of steps, with events: for clients that watch and cancel
     preprocess   request  -> token ids, solver table, noise, control maps     (CPU, several instances)
     diffuse      those    -> uint8 pixels                                     (one process a GPU)
     postprocess  pixels   -> encoded images                                   (CPU, several instances)
@@ -16,7 +17,7 @@ without controls `control_maps` is one black pixel, without a stochastic solver 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, get_args
 
 from intaglio.contract.architecture import LARGEST_CLIP_SKIP
@@ -24,23 +25,29 @@ from intaglio.contract.ports import Port
 from intaglio.contract.sdxl import HISTORY, SOLVER_ROWS
 
 __all__ = [
+    "CONDITIONING",
     "DELIVERY",
     "DIFFUSE",
     "ENSEMBLE_STEPS",
     "LARGEST_CONTROL_EVERY",
     "LARGEST_GUIDANCE",
     "LARGEST_LORA_WEIGHT",
+    "LARGEST_PREVIEW",
     "LARGEST_SEED",
+    "LONGEST_SECONDS",
     "METADATA_KEY",
     "MODELS",
     "POSTPROCESS",
     "PREPROCESS",
     "SDXL",
+    "SDXL_STREAM",
+    "SHORTEST_SECONDS",
     "EnsembleStep",
     "ModelSpec",
     "OutputFormat",
     "PaletteName",
     "Preprocessor",
+    "Priority",
     "Resize",
     "ResponseFormat",
     "Schedule",
@@ -78,15 +85,22 @@ LARGEST_CONTROL_EVERY: Final = 150
 """No trajectory has more steps, so a larger value would mean the same."""
 LARGEST_GUIDANCE: Final = 50.0
 LARGEST_LORA_WEIGHT: Final = 4.0
+SHORTEST_SECONDS: Final = 0.1
+LONGEST_SECONDS: Final = 86400.0
+"""A day: the bounds of times that requests name."""
+LARGEST_PREVIEW: Final = 512
+"""Longest side of a preview in pixels."""
 LARGEST_SEED: Final = 2**63 - 1
 """Seeds are INT64; the generator uses the low 32 bits as torch's CPU generator does."""
 METADATA_KEY: Final = "intaglio"
 """Key of the PNG text chunk, and namespace prefix in XMP, that holds every request parameter as JSON."""
-DELIVERY: Final = ("response_format",)
-"""Inputs that say how an answer travels, and nothing of the picture.
+DELIVERY: Final = ("response_format", "priority", "queue_timeout")
+"""Inputs that say how a request waits and how its answer travels, and nothing of the picture.
 
 `preprocess` hands them on in its metadata; `postprocess` takes them out, so no picture has them.
 """
+Priority = Literal["interactive", "batch"]
+"""Levels of requests, the first to be served first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -356,6 +370,25 @@ _REQUEST: Final = (
         doc="how `image` travels: b64 is base64 text, for answers in JSON",
     ),
     Port(
+        name="priority",
+        datatype="TYPE_STRING",
+        optional=True,
+        default="interactive",
+        choices=get_args(Priority),
+        example="batch",
+        doc="interactive requests go before batch requests; docs/operating.md says how often at most",
+    ),
+    Port(
+        name="queue_timeout",
+        datatype="TYPE_FP32",
+        optional=True,
+        minimum=SHORTEST_SECONDS,
+        maximum=LONGEST_SECONDS,
+        absent="the request waits as long as it must",
+        example=30.0,
+        doc="seconds that the request may wait for its turn before it is refused",
+    ),
+    Port(
         name="images",
         datatype="TYPE_STRING",
         dims=(-1,),
@@ -456,7 +489,7 @@ _PIXELS = Port(
     name="pixels", datatype="TYPE_UINT8", dims=(-1, -1, -1, 3), doc="decoded images, [B, H, W, RGB]"
 )
 
-_CONDITIONING: Final = (
+CONDITIONING: Final = (
     Port(
         name="token_ids",
         datatype="TYPE_INT64",
@@ -557,6 +590,47 @@ _CONDITIONING: Final = (
     ),
 )
 
+"""What `diffuse` needs to know of a picture; `preprocess` makes all of it."""
+_QUEUEING: Final = (
+    Port(
+        name="priority",
+        datatype="TYPE_STRING",
+        optional=True,
+        default="interactive",
+        choices=get_args(Priority),
+        doc="level of the request in the queue",
+    ),
+    Port(
+        name="queue_timeout",
+        datatype="TYPE_FP32",
+        optional=True,
+        default=0.0,
+        minimum=0,
+        maximum=LONGEST_SECONDS,
+        doc="seconds that the request may wait for its turn; 0 is no limit",
+    ),
+)
+_SLICE_STEPS = Port(
+    name="slice_steps",
+    datatype="TYPE_INT32",
+    optional=True,
+    minimum=1,
+    maximum=150,
+    absent="the deployment's execution.slice_steps",
+    example=5,
+    doc="calls of the UNet between two events; a slice grows until a step that runs its ControlNets follows",
+)
+_DEADLINE = Port(
+    name="deadline",
+    datatype="TYPE_FP32",
+    optional=True,
+    minimum=SHORTEST_SECONDS,
+    maximum=LONGEST_SECONDS,
+    absent="no deadline",
+    example=60.0,
+    doc="seconds from the arrival of the request after which it ends without a picture",
+)
+
 SDXL: Final = ModelSpec(
     name="sdxl",
     inputs=_REQUEST,
@@ -564,17 +638,70 @@ SDXL: Final = ModelSpec(
     public=True,
     doc="from a prompt to encoded images: the model that clients call, over gRPC or HTTP",
 )
+SDXL_STREAM: Final = ModelSpec(
+    name="sdxl_stream",
+    inputs=(
+        *_REQUEST,
+        _SLICE_STEPS,
+        Port(
+            name="preview",
+            datatype="TYPE_INT32",
+            optional=True,
+            default=0,
+            minimum=0,
+            maximum=LARGEST_PREVIEW,
+            example=256,
+            doc="longest side in pixels of the previews that follow every slice; 0 is no preview",
+        ),
+        _DEADLINE,
+    ),
+    outputs=(
+        Port(name="event", datatype="TYPE_STRING", doc="JSON: what has happened; every response has one"),
+        Port(
+            name="preview",
+            datatype="TYPE_STRING",
+            dims=(-1,),
+            doc="JPEG files of what each image looks like so far, with an event of kind preview",
+        ),
+        _IMAGE,
+        _METADATA,
+        _TIMINGS,
+    ),
+    entry="intaglio.triton_models.stream:StreamModel",
+    public=True,
+    decoupled=True,
+    doc="as sdxl, with events while a request waits and is drawn; gRPC streaming cancels it between slices",
+)
 PREPROCESS: Final = ModelSpec(
     name="preprocess",
     inputs=_REQUEST,
-    outputs=(*_CONDITIONING, _OUTPUT_FORMAT, _METADATA, _TIMINGS),
+    outputs=(*CONDITIONING, *_QUEUEING, _OUTPUT_FORMAT, _METADATA, _TIMINGS),
     entry="intaglio.triton_models.stages:PreprocessModel",
     doc="checks the request and makes tokens, noise, the solver's table and control maps",
 )
 DIFFUSE: Final = ModelSpec(
     name="diffuse",
     inputs=(
-        *_CONDITIONING,
+        # The first request of a picture brings them; those that ask for its next events have none of them.
+        *(replace(port, optional=True) for port in CONDITIONING),
+        *_QUEUEING,
+        Port(
+            name="job",
+            datatype="TYPE_STRING",
+            optional=True,
+            absent="the answer is the picture",
+            doc="id of a picture that the caller watches: its first request brings the picture's tensors and "
+            "each later one none; each is answered with the events since the last",
+        ),
+        Port(
+            name="stop",
+            datatype="TYPE_BOOL",
+            optional=True,
+            default=0,
+            doc="whether the picture `job` ends after its current slice",
+        ),
+        _SLICE_STEPS,
+        replace(_DEADLINE, minimum=0),  # what is left of it on arrival
         Port(
             name="begin",
             datatype="TYPE_INT32",
@@ -606,6 +733,18 @@ DIFFUSE: Final = ModelSpec(
             doc="latents and the solver's history after the slice, [K, B, 4, h, w]",
         ),
         _TIMINGS,
+        Port(
+            name="event",
+            datatype="TYPE_STRING",
+            dims=(-1,),
+            doc="JSON of every event since the last answer to a caller that watches, oldest first",
+        ),
+        Port(
+            name="latents",
+            datatype="TYPE_FP32",
+            dims=(-1, -1, -1, -1),
+            doc="latents after the last slice, at the scale of a picture's, [B, 4, h, w]",
+        ),
     ),
     entry="intaglio.triton_models.diffuse:DiffuseModel",
     device="gpu",
@@ -629,7 +768,7 @@ POSTPROCESS: Final = ModelSpec(
     entry="intaglio.triton_models.stages:PostprocessModel",
     doc="encodes the images and writes their metadata into them",
 )
-MODELS: Final = (SDXL, PREPROCESS, DIFFUSE, POSTPROCESS)
+MODELS: Final = (SDXL, SDXL_STREAM, PREPROCESS, DIFFUSE, POSTPROCESS)
 
 
 def model_spec(name: str) -> ModelSpec:

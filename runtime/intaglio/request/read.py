@@ -139,6 +139,8 @@ def _completed_request(
         num_images=_scalar(found, "num_images", 1),
         output_format=_choice(found, "output_format", "png"),
         response_format=_choice(found, "response_format", "bytes"),
+        priority=_choice(found, "priority", "interactive"),
+        queue_timeout=_scalar(found, "queue_timeout", None),
         images=images,
         image_digests=tuple(hashlib.sha256(data).hexdigest() for data in images),
         controls=tuple(read_json_list(found, "controls", ControlRequest, most=limits.controls)),

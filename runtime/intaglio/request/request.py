@@ -103,6 +103,9 @@ class Request:
     num_images: int
     output_format: str
     response_format: str
+    priority: str
+    queue_timeout: float | None
+    """Seconds that it may wait for its turn; None is no limit."""
     images: tuple[bytes, ...]
     image_digests: tuple[str, ...]
     """sha256 of each."""

@@ -112,20 +112,29 @@ class VersionChange:
             UnloadFailed: it is still loaded; its memory stays taken until a later reload or restart.
         """
         started = time.perf_counter()
+        until = started + _UNLOAD_SECONDS
         try:
+            # The old stages stay until the last picture that streams from them is there.
+            self._wait_for(self.old.callers, until=until)
             self.repository.list_versions(self.new)
             self._load(self.new.stages)
-            while self.process.administration.has_loaded(self.old.number, self.old.stages):
-                if time.perf_counter() - started > _UNLOAD_SECONDS:
-                    raise UnloadFailed(
-                        f"{self.old.shown} has not ended its requests for {_UNLOAD_SECONDS:g} s"
-                    )
-                time.sleep(_POLL_SECONDS)
+            self._wait_for(self.old.stages, until=until)
             self._remove_unloaded()
         except IntaglioError as error:
             left = f"{self.old.shown} is removed at the next start"
             raise UnloadFailed(f"{error}; {self.new.shown} serves, {left}") from error
         return time.perf_counter() - started
+
+    def _wait_for(self, models: tuple[str, ...], *, until: float) -> None:
+        """Wait until the old version of `models` is unloaded.
+
+        Raises:
+            UnloadFailed: it is still loaded at `until`.
+        """
+        while self.process.administration.has_loaded(self.old.number, models):
+            if time.perf_counter() > until:
+                raise UnloadFailed(f"{self.old.shown} has not ended its requests for {_UNLOAD_SECONDS:g} s")
+            time.sleep(_POLL_SECONDS)
 
     def _remove_unloaded(self) -> None:
         """Remove the folders of every version that is unloaded: the old one, and earlier ones that could not

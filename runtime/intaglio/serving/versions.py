@@ -60,6 +60,11 @@ class ServedVersion:
         return tuple(model for model in self.configs if model in _PUBLIC)
 
     @property
+    def callers(self) -> tuple[str, ...]:
+        """The public models that are programs. A version of them calls the stages of the same version."""
+        return tuple(model for model in self.public if model in self.programs)
+
+    @property
     def shown(self) -> str:
         """For people."""
         return f"version {self.number} (build {self.manifest.key[:12]})"

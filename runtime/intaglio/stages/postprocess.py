@@ -9,7 +9,7 @@ from typing import Any, Final, get_args
 
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.config import Limits
-from intaglio.contract.models import POSTPROCESS, SDXL, ResponseFormat
+from intaglio.contract.models import DELIVERY, POSTPROCESS, SDXL, ResponseFormat
 from intaglio.contract.ports import Tensors, read_tensors, string_tensor
 from intaglio.engines.interface import Array
 from intaglio.errors import InvalidRequest
@@ -66,9 +66,10 @@ def postprocess(tensors: Tensors, manifest: BuildManifest, *, sign: Sign | None 
 
 
 def _taken_out(metadata: dict[str, Any]) -> ResponseFormat:
-    """How the images travel; `metadata` lacks it afterwards, since it says nothing of the picture."""
+    """How the images travel; `metadata` lacks all of `DELIVERY` afterwards, which says nothing of them."""
     port = SDXL.input("response_format")
-    found = metadata.pop(port.name, None)
+    delivery = {name: metadata.pop(name, None) for name in DELIVERY}
+    found = delivery[port.name]
     if found is None:
         return "bytes"
     if found not in get_args(ResponseFormat):

@@ -1,9 +1,9 @@
 """The Triton model `diffuse`, whose engines are open from `initialize` to `finalize`.
 
-`execute` only queues requests, and one thread answers them. So requests that want the same LoRAs can be
-answered one after another without a swap. (Triton hands over one request at a time to a model without
-batching. It does not wait for an answer before the next.) Triton's own figures of the model then say nothing;
-`request_metrics` has others.
+`execute` only queues requests, and one thread draws them, a slice at a time. So a short request need not wait
+for a long one, and requests that want the same LoRAs follow one another without a swap. (Triton hands over
+one request at a time to a model without batching. It does not wait for an answer before the next.) Triton's
+own figures of the model then say nothing; `request_metrics` has others.
 """
 
 # ruff: noqa: PLC0415  (the process of a model imports its own stage only)
@@ -12,22 +12,32 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.models import DIFFUSE
-from intaglio.errors import DeviceFailed, IntaglioError, QueueFull, failed_device
-from intaglio.loras.sets import set_digest, set_from_json
+from intaglio.contract.ports import Tensors, string_tensor
+from intaglio.errors import Cancelled, DeviceFailed, IntaglioError, QueueFull, failed_device
+from intaglio.stages.diffuse.drawing import Drawing
+from intaglio.triton_models.drawer import Drawer
+from intaglio.triton_models.jobs import Job, JobRequest, Pace, job_entry, read_job_request
 from intaglio.triton_models.lora_metrics import LoraMetrics
+from intaglio.triton_models.model import TritonModel, tensors_of
+from intaglio.triton_models.queue_watch import QueueWatch
+from intaglio.triton_models.replies import Answer, Reply, Single, Watched
 from intaglio.triton_models.reporter import Report, Reporter
-from intaglio.triton_models.request_metrics import RequestCounts, RequestMetrics
-from intaglio.triton_models.stages import Stage, StageModel, tensors_of
-from intaglio.triton_models.turnstile import Turnstile, Waiting
+from intaglio.triton_models.request_metrics import RequestCounts, RequestMetrics, outcome_of
+from intaglio.triton_models.turnstile import Entry, Turnstile
+from intaglio.triton_models.watched_jobs import WatchedJobs
 
 __all__ = ["DEVICE_FAILED_STATUS", "DiffuseModel"]
 
@@ -35,12 +45,13 @@ log = logging.getLogger(__name__)
 
 DEVICE_FAILED_STATUS: Final = 74
 """Exit status of the process after the card failed: EX_IOERR of sysexits.h."""
+_PATIENCE_SECONDS: Final = 30.0
+"""After this time without a question, the caller of a watched picture is taken to be gone. `sdxl_stream` asks
+again as soon as it has an answer.
+"""
 
-Job = tuple[Any, Any]
-"""A request and the sender of its response."""
 
-
-class DiffuseModel(StageModel):
+class DiffuseModel(TritonModel):
     """`diffuse`."""
 
     spec = DIFFUSE
@@ -50,50 +61,111 @@ class DiffuseModel(StageModel):
         super().initialize(args)
         self._folder = Path(args["model_repository"])
         self._version = args.get("model_version", "1")
-        self._turnstile: Turnstile[Job] = Turnstile(
-            overtakes=self._overtakes, capacity=_queue_size(json.loads(args["model_config"]))
-        )
-        self._counts = RequestCounts()
+        self._make_queue(capacity=_queue_size(json.loads(args["model_config"])))
         self._reporter = Reporter(self._open_metrics, failed=self._log_traceback)
-        self._lost: DeviceFailed | None = None
-        """Why the card can compute nothing more."""
         self._thread = threading.Thread(target=self._serve, name="diffuse", daemon=True)
         self._thread.start()
+        self._watch.start()
         self._reporter.start()
 
-    def open_stage(self, manifest: BuildManifest, folder: Path) -> Stage:
+    def open_build(self, manifest: BuildManifest, folder: Path) -> None:
         from intaglio.stages.diffuse.stage import Diffuse
 
         if self._gpu is not None:
             execution = manifest.execution.model_copy(update={"gpu": self._gpu})
             manifest = manifest.model_copy(update={"execution": execution})
-        self._overtakes = manifest.execution.lora_overtakes
+        self._execution = manifest.execution
         self._diffuse = self._opened.enter_context(Diffuse(manifest, folder))
         self._diffuse.warm_up()
-        # `_take_up` has let the request in.
-        return lambda tensors, wanted: self._diffuse.answer(tensors, wanted=wanted)
+
+    def _make_queue(self, *, capacity: int) -> None:
+        """Make the queue and what is counted of it."""
+        self._turnstile: Turnstile[Job] = Turnstile(overtakes=self._execution.overtakes, capacity=capacity)
+        self._counts = RequestCounts()
+        self._pace = Pace()
+        self._drawer = Drawer(self._diffuse, self._turnstile, counts=self._counts, pace=self._pace)
+        self._watched = WatchedJobs()
+        self._watch = QueueWatch(
+            self._turnstile, self._watched, end=self._end_early, failed=self._log_traceback
+        )
+        self._lost: DeviceFailed | None = None
+        """Why the card can compute nothing more."""
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Queue `requests`; their responses follow. One that must be refused is refused immediately."""
         for request in requests:
-            self._take_up(request, request.get_response_sender())
+            answer = partial(self._send, request.get_response_sender())
+            try:
+                self._take_up(request, answer)
+            except Exception as error:
+                answer(self._refused(error, request.request_id()))
         return [None] * len(requests)
-
-    def _take_up(self, request: Any, sender: Any) -> None:
-        try:
-            self._diffuse.read(tensors_of(request))
-        except Exception as error:
-            self._send(sender, self._refused(error, request))
-            return
-        if not self._turnstile.put((request, sender), _wanted_set(request)):
-            why = self._lost or QueueFull("Exceeds maximum queue size")
-            self._send(sender, self._failure(str(why), why))
 
     def finalize(self) -> None:
         self._turnstile.close()
         self._thread.join()
+        self._watch.close()
         self._reporter.close()
         super().finalize()
+
+    # --- requests ---
+
+    def _take_up(self, request: Any, answer: Answer) -> None:
+        tensors = tensors_of(request)
+        asked = read_job_request(tensors)
+        if not asked.brings_picture:
+            self._tell(asked, answer)
+        elif asked.job is None:
+            self._queue(request, tensors, asked, Single(answer, request.is_cancelled))
+        else:
+            self._queue_watched(request, tensors, asked, answer)
+
+    def _queue_watched(self, request: Any, tensors: Tensors, asked: JobRequest, answer: Answer) -> None:
+        latents = "latents" in request.requested_output_names()
+        reply = Watched(self._response, wants_latents=latents, patience=_PATIENCE_SECONDS)
+        # This request is answered before the picture is drawn, and then Triton reuses its memory.
+        kept = {name: np.array(value) for name, value in tensors.items()}
+        job = asked.job or ""
+        self._watched.add(job, reply)
+        try:
+            self._watched.set_entry(job, self._queue(request, kept, asked, reply))
+        except Exception:
+            self._watched.discard(job)
+            raise
+        reply.ask(answer)
+
+    def _queue(self, request: Any, tensors: Tensors, asked: JobRequest, reply: Reply) -> Entry[Job]:
+        """Queue a picture, of which its caller hears through `reply`."""
+        conditioning = self._diffuse.read(tensors)
+        names = set(request.requested_output_names())
+        job = Job(
+            drawing=Drawing(conditioning, slice_steps=asked.slice_steps or self._execution.slice_steps),
+            reply=reply,
+            wanted=[port.name for port in self.spec.outputs if port.name in names],
+            request_id=request.request_id(),
+            deadline=math.inf if asked.deadline is None else time.monotonic() + asked.deadline,
+            seconds=asked.deadline,
+            queue_timeout=asked.queue_timeout,
+        )
+        entry = job_entry(job, asked)
+        if not self._turnstile.put(entry):
+            raise self._lost or self._full()
+        if self._turnstile.running():
+            self._watch.show_places()
+        return entry
+
+    def _full(self) -> QueueFull:
+        self._counts.refused()
+        return QueueFull(f"Exceeds maximum queue size; try again in {self._pace.retry_seconds} s")
+
+    def _tell(self, asked: JobRequest, answer: Answer) -> None:
+        """Answer a caller that watches a picture, or stop the picture."""
+        entry, reply = self._watched.find(asked.job or "")
+        if asked.stop:
+            self._watch.stop(entry)
+            answer(self._response({"event": string_tensor(json.dumps({"kind": "stopping"}))}))
+        else:
+            reply.ask(answer)
 
     # --- metrics ---
 
@@ -113,44 +185,59 @@ class DiffuseModel(StageModel):
 
         def report() -> None:
             depth, oldest_wait = self._turnstile.waiting()
-            requests.report(self._counts.now, depth=depth, oldest_wait=oldest_wait)
+            running = self._turnstile.running()
+            requests.report(self._counts.now, depth=depth, oldest_wait=oldest_wait, running=running)
             if loras is not None and switch is not None:
                 loras.report(switch)
 
         return report
 
-    # --- the thread that answers ---
+    # --- the thread that draws ---
 
     def _serve(self) -> None:
-        """Answer requests, in the one thread that uses the engines; no error may end it."""
+        """Draw, in the one thread that uses the engines; no error may end it."""
         try:
             self._diffuse.use_in_this_thread()
         except IntaglioError as error:
             self._end_process(DeviceFailed(str(error)))
             return
-        while (taken := self._turnstile.take(self._resident_set())) is not None:
-            self._serve_one(taken)
+        while (entry := self._turnstile.take(self._resident_set())) is not None:
+            self._serve_slice(entry)
             if self._lost is not None:
                 self._end_process(self._lost)
 
-    def _serve_one(self, taken: Waiting[Job]) -> None:
-        request, sender = taken.job
-        self._counts.begin(time.monotonic() - taken.since)
-        response = self._respond(request)
-        self._counts.end()
+    def _serve_slice(self, entry: Entry[Job]) -> None:
+        try:
+            outputs = self._drawer.draw(entry)
+            if outputs is not None:
+                self._end(entry, self._response(outputs), None)
+        except Exception as error:
+            self._end(entry, self._refused(error, entry.job.request_id), error)
+
+    def _end(self, entry: Entry[Job], response: Any, error: Exception | None) -> None:
+        self._turnstile.remove(entry)
+        outcome = "finished" if error is None else outcome_of(error)
+        self._counts.ended(outcome, steps_left=entry.job.steps_left)
         # Before the answer goes out: whoever has it reads metrics that include it.
         self._reporter.report()
-        self._send(sender, response)
+        entry.job.reply.end(response)
+
+    def _end_early(self, entry: Entry[Job]) -> None:
+        """End a request that waited and was taken out of the queue."""
+        self._counts.waited(time.monotonic() - entry.since)
+        job = entry.job
+        error = Cancelled("cancelled by the caller") if job.stopped else job.late()
+        self._end(entry, self._failure(str(error), error), error)
 
     def _resident_set(self) -> str:
         switch = self._diffuse.loras
         return "" if switch is None else switch.digest
 
-    def _refused(self, error: Exception, request: Any) -> Any:
+    def _refused(self, error: Exception, request_id: str) -> Any:
         lost = failed_device(error)
         if lost is not None:
             self._lost = lost
-        return super()._refused(lost or error, request)
+        return super()._refused(lost or error, request_id)
 
     def _end_process(self, lost: DeviceFailed) -> None:
         """Refuse all that wait and end the process, whose every later request would fail.
@@ -158,8 +245,8 @@ class DiffuseModel(StageModel):
         `intaglio serve` notices and restarts Triton.
         """
         waiting = self._turnstile.drain()
-        for _, sender in waiting:
-            self._send(sender, self._failure(str(lost), lost))
+        for job in waiting:
+            job.reply.end(self._failure(str(lost), lost))
         # Triton's own logger only queues the line, and the process would end before it is written. The
         # supervisor looks for lines that begin with "error:".
         log.critical(
@@ -190,14 +277,3 @@ def _queue_size(config: Mapping[str, Any]) -> int:
     """Most requests that may wait, as config.pbtxt says; 0 is any number."""
     policy = config.get("dynamic_batching", {}).get("default_queue_policy", {})
     return int(policy.get("max_queue_size", 0))
-
-
-def _wanted_set(request: Any) -> str:
-    """Digest of the LoRAs that a request wants. An unreadable set is "": the stage then refuses it."""
-    for tensor in request.inputs():
-        if tensor.name() == "loras":
-            try:
-                return set_digest(set_from_json(bytes(tensor.as_numpy()[0])))
-            except (ValueError, IndexError):
-                return ""
-    return ""

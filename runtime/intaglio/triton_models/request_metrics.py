@@ -1,4 +1,4 @@
-"""Prometheus metrics of the requests to `diffuse`: its queue, and what it computes.
+"""Prometheus metrics of the requests of `diffuse`, on Triton's metrics port.
 
 The queue of `diffuse` lies in its own process, so Triton's metrics of that model do not know it.
 """
@@ -6,13 +6,16 @@ The queue of `diffuse` lies in its own process, so Triton's metrics of that mode
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+from intaglio.errors import Cancelled, DeadlineExceeded
 from intaglio.triton_models.metrics import MetricGroup, MetricSpec
 
-__all__ = ["REQUEST_METRICS", "Counts", "RequestCounts", "RequestMetrics"]
+__all__ = ["REQUEST_METRICS", "Counts", "Outcome", "RequestCounts", "RequestMetrics", "outcome_of"]
+
+Outcome = Literal["finished", "failed", "cancelled", "late"]
+"""How a request ends that was let in; each ends in exactly one way."""
 
 REQUEST_METRICS: Final = (
     MetricSpec("queue_depth", "gauge", "requests that wait for their turn"),
@@ -22,55 +25,121 @@ REQUEST_METRICS: Final = (
         "how long the request that has waited longest has waited so far; 0 while nobody waits",
     ),
     MetricSpec("queue_longest_wait_seconds", "gauge", "longest time that a request waited since the start"),
-    MetricSpec("running", "gauge", "1 while a request is computed, otherwise 0"),
+    MetricSpec(
+        "running",
+        "gauge",
+        "requests that have had their turn and are not over: one is computed, and the others wait between "
+        "two of their slices for a shorter request or one of a higher priority",
+    ),
     MetricSpec(
         "requests_total",
         "counter",
-        "requests that had their turn and were answered, also with an error; a request that is refused on "
-        "arrival does not wait and is not counted",
+        "requests that were let into the queue and are over, however they ended; a request that is refused "
+        "on arrival does not wait and is not counted",
     ),
-    MetricSpec("queue_seconds_total", "counter", "seconds that these requests waited for their turn"),
+    MetricSpec("requests_finished_total", "counter", "requests among these that got their picture"),
+    MetricSpec("requests_failed_total", "counter", "requests among these that ended with an error"),
+    MetricSpec(
+        "requests_cancelled_total", "counter", "requests among these that their callers cancelled or left"
+    ),
+    MetricSpec(
+        "requests_late_total",
+        "counter",
+        "requests among these that ended because their `deadline` or `queue_timeout` passed",
+    ),
+    MetricSpec("requests_refused_total", "counter", "requests that found the queue full"),
+    MetricSpec("queue_seconds_total", "counter", "seconds that requests waited for their turn"),
     MetricSpec(
         "compute_seconds_total",
         "counter",
-        "seconds that these requests were computed, including the time to apply their LoRAs",
+        "seconds that requests were computed, including the time to apply their LoRAs",
     ),
+    MetricSpec(
+        "steps_total", "counter", "steps that were computed, calls of the UNet for all of their images"
+    ),
+    MetricSpec(
+        "steps_saved_total", "counter", "steps that were not computed because their requests ended early"
+    ),
+    MetricSpec("step_seconds", "gauge", "seconds a step, in the slice that was computed last"),
+    MetricSpec("step_seconds_total", "counter", "seconds that all these steps took"),
 )
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """How a request ends that ends with `error`."""
+    if isinstance(error, DeadlineExceeded):
+        return "late"
+    return "cancelled" if isinstance(error, Cancelled) else "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
     """What has been since the start."""
 
-    requests: int = 0
+    finished: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    late: int = 0
+    refused: int = 0
     queue_seconds: float = 0.0
     compute_seconds: float = 0.0
     longest_wait: float = 0.0
-    running: bool = False
+    steps: int = 0
+    steps_saved: int = 0
+    step_seconds: float = 0.0
+    last_step_seconds: float = 0.0
+
+    @property
+    def requests(self) -> int:
+        """All that were let in and are over."""
+        return self.finished + self.failed + self.cancelled + self.late
 
 
 class RequestCounts:
-    """Counts requests in the thread that answers them; any thread may read."""
+    """Counts requests; any thread may call any method."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts = Counts()
-        self._began = 0.0
 
-    def begin(self, waited: float) -> None:
-        """The turn of a request has come, after `waited` seconds."""
-        self._began = time.monotonic()
+    def waited(self, seconds: float) -> None:
+        """The turn of a request has come after `seconds`, or it has ended in the queue."""
         with self._lock:
-            longest = max(self._counts.longest_wait, waited)
-            queued = self._counts.queue_seconds + waited
-            self._counts = replace(self._counts, queue_seconds=queued, longest_wait=longest, running=True)
+            longest = max(self._counts.longest_wait, seconds)
+            queued = self._counts.queue_seconds + seconds
+            self._counts = replace(self._counts, queue_seconds=queued, longest_wait=longest)
 
-    def end(self) -> None:
-        """Its answer is there."""
+    def computed(self, seconds: float) -> None:
+        """Something of a request took `seconds`."""
         with self._lock:
-            computed = self._counts.compute_seconds + time.monotonic() - self._began
-            requests = self._counts.requests + 1
-            self._counts = replace(self._counts, requests=requests, compute_seconds=computed, running=False)
+            self._counts = replace(self._counts, compute_seconds=self._counts.compute_seconds + seconds)
+
+    def stepped(self, steps: int, seconds: float) -> None:
+        """The `steps` of a slice took `seconds`, a part of what was computed."""
+        if steps == 0:
+            return
+        with self._lock:
+            self._counts = replace(
+                self._counts,
+                steps=self._counts.steps + steps,
+                step_seconds=self._counts.step_seconds + seconds,
+                last_step_seconds=seconds / steps,
+            )
+
+    def ended(self, outcome: Outcome, *, steps_left: int) -> None:
+        """A request is over, `steps_left` steps before its end."""
+        with self._lock:
+            counts = self._counts
+            saved = counts.steps_saved
+            if outcome in ("cancelled", "late"):
+                saved += steps_left
+            changes = {outcome: getattr(counts, outcome) + 1, "steps_saved": saved}
+            self._counts = replace(counts, **changes)
+
+    def refused(self) -> None:
+        """A request found the queue full."""
+        with self._lock:
+            self._counts = replace(self._counts, refused=self._counts.refused + 1)
 
     @property
     def now(self) -> Counts:
@@ -85,12 +154,25 @@ class RequestMetrics:
     def __init__(self, pb: Any) -> None:
         self._metrics = MetricGroup(pb, REQUEST_METRICS)
 
-    def report(self, counts: Counts, *, depth: int, oldest_wait: float) -> None:
-        """`depth` requests wait now, the oldest of them for `oldest_wait` seconds."""
-        self._metrics.set("queue_depth", depth)
-        self._metrics.set("queue_oldest_wait_seconds", oldest_wait)
-        self._metrics.set("queue_longest_wait_seconds", counts.longest_wait)
-        self._metrics.set("running", float(counts.running))
-        self._metrics.count("requests_total", counts.requests)
-        self._metrics.count("queue_seconds_total", counts.queue_seconds)
-        self._metrics.count("compute_seconds_total", counts.compute_seconds)
+    def report(self, counts: Counts, *, depth: int, oldest_wait: float, running: int) -> None:
+        """`depth` requests wait now, the oldest of them for `oldest_wait` seconds; `running` have begun."""
+        metrics = self._metrics
+        metrics.set("queue_depth", depth)
+        metrics.set("queue_oldest_wait_seconds", oldest_wait)
+        metrics.set("queue_longest_wait_seconds", counts.longest_wait)
+        metrics.set("running", running)
+        metrics.set("step_seconds", counts.last_step_seconds)
+        for name, total in (
+            ("requests_total", counts.requests),
+            ("requests_finished_total", counts.finished),
+            ("requests_failed_total", counts.failed),
+            ("requests_cancelled_total", counts.cancelled),
+            ("requests_late_total", counts.late),
+            ("requests_refused_total", counts.refused),
+            ("queue_seconds_total", counts.queue_seconds),
+            ("compute_seconds_total", counts.compute_seconds),
+            ("steps_total", counts.steps),
+            ("steps_saved_total", counts.steps_saved),
+            ("step_seconds_total", counts.step_seconds),
+        ):
+            metrics.count(name, total)

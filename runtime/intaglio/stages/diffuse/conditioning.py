@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.lora_registry import ResolvedLora
-from intaglio.contract.models import DIFFUSE
+from intaglio.contract.models import CONDITIONING, DIFFUSE
 from intaglio.contract.ports import Tensors, read_tensors, scalar
 from intaglio.errors import InvalidRequest
 from intaglio.loras.sets import set_from_json
@@ -137,6 +137,9 @@ def read_conditioning(tensors: Tensors, manifest: BuildManifest) -> Conditioning
             request.
     """
     found = read_tensors(tensors, DIFFUSE.inputs)
+    for port in CONDITIONING:
+        if not port.optional and port.name not in found:
+            raise InvalidRequest(port.name, "missing", allowed=port.doc)
     controls = read_json_list(found, "controls", ResolvedControl, most=manifest.limits.controls)
     size = _check_workload(found, manifest, controls=len(controls))
     _check_shapes(found, manifest)
@@ -189,9 +192,9 @@ def active_controls(plans: Sequence[ControlPlan], step: int, steps: int) -> list
 
 
 def active_places(request: Conditioning) -> list[int]:
-    """Places of the controls that take part in any step of the slice."""
+    """Places of the controls that take part in any step from the beginning of the slice on."""
     places: set[int] = set()
-    for step in range(request.begin, request.end):
+    for step in range(request.begin, request.steps):
         places.update(active_controls(request.controls, step, request.steps))
     return sorted(places)
 

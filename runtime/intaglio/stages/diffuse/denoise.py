@@ -7,6 +7,7 @@ P]), P without; n steps, K = 4 solver rows.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,8 @@ from intaglio.contract.sdxl import axis_sizes, context_name, controlnet_name
 from intaglio.contract.tensors import AxisSizes, NetworkSpec, TensorSpec
 from intaglio.engines.buffers import allocate_tensors
 from intaglio.engines.interface import Backend, Bound, DeviceArray, Engine
-from intaglio.stages.diffuse.conditioning import Conditioning, ControlPlan, active_controls, active_places
+from intaglio.stages.diffuse.conditioning import Conditioning, ControlPlan, active_places
+from intaglio.stages.diffuse.control_schedule import ControlRun, ResidualSums, step_controls
 from intaglio.stages.diffuse.passes import guidance_slices, image_passes
 from intaglio.stages.diffuse.text import Embeddings
 
@@ -30,13 +32,7 @@ ResidualSet = Mapping[str, DeviceArray]
 class ControlNetChain:
     """The ControlNets of one shape of pass: each adds its residuals to those of the one before.
 
-    Set 0 of the residuals is zeros, which nothing writes. The chain writes sets 1 and 2 in turn.
-
-    A ControlNet need not run in every step (`ControlPlan.every`). The chain then starts from a set that
-    still holds the sum of its first ControlNets. Those that run least often come first, so the others can be
-    added to their sum again and again. With two sets there are two such sums: that of all ControlNets, and
-    that of all but the last. Where neither serves, the whole chain runs. So each ControlNet runs in every
-    step in which it is due, and some in further steps, when one before it is due.
+    `ResidualSums` says which run in a step, and between which residual sets. Nothing writes set 0, the zeros.
     """
 
     def __init__(
@@ -60,12 +56,11 @@ class ControlNetChain:
         """By control and place."""
         self._bound: dict[tuple[str, int, int], Bound] = {}
         """By control, place and the residual set that it reads."""
-        self._held: dict[int, tuple[int, ...]] = {}
-        """Places of the controls whose sum a residual set holds, in the order of the chain."""
+        self._sums = ResidualSums()
 
     def start(self) -> None:
         """Forget all sums: those of another request, or of other steps, are of no use."""
-        self._held = {0: ()}
+        self._sums = ResidualSums()
 
     def prepare(self, place: int, plan: ControlPlan, *, images: int) -> None:
         """Upload the map and weight of `plan`, and compute what no step changes."""
@@ -84,30 +79,10 @@ class ControlNetChain:
         Returns the number of the residual set that holds the sum of all that take part.
         """
         plans = request.controls
-        active = active_controls(plans, step, request.steps)
-        chain = tuple(sorted(active, key=lambda place: -plans[place].every))  # of equal ones, as requested
-        self._forget({place for place in chain if plans[place].due(step, request.steps)})
-        current, done = self._longest_held(chain)
-        for count in range(done + 1, len(chain) + 1):
-            place = chain[count - 1]
-            self._bound_control(place, plans[place].control, current).run()
-            current = _next_set(current)
-            self._held[current] = chain[:count]
+        runs, current = self._sums.advance(step_controls(plans, step, request.steps))
+        for run in runs:
+            self._bound_control(run, plans[run.place].control).run()
         return current
-
-    def _forget(self, due: set[int]) -> None:
-        """Forget the sums in which a control takes part that is `due`."""
-        for number, places in list(self._held.items()):
-            if not due.isdisjoint(places):
-                del self._held[number]
-
-    def _longest_held(self, chain: tuple[int, ...]) -> tuple[int, int]:
-        """The residual set that holds the sum of most of the first controls of `chain`, and their number."""
-        number, places = max(
-            ((number, places) for number, places in self._held.items() if chain[: len(places)] == places),
-            key=lambda held: len(held[1]),
-        )
-        return number, len(places)
 
     def residuals(self, number: int) -> ResidualSet:
         """Residual set `number`, made when first needed: without a second control there is no third set."""
@@ -133,20 +108,28 @@ class ControlNetChain:
             self._buffers[place] = own
         return self._buffers[place]
 
-    def _bound_control(self, place: int, control: str, current: int) -> Bound:
-        """The ControlNet at `place`, from residual set `current` to the next."""
-        key = (control, place, current)
+    def _bound_control(self, run: ControlRun, control: str) -> Bound:
+        key = (control, run.place, run.source)
         if key not in self._bound:
-            target = self.residuals(_next_set(current))
-            outputs = {f"{name}_out": array for name, array in target.items()}
+            outputs = {f"{name}_out": array for name, array in self.residuals(run.target).items()}
             arrays = {
                 **self._unet,
-                **self._buffers_of(place, control),
-                **self.residuals(current),
+                **self._buffers_of(run.place, control),
+                **self.residuals(run.source),
                 **outputs,
             }
             self._bound[key] = _bind(self._engines[controlnet_name(control)], self._sizes, arrays)
         return self._bound[key]
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """A slice that may follow in a workspace as it is."""
+
+    trajectory: object
+    """Compared by identity."""
+    step: int
+    images: slice
 
 
 class Workspace:
@@ -168,9 +151,24 @@ class Workspace:
         """Values of every step, of the shapes of the last slice. They are kept because freeing memory on a
         card waits for everything that runs.
         """
+        self._continues: Continuation | None = None
+        """What the buffers are ready for: the next step of the slice that ran last."""
 
-    def prepare(self, request: Conditioning, embeddings: Sequence[Embeddings], images: slice) -> None:
-        """Upload what no step of a pass changes, and compute what follows from that alone."""
+    def prepare(
+        self,
+        request: Conditioning,
+        embeddings: Sequence[Embeddings],
+        images: slice,
+        *,
+        trajectory: object | None,
+    ) -> None:
+        """Upload what no step of a pass changes, and compute what follows from that alone.
+
+        Where the last slice was the one before of the same `trajectory`, all of it is there still.
+        """
+        if trajectory is not None and self._continues == Continuation(trajectory, request.begin, images):
+            return
+        self._continues = None
         count = images.stop - images.start
         upload = self._backend.upload
         upload(self.unet["prompt_embeds"], _rows([prompt.context for prompt in embeddings], count))
@@ -185,13 +183,16 @@ class Workspace:
         for place in active_places(request):
             self._chain.prepare(place, request.controls[place], images=count)
 
-    def run(self, request: Conditioning, state: Floats, images: slice) -> Floats:
+    def run(
+        self, request: Conditioning, state: Floats, images: slice, *, trajectory: object | None
+    ) -> Floats:
         """`state` [K, P, 4, h, w] after the steps [begin, end) of `request`.
 
         The loop enqueues small copies and engine passes; nothing in it waits for the device.
         """
         backend = self._backend
         unet = self.unet
+        self._continues = None  # until all of it has run
         backend.upload(unet["state"], state)
         tables = self._upload_tables(request, images)
         single_noise = len(request.noise) == 1
@@ -207,6 +208,8 @@ class Workspace:
             self._bound_unet(residuals).run()
             backend.copy(unet["state"], unet["new_state"])
         after: Floats = backend.download(unet["state"])
+        if trajectory is not None:
+            self._continues = Continuation(trajectory, request.end, images)
         return after
 
     def _upload_tables(self, request: Conditioning, images: slice) -> Mapping[str, DeviceArray]:
@@ -251,18 +254,22 @@ class Denoiser:
         self._batches = batches
         self._workspaces: dict[tuple[int, ...], Workspace] = {}
 
-    def __call__(self, request: Conditioning, embeddings: Sequence[Embeddings]) -> Floats:
+    def __call__(
+        self, request: Conditioning, embeddings: Sequence[Embeddings], *, trajectory: object | None = None
+    ) -> Floats:
         """State [K, B, 4, h, w] after the steps [begin, end), images in passes.
 
-        `embeddings` has one entry for each prompt of `request`.
+        `embeddings` has one entry for each prompt of `request`. Slices of one picture name the same
+        `trajectory`; one that directly follows another is spared what no step changes.
         """
         parts: list[Floats] = []
         for images in image_passes(request.state.shape[1], self._batches):
             state = request.state[:, images]
             for piece in guidance_slices(request):
                 workspace = self._workspace(piece, images.stop - images.start)
-                workspace.prepare(piece, embeddings[-piece.prompts :], images)
-                state = workspace.run(piece, state, images)
+                own = embeddings[-piece.prompts :]
+                workspace.prepare(piece, own, images, trajectory=trajectory)
+                state = workspace.run(piece, state, images, trajectory=trajectory)
             parts.append(state)
         return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
 
@@ -291,10 +298,6 @@ class Denoiser:
         )
         self._workspaces[key] = Workspace(self._backend, self._engines, sizes=sizes)
         return self._workspaces[key]
-
-
-def _next_set(current: int) -> int:
-    return 2 if current == 1 else 1
 
 
 def _bind(engine: Engine, sizes: AxisSizes, arrays: Mapping[str, DeviceArray]) -> Bound:

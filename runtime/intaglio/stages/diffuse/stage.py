@@ -1,19 +1,20 @@
 """Conditioning and state -> state, and pixels when they are asked for: text encoders, ControlNets, UNet, VAE.
 
 `Diffuse.__call__` is a pure function of its tensors. A slice [begin, end) takes a state and gives a state, so
-slices compose to the whole run. Between requests the stage keeps buffers, a cache of text embeddings and the
-resident LoRAs, and nothing else.
+slices compose to the whole run. A `Drawing` is a picture between two of its slices. Between requests the
+stage keeps buffers, a cache of text embeddings and the resident LoRAs, and nothing else.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -45,6 +46,7 @@ from intaglio.loras.targets import SWAPPED, SwapLayers, network_of_weight, open_
 from intaglio.request.loras import check_resolved
 from intaglio.stages.diffuse.conditioning import Conditioning, check_token_ids, read_conditioning
 from intaglio.stages.diffuse.denoise import Denoiser
+from intaglio.stages.diffuse.drawing import Drawing
 from intaglio.stages.diffuse.text import TEXT_ENCODERS, TextEncoders, vocabulary_size
 from intaglio.stages.diffuse.vae import VaeDecoder
 
@@ -120,21 +122,43 @@ class Diffuse:
             SwapFailed: its LoRAs could not be applied now; the message says which are resident instead.
             DeviceFailed: the card computes nothing more.
         """
-        return self._computed(self.read(tensors), wanted)
+        drawing = Drawing(self.read(tensors))
+        self.advance(drawing)
+        return self.finish(drawing, wanted)
 
-    def answer(
-        self, tensors: Tensors, *, wanted: Sequence[str] = ("pixels", "state", "timings")
-    ) -> dict[str, Array]:
-        """As `__call__`, for a request that `read` has let in and that has waited since then.
+    def advance(self, drawing: Drawing) -> None:
+        """Run the next slice of `drawing`, whose request `read` has let in. It may have waited since then.
 
         What was published meanwhile does not make it wrong. Where a file of its LoRAs is gone by now, that is
-        a SwapFailed, and the caller may ask again.
-        """
-        return self._computed(self._checked(tensors), wanted)
+        a SwapFailed, and the caller may ask again. Slices of other pictures may come between those of a
+        drawing if they want the same LoRAs.
 
-    def _computed(self, request: Conditioning, wanted: Sequence[str]) -> dict[str, Array]:
+        Raises:
+            InvalidRequest, SwapFailed, DeviceFailed: as `__call__`.
+        """
+        with self._judged():
+            self._advance(drawing)
+
+    def finish(self, drawing: Drawing, wanted: Sequence[str]) -> dict[str, Array]:
+        """The outputs named in `wanted` of a finished drawing.
+
+        Raises:
+            InvalidRequest: the networks overflow.
+            DeviceFailed: the card computes nothing more.
+        """
+        outputs: dict[str, Array] = {"state": drawing.state}
+        with self._judged():
+            if "pixels" in wanted:
+                started = time.perf_counter()
+                outputs["pixels"] = self._steps.decode(drawing.state[0])
+                drawing.add_seconds("vae", started)
+        outputs["timings"] = string_tensor(json.dumps(drawing.request.timings | drawing.seconds))
+        return {name: outputs[name] for name in wanted if name in outputs}
+
+    @contextlib.contextmanager
+    def _judged(self) -> Iterator[None]:
         try:
-            return self._run(request, wanted)
+            yield
         except InvalidRequest:
             raise
         except Exception as error:
@@ -143,22 +167,20 @@ class Diffuse:
                 self._backend.synchronize()
             raise
 
-    def _run(self, request: Conditioning, wanted: Sequence[str]) -> dict[str, Array]:
-        steps = self._steps
-        clock = Clock()
+    def _advance(self, drawing: Drawing) -> None:
+        request = drawing.request
+        piece = replace(request, begin=drawing.step, end=drawing.next_end(), state=drawing.state)
+        now = time.perf_counter()
         if self._apply_loras(request.loras):
-            clock.lap("lora_swap")
-        empty = request.begin == request.end
-        embeddings = [] if empty else steps.encode(request, weights_digest=self._text_digest)
-        clock.lap("text_encoders")
-        state = request.state if empty else steps.denoise(request, embeddings)
-        clock.lap("denoise")
-        outputs: dict[str, Array] = {"state": state}
-        if "pixels" in wanted:
-            outputs["pixels"] = steps.decode(state[0])
-            clock.lap("vae")
-        outputs["timings"] = string_tensor(json.dumps(request.timings | clock.laps))
-        return {name: outputs[name] for name in wanted}
+            now = drawing.add_seconds("lora_swap", now)
+        empty = piece.begin == piece.end
+        if drawing.embeddings is None and not empty:
+            drawing.embeddings = self._steps.encode(request, weights_digest=self._text_digest)
+        now = drawing.add_seconds("text_encoders", now)
+        if not empty and drawing.embeddings is not None:
+            drawing.state = self._steps.denoise(piece, drawing.embeddings, trajectory=drawing)
+        drawing.add_seconds("denoise", now)
+        drawing.step = piece.end
 
     def read(self, tensors: Tensors) -> Conditioning:
         """The checked request; any thread may call this.
@@ -262,20 +284,6 @@ class Diffuse:
         stack.callback(denoiser.close)
         encoders = TextEncoders(calls, kept=manifest.execution.embedding_cache)
         return _Steps(encoders, denoiser, VaeDecoder(calls[_VAE], manifest=manifest))
-
-
-class Clock:
-    """Seconds between laps, by name."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        """Give the time since the last lap to `name`."""
-        now = time.perf_counter()
-        self.laps[name] = now - self._last
-        self._last = now
 
 
 def _open_switch(

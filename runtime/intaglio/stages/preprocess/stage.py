@@ -106,6 +106,8 @@ class Preprocess:
             "input_scale": table.input_scale,
             "coefficients": table.coefficients,
             "output_format": string_tensor(request.output_format),
+            "priority": string_tensor(request.priority),
+            "queue_timeout": np.array([request.queue_timeout or 0.0], np.float32),
             "loras": string_tensor(json.dumps([lora.model_dump() for lora in request.loras])),
             "metadata": string_tensor(json.dumps(metadata)),
         }

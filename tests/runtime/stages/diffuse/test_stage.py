@@ -20,6 +20,7 @@ from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.switch import LoraSwitch
 from intaglio.loras.targets import SwapLayers
 from intaglio.loras.tensor_files import map_tensor_file
+from intaglio.stages.diffuse.drawing import Drawing
 from intaglio.stages.diffuse.stage import Diffuse
 
 from ...loras.world import PlainEngine
@@ -121,15 +122,15 @@ def test_limits_of_loras_hold_for_whoever_asks_diffuse_itself(
                 stage(tensors)
         assert engine.refits == []
 
-        waiting = asking(0)
-        stage.read(waiting)
+        tensors = asking(0)
+        waiting = Drawing(stage.read(tensors))
         for version in (1, 2):
             store.publish_version("night", versions[version], keep=1, data=files[version])
         assert not store.path(versions[0]).is_file()
         with pytest.raises(SwapFailed, match="No such file"):
-            stage.answer(waiting, wanted=["state"])
+            stage.advance(waiting)
         with pytest.raises(InvalidRequest, match=f"night has no version {versions[0][:12]}"):
-            stage(waiting)
+            stage(tensors)
 
         stage(asking(1), wanted=["state"])  # retired by the last publication
         store.publish_version("night", versions[3], keep=2, data=files[3])

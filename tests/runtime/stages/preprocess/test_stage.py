@@ -20,6 +20,7 @@ from safetensors.numpy import save
 from intaglio.builds.file_checks import FileDigest
 from intaglio.builds.published_presets import PRESETS_NAME, publish_presets
 from intaglio.contract.lora_registry import ResolvedLora
+from intaglio.contract.models import DELIVERY
 from intaglio.contract.presets import Presets
 from intaglio.errors import EngineMismatch, InvalidRequest
 from intaglio.imaging import images
@@ -250,7 +251,8 @@ def test_a_jpeg_is_refused_exactly_where_its_last_image_is_too_small(
     asked = request_tensors(prompt="a fox", seed=1, images=[NOISE], controls=POSE, **jpegs)
     written = json.loads(stage(asked)["metadata"][0]) | {"image_index": 1}
     assert written["warnings"]
-    del written["response_format"]
+    for name in DELIVERY:
+        del written[name]
     size = len(images._XMP_MARKER + images._own_xmp(written, source_type=True))
     monkeypatch.setattr(images, "_LARGEST_SEGMENT", size)
     assert stage(asked)

@@ -1,0 +1,75 @@
+"""What the thread that uses the engines does in a turn: one slice of one picture, and the news of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from intaglio.engines.interface import Array
+from intaglio.stages.diffuse.stage import Diffuse
+from intaglio.triton_models.jobs import Job, Pace
+from intaglio.triton_models.request_metrics import RequestCounts
+from intaglio.triton_models.turnstile import Entry, Turnstile
+
+__all__ = ["Drawer"]
+
+
+class Drawer:
+    """Draws slices and counts what they take."""
+
+    def __init__(
+        self, stage: Diffuse, turnstile: Turnstile[Job], *, counts: RequestCounts, pace: Pace
+    ) -> None:
+        self._stage = stage
+        self._turnstile = turnstile
+        self._counts = counts
+        self._pace = pace
+
+    def draw(self, entry: Entry[Job]) -> Mapping[str, Array] | None:
+        """Draw the next slice; the outputs of the picture after its last, None before.
+
+        Raises:
+            Cancelled, DeadlineExceeded: the picture is to end.
+            IntaglioError: as `Diffuse.advance` and `Diffuse.finish`.
+        """
+        job = entry.job
+        depth, _ = self._turnstile.waiting()
+        if job.begin(self._pace, waiting=depth):
+            self._counts.waited(time.monotonic() - entry.since)
+        job.check()
+        self._advance(job)
+        entry.work = job.work
+        latents = job.drawing.preview_latents() if job.reply.wants_latents else None
+        job.reply.post(job.progress(self._pace, waiting=self._turnstile.waiting()[0]), latents)
+        if not job.drawing.finished:
+            return None
+        job.check()
+        outputs = self._finish(job)
+        self._pace.finished(job.compute_seconds)
+        return outputs
+
+    def _advance(self, job: Job) -> None:
+        drawing = job.drawing
+        step = drawing.step
+        denoised = drawing.seconds.get("denoise", 0.0)
+        started = time.perf_counter()
+        try:
+            self._stage.advance(drawing)
+        finally:
+            self._took(job, time.perf_counter() - started)
+        steps = drawing.step - step
+        seconds = drawing.seconds["denoise"] - denoised
+        self._counts.stepped(steps, seconds)
+        if steps:
+            self._pace.worked(steps * job.work_per_step, seconds)
+
+    def _finish(self, job: Job) -> Mapping[str, Array]:
+        started = time.perf_counter()
+        try:
+            return self._stage.finish(job.drawing, job.wanted)
+        finally:
+            self._took(job, time.perf_counter() - started)
+
+    def _took(self, job: Job, seconds: float) -> None:
+        job.compute_seconds += seconds
+        self._counts.computed(seconds)
