@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import os
@@ -45,6 +46,7 @@ class Terminal:
         self._environment = {**os.environ, "TERM": "xterm-256color", **(environment or {})}
         self._size = size
         self.written = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def __enter__(self) -> Self:
         self._master, slave = pty.openpty()
@@ -89,7 +91,7 @@ class Terminal:
         read = b""
         with contextlib.suppress(OSError):  # the other end is closed
             read = os.read(self._master, 1 << 16)
-        self.written += read.decode(errors="replace")
+        self.written += self._decoder.decode(read)
         return bool(read)
 
 

@@ -38,6 +38,11 @@ _SWAP: Final = re.compile(r"^loras: cannot apply ")
 _TIME: Final = re.compile(r"deadline|queue_timeout", re.IGNORECASE)
 _NOT_SENT: Final = re.compile(r"failed to connect to all addresses|DNS resolution failed", re.IGNORECASE)
 """What gRPC says where a request never had a connection. "Socket closed" may mean that the server had it."""
+_LOCAL: Final = {
+    "Locally cancelled by application!": "cancelled by the caller",
+    "Channel closed!": "the client was closed",
+}
+"""What gRPC says of calls that ended on this side."""
 _UNKNOWN_MODEL: Final = re.compile(r"^Request for unknown model: ")
 
 
@@ -88,7 +93,7 @@ def _error_of(status: str, message: str, *, url: str, request_id: str) -> Intagl
             )
         case "CANCELLED":
             kind = DeadlineExceeded if _TIME.search(text) else Cancelled
-            return kind(text or "cancelled")
+            return kind(_LOCAL.get(text, text or "cancelled"))
         case "UNAVAILABLE" | "RESOURCE_EXHAUSTED":
             return _unavailable(text, url=url)
         case "NOT_FOUND" | "UNIMPLEMENTED":
