@@ -101,5 +101,6 @@ class Endpoints:
             chosen = candidates[0]
             if self._balance == "least_waiting":
                 chosen = min(candidates, key=lambda one: one.load)
-            self._next = self.all.index(chosen) + 1
+            if not tried:  # a second choice for one request is nobody's turn
+                self._next = self.all.index(chosen) + 1
             return chosen
