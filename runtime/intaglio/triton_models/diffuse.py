@@ -144,7 +144,6 @@ class DiffuseModel(TritonModel):
             wanted=[port.name for port in self.spec.outputs if port.name in names],
             request_id=request.request_id(),
             deadline=math.inf if asked.deadline is None else time.monotonic() + asked.deadline,
-            seconds=asked.deadline,
             queue_timeout=asked.queue_timeout,
         )
         entry = job_entry(job, asked)

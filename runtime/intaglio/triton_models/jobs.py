@@ -75,8 +75,6 @@ class Job:
     request_id: str = ""
     deadline: float = math.inf
     """As `time.monotonic` has it."""
-    seconds: float | None = None
-    """From its arrival to `deadline`."""
     queue_timeout: float | None = None
     """Seconds, as the caller gave them."""
     stopped: bool = False
@@ -109,8 +107,9 @@ class Job:
         """Why a picture ends for which the time is over."""
         if not self.is_late:
             return DeadlineExceeded(f"its queue_timeout of {self.queue_timeout:g} s passed while it waited")
-        at = f"at step {self.drawing.step} of {self.drawing.request.end}" if self.begun else "while it waited"
-        return DeadlineExceeded(f"its deadline of {self.seconds:g} s passed {at}")
+        if not self.begun:
+            return DeadlineExceeded("its deadline passed while it waited")
+        return DeadlineExceeded(f"its deadline passed at step {self.drawing.step} of {self.drawing.request.end}")
 
     def begin(self, pace: Pace, *, waiting: int) -> bool:
         """Tell the caller that its turn has come; False where it has come already."""

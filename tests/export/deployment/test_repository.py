@@ -45,8 +45,11 @@ def test_config_equals_the_table(model: object) -> None:
         assert config.parameters["build_key"].string_value == "ab"
         assert config.dynamic_batching.default_queue_policy.max_queue_size == 7
         group = config.instance_group[0]
-        expected = (group.KIND_GPU, 1, [3]) if config.name == "diffuse" else (group.KIND_CPU, 3, [])
-        assert (group.kind, group.count, list(group.gpus)) == expected
+        expected = {"diffuse": (group.KIND_GPU, 1, [3]), "sdxl_stream": (group.KIND_CPU, 1, [])}
+        assert (group.kind, group.count, list(group.gpus)) == expected.get(
+            config.name, (group.KIND_CPU, 3, [])
+        )
+        assert config.model_transaction_policy.decoupled == (config.name == "sdxl_stream")
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)

@@ -34,12 +34,17 @@ def test_public_models_come_after_the_stages_that_they_call(
     tmp_path: Path, versions: Callable[[int], ServedVersion]
 ) -> None:
     repository, first, second = ServedRepository(tmp_path / "served"), versions(1), versions(2)
-    assert (first.public, first.stages) == (("sdxl",), ("diffuse", "postprocess", "preprocess"))
+    assert first.public == ("sdxl", "sdxl_stream")
+    assert first.stages == ("diffuse", "postprocess", "preprocess")
+    assert first.callers == ("sdxl_stream",)
     repository.start_with(first)
     repository.choose(second)
     text = (repository.folder / "sdxl/config.pbtxt").read_text()
     config = text_format.Parse(text, model_config_pb2.ModelConfig())
     assert {step.model_version for step in config.ensemble_scheduling.step} == {2}
+    text = (repository.folder / "sdxl_stream/config.pbtxt").read_text()
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    assert list(config.version_policy.specific.versions) == [2], "its stages are those of its own version"
 
 
 def test_a_repository_of_another_build_is_refused(

@@ -6,7 +6,6 @@ import contextlib
 import os
 import sys
 import threading
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,42 +13,42 @@ from typing import Any
 import numpy as np
 import pytest
 
+from intaglio.contract.config import Execution
 from intaglio.contract.models import DIFFUSE, PREPROCESS
 from intaglio.errors import DeviceFailed, SwapFailed, Unavailable
 from intaglio.loras.switch import SwapCounts
 from intaglio.stages.diffuse.stage import Diffuse
 from intaglio.triton_models.diffuse import DEVICE_FAILED_STATUS, DiffuseModel, _instance_gpu
-from intaglio.triton_models.request_metrics import RequestCounts
+from intaglio.triton_models.jobs import Job
+from intaglio.triton_models.replies import Single
 from intaglio.triton_models.stages import PreprocessModel
-from intaglio.triton_models.turnstile import Turnstile
+from intaglio.triton_models.turnstile import Entry
 
 from ..conftest import TorchBound
-from .conftest import Log, Request, opened
+from .conftest import Log, Request, Sender, opened
 from .metric_fakes import shown
 
 
-def bare(folder: Path, *, version: str = "1") -> Any:
+def bare(folder: Path, *, version: str = "1", overtakes: int = 1) -> Any:
     """The model without engines; its reports are those of a build that swaps no LoRAs."""
     model: Any = DiffuseModel()
     model._pb = sys.modules["triton_python_backend_utils"]
     model._folder, model._version = folder, version
     model._diffuse = SimpleNamespace(loras=None, use_in_this_thread=lambda: None)
-    model._turnstile = Turnstile(overtakes=1, capacity=0)
-    model._counts = RequestCounts()
-    model._lost = None
+    model._execution = Execution(overtakes=overtakes)
+    model._make_queue(capacity=0)
+    model._reporter = SimpleNamespace(report=lambda: None)
     return model
 
 
-class Sender:
-    """Keeps what was sent."""
-
-    def __init__(self) -> None:
-        self.sent: list[Any] = []
-        self.done = threading.Event()
-
-    def send(self, response: Any, flags: int) -> None:
-        self.sent.append(response)
-        self.done.set()
+def put(model: Any, count: int = 1) -> list[Sender]:
+    """Queue jobs of one step whose drawings are nothing; where their answers go."""
+    senders = [Sender() for _ in range(count)]
+    for sender in senders:
+        reply = Single(lambda response, sender=sender: model._send(sender, response), lambda: False)
+        drawing: Any = SimpleNamespace(step=0, request=SimpleNamespace(begin=0, end=1))
+        assert model._turnstile.put(Entry(Job(drawing, reply, ["pixels"])))
+    return senders
 
 
 @pytest.mark.parametrize(
@@ -84,7 +83,7 @@ def test_the_engines_run_on_the_card_of_tritons_instance(
     model: Any = bare(tiny.folder)
     model._gpu = _instance_gpu(instance)
     model._opened = contextlib.ExitStack()
-    model.open_stage(tiny.manifest.model_copy(update={"execution": execution}), tiny.folder)
+    model.open_build(tiny.manifest.model_copy(update={"execution": execution}), tiny.folder)
     answering = threading.Thread(target=model._serve, name="diffuse")
     answering.start()
     model._turnstile.close()
@@ -104,8 +103,7 @@ def test_a_card_that_the_thread_cannot_use_ends_the_process(
     ended: list[int] = []
     model._diffuse.use_in_this_thread = fail
     monkeypatch.setattr(os, "_exit", ended.append)
-    sender = Sender()
-    assert model._turnstile.put((Request({}, []), sender), "")
+    (sender,) = put(model)
     model._serve()
     assert ended == [DEVICE_FAILED_STATUS]
     assert "cudaSetDevice" in str(sender.sent[0].error)
@@ -116,8 +114,8 @@ def test_metrics_wait_until_a_version_is_alone(log: Log, tmp_path: Path) -> None
     for folder in ("1", "2"):
         (tmp_path / folder).mkdir()
     model = bare(tmp_path, version="2")
-    model._counts.begin(0.5)
-    model._counts.end()
+    model._counts.waited(0.5)
+    model._counts.ended("finished", steps_left=0)
     assert model._open_metrics() is None
     (tmp_path / "1").rmdir()
     report = model._open_metrics()
@@ -128,24 +126,12 @@ def test_metrics_wait_until_a_version_is_alone(log: Log, tmp_path: Path) -> None
 def test_a_queue_is_reported_while_a_request_is_computed(log: Log, tmp_path: Path) -> None:
     model = bare(tmp_path)
     report = model._open_metrics()
-    for job in range(3):
-        model._turnstile.put((job, None), "")
+    put(model, 3)
     assert model._turnstile.take("") is not None
-    model._counts.begin(0.0)
     report()
     assert shown()["intaglio_queue_depth", ""] == 2
     assert shown()["intaglio_queue_oldest_wait_seconds", ""] > 0
     assert shown()["intaglio_running", ""] == 1
-
-
-@dataclass
-class Sent(Request):
-    """A request with the sender of its response."""
-
-    sender: Sender = field(default_factory=Sender)
-
-    def get_response_sender(self) -> Sender:
-        return self.sender
 
 
 def test_requests_are_answered_where_loras_are_fused_too(log: Log, build: Path, request_tensors: Any) -> None:
@@ -157,7 +143,7 @@ def test_requests_are_answered_where_loras_are_fused_too(log: Log, build: Path, 
     let_in: list[int] = []
     read = model._diffuse.read
     model._diffuse.read = lambda tensors: let_in.append(1) or read(tensors)
-    request = Sent({tensor.tensor_name: tensor.values for tensor in made.output_tensors}, ["pixels"])
+    request = Request({tensor.tensor_name: tensor.values for tensor in made.output_tensors}, ["pixels"])
     assert model.execute([request]) == [None]
     assert request.sender.done.wait(20)
     assert request.sender.sent[0].error is None
@@ -170,9 +156,9 @@ def test_requests_are_answered_where_loras_are_fused_too(log: Log, build: Path, 
 def test_what_is_refused_does_not_wait(log: Log, build: Path) -> None:
     """Neither behind a picture nor in a place of the queue."""
     model: Any = opened(DiffuseModel())
-    requests = [Sent({"state": np.zeros((4, 64, 4, 12, 8), np.float32)}, ["pixels"]) for _ in range(40)]
+    requests = [Request({"state": np.zeros((4, 64, 4, 12, 8), np.float32)}, ["pixels"]) for _ in range(40)]
     queued: list[Any] = []
-    model._turnstile.put = lambda job, key: queued.append(job)
+    model._turnstile.put = queued.append
     model.execute(requests)
     assert {request.sender.sent[0].error.code for request in requests} == {"invalid"}
     assert queued == []
@@ -189,9 +175,8 @@ def test_after_the_card_failed_the_process_ends(
     wrapped: bool,
 ) -> None:
     model = bare(tmp_path)
-    model._reporter = SimpleNamespace(report=lambda: None)
 
-    def fail(request: Any) -> None:
+    def fail(entry: Any) -> None:
         try:
             raise DeviceFailed("cudaMemcpyAsync: an illegal memory access was encountered")
         except DeviceFailed as error:
@@ -203,17 +188,15 @@ def test_after_the_card_failed_the_process_ends(
         assert all(sender.sent for sender in senders), "everybody was answered before"
         raise SystemExit(status)
 
-    monkeypatch.setattr(model, "_answer", fail)
+    monkeypatch.setattr(model._drawer, "draw", fail)
     monkeypatch.setattr(os, "_exit", end)
-    senders = [Sender() for _ in range(3)]
-    for sender in senders:
-        assert model._turnstile.put((Request({}, []), sender), "")
+    senders = put(model, 3)
     with pytest.raises(SystemExit) as ended:
         model._serve()
     assert ended.value.code == DEVICE_FAILED_STATUS
     assert {sender.sent[0].error.code for sender in senders} == {"unavailable"}
     assert all("illegal memory access" in str(sender.sent[0].error) for sender in senders)
-    assert not model._turnstile.put((None, None), ""), "nobody waits for a process that ends"
+    assert not model._turnstile.put(Entry(None)), "nobody waits for a process that ends"
     (line,) = caplog.messages
     assert "2 waiting requests were refused; this process ends with status 74" in line
 
@@ -282,7 +265,7 @@ def test_wherever_the_card_fails_the_process_ends(
         raise SystemExit(status)
 
     monkeypatch.setattr(os, "_exit", end)
-    request = Sent({tensor.tensor_name: tensor.values for tensor in made.output_tensors}, ["pixels"])
+    request = Request({tensor.tensor_name: tensor.values for tensor in made.output_tensors}, ["pixels"])
     model.execute([request])
     model._thread.join(20)
     assert statuses == [DEVICE_FAILED_STATUS]
@@ -295,20 +278,17 @@ def test_a_request_without_memory_does_not_end_the_process(
     log: Log, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     model = bare(tmp_path)
-    model._reporter = SimpleNamespace(report=lambda: None)
-    answers: list[Any] = [Unavailable("cudaMalloc: out of memory"), "a picture"]
+    answers: list[Any] = [Unavailable("cudaMalloc: out of memory"), {"pixels": "a picture"}]
 
-    def answer(request: Any) -> Any:
+    def draw(entry: Any) -> Any:
         found = answers.pop(0)
         if isinstance(found, Exception):
             raise found
         return found
 
-    monkeypatch.setattr(model, "_answer", answer)
-    senders = [Sender(), Sender()]
-    for sender in senders:
-        assert model._turnstile.put((Request({}, []), sender), "")
+    monkeypatch.setattr(model._drawer, "draw", draw)
+    senders = put(model, 2)
     model._turnstile.close()
     model._serve()
     assert senders[0].sent[0].error.code == "unavailable"
-    assert senders[1].sent == ["a picture"]
+    assert senders[1].sent[0].output_tensors[0].values == "a picture"

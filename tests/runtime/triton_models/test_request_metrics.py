@@ -1,40 +1,75 @@
-"""What the queue and the thread that answers become for Prometheus."""
+"""What the queue and the thread that draws become for Prometheus."""
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
-from intaglio.triton_models.request_metrics import RequestCounts, RequestMetrics
+from intaglio.errors import Cancelled, DeadlineExceeded, IntaglioError, SwapFailed
+from intaglio.triton_models.request_metrics import Outcome, RequestCounts, RequestMetrics, outcome_of
 
 from .metric_fakes import Backend, shown
 
 
-def test_counts_are_the_wall_clocks() -> None:
-    counts = RequestCounts()
+def values() -> dict[str, float]:
+    return {name.removeprefix("intaglio_"): value for (name, _), value in shown().items()}
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (Cancelled(""), "cancelled"),
+        (DeadlineExceeded(""), "late"),
+        (SwapFailed(""), "failed"),
+        (IntaglioError(""), "failed"),
+        (ValueError(""), "failed"),
+    ],
+)
+def test_a_cancelled_request_has_not_failed(error: Exception, outcome: str) -> None:
+    assert outcome_of(error) == outcome
+
+
+def test_every_request_ends_in_one_way() -> None:
+    counts, metrics = RequestCounts(), RequestMetrics(Backend)
+    ended: list[tuple[Outcome, int]] = [
+        ("finished", 0),
+        ("cancelled", 7),
+        ("late", 2),
+        ("late", 1),
+        ("failed", 4),
+    ]
+    for outcome, steps_left in ended:
+        counts.ended(outcome, steps_left=steps_left)
+    counts.refused()
+    metrics.report(counts.now, depth=0, oldest_wait=0.0, running=0)
+    found = values()
+    assert found["requests_total"] == 5
+    assert [
+        found[f"requests_{outcome}_total"] for outcome in ("finished", "failed", "cancelled", "late")
+    ] == [
+        1,
+        1,
+        1,
+        2,
+    ]
+    assert found["requests_refused_total"] == 1
+    assert found["steps_saved_total"] == 10, "a failure saves nothing"
+
+
+def test_seconds_add_up() -> None:
+    counts, metrics = RequestCounts(), RequestMetrics(Backend)
     for waited in (0.5, 0.25):
-        counts.begin(waited)
-        assert counts.now.running
-        time.sleep(0.05)
-        counts.end()
-    now = counts.now
-    assert (now.requests, now.queue_seconds, now.longest_wait, now.running) == (2, 0.75, 0.5, False)
-    assert now.compute_seconds == pytest.approx(0.1, abs=0.05)
-
-
-def test_metrics_follow_the_counts() -> None:
-    counts = RequestCounts()
-    metrics = RequestMetrics(Backend)
-    counts.begin(2.0)
-    metrics.report(counts.now, depth=3, oldest_wait=4.0)
-    values = {name.removeprefix("intaglio_"): value for (name, _), value in shown().items()}
-    assert (values["queue_depth"], values["queue_oldest_wait_seconds"], values["running"]) == (3, 4.0, 1)
-    assert (values["queue_seconds_total"], values["requests_total"]) == (2.0, 0)
-    counts.end()
-    metrics.report(counts.now, depth=0, oldest_wait=0.0)
-    values = {name.removeprefix("intaglio_"): value for (name, _), value in shown().items()}
-    assert (values["queue_depth"], values["queue_oldest_wait_seconds"], values["running"]) == (0, 0, 0)
-    assert values["requests_total"] == 1
-    assert values["queue_longest_wait_seconds"] == 2.0
-    assert values["compute_seconds_total"] == counts.now.compute_seconds
+        counts.waited(waited)
+    counts.computed(2.0)
+    counts.stepped(5, 1.0)
+    counts.stepped(0, 0.0)
+    counts.stepped(1, 0.5)
+    metrics.report(counts.now, depth=3, oldest_wait=4.0, running=2)
+    found = values()
+    assert (found["queue_depth"], found["queue_oldest_wait_seconds"], found["running"]) == (3, 4.0, 2)
+    assert (found["queue_seconds_total"], found["queue_longest_wait_seconds"]) == (0.75, 0.5)
+    assert (found["compute_seconds_total"], found["steps_total"], found["step_seconds_total"]) == (
+        2.0,
+        6,
+        1.5,
+    )
+    assert found["step_seconds"] == 0.5

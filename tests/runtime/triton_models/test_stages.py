@@ -15,7 +15,7 @@ from intaglio.errors import EngineMismatch
 from intaglio.triton_models.diffuse import DiffuseModel
 from intaglio.triton_models.stages import PostprocessModel, PreprocessModel, StageModel
 
-from .conftest import Log, Request, opened
+from .conftest import Log, Request, opened, responded
 
 
 def test_three_models_make_images_as_the_ensemble_wires_them(
@@ -27,8 +27,7 @@ def test_three_models_make_images_as_the_ensemble_wires_them(
     tensors = request_tensors(prompt="a fox", seed=0, steps=2, num_images=2)
     for step in ENSEMBLE_STEPS:
         inputs = {name: tensors[source] for name, source in step.input_map.items() if source in tensors}
-        # `diffuse` queues requests; `_respond` is what its thread calls.
-        response: Any = stages[step.model]._respond(Request(inputs, list(step.output_map)))
+        response: Any = responded(stages[step.model], Request(inputs, list(step.output_map)))
         assert response.error is None
         spec = next(model for model in MODELS if model.name == step.model)
         for tensor in response.output_tensors:

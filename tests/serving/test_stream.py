@@ -1,0 +1,189 @@
+"""`sdxl_stream` in the real Triton: pictures, events, cancel, deadlines, the queue."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from intaglio.serving.server import Server
+
+from .streams import PlainStream, streamed, unary
+from .test_metrics import metrics_of
+
+LONG: Any = {"prompt": "a person in a room", "seed": 3, "steps": 60}
+SHORT: Any = {"prompt": "a person waving", "seed": 4, "steps": 2}
+REFERENCE: Any = {"prompt": "a person in a room", "seed": 1, "steps": 3}
+POSE = [{"type": "pose", "pose": "waving-01"}]
+NIGHT = [{"id": "night", "weight": 0.8}]
+
+
+@contextmanager
+def counted(server: Server) -> Iterator[dict[str, float]]:
+    """How much each counter grows in the block, and a second more: metrics are reported every second."""
+    grown: dict[str, float] = {}
+    before = metrics_of(server)
+    yield grown
+    time.sleep(1.2)
+    after = metrics_of(server)
+    grown |= {name: after[name] - before[name] for name in after if name.endswith("_total")}
+    grown["running"] = after["running"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"steps": 7, "scheduler": "dpmpp_2m_karras", "num_images": 2},
+        {"steps": 4, "scheduler": "dpmpp_sde", "loras": NIGHT, "slice_steps": 2},
+        {"steps": 6, "controls": POSE, "control_every": 3, "guidance_begin": 0.4, "slice_steps": 1},
+    ],
+    ids=["several images", "two calls a step, LoRAs", "controls, a guidance window"],
+)
+def test_a_streamed_picture_is_that_of_sdxl(server: Server, values: dict[str, Any]) -> None:
+    """Byte for byte, while other pictures are drawn between its slices."""
+    asked = {"prompt": "a person in a room", "seed": 5, **values}
+    own = {name: value for name, value in asked.items() if name != "slice_steps"}
+    expected = unary(server.grpc_url, **own)
+    loras = {"loras": values["loras"]} if "loras" in values else {}
+    with ThreadPoolExecutor(3) as pool:
+        ours = pool.submit(streamed, server.grpc_url, **asked)
+        time.sleep(0.1)
+        others = [pool.submit(streamed, server.grpc_url, **SHORT, **loras) for _ in range(2)]
+        found = ours.result()
+        assert [other.result().outcome for other in others] == ["result"] * 2
+    assert found.images == expected
+    calls = found.of("progress")[0]["steps"]
+    assert [event["step"] for event in found.of("progress")] == progress_steps(values, calls)
+
+
+def progress_steps(values: dict[str, Any], calls: int) -> list[int]:
+    size = values.get("slice_steps", 5)
+    if "control_every" in values:  # guidance begins with step 3; ControlNets run in steps 0, 3
+        return [0, 3, 6]
+    return [0, *range(size, calls, size), calls]
+
+
+def test_previews_show_the_picture_as_it_comes(server: Server) -> None:
+    found = streamed(server.grpc_url, **REFERENCE, slice_steps=1, preview=96, num_images=2)
+    assert [event["step"] for event in found.of("preview")] == [1, 2, 3]
+    for files in found.previews:
+        pictures = [Image.open(io.BytesIO(data)) for data in files]
+        assert [(picture.format, max(picture.size)) for picture in pictures] == [("JPEG", 96)] * 2
+    assert len({data for files in found.previews for data in files}) == 6
+
+
+def test_cancel_frees_the_card_after_the_slice(server: Server) -> None:
+    reference = streamed(server.grpc_url, **REFERENCE).images
+    with counted(server) as grown:
+        with PlainStream(server.grpc_url, **LONG) as stream:
+            seen = stream.until("progress")
+            while len(seen.of("progress")) < 3:
+                stream.next_into(seen)
+        left = time.perf_counter()
+        while metrics_of(server)["running"]:
+            time.sleep(0.01)
+        freed = time.perf_counter() - left
+        steps = seen.events[-1]
+        slice_seconds = steps["seconds"] / steps["step"] * 5
+    assert freed < 2 * slice_seconds + 1.1, "metrics are reported every second, and when a request ends"
+    assert (grown["requests_cancelled_total"], grown["requests_failed_total"]) == (1, 0)
+    assert grown["steps_total"] + grown["steps_saved_total"] == 60
+    assert grown["steps_total"] <= 15
+    assert streamed(server.grpc_url, **REFERENCE).images == reference
+
+
+CLIENT = """
+import sys, time
+sys.path.insert(0, sys.argv[2])
+from tests.serving.streams import PlainStream
+with PlainStream(sys.argv[1], prompt="a person in a room", seed=3, steps=150) as stream:
+    seen = stream.until("progress")
+    print("begun", flush=True)
+    time.sleep(600)
+"""
+
+
+@contextmanager
+def foreign_client(server: Server) -> Iterator[subprocess.Popen[str]]:
+    """A process whose stream has begun."""
+    root = str(Path(__file__).parents[2])
+    command = [sys.executable, "-c", CLIENT, server.grpc_url, root]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "begun\n"
+            yield process
+        finally:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+
+
+def test_a_client_that_is_killed_frees_the_card(server: Server) -> None:
+    with counted(server) as grown, foreign_client(server) as process:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert streamed(server.grpc_url, **REFERENCE).outcome == "result"
+        time.sleep(1)
+    assert (grown["requests_cancelled_total"], grown["requests_failed_total"], grown["running"]) == (1, 0, 0)
+    assert grown["steps_saved_total"] > 100
+
+
+def test_deadlines_hold_while_a_request_waits_and_between_slices(server: Server) -> None:
+    with counted(server) as grown, ThreadPoolExecutor(3) as pool:
+        late = pool.submit(streamed, server.grpc_url, **LONG | {"steps": 150}, deadline=1.5)
+        time.sleep(0.3)
+        waiting: Any = LONG | {"steps": 150, "priority": "batch"}
+        queued = pool.submit(streamed, server.grpc_url, **waiting, queue_timeout=0.3)
+        unhurried = pool.submit(streamed, server.grpc_url, **waiting, deadline=0.5)
+        assert "its queue_timeout of 0.3 s passed while it waited" in queued.result().error
+        assert "its deadline passed while it waited" in unhurried.result().error
+        assert "its deadline passed at step" in late.result().error
+    assert (grown["requests_late_total"], grown["requests_failed_total"]) == (3, 0)
+
+
+def test_a_short_request_waits_for_one_slice_of_a_long_one(server: Server) -> None:
+    with PlainStream(server.grpc_url, **LONG) as stream:
+        seen = stream.until("progress")
+        stream.next_into(seen)
+        with ThreadPoolExecutor(1) as pool:
+            short = pool.submit(streamed, server.grpc_url, **SHORT)
+            while not short.done():
+                stream.next_into(seen)
+        assert short.result().outcome == "result"
+    # Behind the long one: the slice that was drawn; then one may be drawn while the short one is encoded.
+    assert len(seen.of("progress")) <= 5
+
+
+def test_a_place_in_the_queue_is_told(server: Server) -> None:
+    with PlainStream(server.grpc_url, **LONG) as running:
+        running.until("progress")
+        with PlainStream(server.grpc_url, **LONG | {"steps": 120}) as second:
+            assert second.until("queued").events[-1] == {"kind": "queued", "place": 0, "waiting": 1}
+            with PlainStream(server.grpc_url, **LONG | {"steps": 100}) as first:
+                assert first.until("queued").events[-1] == {"kind": "queued", "place": 0, "waiting": 2}
+                assert second.until("queued").events[-1] == {"kind": "queued", "place": 1, "waiting": 2}
+            assert second.until("queued").events[-1] == {"kind": "queued", "place": 0, "waiting": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"steps": 151}, "steps: 151 is out of range; allowed: 1 to 150"),
+        ({"width": 12}, "width: 12 is not a multiple of 8"),
+    ],
+)
+def test_a_wrong_request_is_refused_in_words(server: Server, change: dict[str, Any], says: str) -> None:
+    found = streamed(server.grpc_url, **SHORT | change)
+    assert says in found.error
+    assert found.events == []
