@@ -36,6 +36,7 @@ _QUEUE: Final = "exceeds maximum queue size"
 _HINT: Final = re.compile(r"try again in (?P<seconds>\d+(?:\.\d+)?) s\b")
 _SWAP: Final = re.compile(r"^loras: cannot apply ")
 _TIME: Final = re.compile(r"deadline|queue_timeout", re.IGNORECASE)
+_PASSED: Final = re.compile(r"^its (deadline|queue_timeout) .*passed|^cancelled")
 _NOT_SENT: Final = re.compile(r"failed to connect to all addresses|DNS resolution failed", re.IGNORECASE)
 """What gRPC says where a request never had a connection. "Socket closed" may mean that the server had it."""
 _LOCAL: Final = {
@@ -63,8 +64,11 @@ def error_from_rpc(error: grpc.RpcError, *, url: str, request_id: str = "") -> I
 
     Where the server failed, the error names `request_id`, which its log has too.
     """
-    status = error.code().name
-    mapped = _error_of(status, error.details() or "", url=url, request_id=request_id)
+    status, message = error.code().name, _PREFIX.sub("", error.details() or "")
+    if status == "INTERNAL":
+        # WAR: Triton 2.51 loses the status of an error when one model calls another, as `sdxl_stream` does.
+        status = _status_of(message)
+    mapped = _error_of(status, message, url=url, request_id=request_id)
     mapped.__cause__ = error
     return mapped
 
@@ -72,18 +76,21 @@ def error_from_rpc(error: grpc.RpcError, *, url: str, request_id: str = "") -> I
 def error_from_message(message: str, *, url: str, request_id: str = "") -> IntaglioError:
     """The error of a stream's response that has a text and no status."""
     text = _PREFIX.sub("", message)
-    status = "INTERNAL"
+    return _error_of(_status_of(text), text, url=url, request_id=request_id)
+
+
+def _status_of(text: str) -> str:
+    """The status that our server gives an error with this text."""
     if _UNKNOWN_MODEL.search(text):
-        status = "NOT_FOUND"
-    elif _QUEUE in text.lower() or _SWAP.search(text):
-        status = "UNAVAILABLE"
-    elif _FIELD.match(text):
-        status = "INVALID_ARGUMENT"
-    return _error_of(status, text, url=url, request_id=request_id)
+        return "NOT_FOUND"
+    if _QUEUE in text.lower() or _SWAP.search(text):
+        return "UNAVAILABLE"
+    if _FIELD.match(text):
+        return "INVALID_ARGUMENT"
+    return "CANCELLED" if _PASSED.search(text) else "INTERNAL"
 
 
-def _error_of(status: str, message: str, *, url: str, request_id: str) -> IntaglioError:
-    text = _PREFIX.sub("", message)
+def _error_of(status: str, text: str, *, url: str, request_id: str) -> IntaglioError:
     match status:
         case "INVALID_ARGUMENT":
             return _invalid_request(text)

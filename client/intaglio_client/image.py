@@ -47,8 +47,8 @@ class Image:
             return image.convert("RGB")
 
     def save(self, path: str | Path) -> Path:
-        """Write the bytes as the server sent them, atomically. A file that exists is overwritten; the suffix of
-        `path` does not convert them.
+        """Write the bytes as the server sent them, atomically; the suffix of `path` does not convert them.
+        A file that exists is overwritten.
         """
         path = Path(path)
         write_whole(path, self.data)

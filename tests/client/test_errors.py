@@ -55,6 +55,9 @@ def mapped(message: str, status: str) -> IntaglioError:
         ("CANCELLED", "the deadline passed at step 12", DeadlineExceeded),
         ("CANCELLED", "queue_timeout: waited 3 s", DeadlineExceeded),
         ("INTERNAL", "Stub process 'diffuse_0_0' is not healthy.", ServerError),
+        ("INTERNAL", "steps: 0 is out of range; allowed: 1 to 150", InvalidRequest),
+        ("INTERNAL", "its deadline passed at step 5 of 50", DeadlineExceeded),
+        ("INTERNAL", "Exceeds maximum queue size; try again in 3 s", QueueFull),
     ],
 )
 def test_statuses(status: str, message: str, kind: type[IntaglioError]) -> None:
