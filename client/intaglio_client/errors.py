@@ -60,7 +60,7 @@ class NotServed(Unavailable):
 
 
 def error_from_rpc(error: grpc.RpcError, *, url: str, request_id: str = "") -> IntaglioError:
-    """The error to raise for what gRPC raised while it talked to `url`; `error` is its cause.
+    """The error to raise `from` what gRPC raised while it talked to `url`.
 
     Where the server failed, the error names `request_id`, which its log has too.
     """
@@ -68,9 +68,7 @@ def error_from_rpc(error: grpc.RpcError, *, url: str, request_id: str = "") -> I
     if status == "INTERNAL":
         # WAR: Triton 2.51 loses the status of an error when one model calls another, as `sdxl_stream` does.
         status = _status_of(message)
-    mapped = _error_of(status, message, url=url, request_id=request_id)
-    mapped.__cause__ = error
-    return mapped
+    return _error_of(status, message, url=url, request_id=request_id)
 
 
 def error_from_message(message: str, *, url: str, request_id: str = "") -> IntaglioError:
