@@ -13,6 +13,7 @@ import grpc
 import pytest
 
 from intaglio.cli import main
+from intaglio_client.address import URL_VARIABLE
 
 from ...terminals import Terminal, visible
 from ..fake_server import METADATA, Refusal, fake_server, picture, stream_of
@@ -122,6 +123,13 @@ def test_options_of_the_connection_and_of_the_queue_are_sent(tmp_path: Path) -> 
     assert server.inputs(0).items() >= sent.items()
     assert server.inputs(0)["deadline"] <= 20
     assert server.headers[0]["authorization"] == "Bearer a:b"
+
+
+def test_the_environment_may_name_several_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_server(stream_of()) as server:
+        monkeypatch.setenv(URL_VARIABLE, f"127.0.0.1:9 {server.url}")
+        assert main(["generate", "a fox", "-q", "--out", str(tmp_path / "x.png")]) == 0
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
