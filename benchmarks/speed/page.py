@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from benchmarks.measuring.figures import Results, figure_rows, known, machine_lines, table_lines
 from benchmarks.speed.report import DIGITS, figures_of, outside_the_engines
+from benchmarks.speed.settings import UNARY
 from intaglio.contract.sdxl import context_name, controlnet_name
 
 __all__ = ["CONTENDERS", "markdown_of"]
@@ -32,6 +33,7 @@ def markdown_of(results: Results) -> str:
     lines += _outside_lines(results)
     lines += _contender_lines(results)
     lines += _setting_lines(results["parts"])
+    lines += _stream_lines(results["parts"])
     lines += table_lines(
         "| stage, one pass, ms | eager | compiled | strongest | intaglio |", _stage_rows(results)
     )
@@ -82,6 +84,20 @@ def _setting_lines(parts: Results) -> list[str]:
             label = f"{peer}: fewer steps"
             rows.append((label, f"{fewer['median']:.3f}", _quartiles(fewer), f"{own:.2f}"))
     return table_lines("| setting, over gRPC | whole image, s | quartiles | against all steps |", rows)
+
+
+def _stream_lines(parts: Results) -> list[str]:
+    found = parts.get("stream")
+    if found is None:
+        return []
+    taken = found["seconds"]
+    whole = taken[UNARY]["median"]
+    rows = []
+    for name, one in taken.items():
+        rows.append((name, f"{one['median']:.3f}", _quartiles(one), f"{one['median'] / whole:.3f}"))
+    for name, one in found["events"].items():
+        rows.append((f"{name} of these slices", f"{one['median']:.3f}", _quartiles(one), ""))
+    return table_lines("| streamed, over gRPC | whole image, s | quartiles | against sdxl |", rows)
 
 
 def _quartiles(taken: Mapping[str, Any]) -> str:

@@ -15,13 +15,14 @@ from rich.console import Console
 from benchmarks.measuring import figures
 from benchmarks.measuring.figures import Figure, Results, figure_rows, show_figures
 from benchmarks.measuring.results import read_json
-from benchmarks.speed.settings import MATCHED
+from benchmarks.speed.settings import MATCHED, ONE_SLICE, SLICES, UNARY
 from intaglio.contract.sdxl import context_name, controlnet_name
 
 __all__ = [
     "DIGITS",
     "FIGURES",
     "MATCHED_FIGURES",
+    "STREAM_FIGURES",
     "engine_seconds",
     "figures_of",
     "judge",
@@ -104,6 +105,18 @@ def _every_third(results: Results) -> float:
 
 def _matched(results: Results) -> float:
     return _setting(results, MATCHED)
+
+
+def _slices(results: Results) -> float:
+    return _seconds(results, "stream", SLICES) / _seconds(results, "stream", ONE_SLICE)
+
+
+def _streaming(results: Results) -> float:
+    return _seconds(results, "stream", SLICES) / _seconds(results, "stream", UNARY)
+
+
+def _first_event(results: Results) -> float:
+    return float(results["parts"]["stream"]["events"]["first event"]["median"])
 
 
 def _beside_ballast(part: Results) -> bool:
@@ -204,11 +217,22 @@ MATCHED_FIGURES: Final = (
     Figure("15 steps of DPM++ 2M Karras, ControlNet every 2nd", _matched, 0.7, 0.65, "s"),
 )
 """What a run is held to that has the part `matched`, which early runs do not have."""
+STREAM_FIGURES: Final = (
+    Figure("slices of 5 steps against one slice", _slices, 1.02, 1.01, "x"),
+    Figure("streaming in slices of 5 steps against sdxl", _streaming, 1.03, 1.01, "x"),
+    Figure("streaming: first event", _first_event, 0.15, 0.05, "s"),
+)
+"""What a run is held to that has the part `stream`, which early runs do not have."""
 
 
 def figures_of(results: Results) -> tuple[Figure, ...]:
     """The figures that a run is held to."""
-    return FIGURES + MATCHED_FIGURES if "matched" in results["parts"] else FIGURES
+    later = {"matched": MATCHED_FIGURES, "stream": STREAM_FIGURES}
+    found = FIGURES
+    for part, figures_of_part in later.items():
+        if part in results["parts"]:
+            found += figures_of_part
+    return found
 
 
 def judge(results: Results) -> bool:

@@ -34,6 +34,7 @@ PARTS: Final = (
     Part("build", "benchmarks.speed.building", ballast=True, least_seconds=120),
     Part("served", "benchmarks.speed.served", ballast=True, least_seconds=60),
     Part("matched", "benchmarks.speed.matched", least_seconds=60),
+    Part("stream", "benchmarks.speed.stream", least_seconds=45),
     Part("engines", "benchmarks.speed.engines", least_seconds=45),
     Part("eager", "benchmarks.speed.eager", least_seconds=45),
     Part("compiled", "benchmarks.speed.eager", ("--peer", "compiled"), least_seconds=150),

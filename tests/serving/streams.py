@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import queue
 import time
@@ -10,12 +11,13 @@ from types import TracebackType
 from typing import Any, Self
 
 import tritonclient.grpc as triton
+from PIL import Image
 
 from intaglio.contract.models import SDXL, SDXL_STREAM
 from intaglio.contract.port_values import tensor_from_value
 from intaglio.contract.ports import Port, string_tensor
 
-__all__ = ["Ended", "PlainStream", "streamed", "unary"]
+__all__ = ["Ended", "PlainStream", "pixels_of", "streamed", "unary"]
 
 _SECONDS = 120
 
@@ -41,7 +43,9 @@ class Ended:
             return "refused"
         if "deadline" in self.error or "queue_timeout" in self.error:
             return "deadline"
-        return "cancelled" if not self.error or "cancelled" in self.error.lower() else self.error
+        if not self.error or "cancelled" in self.error.lower():
+            return "cancelled"
+        return self.error
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [event for event in self.events if event["kind"] == kind]
@@ -126,3 +130,8 @@ def _input(port: Port, value: Any) -> triton.InferInput:
     made = triton.InferInput(port.name, list(array.shape), kind)
     made.set_data_from_numpy(array)
     return made
+
+
+def pixels_of(images: list[bytes]) -> list[bytes]:
+    """The pixels of encoded images; their metadata names the build."""
+    return [Image.open(io.BytesIO(data)).tobytes() for data in images]

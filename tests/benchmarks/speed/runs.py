@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.speed.settings import MATCHED
+from benchmarks.speed.settings import MATCHED, ONE_SLICE, PREVIEWS, SLICES, UNARY
 
 Change = Callable[[dict[str, Any]], object]
 _BESIDE_BALLAST_MIB = int(15.5 * 1024)
@@ -86,6 +86,15 @@ def _intaglio_parts() -> dict[str, Any]:
                 "fewer steps": taken(0.8),
                 MATCHED: taken(0.7),
             }
+        },
+        "stream": {
+            "seconds": {
+                UNARY: taken(1.42),
+                ONE_SLICE: taken(1.42),
+                SLICES: taken(1.43),
+                PREVIEWS: taken(1.44),
+            },
+            "events": {"first event": taken(0.03), "first slice": taken(0.25)},
         },
         "served": {
             "seconds": {

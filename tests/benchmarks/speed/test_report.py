@@ -10,9 +10,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from benchmarks.measuring.figures import Figure
 from benchmarks.measuring.results import ROOT, read_json
-from benchmarks.speed.report import MATCHED_FIGURES, engine_seconds, figures_of, judge, main
-from benchmarks.speed.settings import MATCHED
+from benchmarks.speed.report import MATCHED_FIGURES, STREAM_FIGURES, engine_seconds, figures_of, judge, main
+from benchmarks.speed.settings import MATCHED, ONE_SLICE, UNARY
 
 from .runs import Change, changed_results, good_results, taken
 
@@ -84,6 +85,18 @@ MISSES: dict[str, tuple[str, Change]] = {
         "15 steps of DPM++ 2M Karras, ControlNet every 2nd",
         lambda p: p["matched"]["seconds"].update({MATCHED: taken(0.71)}),
     ),
+    "slices that cost": (
+        "slices of 5 steps against one slice",
+        lambda p: p["stream"]["seconds"].update({ONE_SLICE: taken(1.39)}),
+    ),
+    "events that cost": (
+        "streaming in slices of 5 steps against sdxl",
+        lambda p: p["stream"]["seconds"].update({UNARY: taken(1.38)}),
+    ),
+    "a late event": (
+        "streaming: first event",
+        lambda p: p["stream"]["events"].update({"first event": taken(0.2)}),
+    ),
     "a short soak": ("soak: images", lambda p: p["soak"].update(images=299)),
 }
 
@@ -107,9 +120,10 @@ def test_the_faster_of_the_peers_counts() -> None:
     assert verdicts(changed_results(lambda p: p.update(strongest=strongest)))[name] != "missed"
 
 
-def test_a_run_without_the_part_is_not_held_to_its_figures() -> None:
-    early = changed_results(lambda p: p.pop("matched"))
-    assert set(verdicts(good_results())) - set(verdicts(early)) == {figure.name for figure in MATCHED_FIGURES}
+@pytest.mark.parametrize(("part", "figures"), [("matched", MATCHED_FIGURES), ("stream", STREAM_FIGURES)])
+def test_a_run_without_the_part_is_not_held_to_its_figures(part: str, figures: tuple[Figure, ...]) -> None:
+    early = changed_results(lambda p: p.pop(part))
+    assert set(verdicts(good_results())) - set(verdicts(early)) == {figure.name for figure in figures}
     assert judge(early)
 
 
