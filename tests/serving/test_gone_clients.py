@@ -24,7 +24,6 @@ from .test_metrics import metrics_of
 
 pytestmark = pytest.mark.slow
 
-LONG: Any = {"steps": 100, "slice_steps": 2}
 SHORT: Any = {"steps": 3, "seed": 5, "pose": "waving-01"}
 STREAM = """
 import sys
