@@ -14,8 +14,8 @@ from intaglio.detectors import command as control
 from intaglio.poses import command as poses
 from intaglio.serving import command as serve
 from intaglio.serving import doctor
-from intaglio_client import command as generate
 from intaglio_client import demo, watch_command
+from intaglio_client.generate import command as generate
 from intaglio_client.tune import command as tune
 from intaglio_export.commands import build, loras, presets
 from intaglio_train import command as train

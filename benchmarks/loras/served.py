@@ -31,7 +31,7 @@ from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.targets import open_layers
 from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
-from intaglio_client import Client
+from intaglio_client import NO_RETRIES, Client
 from intaglio_client.watch import Publisher
 from intaglio_client.watch_samples import Samples
 
@@ -85,7 +85,7 @@ class Load:
 
     def client(self, number: int) -> None:
         """One client: its sets in turn, all with the same prompt and seed."""
-        with Client(self._url, deadline=_DEADLINE) as client:
+        with Client(self._url, deadline=_DEADLINE, retries=NO_RETRIES) as client:
             turn = number
             while self._goes_on():
                 self._ask(client, SETS[turn % len(SETS)])
@@ -149,7 +149,7 @@ def main(case: Path, work: Path) -> None:
     with PeakWatch(CARD) as peak:
         started = time.perf_counter()
         with Server(deployment, endpoints=Endpoints()) as server:
-            with Client(server.grpc_url, deadline=_DEADLINE) as client:
+            with Client(server.grpc_url, deadline=_DEADLINE, retries=NO_RETRIES) as client:
                 client.generate(PROMPT, seed=0, steps=_STEPS)
             values["start_to_first_image_seconds"] = time.perf_counter() - started
             values["retrain"] = measure_retraining(server, work)

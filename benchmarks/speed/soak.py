@@ -24,7 +24,7 @@ from benchmarks.measuring.timing import Stopwatch
 from benchmarks.measuring.watches import CARD
 from benchmarks.speed.served import open_server
 from intaglio.engines.card import read_card_memory
-from intaglio_client import Client, Parameters
+from intaglio_client import NO_RETRIES, Client, Parameters
 
 __all__ = ["Job", "Record", "make_jobs", "slope"]
 
@@ -131,7 +131,7 @@ def main(
     watch = Stopwatch()
     record = Record()
     until = time.monotonic() + seconds
-    with open_server(told) as server, Client(server.grpc_url) as client:
+    with open_server(told) as server, Client(server.grpc_url, retries=NO_RETRIES) as client:
         for index in track(range(images), description="soak"):
             # Every job once, then at random.
             job = jobs[index if index < len(jobs) else int(order.integers(len(jobs)))]

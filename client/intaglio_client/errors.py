@@ -2,9 +2,10 @@
 
 INVALID_ARGUMENT                 InvalidRequest: field, problem and what is allowed, as the server named them
 UNAVAILABLE, RESOURCE_EXHAUSTED  Unavailable; QueueFull where the queue was full, SwapFailed where LoRAs
-                                 cannot be applied
-NOT_FOUND, UNIMPLEMENTED         Unavailable: this is not our server
-CANCELLED                        Cancelled; DeadlineExceeded where the server says that the deadline passed
+                                 cannot be applied, Unreachable where there was no connection
+NOT_FOUND, UNIMPLEMENTED         NotServed: this is not our server, or an older one
+UNAUTHENTICATED                  ServerError, and so does PERMISSION_DENIED
+CANCELLED                        Cancelled; DeadlineExceeded where the server says that time ran out
 DEADLINE_EXCEEDED                DeadlineExceeded
 anything else                    ServerError
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from tritonclient.utils import InferenceServerException
+import grpc
 
 from intaglio.errors import (
     Cancelled,
@@ -26,51 +27,105 @@ from intaglio.errors import (
     Unavailable,
 )
 
-__all__ = ["ServerError", "error_from_exception"]
+__all__ = ["NotServed", "ServerError", "Unreachable", "error_from_message", "error_from_rpc"]
 
 _PREFIX: Final = re.compile(r"^(in ensemble '[^']*', )?(\[request id: [^\]]*\] )?")
 _FIELD: Final = re.compile(r"^(?P<field>[A-Za-z_][\w.\[\]]*): (?P<problem>.*?); allowed: (?P<allowed>.*)$")
 _TENSOR: Final = re.compile(r"(?:inference )?input '(?P<field>[^']+)'")
 _QUEUE: Final = "exceeds maximum queue size"
+_HINT: Final = re.compile(r"try again in (?P<seconds>\d+(?:\.\d+)?) s\b")
 _SWAP: Final = re.compile(r"^loras: cannot apply ")
-_DEADLINE: Final = "deadline"
+_TIME: Final = re.compile(r"deadline|queue_timeout", re.IGNORECASE)
+_PASSED: Final = re.compile(r"^its (deadline|queue_timeout) .*passed|^cancelled")
+_NOT_SENT: Final = re.compile(r"failed to connect to all addresses|DNS resolution failed", re.IGNORECASE)
+"""What gRPC says where a request never had a connection. "Socket closed" may mean that the server had it."""
+_LOCAL: Final = {
+    "Locally cancelled by application!": "cancelled by the caller",
+    "Channel closed!": "the client was closed",
+}
+"""What gRPC says of calls that ended on this side."""
+_UNKNOWN_MODEL: Final = re.compile(r"^Request for unknown model: ")
 
 
 class ServerError(IntaglioError):
     """The server failed although the request was in order; the server's log has the traceback."""
 
 
-def error_from_exception(error: InferenceServerException, *, url: str, request_id: str = "") -> IntaglioError:
-    """The error to raise `from` what tritonclient raised while it talked to `url`.
+class Unreachable(Unavailable):
+    """There was no connection to the server, so the request was not sent."""
+
+
+class NotServed(Unavailable):
+    """The server does not have the model or the protocol: it is another server, or an older one."""
+
+
+def error_from_rpc(error: grpc.RpcError, *, url: str, request_id: str = "") -> IntaglioError:
+    """The error to raise `from` what gRPC raised while it talked to `url`.
 
     Where the server failed, the error names `request_id`, which its log has too.
     """
-    status = (error.status() or "").removeprefix("StatusCode.")
-    message = _PREFIX.sub("", error.message() or "")
+    status, message = error.code().name, _PREFIX.sub("", error.details() or "")
+    if status == "INTERNAL":
+        # WAR: Triton 2.51 loses the status of an error when one model calls another, as `sdxl_stream` does.
+        status = _status_of(message)
+    return _error_of(status, message, url=url, request_id=request_id)
+
+
+def error_from_message(message: str, *, url: str, request_id: str = "") -> IntaglioError:
+    """The error of a stream's response that has a text and no status."""
+    text = _PREFIX.sub("", message)
+    return _error_of(_status_of(text), text, url=url, request_id=request_id)
+
+
+def _status_of(text: str) -> str:
+    """The status that our server gives an error with this text."""
+    if _UNKNOWN_MODEL.search(text):
+        return "NOT_FOUND"
+    if _QUEUE in text.lower() or _SWAP.search(text):
+        return "UNAVAILABLE"
+    if _FIELD.match(text):
+        return "INVALID_ARGUMENT"
+    return "CANCELLED" if _PASSED.search(text) else "INTERNAL"
+
+
+def _error_of(status: str, text: str, *, url: str, request_id: str) -> IntaglioError:
     match status:
         case "INVALID_ARGUMENT":
-            return _invalid_request(message)
+            return _invalid_request(text)
         case "DEADLINE_EXCEEDED":
             return DeadlineExceeded(
                 f"{url}: no answer within the deadline; allow more time, fewer steps or a smaller image"
             )
-        case "CANCELLED" if _DEADLINE in message.lower():
-            return DeadlineExceeded(message)
         case "CANCELLED":
-            return Cancelled(message or "cancelled")
-        case "UNAVAILABLE" | "RESOURCE_EXHAUSTED" | "NOT_FOUND" | "UNIMPLEMENTED":
-            return _unavailable(message, url=url)
+            kind = DeadlineExceeded if _TIME.search(text) else Cancelled
+            return kind(_LOCAL.get(text, text or "cancelled"))
+        case "UNAVAILABLE" | "RESOURCE_EXHAUSTED":
+            return _unavailable(text, url=url)
+        case "NOT_FOUND" | "UNIMPLEMENTED":
+            return NotServed(_with_hint(text, url=url))
         case _:
             named = f" (request {request_id})" if request_id else ""
-            return ServerError(f"{url}: {message or status}{named}")
+            return ServerError(f"{url}: {text or status}{named}")
 
 
 def _unavailable(message: str, *, url: str) -> Unavailable:
     if _QUEUE in message.lower():
-        return QueueFull(f"{url}: the server's queue is full; try again later")
+        hint = _HINT.search(message)
+        if hint is None:
+            return QueueFull(f"{url}: the server's queue is full; try again later")
+        seconds = hint["seconds"]
+        return QueueFull(
+            f"{url}: the server's queue is full; try again in {seconds} s", retry_after=float(seconds)
+        )
     if _SWAP.search(message):
         return SwapFailed(message)
-    return Unavailable(f"{url}: {message}; is the server running (intaglio serve)?")
+    if _NOT_SENT.search(message):
+        return Unreachable(_with_hint(message, url=url))
+    return Unavailable(_with_hint(message, url=url))
+
+
+def _with_hint(message: str, *, url: str) -> str:
+    return f"{url}: {message}; is the server running (intaglio serve)?"
 
 
 def _invalid_request(message: str) -> InvalidRequest:

@@ -12,6 +12,8 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from intaglio.whole_files import write_whole
+
 __all__ = ["Image", "model_differences"]
 
 _SHOWN_DIGITS: Final = 12
@@ -45,10 +47,11 @@ class Image:
             return image.convert("RGB")
 
     def save(self, path: str | Path) -> Path:
-        """Write the bytes as the server sent them; the suffix of `path` does not convert them."""
+        """Write the bytes as the server sent them, atomically; the suffix of `path` does not convert them.
+        A file that exists is overwritten.
+        """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(self.data)
+        write_whole(path, self.data)
         return path
 
 

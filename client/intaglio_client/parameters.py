@@ -1,4 +1,4 @@
-"""From what a caller asks for to the tensors of `sdxl`; everything is checked before anything is sent."""
+"""From what a caller asks for to the tensors of a public model; everything is checked before it is sent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from intaglio.contract.lora_tags import split_lora_tags
-from intaglio.contract.models import DELIVERY, SDXL, OutputFormat
+from intaglio.contract.models import DELIVERY, SDXL, ModelSpec, OutputFormat, Priority
 from intaglio.contract.port_values import tensor_from_value
 from intaglio.contract.ports import string_tensor
 from intaglio.contract.presets import KINDS, NO_PRESET
@@ -31,6 +31,8 @@ from intaglio_client.names import (
 __all__ = ["Lora", "Parameters", "parameters_from_metadata", "tensors_from_parameters"]
 
 _LISTS: Final = ("images", "controls", "loras")
+_OURS: Final = "response_format"
+"""The input that only other clients need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +96,18 @@ class Parameters(Aliases, total=False):
     """A negative prompt of the server; `negative_prompt` comes before it."""
     scene: str | None
     """A scene of the server: text that the prompt gets."""
+    priority: Priority | None
+    """`batch` lets interactive requests go first."""
+    queue_timeout: float | None
+    """Seconds that the request may wait for its turn; then DeadlineExceeded."""
 
 
-def tensors_from_parameters(prompt: str, parameters: Parameters) -> dict[str, NDArray[Any]]:
-    """The inputs of `sdxl`; strings are object arrays of bytes.
+def tensors_from_parameters(
+    prompt: str, parameters: Mapping[str, Any], *, model: ModelSpec = SDXL
+) -> dict[str, NDArray[Any]]:
+    """The inputs of `model`, which is `sdxl` or `sdxl_stream`; strings are object arrays of bytes.
+
+    `parameters` are those of `Parameters`, and inputs that only `model` has.
 
     Raises:
         InvalidRequest: a value of the wrong type, out of the table's range or not one of its choices; an
@@ -112,8 +122,8 @@ def tensors_from_parameters(prompt: str, parameters: Parameters) -> dict[str, ND
     controls = with_control_aliases(controls, given)
     for alias in CONTROL_ALIASES:
         given.pop(alias, None)
-    _check_names(given)
-    tensors = {name: tensor_from_value(SDXL.input(name), value) for name, value in given.items()}
+    _check_names(given, model)
+    tensors = {name: tensor_from_value(model.input(name), value) for name, value in given.items()}
     if controls:
         images, entries = _control_entries(controls)
         if images:
@@ -141,10 +151,10 @@ def _controls(given: Any) -> tuple[Control, ...]:
     return controls
 
 
-def _check_names(given: Mapping[str, Any]) -> None:
-    known = [port.name for port in SDXL.inputs if port.name not in (*_LISTS, *DELIVERY)]
+def _check_names(given: Mapping[str, Any], model: ModelSpec) -> None:
+    known = [port.name for port in model.inputs if port.name not in (*_LISTS, _OURS)]
     for name in given:
-        if name in DELIVERY:
+        if name == _OURS:
             raise InvalidRequest(name, "the client reads bytes", allowed="absent")
         if name not in known:
             names = [*known, POSE, "controls", "loras"]

@@ -107,7 +107,11 @@ class Unavailable(IntaglioError):
 
 
 class QueueFull(Unavailable):
-    """The server's queue is full."""
+    """The server's queue is full; `retry_after` says in how many seconds it may have room, where known."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
 
 
 class SwapFailed(Unavailable):

@@ -12,7 +12,7 @@ from intaglio.contract.config import Deployment, load_deployment
 from intaglio.engines.card import read_card_memory
 from intaglio.errors import Unavailable
 from intaglio.serving.versions import REPOSITORY
-from intaglio_client import Client
+from intaglio_client import NO_RETRIES, Client
 
 from ..serving.test_recovery import serving
 from .conftest import ON_CPU, PROMPT, fused
@@ -82,14 +82,14 @@ def test_after_an_illegal_access_the_process_is_replaced(miniature: Deployment, 
     program.write_text(f"FOLDER = {str(tmp_path)!r}\n{MODEL}")
     with serving(deployment) as running:
         running.read_until("Ctrl-C stops it")
-        with Client(running.url, deadline=60) as client:
+        with Client(running.url, deadline=60, retries=NO_RETRIES) as client:
             expected = client.generate(PROMPT, **SIZE).pixels
             (tmp_path / "fault").touch()
             with pytest.raises(Unavailable, match="illegal memory access"):
                 client.generate(PROMPT, **SIZE)
         running.read_until("the process of diffuse_0_0 died; its log says: error: diffuse:")
         running.read_until("ready")
-        with Client(running.url, deadline=60) as client:
+        with Client(running.url, deadline=60, retries=NO_RETRIES) as client:
             assert np.array_equal(client.generate(PROMPT, **SIZE).pixels, expected)
         running.process.terminate()
         assert running.process.wait(60) == 0
@@ -103,7 +103,7 @@ def test_without_memory_a_request_is_refused_and_later_served(miniature: Deploym
     """LoRAs and another size need memory when they are first used; out of memory ends nothing."""
     with serving(miniature) as running:
         running.read_until("Ctrl-C stops it")
-        with Client(running.url, deadline=60) as client:
+        with Client(running.url, deadline=60, retries=NO_RETRIES) as client:
             expected = client.generate(PROMPT, **SIZE).pixels
             before = running.children()["diffuse_0_0"].pid
             with ballast(0.0), pytest.raises(Unavailable):

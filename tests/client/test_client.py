@@ -1,17 +1,31 @@
-"""The client without a server."""
+"""One call of both clients, without a server and with one in this process."""
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import threading
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-import PIL.Image
+import grpc
 import pytest
 
-from intaglio.errors import InvalidRequest, Unavailable
-from intaglio_client import Client
-from intaglio_client.client import metadata_of
+from intaglio_client import (
+    AsyncClient,
+    Client,
+    Image,
+    InvalidRequest,
+    QueueFull,
+    Retries,
+    ServerError,
+    Unavailable,
+)
+
+from .fake_server import Refusal, fake_server, picture, response
+
+QUICK = Retries(most=2, first=0.01, longest=1.0)
 
 
 def test_nobody_there() -> None:
@@ -19,15 +33,6 @@ def test_nobody_there() -> None:
         assert not client.is_ready()
         with pytest.raises(Unavailable, match=r"127\.0\.0\.1:9.*intaglio serve"):
             client.generate("a fox")
-
-
-def test_an_image_without_metadata_is_refused(tmp_path: Path) -> None:
-    plain = tmp_path / "plain.png"
-    PIL.Image.new("RGB", (8, 8)).save(plain)
-    with pytest.raises(InvalidRequest, match="no intaglio metadata"):
-        metadata_of(plain)
-    with pytest.raises(InvalidRequest, match="cannot be read"):
-        metadata_of(b"not an image")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8001", "grpc://127.0.0.1:8001"])
@@ -78,3 +83,88 @@ def test_a_port_that_speaks_http_is_named(
     finally:
         server.shutdown()
         server.server_close()
+
+
+def ask(url: str, **parameters: Any) -> Image:
+    with Client(url, retries=QUICK) as client:
+        return client.generate("a fox", **parameters)
+
+
+def ask_async(url: str, **parameters: Any) -> Image:
+    async def answer() -> Image:
+        async with AsyncClient(url, retries=QUICK) as client:
+            return await client.generate("a fox", **parameters)
+
+    return asyncio.run(answer())
+
+
+BOTH = pytest.mark.parametrize("ask", [ask, ask_async], ids=["sync", "async"])
+FULL = Refusal(grpc.StatusCode.UNAVAILABLE, "in ensemble 'sdxl', Exceeds maximum queue size")
+BROKEN = Refusal(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+
+
+@BOTH
+def test_a_picture_and_what_made_it(ask: Callable[..., Image]) -> None:
+    with fake_server(picture) as server:
+        image = ask(server.url, seed=7, priority="batch")
+    assert (image.data, image.seed, image.request_id) == (b"image 0", 7, server.requests[0].id)
+    assert image.timings["request"] > 0
+    assert server.inputs(0) == {"prompt": "a fox", "seed": 7, "priority": "batch"}
+    assert "triton_grpc_error" not in server.headers[0]
+
+
+@BOTH
+def test_a_full_queue_is_asked_again_and_a_broken_call_only_with_a_seed(ask: Callable[..., Image]) -> None:
+    with fake_server(FULL, FULL, picture) as server:
+        assert ask(server.url).data == b"image 0"
+        assert len(server.requests) == 3
+    with fake_server(FULL) as server, pytest.raises(QueueFull):
+        ask(server.url)
+    assert len(server.requests) == 3
+    with fake_server(BROKEN, picture) as server, pytest.raises(Unavailable):
+        ask(server.url)
+    assert len(server.requests) == 1
+    with fake_server(BROKEN, picture) as server:
+        assert ask(server.url, seed=7).data == b"image 0"
+
+
+def test_several_servers_share_the_work() -> None:
+    with fake_server(picture) as one, fake_server(FULL) as other, Client([one.url, other.url]) as client:
+        assert {client.generate("a fox").data for _ in range(6)} == {b"image 0"}
+        assert len(one.requests) == 6
+        assert len(other.requests) == 3, "each second request came here first"
+
+
+@BOTH
+def test_an_answer_without_metadata_is_an_error(ask: Callable[..., Image]) -> None:
+    def nothing(context: Any) -> Iterator[Any]:
+        yield response(image=[b"data"])
+
+    with fake_server(nothing) as server, pytest.raises(ServerError, match="without metadata, timings"):
+        ask(server.url)
+
+
+def test_ready_is_what_one_of_the_servers_says() -> None:
+    async def is_ready(url: list[str]) -> bool:
+        async with AsyncClient(url) as client:
+            return await client.is_ready()
+
+    with fake_server(picture) as server:
+        for ready in (True, False):
+            server.ready = ready
+            with Client(["127.0.0.1:9", server.url]) as client:
+                assert client.is_ready() is ready
+            assert asyncio.run(is_ready(["127.0.0.1:9", server.url])) is ready
+
+
+def test_threads_share_a_client() -> None:
+    with fake_server(picture) as server, Client(server.url) as client, ThreadPoolExecutor(8) as pool:
+        assert {image.data for image in pool.map(lambda _: client.generate("a fox"), range(40))} == {
+            b"image 0"
+        }
+    assert len({one.id for one in server.requests}) == 40
+
+
+def test_an_unknown_setting_is_named() -> None:
+    with pytest.raises(InvalidRequest, match=r"^timeout: unknown setting; allowed: deadline, keepalive, tls"):
+        Client("127.0.0.1:9", timeout=3)  # type: ignore[call-arg]

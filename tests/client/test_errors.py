@@ -2,39 +2,85 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import grpc
 import pytest
-from tritonclient.utils import InferenceServerException
 
-from intaglio.errors import Cancelled, DeadlineExceeded, IntaglioError, InvalidRequest, QueueFull, Unavailable
-from intaglio_client import ServerError
-from intaglio_client.errors import error_from_exception
+from intaglio.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    IntaglioError,
+    InvalidRequest,
+    QueueFull,
+    SwapFailed,
+    Unavailable,
+)
+from intaglio_client import NotServed, ServerError, Unreachable
+from intaglio_client.errors import error_from_message, error_from_rpc
+
+
+@dataclass
+class Failed(grpc.RpcError):
+    """What a call of gRPC raises."""
+
+    status: grpc.StatusCode
+    message: str
+
+    def code(self) -> grpc.StatusCode:
+        return self.status
+
+    def details(self) -> str:
+        return self.message
 
 
 def mapped(message: str, status: str) -> IntaglioError:
-    return error_from_exception(
-        InferenceServerException(message, status=f"StatusCode.{status}"), url="host:1"
-    )
+    return error_from_rpc(Failed(grpc.StatusCode[status], message), url="host:1")
 
 
 @pytest.mark.parametrize(
     ("status", "message", "kind"),
     [
         ("INVALID_ARGUMENT", "steps: 0 is out of range; allowed: 1 to 150", InvalidRequest),
-        ("NOT_FOUND", "Request for unknown model: 'sdxl' is not found", Unavailable),
-        ("UNIMPLEMENTED", "unknown service inference.GRPCInferenceService", Unavailable),
+        ("NOT_FOUND", "Request for unknown model: 'sdxl' is not found", NotServed),
+        ("UNIMPLEMENTED", "unknown service inference.GRPCInferenceService", NotServed),
         ("UNAVAILABLE", "in ensemble 'sdxl', Exceeds maximum queue size", QueueFull),
-        ("UNAVAILABLE", "failed to connect to all addresses", Unavailable),
+        ("UNAVAILABLE", "in ensemble 'sdxl', loras: cannot apply night; none is resident", SwapFailed),
+        ("UNAVAILABLE", "failed to connect to all addresses; last error: Connection refused", Unreachable),
+        ("UNAVAILABLE", "DNS resolution failed for nowhere:8001", Unreachable),
+        ("UNAVAILABLE", "Socket closed", Unavailable),
+        ("UNAUTHENTICATED", "no token", ServerError),
         ("DEADLINE_EXCEEDED", "Deadline Exceeded", DeadlineExceeded),
         ("CANCELLED", "cancelled by the caller", Cancelled),
         ("CANCELLED", "the deadline passed at step 12", DeadlineExceeded),
+        ("CANCELLED", "queue_timeout: waited 3 s", DeadlineExceeded),
         ("INTERNAL", "Stub process 'diffuse_0_0' is not healthy.", ServerError),
+        ("INTERNAL", "steps: 0 is out of range; allowed: 1 to 150", InvalidRequest),
+        ("INTERNAL", "its deadline passed at step 5 of 50", DeadlineExceeded),
+        ("INTERNAL", "Exceeds maximum queue size; try again in 3 s", QueueFull),
     ],
 )
 def test_statuses(status: str, message: str, kind: type[IntaglioError]) -> None:
     error = mapped(message, status)
     assert type(error) is kind
     assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("message", "seconds"),
+    [
+        ("Exceeds maximum queue size; try again in 12 s", 12.0),
+        ("in ensemble 'sdxl', Exceeds maximum queue size; try again in 0.5 s", 0.5),
+        ("Exceeds maximum queue size", None),
+    ],
+)
+def test_a_full_queue_says_when_to_come_back(message: str, seconds: float | None) -> None:
+    error = mapped(message, "UNAVAILABLE")
+    assert isinstance(error, QueueFull)
+    assert error.retry_after == seconds
+    again = error_from_message(message, url="host:1")
+    assert isinstance(again, QueueFull)
+    assert again.retry_after == seconds
 
 
 def test_all_statuses_are_mapped() -> None:

@@ -52,13 +52,15 @@ EVERYTHING: dict[str, Any] = {
     "negative_preset": "by-day",
     "scene": "beach",
     "pose": "waving-01",
+    "priority": "batch",
+    "queue_timeout": 30,
 }
 PLACED = ("schedule", "timesteps", "sigmas", "sparse_begin", "sparse_every", "eta")
 
 
 def test_every_input_of_the_table_can_be_sent_and_the_server_takes_it() -> None:
     tensors = tensors_from_parameters("a fox", Parameters(**EVERYTHING))
-    assert set(tensors) == {port.name for port in SDXL.inputs} - set(DELIVERY)
+    assert set(tensors) == {port.name for port in SDXL.inputs} - {"response_format"}
     assert set(read_tensors(tensors, SDXL.inputs)) == set(tensors), (
         "the runtime's own check of types and shapes"
     )
@@ -66,7 +68,7 @@ def test_every_input_of_the_table_can_be_sent_and_the_server_takes_it() -> None:
 
 
 def test_parameters_are_the_tables_inputs() -> None:
-    inputs = {port.name for port in SDXL.inputs} - {"prompt", "images", *DELIVERY}
+    inputs = {port.name for port in SDXL.inputs} - {"prompt", "images", "response_format"}
     assert set(Parameters.__annotations__) == inputs | {"pose"} | set(Aliases.__annotations__)
     assert set(Aliases.__annotations__) == {*ALIASES, *CONTROL_ALIASES}
 
@@ -174,9 +176,10 @@ def test_metadata_gives_back_the_request() -> None:
     older = {name: value for name, value in metadata.items() if name != "control_every"}
     assert "control_every" not in parameters_from_metadata(older, [b"bytes"])[1], "the writer had none"
     again = tensors_from_parameters(prompt, parameters)
-    assert set(again) == set(sent) - set(KINDS) | {"preset"}, "the values hold what presets became"
+    left_out = {*KINDS, *DELIVERY}
+    assert set(again) == set(sent) - left_out | {"preset"}, "the values hold what presets became"
     assert again["preset"].tolist() == [b"none"], "so nothing is filled in"
-    for name in set(sent) - {"loras", *KINDS}:
+    for name in set(sent) - {"loras", *left_out}:
         np.testing.assert_array_equal(again[name], sent[name], err_msg=name)
     tagged = {"prompt": r"a fox <lora:dusk> \<lora:x>", "loras": [{"id": "night", "weight": 0.5}]}
     prompt, parameters = parameters_from_metadata(metadata | tagged, [b"bytes"])

@@ -19,7 +19,7 @@ from intaglio.contract.lora_registry import LoraRegistry
 from intaglio.loras.sets import ServedLoras
 from intaglio.request.request import ControlRequest, LoraRequest
 from intaglio.validation_errors import Allowed, allowed_words, first_problem, problems_text
-from intaglio_client.characters import Characters
+from intaglio_client.generate.characters import Characters
 from intaglio_train.config import ControlNetConfig, LoraConfig
 
 MODELS: list[type[BaseModel]] = [

@@ -12,7 +12,7 @@ import pytest
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import Unavailable
 from intaglio.serving.versions import REPOSITORY
-from intaglio_client import Client
+from intaglio_client import NO_RETRIES, Client
 
 from .conftest import fused_build
 from .test_recovery import serving
@@ -63,7 +63,7 @@ def failing(miniature: Deployment, tmp_path: Path) -> Deployment:
 def test_the_process_ends_and_the_next_picture_is_right(failing: Deployment, tmp_path: Path) -> None:
     with serving(failing) as running:
         running.read_until("Ctrl-C stops it")
-        with Client(running.url, deadline=60) as client:
+        with Client(running.url, deadline=60, retries=NO_RETRIES) as client:
             expected = client.generate("a person in a room", **ASKED).pixels
             before = running.children()["diffuse_0_0"].pid
 
@@ -74,7 +74,10 @@ def test_the_process_ends_and_the_next_picture_is_right(failing: Deployment, tmp
             assert running.children()["diffuse_0_0"].pid == before, "out of memory ends nothing"
 
         def refusal(number: int) -> str:
-            with Client(running.url, deadline=60) as client, pytest.raises(Unavailable) as refused:
+            with (
+                Client(running.url, deadline=60, retries=NO_RETRIES) as client,
+                pytest.raises(Unavailable) as refused,
+            ):
                 client.generate("a person in a room", **ASKED)
             return str(refused.value)
 
@@ -88,7 +91,7 @@ def test_the_process_ends_and_the_next_picture_is_right(failing: Deployment, tmp
             refusals = [one.result() for one in asking]
         assert all("cudaMemcpyAsync: lost" in one for one in refusals), refusals
         assert not (tmp_path / "lost").exists()
-        with Client(running.url, deadline=60) as client:
+        with Client(running.url, deadline=60, retries=NO_RETRIES) as client:
             assert np.array_equal(client.generate("a person in a room", **ASKED).pixels, expected)
         log = (failing.build_folder / "triton.log").read_text(errors="replace")
         (line,) = [line for line in log.splitlines() if "this process ends with status 74" in line]

@@ -22,7 +22,7 @@ from intaglio.contract.models import SDXL
 from intaglio.contract.ports import Port
 from intaglio.imaging.images import read_metadata
 from intaglio.serving.server import Server
-from intaglio_client import Client, Control, DeadlineExceeded, InvalidRequest, Lora, QueueFull
+from intaglio_client import NO_RETRIES, Client, Control, DeadlineExceeded, InvalidRequest, Lora, QueueFull
 
 pytestmark = pytest.mark.slow
 SMALL: Any = {"width": 256, "height": 192, "steps": 1, "seed": 1}
@@ -160,7 +160,7 @@ def test_a_full_queue_says_so(server: Server) -> None:
     """
 
     def ask(seed: int) -> bool:
-        with Client(server.grpc_url) as one:
+        with Client(server.grpc_url, retries=NO_RETRIES) as one:
             try:
                 return bool(
                     one.generate("a person in a room", **{**SMALL, "seed": seed}, guidance_scale=1.0).data

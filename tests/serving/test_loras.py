@@ -31,7 +31,7 @@ from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
 from intaglio.stages.diffuse.stage import Diffuse
 from intaglio.stages.preprocess.stage import Preprocess
-from intaglio_client import Client, Image, InvalidRequest, Parameters
+from intaglio_client import NO_RETRIES, Client, Image, InvalidRequest, Parameters
 from intaglio_client.parameters import tensors_from_parameters
 from miniature.rules import mean_lab
 
@@ -267,7 +267,7 @@ def test_eight_clients_with_different_sets(server: Server, alone: dict[str, Imag
     def ask(number: int) -> list[tuple[float, float]]:
         rng = random.Random(number)
         waits = []
-        with Client(server.grpc_url, deadline=120) as client:
+        with Client(server.grpc_url, deadline=120, retries=NO_RETRIES) as client:
             while time.monotonic() < until:
                 name = rng.choice(list(SETS))
                 image = client.generate(PROMPT, **ASKED, loras=SETS[name])
@@ -357,7 +357,7 @@ def test_killed_while_sets_change(miniature: Deployment, alone: dict[str, Image]
     right.
     """
     with Server(miniature, endpoints=Endpoints()) as own:
-        with ThreadPoolExecutor(2) as pool, Client(own.grpc_url, deadline=60) as client:
+        with ThreadPoolExecutor(2) as pool, Client(own.grpc_url, deadline=60, retries=NO_RETRIES) as client:
             asked = [
                 pool.submit(client.generate, PROMPT, **ASKED, loras=SETS[name]) for name in ("mara", "night")
             ]
@@ -371,7 +371,7 @@ def test_killed_while_sets_change(miniature: Deployment, alone: dict[str, Image]
             own._end_process()  # as `intaglio serve` does as soon as it sees the dead process
             asked[1].exception(60)
         own._start()
-        with Client(own.grpc_url, deadline=60) as client:
+        with Client(own.grpc_url, deadline=60, retries=NO_RETRIES) as client:
             for name in ("night", "none", "mara"):
                 assert np.array_equal(
                     client.generate(PROMPT, **ASKED, loras=SETS[name]).pixels, alone[name].pixels

@@ -52,23 +52,22 @@ def run_blocks(page: str, server: Server, folder: Path) -> list[str]:
     return languages
 
 
-def test_readme_gets_one_picture_in_three_ways(server: Server, tmp_path: Path) -> None:
-    assert run_blocks("README.md", server, tmp_path) == ["python", "python", "bash"]
-    ours, tritonclient, curl = (
-        (tmp_path / name).read_bytes() for name in ("client.png", "tritonclient.png", "curl.png")
+def test_readme_gets_one_picture_in_four_ways(server: Server, tmp_path: Path) -> None:
+    assert run_blocks("README.md", server, tmp_path) == ["python", "python", "python", "bash"]
+    ours, streamed, tritonclient, curl = (
+        (tmp_path / f"{name}.png").read_bytes() for name in ("client", "streamed", "tritonclient", "curl")
     )
     metadata = read_metadata(ours)
     assert metadata is not None
     assert (metadata["seed"], metadata["controls"][0]["pose"]) == (7, "waving-01")
-    assert ours == tritonclient == curl
+    assert ours == streamed == tritonclient == curl
 
 
 def test_the_page_for_other_clients(server: Server, tmp_path: Path) -> None:
-    assert run_blocks("docs/clients.md", server, tmp_path) == ["python"] + ["bash"] * 5
-    streamed = read_metadata((tmp_path / "streamed.png").read_bytes())
-    assert streamed is not None
-    assert (streamed["seed"], streamed["steps"]) == (5, 8)
-    assert (tmp_path / "preview.jpg").read_bytes().startswith(b"\xff\xd8")
+    assert run_blocks("docs/clients.md", server, tmp_path) == ["python"] * 4 + ["bash"] * 5
+    assert (tmp_path / "streamed.png").read_bytes() == (tmp_path / "tritonclient-streamed.png").read_bytes()
+    assert Image.open(tmp_path / "preview.png").size == (128, 128)
+    assert (tmp_path / "async-1.png").read_bytes() != (tmp_path / "async-2.png").read_bytes()
     night = read_metadata((tmp_path / "night.png").read_bytes())
     assert night is not None
     assert night["loras"] == [{"id": "night", "weight": 0.8}]

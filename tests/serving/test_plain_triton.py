@@ -9,16 +9,18 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
-from tritonclient.utils import InferenceServerException
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.utils import InferenceServerException, serialize_byte_tensor
 
 from intaglio.serving.arguments import TritonSettings
 from intaglio.serving.endpoints import Endpoints, choose_ports
 from intaglio.serving.installation import find_triton
-from intaglio_client import Client
-from intaglio_client.client import KEEPALIVE_SECONDS
+from intaglio_client.connections.channels import KEEPALIVE_SECONDS, ChannelSettings
+from intaglio_client.connections.requests import outputs_of
 
 pytestmark = pytest.mark.slow
 PING_OPTION = "--grpc-http2-min-recv-ping-interval-without-data"
@@ -61,22 +63,22 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
     raise AssertionError(log.read_text())
 
 
-def said_after(seconds: float, client: Client) -> bytes:
-    """The answer of `echo` after it slept."""
-    words = triton.InferInput("words", [2], "BYTES")
-    words.set_data_from_numpy(np.array([b"sleep", str(seconds).encode()], object))
-    result = client._channel().infer("echo", [words], client_timeout=60)
-    return bytes(result.as_numpy("said")[0])
+def said_after(seconds: float, settings: ChannelSettings, url: str) -> bytes:
+    """The answer of `echo` after it slept, over a connection of our client."""
+    words = np.array([b"sleep", str(seconds).encode()], object)
+    message = service_pb2.ModelInferRequest(model_name="echo")
+    message.inputs.add(name="words", datatype="BYTES", shape=[2])
+    message.raw_input_contents.append(serialize_byte_tensor(words).item())
+    with settings.open(url) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        response = stub.ModelInfer(message, timeout=60)
+    return bytes(outputs_of(response)["said"][0])
 
 
 def test_frequent_pings_end_the_connection_and_ours_are_seldom(plain: str) -> None:
-    with (
-        Client(plain, keepalive=0.5) as impatient,
-        pytest.raises(InferenceServerException, match=r"(?i)too.many.pings|GOAWAY"),
-    ):
-        said_after(6, impatient)
-    with Client(plain) as client:
-        assert said_after(6, client) == b"sleep 6"
+    with pytest.raises(grpc.RpcError, match=r"(?i)too.many.pings|GOAWAY"):
+        said_after(6, ChannelSettings(keepalive=0.5), plain)
+    assert said_after(6, ChannelSettings(), plain) == b"sleep 6"
 
 
 def test_the_servers_default_is_below_our_interval() -> None:

@@ -21,7 +21,7 @@ import pytest
 
 from intaglio.contract.config import Deployment
 from intaglio.errors import IntaglioError
-from intaglio_client import Cancelled, Client, ServerError, Unavailable
+from intaglio_client import NO_RETRIES, Cancelled, Client, ServerError, Unavailable
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_left")]
 SMALL: Any = {"width": 256, "height": 192, "steps": 1, "seed": 1}
@@ -95,7 +95,7 @@ def load(url: str, *, threads: int = 2) -> Iterator[list[IntaglioError | None]]:
     stop = threading.Event()
 
     def ask() -> None:
-        with Client(url, deadline=60) as client:
+        with Client(url, deadline=60, retries=NO_RETRIES) as client:
             while not stop.is_set():
                 try:
                     client.generate("a person in a room", **SMALL)
@@ -153,7 +153,7 @@ def test_stopped_while_it_starts(miniature: Deployment) -> None:
 def test_a_second_signal_does_not_wait(miniature: Deployment) -> None:
     with serving(miniature) as running:
         running.read_until("Ctrl-C stops it")
-        with ThreadPoolExecutor(1) as pool, Client(running.url) as client:
+        with ThreadPoolExecutor(1) as pool, Client(running.url, retries=NO_RETRIES) as client:
             asking = pool.submit(client.generate, "a person in a room", steps=100)
             time.sleep(0.5)
             running.process.send_signal(signal.SIGINT)
@@ -178,7 +178,7 @@ def test_with_nohup_it_goes_on_after_a_hang_up(miniature: Deployment) -> None:
         running.process.send_signal(signal.SIGHUP)
         time.sleep(1)
         assert running.process.poll() is None
-        with Client(running.url, deadline=60) as client:
+        with Client(running.url, deadline=60, retries=NO_RETRIES) as client:
             client.generate("a person in a room", **SMALL)
         running.process.terminate()
         assert running.process.wait(40) == 0

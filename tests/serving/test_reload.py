@@ -30,7 +30,7 @@ from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
 from intaglio.serving.triton_server import Restarts
 from intaglio.serving.versions import REPOSITORY
-from intaglio_client import Client
+from intaglio_client import NO_RETRIES, Client
 
 from .conftest import FUSED_SIZE, fused_build
 from .conftest import REPOSITORY as ROOT
@@ -52,7 +52,7 @@ class Served:
     reports: list[str] = field(default_factory=list)
 
     def picture(self) -> Any:
-        with Client(self.server.grpc_url, deadline=60) as client:
+        with Client(self.server.grpc_url, deadline=60, retries=NO_RETRIES) as client:
             return client.generate("a person on a beach", **ASKED).pixels
 
     def versions(self) -> set[str]:
@@ -228,7 +228,7 @@ def test_weights_of_requests_go_on_through_a_reload(miniature: Deployment, tmp_p
 
     def ask(stop: threading.Event) -> list[tuple[str, Any]]:
         made = []
-        with Client(served.server.grpc_url, deadline=60) as client:
+        with Client(served.server.grpc_url, deadline=60, retries=NO_RETRIES) as client:
             while not stop.wait(0.1):
                 name = list(sets)[len(made) % len(sets)]
                 made.append((name, client.generate("a person on a beach", **ASKED, loras=sets[name]).pixels))

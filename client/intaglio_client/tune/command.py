@@ -134,7 +134,7 @@ def _scenes_of(
     deployment: Deployment, prompts: Path | None, *, loras: list[str], seed: int
 ) -> tuple[Scene, ...]:
     """The scenes of the file or our own, with `loras` applied to each."""
-    from intaglio_client.option_texts import lora_from_text
+    from intaglio_client.generate.option_texts import lora_from_text
     from intaglio_client.tune.scenes import default_scenes, read_scenes, seeded
 
     found = default_scenes(deployment) if prompts is None else read_scenes(prompts, deployment)

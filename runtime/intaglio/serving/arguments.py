@@ -32,6 +32,12 @@ _KNOWN_OPTIONS: Final = {
 """Given only where `tritonserver --help` names them: not every release and build of Triton has them."""
 _PING_MS: Final = 10_000
 """Shortest time between keepalive pings of a waiting client; gRPC's default is five minutes."""
+_OUR_PING_MS: Final = 30_000
+"""Time between the server's own pings of a client that waits. They notice a client that froze, or that
+vanished without closing its connection: its request is cancelled then. Triton's default is two hours.
+"""
+_ANSWER_MS: Final = 20_000
+"""How long the client may take to answer a ping."""
 ALLOCATOR: Final = {
     "MALLOC_ARENA_MAX": "2",
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
@@ -92,6 +98,9 @@ def triton_arguments(
         "--grpc-address": at.host,
         "--grpc-port": at.grpc_port,
         "--grpc-http2-min-recv-ping-interval-without-data": _PING_MS,
+        "--grpc-keepalive-time": _OUR_PING_MS,
+        "--grpc-keepalive-timeout": _ANSWER_MS,
+        "--grpc-http2-max-pings-without-data": 0,  # no limit: a picture takes longer than two pings
         "--metrics-address": at.host,
         "--metrics-port": at.metrics_port,
         "--allow-gpu-metrics": str(gpu_present()).lower(),

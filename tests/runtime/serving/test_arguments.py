@@ -41,3 +41,13 @@ def test_a_server_that_is_not_reloadable_loads_nothing_later() -> None:
 def test_options_are_given_only_to_a_triton_that_has_them() -> None:
     assert "--allow-client-shm=false" in arguments(options="  --allow-client-shm <boolean>")
     assert not any("client-shm" in word for word in arguments())
+
+
+def test_a_client_that_froze_is_noticed_within_a_minute() -> None:
+    milliseconds = dict(word.split("=") for word in arguments() if word.startswith("--grpc-keepalive"))
+    assert sum(map(int, milliseconds.values())) <= 60_000
+    assert "--grpc-http2-max-pings-without-data=0" in arguments()
+    own = arguments(
+        replace(SETTINGS, options=["--grpc-keepalive-time=5"]), options="\n  --grpc-keepalive-time <integer>"
+    )
+    assert [word for word in own if word.startswith("--grpc-keepalive-time=")] == ["--grpc-keepalive-time=5"]

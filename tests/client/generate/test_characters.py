@@ -11,9 +11,9 @@ from intaglio.contract.lora_registry import (
     load_registry,
 )
 from intaglio.errors import ConfigError
-from intaglio_client.characters import load_character, load_characters
+from intaglio_client.generate.characters import load_character, load_characters
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_committed_characters_name_committed_loras() -> None:

@@ -9,7 +9,7 @@ import typer
 
 from intaglio.contract.models import Schedule, Scheduler
 from intaglio_client.address import URL_VARIABLE
-from intaglio_client.option_texts import CONTROL_HELP
+from intaglio_client.generate.option_texts import CONTROL_HELP
 
 __all__ = [
     "CharacterName",
@@ -22,10 +22,12 @@ __all__ = [
     "Controls",
     "Deadline",
     "Eta",
+    "Force",
     "GuidanceBegin",
     "GuidanceEnd",
     "GuidanceRescale",
     "GuidanceScale",
+    "Headers",
     "Height",
     "Images",
     "Like",
@@ -36,7 +38,10 @@ __all__ = [
     "Out",
     "Pose",
     "Preset",
+    "PreviewShown",
+    "Priority",
     "Prompt",
+    "QueueTimeout",
     "Scene",
     "ScheduleName",
     "SchedulerName",
@@ -47,8 +52,12 @@ __all__ = [
     "Steps",
     "Style",
     "Timesteps",
+    "TlsCa",
+    "TlsCert",
+    "TlsKey",
     "TriggerWords",
-    "Url",
+    "Urls",
+    "Verbose",
     "Width",
 ]
 
@@ -64,8 +73,14 @@ Prompt = Annotated[
     ),
 ]
 Out = Annotated[
-    Path, typer.Option(help="File to write; its suffix chooses the format. Several images get numbers.")
+    Path | None,
+    typer.Option(
+        help="File to write; its suffix chooses the format. Several images get numbers. Left out: out.png, "
+        "or the next name that is free.",
+        show_default=False,
+    ),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
 Like = Annotated[
     Path | None,
     typer.Option(help="Repeat this image from the metadata inside it; other options change it."),
@@ -181,5 +196,37 @@ Scene = Annotated[str | None, typer.Option(help="A scene of the server: text tha
 Images = Annotated[
     list[Path] | None, typer.Option(help="With --like: a control image of the original; repeatable.")
 ]
-Url = Annotated[str, typer.Option(envvar=URL_VARIABLE, help="host:port of the server's gRPC.")]
-Deadline = Annotated[float, typer.Option(min=0.1, help="Most seconds to wait.")]
+Priority = Annotated[
+    str | None, typer.Option(metavar="<str>", help="interactive, or batch: interactive requests go first.")
+]
+QueueTimeout = Annotated[
+    float | None, typer.Option(help="Most seconds that the request may wait for its turn.")
+]
+Deadline = Annotated[float, typer.Option(min=0.1, help="Most seconds to wait; the server stops then, too.")]
+PreviewShown = Annotated[
+    bool,
+    typer.Option("--preview", help="Show on the terminal what is drawn so far, as pixels or half blocks."),
+]
+Urls = Annotated[
+    list[str],
+    typer.Option(
+        envvar=URL_VARIABLE, help="host:port of the server's gRPC; repeatable: the next where one is away."
+    ),
+]
+TlsCa = Annotated[
+    Path | None,
+    typer.Option("--tls-ca", help="Encrypt: certificates (PEM) that may have signed the server's."),
+]
+TlsCert = Annotated[
+    Path | None, typer.Option("--tls-cert", help="Encrypt: our certificate (PEM), for a server that asks.")
+]
+TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="The private key of --tls-cert.")]
+Headers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--header", metavar="<name: value>", help="Sent with the request, such as authorization; repeatable."
+    ),
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Say also why a request was sent again or not streamed.")
+]

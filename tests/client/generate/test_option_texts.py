@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from intaglio.errors import InvalidRequest
-from intaglio_client.option_texts import numbers_from_text
+from intaglio_client.generate.option_texts import numbers_from_text
 
 
 def test_a_list_of_numbers() -> None:

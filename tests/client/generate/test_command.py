@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-import numpy as np
 import pytest
 
 from intaglio.cli import main
 from intaglio.contract.models import Scheduler
-from intaglio.errors import InvalidRequest, Unavailable
-from intaglio.imaging.images import encode_image
+from intaglio.errors import InvalidRequest
 from intaglio.request.request import CONTROL_KEYS
-from intaglio_client import Client
 from intaglio_client.address import URL_VARIABLE
-from intaglio_client.option_texts import control_from_text, lora_from_text
+from intaglio_client.generate.option_texts import control_from_text, lora_from_text
 
 
 def test_help_names_what_may_be_chosen() -> None:
@@ -65,23 +60,6 @@ def test_the_address_comes_from_the_environment(
     assert "url: 'grpc://elsewhere'" in capsys.readouterr().err
 
 
-def test_ctrl_c_says_what_becomes_of_the_request(tmp_path: Path) -> None:
-    with socket.socket() as silent:  # accepts, and never answers
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        url = f"127.0.0.1:{silent.getsockname()[1]}"
-        command = [sys.executable, "-m", "intaglio", "generate", "a fox", "--url", url]
-        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-        silent.settimeout(60)
-        connected, _ = silent.accept()
-        with connected:
-            process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert errors == "stopped waiting; the server still finishes a request that it has\n"
-    assert not list(tmp_path.iterdir())
-
-
 def test_control_text() -> None:
     control = control_from_text("type=canny,image=photo.png,weight=0.8,end=0.5,every=2,preprocess=canny")
     assert (control.type, control.image, control.weight, control.end, control.every, control.preprocess) == (
@@ -102,39 +80,6 @@ def test_control_text() -> None:
     ):
         with pytest.raises(InvalidRequest):
             control_from_text(text)
-
-
-@pytest.mark.parametrize(
-    ("options", "sent"),
-    [
-        (["--preset", "draft"], {"preset": "draft", "width": 64}),
-        (["--preset", "draft", "--steps", "4"], {"preset": "draft", "steps": 4, "width": 64}),
-        (["--steps", "4"], {"steps": 4, "eta": 0.5, "width": 64}),
-        (["--timesteps", "9,1"], {"timesteps": [9.0, 1.0], "eta": 0.5, "width": 64}),
-        (["--sigmas", "9,1,0"], {"sigmas": [9.0, 1.0, 0.0], "eta": 0.5, "width": 64}),
-        (
-            ["--scheduler", "DPM++ 2M SDE Karras"],
-            {"scheduler": "DPM++ 2M SDE Karras", "steps": 3, "eta": 0.5, "width": 64},
-        ),
-        (["--schedule", "karras"], {"schedule": "karras", "steps": 3, "eta": 0.5, "width": 64}),
-    ],
-)
-def test_what_is_given_beside_like_takes_the_place_of_what_it_contradicts(
-    options: list[str], sent: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = {"steps": 3, "timesteps": [9.0, 5.0, 1.0], "eta": 0.5, "width": 64}
-    metadata = {**made, "prompt": "a fox", "images": [], "controls": [], "loras": []}
-    png = encode_image(np.zeros((8, 8, 3), np.uint8), output_format="png", metadata=metadata)
-    (tmp_path / "x.png").write_bytes(png)
-    asked: list[dict[str, Any]] = []
-
-    def generate_batch(self: Client, prompt: str, **given: Any) -> Any:
-        asked.append({name: value for name, value in given.items() if value not in (None, [], ())})
-        raise Unavailable("stop here")
-
-    monkeypatch.setattr(Client, "generate_batch", generate_batch)
-    main(["generate", "--like", str(tmp_path / "x.png"), "--out", str(tmp_path / "y.png"), *options])
-    assert asked == [{**sent, "output_format": "png"}]
 
 
 def test_lora_text() -> None:

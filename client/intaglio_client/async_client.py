@@ -1,0 +1,146 @@
+"""The client for asyncio: `Client`, with `await` and `async for`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+import grpc
+import grpc.aio
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from intaglio.contract.models import SDXL, Resize
+from intaglio.errors import Unavailable
+from intaglio_client.address import DEFAULT_URL
+from intaglio_client.annotation import Annotation
+from intaglio_client.asking import READY_SECONDS, Asking, Settings
+from intaglio_client.async_stream import AsyncStream
+from intaglio_client.connections.attempts import Attempt
+from intaglio_client.connections.requests import Request, outputs_of
+from intaglio_client.controls import Encoded
+from intaglio_client.events import Outputs
+from intaglio_client.image import Image
+from intaglio_client.parameters import Parameters
+from intaglio_client.repetition import repetition_of
+
+__all__ = ["AsyncClient"]
+
+Answer = TypeVar("Answer")
+
+
+class AsyncClient:
+    """Asks one server, or several. The first call connects. One event loop may use it, with many tasks.
+
+    Methods take what those of `Client` take, and raise the same errors.
+    """
+
+    def __init__(self, url: str | Sequence[str] = DEFAULT_URL, **settings: Unpack[Settings]) -> None:
+        """`url` is host:port of gRPC, or several of servers that draw the same.
+
+        Raises:
+            InvalidRequest: an address, a setting, a header or a file of TLS is wrong.
+        """
+        self._asking = Asking(url, settings)
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def url(self) -> str:
+        """The address; several have commas between them."""
+        return self._asking.url
+
+    async def close(self) -> None:
+        """Close the connections; a later call opens others. What is still streamed is cancelled."""
+        channels = list(self._channels.values())
+        self._channels.clear()
+        for channel in channels:
+            await channel.close()
+
+    async def is_ready(self) -> bool:
+        """Whether a server answers and would accept a request now."""
+        asked = service_pb2.ModelReadyRequest(name=SDXL.name)
+        metadata = self._asking.channels.metadata
+        for endpoint in self._asking.endpoints.all:
+            try:
+                stub = self._stub(endpoint.url)
+                if (await stub.ModelReady(asked, metadata=metadata, timeout=READY_SECONDS)).ready:
+                    return True
+            except grpc.RpcError:
+                continue
+        return False
+
+    async def generate(self, prompt: str, **parameters: Unpack[Parameters]) -> Image:
+        """One image."""
+        return (await self._images(self._asking.picture(prompt, parameters)))[0]
+
+    async def generate_batch(self, prompt: str, **parameters: Unpack[Parameters]) -> tuple[Image, ...]:
+        """`num_images` images of one request."""
+        return await self._images(self._asking.pictures(prompt, parameters))
+
+    async def repeat(self, image: bytes | Path, *, images: Sequence[bytes] = ()) -> Image:
+        """The same image again, from the metadata inside it; `images` are the request's control images."""
+        asked = repetition_of(image, images)
+        return asked.picked(await self.generate_batch(asked.prompt, **asked.parameters))
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        slice_steps: int | None = None,
+        preview: int | None = None,
+        deadline: float | None = None,
+        **parameters: Unpack[Parameters],
+    ) -> AsyncStream:
+        """The same images, and before them what happens to the request."""
+        own = {"slice_steps": slice_steps, "preview": preview, "deadline": deadline}
+        request = self._asking.stream(prompt, {**parameters, **own})
+        return AsyncStream(self._asking, request, self._stub)
+
+    async def annotate(
+        self,
+        photo: Encoded,
+        detector: str,
+        *,
+        size: tuple[int, int] | None = None,
+        resize: Resize = "stretch",
+    ) -> Annotation:
+        """The control map of a photograph."""
+        request = self._asking.annotation(photo, detector, size=size, resize=resize)
+        return await self._answered(request, Attempt.annotation)
+
+    async def _images(self, request: Request) -> tuple[Image, ...]:
+        return await self._answered(request, Attempt.images)
+
+    async def _answered(self, request: Request, read: Callable[[Attempt, Outputs], Answer]) -> Answer:
+        async with self._explaining():
+            for attempt in self._asking.attempts(request):
+                with attempt:
+                    response = await self._stub(attempt.endpoint.url).ModelInfer(
+                        attempt.message, metadata=self._asking.metadata(request), timeout=attempt.timeout
+                    )
+                    return read(attempt, outputs_of(response))
+                await asyncio.sleep(attempt.pause)
+        raise AssertionError("the last attempt returns or raises")
+
+    @asynccontextmanager
+    async def _explaining(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except Unavailable as error:
+            raise await asyncio.to_thread(self._asking.explained, error) from error.__cause__
+
+    def _stub(self, url: str) -> Any:
+        if url not in self._channels:
+            self._channels[url] = self._asking.channels.open_async(url)
+        return service_pb2_grpc.GRPCInferenceServiceStub(self._channels[url])

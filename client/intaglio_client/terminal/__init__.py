@@ -1,0 +1,1 @@
+"""A request on a terminal: a bar that moves, and previews in the terminal's own graphics."""
