@@ -53,9 +53,10 @@ def _answer(terminal: int) -> bytes:
 
     answer = b""
     until = time.monotonic() + _SECONDS
-    while not _ATTRIBUTES.search(answer):
-        ready, _, _ = select.select([terminal], [], [], max(0.0, until - time.monotonic()))
-        if not ready:
+    while not _ATTRIBUTES.search(answer) and (left := until - time.monotonic()) > 0:
+        ready, _, _ = select.select([terminal], [], [], left)
+        part = os.read(terminal, 1024) if ready else b""
+        if not part:  # it says nothing more, or it is gone
             break
-        answer += os.read(terminal, 1024)
+        answer += part
     return answer

@@ -15,6 +15,7 @@ import PIL.Image
 from rich.console import Console
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from intaglio_client.events import Event, Preview, Progress, Queued
 from intaglio_client.terminal.graphics import Cells, Graphics, cells_of, removal, shown
@@ -122,7 +123,7 @@ class Bar:
     def _show_line(self, text: str, step: int, steps: int | None) -> None:
         bar = ProgressBar(total=steps, completed=step, width=_BAR, pulse=steps is None)
         row = Table.grid(padding=(0, 1))
-        row.add_row(bar, text)
+        row.add_row(bar, Text(text))
         with self._console.capture() as captured:
             self._console.print(row, no_wrap=True, overflow="ellipsis", soft_wrap=False)
         self._line = captured.get().split("\n", 1)[0]

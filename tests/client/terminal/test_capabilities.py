@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from intaglio_client.terminal import capabilities
 
 from ...terminals import Terminal, visible
 
@@ -35,3 +39,18 @@ def test_without_a_terminal_nobody_is_asked() -> None:
         ASK, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, start_new_session=True
     )
     assert done.stdout == "False\n"
+
+
+def test_a_terminal_that_talks_without_end_is_not_listened_to(tmp_path: Path) -> None:
+    """Nor one that is gone, where a read gives nothing as often as it is asked."""
+    talking, gone = tmp_path / "talking", tmp_path / "gone"
+    talking.symlink_to("/dev/zero")
+    gone.touch()
+    for path in (talking, gone):
+        terminal = os.open(path, os.O_RDONLY)
+        try:
+            started = time.monotonic()
+            capabilities._answer(terminal)
+            assert time.monotonic() - started < 2
+        finally:
+            os.close(terminal)

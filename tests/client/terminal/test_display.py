@@ -96,3 +96,11 @@ def test_without_graphics_previews_are_passed_over() -> None:
     with Bar(made) as bar:
         bar.show(small("red"))
     assert "▀" not in file.getvalue()
+
+
+def test_an_address_is_shown_as_it_is() -> None:
+    """Brackets with a word in them are no style."""
+    made, file = console()
+    with Bar(made) as bar:
+        bar.say("waiting for [fe80::1]:8001")
+    assert any(line.endswith("waiting for [fe80::1]:8001") for line in visible(file.getvalue()))
