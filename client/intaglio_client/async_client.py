@@ -19,6 +19,7 @@ from intaglio_client.address import DEFAULT_URL
 from intaglio_client.annotation import Annotation
 from intaglio_client.asking import READY_SECONDS, Asking, Settings
 from intaglio_client.async_stream import AsyncStream
+from intaglio_client.connections.async_calls import cancellation
 from intaglio_client.connections.attempts import Attempt
 from intaglio_client.connections.requests import Request, outputs_of
 from intaglio_client.controls import Encoded
@@ -126,9 +127,13 @@ class AsyncClient:
         async with self._explaining():
             for attempt in self._asking.attempts(request):
                 with attempt:
-                    response = await self._stub(attempt.endpoint.url).ModelInfer(
+                    call = self._stub(attempt.endpoint.url).ModelInfer(
                         attempt.message, metadata=self._asking.metadata(request), timeout=attempt.timeout
                     )
+                    try:
+                        response = await call
+                    except asyncio.CancelledError as error:
+                        raise cancellation(error, says="the client was closed") from None
                     return read(attempt, outputs_of(response))
                 await asyncio.sleep(attempt.pause)
         raise AssertionError("the last attempt returns or raises")

@@ -12,6 +12,7 @@ import grpc
 
 from intaglio.errors import Cancelled, Unavailable
 from intaglio_client.asking import Asking
+from intaglio_client.connections.async_calls import cancellation
 from intaglio_client.connections.requests import Request
 from intaglio_client.events import Event, Result
 from intaglio_client.image import Image
@@ -68,9 +69,13 @@ class AsyncStream:
         self._running.cancel()
 
     async def result(self) -> tuple[Image, ...]:
-        """The images. Events that come before them are dropped. Raises what `anext` does."""
-        while self._result is None:
-            await anext(self)
+        """The images. Events that come before them are dropped. Raises what `anext` does, and Cancelled where
+        the stream has ended without images before.
+        """
+        async for _ in self:
+            pass
+        if self._result is None:
+            raise Cancelled("this stream has ended without images")
         return self._result.images
 
 
@@ -127,11 +132,9 @@ async def _events(
                         return
                     if event is not None:
                         yield event
-            except asyncio.CancelledError:
-                # gRPC says a cancelled call and a cancelled task in the same way.
-                if running.is_cancelled:
-                    raise Cancelled("cancelled by the caller") from None
-                raise
+            except asyncio.CancelledError as error:
+                says = "cancelled by the caller" if running.is_cancelled else "the client was closed"
+                raise cancellation(error, says=says) from None
             finally:
                 running.end()
                 call.cancel()

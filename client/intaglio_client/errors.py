@@ -42,6 +42,7 @@ _NOT_SENT: Final = re.compile(r"failed to connect to all addresses|DNS resolutio
 _LOCAL: Final = {
     "Locally cancelled by application!": "cancelled by the caller",
     "Channel closed!": "the client was closed",
+    "Stream removed (Channel closed!)": "the client was closed",
 }
 """What gRPC says of calls that ended on this side."""
 _UNKNOWN_MODEL: Final = re.compile(r"^Request for unknown model: ")

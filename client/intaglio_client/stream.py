@@ -72,9 +72,13 @@ class Stream:
         self._running.cancel()
 
     def result(self) -> tuple[Image, ...]:
-        """The images. Events that come before them are dropped. Raises what `next` does."""
-        while self._result is None:
-            next(self)
+        """The images. Events that come before them are dropped. Raises what `next` does, and Cancelled where
+        the stream has ended without images before.
+        """
+        for _ in self:
+            pass
+        if self._result is None:
+            raise Cancelled("this stream has ended without images")
         return self._result.images
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from intaglio_client import (
     AsyncClient,
+    Cancelled,
     Client,
     Image,
     InvalidRequest,
@@ -168,3 +169,28 @@ def test_threads_share_a_client() -> None:
 def test_an_unknown_setting_is_named() -> None:
     with pytest.raises(InvalidRequest, match=r"^timeout: unknown setting; allowed: deadline, keepalive, tls"):
         Client("127.0.0.1:9", timeout=3)  # type: ignore[call-arg]
+
+
+def test_a_client_that_is_closed_cancels_its_calls() -> None:
+    """And not the task that waits for one."""
+    held = threading.Event()
+
+    def slow(context: Any) -> Iterator[Any]:
+        held.wait(30)
+        yield from picture(context)
+
+    async def run(url: str) -> None:
+        client = AsyncClient(url)
+        task = asyncio.create_task(client.generate("a fox"))
+        await asyncio.sleep(0.3)
+        await client.close()
+        with pytest.raises(Cancelled, match="the client was closed"):
+            await asyncio.wait_for(task, 5)
+
+    with fake_server(slow) as server:
+        asyncio.run(run(server.url))
+        client = Client(server.url)
+        threading.Timer(0.3, client.close).start()
+        with pytest.raises(Cancelled, match="the client was closed"):
+            client.generate("a fox")
+        held.set()

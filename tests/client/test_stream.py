@@ -232,7 +232,7 @@ def cancelled_by_closing(client: Client) -> None:
     stream = client.stream("a fox")
     next(stream)
     client.close()
-    with pytest.raises((Cancelled, ValueError)):
+    with pytest.raises(Cancelled, match="the client was closed"):
         list(stream)
 
 
@@ -336,3 +336,51 @@ def test_many_async_streams_share_a_client() -> None:
 
     with fake_server(stream_of()) as server:
         assert asyncio.run(read_all(server.url)) == [b"image 0"] * 12
+
+
+def test_result_says_again_that_there_is_none() -> None:
+    async def twice(url: str) -> None:
+        async with AsyncClient(url) as client:
+            stream = client.stream("a fox")
+            stream.cancel()
+            for _ in range(2):
+                with pytest.raises(Cancelled):
+                    await stream.result()
+
+    with fake_server(stream_of()) as server, Client(server.url) as client:
+        stream = client.stream("a fox")
+        stream.cancel()
+        for _ in range(2):
+            with pytest.raises(Cancelled):
+                stream.result()
+        asyncio.run(twice(server.url))
+
+
+async def closed(client: AsyncClient, task: asyncio.Task[Any], stream: Any) -> None:
+    await client.close()
+    with pytest.raises(Cancelled, match="the client was closed"):
+        await task
+
+
+async def cancelled_twice(client: AsyncClient, task: asyncio.Task[Any], stream: Any) -> None:
+    stream.cancel()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("stop", [closed, cancelled_twice])
+def test_only_a_task_that_is_cancelled_ends_as_cancelled(stop: Callable[..., Any]) -> None:
+    async def run(server: FakeServer) -> None:
+        async with AsyncClient(server.url) as client:
+            stream = client.stream("a fox")
+            task = asyncio.create_task(stream.result())
+            while not server.requests:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            await asyncio.wait_for(stop(client, task, stream), 5)
+
+    held = threading.Event()
+    with fake_server(stream_of(hold=held)) as server:
+        asyncio.run(run(server))
+        held.set()
