@@ -86,4 +86,4 @@ def test_writing_removes_models_that_are_gone(tmp_path: Path) -> None:
 
 def test_without_detectors_nobody_annotates() -> None:
     files = repository_files(RepositoryOptions(detectors=False))
-    assert {name.partition("/")[0] for name in files} == {"sdxl", "preprocess", "diffuse", "postprocess"}
+    assert {name.partition("/")[0] for name in files} == {model.name for model in MODELS} - {"annotate"}
