@@ -64,6 +64,7 @@ class ControlNetChain:
     def start(self) -> None:
         """Forget all sums: those of another request, or of other steps, are of no use."""
         self._held = {0: ()}
+        self._contexts.start()
 
     def prepare(self, request: Conditioning, *, images: int) -> None:
         """Upload the maps and weights of the slice, and compute what no step changes."""
