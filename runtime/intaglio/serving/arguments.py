@@ -32,6 +32,11 @@ _KNOWN_OPTIONS: Final = {
 """Given only where `tritonserver --help` names them: not every release and build of Triton has them."""
 _PING_MS: Final = 10_000
 """Shortest time between keepalive pings of a waiting client; gRPC's default is five minutes."""
+_KEEPALIVE_MS: Final = 30_000
+"""Time after which a silent client is asked whether it is there. Without an answer within `_ANSWER_MS` its
+connection is closed, and pictures that it streams are cancelled. gRPC's default is two hours.
+"""
+_ANSWER_MS: Final = 20_000
 ALLOCATOR: Final = {
     "MALLOC_ARENA_MAX": "2",
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
@@ -92,6 +97,8 @@ def triton_arguments(
         "--grpc-address": at.host,
         "--grpc-port": at.grpc_port,
         "--grpc-http2-min-recv-ping-interval-without-data": _PING_MS,
+        "--grpc-keepalive-time": _KEEPALIVE_MS,
+        "--grpc-keepalive-timeout": _ANSWER_MS,
         "--metrics-address": at.host,
         "--metrics-port": at.metrics_port,
         "--allow-gpu-metrics": str(gpu_present()).lower(),

@@ -31,7 +31,7 @@ from intaglio.stages.diffuse.drawing import Drawing
 from intaglio.triton_models.drawer import Drawer
 from intaglio.triton_models.jobs import Job, JobRequest, Pace, job_entry, read_job_request
 from intaglio.triton_models.lora_metrics import LoraMetrics
-from intaglio.triton_models.model import TritonModel, tensors_of
+from intaglio.triton_models.model import TritonModel, queue_size, tensors_of
 from intaglio.triton_models.queue_watch import QueueWatch
 from intaglio.triton_models.replies import Answer, Reply, Single, Watched
 from intaglio.triton_models.reporter import Report, Reporter
@@ -61,7 +61,7 @@ class DiffuseModel(TritonModel):
         super().initialize(args)
         self._folder = Path(args["model_repository"])
         self._version = args.get("model_version", "1")
-        self._make_queue(capacity=_queue_size(json.loads(args["model_config"])))
+        self._make_queue(capacity=queue_size(args))
         self._reporter = Reporter(self._open_metrics, failed=self._log_traceback)
         self._thread = threading.Thread(target=self._serve, name="diffuse", daemon=True)
         self._thread.start()
@@ -155,7 +155,7 @@ class DiffuseModel(TritonModel):
 
     def _full(self) -> QueueFull:
         self._counts.refused()
-        return QueueFull(f"Exceeds maximum queue size; try again in {self._pace.retry_seconds} s")
+        return self._pace.queue_full()
 
     def _tell(self, asked: JobRequest, answer: Answer) -> None:
         """Answer a caller that watches a picture, or stop the picture."""
@@ -270,9 +270,3 @@ def _instance_gpu(args: Mapping[str, str]) -> int | None:
     if args.get("model_instance_kind") != "GPU":
         return None
     return int(args["model_instance_device_id"])
-
-
-def _queue_size(config: Mapping[str, Any]) -> int:
-    """Most requests that may wait, as config.pbtxt says; 0 is any number."""
-    policy = config.get("dynamic_batching", {}).get("default_queue_policy", {})
-    return int(policy.get("max_queue_size", 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from intaglio.engines.interface import Array
 from intaglio.errors import IntaglioError, single_line, triton_code_of
 from intaglio.triton_models.served_build import read_served_build
 
-__all__ = ["TritonModel", "tensors_of"]
+__all__ = ["TritonModel", "queue_size", "tensors_of"]
 
 _LONGEST_ID: Final = 128
 """Characters of a request's id in the log."""
@@ -78,6 +79,15 @@ class TritonModel(ABC):
     def finalize(self) -> None:
         """Close what `open_build` opened."""
         self._opened.close()
+
+
+def queue_size(args: Mapping[str, str]) -> int:
+    """Most requests that may wait, as config.pbtxt says; 0 is any number.
+
+    `args` are those of Triton's `initialize`.
+    """
+    policy = json.loads(args["model_config"]).get("dynamic_batching", {}).get("default_queue_policy", {})
+    return int(policy.get("max_queue_size", 0))
 
 
 def tensors_of(request: Any) -> dict[str, Array]:
