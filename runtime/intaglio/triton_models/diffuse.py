@@ -226,7 +226,7 @@ class DiffuseModel(TritonModel):
         self._counts.waited(time.monotonic() - entry.since)
         job = entry.job
         error = Cancelled("cancelled by the caller") if job.stopped else job.late()
-        self._end(entry, self._failure(str(error), error), error)
+        self._end(entry, self._failure(str(error), error, job.request_id), error)
 
     def _resident_set(self) -> str:
         switch = self._diffuse.loras
@@ -245,7 +245,7 @@ class DiffuseModel(TritonModel):
         """
         waiting = self._turnstile.drain()
         for job in waiting:
-            job.reply.end(self._failure(str(lost), lost))
+            job.reply.end(self._failure(str(lost), lost, job.request_id))
         # Triton's own logger only queues the line, and the process would end before it is written. The
         # supervisor looks for lines that begin with "error:".
         log.critical(

@@ -99,7 +99,7 @@ class StreamModel(TritonModel):
             event = {"event": string_tensor(json.dumps({"kind": "result"}))}
             return self._response({**event, **{port.name: outputs[port.name] for port in SDXL.outputs}})
         except StageFailed as error:
-            return self._pb.InferenceResponse(output_tensors=[], error=error.triton_error)
+            return self._error_response(error.message, error.code)
         except Exception as error:
             return self._refused(error, request_id)
 
