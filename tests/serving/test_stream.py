@@ -149,7 +149,6 @@ def test_deadlines_hold_while_a_request_waits_and_between_slices(server: Server)
         assert "its queue_timeout of 0.3 s passed while it waited" in queued.result().error
         assert "its deadline passed while it waited" in unhurried.result().error
         assert "its deadline passed at step" in late.result().error
-        assert late.result().error.startswith("[StatusCode.CANCELLED]")
     assert (grown["requests_late_total"], grown["requests_failed_total"]) == (3, 0)
 
 
@@ -187,5 +186,4 @@ def test_a_place_in_the_queue_is_told(server: Server) -> None:
 def test_a_wrong_request_is_refused_in_words(server: Server, change: dict[str, Any], says: str) -> None:
     found = streamed(server.grpc_url, **SHORT | change)
     assert says in found.error
-    assert found.error.startswith("[StatusCode.INVALID_ARGUMENT]")
     assert found.events == []
