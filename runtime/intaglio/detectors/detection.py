@@ -14,7 +14,7 @@ from intaglio.errors import InvalidRequest
 __all__ = ["Detection", "Detector", "check_proportions"]
 
 _LONGEST: Final = 8
-"""Longer side of a photograph in shorter ones, for detectors that enlarge the shorter one to a fixed length."""
+"""How many times as long as the shorter side of a photograph the longer one may be (`check_proportions`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,10 @@ class Detector(Protocol):
 
 
 def check_proportions(photo: Image.Image, *, name: str) -> None:
-    """Raise InvalidRequest where `photo` is a narrow strip, which such a detector would enlarge without bound.
+    """Raise InvalidRequest where `photo` is a narrow strip.
 
-    The limit on the pixels of a photograph does not bound that: a strip of one pixel has few.
+    Detectors with torch give the shorter side a fixed length. The limit on the pixels of a photograph does
+    not bound what they make of a strip of one pixel's width.
     """
     short, long = sorted(photo.size)
     if long > _LONGEST * short:
