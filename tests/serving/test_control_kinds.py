@@ -213,7 +213,7 @@ def test_a_weight_of_zero_is_no_control_bit_for_bit(united: Client) -> None:
 def test_a_control_that_no_union_serves_is_refused_by_name(united: Client) -> None:
     image = Image.new("RGB", (64, 64))
     with pytest.raises(
-        InvalidRequest, match="'canny' is unknown; allowed: segmentation, figure, depth, pose"
+        InvalidRequest, match="'canny' is unknown; allowed: depth, figure, segmentation, pose"
     ):
         united.generate("a person", **asked_of([Control("canny", image=image)], 1))
     assert united.generate("a person", **asked_of([], 1)).pixels.shape == (152, 264, 3)
