@@ -95,8 +95,8 @@ def test_a_slice_begins_where_all_controlnets_run(tiny: Any, tensors_of: Any) ->
 def test_a_cut_changes_nothing_that_runs_later(
     every: list[int], united: list[bool], windows: list[tuple[int, int]], cut: int
 ) -> None:
-    """Where `slice_ends` allows it: from there on the same ControlNets run in the same steps. Those `united` are
-    controls of one union.
+    """Where `slice_ends` allows it: from there on the same ControlNets run in the same steps. Those `united`
+    are controls of one union.
     """
     steps = 10
     pixels = np.zeros((8, 8, 3), np.uint8)
