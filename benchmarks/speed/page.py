@@ -112,8 +112,8 @@ def _opening_lines(opening: Mapping[str, Any]) -> list[str]:
 
 
 def _stream_lines(parts: Results) -> list[str]:
-    found = parts.get("stream")
-    if found is None:
+    found = parts.get("stream", {})
+    if "seconds" not in found:
         return []
     taken = found["seconds"]
     whole = taken[UNARY]["median"]

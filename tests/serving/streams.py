@@ -43,7 +43,7 @@ class Ended:
             return "refused"
         if "deadline" in self.error or "queue_timeout" in self.error:
             return "deadline"
-        if not self.error or "cancelled" in self.error.lower():
+        if not self.error or "cancelled by the caller" in self.error:
             return "cancelled"
         return self.error
 

@@ -198,7 +198,7 @@ BAD: dict[str, tuple[dict[str, Any], list[PIL.Image.Image], str]] = {
     "unknown detector": (
         {"type": "pose", "image": 0, "preprocess": "dwpose"},
         [BLACK],
-        r"controls\[0\]\.preprocess: .*no detector 'dwpose'; allowed: canny, .*people, pose",
+        r"controls\[0\]\.preprocess: .*no detector 'dwpose'; allowed: none, canny, .*people, pose",
     ),
     "no detector of that type": (
         {"type": "segmentation", "image": 0, "preprocess": "auto"},

@@ -10,6 +10,7 @@ from typing import Any, Final
 from intaglio.builds.file_checks import FileDigest
 from intaglio.builds.manifest import BuildManifest, NetworkFile, UnionPlace, content_key
 from intaglio.contract.config import Deployment
+from intaglio.contract.detectors import DetectorSource
 from intaglio.errors import BuildError
 from intaglio.loras.hashes import short_hash
 from intaglio.loras.targets import SWAPPED
@@ -38,10 +39,10 @@ _NO_IDENTITY: Final[dict[str, Any]] = {
     "rebuild": True,
     "base": True,
     "stages": True,
-    # Absolute paths of this machine. `config_digest` has them as the YAML file does; `files` has contents.
+    # Absolute paths of this machine. `config_digest` has them as the YAML file does.
     "provenance": {"c2pa"},
     "poses_source": True,
-    "detectors": True,
+    "detectors": True,  # `build_key` adds what does not depend on the machine
 }
 """What a manifest says that does not make it another build."""
 NOT_VERIFIED: Final = "not verified: no GPU of the target here"
@@ -109,7 +110,17 @@ def build_key(manifest: BuildManifest, repository: Mapping[str, str]) -> str:
     `repository` are the texts of the model repository, without the key.
     """
     identity = manifest.model_dump(mode="json", exclude=_NO_IDENTITY)
-    return content_key(identity | {"repository": dict(repository)})
+    detectors = {name: _detector_identity(source) for name, source in manifest.detectors.items()}
+    return content_key(identity | {"detectors": detectors, "repository": dict(repository)})
+
+
+def _detector_identity(source: DetectorSource) -> dict[str, Any]:
+    """What is the same on every machine. A path in the build follows the file's content; that of a missing
+    file is absolute.
+    """
+    paths = {key: getattr(source, key) for key in ("file", "persons", "folder")}
+    absolute = {key for key, path in paths.items() if path is not None and path.is_absolute()}
+    return source.model_dump(mode="json", exclude=absolute)
 
 
 def _configured(plan: Plan) -> dict[str, Any]:

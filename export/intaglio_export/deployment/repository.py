@@ -37,6 +37,8 @@ REPOSITORY: Final = "model_repository"
 DOC_PARAMETER: Final = "doc"
 """Parameter with the text of a model, and the beginning of those with the texts of its tensors."""
 _VERSION: Final = "1"
+_BURST: Final = 8
+"""How many times as many requests as may wait for their turn may arrive at the same moment."""
 _BUILD_FROM_MODEL: Final = "../.."
 """The build's folder, relative to a model's folder <build>/model_repository/<model>."""
 _GENERATOR: Final = "python -m intaglio_export.deployment.repository"
@@ -117,7 +119,8 @@ def _add_instances(config: Any, model: ModelSpec, options: RepositoryOptions) ->
     """`diffuse` has one process on the card, and `annotate` one on the CPU. A model that streams has one
     with a thread a request.
 
-    The other models have `workers` processes on the CPU. Every model has a bounded queue.
+    The other models have `workers` processes on the CPU. Requests wait for their turn in `diffuse`. The
+    queues of the other models are bounded too, and long enough for a burst.
     """
     config.backend = "python"
     on_gpu = model.device == "gpu"
@@ -126,7 +129,8 @@ def _add_instances(config: Any, model: ModelSpec, options: RepositoryOptions) ->
     if on_gpu and options.gpu is not None:
         group.kind = group.KIND_GPU
         group.gpus.append(options.gpu)
-    config.dynamic_batching.default_queue_policy.max_queue_size = options.queue_size
+    longest = options.queue_size if on_gpu else _BURST * options.queue_size
+    config.dynamic_batching.default_queue_policy.max_queue_size = longest
 
 
 def model_text(model: ModelSpec) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -204,10 +204,11 @@ class DetectorSource(Strict):
         return self.model_copy(update={"folder": folder, "hub": None, "revision": None})
 
 
-def detector_named(wanted: str, types: Mapping[str, str], *, field: str) -> str:
+def detector_named(wanted: str, types: Mapping[str, str], *, field: str, also: Sequence[str] = ()) -> str:
     """The id `wanted` of a detector, else the first detector that makes maps of that type, else `canny`.
 
-    `types` are the types of map of the deployment's detectors, by id.
+    `types` are the types of map of the deployment's detectors, by id. An error names `also` too, which the
+    caller has dealt with.
 
     Raises:
         InvalidRequest: there is none; it names `field`.
@@ -218,7 +219,7 @@ def detector_named(wanted: str, types: Mapping[str, str], *, field: str) -> str:
         return name
     if wanted == CANNY:
         return CANNY
-    known = dict.fromkeys([CANNY, *types, *types.values()])
+    known = dict.fromkeys([*also, CANNY, *types, *types.values()])
     raise InvalidRequest(
         field,
         f"this deployment has no detector {wanted!r}",

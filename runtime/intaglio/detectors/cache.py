@@ -56,9 +56,10 @@ class DetectionCache:
                 pixels = np.asarray(image.convert("RGB"), dtype=np.uint8)
             if people is not None:
                 people = np.array(people, np.float64).reshape(-1, KEYPOINTS, 3)
-            os.utime(values)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, SyntaxError):  # Pillow's, for a damaged PNG
             return None
+        with contextlib.suppress(OSError):  # a folder that cannot be written still can be read
+            os.utime(values)
         return Detection(pixels, people, classes)
 
     def put(self, key: str, detection: Detection) -> None:

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from intaglio.contract.detectors import DetectorSource
 from intaglio.detectors.depth import depth_map
-from intaglio.detectors.detection import Detection
+from intaglio.detectors.detection import Detection, check_proportions
 from intaglio.errors import ConfigError, MissingExtra
 from intaglio.imaging.palettes import class_colours
 
@@ -60,19 +62,40 @@ class CheckpointDetector:
         """The map of `photo`, in its size.
 
         Raises:
-            InvalidRequest: the depth is the same everywhere.
+            InvalidRequest: the depth is the same everywhere, or the photograph is a narrow strip.
+            ConfigError: the depth holds numbers that are not finite.
         """
         import torch
 
+        check_proportions(photo, name=name)
         inputs = self._processor(images=photo, return_tensors="pt")
         with torch.no_grad():
             outputs = self._model(**inputs)
         if self._segments:
-            size = [(photo.height, photo.width)]
-            (classes,) = self._processor.post_process_semantic_segmentation(outputs, target_sizes=size)
-            return Detection(self._colours[classes.numpy()], classes=True)
+            classes = _likeliest(outputs.logits[0], (photo.height, photo.width))
+            return Detection(self._colours[classes], classes=True)
         depth = outputs.predicted_depth[0].numpy()
+        if not np.isfinite(depth).all():
+            raise ConfigError(f"{self._folder}: its depth holds numbers that are not finite; check the file")
         return Detection(depth_map(depth, photo.size, near=self._near, name=name))
+
+
+def _likeliest(logits: Any, size: tuple[int, int]) -> NDArray[np.int64]:
+    """[H, W] class of every pixel of a picture of `size`, height and width, from [classes, h, w] `logits`.
+
+    As `post_process_semantic_segmentation`, but one class after another: all 150 of ADE20K at the size of a
+    photograph of 12 megapixels would take 7 GB.
+    """
+    import torch
+
+    found = torch.zeros(size, dtype=torch.int64)
+    best = torch.full(size, -torch.inf)
+    for number, plane in enumerate(logits):
+        grown = torch.nn.functional.interpolate(plane[None, None], size=size, mode="bilinear")[0, 0]
+        found[grown > best] = number
+        best = torch.maximum(best, grown)
+    classes: NDArray[np.int64] = found.numpy()
+    return classes
 
 
 def _package() -> Any:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from intaglio.contract.detectors import AuxDetector, DetectorSource
-from intaglio.detectors.detection import Detection
+from intaglio.detectors.detection import Detection, check_proportions
 from intaglio.detectors.pose import pose_detection
 from intaglio.errors import ConfigError, MissingExtra
 from intaglio.imaging.openpose import KEYPOINTS
@@ -57,7 +57,12 @@ class AuxMapDetector:
             self._sizes["image_resolution"] = self._sizes["detect_resolution"]
 
     def __call__(self, photo: Image.Image, *, name: str) -> Detection:
-        """The map of `photo`, in its size."""
+        """The map of `photo`, in its size.
+
+        Raises:
+            InvalidRequest: the photograph is a narrow strip.
+        """
+        check_proportions(photo, name=name)
         shown = self._detector(photo, output_type="pil", **self._sizes).convert("RGB")
         return Detection(np.asarray(shown.resize(photo.size, Image.Resampling.BILINEAR), dtype=np.uint8))
 
@@ -84,8 +89,9 @@ class AuxPoseDetector:
         """The people in `photo`, drawn in its size.
 
         Raises:
-            InvalidRequest: there is no person.
+            InvalidRequest: there is no person, or the photograph is a narrow strip.
         """
+        check_proportions(photo, name=name)
         from controlnet_aux.util import resize_image  # type: ignore[import-not-found,unused-ignore]
 
         read = resize_image(np.asarray(photo, dtype=np.uint8), self._short_side)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["Detection", "Detector"]
+from intaglio.errors import InvalidRequest
+
+__all__ = ["Detection", "Detector", "check_proportions"]
+
+_LONGEST: Final = 8
+"""How many times as long as the shorter side of a photograph the longer one may be (`check_proportions`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +40,17 @@ class Detector(Protocol):
         Raises:
             InvalidRequest: what the detector looks for is not in the photograph.
         """
+
+
+def check_proportions(photo: Image.Image, *, name: str) -> None:
+    """Raise InvalidRequest where `photo` is a narrow strip.
+
+    Detectors with torch give the shorter side a fixed length. The limit on the pixels of a photograph does
+    not bound what they make of a strip of one pixel's width.
+    """
+    short, long = sorted(photo.size)
+    if long > _LONGEST * short:
+        shown = f"{photo.width}x{photo.height}"
+        raise InvalidRequest(
+            name, shown, allowed=f"a longer side of at most {_LONGEST} times the shorter one"
+        )

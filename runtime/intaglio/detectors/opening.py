@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.metadata
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from intaglio.contract.detectors import CANNY, DetectorSource, detector_named
+from intaglio.contract.detectors import CANNY, DetectorKind, DetectorSource, detector_named
 from intaglio.detectors.canny import CannyDetector
 from intaglio.detectors.checkpoint import CheckpointDetector
 from intaglio.detectors.controlnet_aux import AuxMapDetector, AuxPoseDetector
@@ -24,6 +25,8 @@ __all__ = ["ChosenDetector", "choose_detector"]
 
 _CODE: Final = 1
 """Counts the changes of this room's code after which a map may differ."""
+_PACKAGES: Final[frozenset[DetectorKind]] = frozenset({"controlnet-aux", "transformers"})
+"""Kinds whose maps are made by the package of the same name. Another version of it may make other maps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,18 @@ def choose_detector(
 
 def _version_of(name: str, source: DetectorSource) -> str:
     settings = source.model_dump(mode="json", exclude={"file", "persons", "folder"})
+    if source.kind in _PACKAGES:
+        settings["package"] = _package_version(source.kind)
     return _digest({"code": _CODE, **settings, "files": [_file_digest(name, path) for path in source.files]})
+
+
+@functools.lru_cache
+def _package_version(package: str) -> str:
+    """The installed version. Where there is none, no map is made either."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _file_digest(name: str, path: Path) -> str:

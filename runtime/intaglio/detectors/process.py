@@ -65,6 +65,8 @@ class DetectorWorker:
         if not self._turn.acquire(timeout=max(0.0, until - time.monotonic())):
             raise _late(detector, name, "other photographs took all the time")
         try:
+            if time.monotonic() >= until:  # the process may be well: only this photograph came too late
+                raise _late(detector, name, "other photographs took all the time")
             return self._answer(detector, photo, name=name, until=until)
         finally:
             self._turn.release()
@@ -87,6 +89,9 @@ class DetectorWorker:
                 self._end()
                 problem = f"its process cannot be started: {error}"
                 raise DetectorFailed(f"detector {detector}: {problem}") from error
+            except BaseException:
+                self._end()  # the next photograph must not get the rest of this answer
+                raise
             else:
                 return _annotated(head, pixels)
         raise _died(detector, name, 0)

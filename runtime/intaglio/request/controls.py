@@ -60,7 +60,7 @@ def _with_detector(
     wanted = control.preprocess
     if wanted == AUTO:
         wanted = controlnets.get(control.type, control.type)
-    name = detector_named(wanted, detectors, field=field)
+    name = detector_named(wanted, detectors, field=field, also=(NO_DETECTOR,))
     return control.model_copy(update={"preprocess": name})
 
 

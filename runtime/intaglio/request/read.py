@@ -150,7 +150,7 @@ def _completed_request(
         loras=words.loras,
         trigger_words=words.trigger_words,
         added_words=words.added_words,
-        preset=asked.ids["preset"] or defaults.preset,
+        preset=_recorded_preset(asked, defaults.preset),
         style=asked.ids["style"],
         negative_preset=asked.ids["negative_preset"],
         scene=asked.ids["scene"],
@@ -193,6 +193,11 @@ def _steps_field(request: Request) -> str:
     if request.timesteps is not None:
         return "timesteps"
     return "steps" if request.sigmas is None else "sigmas"
+
+
+def _recorded_preset(asked: AskedPresets, default: str | None) -> str | None:
+    """The preset that the picture says. `none` is none, so that a repeated picture is the same file."""
+    return asked.ids["preset"] or default if asked.fills else None
 
 
 def _scalar(found: Tensors, name: str, default: Any) -> Any:

@@ -329,8 +329,9 @@ def _step_buffers(deployment: Deployment, architecture: Architecture, sizes: Axi
     found += _tensor_bytes(deployment, residuals, sizes) * min(places, 2)
     found += _tensor_bytes(deployment, context.tensors, sizes) * places
     if has_union:
-        # The embedding of no control, and one more where windows differ.
-        found += _tensor_bytes(deployment, (context.tensor("embedding_before"),), sizes) * 2 * places
+        # The embedding of no control; where windows differ, one more for each end of a window.
+        embedding = _tensor_bytes(deployment, (context.tensor("embedding_before"),), sizes)
+        found += embedding * (1 + 2 * places)
     return found + _tensor_bytes(deployment, (noise,), sizes) * deployment.limits.steps
 
 

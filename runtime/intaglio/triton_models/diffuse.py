@@ -32,7 +32,7 @@ from intaglio.triton_models.controlnet_metrics import ControlNetMetrics
 from intaglio.triton_models.drawer import Drawer
 from intaglio.triton_models.jobs import Job, JobRequest, Pace, job_entry, read_job_request
 from intaglio.triton_models.lora_metrics import LoraMetrics
-from intaglio.triton_models.model import TritonModel, tensors_of
+from intaglio.triton_models.model import TritonModel, queue_size, tensors_of
 from intaglio.triton_models.queue_watch import QueueWatch
 from intaglio.triton_models.replies import Answer, Reply, Single, Watched
 from intaglio.triton_models.reporter import Report, Reporter
@@ -65,7 +65,7 @@ class DiffuseModel(TritonModel):
         super().initialize(args)
         self._folder = Path(args["model_repository"])
         self._version = args.get("model_version", "1")
-        self._make_queue(capacity=_queue_size(json.loads(args["model_config"])))
+        self._make_queue(capacity=queue_size(args))
         self._reporter = Reporter(self._open_metrics, failed=self._log_traceback)
         self._thread = threading.Thread(target=self._serve, name="diffuse", daemon=True)
         self._thread.start()
@@ -161,7 +161,7 @@ class DiffuseModel(TritonModel):
 
     def _full(self) -> QueueFull:
         self._counts.refused()
-        return QueueFull(f"Exceeds maximum queue size; try again in {self._pace.retry_seconds} s")
+        return self._pace.queue_full()
 
     def _tell(self, asked: JobRequest, answer: Answer) -> None:
         """Answer a caller that watches a picture, or stop the picture."""
@@ -234,7 +234,7 @@ class DiffuseModel(TritonModel):
         self._counts.waited(time.monotonic() - entry.since)
         job = entry.job
         error = Cancelled("cancelled by the caller") if job.stopped else job.late()
-        self._end(entry, self._failure(str(error), error), error)
+        self._end(entry, self._failure(str(error), error, job.request_id), error)
 
     def _refused(self, error: Exception, request_id: str) -> Any:
         lost = failed_device(error)
@@ -249,7 +249,7 @@ class DiffuseModel(TritonModel):
         """
         waiting = self._turnstile.drain()
         for job in waiting:
-            job.reply.end(self._failure(str(lost), lost))
+            job.reply.end(self._failure(str(lost), lost, job.request_id))
         # Triton's own logger only queues the line, and the process would end before it is written. The
         # supervisor looks for lines that begin with "error:".
         log.critical(
@@ -274,9 +274,3 @@ def _instance_gpu(args: Mapping[str, str]) -> int | None:
     if args.get("model_instance_kind") != "GPU":
         return None
     return int(args["model_instance_device_id"])
-
-
-def _queue_size(config: Mapping[str, Any]) -> int:
-    """Most requests that may wait, as config.pbtxt says; 0 is any number."""
-    policy = config.get("dynamic_batching", {}).get("default_queue_policy", {})
-    return int(policy.get("max_queue_size", 0))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 from intaglio.contract.models import CONDITIONING, DIFFUSE, Priority
 from intaglio.contract.ports import Tensors, read_tensors, scalar
-from intaglio.errors import Cancelled, DeadlineExceeded
+from intaglio.errors import Cancelled, DeadlineExceeded, QueueFull
 from intaglio.request.texts import read_choice, read_text
 from intaglio.stages.diffuse.drawing import Drawing
 from intaglio.triton_models.replies import Reply
@@ -199,11 +199,11 @@ class Pace:
         with self._lock:
             return self._per_work * work
 
-    @property
-    def retry_seconds(self) -> int:
-        """After how many seconds a full queue is likely to have a place: one request has ended by then."""
+    def queue_full(self) -> QueueFull:
+        """The error where no more requests may wait, with the seconds after which one has probably ended."""
         with self._lock:
-            return max(1, math.ceil(self._per_request))
+            seconds = max(1, math.ceil(self._per_request))
+        return QueueFull(f"Exceeds maximum queue size; try again in {seconds} s")
 
     def _averaged(self, old: float, new: float) -> float:
         return new if old == 0.0 else (1 - self._NEW) * old + self._NEW * new

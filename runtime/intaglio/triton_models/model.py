@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,11 +14,16 @@ from typing import Any, ClassVar, Final
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.models import ModelSpec
 from intaglio.engines.interface import Array
-from intaglio.errors import IntaglioError, single_line, triton_code_of
+from intaglio.errors import IntaglioError, TritonCode, single_line, triton_code_of
 from intaglio.triton_models.served_build import read_served_build
 
-__all__ = ["TritonModel", "tensors_of"]
+__all__ = ["CODED", "TritonModel", "queue_size", "tensors_of"]
 
+CODED: Final = "coded:"
+"""A request whose id begins with this gets errors that begin with the name of their status.
+
+WAR: Triton 2.51 makes every status INTERNAL on its way from a model to the model that calls it.
+"""
 _LONGEST_ID: Final = 128
 """Characters of a request's id in the log."""
 
@@ -60,14 +66,20 @@ class TritonModel(ABC):
         if triton_code_of(error) == "INTERNAL":
             self._log_traceback(request_id)
         if isinstance(error, IntaglioError):
-            return self._failure(str(error), error)
+            return self._failure(str(error), error, request_id)
         kind = type(error).__name__
         message = f"{self.spec.name}: internal error ({kind}); the server's log has the traceback"
-        return self._failure(message, error)
+        return self._failure(message, error, request_id)
 
-    def _failure(self, message: str, error: BaseException) -> Any:
-        code = getattr(self._pb.TritonError, triton_code_of(error))
-        return self._pb.InferenceResponse(output_tensors=[], error=self._pb.TritonError(message, code))
+    def _failure(self, message: str, error: BaseException, request_id: str = "") -> Any:
+        name = triton_code_of(error)
+        if request_id.startswith(CODED):
+            message = f"{name} {message}"
+        return self._error_response(message, name)
+
+    def _error_response(self, message: str, name: TritonCode) -> Any:
+        error = self._pb.TritonError(message, getattr(self._pb.TritonError, name))
+        return self._pb.InferenceResponse(output_tensors=[], error=error)
 
     def _log_traceback(self, request_id: str = "") -> None:
         """Log the traceback of the current error with the id that the caller gave the request, if any."""
@@ -78,6 +90,15 @@ class TritonModel(ABC):
     def finalize(self) -> None:
         """Close what `open_build` opened."""
         self._opened.close()
+
+
+def queue_size(args: Mapping[str, str]) -> int:
+    """Most requests that may wait, as config.pbtxt says; 0 is any number.
+
+    `args` are those of Triton's `initialize`.
+    """
+    policy = json.loads(args["model_config"]).get("dynamic_batching", {}).get("default_queue_policy", {})
+    return int(policy.get("max_queue_size", 0))
 
 
 def tensors_of(request: Any) -> dict[str, Array]:

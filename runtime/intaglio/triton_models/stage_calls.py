@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 
 from intaglio.contract.models import ModelSpec
 from intaglio.engines.interface import Array
+from intaglio.errors import TritonCode
+from intaglio.triton_models.model import CODED
 
 __all__ = ["CalledOutputs", "StageCalls", "StageFailed"]
 
@@ -16,9 +18,15 @@ __all__ = ["CalledOutputs", "StageCalls", "StageFailed"]
 class StageFailed(Exception):  # noqa: N818  (as the names in intaglio.errors)
     """A stage answered with an error, which is the caller's answer too."""
 
-    def __init__(self, triton_error: Any) -> None:
-        super().__init__(triton_error.message())
-        self.triton_error = triton_error
+    def __init__(self, said: str) -> None:
+        name, _, message = said.partition(" ")
+        # What names no status comes from Triton, which cannot reach the stage.
+        self.code: TritonCode = "UNAVAILABLE"
+        self.message = said
+        if name in get_args(TritonCode):
+            self.code = cast(TritonCode, name)
+            self.message = message
+        super().__init__(self.message)
 
 
 class CalledOutputs:
@@ -69,11 +77,11 @@ class StageCalls:
             model_version=self._version,
             inputs=[self._tensor(name, value) for name, value in tensors.items()],
             requested_output_names=names,
-            request_id=request_id,
+            request_id=f"{CODED}{request_id}",
         )
         response = request.exec()
         if response.has_error():
-            raise StageFailed(response.error())
+            raise StageFailed(response.error().message())
         return CalledOutputs(response.output_tensors())
 
     def _tensor(self, name: str, value: Any) -> Any:

@@ -26,7 +26,8 @@ from intaglio.contract.ports import Tensors, read_tensors, scalar, string_tensor
 from intaglio.engines.interface import Array
 from intaglio.errors import DeadlineExceeded
 from intaglio.imaging.latent_previews import preview_files
-from intaglio.triton_models.model import TritonModel, tensors_of
+from intaglio.triton_models.jobs import Pace
+from intaglio.triton_models.model import TritonModel, queue_size, tensors_of
 from intaglio.triton_models.stage_calls import CalledOutputs, StageCalls, StageFailed
 from intaglio.triton_models.stream_watch import StreamWatch, WatchedStream
 
@@ -43,6 +44,8 @@ class StreamModel(TritonModel):
     def initialize(self, args: Mapping[str, str]) -> None:
         super().initialize(args)
         self._calls = StageCalls(self._pb, version=int(args.get("model_version", "1")))
+        self._most = queue_size(args)
+        self._pace = Pace()
         self._threads: set[threading.Thread] = set()
         self._lock = threading.Lock()
         self._watch = StreamWatch(self._stop_job, failed=self._log_traceback)
@@ -54,9 +57,13 @@ class StreamModel(TritonModel):
     def execute(self, requests: Sequence[Any]) -> None:
         """Start a thread for each of `requests`."""
         for request in requests:
+            stream = WatchedStream(request.get_response_sender(), job=uuid.uuid4().hex)
+            if self._most and len(self._threads) >= self._most:
+                full = self._pace.queue_full()
+                self._send_last(stream, self._failure(str(full), full))
+                continue
             # Triton may reuse the memory of a request's tensors as soon as this returns.
             tensors = {name: value.copy() for name, value in tensors_of(request).items()}
-            stream = WatchedStream(request.get_response_sender(), job=uuid.uuid4().hex)
             thread = threading.Thread(
                 target=self._serve, args=(stream, tensors, request.request_id()), name="stream", daemon=True
             )
@@ -92,7 +99,7 @@ class StreamModel(TritonModel):
             event = {"event": string_tensor(json.dumps({"kind": "result"}))}
             return self._response({**event, **{port.name: outputs[port.name] for port in SDXL.outputs}})
         except StageFailed as error:
-            return self._pb.InferenceResponse(output_tensors=[], error=error.triton_error)
+            return self._error_response(error.message, error.code)
         except Exception as error:
             return self._refused(error, request_id)
 
@@ -141,7 +148,10 @@ class StreamModel(TritonModel):
         last: dict[str, Any] = {}
         for text in answer.array("event"):
             last = json.loads(text)
-            stream.begun = stream.begun or last["kind"] == "progress"
+            if last["kind"] == "progress":
+                stream.begun = True
+                if last["step"] == last["steps"]:
+                    self._pace.finished(last["seconds"])
             self._send(stream, {"event": string_tensor(text)})
         if preview and "latents" in answer:
             files = preview_files(answer.array("latents"), longest=preview)

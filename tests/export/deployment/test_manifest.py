@@ -11,6 +11,7 @@ import pytest
 from intaglio.builds.file_checks import check_files
 from intaglio.builds.manifest import read_manifest
 from intaglio.contract.config import RuntimeName, load_deployment
+from intaglio.contract.detectors import DetectorSource
 from intaglio.contract.provenance import ContentCredentials, Provenance
 from intaglio.serving.memory import GIB, predict_memory
 from intaglio_export.build import BuildResult
@@ -41,6 +42,20 @@ def test_the_key_does_not_depend_on_where_the_signers_files_are(built: tuple[Pat
         keys.append(build_key(signed, {}))
     silent = manifest.model_copy(update={"provenance": Provenance(source_type=False)})
     assert keys[0] == keys[1] != build_key(silent, {})
+
+
+def test_the_key_follows_what_the_detectors_make(built: tuple[Path, BuildResult]) -> None:
+    """A running server reloads a build only where its key is another."""
+
+    def key_of(**detectors: DetectorSource) -> str:
+        return build_key(built[1].manifest.model_copy(update={"detectors": detectors}), {})
+
+    first, second = (DetectorSource(kind="depth", file=Path("detectors", one)) for one in ("a", "b"))
+    far = first.model_copy(update={"near": "small"})
+    sets = [{"near": first, "far": second}, {"near": second, "far": first}, {"near": far, "far": second}]
+    assert len({key_of(**one) for one in sets}) == len(sets)
+    missing = [DetectorSource(kind="depth", file=Path(folder, "midas.onnx")) for folder in ("/a", "/b")]
+    assert key_of(depth=missing[0]) == key_of(depth=missing[1]), "where it is missing says nothing"
 
 
 def test_a_build_decides_how_many_controlnets_are_open(built: tuple[Path, BuildResult]) -> None:

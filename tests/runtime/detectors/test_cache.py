@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -43,6 +44,26 @@ def test_damaged_files_count_as_none(tmp_path: Path, ending: str, damage: bytes 
     file = tmp_path / f"{KEY}{ending}"
     file.unlink() if damage is None else file.write_bytes(damage)
     assert cache.get(KEY) is None
+
+
+def test_a_damaged_chunk_of_a_picture_counts_as_none(tmp_path: Path) -> None:
+    cache = DetectionCache(tmp_path)
+    cache.put(KEY, Detection(PIXELS, PEOPLE))
+    file = tmp_path / f"{KEY}.png"
+    whole = file.read_bytes()
+    length = int.from_bytes(whole[33:37], "big")
+    file.write_bytes(whole[:33] + (length // 2).to_bytes(4, "big") + whole[37:])
+    assert cache.get(KEY) is None
+
+
+def test_a_folder_that_cannot_be_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    DetectionCache(tmp_path).put(KEY, Detection(PIXELS, PEOPLE))
+
+    def refuse(path: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert DetectionCache(tmp_path).get(KEY) is not None
 
 
 def test_what_was_used_longest_ago_is_removed(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from intaglio.contract.detectors import DetectorSource
 from intaglio.detectors.checkpoint import CheckpointDetector
-from intaglio.errors import ConfigError
+from intaglio.errors import ConfigError, InvalidRequest
 from intaglio.imaging.palettes import class_colours, palette_of
 
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8))
@@ -96,6 +96,34 @@ def test_what_is_near_is_bright(tmp_path: Path, metric: bool) -> None:
     grey = np.asarray(Image.fromarray(found[..., 0]).resize(depth.shape[::-1], Image.Resampling.BILINEAR))
     correlation = np.corrcoef(grey.ravel(), depth.ravel())[0, 1]
     assert correlation < -0.9 if metric else correlation > 0.9
+
+
+def test_no_array_holds_every_class_of_every_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A photograph of 12 megapixels would take 7 GB."""
+    segmenter(tmp_path, 150)
+    detector = CheckpointDetector(source(tmp_path, "segmentation"))
+    sizes = []
+    interpolate = torch.nn.functional.interpolate
+
+    def counted(*given: Any, **named: Any) -> Any:
+        made = interpolate(*given, **named)
+        sizes.append(made.numel())
+        return made
+
+    monkeypatch.setattr(torch.nn.functional, "interpolate", counted)
+    detector(PHOTO.resize((640, 480)), name="a")
+    assert max(sizes) == 640 * 480
+
+
+def test_a_narrow_strip_and_a_depth_of_nothing_are_refused(tmp_path: Path) -> None:
+    depth_model(tmp_path)
+    detector = CheckpointDetector(source(tmp_path, "depth"))
+    with pytest.raises(InvalidRequest, match=r"^a: 900x100; allowed: a longer side of at most 8 times"):
+        detector(PHOTO.resize((900, 100)), name="a")
+    for parameter in detector._model.head.parameters():
+        parameter.data.fill_(torch.nan)
+    with pytest.raises(ConfigError, match="numbers that are not finite"):
+        detector(PHOTO, name="a")
 
 
 def test_other_classes_and_other_checkpoints_are_refused(tmp_path: Path) -> None:

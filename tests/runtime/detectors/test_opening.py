@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import shutil
 from pathlib import Path
 
 import pytest
 
 from intaglio.contract.detectors import DetectorSource
+from intaglio.detectors import opening
 from intaglio.detectors.canny import CannyDetector
 from intaglio.detectors.opening import choose_detector
 from intaglio.detectors.pose import PoseDetector
@@ -38,6 +40,17 @@ def test_missing_weights_are_named(pose_source: DetectorSource, tmp_path: Path) 
     absent = pose_source.model_copy(update={"persons": tmp_path / "nanodet.onnx"})
     with pytest.raises(ConfigError, match=r"detectors\.pose: .*nanodet\.onnx: no such file; put the file"):
         choose_detector("pose", {"pose": absent})
+
+
+def test_the_version_follows_the_package_that_makes_the_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = DetectorSource.model_validate({"kind": "controlnet-aux", "detector": "lineart-standard"})
+    versions = set()
+    for number in ("0.0.9", "0.0.10"):
+        monkeypatch.setattr(importlib.metadata, "version", lambda package, number=number: number)
+        opening._package_version.cache_clear()
+        versions.add(choose_detector("lineart", {"lineart": source}).version)
+    opening._package_version.cache_clear()
+    assert len(versions) == 2
 
 
 def test_the_version_follows_files_and_settings_but_not_places(

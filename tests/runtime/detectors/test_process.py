@@ -186,6 +186,31 @@ def test_photographs_wait_for_each_other_within_one_deadline(worker: DetectorWor
     assert time.monotonic() - began < 5
 
 
+def test_a_photograph_that_came_too_late_leaves_the_process(worker: DetectorWorker) -> None:
+    worker("canny", noise(0), name="a.png", until=soon())
+    pid = worker.pid
+    with pytest.raises(DetectorFailed, match=r"^detector canny: b\.png: other photographs took all the time"):
+        worker("canny", noise(1), name="b.png", until=time.monotonic())
+    assert worker.pid == pid
+
+
+def test_no_photograph_gets_the_answer_to_another(
+    worker: DetectorWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory runs out after the question was sent."""
+    first = worker("canny", noise(0), name="a.png", until=soon())
+    with monkeypatch.context() as patched:
+
+        def fail(*given: object, **named: object) -> None:
+            raise MemoryError
+
+        patched.setattr(process, "receive", fail)
+        with pytest.raises(MemoryError):
+            worker("canny", noise(1), name="b.png", until=soon())
+    again = worker("canny", noise(0), name="a.png", until=soon())
+    np.testing.assert_array_equal(again.detection.map, first.detection.map)
+
+
 def test_an_interpreter_is_found_in_a_program_that_embeds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process.sys, "executable", "/opt/triton_python_backend_stub")
     found = process._interpreter()

@@ -78,7 +78,7 @@ def test_a_request_says_which_detector_makes_the_map(type: str, preprocess: str,
 def test_a_detector_that_this_deployment_lacks(preprocess: str) -> None:
     control = ControlRequest(type="deep", image=0, preprocess=preprocess)
     says = (
-        r"^controls\[0\]\.preprocess: this deployment has no detector 'depth'; allowed: canny, people, pose"
+        r"^controls\[0\]\.preprocess: this deployment has no detector 'depth'; allowed: none, canny, people"
     )
     with pytest.raises(InvalidRequest, match=says):
         with_detectors([control], {"deep": "depth"}, {"people": "pose"})

@@ -63,6 +63,7 @@ def test_no_preset_fills_nothing_in(read: Any, tiny: Any) -> None:
     assert read(manifest, prompt="a fox").schedule == "trailing"
     request = read(manifest, prompt="a fox", preset="none", steps=9, style="ink")
     assert (request.schedule, request.guidance_end, request.steps) == (None, 1.0, 9)
+    assert request.preset is None, "as in the picture that is repeated"
     assert request.prompt == "ink drawing of a fox"
 
 

@@ -49,8 +49,10 @@ def test_sdxl_is_what_was_measured(tmp_path: Path) -> None:
     assert predict_memory(found, None).place == "card"
 
 
-def test_a_union_takes_as_much_as_a_controlnet_and_three_embeddings_more(tmp_path: Path) -> None:
-    """In each place of a request and in both guidance modes, of 128x128 latents and 320 channels."""
+def test_a_union_takes_as_much_as_a_controlnet_and_some_embeddings_more(tmp_path: Path) -> None:
+    """In both guidance modes, of 128x128 latents and 320 channels: one a place, one for each end of a window,
+    and that of no control.
+    """
     plain = deployment(tmp_path)
     union = {"hub": "xinsir/controlnet-union-sdxl-1.0", "union": {"pose": "openpose", "depth": "depth"}}
     united = deployment(tmp_path, controlnets={"all": union})
@@ -58,7 +60,7 @@ def test_a_union_takes_as_much_as_a_controlnet_and_three_embeddings_more(tmp_pat
     assert size(united, "activations") == size(plain, "activations")
     embedding = 128 * 128 * 320 * 2
     more = size(united, "buffers") - size(plain, "buffers")
-    assert more == pytest.approx(2 * 4 * 3 * embedding, rel=1e-4)
+    assert more == pytest.approx(2 * (4 + 8 + 1) * embedding, rel=1e-4)
 
 
 @pytest.mark.parametrize(("changes", "part", "factor"), [

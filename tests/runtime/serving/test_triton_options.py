@@ -60,7 +60,12 @@ def test_every_option_that_we_set_is_refused_or_replaced(help_text: str) -> None
     )
     names = [word.partition("=")[0] for word in ours]
     replaced = set(names) - set(REFUSED)
-    assert replaced == {"--allow-gpu-metrics", "--grpc-http2-min-recv-ping-interval-without-data"}
+    assert replaced == {
+        "--allow-gpu-metrics",
+        "--grpc-http2-min-recv-ping-interval-without-data",
+        "--grpc-keepalive-time",
+        "--grpc-keepalive-timeout",
+    }
     for name in replaced:
         given = replace(SETTINGS, options=[f"{name}=7"])
         words = triton_arguments(given, name="a", shared_memory_prefix="b", backends=None, options=help_text)

@@ -54,7 +54,7 @@ def put(model: Any, count: int = 1) -> list[Sender]:
     for sender in senders:
         reply = Single(lambda response, sender=sender: model._send(sender, response), lambda: False)
         drawing: Any = SimpleNamespace(step=0, request=SimpleNamespace(begin=0, end=1))
-        assert model._turnstile.put(Entry(Job(drawing, reply, ["pixels"])))
+        assert model._turnstile.put(Entry(Job(drawing, reply, ["pixels"]), ""))
     return senders
 
 
@@ -204,7 +204,7 @@ def test_after_the_card_failed_the_process_ends(
     assert ended.value.code == DEVICE_FAILED_STATUS
     assert {sender.sent[0].error.code for sender in senders} == {"unavailable"}
     assert all("illegal memory access" in str(sender.sent[0].error) for sender in senders)
-    assert not model._turnstile.put(Entry(None)), "nobody waits for a process that ends"
+    assert not model._turnstile.put(Entry(None, "")), "nobody waits for a process that ends"
     (line,) = caplog.messages
     assert "2 waiting requests were refused; this process ends with status 74" in line
 

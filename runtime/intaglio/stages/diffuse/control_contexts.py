@@ -31,7 +31,8 @@ class ControlContexts:
     A link is known by its place in the request. Of one place, all ControlNets share their buffers.
 
     A ControlNet-Union adds up the embeddings of the controls that are present. Where their windows differ,
-    other controls are present in other steps, and there is one sum for each set of them. A sum has a number.
+    other controls are present in other steps, and there is one sum for each set of them. A sum has a number:
+    0 is the place's own buffer, the others are buffers that all places share.
     """
 
     def __init__(
@@ -49,12 +50,19 @@ class ControlContexts:
         self._unet = unet
         self._buffers: dict[int, dict[str, DeviceArray]] = {}
         """By place."""
-        self._sums: dict[tuple[int, int], DeviceArray] = {}
-        """Embeddings [B, h, w, c] by place and number, but for number 0, which is among the buffers."""
+        self._sums: dict[int, DeviceArray] = {}
+        """Embeddings [B, h, w, c] by number, but for number 0."""
+        self._taken = 0
+        """The highest number that a slice has taken so far."""
         self._numbers: dict[int, dict[tuple[int, ...], int]] = {}
         """Number of the sum by place and by the plans that are present."""
         self._bound: dict[tuple[str, int], Bound] = {}
         """By network and place."""
+
+    def start(self) -> None:
+        """Forget the sums of another slice. Their buffers are used again."""
+        self._numbers.clear()
+        self._taken = 0
 
     def prepare(self, place: int, link: ControlLink, request: Conditioning, *, images: int) -> None:
         """Upload the maps and weights of `link`, and compute what no step from the slice on changes."""
@@ -67,11 +75,13 @@ class ControlContexts:
         sets = dict.fromkeys(link.present(step, request.steps) for step in active)
         self._numbers[place] = {}
         # The last sum stays where the network writes it.
-        for number, present in reversed(list(enumerate(filter(None, sets)))):
+        for left, present in reversed(list(enumerate(filter(None, sets)))):
             self._add_up(place, link, [link.plans[index] for index in present], images=images)
-            self._numbers[place][present] = number
-            if number:
-                self._backend.copy(self._sum(place, number), own[_EMBEDDING])
+            self._numbers[place][present] = 0
+            if left:
+                self._taken += 1
+                self._numbers[place][present] = self._taken
+                self._backend.copy(self._sum(self._taken, own), own[_EMBEDDING])
         if () in sets:
             self._numbers[place][()] = _NONE
             if len(sets) == 1:  # the keys and values are needed all the same
@@ -89,14 +99,14 @@ class ControlContexts:
     def arrays(self, place: int, number: int) -> dict[str, DeviceArray]:
         """Every tensor of the link at `place`, with the sum `number` as the control's embedding."""
         own = self._buffers[place]
-        return own if number == 0 else own | {_EMBEDDING: self._sum(place, number)}
+        return own if number == 0 else own | {_EMBEDDING: self._sum(number, own)}
 
     def _add_up(self, place: int, link: ControlLink, plans: Sequence[ControlPlan], *, images: int) -> None:
         """Compute the keys and values, and the sum of the embeddings of `plans`."""
         own = self._buffers_of(place, link.network)
         for index, plan in enumerate(plans):
             if plan.mode is not None:
-                before = own[_EMBEDDING] if index else self._sum(place, _NONE)
+                before = own[_EMBEDDING] if index else self._sum(_NONE, own)
                 self._backend.copy(own[_BEFORE], before)
                 self._backend.upload(own["control_mode"], np.array([plan.mode]))
                 weight = np.array([link.embedding_weight(plan)], np.float32)
@@ -111,13 +121,14 @@ class ControlContexts:
             self._bound[key] = bind_engine(engine, self._sizes, {**self._unet, **self._buffers[place]})
         return self._bound[key]
 
-    def _sum(self, place: int, number: int) -> DeviceArray:
-        """A buffer for an embedding. It is zeros at first, and nothing writes that of number `_NONE`."""
-        key = (place, number)
-        if key not in self._sums:
-            embedding = self._buffers[place][_EMBEDDING]
-            self._sums[key] = self._backend.allocate(embedding.shape, embedding.dtype.name)
-        return self._sums[key]
+    def _sum(self, number: int, own: Mapping[str, DeviceArray]) -> DeviceArray:
+        """A buffer like the embedding of a place whose buffers are `own`. It is zeros at first, and nothing
+        writes that of number `_NONE`.
+        """
+        if number not in self._sums:
+            embedding = own[_EMBEDDING]
+            self._sums[number] = self._backend.allocate(embedding.shape, embedding.dtype.name)
+        return self._sums[number]
 
     def _buffers_of(self, place: int, network: str) -> dict[str, DeviceArray]:
         """The buffers of `place`, with those that `network` and its context need."""

@@ -59,6 +59,7 @@ class ControlNetChain:
     def start(self) -> None:
         """Forget all sums: those of another request, or of other steps, are of no use."""
         self._sums = ResidualSums()
+        self._contexts.start()
 
     def release(self, network: str) -> None:
         """Drop every pass of the ControlNet `network`, whose engines will be closed."""

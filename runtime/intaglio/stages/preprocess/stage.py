@@ -17,6 +17,7 @@ import numpy as np
 from intaglio.builds.file_checks import check_files
 from intaglio.builds.manifest import BuildManifest
 from intaglio.builds.published_presets import PublishedPresets
+from intaglio.contract.detectors import CANNY
 from intaglio.contract.models import DELIVERY
 from intaglio.contract.ports import Tensors, string_tensor
 from intaglio.detectors.served import ServedDetectors
@@ -151,7 +152,7 @@ class Preprocess:
         if control.image is None:
             return None
         kind = self._manifest.controlnets[self._control_id(control.type)]
-        made = self._detectors.types.get(control.preprocess)
+        made = {CANNY: CANNY, **self._detectors.types}.get(control.preprocess)
         if made is not None and made != kind:
             return f"preprocess: detector {control.preprocess} makes maps of type {made}, not {kind}"
         if kind != POSE_TYPE or made is not None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from intaglio.engines.interface import Array
-from intaglio.stages.diffuse.conditioning import active_links, read_conditioning
+from intaglio.stages.diffuse.conditioning import read_conditioning
+from intaglio.stages.diffuse.control_schedule import step_controls
 from intaglio.stages.diffuse.links import ControlLink, ControlPlan, chain_links
 
 from .inputs import int_tensor
@@ -39,9 +40,15 @@ def test_windows_are_those_of_diffusers() -> None:
 
 def test_places_are_those_active_in_the_slice(tiny: Any, arrays: dict[str, Array]) -> None:
     request = read_conditioning(arrays, tiny.manifest)
-    assert [active_links(request, step) for step in range(5)] == [[0, 1], [0, 1], [1], [1], [1]]
+    assert [step_controls(request.links, step, 5).chain for step in range(5)] == [
+        (0, 1),
+        (0, 1),
+        (1,),
+        (1,),
+        (1,),
+    ]
     late = read_conditioning(arrays | {"begin": int_tensor(3)}, tiny.manifest)
-    assert active_links(late, late.begin) == [1], "the pose ends at 0.5"
+    assert step_controls(late.links, late.begin, late.steps).chain == (1,), "the pose ends at 0.5"
 
 
 @pytest.mark.parametrize(

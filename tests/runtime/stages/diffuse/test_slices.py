@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intaglio.contract.models import Scheduler
-from intaglio.stages.diffuse.conditioning import ControlPlan, read_conditioning
+from intaglio.stages.diffuse.conditioning import read_conditioning
 from intaglio.stages.diffuse.control_schedule import ResidualSums, step_controls
 from intaglio.stages.diffuse.drawing import Drawing
+from intaglio.stages.diffuse.links import ControlLink, ControlPlan, chain_links
 from intaglio.stages.diffuse.slices import slice_ends
 from intaglio.stages.diffuse.stage import Diffuse
 
@@ -87,27 +88,32 @@ def test_a_slice_begins_where_all_controlnets_run(tiny: Any, tensors_of: Any) ->
 
 @given(
     every=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    united=st.lists(st.booleans(), min_size=3, max_size=3),
     windows=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=3, max_size=3),
     cut=st.integers(1, 9),
 )
 def test_a_cut_changes_nothing_that_runs_later(
-    every: list[int], windows: list[tuple[int, int]], cut: int
+    every: list[int], united: list[bool], windows: list[tuple[int, int]], cut: int
 ) -> None:
-    """Where `slice_ends` allows it: from there on the same ControlNets run in the same steps."""
+    """Where `slice_ends` allows it: from there on the same ControlNets run in the same steps. Those `united`
+    are controls of one union.
+    """
     steps = 10
     pixels = np.zeros((8, 8, 3), np.uint8)
     plans = []
-    for number, (one, window) in enumerate(zip(every, windows, strict=False)):
+    for number, (one, union, window) in enumerate(zip(every, united, windows, strict=False)):
         begin, end = sorted(window)
-        plans.append(ControlPlan(f"c{number}", pixels, 1.0, begin / steps, (end + 1) / steps, one))
-    request: Any = _Steps(tuple(plans), steps)
+        network, mode = ("union", number) if union else (f"c{number}", None)
+        plans.append(ControlPlan(network, pixels, 1.0, begin / steps, (end + 1) / steps, one, mode))
+    links = chain_links(plans)
+    request: Any = _Steps(links, steps)
     ends = slice_ends(request, cut)
-    whole = _runs(plans, 0, steps)
+    whole = _runs(links, 0, steps)
     sliced: list[tuple[int, ...]] = []
     begin = 0
     for end in ends:
         assert end - begin >= min(cut, steps - begin)
-        sliced += _runs(plans, begin, end)
+        sliced += _runs(links, begin, end)
         begin = end
     assert sliced == whole
 
@@ -118,15 +124,15 @@ class _Steps:
     guidance = False
     begin = 0
 
-    def __init__(self, controls: tuple[ControlPlan, ...], steps: int) -> None:
-        self.controls = controls
+    def __init__(self, links: tuple[ControlLink, ...], steps: int) -> None:
+        self.links = links
         self.steps = self.end = steps
 
 
-def _runs(plans: list[ControlPlan], begin: int, end: int) -> list[tuple[int, ...]]:
+def _runs(links: tuple[ControlLink, ...], begin: int, end: int) -> list[tuple[int, ...]]:
     sums = ResidualSums()
     found = []
     for step in range(begin, end):
-        runs, _ = sums.advance(step_controls(plans, step, 10))
+        runs, _ = sums.advance(step_controls(links, step, 10))
         found.append(tuple(run.place for run in runs))
     return found

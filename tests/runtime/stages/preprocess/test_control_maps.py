@@ -264,6 +264,9 @@ def test_a_map_of_another_type_is_doubted(detecting: Preprocess, request_tensors
     outputs = detecting(asked(request_tensors, one_person(), type="edges", preprocess="people"))
     (warning,) = json.loads(outputs["metadata"][0])["warnings"]
     assert warning == "controls[0].preprocess: detector people makes maps of type pose, not canny"
+    outputs = detecting(asked(request_tensors, one_person(), type="pose", preprocess="canny"))
+    (warning,) = json.loads(outputs["metadata"][0])["warnings"]
+    assert warning == "controls[0].preprocess: detector canny makes maps of type canny, not pose"
 
 
 @pytest.fixture(scope="module")
