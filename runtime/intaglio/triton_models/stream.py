@@ -140,7 +140,11 @@ class StreamModel(TritonModel):
         answer = self._calls.call(DIFFUSE, asked, wanted=wanted, request_id=request_id)
         again = {"job": string_tensor(stream.job)}
         while "pixels" not in answer:
-            self._send_events(stream, answer, preview=preview)
+            try:
+                self._send_events(stream, answer, preview=preview)
+            except Exception:
+                self._stop_job(stream)  # nobody asks for its next events
+                raise
             answer = self._calls.call(DIFFUSE, again, wanted=wanted, request_id=request_id)
         return answer
 

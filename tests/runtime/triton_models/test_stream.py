@@ -232,3 +232,21 @@ def test_threads_end_with_their_requests(models: dict[str, Any], request_tensors
     while threading.active_count() > before:
         time.sleep(0.01)
     assert models["sdxl_stream"]._threads == set()
+
+
+def test_a_picture_whose_preview_fails_is_not_drawn_to_its_end(
+    models: dict[str, Any], request_tensors: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("intaglio.triton_models.stream.preview_files", fail)
+    asked = request_tensors(prompt="a fox", steps=50, num_images=4)
+    sender = ask(models["sdxl_stream"], asked | {"preview": np.array([16], np.int32)})
+    assert sender.done.wait(60)
+    assert sender.sent[-1].error.code == "internal"
+    diffuse = models["diffuse"]
+    while diffuse._turnstile.running():
+        time.sleep(0.01)
+    counts = diffuse._counts.now
+    assert (counts.cancelled, counts.finished) == (1, 0)
