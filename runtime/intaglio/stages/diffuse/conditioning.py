@@ -94,8 +94,11 @@ class Conditioning:
 
     @property
     def active_controlnets(self) -> list[str]:
-        """Networks of the ControlNets that take part in any step of the slice."""
-        steps = range(self.begin, self.end)
+        """Networks of the ControlNets that take part in any step from the slice on.
+
+        What no step changes is computed for all of these steps, also where a caller cuts the slices.
+        """
+        steps = range(self.begin, self.steps)
         return [link.network for link in self.links if any(link.active(step, self.steps) for step in steps)]
 
     @property

@@ -6,6 +6,7 @@ P]), P without; n steps, K = 4 solver rows.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -113,8 +114,8 @@ class ControlNetChain:
 class Continuation:
     """A slice that may follow in a workspace as it is."""
 
-    trajectory: object
-    """Compared by identity."""
+    trajectory: weakref.ref[object]
+    """It is not kept alive here: a picture that is over has maps and noise that nobody needs."""
     step: int
     images: slice
 
@@ -157,8 +158,10 @@ class Workspace:
 
         Where the last slice was the one before of the same `trajectory`, all of it is there still.
         """
-        if trajectory is not None and self._continues == Continuation(trajectory, request.begin, images):
-            return
+        if trajectory is not None:
+            follows = Continuation(weakref.ref(trajectory), request.begin, images)
+            if self._continues == follows:
+                return
         self._continues = None
         count = images.stop - images.start
         upload = self._backend.upload
@@ -198,7 +201,7 @@ class Workspace:
             backend.copy(unet["state"], unet["new_state"])
         after: Floats = backend.download(unet["state"])
         if trajectory is not None:
-            self._continues = Continuation(trajectory, request.end, images)
+            self._continues = Continuation(weakref.ref(trajectory), request.end, images)
         return after
 
     def _upload_tables(self, request: Conditioning, images: slice) -> Mapping[str, DeviceArray]:

@@ -141,7 +141,7 @@ class Diffuse:
 
         What was published meanwhile does not make it wrong. Where a file of its LoRAs is gone by now, that is
         a SwapFailed, and the caller may ask again. Slices of other pictures may come between those of a
-        drawing if they want the same LoRAs.
+        drawing if they need no swap of LoRAs or ControlNets.
 
         Raises:
             InvalidRequest, SwapFailed, DeviceFailed: as `__call__`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from typing import Any, get_args
 
 import numpy as np
@@ -136,3 +137,12 @@ def _runs(links: tuple[ControlLink, ...], begin: int, end: int) -> list[tuple[in
         runs, _ = sums.advance(step_controls(links, step, 10))
         found.append(tuple(run.place for run in runs))
     return found
+
+
+def test_a_picture_that_is_over_is_not_kept(diffuse: Diffuse, tensors_of: Any) -> None:
+    """Not even where it ended early: its maps and noise may have hundreds of megabytes."""
+    drawing = Drawing(diffuse.read(tensors_of(prompt="a fox", seed=1, steps=4)), slice_steps=1)
+    diffuse.advance(drawing)
+    kept = weakref.ref(drawing)
+    del drawing
+    assert kept() is None

@@ -236,3 +236,16 @@ def test_a_closed_stage_refuses_requests(tiny: Any, backend: Any, arrays: dict[s
         pass
     with pytest.raises(RuntimeError, match="enter it first"):
         stage(arrays)
+
+
+def test_a_callers_slice_has_the_controlnets_of_later_steps(tiny: Any, tensors_of: Any) -> None:
+    """What no step changes is computed for all steps that follow."""
+    execution = tiny.manifest.execution.model_copy(update={"resident_controlnets": 1})
+    manifest = tiny.manifest.model_copy(update={"execution": execution})
+    later = '[{"type": "edges", "pose": "waving-01", "begin": 0.5}]'
+    arrays = tensors_of(prompt="a fox", seed=1, steps=4, controls=later)
+    with Diffuse(manifest, tiny.folder, backend=tiny.backend) as shared:
+        assert shared.controlnets.resident == ("controlnet.pose",)
+        first = shared(arrays | {"end": int_tensor(2)}, wanted=["state"])["state"]
+        last = shared(arrays | {"state": first, "begin": int_tensor(2)}, wanted=["state"])["state"]
+        np.testing.assert_array_equal(last, shared(arrays, wanted=["state"])["state"])
