@@ -127,7 +127,7 @@ class AsyncClient:
             for attempt in self._asking.attempts(request):
                 with attempt:
                     response = await self._stub(attempt.endpoint.url).ModelInfer(
-                        attempt.message, metadata=self._asking.metadata(request), timeout=attempt.timeout
+                        attempt.message, metadata=self._asking.metadata, timeout=attempt.timeout
                     )
                     return read(attempt, outputs_of(response))
                 await asyncio.sleep(attempt.pause)
