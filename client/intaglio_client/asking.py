@@ -27,8 +27,6 @@ _DEADLINE_SECONDS: Final = 300.0
 """Longest time that an answer may take unless the caller says another."""
 _GRACE_SECONDS: Final = 5.0
 """How much later than the server the client gives up: the server's answer says how far it came."""
-_STREAM_HEADERS: Final = (("triton_grpc_error", "true"),)
-"""With it Triton ends a stream that failed with a status of gRPC; without it only a text comes."""
 
 
 class Settings(TypedDict, total=False):
@@ -110,10 +108,14 @@ class Asking:
         seconds = self._deadline if own is None else own + _GRACE_SECONDS
         return Attempts(request, self.endpoints, self._retries, seconds=seconds)
 
-    def metadata(self, request: Request) -> tuple[tuple[str, str], ...]:
-        """The headers of the call that sends `request`."""
-        own = _STREAM_HEADERS if request.model is SDXL_STREAM else ()
-        return (*self.channels.metadata, *own)
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """The headers of every call.
+
+        Triton's own header `triton_grpc_error`, with which a stream fails with a status, is not among them:
+        Triton 2.51 dies of it after some failed streams. So an error of a stream is known by its text.
+        """
+        return self.channels.metadata
 
     def explained(self, error: Unavailable) -> IntaglioError:
         """`error`, or what explains it: whether the address is that of HTTP is asked there, for 2 s at most.

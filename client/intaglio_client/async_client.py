@@ -128,7 +128,7 @@ class AsyncClient:
             for attempt in self._asking.attempts(request):
                 with attempt:
                     call = self._stub(attempt.endpoint.url).ModelInfer(
-                        attempt.message, metadata=self._asking.metadata(request), timeout=attempt.timeout
+                        attempt.message, metadata=self._asking.metadata, timeout=attempt.timeout
                     )
                     try:
                         response = await call

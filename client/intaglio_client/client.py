@@ -157,7 +157,7 @@ class Client:
             for attempt in self._asking.attempts(request):
                 with attempt:
                     response = self._stub(attempt.endpoint.url).ModelInfer(
-                        attempt.message, metadata=self._asking.metadata(request), timeout=attempt.timeout
+                        attempt.message, metadata=self._asking.metadata, timeout=attempt.timeout
                     )
                     return read(attempt, outputs_of(response))
                 time.sleep(attempt.pause)

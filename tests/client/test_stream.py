@@ -76,7 +76,7 @@ def test_the_events_come_in_order(read: Read) -> None:
     sent = {"prompt": "a fox", "seed": 7, "preview": 64, "slice_steps": 1, "deadline": 30.0}
     assert server.inputs(0) == sent
     assert server.requests[0].model_name == "sdxl_stream"
-    assert server.headers[0]["triton_grpc_error"] == "true"
+    assert "triton_grpc_error" not in server.headers[0], "Triton 2.51 dies of it"
 
 
 REFUSALS = [
