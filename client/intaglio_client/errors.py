@@ -45,6 +45,8 @@ _LOCAL: Final = {
     "Stream removed (Channel closed!)": "the client was closed",
 }
 """What gRPC says of calls that ended on this side."""
+_STOPS: Final = re.compile(r"\bServer (not ready|is stopping)\b")
+"""What Triton says of a stage once it was told to stop."""
 _UNKNOWN_MODEL: Final = re.compile(r"^Request for unknown model: ")
 
 
@@ -82,7 +84,7 @@ def _status_of(text: str) -> str:
     """The status that our server gives an error with this text."""
     if _UNKNOWN_MODEL.search(text):
         return "NOT_FOUND"
-    if _QUEUE in text.lower() or _SWAP.search(text):
+    if _QUEUE in text.lower() or _SWAP.search(text) or _STOPS.search(text):
         return "UNAVAILABLE"
     if _FIELD.match(text):
         return "INVALID_ARGUMENT"

@@ -103,6 +103,7 @@ def test_a_status_of_the_server_becomes_its_error(
 TEXTS = [
     ("Request for unknown model: 'sdxl_stream' is not found", NotServed),
     ("steps: 0 is out of range; allowed: 1 to 150", InvalidRequest),
+    ("Model diffuse - Error when running inference: Server not ready", Unavailable),
     ("something broke", ServerError),
 ]
 
