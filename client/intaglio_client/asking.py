@@ -105,8 +105,10 @@ class Asking:
     def attempts(self, request: Request) -> Attempts:
         """The attempts that are allowed to get `request` answered."""
         own = request.deadline
-        seconds = self._deadline if own is None else own + _GRACE_SECONDS
-        return Attempts(request, self.endpoints, self._retries, seconds=seconds)
+        if own is None:
+            return Attempts(request, self.endpoints, self._retries, seconds=self._deadline)
+        seconds = own + _GRACE_SECONDS
+        return Attempts(request, self.endpoints, self._retries, seconds=seconds, grace=_GRACE_SECONDS)
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:

@@ -385,3 +385,16 @@ def test_only_a_task_that_is_cancelled_ends_as_cancelled(stop: Callable[..., Any
     with fake_server(stream_of(hold=held)) as server:
         asyncio.run(run(server))
         held.set()
+
+
+@BOTH
+def test_the_deadline_counts_from_the_first_attempt(read: Read) -> None:
+    def broken(context: Any) -> Iterator[Any]:
+        time.sleep(0.5)
+        yield event("progress", step=1, steps=4, seconds=0.1, seconds_left=0.3)
+        context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+
+    with fake_server(broken, stream_of()) as server:
+        read(server.url, seed=7, deadline=30)
+    assert server.inputs(0)["deadline"] == 30
+    assert 28 < server.inputs(1)["deadline"] < 29.6

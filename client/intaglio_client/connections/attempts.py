@@ -46,12 +46,16 @@ class Attempts:
         retries: Retries,
         *,
         seconds: float | None = None,
+        grace: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`seconds` are allowed for all attempts together; None: any time."""
+        """`seconds` are allowed for all attempts together; None: any time. The server gets `grace` seconds
+        less, so that its own answer comes first.
+        """
         self.request = request
         self._endpoints = endpoints
         self._retries = retries
+        self.grace = grace
         self._clock = clock
         self._until = None if seconds is None else clock() + seconds
         self._tried: set[Endpoint] = set()
@@ -69,6 +73,11 @@ class Attempts:
     def remaining(self) -> float | None:
         """Seconds that are left; None where any time is."""
         return None if self._until is None else max(self._until - self._clock(), 0.0)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether there was none before the attempt that is made now."""
+        return self._round == 0 and len(self._tried) == 1
 
     def pause_after(self, error: IntaglioError) -> float | None:
         """Seconds before the next attempt; None where there is none after `error`."""
@@ -135,7 +144,11 @@ class Attempt:
     @property
     def message(self) -> Any:
         """What to send."""
-        return self._request.message(remaining=self._attempts.remaining)
+        attempts = self._attempts
+        remaining = attempts.remaining
+        if remaining is None or attempts.is_first:
+            return self._request.message()
+        return self._request.message(remaining=remaining - attempts.grace)
 
     @property
     def timeout(self) -> float | None:
