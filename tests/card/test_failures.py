@@ -55,19 +55,20 @@ def fault():
 class TritonPythonModel(DiffuseModel):
     """Its card fails once a file says so; a CPU cannot, and says that it did."""
 
-    def open_stage(self, manifest, folder):
-        stage = super().open_stage(manifest, folder)
+    def open_build(self, manifest, folder):
+        super().open_build(manifest, folder)
+        advance = self._diffuse.advance
 
-        def answer(tensors, wanted):
+        def failing(drawing):
             wish = Path(FOLDER) / "fault"
             if wish.exists():
                 wish.unlink()
                 if manifest.target == "cpu":
                     raise DeviceFailed("an illegal memory access was encountered")
                 fault()
-            return stage(tensors, wanted)
+            advance(drawing)
 
-        return answer
+        self._diffuse.advance = failing
 '''
 
 

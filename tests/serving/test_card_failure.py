@@ -33,19 +33,20 @@ ERRORS = {"lost": DeviceFailed, "memory": Unavailable}
 class TritonPythonModel(DiffuseModel):
     """Fails as a card does once a file says so."""
 
-    def open_stage(self, manifest, folder):
-        stage = super().open_stage(manifest, folder)
+    def open_build(self, manifest, folder):
+        super().open_build(manifest, folder)
+        advance = self._diffuse.advance
 
-        def answer(tensors, wanted):
+        def failing(drawing):
             for name, error in ERRORS.items():
                 wish = Path(FOLDER) / name
                 if wish.exists():
                     wish.unlink()
                     time.sleep(1.0)  # others come meanwhile
                     raise error(f"cudaMemcpyAsync: {name}")
-            return stage(tensors, wanted)
+            advance(drawing)
 
-        return answer
+        self._diffuse.advance = failing
 '''
 
 

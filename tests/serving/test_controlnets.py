@@ -19,7 +19,7 @@ from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
 from intaglio.stages.diffuse.stage import Diffuse
 from intaglio.stages.preprocess.stage import Preprocess
-from intaglio_client import Client, Control, Image
+from intaglio_client import NO_RETRIES, Client, Control, Image
 from intaglio_client.parameters import tensors_from_parameters
 
 from .conftest import FUSED_SIZE, REPOSITORY, fused_build
@@ -82,7 +82,7 @@ def server(shared: Deployment) -> Iterator[Server]:
 
 @pytest.fixture
 def client(server: Server) -> Iterator[Client]:
-    with Client(server.grpc_url, deadline=60) as connected:
+    with Client(server.grpc_url, deadline=60, retries=NO_RETRIES) as connected:
         yield connected
 
 

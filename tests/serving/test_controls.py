@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from intaglio.contract.config import Deployment, load_deployment
+from intaglio.contract.models import SDXL
 from intaglio.detectors.detection import Detection
 from intaglio.detectors.pose import PoseDetector
 from intaglio.detectors.sizing import sized
@@ -26,6 +27,7 @@ from intaglio.imaging.openpose import pose_document
 from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
 from intaglio_client import Client, Control, ServerError
+from intaglio_client.connections.requests import Request
 from intaglio_export.build import BuildOptions, build_deployment
 
 from ..photographs import nobody, one_person, street, two_people
@@ -245,7 +247,7 @@ def raw(client: Client, entry: dict[str, Any], images: list[bytes]) -> Any:
     }
     if images:
         tensors["images"] = array(*images)
-    return client._images(tensors)
+    return client._images(Request(model=SDXL, tensors=tensors))
 
 
 def array(*values: bytes) -> Any:

@@ -179,6 +179,8 @@ def test_memory_and_no_torch(server: Server, client: Client) -> None:
     resident = server.process.resident_bytes()
     assert {name.rsplit("_", 2)[0] for name in resident} == {
         "tritonserver",
+        "annotate",
+        "sdxl_stream",
         "preprocess",
         "diffuse",
         "postprocess",
