@@ -86,7 +86,8 @@ def test_server_settings_rebuild_nothing_but_the_repository(copied: Path, checkp
     write_config(copied, checkpoint, server={"queue_size": 3, "workers": 2}, limits={"steps": 50})
     result, watcher = run_build(copied)
     assert set(done(watcher)) == {"repository"}
-    text = (result.folder / "model_repository/diffuse/config.pbtxt").read_text()
-    assert "max_queue_size: 3" in text
+    repository = result.folder / "model_repository"
+    assert "max_queue_size: 3" in (repository / "diffuse/config.pbtxt").read_text()
+    text = (repository / "preprocess/config.pbtxt").read_text()
     assert "count: 2" in text
     assert result.manifest.key in text
