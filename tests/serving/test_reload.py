@@ -5,6 +5,7 @@ bad build changes nothing.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -149,7 +150,10 @@ def test_a_new_build_is_taken_up_under_load(served: Served, capsys: pytest.Captu
         watcher.join()
     said = capsys.readouterr().out
     assert "version 2 (build" in said
-    assert "switched in 0." in said
+    switched = re.search(r"switched in ([\d.]+) s", said)
+    assert switched is not None, said
+    # Triton starts a process for the new version of `sdxl_stream` meanwhile.
+    assert float(switched[1]) < 3
     after = served.picture()
     assert not np.array_equal(before, after)
     for mine, count in zip(pictures, counts, strict=True):

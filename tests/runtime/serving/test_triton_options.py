@@ -62,6 +62,7 @@ def test_every_option_that_we_set_is_refused_or_replaced(help_text: str) -> None
     replaced = set(names) - set(REFUSED)
     assert replaced == {
         "--allow-gpu-metrics",
+        "--grpc-http2-max-pings-without-data",
         "--grpc-http2-min-recv-ping-interval-without-data",
         "--grpc-keepalive-time",
         "--grpc-keepalive-timeout",
