@@ -142,7 +142,16 @@ def test_a_process_that_was_killed_before_is_not_missed(worker: DetectorWorker) 
     halted = stopped(worker)
     halted.kill()
     psutil.wait_procs([halted], timeout=10)
+    wait_for_the_end(worker)
     assert worker("canny", noise(1), name="a.png", until=soon()).detection.people is None
+
+
+def wait_for_the_end(worker: DetectorWorker) -> None:
+    """Until the worker knows that its process has ended; another thread may be looking at the process."""
+    until = soon()
+    while worker.pid is not None and time.monotonic() < until:
+        time.sleep(0.02)
+    assert worker.pid is None
 
 
 def test_an_idle_process_ends_and_leaves_nothing(tmp_path: Path) -> None:
@@ -152,10 +161,7 @@ def test_an_idle_process_ends_and_leaves_nothing(tmp_path: Path) -> None:
         first = psutil.Process(worker.pid)
         _, alive = psutil.wait_procs([first], timeout=10)
         assert not alive
-        until = soon()
-        while worker.pid is not None and time.monotonic() < until:
-            time.sleep(0.02)  # another thread may be looking at the process
-        assert worker.pid is None
+        wait_for_the_end(worker)
         assert worker("canny", noise(1), name="a.png", until=soon()).detection.people is None
     assert worker.pid is None
 
