@@ -22,8 +22,8 @@ from intaglio_client import Control, Parameters
 
 __all__ = ["Case", "deployment_values", "load_case", "write_case_configs"]
 
-_NOT_COMPARED = ("name", "folder", "loras", "fuse", "registry", "swap")
-"""Fields of a deployment that belong to its file or to its LoRAs."""
+_NOT_COMPARED = ("name", "folder", "loras", "fuse", "registry", "swap", "presets")
+"""Fields of a deployment that belong to its file or to its LoRAs, which presets may name."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,8 @@ def deployment_values(deployment: Deployment) -> dict[str, Any]:
     values: dict[str, Any] = deployment.model_dump(mode="json", exclude_none=True)
     for name in _NOT_COMPARED:
         values.pop(name, None)
-    values["defaults"].pop("preset_values")  # the preset itself is named, and gives them again
+    for name in ("preset", "preset_values"):  # a preset may draw less, and the others draw everything
+        values["defaults"].pop(name, None)
     return values
 
 

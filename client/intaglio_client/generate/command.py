@@ -13,14 +13,7 @@ from intaglio_client.client import Client
 from intaglio_client.generate.characters import load_character
 from intaglio_client.generate.connection import settings_from_options
 from intaglio_client.generate.drawing import display_of, drawn, notes_after
-from intaglio_client.generate.files import DEFAULT_NAME, OutputFiles
-from intaglio_client.generate.option_texts import (
-    control_from_text,
-    format_of,
-    lora_from_text,
-    numbers_from_text,
-    one_value,
-)
+from intaglio_client.generate.files import OutputFiles
 from intaglio_client.generate.options import (
     CharacterName,
     CharactersFile,
@@ -71,6 +64,7 @@ from intaglio_client.generate.options import (
     Width,
 )
 from intaglio_client.generate.order import Order, in_character, question_of
+from intaglio_client.generate.stated import parameters_from_options
 from intaglio_client.image import Image
 
 __all__ = ["app"]
@@ -134,42 +128,7 @@ def generate(  # noqa: PLR0913  (one option a parameter)
     """Ask a server for images; each image says inside how it was made. Ctrl-C cancels the request on the
     server, too. With --quiet only the paths of the images are printed.
     """
-    given = {
-        "negative_prompt": negative_prompt,
-        "seed": seed,
-        "width": width,
-        "height": height,
-        "steps": one_value("steps", steps),
-        "guidance_scale": one_value("guidance_scale", guidance_scale),
-        "guidance_rescale": guidance_rescale,
-        "guidance_begin": guidance_begin,
-        "guidance_end": guidance_end,
-        "scheduler": one_value("scheduler", scheduler),
-        "clip_skip": clip_skip,
-        "schedule": schedule,
-        "timesteps": numbers_from_text("timesteps", timesteps) if timesteps else None,
-        "sigmas": numbers_from_text("sigmas", sigmas) if sigmas else None,
-        "sparse_begin": sparse_begin,
-        "sparse_every": sparse_every,
-        "eta": eta,
-        "num_images": one_value("num_images", num_images),
-        "pose": pose,
-        "controls": [control_from_text(text) for text in control] if control else None,
-        "control_every": control_every,
-        "controlnet_conditioning_scale": _for_controls(controlnet_conditioning_scale),
-        "control_guidance_start": _for_controls(control_guidance_start),
-        "control_guidance_end": _for_controls(control_guidance_end),
-        "loras": [lora_from_text(text) for text in lora] if lora else None,
-        "trigger_words": trigger_words,
-        "preset": preset,
-        "style": style,
-        "negative_preset": negative_preset,
-        "scene": scene,
-        "priority": priority,
-        "queue_timeout": queue_timeout,
-        "output_format": format_of(out or Path(DEFAULT_NAME)),
-    }
-    given = {name: value for name, value in given.items() if value is not None}
+    given = parameters_from_options(locals())
     if character is not None:
         prompt, given = in_character(load_character(characters, character), prompt, given)
     printed = Output(json=json, quiet=quiet)
@@ -183,13 +142,6 @@ def generate(  # noqa: PLR0913  (one option a parameter)
         watching = display_of(printed, preview=preview, deadline=deadline)
         images = question.picked(drawn(client, question, watching, printed))
         _report(printed, files.save(images, note=printed.note))
-
-
-def _for_controls(values: list[float] | None) -> float | list[float] | None:
-    """One number holds for all controls."""
-    if not values:
-        return None
-    return values[0] if len(values) == 1 else values
 
 
 def _report(printed: Output, saved: Mapping[Path, Image]) -> None:

@@ -48,6 +48,15 @@ def test_another_card_than_the_measured_one_is_refused() -> None:
         deployment_values(deployment.model_copy(update={"execution": execution}))
 
 
+def test_presets_are_no_part_of_it(tmp_path: Path) -> None:
+    """A default preset would draw less than the others do, and styles may name LoRAs, which are left out."""
+    sdxl = deployment_values(load_deployment(ROOT / "configs/sdxl.yaml"))
+    assert "presets" not in sdxl
+    assert not sdxl["defaults"].keys() & {"preset", "preset_values"}
+    for written in write_case_configs(ROOT / "configs/miniature.yaml", tmp_path):
+        assert load_deployment(written).presets is None
+
+
 def test_a_request_is_that_of_the_case() -> None:
     asked = CASE.parameters_of(1, control_end=0.5, guidance_end=0.25)
     assert (asked["seed"], asked["steps"], asked["width"]) == (CASE.seed + 1, 3, 1024)
@@ -66,5 +75,5 @@ def test_what_is_compared_and_all_sizes_differ_in_their_sizes_only(tmp_path: Pat
     assert len(folders) == 3, "no build is in another's way"
     assert (first.build, every.build) == (whole.build, whole.build), "but what they share is made once"
     assert (every.loras, every.swap, every.registry) == ({}, "off", None)
-    kept = {"name", "folder", "loras", "swap", "registry"}
+    kept = {"name", "folder", "loras", "swap", "registry", "presets"}
     assert every.model_dump(exclude=kept) == whole.model_dump(exclude=kept)
