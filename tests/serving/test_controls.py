@@ -31,6 +31,7 @@ from intaglio_client.connections.requests import Request
 from intaglio_export.build import BuildOptions, build_deployment
 
 from ..photographs import nobody, one_person, street, two_people
+from ..processes import commands_below
 from .conftest import REPOSITORY, Silent
 
 pytestmark = pytest.mark.slow
@@ -92,8 +93,8 @@ def own(photo: PIL.Image.Image) -> Detection:
 
 def workers(server: Server) -> list[psutil.Process]:
     """The processes of detectors."""
-    children = psutil.Process(server.process.pid).children(recursive=True)
-    return [child for child in children if "intaglio.detectors.worker" in child.cmdline()]
+    commands = commands_below(server.process.pid)
+    return [child for child, command in commands.items() if "intaglio.detectors.worker" in command]
 
 
 @pytest.mark.parametrize("photo", [one_person, two_people, street], ids=["one", "two", "street"])
@@ -284,13 +285,14 @@ def test_a_detector_that_crashes_or_hangs_fails_its_request_alone(
 
     def halted(seed: int) -> psutil.Process:
         """The process that answers `ask`, halted."""
-        before = {process.pid for process in workers(served)}
-        for process in workers(served):
+        before = workers(served)
+        for process in before:
             process.kill()
-        psutil.wait_procs(workers(served), timeout=10)
+        _, unreaped = psutil.wait_procs(before, timeout=10)
+        assert not unreaped
         with pytest.raises(InvalidRequest, match="no person was found"):
             ask(seed)
-        (process,) = [one for one in workers(served) if one.pid not in before]
+        (process,) = set(workers(served)) - set(before)
         process.suspend()
         return process
 

@@ -23,6 +23,8 @@ from intaglio.contract.config import Deployment
 from intaglio.errors import IntaglioError
 from intaglio_client import NO_RETRIES, Cancelled, Client, ServerError, Unavailable
 
+from ..processes import commands_below
+
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_left")]
 SMALL: Any = {"width": 256, "height": 192, "steps": 1, "seed": 1}
 
@@ -50,14 +52,12 @@ class Serving:
     def children(self) -> dict[str, psutil.Process]:
         """tritonserver, and every stub by its instance's name."""
         found = {}
-        for child in psutil.Process(self.process.pid).children(recursive=True):
-            if child.status() != psutil.STATUS_ZOMBIE:
-                command = child.cmdline()
-                stubs = [word for word in command if word.endswith("_0_0")]
-                if command and command[0].endswith("tritonserver"):
-                    found["tritonserver"] = child
-                elif stubs:  # neither: the launcher, on its way to becoming tritonserver
-                    found[stubs[0]] = child
+        for child, command in commands_below(self.process.pid).items():
+            stubs = [word for word in command if word.endswith("_0_0")]
+            if command[0].endswith("tritonserver"):
+                found["tritonserver"] = child
+            elif stubs:  # neither: the launcher, on its way to becoming tritonserver
+                found[stubs[0]] = child
         return found
 
 
