@@ -28,6 +28,7 @@ _NAMES: Final[Mapping[Any, str]] = {
     str: "text",
     bool: "true or false",
     Path: "path",
+    Any: "value",
     datetime.date: "date",
 }
 _TUPLES: Final[Mapping[int, str]] = {2: "pair", 3: "triple"}
@@ -35,6 +36,7 @@ _TUPLES: Final[Mapping[int, str]] = {2: "pair", 3: "triple"}
 _PATTERNS: Final[Mapping[str, str]] = {
     REGISTRY_ID: "lower-case letters, digits, `_` and `-`; at most 64, the first a letter or a digit",
     r"^[\w.-]+/[\w.-]+$": "`owner/name`",
+    r"^#[0-9a-fA-F]{6}$": '`"#rrggbb"`',
 }
 """Patterns of texts in words."""
 

@@ -15,6 +15,7 @@ from intaglio.poses import command as poses
 from intaglio.serving import command as serve
 from intaglio.serving import doctor
 from intaglio_client import demo, watch_command
+from intaglio_client.batch import command as batch
 from intaglio_client.generate import command as generate
 from intaglio_client.tune import command as tune
 from intaglio_export.commands import build, loras, presets
@@ -27,6 +28,7 @@ APPS = {
     "build": build.app,
     "serve": serve.app,
     "generate": generate.app,
+    "batch": batch.app,
     "demo": demo.app,
     "doctor": doctor.app,
     "train": train.app,
@@ -58,6 +60,7 @@ PAGES = [
     "README.md",
     "miniature/README.md",
     "docs/architecture.md",
+    "docs/batches.md",
     "docs/checkpoints.md",
     "docs/clients.md",
     "docs/commands.md",

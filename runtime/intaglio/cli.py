@@ -30,6 +30,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "serve": "Run Triton on a build until Ctrl-C.",
     "reload": "Switch a running server to a new build, without a restart.",
     "generate": "Ask a server for images.",
+    "batch": "Draw many pictures, keep what filters accept, go on after a stop.",
     "doctor": "Say what this machine has, what is missing, what fixes it.",
     "demo": "Build, serve, generate and stop once; print where the time went.",
     "tune": "Find the cheapest settings that draw the same picture.",

@@ -1,0 +1,135 @@
+"""Which picture is drawn next, by whichever server asks; and which one is judged next."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from intaglio_client.image import Image
+
+__all__ = ["Drawn", "Schedule"]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A picture, and who drew it when."""
+
+    image: Image
+    server: str
+    at: str
+    """In UTC, as ISO 8601 has it."""
+
+
+class Schedule:
+    """What servers draw and what they drew. Threads share it."""
+
+    def __init__(self, candidates: Iterable[int], *, wanted: Callable[[int], bool], ahead: int) -> None:
+        """`candidates` are indices in their order. One that is not `wanted` at its turn is never drawn.
+
+        At most `ahead` pictures are being drawn, or wait for an earlier one, at a time.
+        """
+        self._fresh = iter(candidates)
+        self._wanted = wanted
+        self._ahead = ahead
+        self._changed = threading.Condition()
+        self._again: list[int] = []
+        self._drawing: set[int] = set()
+        self._drawn: dict[int, Drawn] = {}
+        self._failures: Counter[int] = Counter()
+        self._problem: BaseException | None = None
+        self._closed = threading.Event()
+        self._head = -1
+
+    def take(self) -> int | None:
+        """The next picture to draw, as soon as there is one; None once nothing more is drawn."""
+        with self._changed:
+            while not self._closed.is_set():
+                index = self._next()
+                if index is not None:
+                    self._drawing.add(index)
+                    return index
+                self._changed.wait()
+        return None
+
+    def _next(self) -> int | None:
+        while self._again:
+            index = heapq.heappop(self._again)
+            if self._is_wanted(index):
+                return index
+        if len(self._drawing) + len(self._drawn) >= self._ahead:
+            return None
+        return next(filter(self._is_wanted, self._fresh), None)
+
+    def _is_wanted(self, index: int) -> bool:
+        return index >= self._head and self._wanted(index)
+
+    def move_to(self, index: int) -> None:
+        """Pictures before the picture `index` are not needed any more."""
+        with self._changed:
+            self._head = index
+            for passed in [one for one in self._drawn if one < index]:
+                del self._drawn[passed]
+
+    def deliver(self, index: int, drawn: Drawn) -> None:
+        """A picture was drawn."""
+        with self._changed:
+            self._drawing.discard(index)
+            if index >= self._head:
+                self._drawn[index] = drawn
+            self._changed.notify_all()
+
+    def give_back(self, index: int) -> None:
+        """A picture was not drawn; another server, or the same one later, draws it."""
+        with self._changed:
+            self._drawing.discard(index)
+            heapq.heappush(self._again, index)
+            self._changed.notify_all()
+
+    def failures(self, index: int) -> int:
+        """Count a failure to draw a picture; returns how often that happened so far."""
+        with self._changed:
+            self._failures[index] += 1
+            return self._failures[index]
+
+    def fail(self, problem: BaseException) -> None:
+        """Nothing more can be drawn; `wait_for` raises `problem`."""
+        with self._changed:
+            self._problem = self._problem or problem
+            self._changed.notify_all()
+
+    def wait_for(self, index: int, *, seconds: float) -> Drawn | None:
+        """The picture `index` as soon as it is drawn; None after `seconds`.
+
+        Raises what `fail` was told.
+        """
+        until = time.monotonic() + seconds
+        with self._changed:
+            while index not in self._drawn:
+                if self._problem is not None:
+                    raise self._problem
+                left = until - time.monotonic()
+                if left <= 0:
+                    return None
+                self._changed.wait(left)
+            drawn = self._drawn.pop(index)
+            self._changed.notify_all()
+            return drawn
+
+    def pause(self, seconds: float) -> bool:
+        """Wait; returns whether nothing more is drawn, as soon as that is so."""
+        return self._closed.wait(seconds)
+
+    def close(self) -> None:
+        """Nothing more is drawn."""
+        self._closed.set()
+        with self._changed:
+            self._changed.notify_all()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing more is drawn."""
+        return self._closed.is_set()
