@@ -173,11 +173,11 @@ class _Run:
             drawn = self._wait(index, schedule, servers) if spare is None else _drawn_before(*spare)
             if drawn is None:
                 return False
+            self._outcome.drawn += spare is None
             if record is not None:
                 self._batch.folder.restore(record, drawn.image.data)
                 continue
             self._keep(item, drawn)
-            self._outcome.drawn += spare is None
             self._watcher.advanced(
                 tried=self._quota.tried,
                 accepted=self._quota.accepted,
