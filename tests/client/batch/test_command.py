@@ -347,7 +347,11 @@ def wait_until(reached: Callable[[], bool], process: subprocess.Popen[str] | Non
 def test_killed_again_and_again_it_ends_with_the_set_of_an_undisturbed_run(
     batch: Callable[..., int], server: SeedServer, tmp_path: Path
 ) -> None:
-    spec = {"filters": [*SPEC["filters"], {"kind": "duplicates"}], "limits": {"accepted": 5, "tried": 11}}
+    spec = {
+        "inputs": {"prompt": ["a", "b"], "seed": {"from": 1, "count": 12}},
+        "filters": [*SPEC["filters"], {"kind": "duplicates"}],
+        "limits": {"accepted": 10, "tried": 22},
+    }
     assert batch("--url", server.url, **spec) == 0
     (tmp_path / "out").rename(tmp_path / "undisturbed")
     for count in (1, 2, 1, 2, 1):
@@ -361,6 +365,7 @@ def test_killed_again_and_again_it_ends_with_the_set_of_an_undisturbed_run(
             file.write(b'{"index": 99, "torn')
     server.permits = None
     assert subprocess.run(command(server.url), capture_output=True, timeout=60, check=False).returncode == 0
+    assert len(kept(tmp_path / "undisturbed")) == 19, "it ends with the tenth that is accepted"
     assert kept(tmp_path / "out") == kept(tmp_path / "undisturbed")
     assert pictures(tmp_path / "out") == pictures(tmp_path / "undisturbed")
 
