@@ -45,8 +45,6 @@ class DrawingServer:
     def __init__(self, url: str, settings: Settings) -> None:
         """Raises InvalidRequest where the address or a setting is wrong."""
         self.url = url
-        self.pictures = 0
-        """How many it drew."""
         self.lost_since: float | None = None
         """Since when it cannot be reached; None while it can."""
         self.problem = ""
@@ -165,7 +163,6 @@ class _Slot:
                 self._after(index, error)
             return
         self._server.found()
-        self._server.pictures += 1
         drawn = Drawn(image, self._server.url, datetime.now(UTC).isoformat(timespec="seconds"))
         self._schedule.deliver(index, drawn)
 
