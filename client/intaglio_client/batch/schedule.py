@@ -41,7 +41,7 @@ class Schedule:
         self._drawing: dict[int, set[str]] = {}
         self._drawn: dict[int, Drawn] = {}
         self._failures: Counter[int] = Counter()
-        self._problem: BaseException | None = None
+        self._problems: dict[int, BaseException] = {}
         self._closed = threading.Event()
         self._head = -1
 
@@ -57,10 +57,13 @@ class Schedule:
         return None
 
     def _next(self, server: str) -> int | None:
-        while self._again:
+        last = min((index for index in self._problems if index >= self._head), default=None)
+        while self._again and (last is None or self._again[0] < last):
             index = heapq.heappop(self._again)
             if self._is_wanted(index):
                 return index
+        if last is not None:  # what comes behind it is never judged
+            return None
         if len(self._drawing) + len(self._drawn) >= self._ahead:
             drawers = self._drawing.get(self._head, set())
             return self._head if len(drawers) == 1 and server not in drawers else None
@@ -81,6 +84,7 @@ class Schedule:
         """A picture was drawn."""
         with self._changed:
             self._drawing.pop(index, None)
+            self._problems.pop(index, None)  # another server could draw it
             if index >= self._head:
                 self._drawn.setdefault(index, drawn)
             self._changed.notify_all()
@@ -101,10 +105,12 @@ class Schedule:
             self._failures[index] += 1
             return self._failures[index]
 
-    def fail(self, problem: BaseException) -> None:
-        """Nothing more can be drawn; `wait_for` raises `problem`."""
+    def fail(self, index: int, problem: BaseException) -> None:
+        """The picture `index` cannot be drawn. Those before it still are, then `wait_for` raises it."""
         with self._changed:
-            self._problem = self._problem or problem
+            self._drawing.pop(index, None)
+            if index not in self._drawn:
+                self._problems.setdefault(index, problem)
             self._changed.notify_all()
 
     def wait_for(self, index: int, *, seconds: float) -> Drawn | None:
@@ -115,8 +121,8 @@ class Schedule:
         until = time.monotonic() + seconds
         with self._changed:
             while index not in self._drawn:
-                if self._problem is not None:
-                    raise self._problem
+                if index in self._problems:
+                    raise self._problems[index]
                 left = until - time.monotonic()
                 if left <= 0:
                     return None

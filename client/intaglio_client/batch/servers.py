@@ -149,11 +149,11 @@ class _Slot:
 
     def run(self) -> None:
         """Draw until nothing more is drawn."""
-        try:
-            while (index := self._schedule.take(self._server.url)) is not None:
+        while (index := self._schedule.take(self._server.url)) is not None:
+            try:
                 self._draw(index)
-        except BaseException as error:  # a defect of ours must end the batch, not hang it
-            self._schedule.fail(error)
+            except Exception as error:  # a defect of ours must end the batch, not hang it
+                self._schedule.fail(index, error)
 
     def _draw(self, index: int) -> None:
         try:
@@ -171,7 +171,7 @@ class _Slot:
         match error:
             case InvalidRequest():
                 named = f"picture {index}: {error.field}"
-                self._schedule.fail(InvalidRequest(named, error.problem, allowed=error.allowed))
+                self._schedule.fail(index, InvalidRequest(named, error.problem, allowed=error.allowed))
             case QueueFull():
                 self._schedule.give_back(index, self._server.url)
                 self._schedule.pause(error.retry_after or _QUEUE_SECONDS)
@@ -190,11 +190,11 @@ class _Slot:
                 self._count(index, error, _MOST_LOSSES)
                 self._wait_for_server(error)
             case _:
-                self._schedule.fail(error)
+                self._schedule.fail(index, error)
 
     def _count(self, index: int, error: IntaglioError, most: int) -> None:
         if self._schedule.failures(index) >= most:
-            self._schedule.fail(_named(error, f"picture {index} failed {most} times: {error}"))
+            self._schedule.fail(index, _named(error, f"picture {index} failed {most} times: {error}"))
         else:
             self._schedule.give_back(index, self._server.url)
 

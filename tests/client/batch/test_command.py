@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import resource
@@ -359,24 +360,31 @@ def test_killed_again_and_again_it_ends_with_the_set_of_an_undisturbed_run(
     batch: Callable[..., int], server: SeedServer, tmp_path: Path
 ) -> None:
     spec = {
-        "inputs": {"prompt": ["a", "b"], "seed": {"from": 1, "count": 12}},
+        "inputs": {"prompt": ["a", "b"], "seed": {"from": 1, "count": 30}},
         "filters": [*SPEC["filters"], {"kind": "duplicates"}],
-        "limits": {"accepted": 10, "tried": 22},
+        "limits": {"accepted": 25, "tried": 55},
     }
     assert batch("--url", server.url, **spec) == 0
     (tmp_path / "out").rename(tmp_path / "undisturbed")
-    for count in (1, 2, 1, 2, 1):
+    permits = server.permits = threading.Semaphore(0)
+
+    def reached(goal: int) -> bool:
+        """Whether the manifest has so many lines; until then one more picture may be drawn at a time."""
+        if permits.acquire(blocking=False) or server.waiting:
+            permits.release()
+        return lines(tmp_path / "out") >= goal
+
+    for count in (1, 2, 1, 3, 1):
         goal = lines(tmp_path / "out") + count
-        server.permits = threading.Semaphore(count + 1)  # one picture may come before an earlier one
         with subprocess.Popen(command(server.url), text=True, stderr=subprocess.PIPE) as process:
-            wait_until(lambda goal=goal: lines(tmp_path / "out") >= goal, process)  # type: ignore[misc]
+            wait_until(functools.partial(reached, goal), process)
             process.kill()
         wait_until(lambda: server.waiting == 0)
         with (tmp_path / "out/manifest.jsonl").open("ab") as file:
             file.write(b'{"index": 99, "torn')
     server.permits = None
     assert subprocess.run(command(server.url), capture_output=True, timeout=60, check=False).returncode == 0
-    assert len(kept(tmp_path / "undisturbed")) == 19, "it ends with the tenth that is accepted"
+    assert len(kept(tmp_path / "undisturbed")) == 49, "it ends with the 25th that is accepted"
     assert kept(tmp_path / "out") == kept(tmp_path / "undisturbed")
     assert pictures(tmp_path / "out") == pictures(tmp_path / "undisturbed")
 

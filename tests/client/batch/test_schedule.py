@@ -61,12 +61,19 @@ def test_pictures_that_are_passed_are_dropped_and_not_drawn_again() -> None:
         assert schedule.wait_for(index, seconds=0) is None
 
 
-def test_a_failure_ends_the_wait_and_the_first_one_counts() -> None:
-    schedule = Schedule(range(1), wanted=lambda index: True, ahead=1)
-    schedule.fail(ValueError("first"))
-    schedule.fail(ValueError("second"))
-    with pytest.raises(ValueError, match="first"):
-        schedule.wait_for(0, seconds=5)
+def test_a_picture_that_fails_ends_the_batch_when_those_before_it_are_judged() -> None:
+    schedule = Schedule(range(9), wanted=lambda index: True, ahead=9)
+    assert [schedule.take("a:1") for _ in range(4)] == [0, 1, 2, 3]
+    schedule.fail(2, ValueError("two"))
+    schedule.fail(3, ValueError("three"))
+    schedule.give_back(1, "a:1")
+    schedule.deliver(0, PICTURE)
+    assert schedule.wait_for(0, seconds=5) is PICTURE
+    assert schedule.take("a:1") == 1, "the only one that is still drawn"
+    schedule.deliver(1, PICTURE)
+    assert schedule.wait_for(1, seconds=5) is PICTURE
+    with pytest.raises(ValueError, match="two"):
+        schedule.wait_for(2, seconds=5)
     assert [schedule.failures(0), schedule.failures(0)] == [1, 2]
 
 
@@ -79,3 +86,15 @@ def test_nothing_is_handed_out_once_it_is_closed() -> None:
     waiting.join(5)
     assert taken == [None]
     assert schedule.pause(60)
+
+
+def test_a_failure_that_does_not_matter_any_more_stops_nothing() -> None:
+    """Another server drew the picture, or the limits passed it."""
+    schedule = Schedule(range(9), wanted=lambda index: True, ahead=9)
+    assert [schedule.take("a:1"), schedule.take("a:1")] == [0, 1]
+    schedule.fail(0, ValueError("zero"))
+    schedule.deliver(0, PICTURE)
+    assert schedule.wait_for(0, seconds=5) is PICTURE
+    schedule.fail(1, ValueError("one"))
+    schedule.move_to(2)
+    assert schedule.take("a:1") == 2
