@@ -16,6 +16,7 @@ from intaglio.serving import command as serve
 from intaglio.serving import doctor
 from intaglio_client import demo, watch_command
 from intaglio_client.batch import command as batch
+from intaglio_client.characters import command as characters
 from intaglio_client.generate import command as generate
 from intaglio_client.tune import command as tune
 from intaglio_export.commands import build, loras, presets
@@ -39,6 +40,7 @@ APPS = {
     "watch": watch_command.watch_app,
     "control": control.app,
     "poses": poses.app,
+    "characters": characters.app,
     "rollback": watch_command.rollback_app,
 }
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -61,6 +63,7 @@ PAGES = [
     "miniature/README.md",
     "docs/architecture.md",
     "docs/batches.md",
+    "docs/characters.md",
     "docs/checkpoints.md",
     "docs/clients.md",
     "docs/commands.md",
@@ -98,7 +101,9 @@ def test_commands_and_their_options_exist() -> None:
     for line in COMMANDS:
         for option in re.findall(r"--[a-z-]+", line):
             words = line.split()
-            assert option in help_of(*words[: 2 if words[0] in ("loras", "poses", "presets") else 1]), line
+            assert option in help_of(
+                *words[: 2 if words[0] in ("characters", "loras", "poses", "presets") else 1]
+            ), line
 
 
 def test_configurations_it_names_exist() -> None:

@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from intaglio.contract.identity import FacesWanted
 from intaglio.contract.models import SDXL, Resize
 from intaglio.errors import Unavailable
 from intaglio_client.address import DEFAULT_URL
@@ -24,6 +25,7 @@ from intaglio_client.connections.attempts import Attempt
 from intaglio_client.connections.requests import Request, outputs_of
 from intaglio_client.controls import Encoded
 from intaglio_client.events import Outputs
+from intaglio_client.identification import Identification
 from intaglio_client.image import Image
 from intaglio_client.parameters import Parameters
 from intaglio_client.repetition import repetition_of
@@ -119,6 +121,18 @@ class AsyncClient:
         """The control map of a photograph."""
         request = self._asking.annotation(photo, detector, size=size, resize=resize)
         return await self._answered(request, Attempt.annotation)
+
+    async def identify(
+        self,
+        image: Encoded,
+        character: str,
+        *,
+        threshold: float | None = None,
+        faces: FacesWanted = "one",
+    ) -> Identification:
+        """How much a picture is like a character that is enrolled on the server."""
+        request = self._asking.identification(image, character, threshold=threshold, faces=faces)
+        return await self._answered(request, Attempt.identification)
 
     async def _images(self, request: Request) -> tuple[Image, ...]:
         return await self._answered(request, Attempt.images)

@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar, Unpack
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from intaglio.contract.identity import FacesWanted
 from intaglio.contract.models import SDXL, Resize
 from intaglio.errors import Unavailable
 from intaglio_client.address import DEFAULT_URL
@@ -22,6 +23,7 @@ from intaglio_client.connections.attempts import Attempt
 from intaglio_client.connections.requests import Request, outputs_of
 from intaglio_client.controls import Encoded
 from intaglio_client.events import Outputs
+from intaglio_client.identification import Identification
 from intaglio_client.image import Image
 from intaglio_client.parameters import Parameters
 from intaglio_client.repetition import repetition_of
@@ -148,6 +150,27 @@ class Client:
         """
         request = self._asking.annotation(photo, detector, size=size, resize=resize)
         return self._answered(request, Attempt.annotation)
+
+    def identify(
+        self,
+        image: Encoded,
+        character: str,
+        *,
+        threshold: float | None = None,
+        faces: FacesWanted = "one",
+    ) -> Identification:
+        """How much a picture is like a character that is enrolled on the server (docs/characters.md).
+
+        `threshold` takes the place of the character's. `faces`: "one" is a picture of one face, "any" one of
+        whose faces one must be the character's.
+
+        Raises:
+            InvalidRequest: names the field and what is allowed; also where the character is not enrolled.
+            Unavailable: no server, or its deployment reads no faces.
+            QueueFull, DeadlineExceeded, Cancelled, ServerError: see `intaglio.errors`.
+        """
+        request = self._asking.identification(image, character, threshold=threshold, faces=faces)
+        return self._answered(request, Attempt.identification)
 
     def _images(self, request: Request) -> tuple[Image, ...]:
         return self._answered(request, Attempt.images)

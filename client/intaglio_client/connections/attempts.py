@@ -28,6 +28,7 @@ from intaglio_client.connections.requests import Request, outputs_of
 from intaglio_client.connections.retries import Retries, is_retried
 from intaglio_client.errors import ServerError, Unreachable, error_from_message, error_from_rpc
 from intaglio_client.events import Event, Outputs, Progress, Queued, event_from_outputs
+from intaglio_client.identification import Identification
 from intaglio_client.image import Image
 
 __all__ = ["Attempt", "Attempts"]
@@ -204,3 +205,10 @@ class Attempt:
             return Annotation.from_outputs(outputs)
         except (ValueError, KeyError, IndexError) as error:
             raise ServerError(f"{self.endpoint.url}: answered without a readable annotation") from error
+
+    def identification(self, outputs: Outputs) -> Identification:
+        """How much a picture is like a character; ServerError where the answer cannot be read."""
+        try:
+            return Identification.from_outputs(outputs)
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise ServerError(f"{self.endpoint.url}: answered without readable scores") from error

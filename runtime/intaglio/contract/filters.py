@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from intaglio.contract.identity import FacesWanted, Threshold
 from intaglio.contract.yaml_files import RegistryId, Strict, resolved_path
 from intaglio.validation_errors import Allowed, nearest, problems_text
 
@@ -30,6 +31,7 @@ __all__ = [
     "ExposureFilter",
     "FilterSpec",
     "HexColour",
+    "IdentityFilter",
     "PaletteFilter",
     "SharpnessFilter",
     "filter_from_entry",
@@ -174,12 +176,30 @@ class PaletteFilter(FilterSpec):
         return () if self.file is None else (self.file,)
 
 
+class IdentityFilter(FilterSpec):
+    """Accepts pictures that show the face of a character (docs/characters.md).
+
+    The servers of the batch compare: their deployment needs `identity`, and the character is enrolled there.
+    """
+
+    kind: Literal["identity"]
+    character: RegistryId
+    """Id of the character."""
+    threshold: Threshold | None = None
+    """Least cosine, or greatest Euclidean distance, as the deployment measures. Absent: the character's, or
+    the deployment's.
+    """
+    faces: FacesWanted = "one"
+    """`one`: the picture must show one face. `any`: one of its faces must be the character's."""
+
+
 FILTER_KINDS: Final[Mapping[str, type[FilterSpec]]] = {
     "blank": BlankFilter,
     "exposure": ExposureFilter,
     "sharpness": SharpnessFilter,
     "duplicates": DuplicatesFilter,
     "palette": PaletteFilter,
+    "identity": IdentityFilter,
 }
 """Every kind by its name."""
 

@@ -21,7 +21,7 @@ from tritonclient.grpc import model_config_pb2
 
 from intaglio.builds.holds import BuildHold
 from intaglio.builds.manifest import BuildManifest, read_manifest, write_manifest
-from intaglio.contract.models import ANNOTATE, DIFFUSE, MODELS
+from intaglio.contract.models import DIFFUSE, MODELS, STANDALONE
 from intaglio.errors import EngineMismatch, Unavailable
 from intaglio.triton_models.served_build import BUILD_KEY_PARAMETER
 from intaglio.whole_files import storage_problem, write_whole
@@ -31,8 +31,8 @@ __all__ = ["REPOSITORY", "ServedRepository", "ServedVersion", "read_version"]
 REPOSITORY: Final = "model_repository"
 _BUILT: Final = "1"
 """The one version folder of a build's own repository."""
-_CALLERS: Final = frozenset(model.name for model in MODELS if model.public and model is not ANNOTATE)
-"""The models that call stages. `annotate` calls none, so it comes and goes with the stages."""
+_CALLERS: Final = frozenset(model.name for model in MODELS if model.public and model not in STANDALONE)
+"""The models that call stages. Those that call none come and go with the stages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,9 @@ class ServedVersion:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The models that public models call, and `annotate`. During a change both versions are loaded;
-        a client of `annotate` gets the higher one. `diffuse` is the first, since it is the likeliest to fail.
+        """The models that public models call, and those of `STANDALONE`. During a change both versions are
+        loaded; a client of `annotate` or `identity` gets the higher one. `diffuse` is the first, since it is
+        the likeliest to fail.
         """
         names = (model for model in self.configs if model not in _CALLERS)
         return tuple(sorted(names, key=lambda model: (model != DIFFUSE.name, model)))
