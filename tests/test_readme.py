@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from intaglio import init
 from intaglio.detectors import command as control
+from intaglio.objects import command as annotate
 from intaglio.poses import command as poses
 from intaglio.serving import command as serve
 from intaglio.serving import doctor
@@ -41,6 +42,7 @@ APPS = {
     "control": control.app,
     "poses": poses.app,
     "characters": characters.app,
+    "annotate": annotate.app,
     "rollback": watch_command.rollback_app,
 }
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -69,6 +71,7 @@ PAGES = [
     "docs/commands.md",
     "docs/configuration.md",
     "docs/controls.md",
+    "docs/labels.md",
     "docs/loras.md",
     "docs/operating.md",
     "docs/performance.md",

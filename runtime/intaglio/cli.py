@@ -41,6 +41,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "control": "Turn photographs into control maps.",
     "poses": "The pose library: list, search, show, add, check.",
     "characters": "Faces of characters: enroll, list, show, check, forget.",
+    "annotate": "Label what is in pictures: YOLO files, boxes, rules.",
     "train": "Train a LoRA or a ControlNet.",
 }
 """One line of help for each command, in the order of the list."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from intaglio.contract.filters import (
     BlankFilter,
+    DetectorFilter,
     DuplicatesFilter,
     ExposureFilter,
     FilterSpec,
@@ -19,6 +20,7 @@ from intaglio.contract.filters import (
 from intaglio_client.address import DEFAULT_URL
 from intaglio_client.asking import Settings
 from intaglio_client.client import Client
+from intaglio_client.filters.detector import Detector
 from intaglio_client.filters.duplicates import Duplicates
 from intaglio_client.filters.identity import Identity
 from intaglio_client.filters.luma import Blank, Exposure, Sharpness
@@ -56,6 +58,7 @@ _LOCAL: Final[Mapping[type[FilterSpec], Callable[[Any], Filter]]] = {
     SharpnessFilter: Sharpness,
     DuplicatesFilter: Duplicates,
     PaletteFilter: Palette.from_spec,
+    DetectorFilter: Detector,
 }
 """The filters that ask nobody, by the class of their keys."""
 
