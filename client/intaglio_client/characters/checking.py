@@ -15,7 +15,7 @@ from intaglio.faces.opening import reader_key
 from intaglio.faces.served import criterion_of
 from intaglio_client.characters.enrolling import unlike_the_others
 
-__all__ = ["Found", "check_enrolled", "read_all"]
+__all__ = ["Closeness", "Found", "check_enrolled", "closeness", "read_all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,30 @@ class Found:
     name: str
     state: Literal["warning", "refused"]
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Closeness:
+    """How near the references of a character are to each other, in the deployment's measure."""
+
+    name: str
+    references: int
+    nearest: float
+    farthest: float
+    """Of the reference that is the least like the others."""
+
+
+def closeness(character: EnrolledCharacter, setting: Identity) -> Closeness | None:
+    """Each reference compared with the others; None where there is only one."""
+    values = []
+    for reference in character.references:
+        others = [one.vector for one in character.references if one.sha256 != reference.sha256]
+        if not others:
+            return None
+        scores = scores_of(reference.read_face, others)
+        values.append(scores.value(setting.measure, setting.reference))
+    values.sort(reverse=setting.measure == "cosine")
+    return Closeness(character.name, len(values), round(values[0], 6), round(values[-1], 6))
 
 
 def read_all(setting: Identity) -> tuple[dict[str, EnrolledCharacter], list[Found]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -13,7 +14,7 @@ from intaglio.contract.config import load_deployment
 from intaglio.errors import InvalidRequest
 from intaglio.exit_codes import FAILED
 from intaglio.faces.enrolled import EnrolledCharacter, EnrolledFolder
-from intaglio_client.characters.checking import check_enrolled, read_all
+from intaglio_client.characters.checking import Closeness, check_enrolled, closeness, read_all
 from intaglio_client.characters.enrolling import Enroller, Photograph, identity_of
 from intaglio_client.generate.characters import Character, load_characters
 
@@ -151,8 +152,8 @@ def show(
 
 @app.command()
 def check(*, config: Config = _CONFIG, json: Json = False, quiet: Quiet = False) -> None:
-    """Check every enrolled character: its file, whether its references are alike, and whether another
-    character would be taken for it. The exit code is 1 where a file is refused.
+    """Check every enrolled character: its file, how alike its references are, and whether another character
+    would be taken for it. The exit code is 1 where a file is refused.
 
     With --quiet only what is refused is printed.
     """
@@ -160,9 +161,12 @@ def check(*, config: Config = _CONFIG, json: Json = False, quiet: Quiet = False)
     enrolled, problems = read_all(setting)
     found = [*problems, *check_enrolled(enrolled, setting)]
     rows = [("ok", f"{len(enrolled)} characters in {setting.characters}")]
+    measured = [near for one in enrolled.values() if (near := closeness(one, setting)) is not None]
+    rows += [("ok", _shown_closeness(one, setting.measure)) for one in measured]
     rows += [(one.state, one.detail) for one in found]
     data = {
         "characters": len(enrolled),
+        "measured": [asdict(one) for one in measured],
         "found": [{"name": one.name, "state": one.state, "detail": one.detail} for one in found],
         "refused": len(problems),
     }
@@ -225,6 +229,11 @@ def _counted(references: int) -> str:
     if references == 0:
         return "not enrolled"
     return "1 reference" if references == 1 else f"{references} references"
+
+
+def _shown_closeness(one: Closeness, measure: str) -> str:
+    span = f"{measure} {one.nearest:.3f} to {one.farthest:.3f}"
+    return f"{one.name}: {one.references} references, each to the others {span}"
 
 
 def _shown_threshold(own: float | None, otherwise: float, measure: str) -> str:

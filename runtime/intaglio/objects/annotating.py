@@ -71,7 +71,7 @@ class Labeller:
         try:
             data = picture.read_bytes()
         except OSError as error:
-            folder.remove(picture.stem)
+            folder.remove(picture)
             return Labelled(picture, "refused", f"{picture}: {error.strerror or error}")
         digest = hashlib.sha256(data).hexdigest()
         record = folder.record(picture.stem)
@@ -81,7 +81,7 @@ class Labeller:
             try:
                 image = decode_image(data, field=str(picture), most_pixels=self._limits.input_pixels)
             except InvalidRequest as error:
-                folder.remove(picture.stem)
+                folder.remove(picture)
                 return Labelled(picture, "refused", str(error))
             objects = self._find(image)
             reason = broken_rule(self._rules, objects)

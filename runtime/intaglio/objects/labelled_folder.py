@@ -78,7 +78,7 @@ class LabelledFolder:
     ) -> dict[str, Any]:
         """Write all that `source` leaves here, and its record, of which `about` is a part; returns that."""
         stem = source.stem
-        self.remove(stem)
+        self.remove(source)
         files = [f"annotated/{stem}.jpg"]
         buffer = io.BytesIO()
         drawn(picture, objects).save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
@@ -121,21 +121,23 @@ class LabelledFolder:
         os.symlink(source.resolve(), target)
         return file
 
-    def remove(self, stem: str) -> None:
-        """Remove what the picture `stem` left here. The record goes first: without it nothing counts."""
+    def remove(self, source: Path) -> None:
+        """Remove what the picture `source` left here, also in a run that was stopped before its record. The
+        record goes first: without it nothing counts.
+        """
+        stem = source.stem
+        record = self.record(stem) or {}
         (self.path / _RECORDS / f"{stem}.json").unlink(missing_ok=True)
-        places = ("annotated", "labels", "images")
-        for place in places:
-            for file in (self.path / place).glob("*"):
-                if file.stem == stem:
-                    file.unlink()
+        own = [f"annotated/{stem}.jpg", f"labels/{stem}.txt", f"images/{source.name}", f"images/{stem}.png"]
+        for file in dict.fromkeys([*record.get("files", ()), *own]):
+            (self.path / file).unlink(missing_ok=True)
 
     def finish(self, records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
         """Write data.yaml and objects.jsonl of `records`, and remove what pictures left that are gone."""
         stems = {Path(str(record["picture"])).stem for record in records}
         for file in sorted((self.path / _RECORDS).glob("*.json")):
             if file.stem not in stems:
-                self.remove(file.stem)
+                self.remove(Path((self.record(file.stem) or {}).get("picture", file.stem)))
         for place in ("images", "labels"):
             (self.path / place).mkdir(exist_ok=True)
         write_whole(self.path / "data.yaml", data_yaml(names).encode())

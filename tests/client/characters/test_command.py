@@ -83,7 +83,12 @@ def test_a_character_from_its_registry_to_its_end(folder: Path) -> None:
     assert (listed["ann"]["references"], listed["bob"]["references"]) == (2, 0)
     assert listed["bob"]["loras"] == ["bob"]
     assert run(folder, "list", "--quiet").stdout == "ann\n"
-    assert said(folder, "check") == {"characters": 1, "found": [], "refused": 0}
+    checked = said(folder, "check")
+    (near,) = checked.pop("measured")
+    assert checked == {"characters": 1, "found": [], "refused": 0}
+    assert (near["name"], near["references"]) == ("ann", 2)
+    assert 0 < near["nearest"] == near["farthest"] < 0.3, "two references are as far from each other"
+    assert "ann: 2 references, each to the others euclidean 0." in run(folder, "check").stdout
     (folder / "characters/ann.jsonq1.tmp").write_text("of a process that was killed")
     gone = said(folder, "forget", "ann")
     assert gone["removed"] == [str(file), f"{file}q1.tmp"]
