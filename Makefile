@@ -15,7 +15,7 @@ comma := ,
 DEMO_EXTRAS := client,serve,triton,export$(if $(wildcard /dev/nvidiactl),$(comma)tensorrt)
 CONFIG ?= configs/miniature.yaml
 
-.PHONY: help demo serve test test-fast test-card test-fresh check clean
+.PHONY: help demo serve test test-fast test-card test-fresh test-long check clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,17 +27,20 @@ serve: $(VENV)/.installed-demo ## Build CONFIG and serve it until Ctrl-C
 	@$(BIN)/intaglio build $(CONFIG)
 	@exec $(BIN)/intaglio serve $(CONFIG)
 
-test: $(VENV)/.installed-dev ## Run every test that needs neither a card nor a new environment, in two processes
+test: $(VENV)/.installed-dev ## Run the tests but for those of the other targets below, in two processes (15 minutes)
 	@$(BIN)/python -m pytest -n 2
 
 test-fast: $(VENV)/.installed-dev ## Run the tests that are not marked slow
-	@$(BIN)/python -m pytest -m "not slow and not fresh"
+	@$(BIN)/python -m pytest -m "not slow and not fresh and not long"
 
 test-card: $(VENV)/.installed-dev ## Run the suite that needs an NVIDIA card, Triton and TensorRT-RTX (8 minutes)
 	@$(BIN)/python -m pytest -rs --timeout=600 tests/card
 
 test-fresh: $(VENV)/.installed-dev ## Install the wheel into new environments and run it there (6 minutes)
 	@$(BIN)/python -m pytest -m fresh tests/fresh
+
+test-long: $(VENV)/.installed-dev ## Run the tests that take long and that few changes touch, in two processes (6 minutes)
+	@$(BIN)/python -m pytest -n 2 -m long
 
 check: $(VENV)/.installed-dev ## Format, lint, types, imports between rooms, fast tests
 	@$(BIN)/ruff format --check .

@@ -99,6 +99,7 @@ _MORE: Final[Mapping[tuple[str, str], Any]] = {
     ("Server", "grpc_port"): 9001,
     ("Server", "metrics_port"): 9002,
     ("Server", "queue_size"): 16,
+    ("Server", "drain_seconds"): 120,
     ("Server", "workers"): 4,
     ("TrainingConfig", "output"): "trained/night-2",
     ("TrainingConfig", "variant"): "fp16",

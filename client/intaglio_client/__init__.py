@@ -21,6 +21,7 @@ from intaglio.errors import (
     IntaglioError,
     InvalidRequest,
     QueueFull,
+    Stopping,
     SwapFailed,
     Unavailable,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "Result",
     "Retries",
     "ServerError",
+    "Stopping",
     "Stream",
     "SwapFailed",
     "Tls",

@@ -14,7 +14,7 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from intaglio.contract.identity import FacesWanted
-from intaglio.contract.models import SDXL, Resize
+from intaglio.contract.models import ADMITTING_VERSION, SDXL, Resize
 from intaglio.errors import Unavailable
 from intaglio_client.address import DEFAULT_URL
 from intaglio_client.annotation import Annotation
@@ -69,7 +69,7 @@ class Client:
 
     def is_ready(self) -> bool:
         """Whether a server answers and would accept a request now."""
-        asked = service_pb2.ModelReadyRequest(name=SDXL.name)
+        asked = service_pb2.ModelReadyRequest(name=SDXL.name, version=ADMITTING_VERSION)
         metadata = self._asking.channels.metadata
         for endpoint in self._asking.endpoints.all:
             try:

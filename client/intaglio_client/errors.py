@@ -2,7 +2,8 @@
 
 INVALID_ARGUMENT                 InvalidRequest: field, problem and what is allowed, as the server named them
 UNAVAILABLE, RESOURCE_EXHAUSTED  Unavailable; QueueFull where the queue was full, SwapFailed where LoRAs
-                                 cannot be applied, Unreachable where there was no connection
+                                 cannot be applied, Stopping where the server stops and has not begun the
+                                 request, Unreachable where there was no connection
 NOT_FOUND, UNIMPLEMENTED         NotServed: this is not our server, or an older one
 UNAUTHENTICATED                  ServerError, and so does PERMISSION_DENIED
 CANCELLED                        Cancelled; DeadlineExceeded where the server says that time ran out
@@ -23,6 +24,7 @@ from intaglio.errors import (
     IntaglioError,
     InvalidRequest,
     QueueFull,
+    Stopping,
     SwapFailed,
     Unavailable,
 )
@@ -47,6 +49,7 @@ _LOCAL: Final = {
 """What gRPC says of calls that ended on this side."""
 _STOPS: Final = re.compile(r"\bServer (not ready|is stopping)\b")
 """What Triton says of a stage once it was told to stop."""
+_NOT_BEGUN: Final = re.compile(r"^the server is stopping and has not begun")
 _UNKNOWN_MODEL: Final = re.compile(r"^Request for unknown model: ")
 
 
@@ -84,7 +87,8 @@ def _status_of(text: str) -> str:
     """The status that our server gives an error with this text."""
     if _UNKNOWN_MODEL.search(text):
         return "NOT_FOUND"
-    if _QUEUE in text.lower() or _SWAP.search(text) or _STOPS.search(text):
+    unavailable = (_SWAP, _STOPS, _NOT_BEGUN)
+    if _QUEUE in text.lower() or any(known.search(text) for known in unavailable):
         return "UNAVAILABLE"
     if _FIELD.match(text):
         return "INVALID_ARGUMENT"
@@ -122,6 +126,8 @@ def _unavailable(message: str, *, url: str) -> Unavailable:
         )
     if _SWAP.search(message):
         return SwapFailed(message)
+    if _NOT_BEGUN.search(message):
+        return Stopping(f"{url}: {message}")
     if _NOT_SENT.search(message):
         return Unreachable(_with_hint(message, url=url))
     return Unavailable(_with_hint(message, url=url))

@@ -9,6 +9,7 @@
     ├── DetectorFailed          INTERNAL      a detector crashed or took too long; the next photograph is read
     ├── Unavailable             UNAVAILABLE   busy or not ready; the same request may work later
     │   ├── QueueFull           UNAVAILABLE
+    │   ├── Stopping            UNAVAILABLE   the server stops and has not begun the request
     │   ├── SwapFailed          UNAVAILABLE   the LoRAs cannot be applied; says which are still resident
     │   └── DeviceFailed        UNAVAILABLE   the card computes nothing more until its process has ended
     ├── Cancelled               CANCELLED     the caller went away
@@ -37,6 +38,7 @@ __all__ = [
     "LoraRefused",
     "MissingExtra",
     "QueueFull",
+    "Stopping",
     "SwapFailed",
     "TritonCode",
     "Unavailable",
@@ -112,6 +114,10 @@ class QueueFull(Unavailable):
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         self.retry_after = retry_after
         super().__init__(message)
+
+
+class Stopping(Unavailable):
+    """The server stops and finishes only what it has; it has not begun this request."""
 
 
 class SwapFailed(Unavailable):

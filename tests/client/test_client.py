@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
+from intaglio.triton_models.stopping import REFUSAL
 from intaglio_client import (
     AsyncClient,
     Cancelled,
@@ -21,6 +22,7 @@ from intaglio_client import (
     QueueFull,
     Retries,
     ServerError,
+    Stopping,
     Unavailable,
 )
 
@@ -133,6 +135,16 @@ def test_several_servers_share_the_work() -> None:
         assert {client.generate("a fox").data for _ in range(6)} == {b"image 0"}
         assert len(one.requests) == 6
         assert len(other.requests) == 3, "each second request came here first"
+
+
+def test_a_server_that_stops_is_passed_over() -> None:
+    stopping = Refusal(grpc.StatusCode.UNAVAILABLE, REFUSAL)
+    with fake_server(stopping) as one, fake_server(picture) as other, Client([one.url, other.url]) as client:
+        assert {client.generate("a fox").data for _ in range(4)} == {b"image 0"}
+        assert (len(one.requests), len(other.requests)) == (1, 4)
+    with fake_server(stopping) as one, pytest.raises(Stopping):
+        ask(one.url)
+    assert len(one.requests) == 3, "it may be started again meanwhile"
 
 
 @BOTH

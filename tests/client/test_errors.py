@@ -13,9 +13,11 @@ from intaglio.errors import (
     IntaglioError,
     InvalidRequest,
     QueueFull,
+    Stopping,
     SwapFailed,
     Unavailable,
 )
+from intaglio.triton_models.stopping import REFUSAL
 from intaglio_client import NotServed, ServerError, Unreachable
 from intaglio_client.errors import error_from_message, error_from_rpc
 
@@ -58,6 +60,7 @@ def mapped(message: str, status: str) -> IntaglioError:
         ("INTERNAL", "steps: 0 is out of range; allowed: 1 to 150", InvalidRequest),
         ("INTERNAL", "its deadline passed at step 5 of 50", DeadlineExceeded),
         ("INTERNAL", "Exceeds maximum queue size; try again in 3 s", QueueFull),
+        ("UNAVAILABLE", REFUSAL, Stopping),
     ],
 )
 def test_statuses(status: str, message: str, kind: type[IntaglioError]) -> None:

@@ -19,7 +19,7 @@ from intaglio.serving.server import Server
 
 from .conftest import FUSED_SIZE, REPOSITORY, fused_build
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture

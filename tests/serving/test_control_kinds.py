@@ -31,7 +31,7 @@ from ..stability_layout import controlnet_tensors
 from ..tiny import make_union
 from .conftest import REPOSITORY, Silent
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 STEPS = 8
 SCENES = 2
 Figure = Callable[[Images], float]

@@ -158,7 +158,7 @@ def test_a_full_queue_says_so(server: Server) -> None:
     """More at once than the queue holds: some are refused at once, the others get their images, and then
     there is room again. One channel and slow pictures: all requests are there before a few are drawn.
     """
-    asked = {**SMALL, "steps": 20}
+    asked = {**SMALL, "steps": 4}
     with Client(server.grpc_url, retries=NO_RETRIES) as client:
 
         def ask(seed: int) -> bool:

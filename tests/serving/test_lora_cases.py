@@ -21,7 +21,7 @@ from intaglio_client import Client, Image, InvalidRequest
 from ..parity import psnr
 from .conftest import FUSED_SIZE, REPOSITORY
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 CASES = {
     path.stem.replace("_", "-"): path
     for path in sorted((REPOSITORY / "tests/data/loras").rglob("*.safetensors"))

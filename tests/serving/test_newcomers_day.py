@@ -31,7 +31,7 @@ from intaglio_client.demo import POSE, PROMPT, SEED
 
 from .conftest import REPOSITORY
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_left")]
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("nothing_left")]
 CONFIG = "configs/miniature.yaml"
 DEMO = "make --old-file .venv/.installed-demo demo"
 """`make demo` where everything is installed."""

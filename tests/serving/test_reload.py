@@ -40,6 +40,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_left")]
 ASKED: Any = {"width": FUSED_SIZE[0], "height": FUSED_SIZE[1], "steps": 1, "seed": 3}
 REGISTRY = ROOT / "configs" / "loras.yaml"
 STAGES = [model.name for model in MODELS if not model.public]
+ADMITS = "v2/models/sdxl/versions/1/ready"
 CLIENTS = 4
 
 
@@ -139,7 +140,7 @@ def test_a_new_build_is_taken_up_under_load(served: Served, capsys: pytest.Captu
 
         def watch() -> None:
             while not watching.wait(0.05):
-                ready.update(served.answers(path) for path in ("v2/health/ready", "v2/models/sdxl/ready"))
+                ready.update(served.answers(path) for path in ("v2/health/ready", ADMITS))
 
         watcher = threading.Thread(target=watch)
         watcher.start()
@@ -204,7 +205,7 @@ def test_what_cannot_be_taken_up_changes_nothing(served: Served, capsys: pytest.
     assert "version 1 (build" in said
     assert "still serves" in said
     assert np.array_equal(served.picture(), before)
-    assert served.answers("v2/health/ready") == served.answers("v2/models/sdxl/ready") == 200
+    assert served.answers("v2/health/ready") == served.answers(ADMITS) == 200
     assert served.versions() == {"1"}
 
     engine.write_bytes(good)

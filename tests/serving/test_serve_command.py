@@ -45,9 +45,8 @@ def test_addresses_are_json_on_stdout_and_options_reach_triton(miniature: Deploy
         finally:
             process.kill()
         assert process.stdout.read() == ""
-        said = process.stderr.read().split()
-    assert (said[-3:], "Traceback" in said) == (["ready", "stopping", "stopped"], False)
-    assert said.count("ready") == 1
+        said = process.stderr.read().splitlines()
+    assert said[-3:] == ["ready", "stopping; what runs may take 30 s, a second signal ends it", "stopped"]
     assert addresses["log"] == str(log)
     verbose = log.read_text()
     assert "HTTP request" in verbose or "Process for ModelInferHandler" in verbose

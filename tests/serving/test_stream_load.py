@@ -11,7 +11,7 @@ from intaglio.serving.server import Server
 from .stream_load import Happened, all_actions, footprint, many_clients
 from .test_metrics import metrics_of
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def wait_until_idle(server: Server) -> None:

@@ -126,7 +126,7 @@ def noise() -> Iterator[None]:
         process.wait()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("noise")
 def test_two_servers_that_start_together_know_themselves(triton_settings: Settings) -> None:
     """Ten times, with one log between them: each has its own secret and its own log, and no command line

@@ -46,7 +46,7 @@ def losses(folder: Path) -> list[float]:
         return [float(row["loss"]) for row in csv.DictReader(file)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_are_one_with_twice_the_batch(keys: Keys, tmp_path: Path) -> None:
     """Images of two aspects, so that both processes must take the same bucket."""
     data = tmp_path / "data" / "2_thing"

@@ -21,7 +21,7 @@ from typing import Any, Final, Self
 
 import grpc
 
-from intaglio.errors import IntaglioError, QueueFull, Unavailable
+from intaglio.errors import IntaglioError, QueueFull, Stopping, Unavailable
 from intaglio_client.annotation import Annotation
 from intaglio_client.connections.endpoints import Endpoint, Endpoints
 from intaglio_client.connections.requests import Request, outputs_of
@@ -127,7 +127,7 @@ class Attempt:
             problem = error_from_rpc(error, url=self.endpoint.url, request_id=self._request.id)
         if not isinstance(problem, IntaglioError):
             return False
-        if isinstance(problem, Unreachable):
+        if isinstance(problem, Unreachable | Stopping):
             self.endpoint.failed()
         pause = self._attempts.pause_after(problem)
         if pause is None:

@@ -15,7 +15,7 @@ __all__ = ["Balance", "Endpoint", "Endpoints"]
 Balance = Literal["round_robin", "least_waiting"]
 """`round_robin` asks one after another; `least_waiting` asks the one where the fewest requests wait."""
 _DOWN_SECONDS: Final = 5.0
-"""How long an endpoint that could not be reached is passed over while another can be asked."""
+"""How long an endpoint that could not be reached or that stops is passed over while another can be asked."""
 _FRESH_SECONDS: Final = 5.0
 """How long the number of waiting requests counts that a server told in a progress event."""
 Clock = Callable[[], float]
@@ -48,12 +48,12 @@ class Endpoint:
         self._told = (waiting, self._clock())
 
     def failed(self) -> None:
-        """Pass it over for a while: it could not be reached."""
+        """Pass it over for a while: it could not be reached, or it stops."""
         self._down_until = self._clock() + _DOWN_SECONDS
 
     @property
     def is_down(self) -> bool:
-        """Whether it could not be reached a moment ago."""
+        """Whether it could not be reached, or was about to stop, a moment ago."""
         return self._clock() < self._down_until
 
     @property

@@ -1,8 +1,8 @@
 """When a request is sent again, and after which pause.
 
 A request is sent again only where that draws no picture twice: the server refused it before it began (its
-queue was full), there was no connection, or the request has a seed, so that the second picture is the first.
-Other endpoints are asked first, without a pause.
+queue was full, or it stops), there was no connection, or the request has a seed, so that the second picture
+is the first. Other endpoints are asked first, without a pause.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from intaglio.errors import IntaglioError, InvalidRequest, QueueFull, Unavailable
+from intaglio.errors import IntaglioError, InvalidRequest, QueueFull, Stopping, Unavailable
 from intaglio_client.errors import Unreachable
 
 __all__ = ["NO_RETRIES", "Retries", "is_retried"]
@@ -52,7 +52,7 @@ NO_RETRIES: Final = Retries(most=0)
 
 def is_retried(error: IntaglioError, *, is_repeatable: bool) -> bool:
     """Whether a request that ended with `error` may be sent again."""
-    if isinstance(error, QueueFull | Unreachable):
+    if isinstance(error, QueueFull | Stopping | Unreachable):
         return True
     # Not its other kinds: LoRAs that cannot be applied stay so, and so does a model that is not served.
     return is_repeatable and type(error) is Unavailable

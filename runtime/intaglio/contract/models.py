@@ -28,6 +28,7 @@ from intaglio.contract.ports import Port
 from intaglio.contract.sdxl import HISTORY, SOLVER_ROWS
 
 __all__ = [
+    "ADMITTING_VERSION",
     "ANNOTATE",
     "CONDITIONING",
     "DELIVERY",
@@ -642,6 +643,10 @@ SDXL: Final = ModelSpec(
     public=True,
     doc="from a prompt to encoded images: the model that clients call, over gRPC or HTTP",
 )
+ADMITTING_VERSION: Final = "1"
+"""The version of `sdxl` that draws, whatever build it draws with. A server that stops has another one, which
+refuses, so this one's readiness says whether requests are admitted.
+"""
 SDXL_STREAM: Final = ModelSpec(
     name="sdxl_stream",
     inputs=(

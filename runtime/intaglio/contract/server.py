@@ -50,6 +50,8 @@ class Server(Strict):
     """Port of the Prometheus metrics; 0 takes a free one at each start."""
     queue_size: PositiveInt = 32
     """Requests that may wait; further ones are answered UNAVAILABLE."""
+    drain_seconds: int = Field(default=30, ge=1, le=3600)
+    """Seconds that running and waiting requests may take once the server is told to stop."""
     workers: int = Field(default=1, ge=1, le=64)
     """Processes of `preprocess`, and as many of `postprocess`."""
 

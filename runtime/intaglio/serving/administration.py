@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import math
 import socket
 import threading
+import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
@@ -18,6 +20,10 @@ __all__ = ["Administration"]
 
 _LONGEST_ANSWER: Final = 1 << 20
 """Bytes that are read of an answer; Triton's are shorter."""
+_INDEX_SECONDS: Final = 10.0
+"""The longest that Triton may take to list its models while it loads none."""
+_SHORTEST_SECONDS: Final = 0.1
+"""Of any request, however little time is left."""
 
 
 class Administration:
@@ -47,32 +53,50 @@ class Administration:
         Raises:
             Unavailable: Triton does not answer.
         """
-        answer = self._post("index")
+        return str(version) in self._loaded(models)
+
+    def has_loaded_others(self, version: int, models: Collection[str]) -> bool:
+        """Whether any other version of any of `models` is loaded, or still finishes its requests.
+
+        Raises:
+            Unavailable: Triton does not answer.
+        """
+        return bool(self._loaded(models, seconds=_INDEX_SECONDS) - {str(version)})
+
+    def _loaded(self, models: Collection[str], *, seconds: float | None = None) -> set[str]:
+        """The versions of any of `models` that are not unloaded."""
+        answer = self._post("index", seconds=seconds)
         try:
             index = [
                 (item["name"], item.get("version"), item.get("state", "")) for item in json.loads(answer)
             ]
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise Unavailable("Triton answers with something that is no list of its models") from error
-        for name, number, state in index:
-            if name in models and number == str(version) and state != "UNAVAILABLE":
-                return True
-        return False
+        return {str(number) for name, number, state in index if name in models and state != "UNAVAILABLE"}
 
-    def load_model(self, model: str) -> None:
+    def load_model(self, model: str, *, until: float = math.inf) -> None:
         """Load of `model` what the repository says, and unload the rest; returns when that is done.
 
         Raises:
             Unavailable: it cannot be loaded, with the reason, and what was loaded before still is. Or Triton
-                does not answer.
+                does not answer, at the latest at `until`, as `time.monotonic` has it.
         """
-        self._post(f"models/{model}/load")
+        self._post(f"models/{model}/load", seconds=until - time.monotonic())
 
-    def _post(self, what: str) -> bytes:
+    def unload_model(self, model: str, *, until: float) -> None:
+        """Unload `model`, whose requests are still finished; returns before that.
+
+        Raises:
+            Unavailable: Triton does not answer, at the latest at `until`.
+        """
+        self._post(f"models/{model}/unload", seconds=until - time.monotonic())
+
+    def _post(self, what: str, *, seconds: float | None = None) -> bytes:
+        allowed = self._load_seconds if seconds is None else min(seconds, self._load_seconds)
         status, body = self._ask(
             "POST",
             f"/v2/repository/{what}",
-            seconds=self._load_seconds,
+            seconds=max(allowed, _SHORTEST_SECONDS),
             headers={SECRET_HEADER: self._secret},
         )
         if status != http.client.OK:

@@ -61,7 +61,7 @@ class TritonSettings:
     load_seconds: float = 900.0
     """Longest time that a start may take: a TensorRT deployment reads gigabytes of plans."""
     drain_seconds: int = 30
-    """Longest time that running requests may take once the server is told to stop."""
+    """Longest time that running and waiting requests may take once the server is told to stop."""
     reloadable: bool = True
     """Whether someone who knows the administrator's secret can load and unload models."""
     options: Sequence[str] = ()

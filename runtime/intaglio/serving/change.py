@@ -60,6 +60,8 @@ class VersionChange:
     old: ServedVersion
     new: ServedVersion
     report: Callable[[str], None]
+    stopping: Callable[[], bool] = lambda: False
+    """Whether the server stops; then nothing waits for the old version."""
 
     def run(self, switched: Callable[[], None]) -> ChangeTimes:
         """Make the change; `switched` is called as soon as the new version serves.
@@ -132,6 +134,8 @@ class VersionChange:
             UnloadFailed: it is still loaded at `until`.
         """
         while self.process.administration.has_loaded(self.old.number, models):
+            if self.stopping():
+                raise UnloadFailed("the server is stopping")
             if time.perf_counter() > until:
                 raise UnloadFailed(f"{self.old.shown} has not ended its requests for {_UNLOAD_SECONDS:g} s")
             time.sleep(_POLL_SECONDS)

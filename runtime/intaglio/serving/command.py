@@ -72,8 +72,9 @@ def serve(  # noqa: PLR0913  (one option a choice)
     """Run Triton on a build until Ctrl-C. A Triton that dies is restarted. `intaglio reload` switches to a
     new build.
 
-    SIGTERM and the hang-up of the terminal stop it like Ctrl-C: running requests are finished first. Started
-    with `nohup`, it goes on after a hang-up.
+    SIGTERM and the hang-up of the terminal stop it like Ctrl-C: new requests are refused, and those that run
+    or wait are finished, for at most `server.drain_seconds` of the configuration. A second signal ends them.
+    Started with `nohup`, it goes on after a hang-up.
 
     Options of tritonserver follow after --. Those that would undo a rule of security are refused by name.
 
@@ -89,6 +90,7 @@ def serve(  # noqa: PLR0913  (one option a choice)
         metrics_port=_given(metrics_port, configured.metrics_port),
     )
     console = lasting_console(sys.stderr, quiet=quiet)
+    seconds = deployment.server.drain_seconds
     try:
         with StatusLine(console) as status:
             server = Server(deployment, endpoints=at, log=log, options=triton or (), report=status.show)
@@ -96,7 +98,8 @@ def serve(  # noqa: PLR0913  (one option a choice)
                 if not server.stopping:
                     _print_addresses(server, json=json, quiet=quiet)
                     server.supervise(Restarts(most=restarts))
-                status.show("stopping")
+                    status.show(f"stopping; what runs may take {seconds} s, a second signal ends it")
+                    server.drain()
     except Unavailable as error:  # the same start would not do better later
         Output().problem(f"intaglio serve: {error}")
         raise typer.Exit(FAILED) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import time
@@ -29,6 +30,8 @@ _POLL_SECONDS: Final = 0.05
 _LAST_OUTPUT_SECONDS: Final = 0.25
 """Longest wait for what a process wrote just before its end."""
 _KILLED_SECONDS: Final = 10.0
+_END_SECONDS: Final = 5.0
+"""How long Triton may take to end once no request is left."""
 
 
 class TritonProcess:
@@ -150,15 +153,17 @@ class TritonProcess:
                     found[name] = process.memory_info().rss
         return found
 
-    def stop(self, *, immediately: bool = False) -> None:
+    def stop(self, *, immediately: bool = False, by: float = math.inf) -> None:
         """End the whole process group; returns when no process is left.
 
-        Running requests are finished first, unless `immediately` is given or a process has died already.
+        Running requests of single models are finished first, until `by` (as `time.monotonic` has it) and for
+        `drain_seconds` at most, unless `immediately` is given or a process has died already.
         """
         group = [*self._stubs.values(), *(stub.process for stub in stubs_of(self.pid))]
         if not immediately and self.failure() is None:
             self._child.terminate()
-            self._child.wait(self.settings.drain_seconds + 5)
+            left = min(self.settings.drain_seconds, max(by - time.monotonic(), 0.0))
+            self._child.wait(left + _END_SECONDS)
         self.kill()
         self._child.reap()
         for process in group:  # a stub that left Triton's process group is still alive

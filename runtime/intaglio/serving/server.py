@@ -10,6 +10,8 @@ model processes dies. `Server.reload` switches to what was built since, while re
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +27,7 @@ from intaglio.serving.arguments import TritonSettings
 from intaglio.serving.build_check import check_build
 from intaglio.serving.change import ChangeTimes, UnloadFailed, VersionChange
 from intaglio.serving.control import Control
+from intaglio.serving.drain import Drain
 from intaglio.serving.endpoints import Endpoints, configured_endpoints
 from intaglio.serving.memory import GIB, Prediction
 from intaglio.serving.memory_limits import check_memory, check_memory_beside
@@ -35,6 +38,7 @@ from intaglio.triton_models.served_build import BUILD_VARIABLE
 __all__ = ["Reloaded", "Server"]
 
 LOG_NAME: Final = "triton.log"
+_log = logging.getLogger(__name__)
 _NOT_RELOADABLE: Final = (
     "this kernel does not let Triton's secret be hidden, so the server cannot load and unload builds; "
     "restart `intaglio serve`"
@@ -82,6 +86,7 @@ class Server(TritonServer):
             endpoints=at,
             log=log or folder / LOG_NAME,
             environment={BUILD_VARIABLE: str(folder)},
+            drain_seconds=deployment.server.drain_seconds,
             options=options,
         )
         super().__init__(settings, report=report)
@@ -141,6 +146,30 @@ class Server(TritonServer):
         folder = self.deployment.build_folder
         check_files(folder, manifest.listed, command=manifest.rebuild, digest=None)
 
+    def drain(self) -> None:
+        """Refuse further requests of public models and let those that run or wait finish, for
+        `server.drain_seconds` at most. What is not over then ends without its picture.
+
+        To be called after `request_stop`. A reload that is under way is waited for.
+        """
+        self.stop_by = time.monotonic() + self.settings.drain_seconds
+        if not self.settings.reloadable:
+            self._report("Triton ends what runs: this kernel does not let the server load other models")
+            return
+        if not self._changing.acquire(timeout=self.settings.drain_seconds):
+            self._report("a reload was under way for too long; what runs was ended")
+            self.kill()
+            return
+        try:
+            drain = Drain(self.process, self._repository, self.version, self._last_number + 1)
+            if not drain.run(until=self.stop_by):
+                self._report(f"{self.settings.drain_seconds} s are over; what still ran was ended")
+                self.kill()
+        except Unavailable as error:
+            _log.debug("nothing is left to wait for: %s", error)
+        finally:
+            self._changing.release()
+
     def reload(self, *, report: Report | None = None) -> Reloaded | None:
         """Switch to what `intaglio build` made since, without a pause; None where that is served already.
 
@@ -152,6 +181,8 @@ class Server(TritonServer):
             Unavailable: the server is just starting or reloading; the same call may work later.
         After any error but UnloadFailed the old version is served.
         """
+        if self.stopping:
+            raise Unavailable("the server is stopping")
         if not self._changing.acquire(blocking=False):
             raise Unavailable("the server is starting or reloading; try again when it is ready")
         try:
@@ -180,7 +211,10 @@ class Server(TritonServer):
             _check_same_models(old, new)
             prediction = check_memory_beside(deployment, new.manifest, self._predicted)
             self._last_number = new.number  # a number that failed is not used again
-            times = VersionChange(self.process, self._repository, old, new, report).run(switched)
+            change = VersionChange(
+                self.process, self._repository, old, new, report, stopping=lambda: self.stopping
+            )
+            times = change.run(switched)
         finally:
             (old if self._version is new else new).hold.release()
         return Reloaded(old, new, times)

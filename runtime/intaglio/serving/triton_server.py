@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -68,6 +69,8 @@ class TritonServer:
         self._installation: TritonInstallation | None = None
         self._workspace: Workspace | None = None
         self._process: TritonProcess | None = None
+        self.stop_by = math.inf
+        """When `close` no longer waits for requests, as `time.monotonic` has it."""
         self._changing = threading.Lock()
         """Held while Triton starts, or loads and unloads models."""
 
@@ -141,7 +144,7 @@ class TritonServer:
     def close(self, *, immediately: bool = False) -> None:
         """Stop Triton and remove what it used; running requests are finished unless `immediately`."""
         if self._process is not None:
-            self._process.stop(immediately=immediately)
+            self._process.stop(immediately=immediately, by=self.stop_by)
         self.release()
         if self._workspace is not None:
             self._workspace.remove()

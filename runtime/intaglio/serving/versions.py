@@ -21,7 +21,7 @@ from tritonclient.grpc import model_config_pb2
 
 from intaglio.builds.holds import BuildHold
 from intaglio.builds.manifest import BuildManifest, read_manifest, write_manifest
-from intaglio.contract.models import DIFFUSE, MODELS, STANDALONE
+from intaglio.contract.models import ADMITTING_VERSION, DIFFUSE, MODELS, STANDALONE
 from intaglio.errors import EngineMismatch, Unavailable
 from intaglio.triton_models.served_build import BUILD_KEY_PARAMETER
 from intaglio.whole_files import storage_problem, write_whole
@@ -31,6 +31,8 @@ __all__ = ["REPOSITORY", "ServedRepository", "ServedVersion", "read_version"]
 REPOSITORY: Final = "model_repository"
 _BUILT: Final = "1"
 """The one version folder of a build's own repository."""
+_REFUSING: Final = "from intaglio.triton_models.stopping import StoppingModel as TritonPythonModel\n"
+"""model.py of a public model while the server stops."""
 _CALLERS: Final = frozenset(model.name for model in MODELS if model.public and model not in STANDALONE)
 """The models that call stages. Those that call none come and go with the stages."""
 
@@ -147,10 +149,22 @@ class ServedRepository:
                 config.version_policy.specific.versions.append(version.number)
             else:  # an ensemble has no program: it names the version of each stage
                 with self._written():
-                    (self.folder / model / _BUILT).mkdir(parents=True, exist_ok=True)
+                    (self.folder / model / ADMITTING_VERSION).mkdir(parents=True, exist_ok=True)
                 for step in config.ensemble_scheduling.step:
                     step.model_version = version.number
             self._configure(model, config)
+
+    def refuse(self, model: str, version: ServedVersion, *, number: int) -> None:
+        """Let the public `model` of `version` refuse all requests once it is loaded, as version `number`."""
+        config = _copied(version.configs[model])
+        for name in ("platform", "ensemble_scheduling", "instance_group"):
+            config.ClearField(name)
+        config.backend = "python"
+        config.instance_group.add(kind=model_config_pb2.ModelInstanceGroup.KIND_CPU, count=1)
+        config.version_policy.specific.versions.append(number)
+        with self._written():
+            _write(self.folder / model / str(number) / "model.py", _REFUSING)
+        self._configure(model, config)
 
     def numbers(self, version: ServedVersion) -> set[int]:
         """The versions that have a folder in a Python model of `version`."""

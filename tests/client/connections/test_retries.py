@@ -10,6 +10,7 @@ from intaglio.errors import (
     IntaglioError,
     InvalidRequest,
     QueueFull,
+    Stopping,
     SwapFailed,
     Unavailable,
 )
@@ -22,6 +23,7 @@ from intaglio_client.connections.retries import is_retried
     [
         (QueueFull("full"), True, True),
         (Unreachable("refused"), True, True),
+        (Stopping("not begun"), True, True),
         (Unavailable("Socket closed"), False, True),
         (SwapFailed("loras: cannot apply x"), False, False),
         (NotServed("unknown model"), False, False),

@@ -62,7 +62,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("model", "target", "precision", "guidance"),
     [
@@ -188,7 +188,7 @@ def biased_products(checkpoint: Checkpoint, folder: Path, precision: Precision) 
     return re.findall(rb"fully_connected=\{ .{0,4000}?\bbias=(true|false)", text, re.DOTALL)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_no_product_is_given_its_bias(
     tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision

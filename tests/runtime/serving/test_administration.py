@@ -112,6 +112,28 @@ def test_a_version_that_is_unavailable_is_not_loaded(url: str) -> None:
     assert not asked.has_loaded(2, ["preprocess"])
 
 
+def test_other_versions_that_are_loaded(url: str) -> None:
+    asked = administration(url)
+    assert asked.has_loaded_others(3, ["diffuse"])
+    assert not asked.has_loaded_others(2, ["diffuse"]), "version 1 is unloaded"
+    assert not asked.has_loaded_others(3, ["sdxl"])
+
+
+def test_models_are_unloaded_with_the_secret(url: str) -> None:
+    administration(url).unload_model("sdxl", until=time.monotonic() + 5)
+    with pytest.raises(Unavailable, match="no plan for sm89"):
+        administration(url).unload_model("broken", until=time.monotonic() + 5)
+
+
+def test_nobody_waits_longer_than_is_left() -> None:
+    started = time.monotonic()
+    with answering(b"", pause=30.0) as url:
+        for left in (0.3, -5.0):
+            with pytest.raises(Unavailable):
+                administration(url).load_model("diffuse", until=time.monotonic() + left)
+    assert time.monotonic() - started < 10
+
+
 def test_what_the_model_raised_is_the_reason(url: str) -> None:
     administration(url).load_model("diffuse")
     with pytest.raises(Unavailable, match=r"^no plan for sm89$"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,19 @@ def test_a_version_that_never_ends_its_requests_does_not_keep_the_reload(
         change(process, repository, first, second).run(lambda: switched.append(True))
     assert switched == [True]
     assert repository.numbers(second) == {1, 2}
+
+
+def test_a_server_that_stops_does_not_wait_for_the_old_version(
+    tmp_path: Path, versions: Callable[[int], ServedVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changing, "_SETTLE_SECONDS", 0.0)
+    repository, process = ServedRepository(tmp_path / "served"), Models()
+    first, second = versions(1), versions(2)
+    repository.start_with(first)
+    process.loaded = {1, 2}
+    going = replace(change(process, repository, first, second), stopping=lambda: True)
+    with pytest.raises(UnloadFailed, match=r"^the server is stopping; version 2 .* serves"):
+        going.run(lambda: None)
 
 
 def test_versions_that_did_not_go_at_their_time_go_later(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from intaglio.contract.config import load_deployment
-from intaglio.errors import ConfigError
+from intaglio.errors import ConfigError, Unavailable
 from intaglio.serving.change import UnloadFailed
 from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
@@ -32,6 +32,7 @@ def test_a_server_that_cannot_load_says_so(tmp_path: Path) -> None:
         ("host: 0.0.0.0, http_port: 0", "server.host 127.0.0.1 -> 0.0.0.0, server.http_port 8000 -> 0"),
         ("queue_size: 3", "server.queue_size 32 -> 3"),
         ("workers: 2", "server.workers 1 -> 2"),
+        ("drain_seconds: 5", "server.drain_seconds 30 -> 5"),
     ],
 )
 def test_a_changed_setting_of_the_server_needs_a_restart(tmp_path: Path, changed: str, said: str) -> None:
@@ -43,6 +44,21 @@ def test_a_changed_setting_of_the_server_needs_a_restart(tmp_path: Path, changed
     with pytest.raises(ConfigError) as refused:
         server.reload()
     assert str(refused.value) == f"{said}: needs a restart of `intaglio serve`; nothing was reloaded"
+
+
+def test_how_long_requests_may_take_at_the_end_is_configured(tmp_path: Path) -> None:
+    config = tmp_path / "plate.yaml"
+    config.write_text(f"{PLATE[:-1]}, server: {{drain_seconds: 7}}}}")
+    assert Server(load_deployment(config)).settings.drain_seconds == 7
+
+
+def test_a_server_that_stops_is_not_reloaded(tmp_path: Path) -> None:
+    config = tmp_path / "plate.yaml"
+    config.write_text(PLATE)
+    server = Server(load_deployment(config))
+    server.request_stop()
+    with pytest.raises(Unavailable, match=r"^the server is stopping$"):
+        server.reload()
 
 
 def test_a_reload_that_leaves_the_old_build_loaded_is_not_called_none(
