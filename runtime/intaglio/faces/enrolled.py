@@ -88,7 +88,7 @@ class EnrolledFolder:
         Raises:
             InvalidRequest: the name is no id.
         """
-        if not re.match(REGISTRY_ID, name):
+        if not re.fullmatch(REGISTRY_ID, name):
             allowed = "at most 64 lower-case letters, digits, _ and -; the first is a letter or a digit"
             raise InvalidRequest("character", repr(name), allowed=allowed)
         return self.path / f"{name}.json"

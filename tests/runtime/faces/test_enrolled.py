@@ -100,7 +100,7 @@ def test_other_networks_are_named(tmp_path: Path) -> None:
         folder.read("ann", key="c" * 64)
 
 
-@pytest.mark.parametrize("name", ["../ann", "Ann", "", "ann.json", "a" * 65])
+@pytest.mark.parametrize("name", ["../ann", "Ann", "", "ann.json", "ann\n", "a" * 65])
 def test_a_name_is_never_a_path(tmp_path: Path, name: str) -> None:
     for ask in (EnrolledFolder(tmp_path).read, EnrolledFolder(tmp_path).forget):
         with pytest.raises(InvalidRequest, match=r"^character: .*; allowed: at most 64 lower-case letters"):
