@@ -48,6 +48,11 @@ MODULES = [
     "intaglio_client",
     "intaglio_client.async_client",
     "intaglio_client.client",
+    "intaglio_client.batch.command",
+    "intaglio_client.batch.run",
+    "intaglio_client.batch.sheet",
+    "intaglio_client.batch.stopping",
+    "intaglio_client.filters.opening",
     "intaglio_client.generate.command",
     "intaglio_client.watch_command",
 ]

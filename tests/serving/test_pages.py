@@ -20,6 +20,7 @@ from intaglio.contract.models import SDXL
 from intaglio.imaging.images import read_metadata
 from intaglio.imaging.pose_library import PoseLibrary
 from intaglio.serving.server import Server
+from intaglio_client.batch.manifest import read_manifest
 from miniature import rules
 
 from ..pages import ROOT, blocks
@@ -154,6 +155,16 @@ def test_the_page_of_loras(server: Server, tmp_path: Path) -> None:
         (tmp_path / f"{name}.png").read_bytes() for name in ("set", "again", "preset", "python")
     )
     assert first == again == preset == python
+
+
+def test_the_page_of_batches(server: Server, tmp_path: Path) -> None:
+    (spec,) = (text for language, text in blocks("docs/batches.md") if language == "yaml")
+    (tmp_path / "walk.yaml").write_text(spec)
+    assert run_blocks("docs/batches.md", server, tmp_path) == ["yaml", "bash", "python"]
+    records = read_manifest(tmp_path / "walk/manifest.jsonl")
+    assert len(records) == 12, "as the page says"
+    assert all((tmp_path / "walk" / record["file"]).is_file() for record in records)
+    assert [len(record["inputs"].get("loras", ())) for record in records] == [0] * 4 + [1] * 4 + [2] * 4
 
 
 def test_the_page_of_presets(server: Server, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ Urls = Annotated[
     list[str] | None,
     typer.Option(
         envvar=URL_VARIABLE,
-        help="host:port of a server's gRPC; repeatable: the pictures are shared among the servers. By default "
+        help="host:port of a server's gRPC; repeatable: the servers share the pictures. By default "
         "url of the specification, else 127.0.0.1:8001.",
         show_default=False,
     ),

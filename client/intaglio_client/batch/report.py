@@ -19,9 +19,9 @@ def data_of(outcome: Outcome, files: Mapping[str, Path]) -> dict[str, Any]:
         "tried": outcome.tried,
         "accepted": outcome.accepted,
         "rejected": dict(outcome.rejected),
-        "drawn": outcome.drawn,
+        "drawn": outcome.servers.total(),
         "seconds": round(outcome.seconds, 3),
-        "servers": outcome.servers,
+        "servers": dict(outcome.servers),
         "short_of": list(outcome.short_of),
     }
 
@@ -32,7 +32,7 @@ def rows_of(outcome: Outcome, files: Mapping[str, Path]) -> list[tuple[str, str]
     rows = [
         ("pictures", f"{outcome.tried}, of which {outcome.accepted} are accepted"),
         ("rejected by", rejected or "none"),
-        ("this run", f"{outcome.drawn} drawn in {outcome.seconds:.1f} s"),
+        ("this run", f"{outcome.servers.total()} drawn in {outcome.seconds:.1f} s"),
     ]
     if len(outcome.servers) > 1:
         shares = ", ".join(f"{url} {count}" for url, count in outcome.servers.items())

@@ -66,16 +66,14 @@ class Outcome:
     tried: int = 0
     """Pictures that were judged, with those of earlier runs."""
     accepted: int = 0
-    drawn: int = 0
-    """Pictures that servers drew in this run."""
     seconds: float = 0.0
     """Of this run."""
     short_of: tuple[str, ...] = ()
     """Groups that did not get as many accepted pictures as the limits say; the batch itself is ``."""
     is_complete: bool = False
     """Whether nothing is left to draw."""
-    servers: dict[str, int] = field(default_factory=dict)
-    """Pictures of each server in this run."""
+    servers: Counter[str] = field(default_factory=Counter)
+    """Pictures that each server drew in this run."""
     rejected: Counter[str] = field(default_factory=Counter)
     """Rejected pictures by the filter that rejected them."""
 
@@ -113,7 +111,7 @@ class _Run:
         self._watcher = watcher
         self._stopped = stopped
         self._quota = Quota(batch.spec.limits, batch.items)
-        self._outcome = Outcome()
+        self._outcome = Outcome(servers=Counter(dict.fromkeys(asked.urls, 0)))
         self._models = _Models()
         self._recorded = {int(record["index"]): record for record in batch.records}
         self._lost = [index for index, record in self._recorded.items() if not batch.folder.is_whole(record)]
@@ -155,11 +153,8 @@ class _Run:
         servers = [DrawingServer(url, asked.settings) for url in asked.urls]
         ahead = asked.in_flight * len(servers) * (1 + _AHEAD)
         schedule = Schedule(self._to_draw(), wanted=self._is_wanted, ahead=ahead)
-        try:
-            with drawing(servers, schedule, self._batch.items, slots=asked.in_flight):
-                self._outcome.is_complete = self._judge_all(schedule, servers)
-        finally:
-            self._outcome.servers = {server.url: server.pictures for server in servers}
+        with drawing(servers, schedule, self._batch.items, slots=asked.in_flight):
+            self._outcome.is_complete = self._judge_all(schedule, servers)
 
     def _judge_all(self, schedule: Schedule, servers: Sequence[DrawingServer]) -> bool:
         """Judge in the order of the items; whether nothing was left."""
@@ -173,11 +168,12 @@ class _Run:
             drawn = self._wait(index, schedule, servers) if spare is None else _drawn_before(*spare)
             if drawn is None:
                 return False
+            if spare is None:
+                self._outcome.servers[drawn.server] += 1
             if record is not None:
                 self._batch.folder.restore(record, drawn.image.data)
                 continue
             self._keep(item, drawn)
-            self._outcome.drawn += spare is None
             self._watcher.advanced(
                 tried=self._quota.tried,
                 accepted=self._quota.accepted,

@@ -30,38 +30,40 @@ class Schedule:
     def __init__(self, candidates: Iterable[int], *, wanted: Callable[[int], bool], ahead: int) -> None:
         """`candidates` are indices in their order. One that is not `wanted` at its turn is never drawn.
 
-        At most `ahead` pictures are being drawn, or wait for an earlier one, at a time.
+        At most `ahead` pictures are being drawn, or wait for an earlier one, at a time. When there are that
+        many, the one that all wait for is drawn a second time by another server: its own is slow, or hangs.
         """
         self._fresh = iter(candidates)
         self._wanted = wanted
         self._ahead = ahead
         self._changed = threading.Condition()
         self._again: list[int] = []
-        self._drawing: set[int] = set()
+        self._drawing: dict[int, set[str]] = {}
         self._drawn: dict[int, Drawn] = {}
         self._failures: Counter[int] = Counter()
         self._problem: BaseException | None = None
         self._closed = threading.Event()
         self._head = -1
 
-    def take(self) -> int | None:
-        """The next picture to draw, as soon as there is one; None once nothing more is drawn."""
+    def take(self, server: str) -> int | None:
+        """The next picture for `server` to draw, as soon as there is one; None once nothing more is drawn."""
         with self._changed:
             while not self._closed.is_set():
-                index = self._next()
+                index = self._next(server)
                 if index is not None:
-                    self._drawing.add(index)
+                    self._drawing.setdefault(index, set()).add(server)
                     return index
                 self._changed.wait()
         return None
 
-    def _next(self) -> int | None:
+    def _next(self, server: str) -> int | None:
         while self._again:
             index = heapq.heappop(self._again)
             if self._is_wanted(index):
                 return index
         if len(self._drawing) + len(self._drawn) >= self._ahead:
-            return None
+            drawers = self._drawing.get(self._head, set())
+            return self._head if len(drawers) == 1 and server not in drawers else None
         return next(filter(self._is_wanted, self._fresh), None)
 
     def _is_wanted(self, index: int) -> bool:
@@ -71,22 +73,26 @@ class Schedule:
         """Pictures before the picture `index` are not needed any more."""
         with self._changed:
             self._head = index
+            self._changed.notify_all()
             for passed in [one for one in self._drawn if one < index]:
                 del self._drawn[passed]
 
     def deliver(self, index: int, drawn: Drawn) -> None:
         """A picture was drawn."""
         with self._changed:
-            self._drawing.discard(index)
+            self._drawing.pop(index, None)
             if index >= self._head:
-                self._drawn[index] = drawn
+                self._drawn.setdefault(index, drawn)
             self._changed.notify_all()
 
-    def give_back(self, index: int) -> None:
-        """A picture was not drawn; another server, or the same one later, draws it."""
+    def give_back(self, index: int, server: str) -> None:
+        """`server` did not draw a picture; another server, or the same one later, draws it."""
         with self._changed:
-            self._drawing.discard(index)
-            heapq.heappush(self._again, index)
+            others = self._drawing.get(index, set())
+            others.discard(server)
+            if not others and index not in self._drawn:
+                self._drawing.pop(index, None)
+                heapq.heappush(self._again, index)
             self._changed.notify_all()
 
     def failures(self, index: int) -> int:
@@ -116,6 +122,7 @@ class Schedule:
                     return None
                 self._changed.wait(left)
             drawn = self._drawn.pop(index)
+            self._head = index + 1
             self._changed.notify_all()
             return drawn
 

@@ -45,8 +45,6 @@ class DrawingServer:
     def __init__(self, url: str, settings: Settings) -> None:
         """Raises InvalidRequest where the address or a setting is wrong."""
         self.url = url
-        self.pictures = 0
-        """How many it drew."""
         self.lost_since: float | None = None
         """Since when it cannot be reached; None while it can."""
         self.problem = ""
@@ -85,9 +83,9 @@ class DrawingServer:
         """Whether it answers and would draw now."""
         return self._client.is_ready()
 
-    def lost(self, error: Unavailable) -> None:
+    def lost(self, problem: str) -> None:
         """Note that it cannot be reached."""
-        self.problem = str(error)
+        self.problem = problem
         if self.lost_since is None:
             self.lost_since = time.monotonic()
 
@@ -152,7 +150,7 @@ class _Slot:
     def run(self) -> None:
         """Draw until nothing more is drawn."""
         try:
-            while (index := self._schedule.take()) is not None:
+            while (index := self._schedule.take(self._server.url)) is not None:
                 self._draw(index)
         except BaseException as error:  # a defect of ours must end the batch, not hang it
             self._schedule.fail(error)
@@ -165,7 +163,6 @@ class _Slot:
                 self._after(index, error)
             return
         self._server.found()
-        self._server.pictures += 1
         drawn = Drawn(image, self._server.url, datetime.now(UTC).isoformat(timespec="seconds"))
         self._schedule.deliver(index, drawn)
 
@@ -176,13 +173,19 @@ class _Slot:
                 named = f"picture {index}: {error.field}"
                 self._schedule.fail(InvalidRequest(named, error.problem, allowed=error.allowed))
             case QueueFull():
-                self._schedule.give_back(index)
+                self._schedule.give_back(index, self._server.url)
                 self._schedule.pause(error.retry_after or _QUEUE_SECONDS)
             case Unreachable():
-                self._schedule.give_back(index)
+                self._schedule.give_back(index, self._server.url)
                 self._wait_for_server(error)
-            case SwapFailed() | ServerError() | DeadlineExceeded() | Cancelled():
+            case SwapFailed():
                 self._count(index, error, _MOST_FAILURES)
+            case ServerError() | DeadlineExceeded() | Cancelled():
+                # A server that died or hangs is no fault of the picture.
+                is_ready = self._server.is_ready()
+                self._count(index, error, _MOST_FAILURES if is_ready else _MOST_LOSSES)
+                if not is_ready:
+                    self._wait_for_server(error)
             case Unavailable():
                 self._count(index, error, _MOST_LOSSES)
                 self._wait_for_server(error)
@@ -193,10 +196,10 @@ class _Slot:
         if self._schedule.failures(index) >= most:
             self._schedule.fail(_named(error, f"picture {index} failed {most} times: {error}"))
         else:
-            self._schedule.give_back(index)
+            self._schedule.give_back(index, self._server.url)
 
-    def _wait_for_server(self, error: Unavailable) -> None:
-        self._server.lost(error)
+    def _wait_for_server(self, error: IntaglioError) -> None:
+        self._server.lost(str(error))
         pause, longest = _PROBE_SECONDS
         while not self._schedule.pause(pause):
             if self._server.is_ready():

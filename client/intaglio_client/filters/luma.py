@@ -99,4 +99,4 @@ class Sharpness:
         laplacian = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * luma[1:-1, 1:-1]
         value = float(laplacian.var())
         scores = {"variance": round(value, 3)}
-        return verdict_within("sharpness", value, self._spec.least, self._spec.most, scores)
+        return verdict_within("variance", value, self._spec.least, self._spec.most, scores)

@@ -114,14 +114,14 @@ def notes_after(printed: Output, *, verbose: bool) -> Iterator[None]:
 
 
 class _Notes(logging.Handler):
-    """Keeps what is logged."""
+    """Keeps what is logged, each text once."""
 
     def __init__(self, level: int) -> None:
         super().__init__(level)
-        self.texts: list[str] = []
+        self.texts: dict[str, None] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.texts.append(record.getMessage())
+        self.texts.setdefault(record.getMessage())
 
 
 _log = logging.getLogger(__name__)
