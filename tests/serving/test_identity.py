@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -203,6 +206,33 @@ def test_the_filter_of_a_batch_asks_the_server(folder: Path, server: Server) -> 
         assert not other.accepted
         assert other.reason.startswith("euclidean 0.")
         assert other.reason.endswith("is above 0")
+
+
+BATCH: dict[str, Any] = {
+    "inputs": {"prompt": "a person waving on a beach", "seed": [1, 2], "size": "192x256", "steps": 2},
+    "filters": [
+        {"kind": "detector", "network": "../miniature/detectors/nanodet.onnx", "confidence": 0.35},
+        {"kind": "identity", "character": "ann"},
+    ],
+    "output": {"folder": "out"},
+}
+
+
+def test_a_batch_keeps_scores_and_no_embedding(folder: Path, server: Server) -> None:
+    """The miniature's figures have no faces."""
+    enrolled(folder, "ann", one_person())
+    (folder / "photos/batch.yaml").write_text(yaml.safe_dump(BATCH))
+    command = [sys.executable, "-m", "intaglio", "batch", "batch.yaml", "--url", server.grpc_url]
+    done = subprocess.run(
+        command, cwd=folder / "photos", capture_output=True, text=True, timeout=120, check=False
+    )
+    manifest = folder / "photos/out/manifest.jsonl"
+    assert manifest.is_file(), done.stdout + done.stderr
+    records = [json.loads(line) for line in manifest.read_text().splitlines()]
+    assert [record["reason"] for record in records] == ["identity: no face"] * 2
+    assert records[0]["scores"]["identity"] == {"likeness": "no face", "faces": 0}
+    assert set(records[0]["scores"]) == {"detector", "identity"}
+    assert "embedding" not in manifest.read_text()
 
 
 def test_real_people_are_told_apart(folder: Path, asking: Client, portraits: dict[str, Any]) -> None:
