@@ -115,6 +115,7 @@ def test_killed_five_times_it_keeps_the_set_of_an_undisturbed_run(
     assert folder.kept == undisturbed.kept
 
 
+@pytest.mark.long
 def test_a_server_that_restarts_meanwhile_changes_nothing(
     miniature: Deployment, undisturbed: Folder, tmp_path: Path
 ) -> None:

@@ -95,7 +95,7 @@ class Items(Sequence[Item]):
         chosen = [(lora.id, lora.weight) for lora in merged.get("loras", ())]
         try:
             tags = split_lora_tags(str(merged.get("prompt", ""))).tags
-        except InvalidRequest:  # the check of the item says it, with its place
+        except InvalidRequest:  # the server refuses the picture and says why
             tags = ()
         return repr([*chosen, *((tag.id, tag.weight) for tag in tags)])
 

@@ -117,6 +117,7 @@ def _run(
     """Draw and report; the exit code."""
     from intaglio_client.batch.folder import BatchFolder
     from intaglio_client.batch.progress import progress_for
+    from intaglio_client.batch.report import shortage
     from intaglio_client.batch.run import Batch, run_batch
     from intaglio_client.batch.stopping import stopped_by_signals
     from intaglio_client.filters.opening import FilterServers, opened_filters
@@ -135,7 +136,16 @@ def _run(
                 outcome = run_batch(batch, asked, watching, stopped=stop.is_asked)
         finally:
             _write_sheet(opened, folder.name, printed)
-        return _report(printed, outcome, opened, wanted=spec.limits.accepted) or stop.code or 0
+        _report(printed, outcome, opened)
+        if not outcome.is_complete:
+            printed.problem(
+                "stopped; what was being drawn is cancelled on the servers, the same command goes on"
+            )
+            return stop.code or 0
+        short = shortage(outcome, spec.limits.accepted)
+        if short:
+            printed.problem(short)
+        return FAILED if short else 0
 
 
 def _beginning(pictures: int, kept: int, urls: tuple[str, ...]) -> str:
@@ -155,17 +165,10 @@ def _write_sheet(folder: BatchFolder, title: str, printed: Output) -> None:
         printed.problem(f"{folder.sheet}: not written: {storage_problem(error)}")
 
 
-def _report(printed: Output, outcome: Outcome, folder: BatchFolder, *, wanted: int | None) -> int:
-    from intaglio_client.batch.report import data_of, rows_of, shortage
+def _report(printed: Output, outcome: Outcome, folder: BatchFolder) -> None:
+    from intaglio_client.batch.report import data_of, rows_of
 
     files = {"folder": folder.path, "manifest": folder.manifest.path, "sheet": folder.sheet}
     printed.result(
         table_of(rows_of(outcome, files)), data=data_of(outcome, files), brief=str(folder.manifest.path)
     )
-    if not outcome.is_complete:
-        printed.problem("stopped; what was being drawn is cancelled on the servers, the same command goes on")
-        return 0
-    short = shortage(outcome, wanted)
-    if short:
-        printed.problem(short)
-    return FAILED if short else 0

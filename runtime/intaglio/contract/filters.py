@@ -148,9 +148,9 @@ class PaletteFilter(FilterSpec):
     colours: dict[str, HexColour] = Field(default_factory=dict)
     """Name -> colour. Each has to be there."""
     file: Path | None = None
-    """Instead of `colours`: a YAML file with such mappings by the names of characters."""
+    """Instead of `colours`: a YAML file, `characters: {NAME: {COLOUR: "#rrggbb"}}`."""
     character: RegistryId | None = None
-    """Which mapping of `file`."""
+    """Which of the characters in `file`."""
     least: Share = 0.01
     """Pictures of which each colour does not fill at least this share are rejected."""
     reach: Annotated[float, Field(gt=0, le=100)] = 14.0

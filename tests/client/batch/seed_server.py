@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 import numpy as np
 import PIL.Image
-from tritonclient.grpc import service_pb2_grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from ..fake_server import FakeServer, Refusal, response
 
@@ -29,6 +29,7 @@ class SeedServer(FakeServer):
 
     answers: list[Any] = field(default_factory=list)
     build: str = "b1"
+    is_ready: Callable[[], bool] = lambda: True
     refused: Callable[[int, dict[str, Any]], Answer] = lambda number, inputs: None
     gate: threading.Event = field(default_factory=threading.Event)
     """Pictures are drawn only while it is set."""
@@ -39,6 +40,9 @@ class SeedServer(FakeServer):
     drawn: list[dict[str, Any]] = field(default_factory=list)
     cancelled: int = 0
     _one: threading.Lock = field(default_factory=threading.Lock)
+
+    def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802  (gRPC's name)
+        return service_pb2.ModelReadyResponse(ready=self.is_ready())
 
     def _answered(self, request: Any, context: Any) -> Iterator[Any]:
         with self._one:

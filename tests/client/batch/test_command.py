@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import resource
 import signal
@@ -97,14 +98,12 @@ def test_servers_share_the_pictures_and_what_a_lost_one_had_is_redone(
     alone = kept(tmp_path / "out")
     for name in ("out", "spec.yaml"):
         (tmp_path / name).rename(tmp_path / f"{name}-alone")
-    dying = SeedServer(refused=lambda number, inputs: LOST if number >= 3 else None, ready=True)
+    dying = SeedServer(
+        refused=lambda number, inputs: LOST if number >= 3 else None,
+        is_ready=lambda: len(dying.requests) < 4,
+    )
     stumbling = SeedServer(refused=lambda number, inputs: LOST if number == 1 else None)
     with seed_server(dying) as first, seed_server(stumbling) as second:
-
-        def is_ready(request: Any, context: Any) -> Any:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
-
-        first.ModelReady = is_ready  # type: ignore[method-assign]
         assert batch("--url", first.url, "--url", second.url, "--quiet") == 0
         assert kept(tmp_path / "out") == alone
         assert len(second.drawn) >= 9
@@ -222,6 +221,18 @@ def test_a_picture_that_no_server_draws_ends_the_batch_and_keeps_the_others(
     assert [record["index"] for record in kept(tmp_path / "out")] == [0, 1]
     wrong = False
     assert batch("--url", server.url) == 0
+    assert len(kept(tmp_path / "out")) == 12
+
+
+def test_a_server_that_dies_is_no_fault_of_the_picture(
+    batch: Callable[..., int], server: SeedServer, tmp_path: Path
+) -> None:
+    """The first picture fails more often than it may on a server that lives."""
+    asked = itertools.count()
+    server.is_ready = lambda: bool(next(asked) % 2)  # not at the failure, but when it is asked again
+    gone = Refusal(grpc.StatusCode.INTERNAL, "the stub is gone")
+    server.refused = lambda number, inputs: gone if number < 5 else None
+    assert batch("--url", server.url, "--in-flight", "1") == 0
     assert len(kept(tmp_path / "out")) == 12
 
 
