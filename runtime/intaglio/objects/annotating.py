@@ -75,7 +75,7 @@ class Labeller:
             return Labelled(picture, "refused", f"{picture}: {error.strerror or error}")
         digest = hashlib.sha256(data).hexdigest()
         record = folder.record(picture.stem)
-        about = {"picture": picture.name, "sha256": digest, "key": self._key}
+        about = {"picture": picture.name, "sha256": digest, "key": self._key, "link": folder.link}
         kept = record is not None and all(record.get(key) == value for key, value in about.items())
         if record is None or not kept:
             try:

@@ -30,6 +30,7 @@ from intaglio.whole_files import write_whole
 __all__ = ["LabelledFolder"]
 
 _RECORDS: Final = "records"
+_PLACES: Final = ("annotated", "labels", "images")
 _LOCK: Final = ".lock"
 _QUALITY: Final = 90
 _ORIENTATION: Final = 0x0112
@@ -43,7 +44,7 @@ class LabelledFolder:
     def __init__(self, path: Path, *, link: bool) -> None:
         """With `link`, images/ has symbolic links to the pictures instead of copies."""
         self.path = path
-        self._link = link
+        self.link = link
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -114,7 +115,7 @@ class LabelledFolder:
             return file
         file = f"images/{source.name}"
         target = self.path / file
-        if not self._link:
+        if not self.link:
             write_whole(target, source.read_bytes())
             return file
         target.parent.mkdir(exist_ok=True)
@@ -129,15 +130,16 @@ class LabelledFolder:
         record = self.record(stem) or {}
         (self.path / _RECORDS / f"{stem}.json").unlink(missing_ok=True)
         own = [f"annotated/{stem}.jpg", f"labels/{stem}.txt", f"images/{source.name}", f"images/{stem}.png"]
-        for file in dict.fromkeys([*record.get("files", ()), *own]):
-            (self.path / file).unlink(missing_ok=True)
+        for file in dict.fromkeys([*map(str, record.get("files", ())), *own]):
+            if Path(file).parent.name in _PLACES and len(Path(file).parts) == 2:
+                (self.path / file).unlink(missing_ok=True)
 
     def finish(self, records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
         """Write data.yaml and objects.jsonl of `records`, and remove what pictures left that are gone."""
         stems = {Path(str(record["picture"])).stem for record in records}
         for file in sorted((self.path / _RECORDS).glob("*.json")):
             if file.stem not in stems:
-                self.remove(Path((self.record(file.stem) or {}).get("picture", file.stem)))
+                self.remove(Path(str((self.record(file.stem) or {}).get("picture", file.stem))))
         for place in ("images", "labels"):
             (self.path / place).mkdir(exist_ok=True)
         write_whole(self.path / "data.yaml", data_yaml(names).encode())

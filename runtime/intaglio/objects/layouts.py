@@ -5,7 +5,7 @@
     end-to-end   [1, N, 6]: left, top, right, bottom, probability, class; nothing overlaps any more
 
 C classes, N places. Coordinates are pixels of the input. The first two have one place a cell (YOLOv5: three)
-of grids with strides 8, 16 and 32, and with 64 too where the network is made for large inputs.
+of grids with strides 8, 16 and 32; networks for large inputs also have 64, those for small objects 4.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from intaglio.objects.found import FoundObjects
 
 __all__ = ["DECODERS", "fitting_layouts"]
 
-_STRIDES: Final = ((8, 16, 32), (8, 16, 32, 64))
+_STRIDES: Final = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))
 _END_TO_END: Final = 6
 
 Decoder = Callable[[NDArray[np.float64], float], FoundObjects]
@@ -60,8 +60,9 @@ DECODERS: Final[Mapping[Layout, Decoder]] = {
 }
 
 
-def fitting_layouts(output: Shape, *, given: tuple[int, int], classes: int) -> list[Layout]:
-    """The layouts that an output of this shape may have, for an input of `given` height and width.
+def fitting_layouts(output: Shape, *, given: tuple[int, int] | None, classes: int) -> list[Layout]:
+    """The layouts that an output of this shape may have, for an input of `given` height and width. None: the
+    number of places says nothing.
 
     An unknown size fits everything. More than one layout is left where they cannot be told apart, such as
     YOLOv5 and end-to-end with one class and an unknown number of places.
@@ -70,17 +71,20 @@ def fitting_layouts(output: Shape, *, given: tuple[int, int], classes: int) -> l
         return []
     _, first, second = output
     fits: list[Layout] = []
-    if first in (4 + classes, None) and second in {None, *_places(given, each=1)}:
+    single, triple = (_places(given, each) for each in (1, 3))
+    if first in (4 + classes, None) and (not single or second in {None, *single}):
         fits.append("yolov8")
-    if second in (5 + classes, None) and first in {None, *_places(given, each=3)}:
+    if second in (5 + classes, None) and (not triple or first in {None, *triple}):
         fits.append("yolov5")
     # No grid of the others has as few places.
-    if second == _END_TO_END and first not in _places(given, each=3):
+    if second == _END_TO_END and first not in triple:
         fits.append("end-to-end")
     return fits
 
 
-def _places(given: tuple[int, int], *, each: int) -> set[int]:
+def _places(given: tuple[int, int] | None, each: int) -> set[int]:
     """Numbers of places that a network with an input of this height and width may have."""
+    if given is None:
+        return set()
     height, width = given
     return {each * sum((height // one) * (width // one) for one in strides) for strides in _STRIDES}

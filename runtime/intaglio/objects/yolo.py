@@ -60,8 +60,8 @@ class Yolo:
         if len(outputs) != 1:
             raise self._network.unlike(f"it has {len(outputs)} outputs (a network of masks?)")
         given, classes = (self._height, self._width), len(self.names)
-        fits = fitting_layouts(outputs[0], given=given, classes=classes)
         wanted = self._setting.layout
+        fits = fitting_layouts(outputs[0], given=given if wanted == "auto" else None, classes=classes)
         if wanted != "auto":
             if wanted not in fits:
                 raise self._network.unlike(

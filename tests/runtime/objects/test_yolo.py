@@ -125,6 +125,14 @@ def test_keys_that_contradict_the_file_are_named(tmp_path: Path) -> None:
         found(write_yolo(tmp_path / "c.onnx", unknown))
 
 
+def test_a_number_of_places_that_nobody_expects(tmp_path: Path) -> None:
+    """Grids of other strides: `auto` refuses what it does not know, a stated layout is believed."""
+    path = write_yolo(tmp_path / "a.onnx", yolov8()[..., :-3])
+    with pytest.raises(ConfigError, match=r"its output is \[1, 7, 81\], with 3 classes"):
+        found(path)
+    assert len(found(path, layout="yolov8")) == 4
+
+
 def test_layouts_that_cannot_be_told_apart_are_asked_for(tmp_path: Path) -> None:
     """One class and an unknown number of places: six numbers a place are YOLOv5 or end-to-end."""
     output = end_to_end()
