@@ -13,7 +13,7 @@ from PIL import Image
 
 from intaglio.errors import ConfigError
 from intaglio.imaging.containers import Format, ImageRefused, still_from_bytes
-from intaglio.imaging.decoding import decode_rgb, orientation_of
+from intaglio.imaging.decoding import decode_rgb, upright_size
 
 __all__ = ["Picture", "check_pictures", "decoded"]
 
@@ -21,8 +21,6 @@ FORMATS: Final[tuple[Format, ...]] = ("PNG", "JPEG", "WEBP", "BMP")
 MOST_PIXELS: Final = 178_956_970
 """Where Pillow too calls a picture a decompression bomb: twice its `MAX_IMAGE_PIXELS`."""
 _THREADS: Final = 4
-_ON_THEIR_SIDE: Final = (5, 6, 7, 8)
-"""Orientations of EXIF that swap width and height."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +74,7 @@ def _check(path: Path) -> Picture:
     except Exception as error:  # Pillow documents no list of what damaged data raises
         problem = f"damaged or truncated PNG ({error})"
         raise ConfigError(f"{path}: {problem}; make it again, or leave it out") from error
-    on_its_side = orientation_of(still.exif) in _ON_THEIR_SIDE
-    return Picture(path, (still.height, still.width) if on_its_side else (still.width, still.height))
+    return Picture(path, upright_size(still))
 
 
 def decoded(path: Path) -> Image.Image:

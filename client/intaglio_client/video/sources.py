@@ -7,19 +7,18 @@ pattern for the files that it matches. Names are in natural order: `frame2` come
 from __future__ import annotations
 
 import glob
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from intaglio.errors import ConfigError
+from intaglio_client.batch.manifest import MANIFEST_NAME, read_manifest
 
-__all__ = ["MANIFEST", "SUFFIXES", "Sources", "natural_key", "sources_of"]
+__all__ = ["SUFFIXES", "Sources", "natural_key", "sources_of"]
 
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-MANIFEST: Final = "manifest.jsonl"
 _DIGITS: Final = re.compile(r"(\d+)")
 
 
@@ -55,7 +54,7 @@ def sources_of(inputs: Sequence[str], *, as_given: bool = False) -> Sources:
 
 def _manifest_of(path: Path) -> Path | None:
     if path.is_dir():
-        manifest = path / MANIFEST
+        manifest = path / MANIFEST_NAME
         return manifest if manifest.is_file() else None
     return path if path.suffix == ".jsonl" else None
 
@@ -78,39 +77,20 @@ def _pictures_of(given: str) -> list[Path]:
 def _pictures_in(folder: Path) -> list[Path]:
     found = _sorted(path for path in folder.iterdir() if _is_picture(path))
     if not found:
-        raise ConfigError(f"{folder}: holds no picture ({', '.join(SUFFIXES)}) and no {MANIFEST}")
+        raise ConfigError(f"{folder}: holds no picture ({', '.join(SUFFIXES)}) and no {MANIFEST_NAME}")
     return found
 
 
 def accepted_pictures(manifest: Path) -> list[Path]:
-    """The pictures that a manifest of `intaglio batch` accepted, in the order of its items.
+    """The pictures that a batch accepted, in the order of its items.
 
     Raises:
-        ConfigError: a line is no JSON object with `file`, or none is accepted.
+        ConfigError: the manifest is damaged, or none is accepted.
     """
-    rows: list[tuple[int, Path]] = []
-    for number, line in enumerate(manifest.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
-        row = _row_of(manifest, number, line)
-        if row.get("verdict") == "accepted":
-            rows.append((row["item"], manifest.parent / row["file"]))
-    if not rows:
+    accepted = [record for record in read_manifest(manifest) if record["accepted"]]
+    if not accepted:
         raise ConfigError(f"{manifest}: accepts no picture; a video needs one")
-    return [path for _, path in sorted(rows, key=lambda row: row[0])]
-
-
-def _row_of(manifest: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ConfigError(f"{manifest}: line {number} is no JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise ConfigError(f"{manifest}: line {number} is no object with item, file and verdict")
-    missing = [key for key in ("item", "file", "verdict") if key not in row]
-    if missing:
-        raise ConfigError(f"{manifest}: line {number} has no {' and no '.join(missing)}; see docs/video.md")
-    return row
+    return [manifest.parent / record["file"] for record in accepted]
 
 
 def natural_key(path: Path) -> list[tuple[int, int | str]]:

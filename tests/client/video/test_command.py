@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from intaglio.cli import main
 from intaglio.exit_codes import FAILED, INTERRUPTED, TERMINATED, USAGE
+from intaglio_client.batch.manifest import KEYS
 from intaglio_client.video.binary import find_ffmpeg
 from intaglio_client.video.command import app
 from intaglio_client.video.encoders import ENCODERS
@@ -191,14 +192,14 @@ def test_sound_is_cut_to_the_pictures(frames: Path, tmp_path: Path) -> None:
 
 def test_a_manifest_gives_the_accepted_pictures_in_the_order_of_items(frames: Path, tmp_path: Path) -> None:
     rows = []
-    for item, number, verdict in ((2, 7, "accepted"), (0, 3, "accepted"), (1, 5, "rejected")):
-        name = f"{number}.png"
-        numbered(number).save(tmp_path / name)
-        rows.append({"item": item, "file": name, "verdict": verdict})
+    (tmp_path / "rejected").mkdir()
+    for index, (name, accepted) in enumerate((("7.png", True), ("rejected/5.png", False), ("3.png", True))):
+        numbered(int(Path(name).stem)).save(tmp_path / name)
+        rows.append(dict.fromkeys(KEYS, "") | {"index": index, "file": name, "accepted": accepted})
     (tmp_path / "manifest.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     for given in (tmp_path, tmp_path / "manifest.jsonl"):
         made(given, "-o", tmp_path / "a.mp4", "--force", "--fps", 2)
-        assert numbers_in(read_video(tmp_path / "a.mp4")) == [3] * 4 + [7] * 4, "2 s each"
+        assert numbers_in(read_video(tmp_path / "a.mp4")) == [7] * 4 + [3] * 4, "2 s each"
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "jpeg", "text"])
