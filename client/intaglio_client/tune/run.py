@@ -13,10 +13,10 @@ from rich.console import Console
 from intaglio.builds.manifest import BuildManifest, write_json
 from intaglio.contract.config import Deployment
 from intaglio.errors import ConfigError
+from intaglio.exit_codes import stopped_by_signals
 from intaglio.loras.sets import ServedLoras
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.progress import progress_for
-from intaglio.termination import stopped_by_signals
 from intaglio.whole_files import write_whole
 from intaglio_client.tune.chart import chart_of
 from intaglio_client.tune.choice import presets_of

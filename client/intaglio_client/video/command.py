@@ -16,8 +16,8 @@ import typer
 
 from intaglio.command_output import Json, Output, Quiet, table_of
 from intaglio.errors import InvalidRequest
+from intaglio.exit_codes import stopped_by_signals
 from intaglio.progress import progress_for
-from intaglio.termination import stopped_by_signals
 from intaglio_client.video.encoders import Quality, choose_encoder
 from intaglio_client.video.options import (
     AsGiven,

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from intaglio_client.video.command import app
 from intaglio_client.video.encoders import ENCODERS
 
 from .decoding import SIZE, number_in, numbered, numbers_in, read_video
+from .sounds import write_tone
 
 Said = Callable[..., Any]
 
@@ -177,12 +177,7 @@ def test_mixed_sizes_get_the_size_of_the_first(
 
 
 def test_sound_is_cut_to_the_pictures(frames: Path, tmp_path: Path) -> None:
-    with wave.open(str(tmp_path / "tone.wav"), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(8000)
-        tone = 8000 * np.sin(np.arange(24000) * 2 * np.pi * 440 / 8000)
-        file.writeframes(tone.astype(np.int16).tobytes())
+    write_tone(tmp_path / "tone.wav")
     made(frames, "-o", tmp_path / "a.mp4", "--fps", 12, "--audio", tmp_path / "tone.wav")
     read = read_video(tmp_path / "a.mp4")
     assert "Audio: aac" in read.said

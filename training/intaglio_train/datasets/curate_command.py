@@ -11,7 +11,7 @@ import typer
 
 from intaglio.command_output import Json, Output, Quiet, table_of
 from intaglio.errors import InvalidRequest
-from intaglio.termination import stopped_by_signals
+from intaglio.exit_codes import stopped_by_signals
 from intaglio_train.datasets.curated import write_curated
 from intaglio_train.datasets.curating import Duplicates, Quotas, Reason, Rules, classes_in, decide
 from intaglio_train.datasets.measured import images_below, measure

@@ -10,7 +10,7 @@ import typer
 
 from intaglio.command_output import Json, Output, Quiet, table_of
 from intaglio.errors import InvalidRequest
-from intaglio.termination import stopped_by_signals
+from intaglio.exit_codes import stopped_by_signals
 from intaglio_train.datasets.placed import check_free
 from intaglio_train.datasets.reporting import Copy, Seed, counted, reported
 from intaglio_train.datasets.sources import REASONS, match
