@@ -20,8 +20,10 @@ from intaglio_client.batch import command as batch
 from intaglio_client.characters import command as characters
 from intaglio_client.generate import command as generate
 from intaglio_client.tune import command as tune
+from intaglio_client.video import command as video
 from intaglio_export.commands import build, loras, presets
 from intaglio_train import command as train
+from intaglio_train.datasets import command as data
 
 from .pages import ROOT, blocks
 
@@ -34,6 +36,8 @@ APPS = {
     "demo": demo.app,
     "doctor": doctor.app,
     "train": train.app,
+    "video": video.app,
+    "data": data.app,
     "tune": tune.app,
     "reload": serve.reload_app,
     "loras": loras.app,
@@ -71,6 +75,7 @@ PAGES = [
     "docs/commands.md",
     "docs/configuration.md",
     "docs/controls.md",
+    "docs/datasets.md",
     "docs/labels.md",
     "docs/loras.md",
     "docs/operating.md",
@@ -78,6 +83,7 @@ PAGES = [
     "docs/presets.md",
     "docs/schedules.md",
     "docs/tuning.md",
+    "docs/video.md",
     "benchmarks/README.md",
 ]
 
@@ -105,7 +111,7 @@ def test_commands_and_their_options_exist() -> None:
         for option in re.findall(r"--[a-z-]+", line):
             words = line.split()
             assert option in help_of(
-                *words[: 2 if words[0] in ("characters", "loras", "poses", "presets") else 1]
+                *words[: 2 if words[0] in ("characters", "data", "loras", "poses", "presets") else 1]
             ), line
 
 

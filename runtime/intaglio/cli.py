@@ -33,6 +33,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "batch": "Draw many pictures, keep what filters accept, and resume.",
     "doctor": "Say what this machine has, what is missing, what fixes it.",
     "demo": "Build, serve, generate and stop once; time each step.",
+    "video": "Make an MP4 or a GIF of pictures.",
     "tune": "Find the cheapest settings that draw the same picture.",
     "loras": "The registry of LoRAs: add, remove, list, show, check, serve.",
     "presets": "Quality presets, styles, negatives and scenes: list, show.",
@@ -42,6 +43,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "poses": "The pose library: list, search, show, add, check.",
     "characters": "Faces of characters: enroll, list, show, check, forget.",
     "annotate": "Label what is in pictures: YOLO files, boxes, rules.",
+    "data": "Data to train on: captions, tables, curating.",
     "train": "Train a LoRA or a ControlNet.",
 }
 """One line of help for each command, in the order of the list."""

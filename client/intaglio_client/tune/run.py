@@ -13,8 +13,10 @@ from rich.console import Console
 from intaglio.builds.manifest import BuildManifest, write_json
 from intaglio.contract.config import Deployment
 from intaglio.errors import ConfigError
+from intaglio.exit_codes import stopped_by_signals
 from intaglio.loras.sets import ServedLoras
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
+from intaglio.progress import progress_for
 from intaglio.whole_files import write_whole
 from intaglio_client.tune.chart import chart_of
 from intaglio_client.tune.choice import presets_of
@@ -26,11 +28,10 @@ from intaglio_client.tune.judges import Extractor, Judge
 from intaglio_client.tune.kept import Kept
 from intaglio_client.tune.pairs import paired_ratio
 from intaglio_client.tune.presets_file import write_quality_part
-from intaglio_client.tune.progress import progress_for
 from intaglio_client.tune.report import Results, data_of, page_of
 from intaglio_client.tune.results import Row, SceneFigures, front, row_of
 from intaglio_client.tune.scenes import Scene
-from intaglio_client.tune.serving import Asked, served, stopped_by_signals
+from intaglio_client.tune.serving import Asked, served
 from intaglio_client.tune.settings import Setting, named_setting
 from intaglio_client.tune.sheet import sheet_of
 
