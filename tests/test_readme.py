@@ -56,6 +56,8 @@ def help_of(*words: str) -> str:
 
 PAGES = [
     "README.md",
+    "SECURITY.md",
+    "docker/kubernetes/schemas/README.md",
     "miniature/README.md",
     "docs/architecture.md",
     "docs/checkpoints.md",
@@ -68,6 +70,7 @@ PAGES = [
     "docs/performance.md",
     "docs/presets.md",
     "docs/schedules.md",
+    "docs/shipping.md",
     "docs/tuning.md",
     "benchmarks/README.md",
 ]
