@@ -57,7 +57,7 @@ def help_of(*words: str) -> str:
 PAGES = [
     "README.md",
     "SECURITY.md",
-    "docker/kubernetes/schemas/README.md",
+    "docker/schemas/README.md",
     "miniature/README.md",
     "docs/architecture.md",
     "docs/checkpoints.md",

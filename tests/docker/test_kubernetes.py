@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from .cluster import container_of, deployment_of, kinds, of_kind, one, pod_of
 from .policies import POLICIES
@@ -16,7 +17,7 @@ from .tools import ROOT
 
 pytestmark = pytest.mark.ship
 
-SCHEMAS = ROOT / "docker/kubernetes/schemas"
+SCHEMAS = ROOT / "docker/schemas"
 NAMES = sorted(path.name for path in (ROOT / "docker/kubernetes/overlays").iterdir())
 KUBERNETES = "1.37"
 Objects = list[dict[str, Any]]
@@ -80,6 +81,18 @@ def test_a_misspelt_field_is_found(overlays: dict[str, Objects], kind: str, plac
         inside = inside[step]
     inside[place[-1]] = "x"
     assert place[-1] in str(problem_of(dict(found)))
+
+
+def test_compose_is_valid_and_a_misspelt_key_is_found() -> None:
+    import jsonschema  # noqa: PLC0415
+
+    schema = json.loads((SCHEMAS / "compose-spec.json").read_text())
+    compose = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
+    validator = jsonschema.Draft7Validator(schema)
+    assert [error.message for error in validator.iter_errors(compose)] == []
+    compose["services"]["server"]["restrat"] = "no"
+    (error,) = validator.iter_errors(compose)
+    assert "restrat" in error.message
 
 
 @pytest.mark.parametrize("name", NAMES)
