@@ -129,7 +129,7 @@ def test_a_stop_finishes_the_picture_and_leaves_nothing(
         assert len(processes_of(container)) >= 5, "intaglio, Triton, and a process of each model"
 
         def ask() -> None:
-            answers.append(container.run(*PICTURE, "--steps", "60", "--out", "/dev/null", "--force"))
+            answers.append(container.run(*PICTURE, "--steps", "60", "--out", "/tmp/asked.png", "--force"))
 
         asking = threading.Thread(target=ask)
         asking.start()
