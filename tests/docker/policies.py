@@ -21,8 +21,8 @@ __all__ = ["POLICIES", "Objects", "unknown_metrics"]
 Objects = Sequence[Object]
 Policy = Callable[[Objects, Deployment], Iterator[str]]
 PODS: Final = ("Job", "Deployment")
-SELF_ENDING_SECONDS: Final = 5
-"""What `intaglio serve` adds to --drain before it kills Triton."""
+SELF_ENDING_SECONDS: Final = 10
+"""What `intaglio serve` may take beside `server.drain_seconds` (docs/operating.md)."""
 LONGEST_PICTURE_SECONDS: Final = 120
 """More than the longest request that `limits` allows takes on the slowest card of an overlay: a projection
 for 240 steps of 1024x1024 on an RTX 4060 Ti (docs/performance.md).
@@ -94,18 +94,17 @@ def probes_ask_the_right_thing(objects: Objects, _: Deployment) -> Iterator[str]
         yield f"startupProbe: gives up after {allowed} s; a start may take {longest:g} s"
 
 
-def a_stop_lets_requests_finish(objects: Objects, _: Deployment) -> Iterator[str]:
+def a_stop_lets_requests_finish(objects: Objects, deployment: Deployment) -> Iterator[str]:
     pod, container = pod_of(objects, "Deployment"), container_of(objects, "Deployment")
-    args = container["args"]
-    drain = int(args[args.index("--drain") + 1]) if "--drain" in args else 0
+    drain = deployment.server.drain_seconds
     pause = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
     grace = pod.get("terminationGracePeriodSeconds", 30)
     if drain <= LONGEST_PICTURE_SECONDS:
-        yield f"--drain {drain}: the longest picture may take {LONGEST_PICTURE_SECONDS} s"
+        yield f"server.drain_seconds {drain}: the longest picture may take {LONGEST_PICTURE_SECONDS} s"
     if pause < 5:
         yield "preStop: sleep some seconds, until no service names the pod"
     if grace <= pause + drain + SELF_ENDING_SECONDS:
-        yield f"terminationGracePeriodSeconds {grace}: preStop and --drain take {pause + drain} s"
+        yield f"terminationGracePeriodSeconds {grace}: preStop and the drain take {pause + drain} s"
 
 
 def rollouts_keep_every_server(objects: Objects, _: Deployment) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from intaglio.contract.config import load_deployment
 from intaglio.serving.health import PATH
 
 from .policies import unknown_metrics
@@ -53,8 +54,8 @@ def test_the_files_that_compose_mounts_are_there() -> None:
 
 def test_the_server_has_time_to_drain() -> None:
     server = SERVICES["server"]
-    drain = int(server["command"][server["command"].index("--drain") + 1])
-    assert int(server["stop_grace_period"].removesuffix("s")) > drain + 5
+    drain = load_deployment(ROOT / server["command"][1]).server.drain_seconds
+    assert int(server["stop_grace_period"].removesuffix("s")) > drain + 10
 
 
 def test_prometheus_and_grafana_find_each_other_and_the_server() -> None:
@@ -107,6 +108,6 @@ def test_the_dockerfile_and_pyproject_agree() -> None:
 
 
 def test_the_probe_asks_a_model_of_every_build() -> None:
-    model = re.fullmatch(r"/v2/models/(\w+)/ready", PATH)
+    model = re.fullmatch(r"/v2/models/(\w+)/versions/1/ready", PATH)
     assert model is not None
     assert (ROOT / "model_repository" / model[1] / "config.pbtxt").is_file()

@@ -44,7 +44,7 @@ def test_it_runs_as_a_user_and_says_how_it_is_checked(image: Image) -> None:
     assert config["StopSignal"] == "SIGTERM"
     assert sorted(config["ExposedPorts"]) == ["8000/tcp", "8001/tcp", "8002/tcp"]
     assert config["Healthcheck"]["Test"] == ["CMD", "python", "-m", "intaglio.serving.health"]
-    assert PATH == "/v2/models/sdxl/ready"
+    assert PATH == "/v2/models/sdxl/versions/1/ready"
     assert not config["Volumes"], "a volume that nobody asked for would be left behind"
 
 

@@ -142,7 +142,10 @@ VIOLATIONS: list[tuple[str, Callable[[Objects], object]]] = [
         lambda all_: pod_of(all_, "Deployment").pop("terminationGracePeriodSeconds"),
     ),
     ("a_stop_lets_requests_finish", lambda all_: server(all_).pop("lifecycle")),
-    ("a_stop_lets_requests_finish", lambda all_: server(all_)["args"].remove("--drain")),
+    (
+        "a_stop_lets_requests_finish",
+        lambda all_: change_config(all_, "drain_seconds: 300", "drain_seconds: 60"),
+    ),
     ("rollouts_keep_every_server", lambda all_: one(all_, "Deployment")["spec"].update(replicas=1)),
     (
         "rollouts_keep_every_server",

@@ -11,8 +11,10 @@ from typing import Final
 
 __all__ = ["PATH", "problem_of"]
 
-PATH: Final = "/v2/models/sdxl/ready"
-"""Ready once its build is loaded. The server itself answers earlier, and while a build is loaded."""
+PATH: Final = "/v2/models/sdxl/versions/1/ready"
+"""200 from the moment that the build is loaded until the server is told to stop. Without the version it would
+stay 200 then: the model that refuses requests is loaded, too.
+"""
 _SECONDS: Final = 4.0
 
 
