@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def test_a_stop_finishes_the_picture_and_leaves_nothing(
     image: Image, demo: Objects, volumes: dict[str, Path], built: str, tmp_path: Path
 ) -> None:
     assert built
-    before = files_of(volumes["builds"])
+    before, picture = files_of(volumes["builds"]), tmp_path / "picture.png"
     pod, folder = pod_of(demo, "Deployment"), tmp_path / "bundle"
     answers: list[subprocess.CompletedProcess[str]] = []
     with Container(image=image, folder=folder, pod=pod, sources=volumes, name="stopped") as container:
@@ -129,7 +130,20 @@ def test_a_stop_finishes_the_picture_and_leaves_nothing(
         assert len(processes_of(container)) >= 5, "intaglio, Triton, and a process of each model"
 
         def ask() -> None:
-            answers.append(container.run(*PICTURE, "--steps", "60", "--out", "/tmp/asked.png", "--force"))
+            # From outside, through the pod's network: what runs inside ends with the pod.
+            network = f"--net=/proc/{container.pid}/ns/net"
+            command = [
+                "nsenter",
+                network,
+                sys.executable,
+                "-m",
+                *PICTURE,
+                "--steps",
+                "60",
+                "--out",
+                str(picture),
+            ]
+            answers.append(subprocess.run(command, capture_output=True, text=True, check=False))
 
         asking = threading.Thread(target=ask)
         asking.start()
@@ -139,6 +153,7 @@ def test_a_stop_finishes_the_picture_and_leaves_nothing(
         asking.join()
     (answer,) = answers
     assert answer.returncode == 0, answer.stderr
+    assert picture.read_bytes().startswith(b"\x89PNG")
     assert "stopped" in container.output
     assert processes_in(namespace) == []
     assert files_of(volumes["builds"]) == before
