@@ -66,6 +66,8 @@ def help_of(*words: str) -> str:
 
 PAGES = [
     "README.md",
+    "SECURITY.md",
+    "docker/schemas/README.md",
     "miniature/README.md",
     "docs/architecture.md",
     "docs/batches.md",
@@ -82,6 +84,7 @@ PAGES = [
     "docs/performance.md",
     "docs/presets.md",
     "docs/schedules.md",
+    "docs/shipping.md",
     "docs/tuning.md",
     "docs/video.md",
     "benchmarks/README.md",

@@ -404,7 +404,7 @@ class Deployment(Strict):
             "build": True,
             "memory_limit_gib": True,
             # queue_size and workers count: the build's model repository holds them.
-            "server": {"host", "http_port", "grpc_port", "metrics_port"},
+            "server": {"host", "http_port", "grpc_port", "metrics_port", "drain_seconds"},
         }
         if self.swaps:
             excluded["loras"] = True  # they come and go while such a build is served
