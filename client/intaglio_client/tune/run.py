@@ -15,6 +15,7 @@ from intaglio.contract.config import Deployment
 from intaglio.errors import ConfigError
 from intaglio.loras.sets import ServedLoras
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
+from intaglio.stop_signals import stopped_by_signals
 from intaglio.whole_files import write_whole
 from intaglio_client.tune.chart import chart_of
 from intaglio_client.tune.choice import presets_of
@@ -30,7 +31,7 @@ from intaglio_client.tune.progress import progress_for
 from intaglio_client.tune.report import Results, data_of, page_of
 from intaglio_client.tune.results import Row, SceneFigures, front, row_of
 from intaglio_client.tune.scenes import Scene
-from intaglio_client.tune.serving import Asked, served, stopped_by_signals
+from intaglio_client.tune.serving import Asked, served
 from intaglio_client.tune.settings import Setting, named_setting
 from intaglio_client.tune.sheet import sheet_of
 
