@@ -81,13 +81,9 @@ def cancels(server: Server, *, times: int) -> None:
     """Print how long after a cancel the picture that waited has its turn."""
     beyond: list[float] = []
     for _ in range(times):
-        with PlainStream(server.grpc_url, **LONG | {"priority": "batch"}) as waiting:
-            pass  # a connection that is open already takes its part of the time away
-        running = PlainStream(server.grpc_url, **LONG)
-        with running:
+        with PlainStream(server.grpc_url, **LONG) as running:
             seen = running.until("progress")
-            waiting = PlainStream(server.grpc_url, **LONG | {"priority": "batch"})
-            with waiting:
+            with PlainStream(server.grpc_url, **LONG | {"priority": "batch"}) as waiting:
                 waiting.until("queued")
                 while len(seen.of("progress")) < 3:
                     running.next_into(seen)
@@ -98,7 +94,7 @@ def cancels(server: Server, *, times: int) -> None:
                 beyond.append(time.perf_counter() - cancelled - slice_of(seen))
     beyond = sorted(1000 * seconds for seconds in beyond)
     print(
-        f"from a cancel to the next picture's first event, beyond one slice of {1000 * slice_of(seen):.0f} ms: "
+        f"from a cancel to the next picture's first event, beyond a slice of {1000 * slice_of(seen):.0f} ms: "
         f"median {statistics.median(beyond):.0f} ms, longest {beyond[-1]:.0f} ms"
     )
 
