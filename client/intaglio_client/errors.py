@@ -107,7 +107,7 @@ def _error_of(status: str, text: str, *, url: str, request_id: str) -> IntaglioE
             return _invalid_request(text)
         case "DEADLINE_EXCEEDED":
             return DeadlineExceeded(
-                f"{url}: no answer within the deadline; allow more time, fewer steps or a smaller image"
+                f"{url}: no answer within the deadline; allow more time, fewer steps or a smaller picture"
             )
         case "CANCELLED":
             kind = DeadlineExceeded if _TIME.search(text) else Cancelled

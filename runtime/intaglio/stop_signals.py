@@ -9,8 +9,6 @@ import threading
 from collections.abc import Iterator
 from typing import Final
 
-from intaglio.exit_codes import TERMINATED
-
 __all__ = ["stopped_by_signals"]
 
 _NAMES: Final = ("SIGTERM", "SIGHUP")
@@ -18,8 +16,8 @@ _NAMES: Final = ("SIGTERM", "SIGHUP")
 
 
 @contextlib.contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """SIGTERM and the hang-up of the terminal raise SystemExit in this block, so that it is left in order.
+def stopped_by_signals(*, code: int) -> Iterator[None]:
+    """SIGTERM and the hang-up of the terminal raise SystemExit(code) in this block, which is left in order.
 
     Python tells only the main thread of signals: in others this does nothing. A hang-up that was ignored when
     the command started, as by `nohup`, stays ignored.
@@ -29,7 +27,7 @@ def stopped_by_signals() -> Iterator[None]:
         return
 
     def stop(number: int, frame: object) -> None:
-        sys.exit(TERMINATED)
+        sys.exit(code)
 
     known = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
     heard = [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.server
+import io
 import logging
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import PIL.Image
 import pytest
 from tritonclient.grpc import service_pb2_grpc
 
@@ -23,6 +25,7 @@ from intaglio_client import (
     AsyncClient,
     Cancelled,
     Client,
+    DeadlineExceeded,
     Image,
     InvalidRequest,
     QueueFull,
@@ -214,6 +217,26 @@ def test_a_client_that_is_closed_cancels_its_calls() -> None:
         with pytest.raises(Cancelled, match="the client was closed"):
             client.generate("a fox")
         held.set()
+
+
+def test_an_answer_that_comes_after_the_deadline_is_no_answer() -> None:
+    """Of a picture or of a control map; the next one is right."""
+    held = threading.Event()
+
+    def late(context: Any) -> Iterator[Any]:
+        held.wait(30)
+        yield from picture(context)
+
+    photo = io.BytesIO()
+    PIL.Image.new("RGB", (64, 64)).save(photo, "PNG")
+    with fake_server(late) as server, Client(server.url, deadline=0.3) as client:
+        with pytest.raises(DeadlineExceeded, match="no answer within the deadline"):
+            client.annotate(photo.getvalue(), "pose")
+        with pytest.raises(DeadlineExceeded, match="no answer within the deadline"):
+            client.generate("a fox", seed=7)
+        assert len(server.requests) == 2, "neither is sent again"
+        held.set()
+        assert client.generate("a fox").data == b"image 0"
 
 
 SLOW = Retries(most=2, first=60.0, longest=60.0)

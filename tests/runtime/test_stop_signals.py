@@ -19,7 +19,7 @@ def test_a_signal_ends_the_block_in_order(number: signal.Signals) -> None:
     ended: list[bool] = []
 
     def stopped() -> None:
-        with stopped_by_signals(), ExitStack() as stack:
+        with stopped_by_signals(code=TERMINATED), ExitStack() as stack:
             stack.callback(ended.append, True)
             os.kill(os.getpid(), number)
 
@@ -33,7 +33,7 @@ def test_a_signal_ends_the_block_in_order(number: signal.Signals) -> None:
 def test_a_hang_up_that_is_ignored_stays_so() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with stopped_by_signals():
+        with stopped_by_signals(code=TERMINATED):
             os.kill(os.getpid(), signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -44,7 +44,7 @@ def test_a_thread_hears_of_no_signal() -> None:
     seen: list[object] = []
 
     def run() -> None:
-        with stopped_by_signals():
+        with stopped_by_signals(code=TERMINATED):
             seen.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=run)

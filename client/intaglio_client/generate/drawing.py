@@ -12,7 +12,7 @@ from typing import Final
 import typer
 
 from intaglio.command_output import Output
-from intaglio.exit_codes import INTERRUPTED
+from intaglio.exit_codes import INTERRUPTED, TERMINATED
 from intaglio.stop_signals import stopped_by_signals
 from intaglio_client.client import Client
 from intaglio_client.errors import NotServed
@@ -70,7 +70,7 @@ def drawn(client: Client, question: Question, watching: Watching, printed: Outpu
     """
     stop_says = _CANCELLED
     try:
-        with stopped_by_signals(), watching.display:
+        with stopped_by_signals(code=TERMINATED), watching.display:
             watching.display.say(f"waiting for {client.url}")
             try:
                 return _streamed(client, question, watching)
