@@ -5,10 +5,7 @@ A script may run a command again that ended with `LATER`, and nothing needs to c
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Final
 
 from intaglio.errors import DeadlineExceeded, InvalidRequest, Unavailable
@@ -21,7 +18,6 @@ __all__ = [
     "TERMINATED",
     "USAGE",
     "exit_code_of",
-    "stopped_by_signals",
 ]
 
 FAILED: Final = 1
@@ -54,22 +50,3 @@ def exit_code_of(error: BaseException) -> int:
             return INTERRUPTED
         case _:
             return FAILED
-
-
-@contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """SIGTERM and the hang-up of the terminal end the block like Ctrl-C, so that it leaves nothing half done.
-
-    Only the main thread may use it, since Python tells only that of signals. Windows has no hang-up.
-    """
-
-    def stop(number: int, frame: object) -> None:
-        sys.exit(TERMINATED)
-
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

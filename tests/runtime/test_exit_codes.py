@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,6 @@ from intaglio.exit_codes import (
     TERMINATED,
     USAGE,
     exit_code_of,
-    stopped_by_signals,
 )
 
 PAGE = Path(__file__).parents[2] / "docs/commands.md"
@@ -56,20 +53,3 @@ def test_every_code_of_this_module_has_a_meaning() -> None:
     """Those of the shell are 128 and the signal's number."""
     assert {0, *(value for value in vars(exit_codes).values() if isinstance(value, int))} == set(EXIT_CODES)
     assert (INTERRUPTED, TERMINATED) == (128 + signal.SIGINT, 128 + signal.SIGTERM)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_block_in_order(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    ended: list[bool] = []
-
-    def stopped() -> None:
-        with stopped_by_signals(), ExitStack() as stack:
-            stack.callback(ended.append, True)
-            os.kill(os.getpid(), number)
-
-    with pytest.raises(SystemExit) as raised:
-        stopped()
-    assert raised.value.code == TERMINATED
-    assert ended == [True]
-    assert signal.getsignal(number) is before

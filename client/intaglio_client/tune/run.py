@@ -13,10 +13,11 @@ from rich.console import Console
 from intaglio.builds.manifest import BuildManifest, write_json
 from intaglio.contract.config import Deployment
 from intaglio.errors import ConfigError
-from intaglio.exit_codes import stopped_by_signals
+from intaglio.exit_codes import TERMINATED
 from intaglio.loras.sets import ServedLoras
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.progress import progress_for
+from intaglio.stop_signals import stopped_by_signals
 from intaglio.whole_files import write_whole
 from intaglio_client.tune.chart import chart_of
 from intaglio_client.tune.choice import presets_of
@@ -106,7 +107,7 @@ def draw_builds(
             continue
         own = asked if index == 0 else Asked(deadline=asked.deadline)
         with (
-            stopped_by_signals(),
+            stopped_by_signals(code=TERMINATED),
             served(built.deployment, own, report=_reporter(console)) as client,
             progress_for(console, missing) as progress,
         ):

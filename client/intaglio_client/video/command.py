@@ -16,8 +16,9 @@ import typer
 
 from intaglio.command_output import Json, Output, Quiet, table_of
 from intaglio.errors import InvalidRequest
-from intaglio.exit_codes import stopped_by_signals
+from intaglio.exit_codes import TERMINATED
 from intaglio.progress import progress_for
+from intaglio.stop_signals import stopped_by_signals
 from intaglio_client.video.encoders import Quality, choose_encoder
 from intaglio_client.video.options import (
     AsGiven,
@@ -94,7 +95,7 @@ def video(  # noqa: PLR0913  (one option a choice)
     chosen = None if gif else choose_encoder(binary, encoder)
     if audio is not None:
         check_audio(binary, audio)
-    with stopped_by_signals():
+    with stopped_by_signals(code=TERMINATED):
         pictures = _checked(sources.paths, printed)
         view = View(size_of(size, pictures[0].size, even=not gif), fit.value, ken_burns)
         _note_sizes(pictures, view, printed)

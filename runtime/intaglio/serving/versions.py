@@ -66,6 +66,11 @@ class ServedVersion:
         return tuple(model for model in self.configs if model in _CALLERS)
 
     @property
+    def open_models(self) -> tuple[str, ...]:
+        """All models that are there for clients; first those that draw."""
+        return (*self.public, *(model for model in self.configs if model == ANNOTATE.name))
+
+    @property
     def callers(self) -> tuple[str, ...]:
         """The public models that are programs. A version of them calls the stages of the same version."""
         return tuple(model for model in self.public if model in self.programs)
@@ -155,7 +160,7 @@ class ServedRepository:
             self._configure(model, config)
 
     def refuse(self, model: str, version: ServedVersion, *, number: int) -> None:
-        """Let the public `model` of `version` refuse all requests once it is loaded, as version `number`."""
+        """Let `model` of `version` refuse all requests once it is loaded, as version `number`."""
         config = _copied(version.configs[model])
         for name in ("platform", "ensemble_scheduling", "instance_group"):
             config.ClearField(name)

@@ -13,8 +13,9 @@ import typer
 
 from intaglio.command_output import Json, Output, Quiet, table_of
 from intaglio.errors import InvalidRequest
-from intaglio.exit_codes import stopped_by_signals
+from intaglio.exit_codes import TERMINATED
 from intaglio.progress import progress_for
+from intaglio.stop_signals import stopped_by_signals
 from intaglio_train.datasets.reporting import reported
 from intaglio_train.errors import DataError
 
@@ -59,7 +60,7 @@ def bdd_captions(
     printed = Output(json=json, quiet=quiet)
     if out.exists() and not force:
         raise InvalidRequest("out", f"{out} exists", allowed="another name, or --force to overwrite")
-    with reported("bdd-captions", printed), stopped_by_signals():
+    with reported("bdd-captions", printed), stopped_by_signals(code=TERMINATED):
         chosen = Template.read(template or TEMPLATE, FIELDS)
         captions, missing = _captions(label_files(labels), chosen, printed)
         write_captions(out, captions)

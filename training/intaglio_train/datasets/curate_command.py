@@ -11,7 +11,8 @@ import typer
 
 from intaglio.command_output import Json, Output, Quiet, table_of
 from intaglio.errors import InvalidRequest
-from intaglio.exit_codes import stopped_by_signals
+from intaglio.exit_codes import TERMINATED
+from intaglio.stop_signals import stopped_by_signals
 from intaglio_train.datasets.curated import write_curated
 from intaglio_train.datasets.curating import Duplicates, Quotas, Reason, Rules, classes_in, decide
 from intaglio_train.datasets.measured import images_below, measure
@@ -64,7 +65,7 @@ def curate(  # noqa: PLR0913  (one option a rule)
     With --quiet only what is written is printed.
     """
     printed = Output(json=json, quiet=quiet)
-    with reported("curate", printed), stopped_by_signals():
+    with reported("curate", printed), stopped_by_signals(code=TERMINATED):
         quotas = _quotas(classes, quota or [])
         rules = Rules(min_side, max_aspect, min_sharpness, duplicates, distance, quotas, seed)
         paths = images_below(images)

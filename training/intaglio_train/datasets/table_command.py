@@ -10,7 +10,8 @@ import typer
 
 from intaglio.command_output import Json, Output, Quiet, table_of
 from intaglio.errors import InvalidRequest
-from intaglio.exit_codes import stopped_by_signals
+from intaglio.exit_codes import TERMINATED
+from intaglio.stop_signals import stopped_by_signals
 from intaglio_train.datasets.placed import check_free
 from intaglio_train.datasets.reporting import Copy, Seed, counted, reported
 from intaglio_train.datasets.sources import REASONS, match
@@ -79,7 +80,7 @@ def table(  # noqa: PLR0913  (one option a choice)
     if (kind is Kind.CONTROLNET) != (conditions is not None):
         allowed = "with --kind controlnet, and only with it"
         raise InvalidRequest("conditions", "given" if conditions else "missing", allowed=allowed)
-    with reported("table", printed), stopped_by_signals():
+    with reported("table", printed), stopped_by_signals(code=TERMINATED):
         check_free(out)
         with counted(printed, _size_of(images), "reading") as done:
             found = match(images, captions or images, conditions, done=done)
