@@ -68,7 +68,8 @@ class ServedVersion:
     @property
     def open_models(self) -> tuple[str, ...]:
         """All models that are there for clients; first those that draw."""
-        return (*self.public, *(model for model in self.configs if model == ANNOTATE.name))
+        standalone = {model.name for model in STANDALONE}
+        return (*self.public, *(model for model in self.configs if model in standalone))
 
     @property
     def callers(self) -> tuple[str, ...]:
