@@ -15,7 +15,7 @@ comma := ,
 DEMO_EXTRAS := client,serve,triton,export$(if $(wildcard /dev/nvidiactl),$(comma)tensorrt)
 CONFIG ?= configs/miniature.yaml
 
-.PHONY: help demo serve test test-fast test-card test-fresh test-long check clean
+.PHONY: help demo serve test test-fast test-card test-fresh test-long ship-check check clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ test: $(VENV)/.installed-dev ## Run the tests but for those of the other targets
 	@$(BIN)/python -m pytest -n 2
 
 test-fast: $(VENV)/.installed-dev ## Run the tests that are not marked slow
-	@$(BIN)/python -m pytest -m "not slow and not fresh and not long"
+	@$(BIN)/python -m pytest -m "not slow and not fresh and not long and not ship"
 
 test-card: $(VENV)/.installed-dev ## Run the suite that needs an NVIDIA card, Triton and TensorRT-RTX (8 minutes)
 	@$(BIN)/python -m pytest -rs --timeout=600 tests/card
@@ -41,6 +41,9 @@ test-fresh: $(VENV)/.installed-dev ## Install the wheel into new environments an
 
 test-long: $(VENV)/.installed-dev ## Run the tests that take long and that few changes touch, in two processes (6 minutes)
 	@$(BIN)/python -m pytest -n 2 -m long
+
+ship-check: $(VENV)/.installed-ship ## Build and run the CPU image, check the Kubernetes overlays, alerts and dashboards (8 minutes)
+	@$(BIN)/python -m pytest -m ship -rs --timeout=900 tests/docker
 
 check: $(VENV)/.installed-dev ## Format, lint, types, imports between rooms, fast tests
 	@$(BIN)/ruff format --check .
@@ -67,3 +70,8 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing intaglio[dev] (once)"
 	@$(PIP) --editable ".[dev]"
 	@touch $@ $(VENV)/.installed-demo
+
+$(VENV)/.installed-ship: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing intaglio[ship] (once)"
+	@$(PIP) --editable ".[ship]"
+	@touch $@ $(VENV)/.installed-dev $(VENV)/.installed-demo

@@ -1,14 +1,14 @@
-"""The tables of the inputs of `sdxl`, `sdxl_stream` and `annotate`, from the table of Triton's models."""
+"""The tables of the inputs of the public models, from the table of Triton's models."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from intaglio.contract.models import ANNOTATE, SDXL, SDXL_STREAM, ModelSpec
+from intaglio.contract.models import ANNOTATE, IDENTITY, SDXL, SDXL_STREAM, ModelSpec
 from intaglio.contract.ports import Port
 from reference.tables import code, table
 
-__all__ = ["annotate_inputs", "request_inputs", "stream_inputs"]
+__all__ = ["annotate_inputs", "identity_inputs", "request_inputs", "stream_inputs"]
 
 _WIRE: dict[str, str] = {"TYPE_STRING": "BYTES"}
 """Triton's name of a type in requests, where it is not that of config.pbtxt."""
@@ -30,6 +30,11 @@ def annotate_inputs() -> str:
     return _table(ANNOTATE, ANNOTATE.inputs)
 
 
+def identity_inputs() -> str:
+    """One row for each input of `identity`."""
+    return _table(IDENTITY, IDENTITY.inputs)
+
+
 def _table(model: ModelSpec, ports: Iterable[Port]) -> str:
     return table(_HEAD, (_row(port, model) for port in ports))
 
@@ -46,7 +51,7 @@ def _row(port: Port, model: ModelSpec) -> tuple[str, ...]:
 
 
 def _example(port: Port) -> str:
-    if port.name in ("images", "photo"):
+    if port.name in ("image", "images", "photo"):
         return str(port.example)
     if port.datatype == "TYPE_BOOL":
         return code(str(bool(port.example)).lower())

@@ -13,7 +13,7 @@ from typing import Final
 
 from reference.batches import batch_keys, filter_keys, manifest_keys
 from reference.configuration import deployment_keys, training_keys
-from reference.inputs import annotate_inputs, request_inputs, stream_inputs
+from reference.inputs import annotate_inputs, identity_inputs, request_inputs, stream_inputs
 from reference.methods import few_step_methods
 from reference.metrics import metrics
 
@@ -22,6 +22,7 @@ __all__ = ["PARTS", "ROOT", "replaced", "written_pages"]
 ROOT: Final = Path(__file__).resolve().parents[1]
 PARTS: Final[Mapping[str, Mapping[str, Callable[[], str]]]] = {
     "docs/batches.md": {"manifest": manifest_keys, "filters": filter_keys, "batch": batch_keys},
+    "docs/characters.md": {"identity": identity_inputs},
     "docs/clients.md": {"inputs": request_inputs, "stream": stream_inputs},
     "docs/controls.md": {"annotate": annotate_inputs},
     "docs/configuration.md": {"deployment": deployment_keys, "training": training_keys},

@@ -11,15 +11,19 @@ from typer.testing import CliRunner
 
 from intaglio import init
 from intaglio.detectors import command as control
+from intaglio.objects import command as annotate
 from intaglio.poses import command as poses
 from intaglio.serving import command as serve
 from intaglio.serving import doctor
 from intaglio_client import demo, watch_command
 from intaglio_client.batch import command as batch
+from intaglio_client.characters import command as characters
 from intaglio_client.generate import command as generate
 from intaglio_client.tune import command as tune
+from intaglio_client.video import command as video
 from intaglio_export.commands import build, loras, presets
 from intaglio_train import command as train
+from intaglio_train.datasets import command as data
 
 from .pages import ROOT, blocks
 
@@ -32,6 +36,8 @@ APPS = {
     "demo": demo.app,
     "doctor": doctor.app,
     "train": train.app,
+    "video": video.app,
+    "data": data.app,
     "tune": tune.app,
     "reload": serve.reload_app,
     "loras": loras.app,
@@ -39,6 +45,8 @@ APPS = {
     "watch": watch_command.watch_app,
     "control": control.app,
     "poses": poses.app,
+    "characters": characters.app,
+    "annotate": annotate.app,
     "rollback": watch_command.rollback_app,
 }
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,20 +66,27 @@ def help_of(*words: str) -> str:
 
 PAGES = [
     "README.md",
+    "SECURITY.md",
+    "docker/schemas/README.md",
     "miniature/README.md",
     "docs/architecture.md",
     "docs/batches.md",
+    "docs/characters.md",
     "docs/checkpoints.md",
     "docs/clients.md",
     "docs/commands.md",
     "docs/configuration.md",
     "docs/controls.md",
+    "docs/datasets.md",
+    "docs/labels.md",
     "docs/loras.md",
     "docs/operating.md",
     "docs/performance.md",
     "docs/presets.md",
     "docs/schedules.md",
+    "docs/shipping.md",
     "docs/tuning.md",
+    "docs/video.md",
     "benchmarks/README.md",
 ]
 
@@ -98,7 +113,9 @@ def test_commands_and_their_options_exist() -> None:
     for line in COMMANDS:
         for option in re.findall(r"--[a-z-]+", line):
             words = line.split()
-            assert option in help_of(*words[: 2 if words[0] in ("loras", "poses", "presets") else 1]), line
+            assert option in help_of(
+                *words[: 2 if words[0] in ("characters", "data", "loras", "poses", "presets") else 1]
+            ), line
 
 
 def test_configurations_it_names_exist() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypedDict
 
-from intaglio.contract.models import ANNOTATE, SDXL, SDXL_STREAM, Resize
+from intaglio.contract.identity import FacesWanted
+from intaglio.contract.models import ANNOTATE, IDENTITY, SDXL, SDXL_STREAM, Resize
 from intaglio.errors import IntaglioError, InvalidRequest, Unavailable
 from intaglio_client.address import explained
 from intaglio_client.annotation import annotate_tensors
@@ -17,6 +18,7 @@ from intaglio_client.connections.retries import Retries
 from intaglio_client.connections.tls import Tls
 from intaglio_client.controls import Encoded
 from intaglio_client.errors import Unreachable
+from intaglio_client.identification import identity_tensors
 from intaglio_client.parameters import tensors_from_parameters
 
 __all__ = ["READY_SECONDS", "Asking", "Settings"]
@@ -101,6 +103,13 @@ class Asking:
         """A request for the control map of a photograph; InvalidRequest names what is wrong."""
         tensors = annotate_tensors(photo, detector, size=size, resize=resize)
         return Request(model=ANNOTATE, tensors=tensors)
+
+    def identification(
+        self, image: Encoded, character: str, *, threshold: float | None, faces: FacesWanted
+    ) -> Request:
+        """A request for how much a picture is like a character; InvalidRequest names what is wrong."""
+        tensors = identity_tensors(image, character, threshold=threshold, faces=faces)
+        return Request(model=IDENTITY, tensors=tensors)
 
     def attempts(self, request: Request) -> Attempts:
         """The attempts that are allowed to get `request` answered."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -13,8 +15,9 @@ import grpc
 import grpc.aio
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from intaglio.contract.identity import FacesWanted
 from intaglio.contract.models import ADMITTING_VERSION, SDXL, Resize
-from intaglio.errors import Unavailable
+from intaglio.errors import Cancelled, Unavailable
 from intaglio_client.address import DEFAULT_URL
 from intaglio_client.annotation import Annotation
 from intaglio_client.asking import READY_SECONDS, Asking, Settings
@@ -23,7 +26,9 @@ from intaglio_client.connections.async_calls import cancellation
 from intaglio_client.connections.attempts import Attempt
 from intaglio_client.connections.requests import Request, outputs_of
 from intaglio_client.controls import Encoded
+from intaglio_client.errors import CLOSED
 from intaglio_client.events import Outputs
+from intaglio_client.identification import Identification
 from intaglio_client.image import Image
 from intaglio_client.parameters import Parameters
 from intaglio_client.repetition import repetition_of
@@ -47,6 +52,7 @@ class AsyncClient:
         """
         self._asking = Asking(url, settings)
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._closed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         return self
@@ -62,7 +68,9 @@ class AsyncClient:
         return self._asking.url
 
     async def close(self) -> None:
-        """Close the connections; a later call opens others. What is still streamed is cancelled."""
+        """Close the connections; a later call opens others. What has begun ends with Cancelled."""
+        self._closed.set()
+        self._closed = asyncio.Event()
         channels = list(self._channels.values())
         self._channels.clear()
         for channel in channels:
@@ -74,7 +82,7 @@ class AsyncClient:
         metadata = self._asking.channels.metadata
         for endpoint in self._asking.endpoints.all:
             try:
-                stub = self._stub(endpoint.url)
+                stub = self._stub(endpoint.url, self._closed)
                 if (await stub.ModelReady(asked, metadata=metadata, timeout=READY_SECONDS)).ready:
                     return True
             except grpc.RpcError:
@@ -106,7 +114,7 @@ class AsyncClient:
         """The same images, and before them what happens to the request."""
         own = {"slice_steps": slice_steps, "preview": preview, "deadline": deadline}
         request = self._asking.stream(prompt, {**parameters, **own})
-        return AsyncStream(self._asking, request, self._stub)
+        return AsyncStream(self._asking, request, partial(self._stub, closed=self._closed))
 
     async def annotate(
         self,
@@ -120,22 +128,36 @@ class AsyncClient:
         request = self._asking.annotation(photo, detector, size=size, resize=resize)
         return await self._answered(request, Attempt.annotation)
 
+    async def identify(
+        self,
+        image: Encoded,
+        character: str,
+        *,
+        threshold: float | None = None,
+        faces: FacesWanted = "one",
+    ) -> Identification:
+        """How much a picture is like a character that is enrolled on the server."""
+        request = self._asking.identification(image, character, threshold=threshold, faces=faces)
+        return await self._answered(request, Attempt.identification)
+
     async def _images(self, request: Request) -> tuple[Image, ...]:
         return await self._answered(request, Attempt.images)
 
     async def _answered(self, request: Request, read: Callable[[Attempt, Outputs], Answer]) -> Answer:
+        closed = self._closed
         async with self._explaining():
             for attempt in self._asking.attempts(request):
                 with attempt:
-                    call = self._stub(attempt.endpoint.url).ModelInfer(
+                    call = self._stub(attempt.endpoint.url, closed).ModelInfer(
                         attempt.message, metadata=self._asking.metadata, timeout=attempt.timeout
                     )
                     try:
                         response = await call
                     except asyncio.CancelledError as error:
-                        raise cancellation(error, says="the client was closed") from None
+                        raise cancellation(error, says=CLOSED) from None
                     return read(attempt, outputs_of(response))
-                await asyncio.sleep(attempt.pause)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(closed.wait(), attempt.pause)
         raise AssertionError("the last attempt returns or raises")
 
     @asynccontextmanager
@@ -145,7 +167,10 @@ class AsyncClient:
         except Unavailable as error:
             raise await asyncio.to_thread(self._asking.explained, error) from error.__cause__
 
-    def _stub(self, url: str) -> Any:
+    def _stub(self, url: str, closed: asyncio.Event) -> Any:
+        """What calls the server at `url`. Cancelled where the client was closed since the call began."""
+        if closed.is_set():
+            raise Cancelled(CLOSED)
         if url not in self._channels:
             self._channels[url] = self._asking.channels.open_async(url)
         return service_pb2_grpc.GRPCInferenceServiceStub(self._channels[url])

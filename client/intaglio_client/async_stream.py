@@ -14,6 +14,7 @@ from intaglio.errors import Cancelled, Unavailable
 from intaglio_client.asking import Asking
 from intaglio_client.connections.async_calls import cancellation
 from intaglio_client.connections.requests import Request
+from intaglio_client.errors import CLOSED
 from intaglio_client.events import Event, Result
 from intaglio_client.image import Image
 
@@ -133,7 +134,7 @@ async def _events(
                     if event is not None:
                         yield event
             except asyncio.CancelledError as error:
-                says = "cancelled by the caller" if running.is_cancelled else "the client was closed"
+                says = "cancelled by the caller" if running.is_cancelled else CLOSED
                 raise cancellation(error, says=says) from None
             finally:
                 running.end()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -13,15 +13,18 @@ from typing import Any, Self, TypeVar, Unpack
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from intaglio.contract.identity import FacesWanted
 from intaglio.contract.models import ADMITTING_VERSION, SDXL, Resize
-from intaglio.errors import Unavailable
+from intaglio.errors import Cancelled, Unavailable
 from intaglio_client.address import DEFAULT_URL
 from intaglio_client.annotation import Annotation
 from intaglio_client.asking import READY_SECONDS, Asking, Settings
 from intaglio_client.connections.attempts import Attempt
 from intaglio_client.connections.requests import Request, outputs_of
 from intaglio_client.controls import Encoded
+from intaglio_client.errors import CLOSED
 from intaglio_client.events import Outputs
+from intaglio_client.identification import Identification
 from intaglio_client.image import Image
 from intaglio_client.parameters import Parameters
 from intaglio_client.repetition import repetition_of
@@ -44,6 +47,8 @@ class Client:
         self._asking = Asking(url, settings)
         self._channels: dict[str, grpc.Channel] = {}
         self._lock = threading.Lock()
+        self._closed = threading.Event()
+        """Set by `close`, which ends the calls that have begun; then a new one for later calls."""
 
     def __enter__(self) -> Self:
         return self
@@ -59,8 +64,10 @@ class Client:
         return self._asking.url
 
     def close(self) -> None:
-        """Close the connections; a later call opens others. What is still streamed is cancelled."""
+        """Close the connections; a later call opens others. What has begun ends with Cancelled."""
         with self._lock:
+            self._closed.set()
+            self._closed = threading.Event()
             for channel in self._channels.values():
                 channel.close()
             self._channels.clear()
@@ -71,7 +78,8 @@ class Client:
         metadata = self._asking.channels.metadata
         for endpoint in self._asking.endpoints.all:
             try:
-                if self._stub(endpoint.url).ModelReady(asked, metadata=metadata, timeout=READY_SECONDS).ready:
+                stub = self._stub(endpoint.url, self._closed)
+                if stub.ModelReady(asked, metadata=metadata, timeout=READY_SECONDS).ready:
                     return True
             except grpc.RpcError:
                 continue
@@ -124,7 +132,7 @@ class Client:
         """
         own = {"slice_steps": slice_steps, "preview": preview, "deadline": deadline}
         request = self._asking.stream(prompt, {**parameters, **own})
-        return Stream(self._asking, request, self._stub)
+        return Stream(self._asking, request, partial(self._stub, closed=self._closed))
 
     def annotate(
         self,
@@ -149,18 +157,40 @@ class Client:
         request = self._asking.annotation(photo, detector, size=size, resize=resize)
         return self._answered(request, Attempt.annotation)
 
+    def identify(
+        self,
+        image: Encoded,
+        character: str,
+        *,
+        threshold: float | None = None,
+        faces: FacesWanted = "one",
+    ) -> Identification:
+        """How much a picture is like a character that is enrolled on the server (docs/characters.md).
+
+        `threshold` takes the place of the character's. `faces`: "one" is a picture of one face, "any" one of
+        whose faces one must be the character's.
+
+        Raises:
+            InvalidRequest: names the field and what is allowed; also where the character is not enrolled.
+            Unavailable: no server, or its deployment reads no faces.
+            QueueFull, DeadlineExceeded, Cancelled, ServerError: see `intaglio.errors`.
+        """
+        request = self._asking.identification(image, character, threshold=threshold, faces=faces)
+        return self._answered(request, Attempt.identification)
+
     def _images(self, request: Request) -> tuple[Image, ...]:
         return self._answered(request, Attempt.images)
 
     def _answered(self, request: Request, read: Callable[[Attempt, Outputs], Answer]) -> Answer:
+        closed = self._closed
         with self._explaining():
             for attempt in self._asking.attempts(request):
                 with attempt:
-                    response = self._stub(attempt.endpoint.url).ModelInfer(
+                    response = self._stub(attempt.endpoint.url, closed).ModelInfer(
                         attempt.message, metadata=self._asking.metadata, timeout=attempt.timeout
                     )
                     return read(attempt, outputs_of(response))
-                time.sleep(attempt.pause)
+                closed.wait(attempt.pause)
         raise AssertionError("the last attempt returns or raises")
 
     @contextmanager
@@ -170,8 +200,11 @@ class Client:
         except Unavailable as error:
             raise self._asking.explained(error) from error.__cause__
 
-    def _stub(self, url: str) -> Any:
+    def _stub(self, url: str, closed: threading.Event) -> Any:
+        """What calls the server at `url`. Cancelled where the client was closed since the call began."""
         with self._lock:
+            if closed.is_set():
+                raise Cancelled(CLOSED)
             if url not in self._channels:
                 self._channels[url] = self._asking.channels.open(url)
             return service_pb2_grpc.GRPCInferenceServiceStub(self._channels[url])

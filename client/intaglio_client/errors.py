@@ -4,7 +4,8 @@ INVALID_ARGUMENT                 InvalidRequest: field, problem and what is allo
 UNAVAILABLE, RESOURCE_EXHAUSTED  Unavailable; QueueFull where the queue was full, SwapFailed where LoRAs
                                  cannot be applied, Stopping where the server stops and has not begun the
                                  request, Unreachable where there was no connection
-NOT_FOUND, UNIMPLEMENTED         NotServed: this is not our server, or an older one
+NOT_FOUND, UNIMPLEMENTED         NotServed: this is not our server, or an older one; Stopping where the model
+                                 was there and is unloaded
 UNAUTHENTICATED                  ServerError, and so does PERMISSION_DENIED
 CANCELLED                        Cancelled; DeadlineExceeded where the server says that time ran out
 DEADLINE_EXCEEDED                DeadlineExceeded
@@ -29,7 +30,7 @@ from intaglio.errors import (
     Unavailable,
 )
 
-__all__ = ["NotServed", "ServerError", "Unreachable", "error_from_message", "error_from_rpc"]
+__all__ = ["CLOSED", "NotServed", "ServerError", "Unreachable", "error_from_message", "error_from_rpc"]
 
 _PREFIX: Final = re.compile(r"^(in ensemble '[^']*', )?(\[request id: [^\]]*\] )?")
 _FIELD: Final = re.compile(r"^(?P<field>[A-Za-z_][\w.\[\]]*): (?P<problem>.*?); allowed: (?P<allowed>.*)$")
@@ -41,15 +42,20 @@ _TIME: Final = re.compile(r"deadline|queue_timeout", re.IGNORECASE)
 _PASSED: Final = re.compile(r"^its (deadline|queue_timeout) .*passed|^cancelled")
 _NOT_SENT: Final = re.compile(r"failed to connect to all addresses|DNS resolution failed", re.IGNORECASE)
 """What gRPC says where a request never had a connection. "Socket closed" may mean that the server had it."""
+CLOSED: Final = "the client was closed"
+"""Why a call ends that `close` found under way."""
 _LOCAL: Final = {
     "Locally cancelled by application!": "cancelled by the caller",
-    "Channel closed!": "the client was closed",
-    "Stream removed (Channel closed!)": "the client was closed",
+    "Channel closed!": CLOSED,
+    "Stream removed (Channel closed!)": CLOSED,
 }
 """What gRPC says of calls that ended on this side."""
 _STOPS: Final = re.compile(r"\bServer (not ready|is stopping)\b")
 """What Triton says of a stage once it was told to stop."""
-_NOT_BEGUN: Final = re.compile(r"^the server is stopping and has not begun")
+_NOT_BEGUN: Final = re.compile(
+    r"^the server is stopping and has not begun|^Request for unknown model: \S+ has no available versions"
+)
+"""What our server says once it was told to stop, and what Triton says of a model that it has unloaded."""
 _UNKNOWN_MODEL: Final = re.compile(r"^Request for unknown model: ")
 
 
@@ -71,7 +77,7 @@ def error_from_rpc(error: grpc.RpcError, *, url: str, request_id: str = "") -> I
     Where the server failed, the error names `request_id`, which its log has too.
     """
     status, message = error.code().name, _PREFIX.sub("", error.details() or "")
-    if status == "INTERNAL":
+    if status == "INTERNAL" or _NOT_BEGUN.search(message):
         # WAR: Triton 2.51 loses the status of an error when one model calls another, as `sdxl_stream` does.
         status = _status_of(message)
     return _error_of(status, message, url=url, request_id=request_id)
@@ -85,11 +91,11 @@ def error_from_message(message: str, *, url: str, request_id: str = "") -> Intag
 
 def _status_of(text: str) -> str:
     """The status that our server gives an error with this text."""
-    if _UNKNOWN_MODEL.search(text):
-        return "NOT_FOUND"
     unavailable = (_SWAP, _STOPS, _NOT_BEGUN)
     if _QUEUE in text.lower() or any(known.search(text) for known in unavailable):
         return "UNAVAILABLE"
+    if _UNKNOWN_MODEL.search(text):
+        return "NOT_FOUND"
     if _FIELD.match(text):
         return "INVALID_ARGUMENT"
     return "CANCELLED" if _PASSED.search(text) else "INTERNAL"
@@ -101,7 +107,7 @@ def _error_of(status: str, text: str, *, url: str, request_id: str) -> IntaglioE
             return _invalid_request(text)
         case "DEADLINE_EXCEEDED":
             return DeadlineExceeded(
-                f"{url}: no answer within the deadline; allow more time, fewer steps or a smaller image"
+                f"{url}: no answer within the deadline; allow more time, fewer steps or a smaller picture"
             )
         case "CANCELLED":
             kind = DeadlineExceeded if _TIME.search(text) else Cancelled

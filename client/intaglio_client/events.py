@@ -57,9 +57,12 @@ class Preview:
     """Encoded, as JPEG or WEBP."""
 
     def decode(self, index: int = 0) -> PIL.Image.Image:
-        """One of them as a Pillow image."""
-        with PIL.Image.open(io.BytesIO(self.images[index])) as image:
-            return image.convert("RGB")
+        """One of them as a Pillow image; ServerError where it cannot be read."""
+        try:
+            with PIL.Image.open(io.BytesIO(self.images[index])) as image:
+                return image.convert("RGB")
+        except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+            raise ServerError(f"the server sent a preview that cannot be read: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

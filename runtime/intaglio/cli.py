@@ -26,13 +26,14 @@ __all__ = ["COMMANDS", "GROUP", "main"]
 GROUP: Final = "intaglio.commands"
 COMMANDS: Final[Mapping[str, str]] = {
     "init": "Write a deployment and what belongs to it, to start from.",
-    "build": "Compile a deployment: weights -> ONNX -> engines -> repository.",
+    "build": "Compile a deployment: weights to ONNX, engines, repository.",
     "serve": "Run Triton on a build until Ctrl-C.",
     "reload": "Switch a running server to a new build, without a restart.",
     "generate": "Ask a server for images.",
-    "batch": "Draw many pictures, keep what filters accept, go on after a stop.",
+    "batch": "Draw many pictures, keep what filters accept, and resume.",
     "doctor": "Say what this machine has, what is missing, what fixes it.",
-    "demo": "Build, serve, generate and stop once; print where the time went.",
+    "demo": "Build, serve, generate and stop once; time each step.",
+    "video": "Make an MP4 or a GIF of pictures.",
     "tune": "Find the cheapest settings that draw the same picture.",
     "loras": "The registry of LoRAs: add, remove, list, show, check, serve.",
     "presets": "Quality presets, styles, negatives and scenes: list, show.",
@@ -40,6 +41,9 @@ COMMANDS: Final[Mapping[str, str]] = {
     "rollback": "Serve the previous version of a LoRA.",
     "control": "Turn photographs into control maps.",
     "poses": "The pose library: list, search, show, add, check.",
+    "characters": "Faces of characters: enroll, list, show, check, forget.",
+    "annotate": "Label what is in pictures: YOLO files, boxes, rules.",
+    "data": "Data to train on: captions, tables, curating.",
     "train": "Train a LoRA or a ControlNet.",
 }
 """One line of help for each command, in the order of the list."""

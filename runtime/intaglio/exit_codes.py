@@ -10,7 +10,15 @@ from typing import Final
 
 from intaglio.errors import DeadlineExceeded, InvalidRequest, Unavailable
 
-__all__ = ["EXIT_CODES", "FAILED", "INTERRUPTED", "LATER", "TERMINATED", "USAGE", "exit_code_of"]
+__all__ = [
+    "EXIT_CODES",
+    "FAILED",
+    "INTERRUPTED",
+    "LATER",
+    "TERMINATED",
+    "USAGE",
+    "exit_code_of",
+]
 
 FAILED: Final = 1
 USAGE: Final = 2

@@ -24,6 +24,7 @@ DISTRIBUTIONS: Final[Mapping[str, str]] = {
     "PIL": "pillow",
     "cuda": "cuda-python",
     "cv2": "opencv-python-headless",
+    "ffmpeg": "ffmpeg-python",
     "google": "protobuf",
     "grpc": "grpcio",
     "pytriton": "nvidia-pytriton",

@@ -12,13 +12,13 @@ from pathlib import Path
 __all__ = ["storage_problem", "write_new", "write_whole"]
 
 
-def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Write `path` atomically, readable by everybody; its folder is made where it is missing.
+def write_whole(path: Path, data: bytes | memoryview, *, mode: int = 0o644) -> None:
+    """Write `path` atomically with the permissions `mode`; its folder is made where it is missing.
 
     Raises:
         OSError: the old content is untouched, and no temporary file remains.
     """
-    with _written_beside(path, data) as name:
+    with _written_beside(path, data, mode) as name:
         os.replace(name, path)
 
 
@@ -51,7 +51,7 @@ def _write_exclusively(path: Path, data: bytes | memoryview) -> None:
 
 
 @contextmanager
-def _written_beside(path: Path, data: bytes | memoryview) -> Iterator[str]:
+def _written_beside(path: Path, data: bytes | memoryview, mode: int = 0o644) -> Iterator[str]:
     """The name of a temporary file beside `path` with `data` in it; it is removed where the block fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
@@ -60,7 +60,7 @@ def _written_beside(path: Path, data: bytes | memoryview) -> Iterator[str]:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
+        os.chmod(name, mode)
         yield name
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import http.server
+import io
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
+import grpc.aio
+import PIL.Image
 import pytest
+from tritonclient.grpc import service_pb2_grpc
 
+from intaglio.contract.models import SDXL
 from intaglio.triton_models.stopping import REFUSAL
 from intaglio_client import (
+    NO_RETRIES,
     AsyncClient,
     Cancelled,
     Client,
+    DeadlineExceeded,
     Image,
     InvalidRequest,
     QueueFull,
@@ -25,6 +34,9 @@ from intaglio_client import (
     Stopping,
     Unavailable,
 )
+from intaglio_client.connections.attempts import Attempts
+from intaglio_client.connections.endpoints import Endpoints
+from intaglio_client.connections.requests import Request
 
 from .fake_server import Refusal, fake_server, picture, response
 
@@ -205,3 +217,90 @@ def test_a_client_that_is_closed_cancels_its_calls() -> None:
         with pytest.raises(Cancelled, match="the client was closed"):
             client.generate("a fox")
         held.set()
+
+
+def test_an_answer_that_comes_after_the_deadline_is_no_answer() -> None:
+    """Of a picture or of a control map; the next one is right."""
+    held = threading.Event()
+
+    def late(context: Any) -> Iterator[Any]:
+        held.wait(30)
+        yield from picture(context)
+
+    photo = io.BytesIO()
+    PIL.Image.new("RGB", (64, 64)).save(photo, "PNG")
+    with fake_server(late) as server, Client(server.url, deadline=0.3) as client:
+        with pytest.raises(DeadlineExceeded, match="no answer within the deadline"):
+            client.annotate(photo.getvalue(), "pose")
+        with pytest.raises(DeadlineExceeded, match="no answer within the deadline"):
+            client.generate("a fox", seed=7)
+        assert len(server.requests) == 2, "neither is sent again"
+        held.set()
+        assert client.generate("a fox").data == b"image 0"
+
+
+SLOW = Retries(most=2, first=60.0, longest=60.0)
+
+
+def test_a_client_that_is_closed_opens_nothing_for_an_earlier_call(caplog: pytest.LogCaptureFixture) -> None:
+    """One that waits to try again ends, whoever it asks."""
+    caplog.set_level(logging.INFO, "intaglio_client")
+
+    def close_in_pause(client: Client) -> None:
+        while "trying again" not in caplog.text:
+            time.sleep(0.01)
+        client.close()
+
+    with fake_server(FULL) as server, ThreadPoolExecutor(1) as pool:
+        client = Client(server.url, retries=SLOW)
+        stream = client.stream("a fox")
+        closing = pool.submit(close_in_pause, client)
+        with pytest.raises(Cancelled, match="the client was closed"):
+            client.generate("a fox")
+        closing.result()
+        with pytest.raises(Cancelled, match="the client was closed"):
+            next(stream)
+        assert client._channels == {}
+        with pytest.raises(QueueFull):
+            Client(server.url, retries=NO_RETRIES).generate("a fox")
+        assert len(server.requests) == 2
+
+
+def test_the_same_with_asyncio() -> None:
+    async def run(url: str) -> None:
+        client = AsyncClient(url, retries=SLOW)
+        stream = client.stream("a fox")
+        task = asyncio.create_task(client.generate("a fox"))
+        while not server.ended.is_set():
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        await client.close()
+        for waiting in (task, anext(stream)):
+            with pytest.raises(Cancelled, match="the client was closed"):
+                await asyncio.wait_for(waiting, 5)
+        assert client._channels == {}
+
+    with fake_server(FULL) as server:
+        asyncio.run(run(server.url))
+    assert len(server.requests) == 1
+
+
+def test_a_channel_that_is_closed_before_its_use() -> None:
+    """Between the choice of a channel and the call."""
+    request = Request(model=SDXL, tensors={})
+    attempt = next(iter(Attempts(request, Endpoints("127.0.0.1:9"), QUICK)))
+    channel = grpc.insecure_channel("127.0.0.1:9")
+    stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    channel.close()
+    with pytest.raises(Cancelled, match="the client was closed"), attempt:
+        stub.ModelInfer(attempt.message)
+
+    async def run() -> None:
+        attempt = next(iter(Attempts(request, Endpoints("127.0.0.1:9"), QUICK)))
+        channel = grpc.aio.insecure_channel("127.0.0.1:9")
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        await channel.close()
+        with pytest.raises(Cancelled, match="the client was closed"), attempt:
+            await stub.ModelInfer(attempt.message)
+
+    asyncio.run(run())

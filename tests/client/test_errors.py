@@ -21,6 +21,8 @@ from intaglio.triton_models.stopping import REFUSAL
 from intaglio_client import NotServed, ServerError, Unreachable
 from intaglio_client.errors import error_from_message, error_from_rpc
 
+UNLOADED = "Request for unknown model: 'sdxl_stream' has no available versions"
+
 
 @dataclass
 class Failed(grpc.RpcError):
@@ -61,6 +63,7 @@ def mapped(message: str, status: str) -> IntaglioError:
         ("INTERNAL", "its deadline passed at step 5 of 50", DeadlineExceeded),
         ("INTERNAL", "Exceeds maximum queue size; try again in 3 s", QueueFull),
         ("UNAVAILABLE", REFUSAL, Stopping),
+        ("NOT_FOUND", UNLOADED, Stopping),
     ],
 )
 def test_statuses(status: str, message: str, kind: type[IntaglioError]) -> None:
@@ -84,6 +87,11 @@ def test_a_full_queue_says_when_to_come_back(message: str, seconds: float | None
     again = error_from_message(message, url="host:1")
     assert isinstance(again, QueueFull)
     assert again.retry_after == seconds
+
+
+@pytest.mark.parametrize("text", [REFUSAL, UNLOADED])
+def test_a_stream_that_a_server_does_not_begin(text: str) -> None:
+    assert type(error_from_message(text, url="host:1")) is Stopping
 
 
 def test_all_statuses_are_mapped() -> None:

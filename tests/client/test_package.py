@@ -54,6 +54,7 @@ MODULES = [
     "intaglio_client.batch.stopping",
     "intaglio_client.filters.opening",
     "intaglio_client.generate.command",
+    "intaglio_client.video.command",
     "intaglio_client.watch_command",
 ]
 

@@ -20,7 +20,7 @@ PYTHONS = [
     for one in PROJECT["classifiers"]
     if one.startswith(VERSION) and one.removeprefix(VERSION).isdigit()
 ]
-EXTRAS = sorted(set(PROJECT["optional-dependencies"]) - {"dev"})
+EXTRAS = sorted(set(PROJECT["optional-dependencies"]) - {"dev", "ship"})
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 packages, modules = (words.split(",") for words in sys.argv[1:])
@@ -35,16 +35,18 @@ MODULES = {
     "c2pa": ["c2pa"],
     "client": ["tritonclient.grpc"],
     "controlnet-aux": ["controlnet_aux"],
+    "data": ["ijson"],
     "export": ["diffusers", "onnx", "transformers"],
     "serve": ["cv2", "onnxruntime", "psutil", "tokenizers"],
     "tensorrt": ["cuda.bindings.runtime", "tensorrt_rtx"],
     "torch": ["accelerate", "peft", "torch"],
     "train": ["tensorboard"],
     "triton": ["pytriton"],
+    "video": ["ffmpeg", "imageio_ffmpeg"],
     "wandb": ["wandb"],
 }
 """What each extra is there for."""
-NEWEST = "c2pa,client,export,serve,tensorrt,torch,train,wandb"
+NEWEST = "c2pa,client,data,export,serve,tensorrt,torch,train,video,wandb"
 """Extras that take the newest numpy."""
 PACKAGED = "client,serve,triton"
 """Extras that take the numpy of the packaged Triton."""

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from intaglio import errors, exit_codes
-from intaglio.exit_codes import EXIT_CODES, FAILED, INTERRUPTED, LATER, TERMINATED, USAGE, exit_code_of
+from intaglio.exit_codes import (
+    EXIT_CODES,
+    FAILED,
+    INTERRUPTED,
+    LATER,
+    TERMINATED,
+    USAGE,
+    exit_code_of,
+)
 
 PAGE = Path(__file__).parents[2] / "docs/commands.md"
 

@@ -30,8 +30,11 @@ import psutil
 import yaml
 
 from intaglio.contract.config import load_deployment
+from intaglio.contract.models import SDXL_STREAM
 from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
+from intaglio_client.connections.requests import Request
+from intaglio_client.parameters import tensors_from_parameters
 
 from .streams import Ended, PlainStream, pixels_of, streamed, unary
 
@@ -39,15 +42,7 @@ __all__ = ["Footprint", "Happened", "all_actions", "footprint", "many_clients"]
 
 ROOT: Final = Path(__file__).parents[2]
 _RETRY = re.compile(r"try again in (\d+) s")
-_KILLED: Final = """
-import sys
-sys.path.insert(0, sys.argv[2])
-from tests.serving.streams import PlainStream
-with PlainStream(sys.argv[1], prompt="a person in a room", seed=3, steps=40) as stream:
-    stream.until("progress")
-    print("begun", flush=True)
-    stream.until("result")
-"""
+_SMALL: Final = {"width": 256, "height": 192}
 
 
 @dataclass(frozen=True)
@@ -77,6 +72,8 @@ class Happened:
     wrong: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     footprints: list[Footprint] = field(default_factory=list)
+    took: float = 0.0
+    """Seconds from the first action to the end of the last."""
 
 
 def many_clients(
@@ -124,12 +121,13 @@ def many_clients(
 
 
 REQUESTS: Final[tuple[dict[str, Any], ...]] = (
-    {"prompt": "a person in a room", "seed": 1, "steps": 2},
-    {"prompt": "a person waving", "seed": 2, "steps": 9, "slice_steps": 2},
-    {"prompt": "a person on a beach", "seed": 3, "steps": 6, "loras": [{"id": "night", "weight": 0.8}]},
-    {"prompt": "a person on a beach", "seed": 4, "steps": 4, "loras": [{"id": "mara", "weight": 1.0}]},
-    {"prompt": "a person in a room", "seed": 5, "steps": 3, "scheduler": "euler_a", "preview": 64},
+    {"prompt": "a person in a room", "seed": 1, "steps": 1, **_SMALL},
+    {"prompt": "a person waving", "seed": 2, "steps": 4, "slice_steps": 1, **_SMALL},
+    {"prompt": "a beach", "seed": 3, "steps": 2, "loras": [{"id": "night", "weight": 0.8}], **_SMALL},
+    {"prompt": "a beach", "seed": 4, "steps": 2, "loras": [{"id": "mara", "weight": 1.0}], **_SMALL},
+    {"prompt": "a room", "seed": 5, "steps": 2, "scheduler": "euler_a", "preview": 64, **_SMALL},
 )
+"""Short and small: what is tested is how requests end, and many of them."""
 ALLOWED: Final = {
     "stream": {"result", "refused"},
     "unary": {"result", "refused"},
@@ -153,7 +151,8 @@ def all_actions(
     happened = Happened()
     left = iter(range(actions))
     lock = threading.Lock()
-    until = time.monotonic() + seconds
+    started = time.monotonic()
+    until = started + seconds
 
     def client(number: int) -> None:
         chance = random.Random(number)
@@ -175,6 +174,9 @@ def all_actions(
         tasks = [pool.submit(client, number) for number in range(clients)]
         if between is not None:
             tasks.append(pool.submit(between))
+        for task in tasks[:clients]:
+            task.result()
+        happened.took = time.monotonic() - started
         for task in tasks:
             task.result()
     return happened
@@ -186,9 +188,9 @@ def _act(url: str, kind: str, request: dict[str, Any], chance: random.Random) ->
     if kind == "unary":
         return _unary(url, request)
     if kind == "batch":
-        return streamed(url, **request, priority="batch", queue_timeout=chance.uniform(0.2, 5))
+        return streamed(url, **request, priority="batch", queue_timeout=chance.uniform(0.2, 3))
     if kind == "deadline":
-        return streamed(url, **request, deadline=chance.uniform(0.1, 1.5))
+        return streamed(url, **request, deadline=chance.uniform(0.1, 1.0))
     ended = Ended()
     news = chance.randrange(4) if kind == "cancel" else -1
     with PlainStream(url, **request) as stream:
@@ -207,12 +209,17 @@ def _unary(url: str, request: dict[str, Any]) -> Ended:
 
 def _killed(url: str) -> Ended:
     """A process that is killed while it streams."""
-    command = [sys.executable, "-c", _KILLED, url, str(ROOT)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    values = tensors_from_parameters("a person in a room", {"steps": 40, **_SMALL}, model=SDXL_STREAM)
+    command = [sys.executable, str(Path(__file__).with_name("killed_client.py")), url]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
-        process.stdout.readline()
+        process.stdin.write(Request(model=SDXL_STREAM, tensors=values).message().SerializeToString())
+        process.stdin.close()
+        begun = process.stdout.readline()
         process.kill()
-    return Ended(error="killed")
+    return Ended(error="killed" if begun else "refused before it was killed")
 
 
 def _copied_deployment(folder: Path, *, queue_size: int) -> Path:
@@ -262,6 +269,11 @@ def _report(happened: Happened, footprints: Iterable[Footprint]) -> None:
         print("WRONG", line)
 
 
+def _milestones(text: str) -> None:
+    if not text.startswith("starting"):
+        print(text, flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("load", choices=("clients", "actions"))
@@ -272,7 +284,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="intaglio-load-"))
     try:
         path = _copied_deployment(folder, queue_size=128 if given.load == "clients" else 32)
-        with Server(load_deployment(path), endpoints=Endpoints(), report=print) as server:
+        with Server(load_deployment(path), endpoints=Endpoints(), report=_milestones) as server:
             supervising = threading.Thread(target=server.supervise, daemon=True)
             supervising.start()
             pid = server.process.pid
@@ -290,6 +302,7 @@ def main() -> int:
                     seconds=given.seconds,
                     between=lambda: _reloads(path, server, times=2, pause=given.seconds / 6),
                 )
+                print(f"{happened.outcomes.total()} actions in {happened.took:.1f} s, beside two reloads")
                 time.sleep(2)
                 _report(happened, [before, footprint(pid)])
             server.request_stop()

@@ -73,6 +73,11 @@ class PlainStream:
         self._client.stop_stream(cancel_requests=not self._over)
         self._client.close()
 
+    def cancel(self) -> None:
+        """Cancel the request, as leaving the block before its end does."""
+        self._client.stop_stream(cancel_requests=True)
+        self._over = True
+
     def next_into(self, ended: Ended) -> bool:
         """Wait for the next response; whether it was not the last."""
         result, error = self._responses.get(timeout=_SECONDS)

@@ -23,6 +23,7 @@ from intaglio_train.pictures import FORMATS, SUFFIXES
 from intaglio_train.tables import Row, rows_of
 
 __all__ = [
+    "CAPTION_SUFFIXES",
     "TABLES",
     "TRAIN_SPLITS",
     "Found",

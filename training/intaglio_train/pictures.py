@@ -14,7 +14,7 @@ from intaglio.imaging.decoding import decode_rgb
 from intaglio_train.buckets import Placement
 from intaglio_train.errors import DataError
 
-__all__ = ["FORMATS", "SUFFIXES", "Pixels", "cut", "decode_picture", "read_bytes"]
+__all__ = ["FORMATS", "MOST_PIXELS", "SUFFIXES", "Pixels", "cut", "decode_picture", "read_bytes"]
 
 FORMATS: Final[tuple[Format, ...]] = ("PNG", "JPEG", "WEBP", "BMP")
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp")

@@ -38,7 +38,9 @@ def stopped_by_signals() -> Iterator[Stop]:
     Only the main thread may use it, since Python tells only that of signals.
     """
     stop = Stop()
-    before = {number: signal.getsignal(number) for number in _CODES}
+    # What was ignored when the command started, as `nohup` does with a hang-up, stays ignored.
+    found = {number: signal.getsignal(number) for number in _CODES}
+    before = {number: handler for number, handler in found.items() if handler is not signal.SIG_IGN}
 
     def note(number: int, frame: object) -> None:
         stop.code = _CODES[signal.Signals(number)]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -21,17 +22,20 @@ from typing import Any, Final, Self
 
 import grpc
 
-from intaglio.errors import IntaglioError, QueueFull, Stopping, Unavailable
+from intaglio.errors import Cancelled, IntaglioError, QueueFull, Stopping, Unavailable
 from intaglio_client.annotation import Annotation
 from intaglio_client.connections.endpoints import Endpoint, Endpoints
 from intaglio_client.connections.requests import Request, outputs_of
 from intaglio_client.connections.retries import Retries, is_retried
-from intaglio_client.errors import ServerError, Unreachable, error_from_message, error_from_rpc
+from intaglio_client.errors import CLOSED, ServerError, Unreachable, error_from_message, error_from_rpc
 from intaglio_client.events import Event, Outputs, Progress, Queued, event_from_outputs
+from intaglio_client.identification import Identification
 from intaglio_client.image import Image
 
 __all__ = ["Attempt", "Attempts"]
 
+_CLOSED_CHANNEL: Final = re.compile(r"^Cannot invoke RPC on closed channel!$|^Channel is closed\.$")
+"""What gRPC raises, as errors of Python, where `close` came between the choice of a channel and its use."""
 _RESULT: Final = ("image", "metadata", "timings")
 _log = logging.getLogger(__name__)
 
@@ -124,6 +128,8 @@ class Attempt:
         problem = error
         if isinstance(error, grpc.RpcError):
             problem = error_from_rpc(error, url=self.endpoint.url, request_id=self._request.id)
+        elif error is not None and _CLOSED_CHANNEL.search(str(error)):
+            problem = Cancelled(CLOSED)
         if not isinstance(problem, IntaglioError):
             return False
         if isinstance(problem, Unreachable | Stopping):
@@ -204,3 +210,10 @@ class Attempt:
             return Annotation.from_outputs(outputs)
         except (ValueError, KeyError, IndexError) as error:
             raise ServerError(f"{self.endpoint.url}: answered without a readable annotation") from error
+
+    def identification(self, outputs: Outputs) -> Identification:
+        """How much a picture is like a character; ServerError where the answer cannot be read."""
+        try:
+            return Identification.from_outputs(outputs)
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise ServerError(f"{self.endpoint.url}: answered without readable scores") from error

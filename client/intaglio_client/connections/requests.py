@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import InferResult, service_pb2
 from tritonclient.utils import serialize_byte_tensor
 
-from intaglio.contract.models import ANNOTATE, SHORTEST_SECONDS, ModelSpec
+from intaglio.contract.models import SHORTEST_SECONDS, STANDALONE, ModelSpec
 
 __all__ = ["Request", "outputs_of"]
 
@@ -40,7 +40,7 @@ class Request:
     @property
     def is_repeatable(self) -> bool:
         """Whether the same request gets the same answer again."""
-        return self.model is ANNOTATE or "seed" in self.tensors
+        return self.model in STANDALONE or "seed" in self.tensors
 
     @property
     def deadline(self) -> float | None:

@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
-import PIL.Image
-from numpy.typing import NDArray
 
 from intaglio.contract.filters import DuplicatesFilter
+from intaglio.imaging.measures import perceptual_hash
 from intaglio_client.filters.verdict import Candidate, Verdict
 
-__all__ = ["Duplicates", "perceptual_hash"]
-
-_SIDE: Final = 32
-_FREQUENCIES: Final = 8
-"""Of each axis; 8 times 8 bits are the hash."""
-
-
-def _cosines() -> NDArray[np.float64]:
-    """[8, 32] rows of the discrete cosine transform (DCT-II)."""
-    places = (2 * np.arange(_SIDE) + 1) * np.pi / (2 * _SIDE)
-    return np.cos(np.arange(_FREQUENCIES)[:, None] * places[None])
-
-
-_COSINES: Final = _cosines()
-
-
-def perceptual_hash(pixels: NDArray[np.uint8]) -> int:
-    """64 bits of [H, W, RGB]: which of the 64 lowest frequencies of the luma are above their median.
-
-    The method is pHash's (Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010).
-    """
-    small = PIL.Image.fromarray(pixels).convert("L").resize((_SIDE, _SIDE), PIL.Image.Resampling.BOX)
-    spectrum = _COSINES @ np.asarray(small, np.float64) @ _COSINES.T
-    bits = (spectrum > np.median(spectrum)).ravel()
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+__all__ = ["Duplicates"]
 
 
 class Duplicates:

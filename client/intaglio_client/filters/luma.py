@@ -8,23 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intaglio.contract.filters import BlankFilter, ExposureFilter, SharpnessFilter
+from intaglio.imaging.measures import SMALLEST_SIDE, luma_of, sharpness_of
 from intaglio_client.filters.verdict import Candidate, Verdict
 
-__all__ = ["Blank", "Exposure", "Sharpness", "luma_of", "verdict_within"]
+__all__ = ["Blank", "Exposure", "Sharpness", "verdict_within"]
 
-_WEIGHTS: Final = np.array([0.299, 0.587, 0.114], np.float32)
-"""Of red, green and blue in luma: ITU-R BT.601."""
 _BLACK: Final = 2.0
 _WHITE: Final = 253.0
 _LEVELS_BITS: Final = 5
 """Bits of a channel in which pixels count as one colour: the VAE's noise lies below."""
-_SMALLEST: Final = 3
-"""Pixels a side that a Laplacian needs."""
-
-
-def luma_of(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[H, W] luma, 0 to 255, of [H, W, RGB]."""
-    return np.asarray(pixels.astype(np.float32) @ _WEIGHTS)
 
 
 def verdict_within(
@@ -93,10 +85,8 @@ class Sharpness:
 
     def __call__(self, candidate: Candidate) -> Verdict:
         height, width = candidate.pixels.shape[:2]
-        if min(height, width) < _SMALLEST:
+        if min(height, width) < SMALLEST_SIDE:
             return Verdict(False, f"{width}x{height} pixels are too few to judge")
-        luma = luma_of(candidate.pixels)
-        laplacian = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * luma[1:-1, 1:-1]
-        value = float(laplacian.var())
+        value = sharpness_of(candidate.pixels)
         scores = {"variance": round(value, 3)}
         return verdict_within("variance", value, self._spec.least, self._spec.most, scores)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Any, Final
 
 from intaglio.contract.filters import (
     BlankFilter,
+    DetectorFilter,
     DuplicatesFilter,
     ExposureFilter,
     FilterSpec,
+    IdentityFilter,
     PaletteFilter,
     SharpnessFilter,
 )
+from intaglio_client.address import DEFAULT_URL
 from intaglio_client.asking import Settings
+from intaglio_client.client import Client
+from intaglio_client.filters.detector import Detector
 from intaglio_client.filters.duplicates import Duplicates
+from intaglio_client.filters.identity import Identity
 from intaglio_client.filters.luma import Blank, Exposure, Sharpness
 from intaglio_client.filters.palette import Palette
 from intaglio_client.filters.verdict import Filter
@@ -45,17 +52,20 @@ def opened_filters(
         yield tuple(_opened(spec, asked, stack) for spec in specs)
 
 
+_LOCAL: Final[Mapping[type[FilterSpec], Callable[[Any], Filter]]] = {
+    BlankFilter: Blank,
+    ExposureFilter: Exposure,
+    SharpnessFilter: Sharpness,
+    DuplicatesFilter: Duplicates,
+    PaletteFilter: Palette.from_spec,
+    DetectorFilter: Detector,
+}
+"""The filters that ask nobody, by the class of their keys."""
+
+
 def _opened(spec: FilterSpec, servers: FilterServers, stack: ExitStack) -> Filter:
     """One filter; a kind that holds something enters it in `stack`."""
-    match spec:
-        case BlankFilter():
-            return Blank(spec)
-        case ExposureFilter():
-            return Exposure(spec)
-        case SharpnessFilter():
-            return Sharpness(spec)
-        case DuplicatesFilter():
-            return Duplicates(spec)
-        case PaletteFilter():
-            return Palette.from_spec(spec)
-    raise AssertionError(f"no filter of kind {spec.kind}")
+    if isinstance(spec, IdentityFilter):
+        client = stack.enter_context(Client(servers.urls or DEFAULT_URL, **servers.settings))
+        return Identity(spec, client)
+    return _LOCAL[type(spec)](spec)

@@ -1,7 +1,7 @@
 """Character presets, `configs/characters.yaml`.
 
 id -> prompt template, negative prompt, LoRAs, reference images, threshold. Paths are relative to the YAML
-file.
+file. `intaglio characters` enrolls the reference images under the same id (docs/characters.md).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
+from intaglio.contract.identity import Threshold
 from intaglio.contract.lora_registry import LoraWeight
 from intaglio.contract.yaml_files import RegistryId, Strict, read_yaml, resolved_path, validated
 from intaglio.errors import ConfigError
@@ -30,9 +31,11 @@ class Character(Strict):
     loras: dict[RegistryId, LoraWeight] = Field(default_factory=dict)
     """LoRAs or presets of the server's registry."""
     reference_images: tuple[Path, ...] = ()
-    """What the character looks like; a likeness is judged against them."""
-    threshold: float = Field(default=0.6, ge=0, le=1)
-    """Likeness to a reference image from which on an image shows this character."""
+    """What the character looks like; `intaglio characters enroll` takes them where it is given none."""
+    threshold: Threshold | None = None
+    """Least cosine or greatest Euclidean distance, as the deployment measures; `intaglio characters enroll`
+    writes it to the character. Absent: the deployment's.
+    """
 
     @field_validator("reference_images")
     @classmethod

@@ -12,7 +12,8 @@ from typing import Final
 import typer
 
 from intaglio.command_output import Output
-from intaglio.exit_codes import INTERRUPTED
+from intaglio.exit_codes import INTERRUPTED, TERMINATED
+from intaglio.stop_signals import stopped_by_signals
 from intaglio_client.client import Client
 from intaglio_client.errors import NotServed
 from intaglio_client.events import Result
@@ -64,11 +65,12 @@ def drawn(client: Client, question: Question, watching: Watching, printed: Outpu
 
     Raises:
         Exit: interrupted with Ctrl-C. What the server was told is said on stderr.
+        SystemExit: ended with SIGTERM or a hang-up.
         IntaglioError: what the client raises.
     """
     stop_says = _CANCELLED
     try:
-        with watching.display:
+        with stopped_by_signals(code=TERMINATED), watching.display:
             watching.display.say(f"waiting for {client.url}")
             try:
                 return _streamed(client, question, watching)

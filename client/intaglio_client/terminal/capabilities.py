@@ -9,6 +9,8 @@ import re
 import time
 from typing import Final
 
+from intaglio_client.terminal.foreground import is_foreground
+
 __all__ = ["has_sixels"]
 
 _SECONDS: Final = 0.2
@@ -20,7 +22,7 @@ _SIXELS: Final = b"4"
 def has_sixels() -> bool:
     """Whether the terminal of this process shows sixels: it is asked for its primary attributes (DA1).
 
-    False where there is no terminal, or it does not answer, or this is not POSIX.
+    False where there is no terminal, or another job has it, or it does not answer, or this is not POSIX.
     """
     try:
         import termios
@@ -32,6 +34,8 @@ def has_sixels() -> bool:
     except OSError:
         return False
     try:
+        if not is_foreground(terminal):  # to ask would stop this process
+            return False
         before = termios.tcgetattr(terminal)
         try:
             tty.setcbreak(terminal)  # unlike raw mode, it leaves Ctrl-C alone

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from intaglio_client.events import Event, Preview, Progress, Queued
+from intaglio_client.terminal.foreground import is_foreground, written_from_background
 from intaglio_client.terminal.graphics import Cells, Graphics, cells_of, removal, shown
 
 __all__ = ["Bar", "Display", "Lines", "Silent", "described"]
@@ -25,6 +26,9 @@ __all__ = ["Bar", "Display", "Lines", "Silent", "described"]
 _LINE_SECONDS: Final = 1.0
 """Between two lines in a file."""
 _BAR: Final = 30
+_HIDE: Final = "\x1b[?25l"
+_SHOW: Final = "\x1b[?25h"
+"""Of the cursor."""
 _MOST: Final = Cells(80, 20)
 """The largest preview."""
 _MARGIN: Final = 3
@@ -86,7 +90,10 @@ class Lines(Silent):
 
 
 class Bar:
-    """A line at the bottom of a terminal that moves, and above it the newest preview."""
+    """A line at the bottom of a terminal that moves, and above it the newest preview.
+
+    While another job has the terminal nothing is drawn.
+    """
 
     def __init__(self, console: Console, *, graphics: Graphics | None = None) -> None:
         """`graphics` None: previews are not shown."""
@@ -95,20 +102,23 @@ class Bar:
         self._cells = Cells(0, 0)
         """The room that is kept above the line."""
         self._line = ""
+        self._hides_cursor = False
 
     def __enter__(self) -> Self:
-        self._console.show_cursor(False)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        up = f"\x1b[{self._cells.rows}A" if self._cells.rows else ""
-        gone = removal(self._graphics) if self._graphics and self._cells.rows else ""
-        self._write(f"{gone}\r{up}\x1b[J")
-        self._console.show_cursor(True)
+        if self._has_terminal():
+            up = f"\x1b[{self._cells.rows}A" if self._cells.rows else ""
+            gone = removal(self._graphics) if self._graphics and self._cells.rows else ""
+            self._write(f"{gone}\r{up}\x1b[J")
+            self._show_cursor()
 
     def show(self, event: Event) -> None:
+        if not self._has_terminal():  # rich writes, if only nothing, whenever it draws
+            return
         if isinstance(event, Preview):
             if self._graphics is not None:
                 self._show_picture(_beside(event))
@@ -118,7 +128,8 @@ class Bar:
             self.say(text)
 
     def say(self, text: str) -> None:
-        self._show_line(text, 0, None)
+        if self._has_terminal():
+            self._show_line(text, 0, None)
 
     def _show_line(self, text: str, step: int, steps: int | None) -> None:
         bar = ProgressBar(total=steps, completed=step, width=_BAR, pulse=steps is None)
@@ -147,8 +158,24 @@ class Bar:
         self._write("\r\x1b[2K" + "\n" * self._cells.rows + self._line)
 
     def _write(self, text: str) -> None:
-        self._console.file.write(text)
+        hide = "" if self._hides_cursor else _HIDE
+        self._hides_cursor = True
+        self._console.file.write(hide + text)
         self._console.file.flush()
+
+    def _has_terminal(self) -> bool:
+        if is_foreground(self._console.file):
+            return True
+        self._show_cursor()
+        self._cells = Cells(0, 0)  # who has the terminal now writes there
+        return False
+
+    def _show_cursor(self) -> None:
+        if self._hides_cursor:
+            self._hides_cursor = False
+            with written_from_background():
+                self._console.file.write(_SHOW)
+                self._console.file.flush()
 
 
 def described(event: Event) -> str:

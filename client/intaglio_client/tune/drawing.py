@@ -29,7 +29,7 @@ __all__ = ["Drawing", "Progress", "draw_scenes", "in_turn", "missing_weight"]
 class Progress(Protocol):
     """Who is told what is drawn."""
 
-    def started(self, scene: str, setting: str) -> None: ...
+    def started(self, work: str) -> None: ...
     def finished(self, weight: float) -> None: ...
 
 
@@ -63,7 +63,7 @@ def draw_scenes(drawing: Drawing, client: Client, progress: Progress) -> None:
         seconds = 0.0
         resident: str | None = None
         for setting in in_turn(wanted, index):
-            progress.started(scene.name, setting.name)
+            progress.started(f"{scene.name}: {setting.name}")
             loras = _loras_of(setting)
             if loras != resident:
                 _warm(client, scene, setting)

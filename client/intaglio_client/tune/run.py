@@ -13,8 +13,11 @@ from rich.console import Console
 from intaglio.builds.manifest import BuildManifest, write_json
 from intaglio.contract.config import Deployment
 from intaglio.errors import ConfigError
+from intaglio.exit_codes import TERMINATED
 from intaglio.loras.sets import ServedLoras
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
+from intaglio.progress import progress_for
+from intaglio.stop_signals import stopped_by_signals
 from intaglio.whole_files import write_whole
 from intaglio_client.tune.chart import chart_of
 from intaglio_client.tune.choice import presets_of
@@ -26,11 +29,10 @@ from intaglio_client.tune.judges import Extractor, Judge
 from intaglio_client.tune.kept import Kept
 from intaglio_client.tune.pairs import paired_ratio
 from intaglio_client.tune.presets_file import write_quality_part
-from intaglio_client.tune.progress import progress_for
 from intaglio_client.tune.report import Results, data_of, page_of
 from intaglio_client.tune.results import Row, SceneFigures, front, row_of
 from intaglio_client.tune.scenes import Scene
-from intaglio_client.tune.serving import Asked, served, stopped_by_signals
+from intaglio_client.tune.serving import Asked, served
 from intaglio_client.tune.settings import Setting, named_setting
 from intaglio_client.tune.sheet import sheet_of
 
@@ -105,7 +107,7 @@ def draw_builds(
             continue
         own = asked if index == 0 else Asked(deadline=asked.deadline)
         with (
-            stopped_by_signals(),
+            stopped_by_signals(code=TERMINATED),
             served(built.deployment, own, report=_reporter(console)) as client,
             progress_for(console, missing) as progress,
         ):

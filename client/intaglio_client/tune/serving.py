@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,14 +9,13 @@ from dataclasses import dataclass
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.config import Deployment
 from intaglio.errors import ConfigError, Unavailable
-from intaglio.exit_codes import TERMINATED
 from intaglio.serving.control import controlled_servers
 from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
 from intaglio_client.client import Client
 from intaglio_client.image import Image
 
-__all__ = ["Asked", "check_served", "served", "stopped_by_signals"]
+__all__ = ["Asked", "check_served", "served"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +48,6 @@ def served(deployment: Deployment, asked: Asked, *, report: Callable[[str], None
     started = Server(deployment, endpoints=Endpoints())
     with started as server, Client(server.grpc_url, deadline=asked.deadline) as client:
         yield client
-
-
-@contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """SIGTERM and the hang-up of the terminal end the block like Ctrl-C, so a started server is stopped.
-
-    Only the main thread may use it, since Python tells only that of signals.
-    """
-
-    def stop(number: int, frame: object) -> None:
-        sys.exit(TERMINATED)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _running(deployment: Deployment) -> str | None:

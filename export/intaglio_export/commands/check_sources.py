@@ -49,6 +49,7 @@ def source_findings(deployment: Deployment, path: Path) -> Iterator[Finding]:
     yield from lora_findings(report)
     yield from _poses(report)
     yield from _detectors(report)
+    yield from _identity(report)
     yield from _presets(report)
     yield from disk_findings(report)
 
@@ -186,3 +187,17 @@ def _presets(report: SourceReport) -> Iterator[Finding]:
     yield Finding(
         "presets", "ok", f"{path}: " + ", ".join(f"{count} {part}" for part, count in parts.items())
     )
+
+
+def _identity(report: SourceReport) -> Iterator[Finding]:
+    """What reads faces stops no build either."""
+    setting = report.deployment.identity
+    if setting is None:
+        return
+    absent = [str(path) for path in setting.named.values() if not path.is_file()]
+    if not setting.named:
+        yield Finding("identity", "note", f"{setting.models}: has no ONNX file", "put a model package there")
+    elif absent:
+        yield Finding("identity", "note", f"{', '.join(absent)}: no such file", "put the file there")
+    else:
+        yield Finding("identity", "ok", f"{setting.kind}: {', '.join(sorted(setting.named))}")

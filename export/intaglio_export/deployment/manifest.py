@@ -11,6 +11,8 @@ from intaglio.builds.file_checks import FileDigest
 from intaglio.builds.manifest import BuildManifest, NetworkFile, UnionPlace, content_key
 from intaglio.contract.config import Deployment
 from intaglio.contract.detectors import DetectorSource
+from intaglio.contract.identity import Identity
+from intaglio.contract.yaml_files import Strict
 from intaglio.errors import BuildError
 from intaglio.loras.hashes import short_hash
 from intaglio.loras.targets import SWAPPED
@@ -42,7 +44,8 @@ _NO_IDENTITY: Final[dict[str, Any]] = {
     # Absolute paths of this machine. `config_digest` has them as the YAML file does.
     "provenance": {"c2pa"},
     "poses_source": True,
-    "detectors": True,  # `build_key` adds what does not depend on the machine
+    "detectors": True,  # `build_key` adds what does not depend on the machine, as of `identity`
+    "identity": True,
 }
 """What a manifest says that does not make it another build."""
 NOT_VERIFIED: Final = "not verified: no GPU of the target here"
@@ -68,6 +71,7 @@ def build_manifest(plan: Plan, support: SupportFiles, *, asked: Deployment, rebu
         "poses": support.poses,
         "poses_source": None if asked.poses is None else str(asked.poses.resolve()),
         "detectors": support.detectors,
+        "identity": support.identity,
         "files": {name: plan.store.digests.digest(path) for name, path in support.sources.items()},
     }
     draft = _with_residents(BuildManifest(key="0" * 64, **values), plan.deployment)
@@ -111,16 +115,29 @@ def build_key(manifest: BuildManifest, repository: Mapping[str, str]) -> str:
     """
     identity = manifest.model_dump(mode="json", exclude=_NO_IDENTITY)
     detectors = {name: _detector_identity(source) for name, source in manifest.detectors.items()}
-    return content_key(identity | {"detectors": detectors, "repository": dict(repository)})
+    added: dict[str, Any] = {"detectors": detectors, "repository": dict(repository)}
+    if manifest.identity is not None:
+        added["identity"] = _faces_identity(manifest.identity)
+    return content_key(identity | added)
 
 
 def _detector_identity(source: DetectorSource) -> dict[str, Any]:
     """What is the same on every machine. A path in the build follows the file's content; that of a missing
     file is absolute.
     """
-    paths = {key: getattr(source, key) for key in ("file", "persons", "folder")}
-    absolute = {key for key, path in paths.items() if path is not None and path.is_absolute()}
-    return source.model_dump(mode="json", exclude=absolute)
+    return _on_every_machine(source, ("file", "persons", "folder"))
+
+
+def _faces_identity(setting: Identity) -> dict[str, Any]:
+    """The same of what reads faces. Where the characters lie depends on the machine."""
+    return _on_every_machine(setting, ("characters", "detector", "recognition", "models"))
+
+
+def _on_every_machine(value: Strict, paths: tuple[str, ...]) -> dict[str, Any]:
+    """`value` without those of its `paths` that are absolute."""
+    found = {key: getattr(value, key) for key in paths}
+    absolute = {key for key, path in found.items() if path is not None and path.is_absolute()}
+    return value.model_dump(mode="json", exclude=absolute)
 
 
 def _configured(plan: Plan) -> dict[str, Any]:
@@ -180,6 +197,7 @@ def repository_options(plan: Plan, *, build_key: str) -> RepositoryOptions:
         workers=server.workers,
         gpu=plan.deployment.execution.gpu if on_card else None,
         detectors=bool(plan.deployment.detectors),
+        identity=plan.deployment.identity is not None,
     )
 
 

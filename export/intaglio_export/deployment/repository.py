@@ -19,7 +19,7 @@ from typing import Any, Final
 from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc import model_config_pb2
 
-from intaglio.contract.models import ANNOTATE, ENSEMBLE_STEPS, MODELS, ModelSpec
+from intaglio.contract.models import ANNOTATE, ENSEMBLE_STEPS, IDENTITY, MODELS, STANDALONE, ModelSpec
 from intaglio.contract.ports import Port
 from intaglio.triton_models.served_build import BUILD_KEY_PARAMETER, BUILD_PARAMETER
 
@@ -56,11 +56,14 @@ class RepositoryOptions:
     """CUDA's index of the card that `diffuse` runs on; None runs it on the CPU."""
     detectors: bool = True
     """Whether the deployment has detectors. Without any there is no model `annotate`."""
+    identity: bool = True
+    """Whether the deployment reads faces. Without that there is no model `identity`."""
 
     @property
     def models(self) -> tuple[ModelSpec, ...]:
         """The models that Triton loads."""
-        return tuple(model for model in MODELS if self.detectors or model is not ANNOTATE)
+        absent = {ANNOTATE.name: not self.detectors, IDENTITY.name: not self.identity}
+        return tuple(model for model in MODELS if not absent.get(model.name, False))
 
 
 def config_text(model: ModelSpec, options: RepositoryOptions) -> str:
@@ -116,15 +119,15 @@ def _data_type(port: Port) -> int:
 
 
 def _add_instances(config: Any, model: ModelSpec, options: RepositoryOptions) -> None:
-    """`diffuse` has one process on the card, and `annotate` one on the CPU. A model that streams has one
-    with a thread a request.
+    """`diffuse` has one process on the card, and `annotate` and `identity` have one each on the CPU. A model
+    that streams has one with a thread a request.
 
     The other models have `workers` processes on the CPU. Requests wait for their turn in `diffuse`. The
     queues of the other models are bounded too, and long enough for a burst.
     """
     config.backend = "python"
     on_gpu = model.device == "gpu"
-    count = 1 if on_gpu or model.decoupled or model is ANNOTATE else options.workers
+    count = 1 if on_gpu or model.decoupled or model in STANDALONE else options.workers
     group = config.instance_group.add(count=count, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU)
     if on_gpu and options.gpu is not None:
         group.kind = group.KIND_GPU

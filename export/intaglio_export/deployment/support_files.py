@@ -1,10 +1,11 @@
-"""The files of a deployment beside its engines: tokenizers, poses and detectors.
+"""The files of a deployment beside its engines: tokenizers, poses, detectors and what reads faces.
 
 Each folder is named by its content, so a server of an earlier build keeps reading its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,7 @@ from typing import Final
 from intaglio.builds.manifest import content_key
 from intaglio.contract.config import Deployment
 from intaglio.contract.detectors import DetectorSource
+from intaglio.contract.identity import Identity
 from intaglio.errors import ConfigError
 from intaglio.imaging.pose_library import pose_files
 from intaglio.single_files import TOKENIZERS
@@ -35,14 +37,17 @@ class SupportFiles:
     """Folder of the poses; None without any."""
     detectors: dict[str, DetectorSource] = field(default_factory=dict)
     """Detectors by id. Paths of their files are relative to the build, unless one of them is missing."""
+    identity: Identity | None = None
+    """What reads faces. Paths of its files are relative to the build, unless one of them is missing."""
     sources: dict[str, Path] = field(default_factory=dict)
     """The source of each file by its path in the build."""
 
 
 def find_support_files(deployment: Deployment, base: Base, digests: DigestCache) -> SupportFiles:
-    """The tokenizers of `base`, and the poses and detectors of `deployment`.
+    """The tokenizers of `base`, and the poses, the detectors and what reads faces of `deployment`.
 
-    A detector whose file is missing stops no build: pictures need none. Whoever asks for it is told.
+    A detector whose file is missing stops no build: pictures need none. Whoever asks for it is told. The same
+    holds for what reads faces.
 
     Raises:
         ConfigError: there is no folder of poses.
@@ -56,7 +61,8 @@ def find_support_files(deployment: Deployment, base: Base, digests: DigestCache)
     first, second = (f"tokenizers/{key}/{name}" for name in TOKENIZERS)
     folder = _find_poses(deployment.poses, digests, sources)
     detectors = {name: _placed(source, digests, sources) for name, source in deployment.detectors.items()}
-    return SupportFiles((first, second), folder, detectors, sources)
+    identity = _placed_identity(deployment.identity, digests, sources)
+    return SupportFiles((first, second), folder, detectors, identity, sources)
 
 
 def _find_poses(poses: Path | None, digests: DigestCache, sources: dict[str, Path]) -> str | None:
@@ -75,13 +81,34 @@ def _placed(source: DetectorSource, digests: DigestCache, sources: dict[str, Pat
     file stays where it is.
     """
     source = fetched_detector(source)
-    files = source.named
-    if source.hub is not None or not all(path.is_file() for path in files.values()):
+    if source.hub is not None:
         return source
+    place = _place("detectors", source.named, digests, sources)
+    return source if place is None else source.placed(place)
+
+
+def _placed_identity(
+    setting: Identity | None, digests: DigestCache, sources: dict[str, Path]
+) -> Identity | None:
+    """The same of what reads faces. The folder of characters stays where it is."""
+    if setting is None:
+        return None
+    place = _place("faces", setting.named, digests, sources)
+    return setting if place is None else setting.placed(place)
+
+
+def _place(
+    part: str, files: Mapping[str, Path], digests: DigestCache, sources: dict[str, Path]
+) -> Path | None:
+    """Add `files` to `sources`, in a folder of `part` that is named by their content. None, and nothing is
+    added, where there are none or one is missing.
+    """
+    if not files or not all(path.is_file() for path in files.values()):
+        return None
     digest = content_key({name: digests.digest(path).sha256 for name, path in files.items()})
-    place = Path("detectors", digest[:_FOLDER_DIGITS])
+    place = Path(part, digest[:_FOLDER_DIGITS])
     sources |= {str(place / name): path for name, path in files.items()}
-    return source.placed(place)
+    return place
 
 
 def poses_in(folder: Path) -> list[Path]:

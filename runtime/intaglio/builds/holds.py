@@ -1,5 +1,5 @@
-"""Holds on the folders of a build that somebody serves: engines, tokenizers, poses and
-detectors.
+"""Holds on the folders of a build that somebody serves: engines, tokenizers, poses,
+detectors and what reads faces.
 
 Each folder is named after its content, and a file in it is never replaced by other content. A reader holds a
 shared lock on every folder that its manifest names; `intaglio build` removes the folders of earlier builds
@@ -20,7 +20,7 @@ from intaglio.builds.manifest import BuildManifest
 
 __all__ = ["PARTS", "BuildHold", "locked_unless_held"]
 
-PARTS: Final = ("engines", "tokenizers", "poses", "detectors")
+PARTS: Final = ("engines", "tokenizers", "poses", "detectors", "faces")
 
 
 class BuildHold:

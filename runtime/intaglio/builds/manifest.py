@@ -18,6 +18,7 @@ from intaglio.builds.file_checks import FileDigest
 from intaglio.contract.architecture import Architecture
 from intaglio.contract.config import Defaults, Execution, Limits, Profiles, Swap
 from intaglio.contract.detectors import DetectorProcess, DetectorSource
+from intaglio.contract.identity import Identity
 from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.methods import MethodName
 from intaglio.contract.models import PaletteName
@@ -142,8 +143,12 @@ class BuildManifest(Strict):
     detectors: dict[RegistryId, DetectorSource] = Field(default_factory=dict)
     """What turns photographs into control maps. A file that was missing at the build is not in `files`."""
     detector_process: DetectorProcess = DetectorProcess()
+    identity: Identity | None = None
+    """How faces are read. The folder of its characters is the deployment's own, an absolute path: no build
+    holds an embedding.
+    """
     files: dict[str, FileDigest]
-    """Tokenizer, pose and detector files."""
+    """Tokenizer, pose and detector files, and those that read faces."""
 
     @property
     def control_networks(self) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_
 
 from intaglio.contract.deployment_files import with_default_preset, with_registry
 from intaglio.contract.detectors import AUTO, NO_DETECTOR, DetectorProcess, DetectorSource
+from intaglio.contract.identity import Identity
 from intaglio.contract.lora_registry import LoraWeight
 from intaglio.contract.methods import METHODS, MethodName
 from intaglio.contract.models import SDXL, Scheduler
@@ -268,6 +269,8 @@ class Deployment(Strict):
     """Detectors that turn a photograph into a control map, by an id of your choice (docs/controls.md)."""
     detector_process: DetectorProcess = DetectorProcess()
     """The process of a server that runs `detectors`."""
+    identity: Identity | None = None
+    """How faces are read and compared with characters (docs/characters.md). Absent: no face is read."""
     build: Path = Field(default=Path("build"), validate_default=True)
     """Folder of all builds, by default beside the YAML file; this deployment's lies in it under its name."""
     server: Server = Server()
@@ -401,7 +404,7 @@ class Deployment(Strict):
             "build": True,
             "memory_limit_gib": True,
             # queue_size and workers count: the build's model repository holds them.
-            "server": {"host", "http_port", "grpc_port", "metrics_port"},
+            "server": {"host", "http_port", "grpc_port", "metrics_port", "drain_seconds"},
         }
         if self.swaps:
             excluded["loras"] = True  # they come and go while such a build is served

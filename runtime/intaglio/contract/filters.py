@@ -20,16 +20,20 @@ from pydantic import (
     model_validator,
 )
 
+from intaglio.contract.identity import FacesWanted, Threshold
+from intaglio.contract.objects import Forbidden, ObjectNetwork, ObjectRules, Required
 from intaglio.contract.yaml_files import RegistryId, Strict, resolved_path
 from intaglio.validation_errors import Allowed, nearest, problems_text
 
 __all__ = [
     "FILTER_KINDS",
     "BlankFilter",
+    "DetectorFilter",
     "DuplicatesFilter",
     "ExposureFilter",
     "FilterSpec",
     "HexColour",
+    "IdentityFilter",
     "PaletteFilter",
     "SharpnessFilter",
     "filter_from_entry",
@@ -174,12 +178,55 @@ class PaletteFilter(FilterSpec):
         return () if self.file is None else (self.file,)
 
 
+class IdentityFilter(FilterSpec):
+    """Accepts pictures that show the face of a character (docs/characters.md).
+
+    The servers of the batch compare: their deployment needs `identity`, and the character is enrolled there.
+    """
+
+    kind: Literal["identity"]
+    character: RegistryId
+    """Id of the character."""
+    threshold: Threshold | None = None
+    """Least cosine, or greatest Euclidean distance, as the deployment measures. Absent: the character's, or
+    the deployment's.
+    """
+    faces: FacesWanted = "one"
+    """`one`: the picture must show one face. `any`: one of its faces must be the character's."""
+
+
+class DetectorFilter(FilterSpec, ObjectNetwork):
+    """Labels what is in a picture, and accepts pictures that keep to rules about it (docs/labels.md)."""
+
+    kind: Literal["detector"]
+    require: tuple[Required, ...] = ()
+    """Classes that a picture needs, each with a count and a least confidence."""
+    forbid: tuple[Forbidden, ...] = ()
+    """Classes that no picture may show, each with a least confidence."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return tuple(path for path in (self.network, self.classes) if path is not None)
+
+    @property
+    def finder(self) -> ObjectNetwork:
+        """The network's own keys."""
+        return ObjectNetwork(**{key: getattr(self, key) for key in ObjectNetwork.model_fields})
+
+    @property
+    def rules(self) -> ObjectRules:
+        """What a picture must fulfil."""
+        return ObjectRules(require=self.require, forbid=self.forbid)
+
+
 FILTER_KINDS: Final[Mapping[str, type[FilterSpec]]] = {
     "blank": BlankFilter,
     "exposure": ExposureFilter,
     "sharpness": SharpnessFilter,
     "duplicates": DuplicatesFilter,
     "palette": PaletteFilter,
+    "identity": IdentityFilter,
+    "detector": DetectorFilter,
 }
 """Every kind by its name."""
 

@@ -6,6 +6,7 @@
     diffuse      those    -> uint8 pixels                                     (one process a GPU)
     postprocess  pixels   -> encoded images                                   (CPU, several instances)
     annotate     photograph -> control map                                    (CPU; only with detectors)
+    identity     picture -> how much its faces are like a character           (CPU; only where configured)
 
 Dims: -1 is any size. `max_batch_size` is 0 everywhere, since a request carries its own number of images.
 Axes: R prompts (2 = [negative, positive] with guidance, 1 without), k text chunks, n model calls (steps; Heun
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal, get_args
 
 from intaglio.contract.architecture import LARGEST_CLIP_SKIP
+from intaglio.contract.identity import LARGEST_THRESHOLD, FacesWanted
 from intaglio.contract.ports import Port
 from intaglio.contract.sdxl import HISTORY, SOLVER_ROWS
 
@@ -32,6 +34,7 @@ __all__ = [
     "DELIVERY",
     "DIFFUSE",
     "ENSEMBLE_STEPS",
+    "IDENTITY",
     "LARGEST_CONTROL_EVERY",
     "LARGEST_GUIDANCE",
     "LARGEST_LORA_WEIGHT",
@@ -45,6 +48,7 @@ __all__ = [
     "SDXL",
     "SDXL_STREAM",
     "SHORTEST_SECONDS",
+    "STANDALONE",
     "EnsembleStep",
     "ModelSpec",
     "OutputFormat",
@@ -850,7 +854,69 @@ ANNOTATE: Final = ModelSpec(
     public=True,
     doc="turns a photograph into a control map; there only where the deployment has detectors",
 )
-MODELS: Final = (SDXL, SDXL_STREAM, PREPROCESS, DIFFUSE, POSTPROCESS, ANNOTATE)
+IDENTITY: Final = ModelSpec(
+    name="identity",
+    inputs=(
+        Port(
+            name="image",
+            datatype="TYPE_STRING",
+            absent="none, it is required",
+            example="the bytes of a PNG file",
+            doc="PNG, JPEG or WEBP file as bytes",
+        ),
+        Port(
+            name="character",
+            datatype="TYPE_STRING",
+            absent="none, it is required",
+            example="mara",
+            doc="id of a character that is enrolled on the server",
+        ),
+        Port(
+            name="threshold",
+            datatype="TYPE_FP32",
+            optional=True,
+            minimum=-1,
+            maximum=LARGEST_THRESHOLD,
+            absent="the character's, or the deployment's identity.threshold",
+            example=0.4,
+            doc="least cosine, or greatest Euclidean distance, of a face that is the character's",
+        ),
+        Port(
+            name="faces",
+            datatype="TYPE_STRING",
+            optional=True,
+            default="one",
+            choices=get_args(FacesWanted),
+            example="any",
+            doc="one: the picture must show one face; any: one of its faces must be the character's",
+        ),
+    ),
+    outputs=(
+        Port(
+            name="likeness",
+            datatype="TYPE_STRING",
+            doc="match, no match, no face, many faces or face too small",
+        ),
+        Port(
+            name="scores",
+            datatype="TYPE_STRING",
+            doc='JSON list of the faces, the most alike first: {"box": [left, top, right, bottom] in pixels, '
+            '"confidence", "cosine": {"nearest", "mean"}, "euclidean": {"nearest", "mean"}}',
+        ),
+        Port(
+            name="identity",
+            datatype="TYPE_STRING",
+            doc='JSON: {"character", "references": how many, "measure", "reference", "threshold", "seconds"}',
+        ),
+    ),
+    entry="intaglio.triton_models.identity:IdentityModel",
+    public=True,
+    doc="says how much the faces of a picture are like a character; there only where the deployment has "
+    "identity",
+)
+MODELS: Final = (SDXL, SDXL_STREAM, PREPROCESS, DIFFUSE, POSTPROCESS, ANNOTATE, IDENTITY)
+STANDALONE: Final = (ANNOTATE, IDENTITY)
+"""Public models that call no stage. A deployment may lack them."""
 
 
 def model_spec(name: str) -> ModelSpec:

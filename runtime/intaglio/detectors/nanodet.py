@@ -1,4 +1,4 @@
-"""NanoDet: the boxes of the people in a picture.
+"""NanoDet: the boxes of the people in a picture, or of everything that it knows.
 
 A cell of a grid of stride s votes for each of its box's four sides with a distribution over 0..10 strides
 (generalized focal loss, arXiv 2006.04388; the code of NanoDet is RangiLyu/nanodet on GitHub). Scores are
@@ -8,6 +8,7 @@ probabilities already.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ from PIL import Image
 
 from intaglio.detectors.onnx_network import Network, Shape
 
-__all__ = ["NanoDet", "boxes_from_outputs", "not_overlapping"]
+__all__ = ["NanoDet", "boxes_from_outputs", "cells_from_outputs", "not_overlapping"]
 
 _STRIDES: Final = (8, 16, 32)
 _CLASSES: Final = 80
@@ -33,29 +34,54 @@ _LARGEST_OVERLAP: Final = 0.6
 
 Boxes = NDArray[np.float64]
 """[boxes, 5]: left, top, right, bottom, score."""
+Corners = NDArray[np.float64]
+"""[boxes, 4]: left, top, right, bottom."""
+Scores = NDArray[np.float64]
+"""[boxes, 80]."""
+_EXPECTED: Final = "NanoDet with COCO's 80 classes"
 
 
 class NanoDet:
     """The network and what it is given."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file.
+    def __init__(self, path: Path | Network) -> None:
+        """Open the file, or take the network that was opened.
 
         Raises:
             ConfigError: it is missing, or holds another network.
         """
-        self._network = Network(path, expected="NanoDet with COCO's 80 classes")
+        self._network = Network(path, expected=_EXPECTED) if isinstance(path, Path) else path
         shape = self._network.input_shape
         side = shape[-1]
         if len(shape) != 4 or shape[1] != 3 or side is None or shape[2] != side or side % max(_STRIDES):
             raise self._network.unlike(f"its input is {list(shape)}")
         self._side = side
-        wanted: set[Shape] = {cells for stride in _STRIDES for cells in _shapes(side, stride)}
-        if wanted != set(self._network.output_shapes):
+        if not self.is_in(self._network):
             raise self._network.unlike(f"its outputs are {list(self._network.output_shapes)}")
+
+    @staticmethod
+    def is_in(network: Network) -> bool:
+        """Whether the outputs of `network` are those of NanoDet."""
+        side = network.input_shape[-1] if network.input_shape else None
+        if side is None:
+            return False
+        wanted: set[Shape] = {cells for stride in _STRIDES for cells in _shapes(side, stride)}
+        return wanted == set(network.output_shapes)
 
     def people(self, picture: Image.Image) -> Boxes:
         """Boxes of the people in RGB `picture`, in its pixels; the most certain comes first."""
+        outputs, placed = self._outputs(picture)
+        boxes = not_overlapping(boxes_from_outputs(outputs, side=self._side))
+        boxes[:, :4] = placed.in_picture(boxes[:, :4])
+        return boxes
+
+    def cells(self, picture: Image.Image) -> tuple[Scores, Corners]:
+        """What every cell says of RGB `picture`: probabilities of the classes, and a box in its pixels."""
+        outputs, placed = self._outputs(picture)
+        scores, corners = cells_from_outputs(outputs, side=self._side)
+        return scores, placed.in_picture(corners)
+
+    def _outputs(self, picture: Image.Image) -> tuple[list[NDArray[np.float32]], _Placed]:
         scale = self._side / max(picture.size)
         width = max(1, round(picture.width * scale))
         height = max(1, round(picture.height * scale))
@@ -64,9 +90,21 @@ class NanoDet:
         padded.paste(picture.resize((width, height), Image.Resampling.BILINEAR), (left, top))
         blue_first = np.asarray(padded, np.float32)[..., ::-1]
         outputs = self._network(((blue_first - _MEAN) / _STD).transpose(2, 0, 1)[None])
-        boxes = not_overlapping(boxes_from_outputs(outputs, side=self._side))
-        boxes[:, :4] = (boxes[:, :4] - [left, top, left, top]) / scale
-        return boxes
+        return outputs, _Placed(scale, left, top)
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """Where a picture lies in the input."""
+
+    scale: float
+    left: int
+    top: int
+
+    def in_picture(self, corners: Corners) -> Corners:
+        """`corners` in pixels of the picture."""
+        shift = np.array([self.left, self.top, self.left, self.top])
+        return np.asarray((corners - shift) / self.scale)
 
 
 def _shapes(side: int, stride: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -77,6 +115,14 @@ def _shapes(side: int, stride: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def boxes_from_outputs(outputs: Sequence[NDArray[np.float32]], *, side: int) -> Boxes:
     """Boxes of people in pixels of the [side, side] input: cells whose likeliest class is a person."""
+    scores, corners = cells_from_outputs(outputs, side=side)
+    people = (scores.argmax(-1) == _PERSON) & (scores[:, _PERSON] > _LEAST_SCORE)
+    boxes: Boxes = np.concatenate([corners, scores[:, _PERSON, None]], axis=-1)
+    return np.asarray(boxes[people])
+
+
+def cells_from_outputs(outputs: Sequence[NDArray[np.float32]], *, side: int) -> tuple[Scores, Corners]:
+    """What every cell of every stride says, its box in pixels of the [side, side] input."""
     by_shape = {tuple(output.shape): output[0].astype(np.float64) for output in outputs}
     found = []
     for stride in _STRIDES:
@@ -86,9 +132,8 @@ def boxes_from_outputs(outputs: Sequence[NDArray[np.float32]], *, side: int) -> 
         row, column = np.divmod(np.arange(len(scores)), side // stride)
         middle = np.stack([(column + 0.5) * stride, (row + 0.5) * stride], axis=-1)
         corners = np.concatenate([middle - reach[:, :2], middle + reach[:, 2:]], axis=-1)
-        people = (scores.argmax(-1) == _PERSON) & (scores[:, _PERSON] > _LEAST_SCORE)
-        found.append(np.concatenate([corners, scores[:, _PERSON, None]], axis=-1)[people])
-    return np.concatenate(found)
+        found.append((scores, corners))
+    return np.concatenate([one for one, _ in found]), np.concatenate([one for _, one in found])
 
 
 def not_overlapping(boxes: Boxes) -> Boxes:

@@ -1,40 +1,49 @@
-"""One ONNX file of a detector, in a session of ONNX Runtime on the CPU."""
+"""One ONNX file of a detector, in a session of ONNX Runtime."""
 
 # ruff: noqa: PLC0415  (onnxruntime is an extra)
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from intaglio.errors import ConfigError, MissingExtra
 
-__all__ = ["Network", "Shape"]
+__all__ = ["Device", "Network", "Shape", "providers"]
+
+Device = Literal["cpu", "card"]
 
 Shape = tuple[int | None, ...]
 """None where a size is not fixed."""
-_DTYPES: Final = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(uint8)": "uint8"}
+_DTYPES: Final = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(int64)": "int64",
+    "tensor(uint8)": "uint8",
+}
 
 
 class Network:
     """A network with one input. Making one reads the file."""
 
-    def __init__(self, path: Path, *, expected: str) -> None:
+    def __init__(self, path: Path, *, expected: str, device: Device = "cpu") -> None:
         """`expected` says, for errors, which network the file must hold.
 
         Raises:
-            ConfigError: the file is missing, is no ONNX file, or its input is of a type that no detector has.
+            ConfigError: the file is missing, is no ONNX file, or its input is of a type that no detector has;
+                or ONNX Runtime has no CUDA where `device` is `card`.
             MissingExtra: ONNX Runtime is not installed.
         """
         self._path = path
         self._expected = expected
         if not path.is_file():
             raise ConfigError(f"{path}: no such file; put the ONNX file of {expected} there")
-        self._session = self._opened()
+        self._session = self._opened(device)
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or inputs[0].type not in _DTYPES:
             raise self.unlike(f"inputs {', '.join(f'{one.name} {one.type}' for one in inputs)}")
@@ -42,19 +51,18 @@ class Network:
         self.dtype: str = _DTYPES[inputs[0].type]
         self.input_shape = _shape(inputs[0].shape)
         self.output_shapes = tuple(_shape(one.shape) for one in self._session.get_outputs())
+        self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
 
-    def _opened(self) -> Any:
-        try:
-            import onnxruntime  # type: ignore[import-untyped]
-        except ImportError as error:
-            raise MissingExtra("onnxruntime", extra="serve") from error
+    def _opened(self, device: Device) -> Any:
+        onnxruntime = _onnxruntime()
+        chosen = providers(device)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
         options.log_severity_level = 3
         # Waiting threads must not take the cores of a server on this machine.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            return onnxruntime.InferenceSession(self._path, options, providers=["CPUExecutionProvider"])
+            return onnxruntime.InferenceSession(self._path, options, providers=chosen)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise self.unlike(f"does not load: {error}") from error
 
@@ -74,6 +82,29 @@ class Network:
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise self.unlike(f"fails: {error}") from error
         return outputs
+
+
+def providers(device: Device) -> list[str]:
+    """What ONNX Runtime calls the devices that run a network, by preference.
+
+    Raises:
+        ConfigError: there is no CUDA, and `device` is `card`.
+        MissingExtra: ONNX Runtime is not installed.
+    """
+    if device == "cpu":
+        return ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" not in _onnxruntime().get_available_providers():
+        right = "install onnxruntime-gpu instead of onnxruntime, or say device: cpu"
+        raise ConfigError(f"device card: this ONNX Runtime has no CUDA; {right}")
+    return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise MissingExtra("onnxruntime", extra="serve") from error
+    return onnxruntime
 
 
 def _shape(shape: list[Any]) -> Shape:

@@ -21,9 +21,9 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from intaglio.imaging.containers import Format, ImageRefused, still_from_bytes
+from intaglio.imaging.containers import Format, ImageRefused, Still, still_from_bytes
 
-__all__ = ["decode_rgb", "orientation_of"]
+__all__ = ["decode_rgb", "orientation_of", "upright_size"]
 
 _READERS: Final[Mapping[Format, type[ImageFile]]] = {
     "PNG": PngImageFile,
@@ -44,6 +44,8 @@ _TURNS: Final[Mapping[int, Image.Transpose]] = {
     8: Image.Transpose.ROTATE_90,
 }
 """What turns a picture of each EXIF orientation upright; 1 is upright."""
+_ON_THEIR_SIDE: Final = frozenset({5, 6, 7, 8})
+"""Orientations that swap width and height."""
 _INTEGERS: Final[Mapping[int, str]] = {1: "B", 3: "H", 4: "I"}
 """TIFF's types of whole numbers, as `struct` names them."""
 
@@ -125,3 +127,10 @@ def orientation_of(exif: bytes) -> int:
     except struct.error:
         return 1
     return 1
+
+
+def upright_size(still: Still) -> tuple[int, int]:
+    """Width and height of what `decode_rgb` makes of the file."""
+    if orientation_of(still.exif) in _ON_THEIR_SIDE:
+        return still.height, still.width
+    return still.width, still.height

@@ -17,5 +17,6 @@ versions, change  the builds that a server has loaded, and going from one to ano
 server            a deployment served
 control           how `intaglio reload` reaches a running server
 memory            how much memory a deployment takes; memory_limits: whether that fits
+health            the health check of container images
 console           what `intaglio serve` prints
 """

@@ -72,7 +72,8 @@ class Administration:
             ]
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise Unavailable("Triton answers with something that is no list of its models") from error
-        return {str(number) for name, number, state in index if name in models and state != "UNAVAILABLE"}
+        found = ((number, state) for name, number, state in index if name in models)
+        return {str(number) for number, state in found if number is not None and state != "UNAVAILABLE"}
 
     def load_model(self, model: str, *, until: float = math.inf) -> None:
         """Load of `model` what the repository says, and unload the rest; returns when that is done.

@@ -1,8 +1,8 @@
 """How a server stops without losing a request: it admits no more, and finishes those that it has.
 
 Once Triton is told to stop, none of its models accepts a request any more, not even the next stage of a
-picture that is being drawn. So before that the public models are loaded in a version that refuses. Triton
-keeps the version before it until its last request has the answer.
+picture that is being drawn. So before that the models that clients call are loaded in a version that refuses.
+Triton keeps the version before it until its last request has the answer.
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ class Drain:
         Raises:
             Unavailable: Triton does not answer, so there is nothing to wait for.
         """
-        for model in self.version.public:
+        models = self.version.open_models
+        for model in models:
             self._close(model, until=until)
         self.process.watch(self.number)
         administration = self.process.administration
-        while administration.has_loaded_others(self.number, self.version.public):
+        while administration.has_loaded_others(self.number, models):
             if time.monotonic() >= until:
                 return False
             time.sleep(_POLL_SECONDS)

@@ -165,6 +165,8 @@ class Server(TritonServer):
             if not drain.run(until=self.stop_by):
                 self._report(f"{self.settings.drain_seconds} s are over; what still ran was ended")
                 self.kill()
+            # WAR: Triton 2.51 may wait for ever for a stream that it refused while it stopped.
+            self.stop_by = time.monotonic()
         except Unavailable as error:
             _log.debug("nothing is left to wait for: %s", error)
         finally:

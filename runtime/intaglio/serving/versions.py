@@ -21,7 +21,7 @@ from tritonclient.grpc import model_config_pb2
 
 from intaglio.builds.holds import BuildHold
 from intaglio.builds.manifest import BuildManifest, read_manifest, write_manifest
-from intaglio.contract.models import ADMITTING_VERSION, ANNOTATE, DIFFUSE, MODELS
+from intaglio.contract.models import ADMITTING_VERSION, DIFFUSE, MODELS, STANDALONE
 from intaglio.errors import EngineMismatch, Unavailable
 from intaglio.triton_models.served_build import BUILD_KEY_PARAMETER
 from intaglio.whole_files import storage_problem, write_whole
@@ -33,8 +33,8 @@ _BUILT: Final = "1"
 """The one version folder of a build's own repository."""
 _REFUSING: Final = "from intaglio.triton_models.stopping import StoppingModel as TritonPythonModel\n"
 """model.py of a public model while the server stops."""
-_CALLERS: Final = frozenset(model.name for model in MODELS if model.public and model is not ANNOTATE)
-"""The models that call stages. `annotate` calls none, so it comes and goes with the stages."""
+_CALLERS: Final = frozenset(model.name for model in MODELS if model.public and model not in STANDALONE)
+"""The models that call stages. Those that call none come and go with the stages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,9 @@ class ServedVersion:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The models that public models call, and `annotate`. During a change both versions are loaded;
-        a client of `annotate` gets the higher one. `diffuse` is the first, since it is the likeliest to fail.
+        """The models that public models call, and those of `STANDALONE`. During a change both versions are
+        loaded; a client of `annotate` or `identity` gets the higher one. `diffuse` is the first, since it is
+        the likeliest to fail.
         """
         names = (model for model in self.configs if model not in _CALLERS)
         return tuple(sorted(names, key=lambda model: (model != DIFFUSE.name, model)))
@@ -63,6 +64,12 @@ class ServedVersion:
     def public(self) -> tuple[str, ...]:
         """The models that clients call and that call stages, of one version only."""
         return tuple(model for model in self.configs if model in _CALLERS)
+
+    @property
+    def open_models(self) -> tuple[str, ...]:
+        """All models that are there for clients; first those that draw."""
+        standalone = {model.name for model in STANDALONE}
+        return (*self.public, *(model for model in self.configs if model in standalone))
 
     @property
     def callers(self) -> tuple[str, ...]:
@@ -154,7 +161,7 @@ class ServedRepository:
             self._configure(model, config)
 
     def refuse(self, model: str, version: ServedVersion, *, number: int) -> None:
-        """Let the public `model` of `version` refuse all requests once it is loaded, as version `number`."""
+        """Let `model` of `version` refuse all requests once it is loaded, as version `number`."""
         config = _copied(version.configs[model])
         for name in ("platform", "ensemble_scheduling", "instance_group"):
             config.ClearField(name)

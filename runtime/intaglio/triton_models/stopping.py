@@ -1,4 +1,4 @@
-"""The public models of a server that stops: every request is refused, and none is begun.
+"""The models for clients, of a server that stops: every request is refused, and none is begun.
 
 `intaglio serve` loads this in their place (`intaglio.serving.drain`). It opens no build.
 """
@@ -19,7 +19,7 @@ REFUSAL: Final = "the server is stopping and has not begun this request; ask ano
 
 
 class StoppingModel:
-    """`sdxl` and `sdxl_stream`, each with the configuration that it had."""
+    """`sdxl`, `sdxl_stream` and `annotate`, each with the configuration that it had."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Read how the model answers."""

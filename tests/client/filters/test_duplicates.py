@@ -9,7 +9,8 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from intaglio.contract.filters import DuplicatesFilter
-from intaglio_client.filters.duplicates import Duplicates, perceptual_hash
+from intaglio.imaging.measures import perceptual_hash
+from intaglio_client.filters.duplicates import Duplicates
 from intaglio_client.filters.verdict import Candidate, Remembering
 from miniature.dataset import held_out_scene
 from miniature.world import render

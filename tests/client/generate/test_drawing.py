@@ -13,6 +13,7 @@ import grpc
 import pytest
 
 from intaglio.cli import main
+from intaglio.exit_codes import TERMINATED
 from intaglio_client.address import URL_VARIABLE
 
 from ...terminals import Terminal, visible
@@ -63,6 +64,32 @@ def test_a_terminal_shows_a_bar_and_cleans_up(tmp_path: Path, quiet: bool) -> No
     assert list(visible(terminal.written[last:])) == [shown[-1]], "the bar is gone"
     assert shown[-1].startswith("x.png  seed 7")
     assert terminal.written.count("\x1b[?25l") == terminal.written.count("\x1b[?25h") == 1
+
+
+def test_sigterm_cancels_on_the_server_and_shows_the_cursor(tmp_path: Path) -> None:
+    held = threading.Event()
+    with fake_server(stream_of(hold=held)) as server:
+        with Terminal([*GENERATE, "a fox", "--url", server.url], folder=tmp_path) as terminal:
+            terminal.wait_for("step 1 of 4")
+            terminal.process.terminate()
+            assert terminal.end() == TERMINATED
+        assert server.ended.wait(5)
+        held.set()
+    assert terminal.written.endswith("\x1b[J\x1b[?25h")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_preview_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    kitty = {"KITTY_WINDOW_ID": "1"}
+    with fake_server(stream_of()) as server:
+        command = [*GENERATE, "a fox", "--url", server.url, "--preview"]
+        with Terminal(command, folder=tmp_path, environment=kitty) as terminal:
+            assert terminal.end() == 1
+    said = terminal.written[terminal.written.rindex("\x1b[?25h") :]
+    (line,) = visible(said)
+    assert line.startswith(
+        "intaglio generate: the server sent a preview that cannot be read: cannot identify"
+    )
 
 
 def test_ctrl_c_cancels_on_the_server(tmp_path: Path) -> None:

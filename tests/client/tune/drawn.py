@@ -48,7 +48,7 @@ class Counted:
 
     weight: float = 0.0
 
-    def started(self, scene: str, setting: str) -> None: ...
+    def started(self, work: str) -> None: ...
 
     def finished(self, weight: float) -> None:
         self.weight += weight

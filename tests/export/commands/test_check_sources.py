@@ -137,6 +137,19 @@ def test_files_of_detectors_are_looked_for_and_stop_nothing(tmp_path: Path) -> N
     assert report["detector.midas"].detail == f"{tmp_path / 'gone.onnx'}: no such file"
 
 
+def test_files_that_read_faces_are_looked_for_and_stop_nothing(tmp_path: Path) -> None:
+    (tmp_path / "there.onnx").write_bytes(b"")
+    faces = {"characters": "characters", "detector": "there.onnx", "threshold": 0.4}
+    for recognition, state in (("there.onnx", "ok"), ("gone.onnx", "note")):
+        identity = faces | {"recognition": recognition}
+        one = found(tmp_path, base=[{"folder": str(MINIATURE)}], identity=identity)["identity"]
+        assert one.state == state
+    assert one.detail == f"{tmp_path / 'gone.onnx'}: no such file"
+    models = {"kind": "insightface", "models": "models", "characters": "characters", "threshold": 0.4}
+    one = found(tmp_path, base=[{"folder": str(MINIATURE)}], identity=models)["identity"]
+    assert (one.state, one.detail) == ("note", f"{tmp_path / 'models'}: has no ONNX file")
+
+
 def test_presets_are_counted_and_wrong_ones_are_named(tmp_path: Path) -> None:
     base = [{"folder": str(MINIATURE)}]
     path = tmp_path / "presets.yaml"

@@ -12,6 +12,7 @@ from intaglio.builds.file_checks import check_files
 from intaglio.builds.manifest import read_manifest
 from intaglio.contract.config import RuntimeName, load_deployment
 from intaglio.contract.detectors import DetectorSource
+from intaglio.contract.identity import Identity
 from intaglio.contract.provenance import ContentCredentials, Provenance
 from intaglio.serving.memory import GIB, predict_memory
 from intaglio_export.build import BuildResult
@@ -56,6 +57,20 @@ def test_the_key_follows_what_the_detectors_make(built: tuple[Path, BuildResult]
     assert len({key_of(**one) for one in sets}) == len(sets)
     missing = [DetectorSource(kind="depth", file=Path(folder, "midas.onnx")) for folder in ("/a", "/b")]
     assert key_of(depth=missing[0]) == key_of(depth=missing[1]), "where it is missing says nothing"
+
+
+def test_the_key_follows_what_reads_faces_and_not_where_characters_lie(
+    built: tuple[Path, BuildResult],
+) -> None:
+    def key_of(**changes: Any) -> str:
+        values = {"characters": "/a", "detector": "faces/1/d", "recognition": "faces/1/r", "threshold": 0.4}
+        setting = Identity.model_validate(values | changes)
+        return build_key(built[1].manifest.model_copy(update={"identity": setting}), {})
+
+    without = build_key(built[1].manifest, {})
+    changed = ({}, {"threshold": 0.5}, {"recognition": "faces/2/r"}, {"measure": "euclidean"})
+    assert len({without, *(key_of(**one) for one in changed)}) == 1 + len(changed)
+    assert key_of(characters="/b") == key_of()
 
 
 def test_a_build_decides_how_many_controlnets_are_open(built: tuple[Path, BuildResult]) -> None:

@@ -49,6 +49,7 @@ def test_config_equals_the_table(model: object) -> None:
         expected = {
             "diffuse": (group.KIND_GPU, 1, [3]),
             "annotate": (group.KIND_CPU, 1, []),
+            "identity": (group.KIND_CPU, 1, []),
             "sdxl_stream": (group.KIND_CPU, 1, []),
         }
         found = (group.kind, group.count, list(group.gpus))
@@ -85,6 +86,7 @@ def test_writing_removes_models_that_are_gone(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {model.name for model in MODELS}
 
 
-def test_without_detectors_nobody_annotates() -> None:
-    files = repository_files(RepositoryOptions(detectors=False))
-    assert {name.partition("/")[0] for name in files} == {model.name for model in MODELS} - {"annotate"}
+@pytest.mark.parametrize(("option", "absent"), [("detectors", "annotate"), ("identity", "identity")])
+def test_a_model_that_the_deployment_does_not_ask_for_is_not_there(option: str, absent: str) -> None:
+    files = repository_files(RepositoryOptions(**{option: False}))  # type: ignore[arg-type]
+    assert {name.partition("/")[0] for name in files} == {model.name for model in MODELS} - {absent}

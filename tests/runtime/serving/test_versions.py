@@ -35,7 +35,7 @@ def test_public_models_come_after_the_stages_that_they_call(
 ) -> None:
     repository, first, second = ServedRepository(tmp_path / "served"), versions(1), versions(2)
     assert first.public == ("sdxl", "sdxl_stream")
-    assert first.stages == ("diffuse", "annotate", "postprocess", "preprocess")
+    assert first.stages == ("diffuse", "annotate", "identity", "postprocess", "preprocess")
     assert first.callers == ("sdxl_stream",)
     repository.start_with(first)
     repository.choose(second)

@@ -1,4 +1,4 @@
-"""How a run shows its progress: a bar with the time left on a terminal, lines in a file."""
+"""How long work shows its progress: a bar with the time left on a terminal, lines in a file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LINE_SECONDS: Final = 10.0
 
 
 class Bar:
-    """A bar, the picture that is drawn, and the time left."""
+    """What is at work, a bar, and the time left."""
 
     def __init__(self, console: Console, total: float) -> None:
         self._progress = Progress(
@@ -42,9 +42,9 @@ class Bar:
     ) -> None:
         self._progress.stop()
 
-    def started(self, scene: str, setting: str) -> None:
+    def started(self, work: str) -> None:
         """Show what is at work."""
-        self._progress.update(self._task, description=escape(f"{scene}: {setting}"))
+        self._progress.update(self._task, description=escape(work))
 
     def finished(self, weight: float) -> None:
         """Count what is done."""
@@ -78,9 +78,9 @@ class Lines:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def started(self, scene: str, setting: str) -> None:
+    def started(self, work: str) -> None:
         """Note what is at work."""
-        self._at_work = f"{scene}: {setting}"
+        self._at_work = work
 
     def finished(self, weight: float) -> None:
         """Count what is done, and write a line when the last one is old enough."""

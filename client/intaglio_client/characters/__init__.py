@@ -1,0 +1,1 @@
+"""`intaglio characters`: the faces of characters, enrolled, compared and forgotten."""

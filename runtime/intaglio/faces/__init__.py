@@ -1,0 +1,1 @@
+"""Faces: found in a picture, aligned, embedded, and compared with the characters that are enrolled."""

@@ -1,0 +1,281 @@
+"""What every rendered overlay has to keep. Each policy gives what breaks it, in words; nothing means kept.
+
+`POLICIES` maps their names to them. tests/docker/test_policies.py plants a violation of each.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
+
+from intaglio.contract.config import Deployment
+from intaglio.serving.arguments import TritonSettings
+from intaglio.serving.health import PATH
+from reference.metrics import ALL_METRICS
+
+from .cluster import Object, container_of, of_kind, one, pod_of, selects
+
+__all__ = ["POLICIES", "Objects", "unknown_metrics"]
+
+Objects = Sequence[Object]
+Policy = Callable[[Objects, Deployment], Iterator[str]]
+PODS: Final = ("Job", "Deployment")
+SELF_ENDING_SECONDS: Final = 10
+"""What `intaglio serve` may take beside `server.drain_seconds` (docs/operating.md)."""
+LONGEST_PICTURE_SECONDS: Final = 120
+"""More than the longest request that `limits` allows takes on the slowest card of an overlay: a projection
+for 240 steps of 1024x1024 on an RTX 4060 Ti (docs/performance.md).
+"""
+SHARED_MEMORY_MIB: Final = 256
+KINDS_OF_LIMITS: Final = ("cpu", "memory", "ephemeral-storage")
+SECRET_WORDS: Final = re.compile("token|secret|password|key", re.IGNORECASE)
+
+
+def images_are_pinned(objects: Objects, _: Deployment) -> Iterator[str]:
+    for kind in PODS:
+        image = container_of(objects, kind)["image"]
+        name, _, tag = image.rpartition("/")[2].partition(":")
+        if "@sha256:" not in image and tag in ("", "latest"):
+            yield f"{kind}: image {name} has no tag that stays; give it one, or a digest"
+
+
+def nobody_is_root(objects: Objects, _: Deployment) -> Iterator[str]:
+    for kind in PODS:
+        pod, rights = pod_of(objects, kind)["securityContext"], container_of(objects, kind)["securityContext"]
+        who = {**pod, **rights}
+        if who.get("runAsNonRoot") is not True or who.get("runAsUser") != 1000:
+            yield f"{kind}: must run as uid 1000, and not as root"
+
+
+def containers_have_no_rights(objects: Objects, _: Deployment) -> Iterator[str]:
+    for kind in PODS:
+        pod, container = pod_of(objects, kind), container_of(objects, kind)
+        rights = container["securityContext"]
+        if rights.get("allowPrivilegeEscalation") is not False or rights.get("privileged"):
+            yield f"{kind}: privileges may grow"
+        if rights.get("readOnlyRootFilesystem") is not True:
+            yield f"{kind}: its root can be written"
+        if rights.get("capabilities") != {"drop": ["ALL"]}:
+            yield f"{kind}: it has capabilities"
+        if pod["securityContext"].get("seccompProfile") != {"type": "RuntimeDefault"}:
+            yield f"{kind}: seccomp is not the runtime's"
+        if any(pod.get(name) for name in ("hostNetwork", "hostPID", "hostIPC")):
+            yield f"{kind}: it shares a namespace with its node"
+        if any("hostPath" in volume for volume in pod["volumes"]):
+            yield f"{kind}: it mounts a folder of its node"
+
+
+def no_token_is_mounted(objects: Objects, _: Deployment) -> Iterator[str]:
+    holders = [*(pod_of(objects, kind) for kind in PODS), one(objects, "ServiceAccount")]
+    if any(holder.get("automountServiceAccountToken") is not False for holder in holders):
+        yield "a pod gets a token of the Kubernetes API"
+
+
+def resources_are_bounded(objects: Objects, _: Deployment) -> Iterator[str]:
+    for kind in PODS:
+        resources = container_of(objects, kind).get("resources", {})
+        for part in ("requests", "limits"):
+            if missing := [name for name in KINDS_OF_LIMITS if name not in resources.get(part, {})]:
+                yield f"{kind}: no {part} of {', '.join(missing)}"
+
+
+def probes_ask_the_right_thing(objects: Objects, _: Deployment) -> Iterator[str]:
+    container = container_of(objects, "Deployment")
+    wanted = {"startupProbe": PATH, "readinessProbe": PATH, "livenessProbe": "/v2/health/live"}
+    for name, path in wanted.items():
+        asked = container.get(name, {}).get("httpGet", {})
+        if asked.get("path") != path or asked.get("port") != "http":
+            yield f"{name}: must ask {path} of port http"
+    startup = container.get("startupProbe", {})
+    allowed = startup.get("periodSeconds", 10) * startup.get("failureThreshold", 3)
+    longest = TritonSettings.__dataclass_fields__["load_seconds"].default
+    if allowed < longest:
+        yield f"startupProbe: gives up after {allowed} s; a start may take {longest:g} s"
+
+
+def a_stop_lets_requests_finish(objects: Objects, deployment: Deployment) -> Iterator[str]:
+    pod, container = pod_of(objects, "Deployment"), container_of(objects, "Deployment")
+    drain = deployment.server.drain_seconds
+    pause = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+    grace = pod.get("terminationGracePeriodSeconds", 30)
+    if drain <= LONGEST_PICTURE_SECONDS:
+        yield f"server.drain_seconds {drain}: the longest picture may take {LONGEST_PICTURE_SECONDS} s"
+    if pause < 5:
+        yield "preStop: sleep some seconds, until no service names the pod"
+    if grace <= pause + drain + SELF_ENDING_SECONDS:
+        yield f"terminationGracePeriodSeconds {grace}: preStop and the drain take {pause + drain} s"
+
+
+def rollouts_keep_every_server(objects: Objects, _: Deployment) -> Iterator[str]:
+    spec = one(objects, "Deployment")["spec"]
+    if spec["strategy"].get("rollingUpdate", {}).get("maxUnavailable") != 0:
+        yield "rollingUpdate.maxUnavailable must be 0"
+    if "replicas" in spec:
+        yield "replicas: KEDA sets their number, and an apply would reset it"
+
+
+def ports_are_those_of_the_deployment(objects: Objects, deployment: Deployment) -> Iterator[str]:
+    server = deployment.server
+    wanted = {"http": server.http_port, "grpc": server.grpc_port, "metrics": server.metrics_port}
+    found = {port["name"]: port["containerPort"] for port in container_of(objects, "Deployment")["ports"]}
+    if found != wanted:
+        yield f"containerPorts {found}: the deployment's are {wanted}"
+    for service in of_kind(objects, "Service"):
+        for port in service["spec"]["ports"]:
+            if port["port"] != wanted.get(port["targetPort"]):
+                yield f"Service {service['metadata']['name']}: port {port['port']} is none of the server's"
+    for end in one(objects, "PodMonitor")["spec"]["podMetricsEndpoints"]:
+        if end["port"] != "metrics":
+            yield f"PodMonitor: port {end['port']} has no metrics"
+    for policy in of_kind(objects, "NetworkPolicy"):
+        for rule in policy["spec"].get("ingress", ()):
+            if unknown := {port["port"] for port in rule["ports"]} - set(wanted):
+                yield f"NetworkPolicy: no port {', '.join(map(str, unknown))}"
+    if "0.0.0.0" not in container_of(objects, "Deployment")["args"] and server.host != "0.0.0.0":
+        yield "the server listens on its own loopback only"
+
+
+def selectors_find_the_servers(objects: Objects, _: Deployment) -> Iterator[str]:
+    labels = one(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    builds = one(objects, "Job")["spec"]["template"]["metadata"]["labels"]
+    selectors = {
+        "Deployment": one(objects, "Deployment")["spec"]["selector"],
+        "PodDisruptionBudget": one(objects, "PodDisruptionBudget")["spec"]["selector"],
+        "PodMonitor": one(objects, "PodMonitor")["spec"]["selector"],
+    }
+    for service in of_kind(objects, "Service"):
+        selectors[f"Service {service['metadata']['name']}"] = {"matchLabels": service["spec"]["selector"]}
+    for name, selector in selectors.items():
+        if not selects(selector, labels) or selects(selector, builds):
+            yield f"{name}: selects other pods than the servers"
+    target = one(objects, "ScaledObject")["spec"]["scaleTargetRef"]["name"]
+    if target != one(objects, "Deployment")["metadata"]["name"]:
+        yield f"ScaledObject: there is no {target}"
+
+
+def shared_memory_is_large_enough(objects: Objects, _: Deployment) -> Iterator[str]:
+    for kind in PODS:
+        mounts = {mount["mountPath"]: mount["name"] for mount in container_of(objects, kind)["volumeMounts"]}
+        volumes = {volume["name"]: volume for volume in pod_of(objects, kind)["volumes"]}
+        empty = volumes.get(mounts.get("/dev/shm", ""), {}).get("emptyDir", {})
+        if empty.get("medium") != "Memory" or _mebibytes(empty.get("sizeLimit", "0")) < SHARED_MEMORY_MIB:
+            yield f"{kind}: /dev/shm must be memory, {SHARED_MEMORY_MIB} MiB or more"
+
+
+def servers_cannot_write_builds(objects: Objects, deployment: Deployment) -> Iterator[str]:
+    claims = {}
+    for kind, may_write in (("Job", True), ("Deployment", False)):
+        (mount,) = [one for one in container_of(objects, kind)["volumeMounts"] if one["name"] == "builds"]
+        (volume,) = [one for one in pod_of(objects, kind)["volumes"] if one["name"] == "builds"]
+        claims[kind] = volume["persistentVolumeClaim"]["claimName"]
+        if mount.get("readOnly", False) is may_write:
+            yield f"{kind}: the volume of the builds must be {'writable' if may_write else 'read-only'}"
+        if not str(deployment.build).endswith(
+            f"{mount['mountPath'].rpartition('/')[2]}/{_place(deployment)}"
+        ):
+            yield f"{kind}: {deployment.build} is not in the volume at {mount['mountPath']}"
+    if len(set(claims.values())) != 1:
+        yield f"the job builds into another volume than the servers read: {claims}"
+
+
+def builds_have_names_of_their_own(objects: Objects, deployment: Deployment) -> Iterator[str]:
+    library, key = _place(deployment).split("/")
+    if key != deployment.digest[: len(key)] or len(key) < 12:
+        yield f"build: the key of this configuration is {deployment.digest[:12]}; run: python -m reference"
+    name = one(objects, "Job")["metadata"]["name"]
+    if name != (wanted := f"intaglio-build-{library.replace('.', '-')}-{key}"):
+        yield f"Job {name}: must be {wanted}; run: python -m reference"
+
+
+def both_run_on_one_kind_of_card(objects: Objects, deployment: Deployment) -> Iterator[str]:
+    needs = []
+    for kind in PODS:
+        limits = container_of(objects, kind)["resources"]["limits"]
+        affinity = pod_of(objects, kind).get("affinity", {}).get("nodeAffinity", {})
+        terms = affinity.get("requiredDuringSchedulingIgnoredDuringExecution", {}).get(
+            "nodeSelectorTerms", []
+        )
+        needs.append((limits.get("nvidia.com/gpu"), repr(terms)))
+    if needs[0] != needs[1]:
+        yield "job and server may run on different cards"
+    if (wanted := deployment.target != "cpu") != (needs[0][0] == "1") or wanted != (
+        "gpu.product" in needs[0][1]
+    ):
+        yield f"target {deployment.target}: one card of a named product, and only where there is one"
+    if wanted and deployment.memory_limit_gib is None:
+        yield "memory_limit_gib is missing, so a build that the card cannot hold is served"
+
+
+def nothing_goes_out(objects: Objects, _: Deployment) -> Iterator[str]:
+    policies = [policy["spec"] for policy in of_kind(objects, "NetworkPolicy")]
+    closed = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    if closed not in policies:
+        yield "no policy closes every pod in both directions"
+    if any("egress" in policy for policy in policies):
+        yield "a policy lets something out"
+    rules = [rule for policy in policies for rule in policy.get("ingress", ())]
+    if any(not rule.get("from") or not rule.get("ports") for rule in rules):
+        yield "a policy lets everybody in, or to every port"
+
+
+def secrets_are_references(objects: Objects, _: Deployment) -> Iterator[str]:
+    if of_kind(objects, "Secret"):
+        yield "a Secret is written here; it belongs where secrets are kept"
+    for kind in PODS:
+        for variable in container_of(objects, kind).get("env", ()):
+            if "value" in variable and SECRET_WORDS.search(variable["name"]):
+                yield f"{kind}: {variable['name']} has its value here"
+
+
+def metrics_exist(objects: Objects, _: Deployment) -> Iterator[str]:
+    texts = [str(found) for kind in ("ScaledObject", "PrometheusRule") for found in of_kind(objects, kind)]
+    texts += [
+        str(found) for found in of_kind(objects, "ConfigMap") if "dashboard" in found["metadata"]["name"]
+    ]
+    if unknown := unknown_metrics(" ".join(texts)):
+        yield f"no metric {', '.join(sorted(unknown))}"
+    namespace = one(objects, "Namespace")["metadata"]["name"]
+    for trigger in one(objects, "ScaledObject")["spec"]["triggers"]:
+        if f'namespace="{namespace}"' not in trigger["metadata"]["query"]:
+            yield f"trigger {trigger['name']}: it does not ask for the servers of {namespace}"
+
+
+def unknown_metrics(text: str) -> set[str]:
+    """Names in `text` that look like metrics, and that no server has."""
+    known = {metric.full_name for metric in ALL_METRICS} | {"intaglio_yaml"}
+    return {name for name in re.findall(r"\b(?:intaglio|nv)_[a-z_]+", text) if name not in known}
+
+
+def _place(deployment: Deployment) -> str:
+    """`LIBRARY/KEY`, where the volume has the build."""
+    return "/".join(deployment.build.parts[-2:])
+
+
+def _mebibytes(size: str) -> int:
+    number, unit = re.fullmatch(r"(\d+)(Mi|Gi)?", size).groups()  # type: ignore[union-attr]
+    return int(number) * {"Mi": 1, "Gi": 1024, None: 0}[unit]
+
+
+POLICIES: Final[Mapping[str, Policy]] = {
+    policy.__name__: policy
+    for policy in (
+        images_are_pinned,
+        nobody_is_root,
+        containers_have_no_rights,
+        no_token_is_mounted,
+        resources_are_bounded,
+        probes_ask_the_right_thing,
+        a_stop_lets_requests_finish,
+        rollouts_keep_every_server,
+        ports_are_those_of_the_deployment,
+        selectors_find_the_servers,
+        shared_memory_is_large_enough,
+        servers_cannot_write_builds,
+        builds_have_names_of_their_own,
+        both_run_on_one_kind_of_card,
+        nothing_goes_out,
+        secrets_are_references,
+        metrics_exist,
+    )
+}

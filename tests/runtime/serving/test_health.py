@@ -1,0 +1,56 @@
+"""The health check of the images, beside a server that answers what it is told."""
+
+from __future__ import annotations
+
+import http.server
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from intaglio.serving.health import PATH, problem_of
+
+
+class Answering(http.server.BaseHTTPRequestHandler):
+    """200 for the path that the check must ask, where `ready`; 400 otherwise, as Triton answers."""
+
+    ready = True
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.ready and self.path == PATH else 400)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_ready_model_is_healthy(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert problem_of(address) is None
+    monkeypatch.setattr(Answering, "ready", False)
+    assert problem_of(address) == f"{address}{PATH} answers 400; 200 would be ready"
+
+
+def test_nobody_answers() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert str(problem_of(address)).startswith(f"{address} does not answer: ")
+
+
+def test_the_exit_code_is_the_answer(address: str) -> None:
+    for place, code, said in ((address, 0, "ready"), ("127.0.0.1:1", 1, "does not answer")):
+        command = [sys.executable, "-m", "intaglio.serving.health", place]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == code
+        assert said in done.stdout

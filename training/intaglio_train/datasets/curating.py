@@ -1,0 +1,213 @@
+"""Which images are kept, and why the others are not.
+
+Rules are asked in the order of `Reason`; the first that an image does not meet is its reason. Of duplicates
+the one with the most pixels is kept, of equal ones the first by name. A class with more images than its quota
+keeps those that come first by a hash of their names and the seed. So the result depends on the images, their
+names and the options alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intaglio_train.datasets.measured import Measured
+from intaglio_train.errors import DataError
+from intaglio_train.tables import rows_of
+
+__all__ = ["Decision", "Duplicates", "Quotas", "Reason", "Rules", "classes_in", "decide"]
+
+
+class Reason(StrEnum):
+    """Why an image is not kept."""
+
+    DAMAGED = "damaged"
+    TOO_SMALL = "too small"
+    TOO_LONG = "too long"
+    BLURRED = "blurred"
+    DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near duplicate"
+    NO_CLASS = "no class"
+    QUOTA = "quota"
+
+
+class Duplicates(StrEnum):
+    """Which images count as the same."""
+
+    NONE = "none"
+    EXACT = "exact"
+    NEAR = "near"
+
+
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """How many images of each class are kept."""
+
+    classes: Mapping[str, str]
+    """File name -> class."""
+    every: int | None = None
+    """Of every class; None: all."""
+    by_class: Mapping[str, int] = field(default_factory=dict)
+    """Of these classes, whatever `every` says."""
+
+    def of(self, name: str) -> int | None:
+        return self.by_class.get(name, self.every)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What an image must meet."""
+
+    min_side: int = 0
+    """Pixels of the shorter side."""
+    max_aspect: float | None = None
+    """The longer side in shorter ones."""
+    min_sharpness: float = 0.0
+    duplicates: Duplicates = Duplicates.NEAR
+    distance: int = 4
+    """Bits of 64 in which the hashes of near duplicates differ at most."""
+    quotas: Quotas | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of one image."""
+
+    image: Measured
+    reason: Reason | None = None
+    """None: it is kept."""
+    detail: str = ""
+    class_name: str = ""
+
+
+def decide(images: Sequence[Measured], rules: Rules) -> list[Decision]:
+    """A decision for every image, in the order of `images`, which is that of their names.
+
+    Raises:
+        DataError: a quota names a class that no image has.
+    """
+    decided = {image.path: _alone(image, rules) for image in images}
+    kept = [image for image in images if decided[image.path].reason is None]
+    if rules.duplicates is not Duplicates.NONE:
+        decided |= _duplicates(kept, rules)
+        kept = [image for image in kept if decided[image.path].reason is None]
+    if rules.quotas is not None:
+        decided |= _within_quotas(kept, rules.quotas, rules.seed)
+    return [decided[image.path] for image in images]
+
+
+def _alone(image: Measured, rules: Rules) -> Decision:
+    """What can be said of an image without the others."""
+    if image.problem:
+        return Decision(image, Reason.DAMAGED, image.problem)
+    shorter = min(image.width, image.height)
+    if shorter < rules.min_side:
+        return Decision(image, Reason.TOO_SMALL, f"{shorter} pixels are below {rules.min_side}")
+    if rules.max_aspect is not None and image.aspect > rules.max_aspect:
+        return Decision(image, Reason.TOO_LONG, f"{image.aspect:.2f} is above {rules.max_aspect:g}")
+    if image.sharpness < rules.min_sharpness:
+        return Decision(image, Reason.BLURRED, f"{image.sharpness:.1f} is below {rules.min_sharpness:g}")
+    return Decision(image)
+
+
+def _duplicates(images: Sequence[Measured], rules: Rules) -> dict[Path, Decision]:
+    by_size = sorted(
+        images, key=lambda image: -image.width * image.height
+    )  # stable: names decide among equals
+    first: dict[str, Measured] = {}
+    kept = _Hashes(len(images))
+    found = {}
+    for image in by_size:
+        same = first.setdefault(image.sha256, image)
+        if same is not image:
+            found[image.path] = Decision(image, Reason.DUPLICATE, f"of {same.path}")
+            continue
+        if rules.duplicates is Duplicates.NEAR:
+            near, bits = kept.nearest(image.hash)
+            if near is not None and bits <= rules.distance:
+                found[image.path] = Decision(image, Reason.NEAR_DUPLICATE, f"{bits} bits from {near.path}")
+                continue
+            kept.add(image)
+    return found
+
+
+_BITS: Final = np.array([value.bit_count() for value in range(2**16)], np.uint8)
+
+
+class _Hashes:
+    """The hashes of what is kept, compared with all of them together."""
+
+    def __init__(self, most: int) -> None:
+        self._words: NDArray[np.uint16] = np.zeros((most, 4), np.uint16)
+        self._images: list[Measured] = []
+
+    def nearest(self, value: int) -> tuple[Measured | None, int]:
+        """The first of the nearest, and in how many bits it differs."""
+        if not self._images:
+            return None, 64
+        differences = self._words[: len(self._images)] ^ _words(value)
+        bits = _BITS[differences].sum(axis=1, dtype=np.int64)
+        index = int(bits.argmin())
+        return self._images[index], int(bits[index])
+
+    def add(self, image: Measured) -> None:
+        self._words[len(self._images)] = _words(image.hash)
+        self._images.append(image)
+
+
+def _words(value: int) -> NDArray[np.uint16]:
+    return np.frombuffer(value.to_bytes(8, "big"), np.uint16)
+
+
+def _within_quotas(images: Sequence[Measured], quotas: Quotas, seed: int) -> dict[Path, Decision]:
+    names = set(quotas.classes.values())
+    if unknown := sorted(set(quotas.by_class) - names):
+        raise DataError(
+            f"quota of {unknown[0]}: no image has this class; classes are {', '.join(sorted(names))}"
+        )
+    taken: Counter[str] = Counter()
+    found = {}
+    for image in sorted(images, key=lambda one: _rank(one.path.name, seed)):
+        name = quotas.classes.get(image.path.name)
+        if name is None:
+            found[image.path] = Decision(image, Reason.NO_CLASS, "the table of classes does not name it")
+            continue
+        quota = quotas.of(name)
+        if quota is not None and taken[name] >= quota:
+            found[image.path] = Decision(image, Reason.QUOTA, f"{quota} of {name} are kept", name)
+            continue
+        taken[name] += 1
+        found[image.path] = Decision(image, class_name=name)
+    return found
+
+
+def _rank(name: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
+
+
+def classes_in(table: Path) -> dict[str, str]:
+    """File name -> class, of a CSV or JSONL table with the columns `file` (or `file_name`) and `class`.
+
+    Raises:
+        DataError: a column or a cell is missing, or a file has two classes; the message names the row.
+    """
+    found: dict[str, str] = {}
+    for row in rows_of(table):
+        file, name = row.cells.get("file", row.cells.get("file_name")), row.cells.get("class")
+        if not isinstance(file, str) or not isinstance(name, str) or not file.strip() or not name.strip():
+            raise DataError(f"{row.where} has no file or no class; needed are the columns file and class")
+        key = Path(file.strip()).name
+        if found.setdefault(key, name.strip()) != name.strip():
+            raise DataError(f"{row.where}: {key} is {name.strip()} here and {found[key]} above; keep one")
+    if not found:
+        raise DataError(f"{table}: has no rows; needed are the columns file and class")
+    return found

@@ -1,0 +1,83 @@
+"""The folder that `intaglio train` and Hugging Face's `datasets` (imagefolder) read.
+
+OUT/train/metadata.jsonl        file_name, text, and for a ControlNet conditioning_image_file_name
+OUT/train/NAME.jpg
+OUT/train/conditioning/NAME.png
+OUT/validation/...              the same; only where a share of the samples is asked for
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from intaglio_train.datasets.captions import table_bytes
+from intaglio_train.datasets.placed import new_folder, place
+from intaglio_train.datasets.sources import Row
+from intaglio_train.errors import DataError
+
+__all__ = ["TRAIN", "VALIDATION", "Layout", "split_of", "write_table"]
+
+TRAIN: Final = "train"
+VALIDATION: Final = "validation"
+_CONDITIONS: Final = "conditioning"
+_COLUMNS: Final = ("file_name", "text")
+_CONDITION_COLUMN: Final = "conditioning_image_file_name"
+"""`datasets` makes a column of images of every `NAME_file_name`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the folder is written."""
+
+    suffix: str = ".jsonl"
+    """Of the tables: .jsonl or .csv."""
+    validation: float = 0.0
+    """The share of samples in the split `validation`."""
+    seed: int = 0
+    copy: bool = False
+    """Copy the pictures; otherwise they are hard links where the file system has them."""
+
+
+def split_of(name: str, layout: Layout) -> str:
+    """The split of a picture. It depends on its name and the seed alone: more pictures move none of them."""
+    digest = hashlib.sha256(f"{layout.seed}:{name}".encode()).digest()
+    share = int.from_bytes(digest[:8], "big") / 2**64
+    return VALIDATION if share < layout.validation else TRAIN
+
+
+def write_table(
+    rows: Sequence[Row], out: Path, layout: Layout, *, done: Callable[[Path], None]
+) -> dict[str, int]:
+    """Write the folder as a whole; how many samples each split has.
+
+    Raises:
+        DataError: `out` holds something, or nothing would be left to train on.
+    """
+    splits: dict[str, list[Row]] = {TRAIN: []}
+    for row in rows:
+        splits.setdefault(split_of(row.image.name, layout), []).append(row)
+    if not splits[TRAIN]:
+        raise DataError("no sample is left to train on; see what is left out, or lower --validation")
+    with new_folder(out) as folder:
+        for split, chosen in splits.items():
+            _write_split(chosen, folder / split, layout, done)
+    return {split: len(chosen) for split, chosen in splits.items()}
+
+
+def _write_split(rows: Sequence[Row], folder: Path, layout: Layout, done: Callable[[Path], None]) -> None:
+    cells: list[dict[str, str]] = []
+    for row in rows:
+        cell = {"file_name": row.image.name, "text": row.text}
+        place(row.image, folder / row.image.name, copy=layout.copy)
+        if row.condition is not None:
+            cell[_CONDITION_COLUMN] = f"{_CONDITIONS}/{row.condition.name}"
+            place(row.condition, folder / _CONDITIONS / row.condition.name, copy=layout.copy)
+        cells.append(cell)
+        done(row.image)
+    columns = [*_COLUMNS, *([_CONDITION_COLUMN] if _CONDITION_COLUMN in cells[0] else [])]
+    table = folder / f"metadata{layout.suffix}"
+    table.write_bytes(table_bytes(table, columns, cells))
