@@ -43,7 +43,7 @@ _OWN_EXTRAS: Final[Mapping[str, str]] = {
 """The extra for what a package of ours does."""
 _NAME: Final = re.compile(r"^([\w.-]+)(?:\[([^\]]*)\])?")
 _EXTRA: Final = re.compile(r"""extra\s*==\s*['"]([^'"]+)['"]""")
-_OF_DEVELOPERS: Final = "dev"
+_OF_DEVELOPERS: Final = frozenset({"dev", "ship"})
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Extras:
         if name in self.needs.get(preferred, ()):
             return preferred
         found = [extra for extra, names in self.direct.items() if name in names]
-        found.sort(key=lambda extra: extra == _OF_DEVELOPERS)
+        found.sort(key=lambda extra: extra in _OF_DEVELOPERS)
         return found[0] if found else None
 
 

@@ -53,6 +53,12 @@ def test_an_extra_is_found_by_module(extras: Extras, module: str, preferred: str
     assert extras.extra_of(module, preferred=preferred) == extra
 
 
+def test_extras_of_developers_come_last() -> None:
+    """The metadata of a wheel lists under an extra also what the extras that it includes need."""
+    named = Extras.of([f'ffmpeg-python; extra == "{extra}"' for extra in ("dev", "ship", "video")])
+    assert named.extra_of("ffmpeg", preferred="client") == "video"
+
+
 def test_what_the_demo_imports_comes_with_its_extra(extras: Extras) -> None:
     for extra, modules in MODULES.items():
         for module in modules:

@@ -36,6 +36,7 @@ from intaglio_client.video.options import (
     SizeText,
     TransitionName,
     TransitionSeconds,
+    check_numbers,
     check_out,
     size_of,
     timeline_of,
@@ -83,6 +84,7 @@ def video(  # noqa: PLR0913  (one option a choice)
 
     printed = Output(json=json, quiet=quiet)
     check_out(out, force=force)
+    check_numbers({"transition-seconds": transition_seconds, "ken-burns": ken_burns})
     gif = out.suffix.lower() == ".gif"
     _check_gif(gif, encoder=encoder, audio=audio)
     sources = sources_of(inputs, as_given=as_given)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
@@ -32,6 +34,7 @@ __all__ = [
     "SizeText",
     "TransitionName",
     "TransitionSeconds",
+    "check_numbers",
     "check_out",
     "size_of",
     "timeline_of",
@@ -127,6 +130,13 @@ def check_out(out: Path, *, force: bool) -> None:
         raise InvalidRequest("out", f"{out} exists", allowed="another name, or --force to overwrite")
 
 
+def check_numbers(values: Mapping[str, float]) -> None:
+    """Raises `InvalidRequest` for what is no finite number: the bounds of an option let `inf` pass."""
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise InvalidRequest(name, f"{value}", allowed="a number")
+
+
 def size_of(text: str | None, first: Size, *, even: bool) -> Size:
     """The video's size: the one that `text` says, or that of the first picture.
 
@@ -173,6 +183,8 @@ def timeline_of(
     Raises:
         InvalidRequest: the options contradict each other.
     """
+    if duration is not None:
+        check_numbers({"duration": duration})
     rate = _rate_of(frame_rate, most=_MOST_GIF_FRAMES_A_SECOND if gif else _MOST_FRAMES_A_SECOND)
     seconds = MOVING_SECONDS if moving else 1 / rate
     if duration is not None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 from PIL import Image
 
@@ -42,8 +43,9 @@ def check_pictures(paths: Sequence[Path], *, checked: Callable[[Path], None]) ->
         ConfigError: the first file that is damaged, with the number of other such files.
     """
     found: list[Picture | ConfigError] = []
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for path, result in zip(paths, pool.map(_checked, paths), strict=True):
+    # Closing the results cancels what has not begun, so that Ctrl-C waits for no other file.
+    with ThreadPoolExecutor(_THREADS) as pool, closing(cast(Any, pool.map(_checked, paths))) as results:
+        for path, result in zip(paths, results, strict=True):
             checked(path)
             found.append(result)
     errors = [one for one in found if isinstance(one, ConfigError)]

@@ -232,6 +232,8 @@ def test_a_broken_frame_is_named_before_anything_is_encoded(
         (("-o", "a.mp4", "--fps", "0"), "fps: '0'; allowed: 0.1 to 240"),
         (("-o", "a.gif", "--fps", "60"), "fps: '60'; allowed: 0.1 to 50"),
         (("-o", "a.mp4", "--duration", "0.01"), "duration: 0.01 s is less than a frame"),
+        (("-o", "a.mp4", "--duration", "inf"), "duration: inf; allowed: a number"),
+        (("-o", "a.mp4", "--transition-seconds", "inf"), "transition-seconds: inf; allowed: a number"),
         (
             ("-o", "a.mp4", "--duration", "1", "--transition", "zoom", "--transition-seconds", "1"),
             "transition-seconds: 1 s; allowed: less than --duration, 1 s",

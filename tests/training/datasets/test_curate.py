@@ -164,3 +164,15 @@ def test_near_duplicates_among_many(tmp_path: Path, capsys: pytest.CaptureFixtur
     said = made(capsys, tmp_path, "-o", tmp_path / "kept.txt")
     assert said["left_out"] == {"near duplicate": 10}
     assert said["kept"] == 60
+
+
+def test_two_images_may_share_a_caption(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, suffix in (("brick", "png"), ("cat", "jpg")):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        photograph(name).save(tmp_path / f"images/a.{suffix}")
+    (tmp_path / "images/a.txt").write_text("both")
+    said = made(capsys, tmp_path / "images", "-o", tmp_path / "kept")
+    assert said["kept"] == 2
+    assert (tmp_path / "images/a.txt").read_text() == (tmp_path / "kept/a.txt").read_text() == "both"
+    assert run(tmp_path / "images", "-o", tmp_path / "b.csv", "--max-aspect", "inf") == USAGE
+    assert "max-aspect: inf; allowed: a number" in capsys.readouterr().err

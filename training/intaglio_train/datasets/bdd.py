@@ -16,7 +16,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
 
 import ijson
@@ -123,6 +123,9 @@ def _scene_of(frame: Any, where: str) -> Scene:
     if not isinstance(frame, dict) or not isinstance(frame.get("name"), str) or not frame["name"]:
         raise DataError(f"{where} has no name; allowed: {_EXPECTED}")
     where = f"{where}, {frame['name']}"
+    path = PurePosixPath(frame["name"])
+    if path.is_absolute() or ".." in path.parts:
+        raise DataError(f"{where}: its name leads out of the folder of pictures")
     attributes = _present(frame.get("attributes"), {})
     labels = _present(frame.get("labels"), [])
     if not isinstance(attributes, dict) or not isinstance(labels, list):

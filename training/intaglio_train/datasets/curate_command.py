@@ -16,7 +16,7 @@ from intaglio.stop_signals import stopped_by_signals
 from intaglio_train.datasets.curated import write_curated
 from intaglio_train.datasets.curating import Duplicates, Quotas, Reason, Rules, classes_in, decide
 from intaglio_train.datasets.measured import images_below, measure
-from intaglio_train.datasets.reporting import Copy, Seed, counted, reported
+from intaglio_train.datasets.reporting import Copy, Seed, check_numbers, counted, reported
 
 __all__ = ["curate"]
 
@@ -65,6 +65,7 @@ def curate(  # noqa: PLR0913  (one option a rule)
     With --quiet only what is written is printed.
     """
     printed = Output(json=json, quiet=quiet)
+    check_numbers({"max-aspect": max_aspect, "min-sharpness": min_sharpness})
     with reported("curate", printed), stopped_by_signals(code=TERMINATED):
         quotas = _quotas(classes, quota or [])
         rules = Rules(min_side, max_aspect, min_sharpness, duplicates, distance, quotas, seed)

@@ -41,9 +41,9 @@ def write_curated(decisions: Sequence[Decision], images: Path, out: Path, *, cop
         write_whole(out, "".join(f"{path}\n" for path in kept).encode())
     else:
         with new_folder(out) as folder:
-            for path in kept:
-                for file in (path, *_captions_of(path)):
-                    place(file, folder / file.relative_to(images), copy=copy)
+            files = [file for path in kept for file in (path, *_captions_of(path))]
+            for file in dict.fromkeys(files):  # two images may share a caption file
+                place(file, folder / file.relative_to(images), copy=copy)
             report = folder / REPORT
             report.write_bytes(table_bytes(report, _COLUMNS, [_row(one, images) for one in decisions]))
 

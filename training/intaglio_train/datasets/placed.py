@@ -47,6 +47,8 @@ def place(source: Path, target: Path, *, copy: bool) -> None:
     if not copy:
         try:
             os.link(source.resolve(), target)
+        except FileExistsError:
+            raise
         except OSError:  # another file system, or one without links
             pass
         else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -10,17 +11,25 @@ from typing import Annotated
 import typer
 
 from intaglio.command_output import Output
+from intaglio.errors import InvalidRequest
 from intaglio.exit_codes import FAILED
 from intaglio.progress import progress_for
 from intaglio_train.errors import TrainingError
 
-__all__ = ["Copy", "Seed", "counted", "reported"]
+__all__ = ["Copy", "Seed", "check_numbers", "counted", "reported"]
 
 Copy = Annotated[
     bool,
     typer.Option("--copy", help="Copy the files; left out: hard links where the file system has them."),
 ]
 Seed = Annotated[int, typer.Option(help="Another seed draws other images.")]
+
+
+def check_numbers(values: Mapping[str, float | None]) -> None:
+    """Raises `InvalidRequest` for what is no finite number: the bounds of an option let `inf` pass."""
+    for name, value in values.items():
+        if value is not None and not math.isfinite(value):
+            raise InvalidRequest(name, f"{value}", allowed="a number")
 
 
 @contextmanager

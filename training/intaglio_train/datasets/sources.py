@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 from intaglio.imaging.containers import ImageRefused, still_from_bytes
 from intaglio.imaging.decoding import upright_size
@@ -69,13 +70,9 @@ def match(images: Path, captions: Path, conditions: Path | None, *, done: Callab
     found = Matched([])
     _note_strays(found, pictures, texts, maps)
     complete = [stem for stem in pictures if stem in texts and (maps is None or stem in maps)]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        checked = pool.map(
-            _row_of,
-            [pictures[stem] for stem in complete],
-            [texts[stem] for stem in complete],
-            [maps[stem] if maps else None for stem in complete],
-        )
+    parts = [(pictures[stem], texts[stem], maps[stem] if maps else None) for stem in complete]
+    # Closing the results cancels what has not begun, so that Ctrl-C waits for no other file.
+    with ThreadPoolExecutor(_THREADS) as pool, closing(cast(Any, pool.map(_row_of, parts))) as checked:
         for stem, result in zip(complete, checked, strict=True):
             done(pictures[stem])
             if isinstance(result, Row):
@@ -118,8 +115,9 @@ def _note_strays(
         left_out["conditions_without_image"] += [p.name for stem, p in maps.items() if stem not in pictures]
 
 
-def _row_of(image: Path, caption: Caption, condition: Path | None) -> Row | tuple[str, str]:
-    """The sample, or why it is left out, with a name."""
+def _row_of(parts: tuple[Path, Caption, Path | None]) -> Row | tuple[str, str]:
+    """The sample of an image, a caption and a condition map, or why it is left out, with a name."""
+    image, caption, condition = parts
     try:
         size = _size_of(image)
         other = size if condition is None else _size_of(condition)

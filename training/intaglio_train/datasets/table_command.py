@@ -13,7 +13,7 @@ from intaglio.errors import InvalidRequest
 from intaglio.exit_codes import TERMINATED
 from intaglio.stop_signals import stopped_by_signals
 from intaglio_train.datasets.placed import check_free
-from intaglio_train.datasets.reporting import Copy, Seed, counted, reported
+from intaglio_train.datasets.reporting import Copy, Seed, check_numbers, counted, reported
 from intaglio_train.datasets.sources import REASONS, match
 from intaglio_train.datasets.table import Layout, write_table
 from intaglio_train.errors import DataError
@@ -77,6 +77,7 @@ def table(  # noqa: PLR0913  (one option a choice)
     What has no partner is left out and reported. With --quiet only the folder is printed.
     """
     printed = Output(json=json, quiet=quiet)
+    check_numbers({"validation": validation})
     if (kind is Kind.CONTROLNET) != (conditions is not None):
         allowed = "with --kind controlnet, and only with it"
         raise InvalidRequest("conditions", "given" if conditions else "missing", allowed=allowed)
