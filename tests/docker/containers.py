@@ -238,7 +238,7 @@ class Container:
         there = mount["mountPath"]
         if "emptyDir" in volume:
             size = volume["emptyDir"]["sizeLimit"].removesuffix("i")
-            options = ["nosuid", "nodev", "mode=1777", f"size={size}"]
+            options = ["nosuid", "nodev", "noexec", "mode=1777", f"size={size}"]  # as Docker mounts one
             return {"destination": there, "type": "tmpfs", "source": "tmpfs", "options": options}
         source = self.sources[mount["name"]] / mount.get("subPath", "")
         mode = "ro" if mount.get("readOnly") else "rw"
