@@ -108,11 +108,14 @@ def many_clients(
                 happened.footprints.append(footprint(pid))
 
     looking = threading.Thread(target=look)
-    looking.start()
+    if seconds:
+        looking.start()
     with ThreadPoolExecutor(clients) as pool:
         for task in [pool.submit(client, number) for number in range(clients)]:
             task.result()
     over.set()
+    if not seconds:  # nobody looks at a moment
+        return happened
     looking.join()
     time.sleep(1)
     with contextlib.suppress(psutil.Error):

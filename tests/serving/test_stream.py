@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,13 +25,15 @@ NIGHT = [{"id": "night", "weight": 0.8}]
 
 
 @contextmanager
-def counted(server: Server) -> Iterator[dict[str, float]]:
-    """How much each counter grows in the block, and a second more: metrics are reported every second."""
+def counted(server: Server, *, requests: int) -> Iterator[dict[str, float]]:
+    """How much each counter grows until `requests` have ended, which begin in the block."""
     grown: dict[str, float] = {}
     before = metrics_of(server)
     yield grown
-    time.sleep(1.2)
-    after = metrics_of(server)
+    until = time.monotonic() + 30
+    while (after := metrics_of(server))["requests_total"] < before["requests_total"] + requests:
+        assert time.monotonic() < until, "they do not end"
+        time.sleep(0.05)
     grown |= {name: after[name] - before[name] for name in after if name.endswith("_total")}
     grown["running"] = after["running"]
 
@@ -85,7 +82,7 @@ def test_previews_show_the_picture_as_it_comes(server: Server) -> None:
 
 def test_cancel_frees_the_card_after_the_slice(server: Server) -> None:
     reference = streamed(server.grpc_url, **REFERENCE).images
-    with counted(server) as grown:
+    with counted(server, requests=1) as grown:
         with PlainStream(server.grpc_url, **LONG) as stream:
             seen = stream.until("progress")
             while len(seen.of("progress")) < 3:
@@ -103,44 +100,8 @@ def test_cancel_frees_the_card_after_the_slice(server: Server) -> None:
     assert streamed(server.grpc_url, **REFERENCE).images == reference
 
 
-CLIENT = """
-import sys, time
-sys.path.insert(0, sys.argv[2])
-from tests.serving.streams import PlainStream
-with PlainStream(sys.argv[1], prompt="a person in a room", seed=3, steps=150) as stream:
-    seen = stream.until("progress")
-    print("begun", flush=True)
-    time.sleep(600)
-"""
-
-
-@contextmanager
-def foreign_client(server: Server) -> Iterator[subprocess.Popen[str]]:
-    """A process whose stream has begun."""
-    root = str(Path(__file__).parents[2])
-    command = [sys.executable, "-c", CLIENT, server.grpc_url, root]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "begun\n"
-            yield process
-        finally:
-            process.send_signal(signal.SIGCONT)
-            process.kill()
-
-
-def test_a_client_that_is_killed_frees_the_card(server: Server) -> None:
-    with counted(server) as grown, foreign_client(server) as process:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        assert streamed(server.grpc_url, **REFERENCE).outcome == "result"
-        time.sleep(1)
-    assert (grown["requests_cancelled_total"], grown["requests_failed_total"], grown["running"]) == (1, 0, 0)
-    assert grown["steps_saved_total"] > 100
-
-
 def test_deadlines_hold_while_a_request_waits_and_between_slices(server: Server) -> None:
-    with counted(server) as grown, ThreadPoolExecutor(3) as pool:
+    with counted(server, requests=3) as grown, ThreadPoolExecutor(3) as pool:
         late = pool.submit(streamed, server.grpc_url, **LONG | {"steps": 150}, deadline=1.5)
         time.sleep(0.3)
         waiting: Any = LONG | {"steps": 150, "priority": "batch"}
@@ -161,8 +122,8 @@ def test_a_short_request_waits_for_one_slice_of_a_long_one(server: Server) -> No
             while not short.done():
                 stream.next_into(seen)
         assert short.result().outcome == "result"
-    # Behind the long one: the slice that was drawn; then one may be drawn while the short one is encoded.
-    assert len(seen.of("progress")) <= 5
+    waited = [event for event in seen.of("progress") if event["waiting"]]
+    assert len(waited) <= 1, "the slice that was drawn when it came"
 
 
 def test_a_place_in_the_queue_is_told(server: Server) -> None:

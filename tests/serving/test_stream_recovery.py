@@ -22,6 +22,7 @@ LONG: Any = ASKED | {"prompt": "a person on a beach", "steps": 150}
 def test_a_stream_is_drawn_to_its_end_by_the_build_that_it_began_with(served: Served) -> None:
     """And the old build is unloaded after it."""
     before = pixels_of(streamed(served.server.grpc_url, **LONG).images)
+    short = served.picture().tobytes()
     served.build({"night": 0.9})
     with ThreadPoolExecutor(1) as pool:
         with PlainStream(served.server.grpc_url, **LONG) as stream:
@@ -32,7 +33,7 @@ def test_a_stream_is_drawn_to_its_end_by_the_build_that_it_began_with(served: Se
         assert reloaded.result() == 0
     assert seen.error == ""
     assert pixels_of(seen.images) == before
-    assert pixels_of(streamed(served.server.grpc_url, **LONG).images) != before
+    assert served.picture().tobytes() != short, "the new build draws others"
     wait_for(lambda: served.versions() == {"2"})
 
 

@@ -228,7 +228,7 @@ class Server(TritonServer):
         except Exception as error:
             done_so_far = "reloaded, but" if isinstance(error, UnloadFailed) else "not reloaded:"
             self._report(f"{done_so_far} {error}")
-            if self._process is not None and self._process.failure() is None:
+            if self._process is not None and self._process.failure() is None and not self.stopping:
                 self._report("ready")
             raise
         if done is None:
