@@ -14,6 +14,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from intaglio.errors import ConfigError, InvalidRequest
+from intaglio.onnx_runtime import onnx_runtime
 from intaglio_client.tune.distances import Pixels
 
 __all__ = ["Extractor", "Judge", "judge_called"]
@@ -52,9 +53,7 @@ class Extractor:
     """An ONNX network from a picture [1, 3, H, W] to features, such as the image encoder of DINO or CLIP."""
 
     def __init__(self, path: Path) -> None:
-        # Of the extra `serve`: only who gives an extractor needs it.
-        import onnxruntime  # type: ignore[import-untyped]  # noqa: PLC0415
-
+        onnxruntime = onnx_runtime()  # of the extra `serve`: only who gives an extractor needs it
         try:
             self._session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has no error that all of its others are kinds of

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-import onnxruntime  # type: ignore[import-untyped]
-
 from intaglio.errors import BuildError
+from intaglio.onnx_runtime import onnx_runtime
 from intaglio_export.engines.job import CompileJob
 
 __all__ = ["optimise_onnx"]
@@ -22,6 +21,7 @@ def optimise_onnx(job: CompileJob, path: Path) -> dict[str, Any]:
     Raises:
         BuildError: ONNX Runtime refuses the graph.
     """
+    onnxruntime = onnx_runtime(extra="export")
     options = onnxruntime.SessionOptions()
     # Not ALL, whose memory layouts are those of this CPU: the file may serve on another one. ONNX Runtime
     # chooses layouts when it opens the file.

@@ -17,6 +17,7 @@ from intaglio.detectors.detection import Detection, check_proportions
 from intaglio.detectors.pose import pose_detection
 from intaglio.errors import ConfigError, MissingExtra
 from intaglio.imaging.openpose import KEYPOINTS
+from intaglio.onnx_runtime import refuse_telemetry
 
 __all__ = ["AuxMapDetector", "AuxPoseDetector"]
 
@@ -108,6 +109,7 @@ def _keypoints(found: list[Any]) -> NDArray[np.float64]:
 
 def _package() -> Any:
     try:
+        refuse_telemetry()  # some of its detectors import ONNX Runtime
         import controlnet_aux  # type: ignore[import-not-found,unused-ignore]
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "controlnet_aux", extra="controlnet-aux") from error

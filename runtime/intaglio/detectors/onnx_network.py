@@ -1,7 +1,5 @@
 """One ONNX file of a detector, in a session of ONNX Runtime."""
 
-# ruff: noqa: PLC0415  (onnxruntime is an extra)
-
 from __future__ import annotations
 
 import os
@@ -12,7 +10,8 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from intaglio.errors import ConfigError, MissingExtra
+from intaglio.errors import ConfigError
+from intaglio.onnx_runtime import onnx_runtime
 
 __all__ = ["Device", "Network", "Shape", "providers"]
 
@@ -54,7 +53,7 @@ class Network:
         self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
 
     def _opened(self, device: Device) -> Any:
-        onnxruntime = _onnxruntime()
+        onnxruntime = onnx_runtime()
         chosen = providers(device)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
@@ -93,18 +92,10 @@ def providers(device: Device) -> list[str]:
     """
     if device == "cpu":
         return ["CPUExecutionProvider"]
-    if "CUDAExecutionProvider" not in _onnxruntime().get_available_providers():
+    if "CUDAExecutionProvider" not in onnx_runtime().get_available_providers():
         right = "install onnxruntime-gpu instead of onnxruntime, or say device: cpu"
         raise ConfigError(f"device card: this ONNX Runtime has no CUDA; {right}")
     return ["CUDAExecutionProvider", "CPUExecutionProvider"]
-
-
-def _onnxruntime() -> Any:
-    try:
-        import onnxruntime  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise MissingExtra("onnxruntime", extra="serve") from error
-    return onnxruntime
 
 
 def _shape(shape: list[Any]) -> Shape:

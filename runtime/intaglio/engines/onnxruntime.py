@@ -4,8 +4,6 @@ Buffers are numpy arrays that the session reads and writes in place (I/O binding
 returns.
 """
 
-# ruff: noqa: PLC0415  (onnxruntime is an extra)
-
 from __future__ import annotations
 
 import math
@@ -19,7 +17,8 @@ import numpy as np
 from intaglio.contract.tensors import AxisSizes, NetworkSpec, Precision, compute_dtype
 from intaglio.engines.interface import Array, DeviceArray, check_bindings, check_tensors
 from intaglio.engines.onnx_file import initializers
-from intaglio.errors import EngineMismatch, MissingExtra
+from intaglio.errors import EngineMismatch
+from intaglio.onnx_runtime import onnx_runtime
 
 if TYPE_CHECKING:
     import onnxruntime  # type: ignore[import-untyped]
@@ -159,10 +158,7 @@ class OnnxRuntimeEngine:
         check_tensors(network, found, precision=precision, rebuild=backend.rebuild)
 
     def _open(self) -> onnxruntime.InferenceSession:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise MissingExtra("onnxruntime", extra="serve") from error
+        onnxruntime = onnx_runtime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._backend.threads
         options.inter_op_num_threads = 1

@@ -17,6 +17,7 @@ from intaglio.contract.identity import Identity
 from intaglio.detectors.onnx_network import providers
 from intaglio.errors import ConfigError, IntaglioError
 from intaglio.faces.found import ReadFace, unit
+from intaglio.onnx_runtime import refuse_telemetry
 
 __all__ = ["InsightReader"]
 
@@ -56,6 +57,7 @@ class InsightReader:
 
 def _opened(folder: Path, setting: Identity) -> Any:
     try:
+        refuse_telemetry()
         from insightface.app import FaceAnalysis
     except ImportError as error:
         raise IntaglioError(
