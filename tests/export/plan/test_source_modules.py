@@ -31,6 +31,7 @@ IN_THE_KEY_AS_VALUES = (
 WITHOUT_EFFECT = (
     "intaglio.errors",
     "intaglio.whole_files",
+    "intaglio.onnx_runtime",
     "intaglio.engines.tensorrt",
 )
 ENTRIES = {
