@@ -67,7 +67,7 @@ def test_help_of_every_command_needs_no_library() -> None:
     code = (
         "import sys\n"
         "from intaglio.cli import main\n"
-        "names = ('build', 'doctor', 'demo', 'train', 'video', 'data', 'tune', 'watch', 'batch')\n"
+        "names = ('bench', 'build', 'doctor', 'demo', 'train', 'video', 'data', 'tune', 'watch', 'batch')\n"
         "assert all(main([name, '-h']) == 0 for name in names)\n"
         "print(sorted({'torch', 'diffusers', 'tritonclient', 'onnx'} & set(sys.modules)), file=sys.stderr)\n"
     )
@@ -79,6 +79,7 @@ def test_a_command_with_an_url_takes_it_from_the_environment() -> None:
     urls = {name: one for name, command in ALL.items() for one in command.params if "--url" in one.opts}
     assert {name: url.envvar for name, url in urls.items()} == {
         "batch": "INTAGLIO_URL",
+        "bench run": "INTAGLIO_URL",
         "generate": "INTAGLIO_URL",
         "tune": "INTAGLIO_URL",
         "watch": "INTAGLIO_URL",

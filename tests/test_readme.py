@@ -18,6 +18,7 @@ from intaglio.serving import doctor
 from intaglio_client import demo, watch_command
 from intaglio_client.batch import command as batch
 from intaglio_client.characters import command as characters
+from intaglio_client.bench import command as bench
 from intaglio_client.generate import command as generate
 from intaglio_client.tune import command as tune
 from intaglio_client.video import command as video
@@ -39,6 +40,7 @@ APPS = {
     "video": video.app,
     "data": data.app,
     "tune": tune.app,
+    "bench": bench.app,
     "reload": serve.reload_app,
     "loras": loras.app,
     "presets": presets.app,
@@ -72,6 +74,7 @@ PAGES = [
     "docs/architecture.md",
     "docs/batches.md",
     "docs/characters.md",
+    "docs/benchmarking.md",
     "docs/checkpoints.md",
     "docs/clients.md",
     "docs/commands.md",

@@ -6,18 +6,14 @@ A part writes its values as soon as it has them, so a run that is cut short keep
 from __future__ import annotations
 
 import json
-import os
-import platform
-import subprocess
-import sys
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.measuring.watches import CARD
 from intaglio.builds.manifest import write_json
-from intaglio.engines.card import card_description, read_card_memory
+from intaglio.engines.card import read_card_memory
+from intaglio_client.bench import machine
 
 __all__ = [
     "ROOT",
@@ -76,39 +72,4 @@ def stand_in() -> str | None:
 
 def describe_machine() -> dict[str, Any]:
     """Card, driver, processor, versions and commit. Figures mean nothing without them."""
-    card = read_card_memory(CARD)
-    return {
-        "card": card_description(CARD),
-        "card_mib": None if card is None else card.total >> 20,
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "host_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "python": platform.python_version(),
-        "versions": _versions(),
-        # A GPU host may have a copy of the tree without its history.
-        "commit": os.environ.get("INTAGLIO_COMMIT") or _git("rev-parse", "HEAD"),
-        "changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "command": " ".join(sys.argv),
-    }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
+    return machine.describe_machine(ROOT, card=CARD, packages=_PACKAGES)

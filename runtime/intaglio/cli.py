@@ -35,6 +35,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "demo": "Build, serve, generate and stop once; time each step.",
     "video": "Make an MP4 or a GIF of pictures.",
     "tune": "Find the cheapest settings that draw the same picture.",
+    "bench": "Measure a server under load; compare measurements.",
     "loras": "The registry of LoRAs: add, remove, list, show, check, serve.",
     "presets": "Quality presets, styles, negatives and scenes: list, show.",
     "watch": "Follow checkpoints folders and serve each new LoRA.",

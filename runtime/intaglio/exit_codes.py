@@ -34,8 +34,8 @@ EXIT_CODES: Final[Mapping[int, str]] = {
     USAGE: "the command line is wrong, or a value in it is not allowed",
     LATER: "not now: no server answers yet, or it is busy; the same command may work later",
     INTERRUPTED: "interrupted with Ctrl-C",
-    TERMINATED: "stopped with SIGTERM; the same `intaglio train`, `intaglio tune` or `intaglio batch` goes "
-    "on from there",
+    TERMINATED: "stopped with SIGTERM; the same `intaglio train`, `intaglio tune`, `intaglio batch` or "
+    "`intaglio bench` goes on from there",
 }
 
 

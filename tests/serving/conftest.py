@@ -16,8 +16,10 @@ from intaglio.errors import IntaglioError
 from intaglio.serving.arguments import TritonSettings
 from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.installation import find_triton
+from intaglio.serving.perf_analyzer import REQUIREMENTS, PerfAnalyzer, find_perf_analyzer
 from intaglio.serving.server import Server
 from intaglio_client import Client
+from intaglio_client.bench.tool import find_tool
 from intaglio_export.build import BuildOptions, BuildResult, build_deployment
 from intaglio_export.plan.stages import StageOutcome
 
@@ -111,6 +113,29 @@ def client(server: Server) -> Iterator[Client]:
     """Our client of `server`."""
     with Client(server.grpc_url, deadline=120) as connected:
         yield connected
+
+
+@pytest.fixture(scope="session")
+def perf_analyzer_folder() -> Path:
+    """Where a perf_analyzer is that runs here."""
+    folder = REPOSITORY / "build" / "tools" / "perf_analyzer"
+    if not (folder / "bin" / "perf_analyzer").is_file():
+        options = ["--quiet", "--no-deps", "--target", str(folder)]
+        command = [sys.executable, "-m", "pip", "install", *options, *REQUIREMENTS]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode:
+            pytest.skip(f"perf_analyzer cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
+    try:
+        find_tool(folder)
+    except IntaglioError as error:
+        pytest.skip(str(error))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def perf_analyzer(perf_analyzer_folder: Path) -> PerfAnalyzer:
+    """It and its environment."""
+    return find_perf_analyzer(perf_analyzer_folder)
 
 
 class Silent:

@@ -167,6 +167,13 @@ def test_the_page_of_batches(server: Server, tmp_path: Path) -> None:
     assert [len(record["inputs"].get("loras", ())) for record in records] == [0] * 4 + [1] * 4 + [2] * 4
 
 
+def test_the_page_of_benchmarking(server: Server, perf_analyzer_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "build/tools").mkdir(parents=True)
+    (tmp_path / "build/tools/perf_analyzer").symlink_to(perf_analyzer_folder)
+    assert run_blocks("docs/benchmarking.md", server, tmp_path) == ["bash"]
+    assert (tmp_path / "measured/growth.png").is_file()
+
+
 def test_the_page_of_presets(server: Server, tmp_path: Path) -> None:
     for name in ("configs", "miniature"):
         (tmp_path / name).symlink_to(ROOT / name)

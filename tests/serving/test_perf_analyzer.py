@@ -6,49 +6,14 @@ import csv
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from intaglio.serving.perf_analyzer import REQUIREMENTS, PerfAnalyzer, find_perf_analyzer
+from intaglio.serving.perf_analyzer import PerfAnalyzer
 from intaglio.serving.server import Server
 
 pytestmark = pytest.mark.slow
-TOOLS = Path(__file__).parents[2] / "build" / "tools" / "perf_analyzer"
-
-
-@pytest.fixture(scope="module")
-def perf_analyzer() -> PerfAnalyzer:
-    if not (TOOLS / "bin" / "perf_analyzer").is_file():
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--target",
-            str(TOOLS),
-            *REQUIREMENTS,
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        if done.returncode:
-            pytest.skip(f"perf_analyzer cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
-    found = find_perf_analyzer(TOOLS)
-    done = subprocess.run(
-        [found.binary, "--version"],
-        env=dict(found.environment),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    if done.returncode:
-        pytest.skip(
-            f"perf_analyzer does not run here: {(done.stderr or done.stdout).strip().splitlines()[-1]}"
-        )
-    return found
 
 
 def test_perf_analyzer_measures_sdxl(perf_analyzer: PerfAnalyzer, server: Server, tmp_path: Path) -> None:

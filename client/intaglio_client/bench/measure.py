@@ -1,0 +1,114 @@
+"""The steps of a whole measurement: find the tool, ask for one picture of each kind, run every load."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from intaglio.contract.config import Deployment
+from intaglio.errors import IntaglioError
+from intaglio_client.bench.exports import Sample, read_export, samples_of
+from intaglio_client.bench.kept import Kept
+from intaglio_client.bench.machine import describe_machine
+from intaglio_client.bench.runs import Run, first_of_each_kind
+from intaglio_client.bench.serving import Served, measured_server, served_model
+from intaglio_client.bench.tool import Files, Tool
+from intaglio_client.tune.progress import progress_for
+from intaglio_client.tune.serving import stopped_by_signals
+
+__all__ = ["Measured", "Result", "measure"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found of one run."""
+
+    run: Run
+    samples: Sequence[Sample] = ()
+    failed: str | None = None
+    """Why there are no samples."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found of all runs, and where."""
+
+    results: Sequence[Result]
+    served: Served
+    tool: Tool
+    machine: dict[str, Any] = field(repr=False)
+
+
+def measure(
+    runs: Sequence[Run],
+    tool: Tool,
+    folder: Path,
+    *,
+    url: str | None,
+    deployment: Deployment | None,
+    console: Console,
+) -> Measured:
+    """Measure every run whose result is not in `folder` already.
+
+    A load that fails (the queue is full, say) is reported and does not end the others.
+
+    Raises: what `measured_server` and `served_model` do.
+    """
+
+    def report(text: str) -> None:
+        console.print(text, markup=False)
+
+    machine = describe_machine(Path(__file__).parent, card=deployment.execution.gpu if deployment else 0)
+    with stopped_by_signals(), measured_server(url, deployment, report=report) as client:
+        served = served_model(client, first_of_each_kind(runs), report=report)
+        kept = Kept(
+            folder / "loads",
+            {**served.model, "url": "" if deployment else served.url},
+            {"version": tool.version, "mode": tool.mode},
+            f"{machine['processor']} {machine['card']}",
+        )
+        results = _results(runs, tool, kept, served, console)
+    return Measured(results, served, tool, machine)
+
+
+def _results(runs: Sequence[Run], tool: Tool, kept: Kept, served: Served, console: Console) -> list[Result]:
+    found = {run.name: kept.samples(run) for run in runs}
+    missing = [run for run in runs if found[run.name] is None]
+    if len(missing) < len(runs):
+        console.print(f"{len(runs) - len(missing)} loads were measured before and are kept", markup=False)
+    failed: dict[str, str] = {}
+    with progress_for(console, math.fsum(_seconds(run, served) for run in missing)) as progress:
+        for run in missing:
+            expected = _seconds(run, served)
+            progress.started(run.load, f"{run.kind} {run.shown_value}")
+            try:
+                found[run.name] = _measured(run, tool, kept, served.url, expected)
+            except IntaglioError as error:
+                failed[run.name] = str(error)
+                console.print(f"failed: {error}", markup=False)
+            progress.finished(expected)
+    return [Result(run, found[run.name] or (), failed.get(run.name)) for run in runs]
+
+
+def _measured(run: Run, tool: Tool, kept: Kept, url: str, expected: float) -> list[Sample]:
+    files = Files(kept.folder, run.name)
+    tool.run(run, url, files, expected=expected)
+    requests = read_export(files.of("export.json"))
+    samples = samples_of(run, requests)
+    kept.keep(run, samples, requests)
+    for kind in ("export.json", "input.json", "intervals"):
+        files.of(kind).unlink(missing_ok=True)  # the pictures, and what the workload says anyway
+    return samples
+
+
+def _seconds(run: Run, served: Served) -> float:
+    """About how long a run takes: the server draws one picture at a time, and an open load takes its time."""
+    each = statistics.fmean(served.seconds[one.kind] for one in run.asked)
+    drawing = run.total * each
+    return max(drawing, run.total / run.value) if run.kind == "open" else drawing
