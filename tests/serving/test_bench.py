@@ -73,7 +73,7 @@ def test_bench_measures_every_kind_of_load_and_measures_none_again(
 
     with Client(server.grpc_url) as client:
         image = client.generate("a person waving, number 3", seed=2, width=192, height=256, steps=1)
-    assert image.metadata == plain
+    assert image.metadata == {**plain, "image_index": 0}
 
     again = bench(tmp_path, "mine.yaml", *options, "--quiet")
     assert (again.returncode, again.stdout) == (0, "out/report.md\n"), again.stderr
@@ -96,7 +96,7 @@ def test_what_the_server_refuses_is_refused_before_anything_is_measured(
     options = ["--url", server.grpc_url, "--perf-analyzer", perf_analyzer_folder]
     done = bench(tmp_path, "mine.yaml", *options)
     assert done.returncode == 1
-    assert "requests.plain: the server refuses it: width" in done.stderr
+    assert "requests.plain: the server refuses it: height: 192x192 is not built" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

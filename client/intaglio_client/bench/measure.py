@@ -12,7 +12,8 @@ from typing import Any
 from rich.console import Console
 
 from intaglio.contract.config import Deployment
-from intaglio.errors import IntaglioError
+from intaglio.errors import ConfigError, IntaglioError
+from intaglio.serving.build_check import check_build
 from intaglio_client.bench.exports import Sample, read_export, samples_of
 from intaglio_client.bench.kept import Kept
 from intaglio_client.bench.machine import describe_machine
@@ -58,15 +59,23 @@ def measure(
 
     A load that fails (the queue is full, say) is reported and does not end the others.
 
-    Raises: what `measured_server` and `served_model` do.
+    Raises:
+        ConfigError: the server does not serve the build of `deployment`.
+        IntaglioError: see `measured_server` and `served_model`.
     """
 
     def report(text: str) -> None:
         console.print(text, markup=False)
 
+    build = check_build(deployment).key if deployment else None
     machine = describe_machine(Path(__file__).parent, card=deployment.execution.gpu if deployment else 0)
     with stopped_by_signals(), measured_server(url, deployment, report=report) as client:
         served = served_model(client, first_of_each_kind(runs), report=report)
+        if build not in (None, served.model.get("build")):
+            raise ConfigError(
+                f"the server at {served.url} serves another build than the one of --config; reload it, or "
+                "leave one of both out"
+            )
         kept = Kept(
             folder / "loads",
             {**served.model, "url": "" if deployment else served.url},

@@ -84,6 +84,8 @@ def take_turns(
         pictures: list[Sequence[bytes]] = [(), ()]
         for index in _ORDERS[turn % 2]:
             seconds[index], pictures[index] = _taken(sides[index], measured)
+        if min(seconds) <= 0:
+            raise IntaglioError("a process of a server was replaced while it was measured; run it again")
         equal = sum(one == two for one, two in zip(*pictures, strict=True))
         yield Turn((seconds[0], seconds[1]), equal, len(measured))
         done()

@@ -40,7 +40,7 @@ def served(deployment: Deployment, asked: Asked, *, report: Callable[[str], None
     if at is not None:
         with Client(at, deadline=asked.deadline) as client:
             if not client.is_ready():
-                raise Unavailable(f"no server is ready at {at}; without --url, tune starts one of the build")
+                raise Unavailable(f"no server is ready at {at}; without --url, one of the build is started")
             report(f"drawing at {at}")
             yield client
         return
