@@ -17,8 +17,8 @@ from intaglio.serving import command as serve
 from intaglio.serving import doctor
 from intaglio_client import demo, watch_command
 from intaglio_client.batch import command as batch
-from intaglio_client.characters import command as characters
 from intaglio_client.bench import command as bench
+from intaglio_client.characters import command as characters
 from intaglio_client.generate import command as generate
 from intaglio_client.tune import command as tune
 from intaglio_client.video import command as video

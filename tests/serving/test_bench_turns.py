@@ -114,4 +114,4 @@ def test_the_gate_sees_what_was_planted_and_nothing_else(
     assert (code, found["differing"]) == (1, found["pictures"])
     for _ in range(CLEAN_REPEATS):
         code, found = judged(tmp_path, first, second, "--same-pictures")
-            assert (code, found["verdict"], found["differing"]) == (0, "no difference shown", 0), found
+        assert (code, found["verdict"], found["differing"]) == (0, "no difference shown", 0), found

@@ -181,7 +181,7 @@ def turns(  # noqa: PLR0913  (one option a choice)
         str | None,
         typer.Option(help="Load whose requests are drawn; by default the first.", show_default=False),
     ] = None,
-    count: Annotated[int, typer.Option("--turns", min=8, help="How often each server draws them.")] = 12,
+    count: Annotated[int, typer.Option("--turns", min=8, help="How often each server draws them.")] = 24,
     measure: Annotated[
         Literal["cpu", "wall"],
         typer.Option(help="Processor time of the servers' processes on this machine, or the clock."),
@@ -196,11 +196,11 @@ def turns(  # noqa: PLR0913  (one option a choice)
 
     The exit code is 1 where B is slower. With --quiet only the verdict is printed.
     """
+    from intaglio.progress import progress_for
     from intaglio_client.bench.gate import judge_turns
     from intaglio_client.bench.runs import runs_of
     from intaglio_client.bench.turns import Side, server_process, take_turns
     from intaglio_client.client import Client
-    from intaglio_client.tune.progress import progress_for
 
     printed = Output(json=json, quiet=quiet)
     asked = read_workload(workload)
@@ -214,7 +214,7 @@ def turns(  # noqa: PLR0913  (one option a choice)
             raise ConfigError("--a and --b are the same server")
         sides = (Side(one, processes[0]), Side(two, processes[1]))
         with progress_for(printed.progress, float(count)) as progress:
-            progress.started(chosen.load, f"{count} turns of {chosen.requests} pictures")
+            progress.started(f"{chosen.load}: {count} turns of {chosen.requests} pictures")
             taken = list(take_turns(sides, chosen, count, done=lambda: progress.finished(1.0)))
     judged = judge_turns(taken, measure=measure)
     printed.result(judged.summary(), data=judged.data(), brief=judged.verdict)

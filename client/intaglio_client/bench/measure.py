@@ -13,15 +13,16 @@ from rich.console import Console
 
 from intaglio.contract.config import Deployment
 from intaglio.errors import ConfigError, IntaglioError
+from intaglio.exit_codes import TERMINATED
+from intaglio.progress import progress_for
 from intaglio.serving.build_check import check_build
+from intaglio.stop_signals import stopped_by_signals
 from intaglio_client.bench.exports import Sample, read_export, samples_of
 from intaglio_client.bench.kept import Kept
 from intaglio_client.bench.machine import describe_machine
 from intaglio_client.bench.runs import Run, first_of_each_kind
 from intaglio_client.bench.serving import Served, measured_server, served_model
 from intaglio_client.bench.tool import Files, Tool
-from intaglio_client.tune.progress import progress_for
-from intaglio_client.tune.serving import stopped_by_signals
 
 __all__ = ["Measured", "Result", "measure"]
 
@@ -69,7 +70,7 @@ def measure(
 
     build = check_build(deployment).key if deployment else None
     machine = describe_machine(Path(__file__).parent, card=deployment.execution.gpu if deployment else 0)
-    with stopped_by_signals(), measured_server(url, deployment, report=report) as client:
+    with stopped_by_signals(code=TERMINATED), measured_server(url, deployment, report=report) as client:
         served = served_model(client, first_of_each_kind(runs), report=report)
         if build not in (None, served.model.get("build")):
             raise ConfigError(
@@ -95,7 +96,7 @@ def _results(runs: Sequence[Run], tool: Tool, kept: Kept, served: Served, consol
     with progress_for(console, math.fsum(_seconds(run, served) for run in missing)) as progress:
         for run in missing:
             expected = _seconds(run, served)
-            progress.started(run.load, f"{run.kind} {run.shown_value}")
+            progress.started(f"{run.load}: {run.kind} {run.shown_value}")
             try:
                 found[run.name] = _measured(run, tool, kept, served.url, expected)
             except IntaglioError as error:
