@@ -167,6 +167,7 @@ def test_the_page_of_batches(server: Server, tmp_path: Path) -> None:
     assert [len(record["inputs"].get("loras", ())) for record in records] == [0] * 4 + [1] * 4 + [2] * 4
 
 
+@pytest.mark.long
 def test_the_page_of_benchmarking(server: Server, perf_analyzer_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "build/tools").mkdir(parents=True)
     (tmp_path / "build/tools/perf_analyzer").symlink_to(perf_analyzer_folder)
