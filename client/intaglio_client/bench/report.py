@@ -206,10 +206,19 @@ def page_of(data: Mapping[str, Any], plots: Sequence[str]) -> str:
         "## What the caches save",
         "",
     ]
-    for load in data["loads"]:
-        lines += [f"* {load['name']}: {line}" for line in load["caches"][1:]]
-    lines += [f"* all: {data['loads'][0]['caches'][0]}"]
+    lines += [f"* {', '.join(names)}: {line}" for line, names in _loads_by_cache_line(data).items()]
     return "\n".join(lines) + "\n"
+
+
+def _loads_by_cache_line(data: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What is to be said of caches, each once, and the loads that it holds for."""
+    found: dict[str, list[str]] = {}
+    for load in data["loads"]:
+        for line in load["caches"]:
+            found.setdefault(line, []).append(load["name"])
+    return {
+        line: ["all loads"] if len(names) == len(data["loads"]) else names for line, names in found.items()
+    }
 
 
 def _stage_lines(data: Mapping[str, Any]) -> list[str]:

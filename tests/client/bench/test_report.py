@@ -63,8 +63,9 @@ def test_the_page_says_what_was_measured_and_which_caches_helped() -> None:
     assert "perf_analyzer 2.45.0, count_windows" in page
     assert "cannot stop after a number of requests" in page
     assert "![latency.png](latency.png)" in page
-    assert "clients-1: text embeddings: 3 different among 13 prompts" in page
-    assert "control maps: 1 different for" in page
+    assert "* clients-1, clients-4: text embeddings: 3 different among 13 prompts" in page
+    assert "* clients-1, clients-4: control maps: 1 different for" in page
+    assert "* all loads: every request has a seed of its own" in page
     lines = [line for line in page.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines[:11]}) == 1
 
