@@ -257,12 +257,10 @@ def _entry(array: NDArray[Any]) -> dict[str, Any]:
 def arrivals(rate: float, count: int) -> list[int]:
     """Microseconds before each of `count` requests, of a Poisson process of `rate` a second.
 
-    Given their number, the arrivals of a Poisson process are uniform in its time. Drawn so, their mean rate
-    is `rate`, however few they are.
+    Its gaps are exponential. They are scaled so that the last request comes after `count / rate` seconds: few
+    requests would otherwise come at quite another rate. Given that time, the others are as random as before.
     """
     drawn = random.Random(_SEED_OF_ARRIVALS)
-    seconds = count / rate
-    times = sorted(drawn.uniform(0, seconds) for _ in range(count))
-    return [
-        max(1, round(1e6 * (now - before))) for before, now in zip([0.0, *times[:-1]], times, strict=True)
-    ]
+    gaps = [drawn.expovariate(1.0) for _ in range(count)]
+    scale = 1e6 * count / rate / sum(gaps)
+    return [max(1, round(gap * scale)) for gap in gaps]

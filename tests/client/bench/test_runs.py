@@ -91,7 +91,8 @@ def test_arrivals_are_poisson_with_the_rate_and_the_same_every_time() -> None:
     gaps = arrivals(2.0, 4000)
     assert gaps == arrivals(2.0, 4000)
     assert all(gap >= 1 for gap in gaps)
-    assert sum(gaps) / 1e6 == pytest.approx(2000, rel=0.01)
+    assert sum(gaps) / 1e6 == pytest.approx(2000, rel=1e-4)
+    assert sum(arrivals(0.5, 6)) / 1e6 == pytest.approx(12, rel=1e-4), "few have the rate, too"
     # The gaps of a Poisson process are exponential: the deviation is the mean, and e^-1 of them are longer.
     mean = statistics.fmean(gaps)
     assert statistics.stdev(gaps) == pytest.approx(mean, rel=0.1)
