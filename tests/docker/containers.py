@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 from .package_index import PackageIndex
 from .tools import ROOT, output_of, program
 
-__all__ = ["Container", "Image", "Store"]
+__all__ = ["Container", "Image", "Store", "StoreUnusable"]
 
 _NAMESPACES: Final = ("pid", "ipc", "uts", "mount", "network")
 _CAPABILITIES: Final = ("bounding", "effective", "permitted", "inheritable", "ambient")
@@ -43,19 +43,27 @@ class Image:
         return list(self.config["Env"])
 
 
+class StoreUnusable(Exception):  # noqa: N818  (as the names in intaglio.errors)
+    """buildah is installed, and cannot work on this machine."""
+
+
 class Store:
     """Images in `folder`, from `__init__` to `close`; `remove` leaves nothing of them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._buildah = program("buildah", "Debian's buildah")
-        self._driver = "overlay"
         self._working: list[str] = []
-        try:
-            self.run("mount", self._from("scratch"))
-        except AssertionError:  # where no overlay can be mounted on another one
-            self._driver = "vfs"
-            self._working.clear()
+        problems = []
+        for self._driver in ("overlay", "vfs"):  # an overlay may be refused on top of another one
+            try:
+                self.run("mount", self._from("scratch"))
+            except (AssertionError, subprocess.TimeoutExpired) as error:
+                self._working.clear()
+                problems.append(str(error))
+            else:
+                return
+        raise StoreUnusable(f"buildah cannot keep images here: {'; '.join(problems)}")
 
     def run(self, *words: str | Path, seconds: float = 120) -> str:
         """Output of `buildah WORDS`."""
