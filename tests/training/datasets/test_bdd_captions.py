@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +18,7 @@ from intaglio.exit_codes import FAILED, USAGE
 from intaglio_train.datasets.bdd import scenes_of
 from intaglio_train.datasets.bdd_command import TEMPLATE
 from intaglio_train.datasets.bdd_words import FIELDS, fields_of
-from intaglio_train.datasets.captions import captions_in
+from intaglio_train.datasets.captions import captions_in, write_captions
 from intaglio_train.datasets.template import Template
 from intaglio_train.errors import DataError
 
@@ -118,13 +120,13 @@ def test_objects_are_counted_in_english(tmp_path: Path) -> None:
         ("", "holds no JSON list and no object"),
         ('{"images": []}', "has no frames and no name"),
         ('[{"attributes": {}}]', "frame 1 has no name"),
-        ('[{"name": "../a.jpg"}]', "frame 1, ../a.jpg: its name leads out"),
+        ('[{"name": "../a.jpg"}]', "frame 1, ../a.jpg: the name has folders"),
         (
             '[{"name": "a.jpg"}, {"name": "b.jpg", "labels": {}}]',
             "frame 2, b.jpg: attributes must be an object",
         ),
         ('[{"name": "a.jpg", "labels": [{"box2d": {}}]}]', "frame 1, a.jpg: a label has no category"),
-        ('[{"name": "a.jpg"}, {"name": "a.jpg"}]', "labels a.jpg a second time"),
+        ('[{"name": "a.jpg"}, {"name": "a.jpg"}]', "labels a a second time"),
         ("[]", "label no picture"),
     ],
 )
@@ -174,3 +176,37 @@ def test_the_packaged_template_is_one(tmp_path: Path) -> None:
     assert template.caption({}) == "a dashcam photograph"
     with pytest.raises(DataError, match="cannot be read"):
         Template.read(tmp_path / "absent.txt", FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ([{"name": "../a.jpg"}], "the name has folders; allowed: the name of a file"),
+        ([{"name": "/tmp/a.jpg"}], "the name has folders"),
+        ([{"name": "a.jpg"}, {"name": "a.png"}], "labels a a second time"),
+        ({"name": "a", "frames": [{"objects": []}, {"objects": []}]}, "has 2 frames, a film"),
+    ],
+)
+def test_what_would_be_written_wrongly_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], document: Any, said: str
+) -> None:
+    (tmp_path / "labels.json").write_text(json.dumps(document))
+    assert run(tmp_path / "labels.json", "-o", tmp_path / "deep/texts") == FAILED
+    assert said in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["labels.json"]
+
+
+def test_a_new_folder_is_there_as_a_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if path.name == "c.txt":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return written(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_captions(tmp_path / "texts", dict.fromkeys(("a.jpg", "b.jpg", "c.jpg"), "x"))
+    assert list(tmp_path.iterdir()) == []

@@ -117,6 +117,7 @@ def test_quotas_of_classes(images: Path, tmp_path: Path, capsys: pytest.CaptureF
     listed = (tmp_path / "list.txt").read_text().splitlines()
     assert len(listed) == said["kept"] == 4
     assert all(Path(path).is_file() for path in listed)
+    (tmp_path / "list.txt").unlink()
     assert run(*words, "--quota", "birds=3") == FAILED
     assert (
         "quota of birds: no image has this class; classes are people, textures, things"
@@ -145,6 +146,11 @@ def test_what_cannot_be_is_refused(images: Path, tmp_path: Path, capsys: pytest.
             (images, "-o", out, "--classes", tmp_path / "two.csv", "--quota", "x=many"),
             USAGE,
             "quota: 'x=many'; allowed: a number, or CLASS=NUMBER",
+        ),
+        (
+            (images, "-o", out, "--classes", tmp_path / "two.csv", "--quota", 1, "--quota", 2),
+            USAGE,
+            "quota: 2 after another one; allowed: one of each class",
         ),
     ):
         assert run(*words) == code
@@ -176,3 +182,50 @@ def test_two_images_may_share_a_caption(tmp_path: Path, capsys: pytest.CaptureFi
     assert (tmp_path / "images/a.txt").read_text() == (tmp_path / "kept/a.txt").read_text() == "both"
     assert run(tmp_path / "images", "-o", tmp_path / "b.csv", "--max-aspect", "inf") == USAGE
     assert "max-aspect: inf; allowed: a number" in capsys.readouterr().err
+
+
+@pytest.fixture
+def classed(tmp_path: Path) -> Path:
+    """Two images of one name in two folders, and one whose name occurs once."""
+    for name, file in (("cat", "old/1.png"), ("coffee", "new/1.png"), ("rocket", "new/2.png")):
+        (tmp_path / "classed" / file).parent.mkdir(parents=True, exist_ok=True)
+        photograph(name, (64, 64)).save(tmp_path / "classed" / file)
+    return tmp_path / "classed"
+
+
+def classes_of(out: Path) -> dict[str, str]:
+    with out.open(newline="") as file:
+        return {row["file_name"]: row["class"] or row["reason"] for row in csv.DictReader(file)}
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        ("old/1.png,a", {"old/1.png": "a", "new/1.png": "no class", "new/2.png": "no class"}),
+        ("old/1.png,a\nnew/1.png,b\n2.png,c", {"old/1.png": "a", "new/1.png": "b", "new/2.png": "c"}),
+        ("x/old/1.png,a\nx/new/1.png,b", {"old/1.png": "a", "new/1.png": "b", "new/2.png": "no class"}),
+        ("1.png,a", {"old/1.png": "a", "new/1.png": "a", "new/2.png": "no class"}),
+    ],
+)
+def test_folders_tell_files_of_one_name_apart(
+    classed: Path, tmp_path: Path, rows: str, found: dict[str, str]
+) -> None:
+    (tmp_path / "classes.csv").write_text(f"file,class\n{rows}\n")
+    assert run(classed, "-o", tmp_path / "out.csv", "--classes", tmp_path / "classes.csv") == 0
+    assert classes_of(tmp_path / "out.csv") == found
+
+
+def test_a_class_that_is_not_clear_is_refused(
+    classed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "classes.csv").write_text("file,class\n1.png,a\nnew/1.png,b\n")
+    assert run(classed, "-o", tmp_path / "out.csv", "--classes", tmp_path / "classes.csv") == FAILED
+    assert "new/1.png: may be a and b; give the folders in the table of classes" in capsys.readouterr().err
+
+
+def test_nothing_is_overwritten(classed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "classes.csv"
+    table.write_text("file,class\n1.png,a\n")
+    assert run(classed, "-o", table, "--classes", table) == FAILED
+    assert "classes.csv: is there; name a new file" in capsys.readouterr().err
+    assert table.read_text() == "file,class\n1.png,a\n"

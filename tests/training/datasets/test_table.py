@@ -176,3 +176,15 @@ def test_captions_that_say_nothing_are_refused(
     assert main([*map(str, words), "--captions", str(collected / "captions.jsonl")]) == FAILED
     assert said in capsys.readouterr().err
     assert not (collected / "out").exists()
+
+
+def test_a_split_without_samples_and_subfolders_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in ("0.png", "deep/1.png"):
+        picture(tmp_path / f"images/{file}", (8, 8))
+        (tmp_path / f"images/{file}").with_suffix(".txt").write_text("a picture")
+    said = made(tmp_path, capsys, "--kind", "lora", "--validation", 0.01)
+    assert said["splits"] == {"train": 1, "validation": 0}
+    assert said["left_out"]["subfolders"] == ["deep"]
+    assert not (tmp_path / "out/validation").exists()

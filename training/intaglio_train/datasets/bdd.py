@@ -16,7 +16,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
 from typing import IO, Any, Final
 
 import ijson
@@ -111,8 +111,11 @@ def _frame_of_picture(document: Mapping[str, Any], path: Path) -> Mapping[str, A
         raise DataError(f"{path}: has no frames and no name; allowed: {_EXPECTED}")
     if "frames" not in document:
         return document
+    frames = document["frames"] or []
+    if len(frames) > 1:  # their objects together would be counted several times
+        raise DataError(f"{path}: has {len(frames)} frames, a film; allowed: a file of one picture")
     objects: list[Any] = []
-    for frame in document["frames"] or []:
+    for frame in frames:
         if not isinstance(frame, dict) or not isinstance(frame.get("objects"), list):
             raise DataError(f"{path}: a frame has no list of objects; allowed: {_EXPECTED}")
         objects += frame["objects"]
@@ -123,9 +126,8 @@ def _scene_of(frame: Any, where: str) -> Scene:
     if not isinstance(frame, dict) or not isinstance(frame.get("name"), str) or not frame["name"]:
         raise DataError(f"{where} has no name; allowed: {_EXPECTED}")
     where = f"{where}, {frame['name']}"
-    path = PurePosixPath(frame["name"])
-    if path.is_absolute() or ".." in path.parts:
-        raise DataError(f"{where}: its name leads out of the folder of pictures")
+    if PurePath(frame["name"]).name != frame["name"]:  # text files are written by this name
+        raise DataError(f"{where}: the name has folders; allowed: the name of a file")
     attributes = _present(frame.get("attributes"), {})
     labels = _present(frame.get("labels"), [])
     if not isinstance(attributes, dict) or not isinstance(labels, list):

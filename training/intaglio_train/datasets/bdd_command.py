@@ -80,12 +80,15 @@ def _captions(files: Sequence[Path], template: Any, printed: Output) -> tuple[di
     from intaglio_train.datasets.bdd_words import fields_of
 
     captions: dict[str, str] = {}
+    stems: set[str] = set()
     missing: Counter[str] = Counter(dict.fromkeys((*ATTRIBUTES, "objects"), 0))
     with progress_for(printed.progress, sum(path.stat().st_size for path in files)) as progress:
         for path in files:
             for scene in scenes_of(path, read=_advance(progress, path)):
-                if scene.name in captions:
-                    raise DataError(f"{path}: labels {scene.name} a second time; leave one of the two out")
+                stem = Path(scene.name).stem  # what images and captions are matched by
+                if stem in stems:
+                    raise DataError(f"{path}: labels {stem} a second time; leave one of the two out")
+                stems.add(stem)
                 captions[scene.name] = template.caption(fields_of(scene))
                 if not captions[scene.name]:
                     raise DataError(

@@ -13,6 +13,7 @@ from typing import Any, Final
 from intaglio.whole_files import write_whole
 from intaglio_train.captions import alternatives_of, lines_of
 from intaglio_train.columns import with_own_columns
+from intaglio_train.datasets.placed import new_folder
 from intaglio_train.errors import DataError
 from intaglio_train.folder_samples import CAPTION_SUFFIXES, entries_of
 from intaglio_train.tables import rows_of
@@ -33,13 +34,22 @@ class Caption:
 
 
 def write_captions(out: Path, captions: Mapping[str, str]) -> None:
-    """Write captions by file name: a table where `out` ends so, else a folder of text files."""
+    """Write captions by file name: a table where `out` ends so, else a folder of text files.
+
+    A new folder is there as a whole or not at all; in one that exists each file is.
+    """
     if out.suffix.lower() in TABLE_SUFFIXES:
         rows = ({"file_name": name, "text": text} for name, text in captions.items())
         write_whole(out, table_bytes(out, ("file_name", "text"), rows))
         return
-    for name, text in captions.items():
-        write_whole(out / Path(name).with_suffix(".txt"), f"{text}\n".encode())
+    texts = {Path(name).with_suffix(".txt").name: f"{text}\n".encode() for name, text in captions.items()}
+    if out.is_dir():
+        for name, data in texts.items():
+            write_whole(out / name, data)
+        return
+    with new_folder(out) as folder:
+        for name, data in texts.items():
+            (folder / name).write_bytes(data)
 
 
 def table_bytes(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> bytes:

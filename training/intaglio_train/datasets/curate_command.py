@@ -13,7 +13,7 @@ from intaglio.command_output import Json, Output, Quiet, table_of
 from intaglio.errors import InvalidRequest
 from intaglio.exit_codes import TERMINATED
 from intaglio.stop_signals import stopped_by_signals
-from intaglio_train.datasets.curated import write_curated
+from intaglio_train.datasets.curated import check_new, write_curated
 from intaglio_train.datasets.curating import Duplicates, Quotas, Reason, Rules, classes_in, decide
 from intaglio_train.datasets.measured import images_below, measure
 from intaglio_train.datasets.reporting import Copy, Seed, check_numbers, counted, reported
@@ -67,12 +67,13 @@ def curate(  # noqa: PLR0913  (one option a rule)
     printed = Output(json=json, quiet=quiet)
     check_numbers({"max-aspect": max_aspect, "min-sharpness": min_sharpness})
     with reported("curate", printed), stopped_by_signals(code=TERMINATED):
+        check_new(out)
         quotas = _quotas(classes, quota or [])
         rules = Rules(min_side, max_aspect, min_sharpness, duplicates, distance, quotas, seed)
         paths = images_below(images)
         with counted(printed, len(paths), "measuring") as done:
             measured = measure(paths, done=done)
-        decisions = decide(measured, rules)
+        decisions = decide(measured, rules, images)
         write_curated(decisions, images, out, copy=copy)
     reasons = Counter(one.reason for one in decisions)
     kept = reasons.pop(None)
@@ -95,8 +96,10 @@ def _quotas(classes: Path | None, texts: Sequence[str]) -> Quotas | None:
     by_class: dict[str, int] = {}
     for text in texts:
         name, _, number = text.rpartition("=")
-        if not number.isdigit():
+        if not number.isdecimal():
             raise InvalidRequest("quota", repr(text), allowed="a number, or CLASS=NUMBER")
+        if name in by_class or (not name and every is not None):
+            raise InvalidRequest("quota", f"{text} after another one", allowed="one of each class")
         if name:
             by_class[name] = int(number)
         else:

@@ -9,16 +9,23 @@ from typing import Any, Final
 from intaglio.whole_files import write_whole
 from intaglio_train.datasets.captions import TABLE_SUFFIXES, table_bytes
 from intaglio_train.datasets.curating import Decision
-from intaglio_train.datasets.placed import new_folder, place
+from intaglio_train.datasets.placed import check_free, new_folder, place
 from intaglio_train.errors import DataError
 from intaglio_train.folder_samples import CAPTION_SUFFIXES
 
-__all__ = ["LIST_SUFFIX", "REPORT", "write_curated"]
+__all__ = ["LIST_SUFFIX", "REPORT", "check_new", "write_curated"]
 
 REPORT: Final = "curation.csv"
 """Beside the images of a new folder: a row for every image, the ones that are left out among them."""
 LIST_SUFFIX: Final = ".txt"
 _COLUMNS: Final = ("file_name", "kept", "reason", "detail", "class", "width", "height", "sharpness")
+
+
+def check_new(out: Path) -> None:
+    """Raises `DataError` where `write_curated` would replace something: `out` may be the table of classes."""
+    if out.is_file() and out.suffix.lower() in (*TABLE_SUFFIXES, LIST_SUFFIX):
+        raise DataError(f"{out}: is there; name a new file")
+    check_free(out)
 
 
 def write_curated(decisions: Sequence[Decision], images: Path, out: Path, *, copy: bool) -> None:

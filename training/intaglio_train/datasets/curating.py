@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 
 import numpy as np
@@ -23,7 +23,7 @@ from intaglio_train.datasets.measured import Measured
 from intaglio_train.errors import DataError
 from intaglio_train.tables import rows_of
 
-__all__ = ["Decision", "Duplicates", "Quotas", "Reason", "Rules", "classes_in", "decide"]
+__all__ = ["Classes", "Decision", "Duplicates", "Quotas", "Reason", "Rules", "classes_in", "decide"]
 
 
 class Reason(StrEnum):
@@ -47,12 +47,46 @@ class Duplicates(StrEnum):
     NEAR = "near"
 
 
+class Classes:
+    """The classes that a table names."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, dict[PurePath, str]] = {}
+
+    def add(self, file: PurePath, name: str) -> str:
+        """Let `file` have the class `name`, unless it has one already; the class that it has."""
+        return self._by_name.setdefault(file.name, {}).setdefault(file, name)
+
+    @property
+    def names(self) -> set[str]:
+        return {name for files in self._by_name.values() for name in files.values()}
+
+    def of(self, image: PurePath) -> str | None:
+        """The class of `image`, a path below the folder of images; None where the table does not name it.
+
+        Folders are compared as far as both have them: the table may say `1.jpg`, `x/1.jpg` or `data/x/1.jpg`.
+
+        Raises:
+            DataError: the table names several such files, of different classes.
+        """
+        files = self._by_name.get(image.name, {})
+        found = {name for file, name in files.items() if _ends_alike(file, image)}
+        if len(found) > 1:
+            classes = " and ".join(sorted(found))
+            raise DataError(f"{image}: may be {classes}; give the folders in the table of classes")
+        return next(iter(found), None)
+
+
+def _ends_alike(one: PurePath, other: PurePath) -> bool:
+    depth = min(len(one.parts), len(other.parts))
+    return one.parts[-depth:] == other.parts[-depth:]
+
+
 @dataclass(frozen=True, slots=True)
 class Quotas:
     """How many images of each class are kept."""
 
-    classes: Mapping[str, str]
-    """File name -> class."""
+    classes: Classes
     every: int | None = None
     """Of every class; None: all."""
     by_class: Mapping[str, int] = field(default_factory=dict)
@@ -89,11 +123,11 @@ class Decision:
     class_name: str = ""
 
 
-def decide(images: Sequence[Measured], rules: Rules) -> list[Decision]:
-    """A decision for every image, in the order of `images`, which is that of their names.
+def decide(images: Sequence[Measured], rules: Rules, folder: Path) -> list[Decision]:
+    """A decision for every image below `folder`, in the order of `images`, which is that of their names.
 
     Raises:
-        DataError: a quota names a class that no image has.
+        DataError: a quota names a class that no image has, or an image may have two classes.
     """
     decided = {image.path: _alone(image, rules) for image in images}
     kept = [image for image in images if decided[image.path].reason is None]
@@ -101,7 +135,7 @@ def decide(images: Sequence[Measured], rules: Rules) -> list[Decision]:
         decided |= _duplicates(kept, rules)
         kept = [image for image in kept if decided[image.path].reason is None]
     if rules.quotas is not None:
-        decided |= _within_quotas(kept, rules.quotas, rules.seed)
+        decided |= _within_quotas(kept, rules.quotas, rules.seed, folder)
     return [decided[image.path] for image in images]
 
 
@@ -168,8 +202,10 @@ def _words(value: int) -> NDArray[np.uint16]:
     return np.frombuffer(value.to_bytes(8, "big"), np.uint16)
 
 
-def _within_quotas(images: Sequence[Measured], quotas: Quotas, seed: int) -> dict[Path, Decision]:
-    names = set(quotas.classes.values())
+def _within_quotas(
+    images: Sequence[Measured], quotas: Quotas, seed: int, folder: Path
+) -> dict[Path, Decision]:
+    names = quotas.classes.names
     if unknown := sorted(set(quotas.by_class) - names):
         raise DataError(
             f"quota of {unknown[0]}: no image has this class; classes are {', '.join(sorted(names))}"
@@ -177,7 +213,7 @@ def _within_quotas(images: Sequence[Measured], quotas: Quotas, seed: int) -> dic
     taken: Counter[str] = Counter()
     found = {}
     for image in sorted(images, key=lambda one: _rank(one.path.name, seed)):
-        name = quotas.classes.get(image.path.name)
+        name = quotas.classes.of(image.path.relative_to(folder))
         if name is None:
             found[image.path] = Decision(image, Reason.NO_CLASS, "the table of classes does not name it")
             continue
@@ -194,20 +230,22 @@ def _rank(name: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}:{name}".encode()).digest()
 
 
-def classes_in(table: Path) -> dict[str, str]:
-    """File name -> class, of a CSV or JSONL table with the columns `file` (or `file_name`) and `class`.
+def classes_in(table: Path) -> Classes:
+    """What is in a CSV or JSONL table with the columns `file` (or `file_name`) and `class`.
 
     Raises:
         DataError: a column or a cell is missing, or a file has two classes; the message names the row.
     """
-    found: dict[str, str] = {}
+    found = Classes()
     for row in rows_of(table):
         file, name = row.cells.get("file", row.cells.get("file_name")), row.cells.get("class")
         if not isinstance(file, str) or not isinstance(name, str) or not file.strip() or not name.strip():
             raise DataError(f"{row.where} has no file or no class; needed are the columns file and class")
-        key = Path(file.strip()).name
-        if found.setdefault(key, name.strip()) != name.strip():
-            raise DataError(f"{row.where}: {key} is {name.strip()} here and {found[key]} above; keep one")
-    if not found:
+        before = found.add(PurePath(file.strip()), name.strip())
+        if before != name.strip():
+            raise DataError(
+                f"{row.where}: {file.strip()} is {name.strip()} here and {before} above; keep one"
+            )
+    if not found.names:
         raise DataError(f"{table}: has no rows; needed are the columns file and class")
     return found

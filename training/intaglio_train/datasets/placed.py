@@ -47,7 +47,7 @@ def place(source: Path, target: Path, *, copy: bool) -> None:
     if not copy:
         try:
             os.link(source.resolve(), target)
-        except FileExistsError:
+        except FileExistsError:  # a copy would be written into whatever it is linked to
             raise
         except OSError:  # another file system, or one without links
             pass

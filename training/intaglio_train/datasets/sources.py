@@ -26,6 +26,7 @@ REASONS: Final[Mapping[str, str]] = {
     "conditions_without_image": "condition maps without an image",
     "other_sizes": "condition maps of another size than their image",
     "damaged": "files that are no picture that can be read",
+    "subfolders": "subfolders, which are not searched",
 }
 """Why something is left out, for people."""
 _THREADS: Final = 4
@@ -59,7 +60,7 @@ class Matched:
 def match(images: Path, captions: Path, conditions: Path | None, *, done: Callable[[Path], None]) -> Matched:
     """Match by the stem of the names: `a.jpg`, the caption of `a`, `a.png` among the condition maps.
 
-    Of each picture the header is read; `done` is told of each image. Subfolders are not searched.
+    Of each picture the header is read; `done` is told of each image. Subfolders are not searched, but named.
 
     Raises:
         DataError: a folder is not there, or two files of it have one stem.
@@ -69,6 +70,9 @@ def match(images: Path, captions: Path, conditions: Path | None, *, done: Callab
     maps = None if conditions is None else _pictures_in(conditions)
     found = Matched([])
     _note_strays(found, pictures, texts, maps)
+    used = [folder.resolve() for folder in (captions, conditions) if folder is not None]
+    inside = [path for path in entries_of(images) if path.is_dir() and path.resolve() not in used]
+    found.left_out["subfolders"] += [path.name for path in inside]
     complete = [stem for stem in pictures if stem in texts and (maps is None or stem in maps)]
     parts = [(pictures[stem], texts[stem], maps[stem] if maps else None) for stem in complete]
     # Closing the results cancels what has not begun, so that Ctrl-C waits for no other file.

@@ -58,13 +58,16 @@ def write_table(
         DataError: `out` holds something, or nothing would be left to train on.
     """
     splits: dict[str, list[Row]] = {TRAIN: []}
+    if layout.validation:
+        splits[VALIDATION] = []  # its count is told where it is 0, too
     for row in rows:
-        splits.setdefault(split_of(row.image.name, layout), []).append(row)
+        splits[split_of(row.image.name, layout)].append(row)
     if not splits[TRAIN]:
         raise DataError("no sample is left to train on; see what is left out, or lower --validation")
     with new_folder(out) as folder:
         for split, chosen in splits.items():
-            _write_split(chosen, folder / split, layout, done)
+            if chosen:
+                _write_split(chosen, folder / split, layout, done)
     return {split: len(chosen) for split, chosen in splits.items()}
 
 
