@@ -137,7 +137,7 @@ def _checked(paths: list[Path], printed: Output) -> list[Picture]:
 
 
 def _note_sizes(pictures: list[Picture], view: View, printed: Output) -> None:
-    others = sum(one.size != view.size for one in pictures)
+    others = sum(not view.holds(one.size) for one in pictures)
     if others:
         width, height = view.size
         printed.note(f"{others} of {len(pictures)} pictures are not {width}x{height}: {view.fit}")

@@ -165,11 +165,13 @@ def _mp4(frames: Any, target: Target, partial: Path) -> Any:
     }
     video = frames.filter("scale", out_color_matrix="bt709", out_range="tv")
     if target.audio is None:
-        return ffmpeg.output(video, str(partial), **options)
-    sound = ffmpeg.input(str(target.audio)).audio
+        return ffmpeg.output(video, _named(partial), **options)
+    sound = ffmpeg.input(_named(target.audio)).audio
     # Sound that is longer than the video is cut.
     length: Mapping[str, Any] = {"t": f"{float(target.timeline.seconds):.6f}"}
-    return ffmpeg.output(video, sound, str(partial), acodec="aac", audio_bitrate="192k", **length, **options)
+    return ffmpeg.output(
+        video, sound, _named(partial), acodec="aac", audio_bitrate="192k", **length, **options
+    )
 
 
 def _gif(frames: Any, target: Target, partial: Path) -> Any:
@@ -178,13 +180,18 @@ def _gif(frames: Any, target: Target, partial: Path) -> Any:
     colours = _COLOURS[target.quality]
     palette = copies[0].filter("palettegen", stats_mode="single", max_colors=colours)
     video = ffmpeg.filter([copies[1], palette], "paletteuse", new=1, dither="sierra2_4a")
-    return ffmpeg.output(video, str(partial), format="gif", loop=0)
+    return ffmpeg.output(video, _named(partial), format="gif", loop=0)
+
+
+def _named(path: Path) -> str:
+    """The name of `path` for ffmpeg, which takes `-d/x` for an option and `a:b/x` for an address."""
+    return os.path.abspath(path)
 
 
 def check_audio(binary: Ffmpeg, audio: Path) -> None:
     """Decode the first second. Raises `ConfigError` where the file has no sound that ffmpeg can read."""
     if not audio.is_file():
         raise ConfigError(f"{audio}: no such file; name a file with sound")
-    problem = binary.problem_of("-t", "1", "-i", str(audio), "-map", "0:a:0", "-f", "null", "-")
+    problem = binary.problem_of("-t", "1", "-i", _named(audio), "-map", "0:a:0", "-f", "null", "-")
     if problem is not None:
         raise ConfigError(f"{audio}: has no sound that can be read ({problem})")

@@ -95,9 +95,9 @@ def accepted_pictures(manifest: Path) -> list[Path]:
 
 def natural_key(path: Path) -> list[tuple[int, int | str]]:
     """A key that sorts runs of digits by their value: `frame2.png` before `frame10.png`."""
-    parts = _DIGITS.split(str(path))
+    parts = _DIGITS.split(str(path))  # every second one is digits
     key: list[tuple[int, int | str]] = [
-        (0, int(part)) if part.isdigit() else (1, part.casefold()) for part in parts
+        (0, int(part)) if index % 2 else (1, part.casefold()) for index, part in enumerate(parts)
     ]
     return [*key, (1, str(path))]  # of names that differ only in leading zeros or case
 

@@ -28,9 +28,17 @@ class View:
     ken_burns: float = 0.0
     """How much larger the picture is at its closest: 0.2 is a fifth; 0 does not move."""
 
+    def holds(self, picture: Size) -> bool:
+        """Whether a picture of that size is shown as it is, but for the last pixel of an odd side. To fit the
+        rest of it in would add a black line.
+        """
+        return all(side - own in (0, 1) for side, own in zip(picture, self.size, strict=True))
+
     def prepared(self, image: Image.Image) -> Image.Image:
         """`image` in the largest size that is shown of it."""
         width, height = self.size
+        if self.holds(image.size):
+            image = image.crop((0, 0, width, height))
         closest = 1 + self.ken_burns
         return resized(
             image,

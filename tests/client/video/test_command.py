@@ -169,11 +169,34 @@ def test_mixed_sizes_get_the_size_of_the_first(
     Image.new("RGB", (40, 80), (200, 200, 200)).save(tmp_path / "b.jpg", quality=95)
     out = tmp_path / "a.mp4"
     assert main(["video", str(tmp_path), "-o", str(out), "--fit", fit]) == 0
-    assert f"2 of 2 pictures are not 64x48: {fit}" in capsys.readouterr().err
+    assert f"1 of 2 pictures are not 64x48: {fit}" in capsys.readouterr().err
     second = read_video(out).frames[1]
     assert second.shape == (48, 64, 3)
     assert second[4, 4].mean() == pytest.approx(corner, abs=6)
     assert second[24, 32].mean() == pytest.approx(middle, abs=6)
+
+
+def test_an_odd_side_loses_a_pixel_and_gets_no_border(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (101, 150), "white").save(tmp_path / "odd.png")
+    assert main(["video", str(tmp_path / "odd.png"), "-o", str(tmp_path / "odd.mp4")]) == 0
+    assert "pictures are not" not in capsys.readouterr().err
+    (frame,) = read_video(tmp_path / "odd.mp4").frames
+    assert frame.shape[:2] == (150, 100)
+    assert frame.min() > 240
+
+
+def test_names_that_ffmpeg_would_read_otherwise(
+    frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an option, or as an address."""
+    monkeypatch.chdir(tmp_path)
+    write_tone(Path("12:30.wav"))
+    assert made(frames, "--out=-i/a.mp4", "--audio", "12:30.wav")["frames"] == 12
+    assert made(frames, "-o", "http:a/a.gif", "--fps", "10")["frames"] == 12
+    assert read_video(tmp_path / "-i/a.mp4").codec
+    assert (tmp_path / "http:a/a.gif").is_file()
 
 
 def test_sound_is_cut_to_the_pictures(frames: Path, tmp_path: Path) -> None:
@@ -231,6 +254,8 @@ def test_a_broken_frame_is_named_before_anything_is_encoded(
         (("-o", "a.mp4", "--size", "huge"), "size: 'huge'; allowed: WIDTHxHEIGHT"),
         (("-o", "a.mp4", "--fps", "0"), "fps: '0'; allowed: 0.1 to 240"),
         (("-o", "a.gif", "--fps", "60"), "fps: '60'; allowed: 0.1 to 50"),
+        (("-o", "a.mp4", "--duration", "inf"), "Input should be less than or equal to 86400"),
+        (("-o", "a.mp4", "--transition-seconds", "inf"), "Input should be less than or equal to 86400"),
         (("-o", "a.mp4", "--duration", "0.01"), "duration: 0.01 s is less than a frame"),
         (("-o", "a.mp4", "--duration", "inf"), "duration: inf; allowed: a number"),
         (("-o", "a.mp4", "--transition-seconds", "inf"), "transition-seconds: inf; allowed: a number"),

@@ -20,6 +20,10 @@ def test_numbers_in_names_count_by_value() -> None:
     ]  # fmt: skip
 
 
+def test_digits_that_are_no_numbers_are_letters() -> None:
+    assert sorted([Path("1\u00b22.png"), Path("1.png")], key=natural_key)[0] == Path("1.png")
+
+
 def test_a_manifest_that_accepts_nothing_is_refused(tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.jsonl"
     manifest.write_text(json.dumps(dict.fromkeys(KEYS, "") | {"accepted": False}) + "\n")
