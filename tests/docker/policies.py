@@ -1,6 +1,6 @@
 """What every rendered overlay has to keep. Each policy gives what breaks it, in words; nothing means kept.
 
-`POLICIES` maps their names to them. tests/docker/test_policies.py plants a violation of each.
+`POLICIES` maps their names to them. tests/docker/test_kubernetes.py plants a violation of each.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from intaglio.serving.health import PATH
 from reference.metrics import ALL_METRICS
 
 from .cluster import Object, container_of, of_kind, one, pod_of, selects
+from .network import nothing_goes_out, servers_are_reached
 
 __all__ = ["POLICIES", "Objects", "unknown_metrics"]
 
@@ -32,6 +33,14 @@ KINDS_OF_LIMITS: Final = ("cpu", "memory", "ephemeral-storage")
 SECRET_WORDS: Final = re.compile("token|secret|password|key", re.IGNORECASE)
 
 
+def pods_have_one_container(objects: Objects, _: Deployment) -> Iterator[str]:
+    """The other policies look at that one."""
+    for kind in PODS:
+        pod = pod_of(objects, kind)
+        if len(pod["containers"]) != 1 or pod.get("initContainers") or pod.get("ephemeralContainers"):
+            yield f"{kind}: has other containers, which no policy looks at"
+
+
 def images_are_pinned(objects: Objects, _: Deployment) -> Iterator[str]:
     for kind in PODS:
         image = container_of(objects, kind)["image"]
@@ -46,6 +55,8 @@ def nobody_is_root(objects: Objects, _: Deployment) -> Iterator[str]:
         who = {**pod, **rights}
         if who.get("runAsNonRoot") is not True or who.get("runAsUser") != 1000:
             yield f"{kind}: must run as uid 1000, and not as root"
+        if 0 in (who.get("runAsGroup", 0), who.get("fsGroup"), *who.get("supplementalGroups", ())):
+            yield f"{kind}: must not have the group of root"
 
 
 def containers_have_no_rights(objects: Objects, _: Deployment) -> Iterator[str]:
@@ -58,18 +69,24 @@ def containers_have_no_rights(objects: Objects, _: Deployment) -> Iterator[str]:
             yield f"{kind}: its root can be written"
         if rights.get("capabilities") != {"drop": ["ALL"]}:
             yield f"{kind}: it has capabilities"
-        if pod["securityContext"].get("seccompProfile") != {"type": "RuntimeDefault"}:
+        if {**pod["securityContext"], **rights}.get("seccompProfile") != {"type": "RuntimeDefault"}:
             yield f"{kind}: seccomp is not the runtime's"
         if any(pod.get(name) for name in ("hostNetwork", "hostPID", "hostIPC")):
             yield f"{kind}: it shares a namespace with its node"
         if any("hostPath" in volume for volume in pod["volumes"]):
             yield f"{kind}: it mounts a folder of its node"
+        if any("hostPort" in port for port in container.get("ports", ())):
+            yield f"{kind}: it takes a port of its node"
 
 
 def no_token_is_mounted(objects: Objects, _: Deployment) -> Iterator[str]:
     holders = [*(pod_of(objects, kind) for kind in PODS), one(objects, "ServiceAccount")]
     if any(holder.get("automountServiceAccountToken") is not False for holder in holders):
         yield "a pod gets a token of the Kubernetes API"
+    volumes = [volume for kind in PODS for volume in pod_of(objects, kind)["volumes"]]
+    sources = [source for volume in volumes for source in volume.get("projected", {}).get("sources", ())]
+    if any("serviceAccountToken" in source for source in sources):
+        yield "a volume holds a token"
 
 
 def resources_are_bounded(objects: Objects, _: Deployment) -> Iterator[str]:
@@ -113,6 +130,14 @@ def rollouts_keep_every_server(objects: Objects, _: Deployment) -> Iterator[str]
         yield "rollingUpdate.maxUnavailable must be 0"
     if "replicas" in spec:
         yield "replicas: KEDA sets their number, and an apply would reset it"
+
+
+def nodes_can_be_drained(objects: Objects, _: Deployment) -> Iterator[str]:
+    spec = one(objects, "PodDisruptionBudget")["spec"]
+    if spec.get("maxUnavailable") in (None, 0, "0%") or "minAvailable" in spec:
+        yield "PodDisruptionBudget: a node with the only server is never drained; allow one to be away"
+    if spec.get("unhealthyPodEvictionPolicy") != "AlwaysAllow":
+        yield "PodDisruptionBudget: a server that does not become ready keeps its node"
 
 
 def ports_are_those_of_the_deployment(objects: Objects, deployment: Deployment) -> Iterator[str]:
@@ -207,16 +232,13 @@ def both_run_on_one_kind_of_card(objects: Objects, deployment: Deployment) -> It
         yield "memory_limit_gib is missing, so a build that the card cannot hold is served"
 
 
-def nothing_goes_out(objects: Objects, _: Deployment) -> Iterator[str]:
-    policies = [policy["spec"] for policy in of_kind(objects, "NetworkPolicy")]
-    closed = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-    if closed not in policies:
-        yield "no policy closes every pod in both directions"
-    if any("egress" in policy for policy in policies):
-        yield "a policy lets something out"
-    rules = [rule for policy in policies for rule in policy.get("ingress", ())]
-    if any(not rule.get("from") or not rule.get("ports") for rule in rules):
-        yield "a policy lets everybody in, or to every port"
+def lost_metrics_stop_no_server(objects: Objects, _: Deployment) -> Iterator[str]:
+    spec = one(objects, "ScaledObject")["spec"]
+    for trigger in spec["triggers"]:
+        if trigger["metadata"].get("ignoreNullValues") != "false":
+            yield f"trigger {trigger['name']}: servers that Prometheus lost would count as idle"
+    if spec.get("fallback", {}).get("behavior") != "currentReplicasIfHigher":
+        yield "fallback: a lost Prometheus would stop servers"
 
 
 def secrets_are_references(objects: Objects, _: Deployment) -> Iterator[str]:
@@ -260,6 +282,7 @@ def _mebibytes(size: str) -> int:
 POLICIES: Final[Mapping[str, Policy]] = {
     policy.__name__: policy
     for policy in (
+        pods_have_one_container,
         images_are_pinned,
         nobody_is_root,
         containers_have_no_rights,
@@ -268,6 +291,7 @@ POLICIES: Final[Mapping[str, Policy]] = {
         probes_ask_the_right_thing,
         a_stop_lets_requests_finish,
         rollouts_keep_every_server,
+        nodes_can_be_drained,
         ports_are_those_of_the_deployment,
         selectors_find_the_servers,
         shared_memory_is_large_enough,
@@ -275,6 +299,8 @@ POLICIES: Final[Mapping[str, Policy]] = {
         builds_have_names_of_their_own,
         both_run_on_one_kind_of_card,
         nothing_goes_out,
+        servers_are_reached,
+        lost_metrics_stop_no_server,
         secrets_are_references,
         metrics_exist,
     )

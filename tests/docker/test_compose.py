@@ -52,6 +52,20 @@ def test_the_files_that_compose_mounts_are_there() -> None:
             assert (DOCKER / source).exists() if source.startswith(".") else source in COMPOSE["volumes"]
 
 
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_is_copied_into_a_service_is_a_file(name: str) -> None:
+    """Compose refuses a secret or a configuration from a variable where the root is read-only."""
+    for kind in ("secrets", "configs"):
+        for used in SERVICES[name].get(kind, ()):
+            source = used["source"] if isinstance(used, dict) else used
+            assert set(COMPOSE[kind][source]) == {"file"}, f"{kind} {source}"
+
+
+def test_grafana_has_no_password_that_everybody_knows() -> None:
+    password = SERVICES["grafana"]["environment"]["GF_SECURITY_ADMIN_PASSWORD"]
+    assert password.startswith("${GRAFANA_ADMIN_PASSWORD:?"), "compose must refuse to start without one"
+
+
 def test_the_server_has_time_to_drain() -> None:
     server = SERVICES["server"]
     drain = load_deployment(ROOT / server["command"][1]).server.drain_seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from .cluster import container_of, deployment_of, kinds, of_kind, one, pod_of
+from .cluster import container_of, deployment_of, kinds, of_kind, one, pod_of, rendered
 from .policies import POLICIES
 from .tools import ROOT
 
@@ -113,6 +114,11 @@ def server(objects: Objects) -> Any:
     return container_of(objects, "Deployment")
 
 
+def peers(objects: Objects) -> Any:
+    """Whom the second network policy lets send requests."""
+    return of_kind(objects, "NetworkPolicy")[1]["spec"]["ingress"][0]["from"]
+
+
 VIOLATIONS: list[tuple[str, Callable[[Objects], object]]] = [
     ("images_are_pinned", lambda all_: server(all_).update(image="registry.example.com/intaglio:latest")),
     ("images_are_pinned", lambda all_: container_of(all_, "Job").update(image="localhost:5000/intaglio")),
@@ -132,6 +138,53 @@ VIOLATIONS: list[tuple[str, Callable[[Objects], object]]] = [
     ),
     ("no_token_is_mounted", lambda all_: pod_of(all_, "Job").pop("automountServiceAccountToken")),
     ("no_token_is_mounted", lambda all_: one(all_, "ServiceAccount").pop("automountServiceAccountToken")),
+    (
+        "no_token_is_mounted",
+        lambda all_: pod_of(all_, "Job")["volumes"].append(
+            {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}
+        ),
+    ),
+    (
+        "pods_have_one_container",
+        lambda all_: pod_of(all_, "Deployment").update(initContainers=[{"name": "x", "image": "x:latest"}]),
+    ),
+    (
+        "pods_have_one_container",
+        lambda all_: pod_of(all_, "Job")["containers"].append({"name": "x", "image": "x:latest"}),
+    ),
+    ("nobody_is_root", lambda all_: pod_of(all_, "Deployment")["securityContext"].update(runAsGroup=0)),
+    ("nobody_is_root", lambda all_: pod_of(all_, "Job")["securityContext"].update(supplementalGroups=[0])),
+    (
+        "containers_have_no_rights",
+        lambda all_: server(all_)["securityContext"].update(seccompProfile={"type": "Unconfined"}),
+    ),
+    ("containers_have_no_rights", lambda all_: server(all_)["ports"][1].update(hostPort=8001)),
+    (
+        "nodes_can_be_drained",
+        lambda all_: one(all_, "PodDisruptionBudget")["spec"].update(maxUnavailable=0),
+    ),
+    (
+        "nodes_can_be_drained",
+        lambda all_: one(all_, "PodDisruptionBudget")["spec"].update(minAvailable="100%"),
+    ),
+    (
+        "nodes_can_be_drained",
+        lambda all_: one(all_, "PodDisruptionBudget")["spec"].pop("unhealthyPodEvictionPolicy"),
+    ),
+    ("servers_are_reached", lambda all_: of_kind(all_, "NetworkPolicy")[1]["spec"]["ingress"].pop()),
+    ("servers_are_reached", lambda all_: peers(all_).pop(0)),
+    ("servers_are_reached", lambda all_: peers(all_).pop(1)),
+    (
+        "servers_are_reached",
+        lambda all_: of_kind(all_, "NetworkPolicy")[1]["spec"]["ingress"][0]["ports"].pop(),
+    ),
+    ("nothing_goes_out", lambda all_: peers(all_).append({"ipBlock": {"cidr": "0.0.0.0/0"}})),
+    ("nothing_goes_out", lambda all_: peers(all_).append({"namespaceSelector": {}})),
+    (
+        "lost_metrics_stop_no_server",
+        lambda all_: one(all_, "ScaledObject")["spec"]["triggers"][1]["metadata"].pop("ignoreNullValues"),
+    ),
+    ("lost_metrics_stop_no_server", lambda all_: one(all_, "ScaledObject")["spec"].pop("fallback")),
     ("resources_are_bounded", lambda all_: server(all_)["resources"]["limits"].pop("memory")),
     ("resources_are_bounded", lambda all_: container_of(all_, "Job").pop("resources")),
     ("probes_ask_the_right_thing", lambda all_: server(all_).pop("readinessProbe")),
@@ -248,3 +301,20 @@ def test_a_planted_violation_is_found(
 
 def test_every_policy_has_a_planted_violation() -> None:
     assert {policy for policy, _ in VIOLATIONS} == set(POLICIES)
+
+
+def test_the_page_deletes_the_job_that_cannot_change(tmp_path: Path) -> None:
+    """A change that no build notices changes the job, and not its name: Kubernetes refuses such an apply."""
+    shutil.copytree(ROOT / "docker/kubernetes", tmp_path / "kubernetes")
+    config = tmp_path / "kubernetes/overlays/l4/intaglio.yaml"
+    before = one(rendered(config.parent), "Job")
+    config.write_text(config.read_text().replace("drain_seconds: 300", "drain_seconds: 290"))
+    after = one(rendered(config.parent), "Job")
+    assert before["metadata"]["name"] == after["metadata"]["name"]
+    assert before["spec"]["template"] != after["spec"]["template"]
+    page = (ROOT / "docs/shipping.md").read_text()
+    selector = "app.kubernetes.io/component=build"
+    deletes = f"kubectl --namespace intaglio-l4 delete job --selector {selector} --ignore-not-found\n"
+    assert f"{deletes}kubectl apply --kustomize ." in page
+    name, value = selector.split("=")
+    assert after["metadata"]["labels"][name] == value
