@@ -157,6 +157,8 @@ def _encode(job: _Job, printed: Output) -> None:
             progress.started(f"frame {number} of {timeline.frames}")
             encoding.add(frame)
             progress.finished(1)
+    if encoding.complaint is not None:
+        printed.note(f"{job.target.path} is written, but ffmpeg says: {encoding.complaint}", style="yellow")
 
 
 def _print(target: Target, pictures: int, printed: Output) -> None:

@@ -26,10 +26,14 @@ __all__ = ["Encoding", "Target", "check_audio"]
 
 _COLOURS: Final = {Quality.DRAFT: 64, Quality.GOOD: 128, Quality.BEST: 256}
 """Of each frame of a GIF."""
+_MOST_SAID: Final = 1 << 16
+"""Bytes that are read of ffmpeg's errors; the first one counts."""
 _MOST_THREADS: Final = 8
 """Each holds frames: the 96 that libx264 starts on 64 cores would take gigabytes."""
-_BT709: Final = {"colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709", "color_range": "tv"}
-"""What players take for granted in HD. Without the tags they guess by size, and colours shift."""
+_BT709: Final = {"colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709", "range": "tv"}
+"""What players take for granted in HD. Without the tags they guess by size, and colours shift. The frames
+carry them: newer ffmpegs write the tags of the frames, whatever the options of the output say.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,8 @@ class Encoding:
         self._binary = binary
         self._target = target
         self._process: subprocess.Popen[bytes] | None = None
+        self.complaint: str | None = None
+        """What ffmpeg found wrong with a file that it wrote all the same, as with damaged sound."""
         path = target.path
         self._partial = path.with_name(f".{path.stem}-{secrets.token_hex(4)}.part{path.suffix}")
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed in __exit__)
@@ -109,6 +115,8 @@ class Encoding:
             self._process.wait()
         if self._process.returncode != 0:
             raise self._failure()
+        said = self._words()
+        self.complaint = first_reason(said) if said.strip() else None
         if self._target.overwrite:
             self._partial.replace(self._target.path)
             return
@@ -130,9 +138,12 @@ class Encoding:
             with contextlib.suppress(BrokenPipeError):  # what was buffered for the process that is gone
                 process.stdin.close()
 
-    def _failure(self) -> IntaglioError:
+    def _words(self) -> str:
         self._said.seek(0)
-        reason = first_reason(self._said.read().decode(errors="replace"))
+        return self._said.read(_MOST_SAID).decode(errors="replace")
+
+    def _failure(self) -> IntaglioError:
+        reason = first_reason(self._words())
         return IntaglioError(f"{self._target.path}: ffmpeg could not write it: {reason}")
 
 
@@ -160,10 +171,10 @@ def _mp4(frames: Any, target: Target, partial: Path) -> Any:
         "pix_fmt": "yuv420p",
         "threads": min(os.cpu_count() or 1, _MOST_THREADS),
         "movflags": "+faststart",  # a browser plays it before it has the whole file
-        **_BT709,
         **target.encoder.options(target.quality, pixels),
     }
     video = frames.filter("scale", out_color_matrix="bt709", out_range="tv")
+    video = video.filter("format", "yuv420p").filter("setparams", **_BT709)
     if target.audio is None:
         return ffmpeg.output(video, _named(partial), **options)
     sound = ffmpeg.input(_named(target.audio)).audio

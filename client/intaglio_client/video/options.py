@@ -45,8 +45,6 @@ MOVING_SECONDS: Final = Fraction(2)
 _MOST_FRAMES_A_SECOND: Final = 240
 _MOST_GIF_FRAMES_A_SECOND: Final = 50
 """A GIF counts hundredths of seconds, and players slow down what is shown for a single one."""
-_MOST_SECONDS: Final = 86_400
-"""Of one picture; it also keeps infinity out."""
 _MOST_SIDE: Final = 8192
 _SIZE: Final = re.compile(r"(\d{1,5})x(\d{1,5})")
 _SUFFIXES: Final = (".mp4", ".gif")
@@ -76,16 +74,13 @@ Duration = Annotated[
         help="Seconds that each picture is shown. Left out: one frame; 2 s for a batch, with a transition and"
         " with --ken-burns.",
         min=0.001,
-        max=_MOST_SECONDS,
         show_default=False,
     ),
 ]
 TransitionName = Annotated[Transition, typer.Option("--transition", help="How one picture follows another.")]
 TransitionSeconds = Annotated[
     float,
-    typer.Option(
-        "--transition-seconds", help="How long it takes; a part of --duration.", min=0.0, max=_MOST_SECONDS
-    ),
+    typer.Option("--transition-seconds", help="How long it takes; a part of --duration.", min=0.0),
 ]
 KenBurns = Annotated[
     float,
