@@ -79,8 +79,7 @@ Duration = Annotated[
 ]
 TransitionName = Annotated[Transition, typer.Option("--transition", help="How one picture follows another.")]
 TransitionSeconds = Annotated[
-    float,
-    typer.Option("--transition-seconds", help="How long it takes; a part of --duration.", min=0.0),
+    float, typer.Option("--transition-seconds", help="How long it takes; a part of --duration.", min=0.0)
 ]
 KenBurns = Annotated[
     float,
