@@ -22,7 +22,7 @@ SIZE = (48, 32)
 
 def picture(path: Path, size: tuple[int, int] = SIZE) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    random = np.random.default_rng(len(str(path)))
+    random = np.random.default_rng(list(path.name.encode()))
     Image.fromarray(random.integers(0, 256, (size[1], size[0], 3), np.uint8)).save(path)
 
 
@@ -188,3 +188,18 @@ def test_a_split_without_samples_and_subfolders_are_told(
     assert said["splits"] == {"train": 1, "validation": 0}
     assert said["left_out"]["subfolders"] == ["deep"]
     assert not (tmp_path / "out/validation").exists()
+
+
+def test_equal_files_are_in_one_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(40):
+        picture(tmp_path / f"images/{number:02}.png", (8, 8))
+        (tmp_path / f"images/{number:02}.txt").write_text("a picture")
+    same = {f"{number:02}.png" for number in range(0, 40, 2)}
+    for name in same:
+        (tmp_path / "images" / name).write_bytes((tmp_path / "images/00.png").read_bytes())
+    layout = Layout(validation=0.25)
+    assert len({split_of(name, layout) for name in same}) == 2, "their own names would part them"
+    said = made(tmp_path, capsys, "--kind", "lora", "--validation", 0.25)
+    assert said["splits"]["validation"] > 0
+    place = tmp_path / "out" / split_of("00.png", layout)
+    assert same <= {path.name for path in place.iterdir()}

@@ -49,6 +49,21 @@ def split_of(name: str, layout: Layout) -> str:
     return VALIDATION if share < layout.validation else TRAIN
 
 
+def _named_as(rows: Sequence[Row]) -> dict[Path, str]:
+    """Image -> the name of the first with the same bytes, so that no split holds what another one is trained
+    on. Only files of one size are read.
+    """
+    by_size: dict[int, list[Path]] = {}
+    for row in rows:
+        by_size.setdefault(row.image.stat().st_size, []).append(row.image)
+    found: dict[Path, str] = {}
+    for images in by_size.values():
+        first: dict[bytes, str] = {}
+        for image in images if len(images) > 1 else ():
+            found[image] = first.setdefault(hashlib.sha256(image.read_bytes()).digest(), image.name)
+    return found
+
+
 def write_table(
     rows: Sequence[Row], out: Path, layout: Layout, *, done: Callable[[Path], None]
 ) -> dict[str, int]:
@@ -60,8 +75,9 @@ def write_table(
     splits: dict[str, list[Row]] = {TRAIN: []}
     if layout.validation:
         splits[VALIDATION] = []  # its count is told where it is 0, too
+    named = _named_as(rows) if layout.validation else {}
     for row in rows:
-        splits[split_of(row.image.name, layout)].append(row)
+        splits[split_of(named.get(row.image, row.image.name), layout)].append(row)
     if not splits[TRAIN]:
         raise DataError("no sample is left to train on; see what is left out, or lower --validation")
     with new_folder(out) as folder:
