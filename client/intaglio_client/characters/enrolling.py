@@ -16,7 +16,7 @@ from intaglio.faces.found import ReadFace
 from intaglio.faces.likeness import scores_of
 from intaglio.faces.opening import open_reader, reader_key
 from intaglio.faces.served import criterion_of
-from intaglio.imaging.images import decode_image
+from intaglio.imaging.images import decode_image, read_encoded
 
 __all__ = ["Enrolled", "Enroller", "Photograph", "identity_of", "unlike_the_others"]
 
@@ -107,10 +107,7 @@ class Enroller:
 
     def _photograph(self, path: Path) -> Photograph:
         try:
-            data = path.read_bytes()
-            if len(data) > self._limits.input_bytes:
-                allowed = f"at most {self._limits.input_bytes}"
-                raise InvalidRequest(str(path), f"{len(data)} bytes", allowed=allowed)
+            data = read_encoded(path, most_bytes=self._limits.input_bytes)
             picture = decode_image(data, field=str(path), most_pixels=self._limits.input_pixels)
         except InvalidRequest as error:
             return Photograph(path, "refused", str(error))

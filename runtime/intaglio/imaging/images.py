@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -20,7 +21,14 @@ from intaglio.imaging.generation_text import generation_text
 from intaglio.imaging.png import png_from_pixels
 from intaglio.imaging.xmp import xmp_packet, xmp_parameters
 
-__all__ = ["PARAMETERS_KEY", "check_metadata", "decode_image", "encode_image", "read_metadata"]
+__all__ = [
+    "PARAMETERS_KEY",
+    "check_metadata",
+    "decode_image",
+    "encode_image",
+    "read_encoded",
+    "read_metadata",
+]
 
 INPUT_FORMATS: Final[tuple[Format, ...]] = ("PNG", "JPEG", "WEBP")
 PARAMETERS_KEY: Final = "parameters"
@@ -43,6 +51,20 @@ _LARGEST_SEGMENT: Final = 65_533
 """Bytes of a JPEG's segment after its length."""
 
 Pixels = NDArray[np.uint8]
+
+
+def read_encoded(path: Path, *, most_bytes: int) -> bytes:
+    """The bytes of the file at `path`, of which no more than allowed are read.
+
+    Raises:
+        InvalidRequest: there are more.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        data = file.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise InvalidRequest(str(path), f"more than {most_bytes} bytes", allowed=f"at most {most_bytes}")
+    return data
 
 
 def decode_image(data: bytes, *, field: str, most_pixels: int) -> Image.Image:

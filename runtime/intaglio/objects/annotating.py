@@ -8,17 +8,20 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from intaglio.contract.config import Limits
 from intaglio.contract.objects import ObjectNetwork, ObjectRules
 from intaglio.errors import InvalidRequest
-from intaglio.imaging.images import decode_image
+from intaglio.imaging.images import decode_image, read_encoded
 from intaglio.objects.labelled_folder import LabelledFolder
 from intaglio.objects.opening import finder_key, open_finder
 from intaglio.objects.rules import broken_rule, check_rules
 
 __all__ = ["Labelled", "Labeller"]
+
+_PIXEL_BYTES: Final = 8
+"""Most that a pixel fills in a file: four channels of 16 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,10 @@ class Labeller:
 
     def _labelled(self, picture: Path, folder: LabelledFolder) -> Labelled:
         try:
-            data = picture.read_bytes()
+            data = read_encoded(picture, most_bytes=_PIXEL_BYTES * self._limits.input_pixels)
+        except InvalidRequest as error:
+            folder.remove(picture)
+            return Labelled(picture, "refused", str(error))
         except OSError as error:
             folder.remove(picture)
             return Labelled(picture, "refused", f"{picture}: {error.strerror or error}")

@@ -66,13 +66,14 @@ def annotate(  # noqa: PLR0913  (one option a parameter)
     with the same network and the same rules, is kept. With --quiet only the labels' files are printed.
     """
     printed = Output(json=json, quiet=quiet)
-    pictures = _pictures(folder, out)
+    pictures = _pictures(folder)
     values = {
         "network": network, "classes": classes, "layout": layout, "size": size, "confidence": confidence,
         "overlap": overlap,
     }  # fmt: skip
-    labeller = Labeller(validated(ObjectNetwork, values, _OPTIONS), _rules(rules))
     target = LabelledFolder(out, link=link)
+    target.check(pictures)
+    labeller = Labeller(validated(ObjectNetwork, values, _OPTIONS), _rules(rules))
     console = printed.progress
     with target.locked():
         shown = track(pictures, folder.name, console=console, transient=True, disable=not console.is_terminal)
@@ -93,20 +94,21 @@ def annotate(  # noqa: PLR0913  (one option a parameter)
     raise typer.Exit(FAILED if refused else 0)
 
 
-def _pictures(folder: Path, out: Path) -> list[Path]:
+def _pictures(folder: Path) -> list[Path]:
     """The pictures of `folder`, whose labels would all have names of their own.
 
     Raises:
         ConfigError: there is no such folder, or no picture in it.
-        InvalidRequest: two would get the same label, or `out` is the folder itself.
+        InvalidRequest: two would get the same label, or a name cannot be written into JSON.
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; name a folder of pictures")
-    if out.resolve() == folder.resolve():
-        raise InvalidRequest("out", f"{str(out)!r} is the folder of the pictures", allowed="another folder")
     pictures = photographs([folder])
     stems: dict[str, Path] = {}
     for picture in pictures:
+        if not picture.name.isprintable():
+            problem = f"the name {picture.name!a} cannot be shown"
+            raise InvalidRequest("folder", problem, allowed="names in UTF-8 without control characters")
         other = stems.setdefault(picture.stem, picture)
         if other is not picture:
             problem = f"{other.name} and {picture.name} would both get {picture.stem}.txt"

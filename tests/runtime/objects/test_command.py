@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -167,13 +169,95 @@ def test_links_and_pictures_that_have_to_be_turned(photos: Path) -> None:
     assert not (images / "d.png").is_symlink()
 
 
+@pytest.mark.parametrize("place", [".", "images", "annotated"])
+def test_pictures_that_lie_where_labels_are_written_are_refused_and_stay(
+    photos: Path, tmp_path: Path, place: str
+) -> None:
+    """The usual place of a YOLO data set, `-o data` for `data/images`, is where copies go."""
+    out = tmp_path / "data"
+    (out / place).parent.mkdir(parents=True, exist_ok=True)
+    if place != ".":
+        photos.rename(out / place)
+        (out / ".lock").touch()  # also where an earlier run wrote there
+        photos.symlink_to(out / place)
+    else:
+        photos.rename(out)
+        photos.symlink_to(out)
+    before = tree(out)
+    for given in (photos, out / place):
+        arguments = [str(given), "-o", str(out), "--network", str(tmp_path / "network.onnx")]
+        with pytest.raises(InvalidRequest, match=r"is where .* lies"):
+            CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert tree(out) == before
+
+
+def test_links_to_pictures_that_lie_there_are_refused(photos: Path, tmp_path: Path) -> None:
+    run(photos)
+    (photos / "a.png").unlink()
+    (photos / "a.png").symlink_to(tmp_path / "out/images/a.png")
+    with pytest.raises(InvalidRequest, match=r"is where .*a\.png lies"):
+        run(photos)
+    assert (photos / "a.png").exists()
+
+
+def test_labels_that_somebody_else_wrote_are_not_replaced(photos: Path, tmp_path: Path) -> None:
+    label = tmp_path / "out/labels/a.txt"
+    label.parent.mkdir(parents=True)
+    label.write_text("0 0.5 0.5 0.1 0.1\n")
+    with pytest.raises(ConfigError, match="labels: intaglio annotate did not write it; name a new folder"):
+        run(photos)
+    assert label.read_text() == "0 0.5 0.5 0.1 0.1\n"
+
+
+def test_a_picture_that_is_gone_takes_only_its_own_labels_along(photos: Path, tmp_path: Path) -> None:
+    """Also where a file of it is missing, or a stop came before its record, and its name has another dot."""
+    for name in ("a.v1.png", "c.v1.png"):
+        Image.new("RGB", (SIDE, SIDE), "grey").save(photos / name)
+    run(photos)
+    whole = set(tree(tmp_path / "out"))
+    (tmp_path / "out/annotated/a.v1.jpg").unlink()
+    for name in ("a.v1.png", "c.v1.png"):
+        (photos / name).unlink()
+    assert run(photos).stdout.count("labelled before") == 3
+    assert set(tree(tmp_path / "out")) == {name for name in whole if ".v1." not in name}
+
+
+def test_what_a_stop_left_of_a_picture_goes_with_it(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> str:
+        raise RuntimeError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("intaglio.objects.labelled_folder.label_text", stopped)
+        with pytest.raises(RuntimeError):
+            run(photos)
+    assert (tmp_path / "out/images/a.png").exists()
+    (photos / "a.png").unlink()
+    run(photos)
+    assert sorted(read_yolo(tmp_path / "out")) == ["b.jpg", "c.webp"]
+    assert not [name for name in tree(tmp_path / "out") if "/a." in name]
+
+
+@pytest.mark.parametrize("name", [b"\xff.png", b"a\nb.png"])
+def test_a_name_that_no_output_can_hold_is_refused_before_any_work(photos: Path, name: bytes) -> None:
+    shutil.copy(photos / "a.png", os.fsdecode(os.fsencode(photos) + b"/" + name))
+    with pytest.raises(InvalidRequest, match=r"the name '.*png' cannot be shown; allowed: names in UTF-8"):
+        run(photos)
+    assert not (photos.parent / "out").exists()
+
+
+def test_no_more_of_a_file_is_read_than_a_picture_may_fill(photos: Path) -> None:
+    with (photos / "huge.png").open("wb") as file:
+        file.truncate(1 << 40)
+    done = run(photos)
+    assert done.exit_code == 1
+    assert "huge.png: more than 134217728 bytes; allowed: at most 134217728" in done.stderr
+
+
 def test_wrong_folders_are_named(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere: no such folder; name a folder of pictures"):
         run(tmp_path / "nowhere")
-    with pytest.raises(InvalidRequest, match="is the folder of the pictures; allowed: another folder"):
-        CliRunner().invoke(
-            app, [str(photos), "-o", str(photos), "--network", "x.onnx"], catch_exceptions=False
-        )
     (tmp_path / "out").mkdir()
     with (tmp_path / "out/.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
