@@ -6,12 +6,15 @@ cut short by a crash is the last one and is known by that; the file ends before 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Annotated, Any, Final, Self
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, StringConstraints, ValidationError
 
 from intaglio.errors import ConfigError
 from intaglio.whole_files import write_whole
@@ -37,6 +40,33 @@ KEYS: Final[Mapping[str, str]] = {
 }
 """What every line has."""
 Record = Mapping[str, Any]
+_Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+_File = Annotated[str, StringConstraints(pattern=r"^((accepted|rejected)/)?[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""What `output.names` and `output.apart` make. The folder may be somebody else's, so no path leads out."""
+
+
+class _Inputs(BaseModel):
+    prompt: str
+
+
+class _Line(BaseModel):
+    """What is relied on where a line is read."""
+
+    model_config = ConfigDict(strict=True)
+
+    index: NonNegativeInt
+    file: _File
+    sha256: str
+    bytes: NonNegativeInt
+    accepted: bool
+    reason: str
+    scores: dict[str, dict[str, Any]]
+    inputs: _Inputs
+    item: _Digest
+    parameters: dict[str, Any]
+    timings: dict[str, Any]
+    server: str
+    drawn: str
 
 
 def read_manifest(path: Path) -> list[Record]:
@@ -71,6 +101,13 @@ def _record(line: bytes, path: Path, number: int) -> Record:
     if missing:
         raise ConfigError(f"{path}, line {number}: has no {sorted(missing)[0]}; another program wrote it?")
     record: Record = found
+    try:
+        _Line.model_validate(found)
+    except ValidationError as error:
+        wrong = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ConfigError(
+            f"{path}, line {number}: {wrong} is not what intaglio batch writes; another program wrote it?"
+        ) from None
     return record
 
 
@@ -114,8 +151,9 @@ class Manifest:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            with contextlib.suppress(OSError):  # it tries to write once more what it could not write
+                file.close()
             os.truncate(self.path, end)
             raise
 

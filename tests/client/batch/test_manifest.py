@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 from pathlib import Path
 
 import pytest
 
 from intaglio.errors import ConfigError
-from intaglio_client.batch.manifest import KEYS, Manifest, Record, read_manifest
+from intaglio_client.batch.manifest import Manifest, read_manifest
 
-
-def record(index: int, **values: object) -> Record:
-    return {**dict.fromkeys(KEYS, ""), "index": index, "bytes": 1, "scores": {}, **values}
+from .records import record
 
 
 def test_lines_come_back_as_they_were_written(tmp_path: Path) -> None:
@@ -83,5 +83,52 @@ def test_a_line_that_the_disk_refuses_leaves_no_part(tmp_path: Path, monkeypatch
             with pytest.raises(OSError, match="No space"):
                 manifest.append(record(1))
         assert read_manifest(path) == [record(0)]
+        manifest.append(record(1))
+    assert read_manifest(path) == [record(0), record(1)]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("file", "../../secret.png"),
+        ("file", "/etc/hosts"),
+        ("file", "accepted/../../a.png"),
+        ("file", "c:\\a.png"),
+        ("item", "../../secret"),
+        ("index", "0"),
+        ("index", -1),
+        ("index", True),
+        ("bytes", 1.5),
+        ("accepted", "no"),
+        ("scores", {"blank": 1}),
+        ("inputs", {}),
+    ],
+)
+def test_a_value_that_no_batch_writes_is_named(tmp_path: Path, key: str, value: object) -> None:
+    """Its paths above all: pictures are moved and read by them."""
+    path = tmp_path / "manifest.jsonl"
+    Manifest(path).keep([record(0), {**record(1), key: value}])
+    with pytest.raises(
+        ConfigError, match=f"line 2: {key}.* is not what intaglio batch writes; another program wrote it"
+    ):
+        read_manifest(path)
+
+
+def test_a_line_that_does_not_fit_leaves_nothing_of_itself(tmp_path: Path) -> None:
+    """The system refuses the rest of a line, and refuses it again when the file is closed."""
+    path = tmp_path / "manifest.jsonl"
+    with Manifest(path) as manifest:
+        manifest.append(record(0))
+        whole = path.read_bytes()
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, before[1]))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                manifest.append(record(1))
+            assert path.read_bytes() == whole
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
         manifest.append(record(1))
     assert read_manifest(path) == [record(0), record(1)]

@@ -20,11 +20,11 @@ from typer.testing import CliRunner
 
 from intaglio.cli import main
 from intaglio.exit_codes import FAILED, INTERRUPTED, TERMINATED, USAGE
-from intaglio_client.batch.manifest import KEYS
 from intaglio_client.video.binary import find_ffmpeg
 from intaglio_client.video.command import app
 from intaglio_client.video.encoders import ENCODERS
 
+from ..batch.records import record
 from .decoding import SIZE, number_in, numbered, numbers_in, read_video
 from .sounds import write_tone
 
@@ -225,7 +225,7 @@ def test_a_manifest_gives_the_accepted_pictures_in_the_order_of_items(frames: Pa
     (tmp_path / "rejected").mkdir()
     for index, (name, accepted) in enumerate((("7.png", True), ("rejected/5.png", False), ("3.png", True))):
         numbered(int(Path(name).stem)).save(tmp_path / name)
-        rows.append(dict.fromkeys(KEYS, "") | {"index": index, "file": name, "accepted": accepted})
+        rows.append(record(index, file=name, accepted=accepted))
     (tmp_path / "manifest.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     for given in (tmp_path, tmp_path / "manifest.jsonl"):
         made(given, "-o", tmp_path / "a.mp4", "--force", "--fps", 2)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from intaglio_client.batch.manifest import KEYS
-
 from ...pages import run_shell
+from ..batch.records import record
 from .decoding import numbered, numbers_in, read_video
 from .sounds import write_tone
 
@@ -19,8 +18,7 @@ def test_the_page_of_videos(tmp_path: Path) -> None:
     for number in range(12):
         numbered(number, size).save(tmp_path / f"frames/frame{number}.png")
     numbered(40, size).save(tmp_path / "drawn/0.png")
-    row = dict.fromkeys(KEYS, "") | {"file": "0.png", "accepted": True}
-    (tmp_path / "drawn/manifest.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "drawn/manifest.jsonl").write_text(json.dumps(record(0, file="0.png")) + "\n")
     numbered(1, size).save(tmp_path / "first.png")
     numbered(2, size).save(tmp_path / "second.png")
     write_tone(tmp_path / "tone.wav")

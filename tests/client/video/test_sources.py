@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from intaglio.errors import ConfigError
-from intaglio_client.batch.manifest import KEYS
 from intaglio_client.video.sources import accepted_pictures, natural_key
+
+from ..batch.records import record
 
 
 def test_numbers_in_names_count_by_value() -> None:
@@ -26,6 +27,6 @@ def test_digits_that_are_no_numbers_are_letters() -> None:
 
 def test_a_manifest_that_accepts_nothing_is_refused(tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.jsonl"
-    manifest.write_text(json.dumps(dict.fromkeys(KEYS, "") | {"accepted": False}) + "\n")
+    manifest.write_text(json.dumps(record(0, accepted=False)) + "\n")
     with pytest.raises(ConfigError, match="accepts no picture"):
         accepted_pictures(manifest)
