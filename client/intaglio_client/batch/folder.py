@@ -160,27 +160,34 @@ class BatchFolder:
         return {record["item"]: record for record in manifest.read()}
 
     def spare(self, item: Item) -> tuple[Record, bytes] | None:
-        """A picture of `item` that was drawn for an earlier specification."""
+        """A picture of `item` that was drawn for an earlier specification. One that is damaged is none."""
         record = self._spares.get(item.digest)
         if record is None:
             return None
         try:
             data = self._spare_path(item).read_bytes()
         except FileNotFoundError:
-            return None
-        return (record, data) if hashlib.sha256(data).hexdigest() == record["sha256"] else None
+            data = b""
+        if hashlib.sha256(data).hexdigest() == record["sha256"]:
+            return record, data
+        del self._spares[item.digest]
+        return None
 
     @property
     def has_spares(self) -> bool:
         """Whether `spare` may have any."""
         return bool(self._spares)
 
+    def has_spare(self, item: Item) -> bool:
+        """Whether `spare` probably has a picture of `item`; it is not read."""
+        return item.digest in self._spares and self._spare_path(item).is_file()
+
     def _spare_path(self, item: Item) -> Path:
         return self.path / _BEFORE / f"{item.digest}{self._suffix}"
 
     def drop_spare(self, item: Item) -> None:
         """Remove the spare of `item`, which has its place now."""
-        if item.digest in self._spares:
+        if self._spares.pop(item.digest, None) is not None:
             self._spare_path(item).unlink(missing_ok=True)
 
     def is_whole(self, record: Record) -> bool:

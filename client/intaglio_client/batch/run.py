@@ -142,11 +142,11 @@ class _Run:
         return itertools.chain(self._lost, range(first, len(self._batch.items)))
 
     def _is_wanted(self, index: int) -> bool:
-        """Whether a server has to draw the item `index`. What is not wanted once never is."""
+        """Whether a server has to draw the item `index`, as far as can be told without reading a picture."""
         if index not in self._recorded and self._quota.is_full(index):
             return False
         folder = self._batch.folder
-        return not folder.has_spares or folder.spare(self._batch.items[index]) is None
+        return not folder.has_spares or not folder.has_spare(self._batch.items[index])
 
     def _draw(self) -> None:
         asked = self._asked
@@ -163,6 +163,8 @@ class _Run:
             record = self._recorded.get(index)
             if record is None and self._quota.is_full(index):
                 continue
+            if self._stopped():
+                return False
             item = self._batch.items[index]
             spare = self._batch.folder.spare(item)
             drawn = self._wait(index, schedule, servers) if spare is None else _drawn_before(*spare)
@@ -184,6 +186,7 @@ class _Run:
 
     def _wait(self, index: int, schedule: Schedule, servers: Sequence[DrawingServer]) -> Drawn | None:
         """The picture as soon as it is drawn; None where the run shall stop."""
+        schedule.demand(index)  # it had a spare at its turn, which is damaged, or which another picture took
         while not self._stopped():
             drawn = schedule.wait_for(index, seconds=_WATCH_SECONDS)
             if drawn is not None:

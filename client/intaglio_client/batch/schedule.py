@@ -28,7 +28,8 @@ class Schedule:
     """What servers draw and what they drew. Threads share it."""
 
     def __init__(self, candidates: Iterable[int], *, wanted: Callable[[int], bool], ahead: int) -> None:
-        """`candidates` are indices in their order. One that is not `wanted` at its turn is never drawn.
+        """`candidates` are indices in their order. One that is not `wanted` at its turn is not drawn
+        unless somebody demands it.
 
         At most `ahead` pictures are being drawn, or wait for an earlier one, at a time. When there are that
         many, the one that all wait for is drawn a second time by another server: its own is slow, or hangs.
@@ -44,6 +45,8 @@ class Schedule:
         self._problems: dict[int, BaseException] = {}
         self._closed = threading.Event()
         self._head = -1
+        self._seen = -1
+        """The last candidate that had its turn."""
 
     def take(self, server: str) -> int | None:
         """The next picture for `server` to draw, as soon as there is one; None once nothing more is drawn."""
@@ -67,7 +70,11 @@ class Schedule:
         if len(self._drawing) + len(self._drawn) >= self._ahead:
             drawers = self._drawing.get(self._head, set())
             return self._head if len(drawers) == 1 and server not in drawers else None
-        return next(filter(self._is_wanted, self._fresh), None)
+        for index in self._fresh:
+            self._seen = index
+            if self._is_wanted(index):
+                return index
+        return None
 
     def _is_wanted(self, index: int) -> bool:
         return index >= self._head and self._wanted(index)
@@ -79,6 +86,14 @@ class Schedule:
             self._changed.notify_all()
             for passed in [one for one in self._drawn if one < index]:
                 del self._drawn[passed]
+
+    def demand(self, index: int) -> None:
+        """The picture `index` has to be drawn, also where it was not wanted at its turn."""
+        with self._changed:
+            places = (self._drawing, self._drawn, self._again, self._problems)
+            if index <= self._seen and not any(index in place for place in places):
+                heapq.heappush(self._again, index)
+                self._changed.notify_all()
 
     def deliver(self, index: int, drawn: Drawn) -> None:
         """A picture was drawn."""

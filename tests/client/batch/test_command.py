@@ -174,6 +174,40 @@ def test_another_specification_is_refused_by_name_and_taken_over_on_demand(
     assert pictures(tmp_path / "out/before") == {f"{before[0]['item']}.png"}, "seed 1 is not asked for"
 
 
+def test_a_picture_that_is_asked_for_twice_or_is_damaged_is_drawn_where_no_earlier_one_is_left(
+    batch: Callable[..., int], server: SeedServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    inputs = {"prompt": "a", "seed": [1, 1, 2, 2, 3]}
+    assert batch("--url", server.url, inputs=inputs) == 0
+    before = kept(tmp_path / "out")
+    (tmp_path / "out" / before[4]["file"]).write_bytes(b"damaged")
+    server.drawn.clear()
+    capfd.readouterr()
+    assert batch("--url", server.url, "--new-spec", "--json", inputs=inputs, filters=[]) == 0
+    assert [one["seed"] for one in server.drawn] == [1, 2, 3]
+    after = kept(tmp_path / "out")
+    assert [one["sha256"] for one in after] == [one["sha256"] for one in before]
+
+
+def test_a_stop_ends_a_run_that_only_judges_earlier_pictures(
+    batch: Callable[..., int], server: SeedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert batch("--url", server.url) == 0
+    write = folders.BatchFolder.write
+
+    def stopped_after_one(*arguments: Any) -> None:
+        write(*arguments)
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(folders.BatchFolder, "write", stopped_after_one)
+        assert batch("--url", server.url, "--new-spec", filters=[]) == 143
+    assert len(kept(tmp_path / "out")) == 1
+    server.drawn.clear()
+    assert batch("--url", server.url, filters=[]) == 0
+    assert (len(kept(tmp_path / "out")), server.drawn) == (12, [])
+
+
 def test_a_picture_that_was_lost_is_drawn_again_if_it_is_the_same(
     batch: Callable[..., int], server: SeedServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -98,3 +98,17 @@ def test_a_failure_that_does_not_matter_any_more_stops_nothing() -> None:
     schedule.fail(1, ValueError("one"))
     schedule.move_to(2)
     assert schedule.take("a:1") == 2
+
+
+def test_what_was_not_wanted_at_its_turn_is_drawn_on_demand() -> None:
+    schedule = Schedule(range(5), wanted=lambda index: index not in refused, ahead=10)
+    refused = {0, 1, 4}
+    assert [schedule.take("a:1") for _ in range(2)] == [2, 3]
+    refused.clear()
+    for index in (1, 1, 2, 4):  # drawn once; is being drawn; has not had its turn
+        schedule.demand(index)
+    assert [schedule.take("a:1") for _ in range(2)] == [1, 4]
+    schedule.fail(3, ValueError("three"))
+    schedule.demand(3)
+    with pytest.raises(ValueError, match="three"):
+        schedule.wait_for(3, seconds=5)
