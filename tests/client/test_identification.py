@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 
 from intaglio.contract.filters import IdentityFilter
-from intaglio.errors import InvalidRequest
+from intaglio.errors import InvalidRequest, Unavailable
 from intaglio_client import AsyncClient, Client, ServerError
-from intaglio_client.filters.opening import FilterServers, opened_filters
-from intaglio_client.filters.verdict import Candidate
+from intaglio_client.asking import Settings
+from intaglio_client.connections.retries import NO_RETRIES
+from intaglio_client.errors import NotServed
+from intaglio_client.filters.opening import opened_filters
+from intaglio_client.filters.servers import FilterServers
+from intaglio_client.filters.verdict import Candidate, Verdict
 from intaglio_client.identification import Identification
 
 from .fake_server import FakeServer, Refusal, fake_server, response
@@ -76,6 +80,38 @@ def test_an_answer_that_cannot_be_read_is_the_servers_fault(answer: Any) -> None
         pytest.raises(ServerError, match="answered without readable scores"),
     ):
         client.identify(b"a picture", "mara")
+
+
+AWAY = Refusal(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+
+
+def judged_by_a_server_that_comes_back(patience: float, *, stopped: bool = False) -> Verdict:
+    """It is away for three requests."""
+    spec = IdentityFilter(kind="identity", character="mara")
+    settings = Settings(retries=NO_RETRIES)
+    with fake_server(AWAY, AWAY, AWAY, says("match", FACE)) as server:
+        asked = FilterServers((server.url,), settings, patience, lambda: stopped)
+        with opened_filters([spec], servers=asked) as (judge,):
+            return judge(Candidate(np.zeros((8, 8, 3), np.uint8), "a"))
+
+
+def test_the_filter_waits_for_a_server_that_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("intaglio_client.filters.identity._PAUSE_SECONDS", 0.01)
+    assert judged_by_a_server_that_comes_back(60).accepted
+    for patience, stopped in ((0, False), (60, True)):
+        with pytest.raises(Unavailable, match="Socket closed"):
+            judged_by_a_server_that_comes_back(patience, stopped=stopped)
+
+
+def test_the_filter_does_not_wait_for_a_server_that_reads_no_faces() -> None:
+    unknown = Refusal(grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'identity' is not found")
+    spec = IdentityFilter(kind="identity", character="mara")
+    with (
+        fake_server(unknown, says("match", FACE)) as server,
+        opened_filters([spec], servers=FilterServers((server.url,), patience=60)) as (judge,),
+        pytest.raises(NotServed),
+    ):
+        judge(Candidate(np.zeros((8, 8, 3), np.uint8), "a"))
 
 
 def test_a_wrong_value_is_not_sent() -> None:

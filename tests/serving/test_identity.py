@@ -29,7 +29,8 @@ from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
 from intaglio_client import Client, ServerError
 from intaglio_client.connections.requests import Request
-from intaglio_client.filters.opening import FilterServers, opened_filters
+from intaglio_client.filters.opening import opened_filters
+from intaglio_client.filters.servers import FilterServers
 from intaglio_client.filters.verdict import Candidate
 from intaglio_export.build import BuildOptions, build_deployment
 
@@ -153,6 +154,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a threshold that is none": (
         {"threshold": float("nan")},
         "threshold: nan is out of range; allowed: -1 to 2",
+    ),
+    "a threshold of the other measure": (
+        {"threshold": -0.5},
+        "threshold: -0.5; allowed: 0 to 2, since the deployment measures euclidean",
     ),
     "a choice that is none": ({"faces": "two"}, "faces: .*allowed: one of one, any"),
 }

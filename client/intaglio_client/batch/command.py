@@ -120,13 +120,15 @@ def _run(
     from intaglio_client.batch.report import shortage
     from intaglio_client.batch.run import Batch, run_batch
     from intaglio_client.batch.stopping import stopped_by_signals
-    from intaglio_client.filters.opening import FilterServers, opened_filters
+    from intaglio_client.filters.opening import opened_filters
+    from intaglio_client.filters.servers import FilterServers
 
-    servers = FilterServers(asked.urls, asked.settings)
     with (
         stopped_by_signals() as stop,
         BatchFolder.opened(folder, spec) as opened,
-        opened_filters(spec.filters, servers=servers) as filters,
+        opened_filters(
+            spec.filters, servers=FilterServers(asked.urls, asked.settings, asked.patience, stop.is_asked)
+        ) as filters,
     ):
         records = opened.begin(items, new_spec=new_spec)
         printed.note(_beginning(len(items), len(records), asked.urls))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from intaglio.contract.filters import (
@@ -18,24 +17,16 @@ from intaglio.contract.filters import (
     SharpnessFilter,
 )
 from intaglio_client.address import DEFAULT_URL
-from intaglio_client.asking import Settings
 from intaglio_client.client import Client
 from intaglio_client.filters.detector import Detector
 from intaglio_client.filters.duplicates import Duplicates
 from intaglio_client.filters.identity import Identity
 from intaglio_client.filters.luma import Blank, Exposure, Sharpness
 from intaglio_client.filters.palette import Palette
+from intaglio_client.filters.servers import FilterServers
 from intaglio_client.filters.verdict import Filter
 
-__all__ = ["FilterServers", "opened_filters"]
-
-
-@dataclass(frozen=True, slots=True)
-class FilterServers:
-    """Servers that a filter may ask, where its work is done by a model of theirs."""
-
-    urls: tuple[str, ...] = ()
-    settings: Settings = field(default_factory=Settings)
+__all__ = ["opened_filters"]
 
 
 @contextmanager
@@ -67,5 +58,5 @@ def _opened(spec: FilterSpec, servers: FilterServers, stack: ExitStack) -> Filte
     """One filter; a kind that holds something enters it in `stack`."""
     if isinstance(spec, IdentityFilter):
         client = stack.enter_context(Client(servers.urls or DEFAULT_URL, **servers.settings))
-        return Identity(spec, client)
+        return Identity(spec, client, servers)
     return _LOCAL[type(spec)](spec)
