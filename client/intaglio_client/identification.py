@@ -39,7 +39,7 @@ class Identification:
     likeness: str
     """match, no match, no face, many faces or face too small."""
     faces: tuple[FaceLikeness, ...]
-    """The most alike first."""
+    """Those that are large enough first, and of these the most alike."""
     character: str
     measure: str
     """What `threshold` is of: cosine or euclidean."""
@@ -71,7 +71,7 @@ class Identification:
 
     @property
     def score(self) -> float | None:
-        """What the threshold is compared with, of the face that is most alike; None without a face."""
+        """What the threshold is compared with, of the first face; None without one."""
         if not self.faces:
             return None
         face = self.faces[0]

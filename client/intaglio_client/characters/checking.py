@@ -65,7 +65,7 @@ def read_all(setting: Identity) -> tuple[dict[str, EnrolledCharacter], list[Foun
     key = reader_key(setting)
     for name in folder.names():
         try:
-            found[name] = folder.read(name, key=key)
+            found[name] = folder.read(name, key=key, measure=setting.measure)
         except ConfigError as error:
             problems.append(Found(name, "refused", str(error)))
     return found, problems

@@ -11,7 +11,7 @@ from rich.progress import track
 
 from intaglio.command_output import Json, Output, Quiet, table_of
 from intaglio.contract.config import load_deployment
-from intaglio.errors import InvalidRequest
+from intaglio.errors import ConfigError, InvalidRequest
 from intaglio.exit_codes import FAILED
 from intaglio.faces.enrolled import EnrolledCharacter, EnrolledFolder
 from intaglio_client.characters.checking import Closeness, check_enrolled, closeness, read_all
@@ -195,9 +195,13 @@ def forget(
         raise InvalidRequest(
             "name", f"{name!r} is not enrolled", allowed="a name of `intaglio characters list`"
         )
-    registered = _registered(characters).get(name)
-    images = [str(path) for path in registered.reference_images] if registered else []
     lines = [f"{name}: forgotten; {removed[0]} is removed"]
+    try:
+        registered = _registered(characters).get(name)
+    except ConfigError as error:  # such as a photograph that was removed first
+        registered = None
+        lines.append(f"What the registry still has of {name} is unknown: {error}")
+    images = [str(path) for path in registered.reference_images] if registered else []
     if images:
         lines.append(f"{characters} still names {len(images)} reference images, which are yours to remove.")
     data = {"name": name, "removed": removed, "reference_images": images}

@@ -13,7 +13,7 @@ from intaglio.contract.identity import Identity
 from intaglio.errors import ConfigError, InvalidRequest
 from intaglio.faces.enrolled import EnrolledCharacter, EnrolledFolder, EnrolledReference
 from intaglio.faces.found import ReadFace
-from intaglio.faces.likeness import scores_of
+from intaglio.faces.likeness import check_threshold, scores_of
 from intaglio.faces.opening import open_reader, reader_key
 from intaglio.faces.served import criterion_of
 from intaglio.imaging.images import decode_image, read_encoded
@@ -79,12 +79,12 @@ class Enroller:
             ConfigError: the folder or the character's file is damaged, open to others, or of other networks.
         """
         self._folder.file(name)
-        self._check_threshold(threshold)
+        check_threshold(threshold, self._setting.measure)
         made = [self._photograph(path) for path in photographs]
         with self._folder.locked():
             earlier = None
             if not replace and name in self._folder.names():
-                earlier = self._folder.read(name, key=self._key)
+                earlier = self._folder.read(name, key=self._key, measure=self._setting.measure)
             references = {one.sha256: one for one in (earlier.references if earlier else ())}
             made = [_unless_known(one, references) for one in made]
             references |= {one.reference.sha256: one.reference for one in made if one.reference}
@@ -92,18 +92,14 @@ class Enroller:
                 return Enrolled(tuple(made), None)
             own = earlier.threshold if threshold is None and earlier else threshold
             character = EnrolledCharacter(
-                name=name, key=self._key, threshold=own, references=tuple(references.values())
+                name=name,
+                key=self._key,
+                threshold=own,
+                measure=None if own is None else self._setting.measure,
+                references=tuple(references.values()),
             )
             self._folder.write(character)
         return Enrolled(tuple(self._warned(one, character) for one in made), character)
-
-    def _check_threshold(self, threshold: float | None) -> None:
-        if threshold is None:
-            return
-        low, high = (-1.0, 1.0) if self._setting.measure == "cosine" else (0.0, 2.0)
-        if not low <= threshold <= high:
-            allowed = f"{low:g} to {high:g}, since the deployment measures {self._setting.measure}"
-            raise InvalidRequest("threshold", f"{threshold:g}", allowed=allowed)
 
     def _photograph(self, path: Path) -> Photograph:
         try:

@@ -900,8 +900,9 @@ IDENTITY: Final = ModelSpec(
         Port(
             name="scores",
             datatype="TYPE_STRING",
-            doc='JSON list of the faces, the most alike first: {"box": [left, top, right, bottom] in pixels, '
-            '"confidence", "cosine": {"nearest", "mean"}, "euclidean": {"nearest", "mean"}}',
+            doc="JSON list of the faces, those that are large enough first, and of these the most alike: "
+            '{"box": [left, top, right, bottom] in pixels, "confidence", "cosine": {"nearest", "mean"}, '
+            '"euclidean": {"nearest", "mean"}}',
         ),
         Port(
             name="identity",

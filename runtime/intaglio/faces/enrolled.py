@@ -18,7 +18,7 @@ from typing import IO, Annotated, Final, Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
-from intaglio.contract.identity import Threshold
+from intaglio.contract.identity import Measure, Threshold
 from intaglio.contract.yaml_files import REGISTRY_ID, RegistryId, Sha256, Strict
 from intaglio.errors import ConfigError, InvalidRequest
 from intaglio.faces.found import Embedding, ReadFace, unit
@@ -63,6 +63,8 @@ class EnrolledCharacter(Strict):
     """What `reader_key` said of the networks; embeddings of others cannot be compared."""
     threshold: Threshold | None = None
     """Instead of the deployment's."""
+    measure: Measure | None = None
+    """What `threshold` is of."""
     references: Annotated[tuple[EnrolledReference, ...], Field(min_length=1)]
 
     @property
@@ -93,12 +95,13 @@ class EnrolledFolder:
             raise InvalidRequest("character", repr(name), allowed=allowed)
         return self.path / f"{name}.json"
 
-    def read(self, name: str, *, key: str | None = None) -> EnrolledCharacter:
-        """The character `name`; with `key`, only where its embeddings are of those networks.
+    def read(self, name: str, *, key: str | None = None, measure: Measure | None = None) -> EnrolledCharacter:
+        """The character `name`; with `key`, only where its embeddings are of those networks, and with
+        `measure`, only where its threshold is of that.
 
         Raises:
             InvalidRequest: it is not enrolled.
-            ConfigError: its file is damaged, open to others, or of other networks.
+            ConfigError: its file is damaged, open to others, or of other networks or another measure.
         """
         path = self.file(name)
         try:
@@ -116,6 +119,9 @@ class EnrolledFolder:
         found = _character(path, data)
         if key is not None and found.key != key:
             raise ConfigError(f"{path}: was enrolled with other networks; enroll {name} again with --replace")
+        if measure is not None and found.measure not in (None, measure):
+            problem = f"its threshold is of {found.measure}, the deployment measures {measure}"
+            raise ConfigError(f"{path}: {problem}; enroll {name} again with --replace and --threshold")
         return found
 
     def write(self, character: EnrolledCharacter) -> Path:

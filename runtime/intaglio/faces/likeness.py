@@ -8,13 +8,22 @@ from typing import Final
 
 import numpy as np
 
-from intaglio.contract.identity import FacesWanted, Likeness, Measure, Reference
+from intaglio.contract.identity import LARGEST_THRESHOLD, FacesWanted, Likeness, Measure, Reference
+from intaglio.errors import InvalidRequest
 from intaglio.faces.found import Embedding, ReadFace, unit
 
-__all__ = ["Criterion", "FaceScores", "Judgement", "judged", "scores_of"]
+__all__ = ["Criterion", "FaceScores", "Judgement", "check_threshold", "judged", "scores_of"]
 
 _MOST_FACES: Final = 100
 """Faces whose scores a judgement lists."""
+
+
+def check_threshold(threshold: float | None, measure: Measure) -> None:
+    """Raise InvalidRequest where `threshold` is none of `measure`: no face or every face would match."""
+    low, high = (-1.0, 1.0) if measure == "cosine" else (0.0, LARGEST_THRESHOLD)
+    if threshold is not None and not low <= threshold <= high:
+        allowed = f"{low:g} to {high:g}, since the deployment measures {measure}"
+        raise InvalidRequest("threshold", f"{threshold:g}", allowed=allowed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +72,7 @@ class Judgement:
 
     likeness: Likeness
     faces: tuple[FaceScores, ...]
-    """The most alike first."""
+    """Those that are large enough first, and of these the most alike."""
 
 
 def scores_of(face: ReadFace, references: Sequence[Embedding]) -> FaceScores:
@@ -81,9 +90,11 @@ def scores_of(face: ReadFace, references: Sequence[Embedding]) -> FaceScores:
 def judged(faces: Sequence[ReadFace], references: Sequence[Embedding], criterion: Criterion) -> Judgement:
     """The judgement of a picture with `faces`. A face that is too small counts only where all are."""
     scored = [scores_of(face, references) for face in faces]
-    # The most alike first; a distance falls as its cosine rises.
+    # A distance falls as its cosine rises.
     scored.sort(key=lambda scores: -scores.value("cosine", criterion.reference))
     large = [scores for scores in scored if scores.side >= criterion.smallest_face]
+    # The first face is what the likeness is of. One that is too small may be more alike, but does not count.
+    scored.sort(key=lambda scores: scores.side < criterion.smallest_face)
     likeness: Likeness
     if not scored:
         likeness = "no face"

@@ -45,10 +45,11 @@ class ServedFaces:
 
         Raises:
             InvalidRequest: it is not enrolled.
-            ConfigError: its file is damaged, open to others, or of other networks; or a network is missing.
+            ConfigError: its file is damaged, open to others, or of other networks or another measure; or a
+                network is missing.
         """
         _, key = self._networks()
-        return self._enrolled.read(name, key=key)
+        return self._enrolled.read(name, key=key, measure=self.setting.measure)
 
     def __call__(self, picture: Image.Image, character: EnrolledCharacter, criterion: Criterion) -> Judgement:
         """What RGB `picture` is found to be."""

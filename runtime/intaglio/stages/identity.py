@@ -11,7 +11,7 @@ from intaglio.contract.models import IDENTITY
 from intaglio.contract.ports import Tensors, read_tensors, scalar, shortest_float32, string_tensor
 from intaglio.engines.interface import Array
 from intaglio.errors import InvalidRequest
-from intaglio.faces.likeness import FaceScores
+from intaglio.faces.likeness import FaceScores, check_threshold
 from intaglio.faces.served import ServedFaces, criterion_of
 from intaglio.imaging.images import decode_image
 from intaglio.request.texts import read_bytes, read_choice, read_text
@@ -37,6 +37,7 @@ def identify(tensors: Tensors, faces: ServedFaces) -> dict[str, Array]:
     threshold = scalar(given, IDENTITY.input("threshold"))
     if threshold is not None:
         threshold = shortest_float32(threshold)
+    check_threshold(threshold, faces.setting.measure)
     data = read_bytes(given["image"][0], field="image")
     if not 0 < len(data) <= faces.limits.input_bytes:
         allowed = f"1 to {faces.limits.input_bytes} bytes of PNG, JPEG or WEBP"

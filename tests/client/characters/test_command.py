@@ -147,6 +147,38 @@ def test_thresholds_are_of_the_deployments_measure(folder: Path) -> None:
         run(folder, "enroll", "ann", "--threshold=-0.5")
 
 
+@pytest.mark.parametrize("gone", ["one.png", "characters.yaml"])
+def test_what_the_registry_lacks_does_not_keep_anyone_from_forgetting(folder: Path, gone: str) -> None:
+    run(folder, "enroll", "ann")
+    (folder / gone).unlink()
+    done = run(folder, "forget", "ann")
+    assert done.exit_code == 0
+    assert "ann: forgotten" in done.stdout
+    assert "What the registry still has of ann is unknown: " in done.stdout
+    assert not (folder / "characters").exists()
+
+
+def test_no_threshold_of_one_measure_is_taken_for_one_of_another(folder: Path) -> None:
+    """The registry's 0.3 is a distance here. As a cosine nearly everybody would match it."""
+    run(folder, "enroll", "ann")
+    cosine = {**DEPLOYMENT, "identity": IDENTITY | {"measure": "cosine", "threshold": 0.94}}
+    (folder / "a.yaml").write_text(yaml.safe_dump(cosine))
+    wrong = "its threshold is of euclidean, the deployment measures cosine; enroll ann again"
+    assert wrong in run(folder, "check").stdout
+    with pytest.raises(ConfigError, match=wrong):
+        run(folder, "enroll", "ann", str(folder / "two.jpg"), "--threshold", "0.95")
+    run(folder, "enroll", "ann", str(folder / "two.jpg"), "--threshold", "0.95", "--replace")
+    assert run(folder, "check").exit_code == 0
+
+
+def test_no_more_of_a_photograph_is_read_than_a_request_may_send(folder: Path) -> None:
+    with (folder / "huge.png").open("wb") as file:
+        file.truncate(1 << 40)
+    done = run(folder, "enroll", "ann", str(folder / "huge.png"))
+    assert done.exit_code == 1
+    assert "huge.png: more than 33554432 bytes; allowed: at most 33554432" in done.stderr
+
+
 def test_what_is_wrong_is_named(folder: Path) -> None:
     with pytest.raises(
         InvalidRequest, match="images: none are given; allowed: photographs, or reference_images"

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from intaglio.contract.identity import Likeness
+from intaglio.errors import InvalidRequest
 from intaglio.faces.found import ReadFace, unit
-from intaglio.faces.likeness import Criterion, judged, scores_of
+from intaglio.faces.likeness import Criterion, check_threshold, judged, scores_of
 
 
 def at(degrees: float) -> Any:
@@ -52,6 +53,7 @@ CASES: dict[str, tuple[list[ReadFace], str, Likeness]] = {
     "two, one tiny": ([face(180, 10), face(0)], "one", "match"),
     "one of two": ([face(180), face(0)], "any", "match"),
     "none of two": ([face(180), face(90)], "any", "no match"),
+    "a tiny one is more alike": ([face(0, 10), face(90)], "one", "no match"),
     "another": ([face(90)], "one", "no match"),
 }
 
@@ -63,8 +65,19 @@ def test_what_a_picture_is_found_to_be(name: str) -> None:
     found = judged(faces, REFERENCES, criterion)
     assert found.likeness == expected
     assert len(found.faces) == len(faces)
-    nearest = [scores.cosine_nearest for scores in found.faces]
-    assert nearest == sorted(nearest, reverse=True)
+    order = [(scores.side >= criterion.smallest_face, scores.cosine_nearest) for scores in found.faces]
+    assert order == sorted(order, reverse=True)
+
+
+@pytest.mark.parametrize(("measure", "low", "high"), [("cosine", -1.0, 1.0), ("euclidean", 0.0, 2.0)])
+def test_a_threshold_of_the_other_measure_is_refused(measure: Any, low: float, high: float) -> None:
+    for threshold in (None, low, high):
+        check_threshold(threshold, measure)
+    for threshold in (low - 0.01, high + 0.01):
+        with pytest.raises(
+            InvalidRequest, match=f"threshold: .*; allowed: .*the deployment measures {measure}"
+        ):
+            check_threshold(threshold, measure)
 
 
 def test_an_embedding_of_zeros_stays() -> None:
