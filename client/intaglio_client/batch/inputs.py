@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,31 +30,50 @@ _OTHERS: Final[Mapping[str, str]] = {
     **dict.fromkeys(DELIVERY, "absent: a batch says itself how its requests wait"),
 }
 """Inputs of a request that are none of a batch, and why."""
+_KEPT_BYTES: Final = 256 * 1024 * 1024
+"""Of images of controls: a table may name one for each of many thousand pictures."""
 _SEPARATOR: Final = ";"
 """Between several LoRAs or controls in one text."""
 _ALLOWED_SEEDS: Final = "a seed, a list of seeds, or {from: 1, count: 100}"
 
 
 class Files:
-    """The bytes of the images that controls come from, read once."""
+    """The bytes of the images that controls come from. They stay as they were when they were read first."""
 
-    def __init__(self, folder: Path) -> None:
-        """Relative paths start at `folder`."""
+    def __init__(self, folder: Path, *, most_bytes: int = _KEPT_BYTES) -> None:
+        """Relative paths start at `folder`. At most `most_bytes` are kept in memory; others are read again."""
         self._folder = folder
-        self._read: dict[Path, bytes] = {}
+        self._most_bytes = most_bytes
+        self._kept: dict[Path, bytes] = {}
+        self._kept_bytes = 0
+        self._lock = threading.Lock()
         self.digests: dict[Path, str] = {}
         """SHA-256 of each file that was read."""
 
     def data(self, path: Path) -> bytes:
-        """The bytes of the file at `path`; InvalidRequest where it cannot be read."""
-        if path not in self._read:
-            self._read[path] = encoded_image(self._folder / path.expanduser(), field="image")
-            self.digests[path] = hashlib.sha256(self._read[path]).hexdigest()
-        return self._read[path]
+        """The bytes of the file at `path`; InvalidRequest where it cannot be read, or was changed since."""
+        with self._lock:
+            data = self._kept.pop(path, None)
+            if data is None:
+                data = self._read(path)
+                self._kept_bytes += len(data)
+            self._kept[path] = data  # the last one: what was asked for long ago goes first
+            while self._kept_bytes > self._most_bytes and len(self._kept) > 1:
+                self._kept_bytes -= len(self._kept.pop(next(iter(self._kept))))
+            return data
+
+    def _read(self, path: Path) -> bytes:
+        data = encoded_image(self._folder / path.expanduser(), field="image")
+        digest = hashlib.sha256(data).hexdigest()
+        if self.digests.setdefault(path, digest) != digest:
+            allowed = "the file that was there when the batch began"
+            raise InvalidRequest("image", f"{path} was changed", allowed=allowed)
+        return data
 
     def digest(self, path: Path) -> str:
         """SHA-256 of the file at `path`."""
-        self.data(path)
+        if path not in self.digests:
+            self.data(path)
         return self.digests[path]
 
     def sent(self, control: Control) -> Control:

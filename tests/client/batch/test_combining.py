@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from intaglio.errors import ConfigError
+from intaglio.errors import ConfigError, InvalidRequest
 from intaglio_client.batch.combining import Items, items_of
+from intaglio_client.batch.inputs import Files
 from intaglio_client.batch.spec import read_spec
 
 
@@ -241,3 +242,22 @@ def test_wrong_inputs_are_named(tmp_path: Path, keys: dict[str, Any], says: str)
     with pytest.raises(ConfigError) as caught:
         items(tmp_path, **keys)
     assert says in str(caught.value)
+
+
+def test_images_of_controls_are_read_again_instead_of_all_kept(tmp_path: Path) -> None:
+    names = [Path(f"{number}.png") for number in range(4)]
+    for name in names:
+        (tmp_path / name).write_bytes(name.stem.encode() * 10)
+    files = Files(tmp_path, most_bytes=20)
+    for name in (*names, names[1]):
+        assert files.data(name) == name.stem.encode() * 10
+    digests = dict(files.digests)
+    for name in names:
+        (tmp_path / name).unlink()
+    assert [files.data(name)[:1] for name in (names[3], names[1])] == [b"3", b"1"], "the last two are kept"
+    assert [files.digest(name) for name in names] == list(digests.values()), "no file is read for a digest"
+    with pytest.raises(InvalidRequest, match=r"0\.png: No such file"):
+        files.data(names[0])
+    (tmp_path / names[0]).write_bytes(b"another")
+    with pytest.raises(InvalidRequest, match="image: 0.png was changed; allowed: the file that was there"):
+        files.data(names[0])
