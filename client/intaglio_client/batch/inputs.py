@@ -41,7 +41,7 @@ class Files:
     """The bytes of the images that controls come from. They stay as they were when they were read first."""
 
     def __init__(self, folder: Path, *, most_bytes: int = _KEPT_BYTES) -> None:
-        """Relative paths start at `folder`. At most `most_bytes` are kept in memory; others are read again."""
+        """Relative paths start at `folder`. At most `most_bytes` are kept in memory, others read again."""
         self._folder = folder
         self._most_bytes = most_bytes
         self._kept: dict[Path, bytes] = {}

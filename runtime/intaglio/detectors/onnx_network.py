@@ -56,7 +56,7 @@ class Network:
         onnxruntime = onnx_runtime()
         chosen = providers(device)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        options.intra_op_num_threads = _usable_cores()
         options.log_severity_level = 3
         # Waiting threads must not take the cores of a server on this machine.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -73,14 +73,24 @@ class Network:
         """Every output for one input.
 
         Raises:
-            ConfigError: the network fails at it.
+            ConfigError: the network fails at it, or takes whole numbers where `values` are none.
         """
+        if np.issubdtype(values.dtype, np.floating) and not np.issubdtype(self.dtype, np.floating):
+            # Values from 0 to 1 would all become 0, and nothing would be found.
+            raise self.unlike(f"its input is of {self.dtype}; allowed: float32 or float16")
         given = np.ascontiguousarray(values, dtype=self.dtype)
         try:
             outputs: list[NDArray[np.float32]] = self._session.run(None, {self._input: given})
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise self.unlike(f"fails: {error}") from error
         return outputs
+
+
+def _usable_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS and Windows, where filters of a batch run
 
 
 def providers(device: Device) -> list[str]:

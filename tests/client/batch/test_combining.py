@@ -259,5 +259,5 @@ def test_images_of_controls_are_read_again_instead_of_all_kept(tmp_path: Path) -
     with pytest.raises(InvalidRequest, match=r"0\.png: No such file"):
         files.data(names[0])
     (tmp_path / names[0]).write_bytes(b"another")
-    with pytest.raises(InvalidRequest, match="image: 0.png was changed; allowed: the file that was there"):
+    with pytest.raises(InvalidRequest, match=r"image: 0\.png was changed; allowed: the file that was there"):
         files.data(names[0])

@@ -43,6 +43,25 @@ def test_a_network_that_fails_says_so(tmp_path: Path) -> None:
         Network(path, expected="MiDaS")(np.zeros((3, 3)))
 
 
+def test_a_network_of_whole_numbers_gets_no_fractions(tmp_path: Path) -> None:
+    """They would all be cut to 0."""
+    nodes = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)]
+    path = write_graph(tmp_path / "a.onnx", nodes, given=(2,), result=(2,), dtype=TensorProto.INT64)
+    network = Network(path, expected="MiDaS")
+    assert network(np.array([1, 2], np.uint8))[0].tolist() == [1, 2]
+    with pytest.raises(ConfigError, match="its input is of int64; allowed: float32 or float16; it must be"):
+        network(np.array([0.2, 0.9], np.float32))
+
+
+def test_it_opens_where_the_system_does_not_say_which_cores_are_usable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """macOS and Windows, on which the filter `detector` of a batch runs."""
+    monkeypatch.delattr("os.sched_getaffinity")
+    path = write_graph(tmp_path / "a.onnx", DOUBLED, given=(1, 2), result=(1, 2))
+    assert Network(path, expected="a doubling")(np.ones((1, 2)))[0].tolist() == [[2, 2]]
+
+
 def test_an_input_of_an_unknown_type_is_refused(tmp_path: Path) -> None:
     nodes = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)]
     path = write_graph(tmp_path / "a.onnx", nodes, given=(1,), result=(1,), dtype=TensorProto.BOOL)
