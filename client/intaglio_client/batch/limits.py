@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
 
 from intaglio_client.batch.combining import Items
 from intaglio_client.batch.spec import LimitsSpec
@@ -22,8 +21,11 @@ class Quota:
         self.tried = 0
         self._accepted: Counter[str] = Counter()
         self._tried: Counter[str] = Counter()
-        self._after = Counter(items.groups) if limits.per is not None else Counter[str]()
+        self._after = Counter(items.groups) if limits.per is not None else Counter({"": len(items)})
+        """Items of each group that follow from `_passed` on."""
         self._passed = 0
+        self._left = Counter({group: self._left_in(group) for group in self._after})
+        self._all_left = self._left.total()
 
     def count(self, index: int, *, accepted: bool) -> None:
         """Count the verdict of the item `index`."""
@@ -33,6 +35,7 @@ class Quota:
         if accepted:
             self.accepted += 1
             self._accepted[group] += 1
+        self._update(group)
 
     def is_full(self, index: int) -> bool:
         """Whether the group of the item `index` has what it needs, or may try no more. It stays so."""
@@ -42,26 +45,31 @@ class Quota:
         return is_tried or (wanted is not None and self._accepted[group] >= wanted)
 
     def left(self, first: int) -> int:
-        """How many items from `first` on will probably be tried, with as many accepted as so far."""
-        return sum(self._left_in(group, waiting) for group, waiting in self._waiting(first).items())
+        """How many items from `first` on will probably be tried, with as many accepted as so far.
 
-    def _left_in(self, group: str, waiting: int) -> int:
+        `first` does not fall from call to call.
+        """
+        for index in range(self._passed, first):
+            group = self._items.group(index)
+            self._after[group] -= 1
+            self._update(group)
+        self._passed = max(self._passed, first)
+        return self._all_left
+
+    def _update(self, group: str) -> None:
+        """Take in what changed in one group: there may be as many groups as pictures."""
+        left = self._left_in(group)
+        self._all_left += left - self._left[group]
+        self._left[group] = left
+
+    def _left_in(self, group: str) -> int:
         most, wanted = self._limits.tried, self._limits.accepted
-        tried, accepted = self._tried[group], self._accepted[group]
+        tried, accepted, waiting = self._tried[group], self._accepted[group], self._after[group]
         left = waiting if most is None else min(waiting, max(most - tried, 0))
         if wanted is None:
             return left
         share = (accepted + 1) / (tried + 2)  # one of two, where nothing was tried
         return min(left, math.ceil(max(wanted - accepted, 0) / share))
-
-    def _waiting(self, first: int) -> Mapping[str, int]:
-        """How many items of each group follow from `first` on."""
-        if self._limits.per is None:
-            return {"": len(self._items) - first}
-        for index in range(self._passed, first):
-            self._after[self._items.group(index)] -= 1
-        self._passed = max(self._passed, first)
-        return self._after
 
     @property
     def short_of(self) -> list[str]:

@@ -50,6 +50,22 @@ def test_it_is_full_when_enough_were_tried(tmp_path: Path) -> None:
     assert found.short_of == [""]
 
 
+def test_what_is_left_is_the_sum_of_what_is_left_in_each_group(tmp_path: Path) -> None:
+    """One group after another is looked at, and the whole is the same as if all were counted anew."""
+    found, items = quota(tmp_path, accepted=3, tried=8, per="prompt")
+    whole = found.left(0)
+    assert whole == 12, "twice three of one in two"
+    for index in range(len(items)):
+        if not found.is_full(index):
+            found.count(index, accepted=index % 3 == 0)
+        again = Quota(LimitsSpec(accepted=3, tried=8, per="prompt"), items)
+        for earlier in range(index + 1):
+            if not again.is_full(earlier):
+                again.count(earlier, accepted=earlier % 3 == 0)
+        assert found.left(index + 1) == again.left(index + 1)
+    assert found.left(len(items)) == 0
+
+
 def test_each_group_has_limits_of_its_own(tmp_path: Path) -> None:
     found, items = quota(tmp_path, accepted=1, tried=4, per="prompt")
     tried = []
