@@ -27,7 +27,7 @@ class Detector:
         self.name = spec.name
         self._find = open_finder(spec.finder)
         self._rules = spec.rules
-        check_rules(self._rules, self._find.names)
+        check_rules(self._rules, self._find.names, least=spec.confidence)
 
     def __call__(self, candidate: Candidate) -> Verdict:
         objects = self._find(PIL.Image.fromarray(candidate.pixels))

@@ -48,7 +48,7 @@ class Labeller:
         """
         self._find = open_finder(network)
         self._rules = rules
-        check_rules(rules, self.names)
+        check_rules(rules, self.names, least=network.confidence)
         values = {"network": finder_key(network), "rules": rules.model_dump(mode="json")}
         self._key = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
         self._limits = Limits()

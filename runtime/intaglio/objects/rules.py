@@ -15,12 +15,22 @@ _SHOWN: Final = 20
 """Classes that an error names."""
 
 
-def check_rules(rules: ObjectRules, names: Sequence[str]) -> None:
-    """Raise ConfigError where a rule is about a class that the network does not know."""
+def check_rules(rules: ObjectRules, names: Sequence[str], *, least: float) -> None:
+    """Check `rules` for a network of the classes `names` that finds objects from the confidence `least` on.
+
+    Raises:
+        ConfigError: a rule is about a class that the network does not know, or about objects that it never
+            finds.
+    """
     for rule in (*rules.require, *rules.forbid):
         if rule.name not in names:
             shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
             raise ConfigError(f"class {rule.name!r}: the network does not know it; its classes: {shown}")
+        if 0 < rule.confidence < least:
+            raise ConfigError(
+                f"class {rule.name!r}: confidence {rule.confidence:g} of the rule is below {least:g}, and nothing "
+                "is found below that; lower the network's confidence, or leave the rule's out"
+            )
 
 
 def broken_rule(rules: ObjectRules, objects: Sequence[FoundObject]) -> str:
