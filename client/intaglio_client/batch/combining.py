@@ -70,7 +70,8 @@ class Items(Sequence[Item]):
         if controls is not None:
             given["controls"] = tuple(self.files.sent(control) for control in controls)
         format_ = self._spec.output.format
-        digest = hashlib.sha256(_canonical({"inputs": inputs, "format": format_}).encode()).hexdigest()
+        said = _canonical({"inputs": inputs, "format": format_})
+        digest = hashlib.sha256(said.encode(errors="surrogatepass")).hexdigest()  # `check` refuses surrogates
         return Item(index, prompt, {**given, "output_format": format_}, inputs, digest)
 
     def _merged(self, choice: Choice) -> dict[str, Any]:

@@ -28,8 +28,8 @@ def check_rules(rules: ObjectRules, names: Sequence[str], *, least: float) -> No
             raise ConfigError(f"class {rule.name!r}: the network does not know it; its classes: {shown}")
         if 0 < rule.confidence < least:
             raise ConfigError(
-                f"class {rule.name!r}: confidence {rule.confidence:g} of the rule is below {least:g}, and nothing "
-                "is found below that; lower the network's confidence, or leave the rule's out"
+                f"class {rule.name!r}: confidence {rule.confidence:g} of the rule is below {least:g}, where "
+                "nothing is found; lower the network's confidence, or leave the rule's out"
             )
 
 

@@ -221,6 +221,7 @@ def test_a_wrong_table_is_named(tmp_path: Path, rows: list[list[str]], says: str
         ),
         ({"inputs": {"prompt": "a", "seed": 1, "loras": [{"night": 1}]}}, "inputs.loras[0]"),
         ({"inputs": {"prompt": "a", "seed": 1, "controls": "type=x,image=no.png"}}, "no.png"),
+        ({"inputs": {"prompt": "\ud800", "seed": 1}}, "picture 0: prompt: character 0 has no UTF-8 form"),
         (
             {"inputs": {"prompt": "a", "seed": 1, "size": "8x8", "width": 8}},
             "width comes from size and from width",

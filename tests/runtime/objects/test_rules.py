@@ -73,9 +73,7 @@ def test_a_class_that_the_network_does_not_know_is_named() -> None:
 
 def test_a_rule_about_objects_that_are_never_found_is_refused() -> None:
     check_rules(rules(forbid=[{"class": "bus", "confidence": 0.25}]), ["bus"], least=0.25)
-    for given in (
-        {"forbid": [{"class": "bus", "confidence": 0.2}]},
-        {"require": [{"class": "bus", "confidence": 0.2}]},
-    ):
-        with pytest.raises(ConfigError, match="class 'bus': confidence 0.2 of the rule is below 0.25"):
+    for kind in ("forbid", "require"):
+        given = {kind: [{"class": "bus", "confidence": 0.2}]}
+        with pytest.raises(ConfigError, match=r"class 'bus': confidence 0\.2 of the rule is below 0\.25"):
             check_rules(rules(**given), ["bus"], least=0.25)
