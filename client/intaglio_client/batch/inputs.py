@@ -113,16 +113,21 @@ class Axis:
     """Whether several values were asked for; a single value goes with all values of the others."""
 
     @property
+    def is_range(self) -> bool:
+        """Whether its values are numbers one after another, which were checked where they were counted."""
+        return isinstance(self.values, _Seeds)
+
+    @property
     def names(self) -> list[str]:
         """Inputs that some of its values have."""
-        if isinstance(self.values, _Seeds):  # too many to look at each
+        if self.is_range:  # too many to look at each
             return ["seed"]
         return list(dict.fromkeys(name for value in self.values for name in value))
 
     @property
     def constant_names(self) -> list[str]:
         """Inputs that all of its values have."""
-        if isinstance(self.values, _Seeds):
+        if self.is_range:
             return self.names
         return [name for name in self.names if all(name in value for value in self.values)]
 

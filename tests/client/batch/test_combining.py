@@ -245,6 +245,22 @@ def test_wrong_inputs_are_named(tmp_path: Path, keys: dict[str, Any], says: str)
     assert says in str(caught.value)
 
 
+def test_of_a_million_seeds_only_the_first_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = []
+
+    def check(prompt: str, parameters: Any) -> None:
+        checked.append((prompt, parameters["seed"], parameters.get("steps")))
+
+    monkeypatch.setattr("intaglio_client.batch.combining.tensors_from_parameters", check)
+    path = tmp_path / "spec.yaml"
+    inputs = {"prompt": ["a", "b"], "seed": {"from": 5, "count": 1000}, "steps": [4, 8]}
+    path.write_text(yaml.safe_dump({"inputs": inputs}, sort_keys=False))
+    assert len(items_of(read_spec(path), path)) == 4000
+    assert checked == [("a", 5, 4), ("a", 5, 8), ("b", 5, 4)]
+
+
 def test_images_of_controls_are_read_again_instead_of_all_kept(tmp_path: Path) -> None:
     names = [Path(f"{number}.png") for number in range(4)]
     for name in names:
