@@ -17,7 +17,7 @@ from intaglio.faces.recognition import OnnxReader
 
 __all__ = ["open_reader", "reader_key"]
 
-_CODE: Final = 1
+_CODE: Final = 2
 """Counts the changes of this room's code after which an embedding may differ."""
 _SETTINGS: Final = {"kind", "template", "mean", "std", "detector_size"}
 

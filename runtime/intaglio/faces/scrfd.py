@@ -57,7 +57,7 @@ class Scrfd:
     def __call__(self, picture: Image.Image) -> Sequence[FoundFace]:
         """The faces in RGB `picture`. It lies in the upper left corner of the input, as in insightface."""
         scale = self._side / max(picture.size)
-        width, height = (max(1, int(length * scale)) for length in picture.size)
+        width, height = (max(1, length * self._side // max(picture.size)) for length in picture.size)
         padded = Image.new("RGB", (self._side, self._side))
         padded.paste(picture.resize((width, height), Image.Resampling.BILINEAR), (0, 0))
         values = (np.asarray(padded, np.float32) - _MEAN) / _STD

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from intaglio.contract.objects import ObjectNetwork
+from intaglio.detectors.onnx_network import Network
 from intaglio.errors import ConfigError
 from intaglio.objects.opening import open_finder
 
@@ -51,6 +52,43 @@ def test_boxes_are_in_pixels_of_the_picture(tmp_path: Path, size: tuple[int, int
     expected = (np.array(FOUND[0][2:]) - [left, top, left, top]) / scale
     expected = expected.clip(0, [*size, *size])
     assert found(path, size)[0].box == pytest.approx(expected.tolist(), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("size", "inside"),
+    [
+        ((SIDE, SIDE // 2), (0, 16, SIDE, 48)),
+        ((SIDE // 2, SIDE), (16, 0, 48, SIDE)),
+        # The odd pixel of the border lies at the bottom, or on the right.
+        ((SIDE, SIDE - 1), (0, 0, SIDE, SIDE - 1)),
+        ((2 * (SIDE - 3), 2 * SIDE), (1, 0, SIDE - 2, SIDE)),
+    ],
+)
+def test_the_input_is_what_ultralytics_makes_of_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], inside: tuple[int, ...]
+) -> None:
+    """Red, green and blue from 0 to 1, in the middle of a grey of 114."""
+    given = []
+    call = Network.__call__
+
+    def watched(self: Network, values: Any) -> Any:
+        given.append(values[0])
+        return call(self, values)
+
+    monkeypatch.setattr(Network, "__call__", watched)
+    finder = open_finder(ObjectNetwork(network=write_yolo(tmp_path / "a.onnx", end_to_end())))
+    finder(Image.new("RGB", size, (255, 0, 51)))
+    expected = np.full((3, SIDE, SIDE), 114 / 255)
+    left, top, right, bottom = inside
+    expected[:, top:bottom, left:right] = np.array([1, 0, 0.2])[:, None, None]
+    np.testing.assert_allclose(given, [expected], atol=1e-6)
+
+
+def test_the_most_certain_of_too_many_objects_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("intaglio.objects.yolo._MOST", 2)
+    for name, layout in LAYOUTS.items():
+        objects = found(write_yolo(tmp_path / f"{name}.onnx", layout()))
+        assert [one.confidence for one in objects] == pytest.approx([0.9, 0.8])
 
 
 def test_a_box_outside_the_picture_is_none(tmp_path: Path) -> None:
