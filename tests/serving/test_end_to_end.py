@@ -7,7 +7,8 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -155,21 +156,29 @@ def test_requests_at_once_do_not_mix(server: Server, client: Client) -> None:
 
 
 def test_a_full_queue_says_so(server: Server) -> None:
-    """More at once than the queue holds: some are refused at once, the others get their images, and then
-    there is room again. One channel and slow pictures: all requests are there before a few are drawn.
+    """More at once than the queue holds, while slices of 150 steps have the engines: some are refused,
+    the others get their images, and then there is room again.
     """
-    asked = {**SMALL, "steps": 4}
+    count = server.deployment.server.queue_size + 8
+    long = {**SMALL, "steps": 150, "slice_steps": 150}
     with Client(server.grpc_url, retries=NO_RETRIES) as client:
 
         def ask(seed: int) -> bool:
+            asked = {**SMALL, "seed": seed, "guidance_scale": 1.0, "priority": "batch"}
             try:
-                return bool(client.generate("a person in a room", **{**asked, "seed": seed}).data)
+                return bool(client.generate("a person in a room", **asked).data)
             except QueueFull:
                 return False
 
-        count = 4 * server.deployment.server.queue_size
         with ThreadPoolExecutor(count) as pool:
-            assert set(pool.map(ask, range(count))) == {True, False}
+            with ExitStack() as running:
+                for _ in range(3):
+                    stream = running.enter_context(client.stream("a person in a room", **long))
+                    assert next(stream)
+                asked = [pool.submit(ask, seed) for seed in range(count)]
+                first = wait(asked, return_when=FIRST_COMPLETED).done
+                assert not any(one.result() for one in first)
+            assert {one.result() for one in asked} == {True, False}
         assert ask(0)
 
 

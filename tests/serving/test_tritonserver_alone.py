@@ -119,8 +119,11 @@ def test_it_has_the_metrics_of_the_page(plain: Endpoints) -> None:
     assert found == {one.name for one in ALL_METRICS if not one.label}
 
 
-def test_clients_can_read_the_text_of_every_tensor(plain: Endpoints) -> None:
-    for model in MODELS:
+def test_clients_can_read_the_text_of_every_tensor(plain: Endpoints, miniature: Deployment) -> None:
+    built = {folder.name for folder in (miniature.build_folder / REPOSITORY).iterdir()}
+    served = [model for model in MODELS if model.name in built]
+    assert {model.name for model in served} == built
+    for model in served:
         url = f"http://{plain.url('http')}/v2/models/{model.name}/config"
         with urllib.request.urlopen(url, timeout=5) as answer:
             parameters = json.load(answer)["parameters"]
