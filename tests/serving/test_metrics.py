@@ -26,7 +26,8 @@ from .conftest import fused_build
 pytestmark = pytest.mark.slow
 
 CLIENTS = 4
-ASKED: Any = {"steps": 10, "seed": 1, "num_images": 2}
+ASKED: Any = {"steps": 25, "seed": 1, "num_images": 2}
+"""Drawing takes longer than preparing, also where other work has the cores: so requests wait for engines."""
 LABELS = """
 import numpy as np
 import triton_python_backend_utils as pb_utils

@@ -52,7 +52,7 @@ def test_a_terminal_shows_a_bar_and_cleans_up(tmp_path: Path, quiet: bool) -> No
     with fake_server(stream_of()) as server:
         command = [*GENERATE, "a fox", "--url", server.url, "--out", "x.png", *(["-q"] if quiet else [])]
         with Terminal(command, folder=tmp_path) as terminal:
-            assert terminal.end() == 0
+            assert terminal.end() == 0, terminal.written
     shown = list(visible(terminal.written))
     bars = [line for line in shown if line.endswith("step 2 of 4, 0.2 s left, 3 waiting")]
     if quiet:
@@ -72,7 +72,7 @@ def test_sigterm_cancels_on_the_server_and_shows_the_cursor(tmp_path: Path) -> N
         with Terminal([*GENERATE, "a fox", "--url", server.url], folder=tmp_path) as terminal:
             terminal.wait_for("step 1 of 4")
             terminal.process.terminate()
-            assert terminal.end() == TERMINATED
+            assert terminal.end() == TERMINATED, terminal.written
         assert server.ended.wait(5)
         held.set()
     assert terminal.written.endswith("\x1b[J\x1b[?25h")
@@ -84,7 +84,7 @@ def test_a_preview_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     with fake_server(stream_of()) as server:
         command = [*GENERATE, "a fox", "--url", server.url, "--preview"]
         with Terminal(command, folder=tmp_path, environment=kitty) as terminal:
-            assert terminal.end() == 1
+            assert terminal.end() == 1, terminal.written
     said = terminal.written[terminal.written.rindex("\x1b[?25h") :]
     (line,) = visible(said)
     assert line.startswith(
@@ -98,7 +98,7 @@ def test_ctrl_c_cancels_on_the_server(tmp_path: Path) -> None:
         with Terminal([*GENERATE, "a fox", "--url", server.url], folder=tmp_path) as terminal:
             terminal.wait_for("step 1 of 4")
             terminal.press("\x03")
-            assert terminal.end() == 130
+            assert terminal.end() == 130, terminal.written
         assert server.ended.wait(5)
         held.set()
     assert list(visible(terminal.written))[-1] == "cancelled, also on the server"

@@ -154,15 +154,15 @@ def test_impossible_prompts_are_refused(text: str, message: str) -> None:
 
 @pytest.mark.parametrize("unit", ["a ", "(", "(a", "a,", " ", "(a:1.1)"])
 def test_huge_prompts_are_refused_at_once(unit: str) -> None:
-    start = time.perf_counter()
+    start = time.thread_time()
     with pytest.raises(InvalidRequest, match="characters"):
         encode_prompt(unit * 5_000_000, OURS["tokenizer"], max_chunks=3)
-    assert time.perf_counter() - start < 0.5
+    assert time.thread_time() - start < 0.5
 
 
 @pytest.mark.parametrize("unit", ["a ", "(", "(a", "a,", "\\(", "(a:1.1)", "x", "(a)((a)(", ":1"])
 def test_the_longest_accepted_text_is_handled_in_no_time(unit: str) -> None:
-    start = time.perf_counter()
+    start = time.thread_time()
     with pytest.raises(InvalidRequest, match=r"tokens in|weight"):
         encode_prompt((unit * 15_000)[: 3 * 75 * 64], OURS["tokenizer"], max_chunks=3)
-    assert time.perf_counter() - start < 2
+    assert time.thread_time() - start < 2

@@ -112,6 +112,6 @@ def test_no_letter_is_lost_or_moved(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["(a" * 7000 + ")" * 400, "[a" * 4800 + "]" * 4800, ":" + "1" * 14_399])
 def test_deep_brackets_and_long_numbers_take_no_square_time(text: str) -> None:
-    start = time.perf_counter()
+    start = time.thread_time()
     parse_weights(text)
-    assert time.perf_counter() - start < 0.5
+    assert time.thread_time() - start < 0.5
