@@ -32,6 +32,7 @@ for module in modules:
     importlib.import_module(module)
 """
 MODULES = {
+    "bench": ["matplotlib.pyplot"],
     "c2pa": ["c2pa"],
     "client": ["tritonclient.grpc"],
     "controlnet-aux": ["controlnet_aux"],
@@ -46,9 +47,9 @@ MODULES = {
     "wandb": ["wandb"],
 }
 """What each extra is there for."""
-NEWEST = "c2pa,client,data,export,serve,tensorrt,torch,train,video,wandb"
+NEWEST = "bench,c2pa,client,data,export,serve,tensorrt,torch,train,video,wandb"
 """Extras that take the newest numpy."""
-PACKAGED = "client,serve,triton"
+PACKAGED = "bench,client,serve,triton"
 """Extras that take the numpy of the packaged Triton."""
 RESOLVED_ONLY = "controlnet-aux"
 """Extras whose torchvision does not work with the torch that is installed here, a build for the CPU."""

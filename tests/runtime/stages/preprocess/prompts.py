@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from transformers import CLIPTokenizer
@@ -60,3 +64,18 @@ def random_prompt(source: random.Random) -> str:
             else "".join(source.choices(alphabet, k=source.randint(1, 6)))
         )
     return "".join(parts)
+
+
+@contextmanager
+def computing(*, most: float) -> Iterator[None]:
+    """A block that takes at most `most` seconds of processor time. The garbage collector is off: its pauses
+    depend on what other tests keep.
+    """
+    gc.disable()
+    try:
+        start = time.thread_time()
+        yield
+        taken = time.thread_time() - start
+    finally:
+        gc.enable()
+    assert taken < most

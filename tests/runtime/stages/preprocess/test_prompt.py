@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from intaglio.errors import InvalidRequest
 from intaglio.stages.preprocess.prompt import TokenChunks, align_chunks, encode_prompt
 from intaglio.stages.preprocess.tokenizer import CONTEXT, PromptTokenizer
 
-from .prompts import FOLDERS, OURS, fed_by_diffusers, random_prompt
+from .prompts import FOLDERS, OURS, computing, fed_by_diffusers, random_prompt
 
 COMMA = 267
 
@@ -154,15 +153,11 @@ def test_impossible_prompts_are_refused(text: str, message: str) -> None:
 
 @pytest.mark.parametrize("unit", ["a ", "(", "(a", "a,", " ", "(a:1.1)"])
 def test_huge_prompts_are_refused_at_once(unit: str) -> None:
-    start = time.thread_time()
-    with pytest.raises(InvalidRequest, match="characters"):
+    with computing(most=0.5), pytest.raises(InvalidRequest, match="characters"):
         encode_prompt(unit * 5_000_000, OURS["tokenizer"], max_chunks=3)
-    assert time.thread_time() - start < 0.5
 
 
 @pytest.mark.parametrize("unit", ["a ", "(", "(a", "a,", "\\(", "(a:1.1)", "x", "(a)((a)(", ":1"])
 def test_the_longest_accepted_text_is_handled_in_no_time(unit: str) -> None:
-    start = time.thread_time()
-    with pytest.raises(InvalidRequest, match=r"tokens in|weight"):
+    with computing(most=2), pytest.raises(InvalidRequest, match=r"tokens in|weight"):
         encode_prompt((unit * 15_000)[: 3 * 75 * 64], OURS["tokenizer"], max_chunks=3)
-    assert time.thread_time() - start < 2
