@@ -49,7 +49,7 @@ MODULES = {
 """What each extra is there for."""
 NEWEST = "bench,c2pa,client,data,export,serve,tensorrt,torch,train,video,wandb"
 """Extras that take the newest numpy."""
-PACKAGED = "bench,client,serve,triton"
+PACKAGED = "bench,client,serve,triton,video"
 """Extras that take the numpy of the packaged Triton."""
 RESOLVED_ONLY = "controlnet-aux"
 """Extras whose torchvision does not work with the torch that is installed here, a build for the CPU."""
