@@ -127,8 +127,9 @@ def test_queue_and_computing_are_those_of_the_wall_clock(measured: Server) -> No
     assert grown["compute_seconds_total"] == pytest.approx(computed, rel=0.05, abs=0.1)
     assert grown["compute_seconds_total"] <= wall
     assert grown["compute_seconds_total"] > 0.5 * wall, "the clients leave no pause"
-    # The clients' figure contains the network and what Triton does between the stages.
-    assert grown["queue_seconds_total"] == pytest.approx(waited, rel=0.2, abs=0.2 * 2 * CLIENTS)
+    # The clients' figure contains the network and what Triton does between the stages, which other work
+    # delays.
+    assert waited - 0.5 * 2 * CLIENTS <= grown["queue_seconds_total"] <= waited + 0.1
     assert grown["queue_seconds_total"] > computed, "three wait while one computes"
     assert max(one["queue_depth"] for one in seen) == CLIENTS - 1
     assert max(one["running"] for one in seen) == 1
