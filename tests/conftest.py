@@ -15,11 +15,14 @@ from typing import Any
 
 import pytest
 
+from intaglio.onnx_runtime import refuse_telemetry
+
 
 def pytest_configure() -> None:
-    """Hear the signals that tests send to their commands. A child inherits what its parent ignores, and
-    `nohup` and the background of a shell ignore some of them.
+    """Let tests that import onnxruntime themselves report nothing. Hear the signals that tests send to their
+    commands: a child inherits what its parent ignores, and `nohup` and the background of a shell ignore some.
     """
+    refuse_telemetry()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 

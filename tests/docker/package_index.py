@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from pip._internal.models.index import PyPI
+
 __all__ = ["PackageIndex", "package_index"]
 
 _KEYS: Final = ("index-url", "extra-index-url", "find-links", "trusted-host", "default-timeout", "timeout")
@@ -46,7 +48,7 @@ def package_index() -> PackageIndex:
                 mounted = folder.parent if key.endswith("index-url") else folder
                 volumes.append((mounted, str(mounted)))
                 secrets.add(str(folder))
-            elif address.hostname not in (None, "pypi.org", "localhost"):
+            elif address.hostname not in (None, PyPI.netloc, "localhost"):
                 secrets.add(str(address.hostname))
     if certificate := settings.get("cert"):
         path = Path(certificate).resolve()

@@ -24,9 +24,9 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from intaglio.errors import ConfigError, single_line
+from intaglio.folder_lock import locked
 from intaglio.whole_files import storage_problem, write_whole
 from intaglio_client.batch.combining import Item, Items
-from intaglio_client.batch.lock import locked
 from intaglio_client.batch.manifest import MANIFEST_NAME, Manifest, Record
 from intaglio_client.batch.spec import NAME_FIELD, BatchSpec
 
@@ -102,7 +102,7 @@ class BatchFolder:
             path.mkdir(parents=True, exist_ok=True)
             (path / _LOCK).touch()
         folder = cls(path, spec)
-        with locked(path / _LOCK), folder.manifest:
+        with locked(path / _LOCK, work="intaglio batch"), folder.manifest:
             yield folder
 
     def begin(self, items: Items, *, new_spec: bool = False) -> list[Record]:

@@ -95,7 +95,7 @@ class SharpnessFilter(_Bounded):
     kind: Literal["sharpness"]
 
 
-class ExposureFilter(FilterSpec):
+class ExposureFilter(_Bounded):
     """How bright a picture is, and how much of it is clipped."""
 
     kind: Literal["exposure"]
@@ -107,14 +107,6 @@ class ExposureFilter(FilterSpec):
     """Most of the picture, as a share, that may be black (luma of at most 2 of 255)."""
     most_white: Share | None = None
     """Most of the picture, as a share, that may be white (luma of at least 253 of 255)."""
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.least is not None and self.most is not None and self.least > self.most:
-            raise ValueError(
-                f"least {self.least:g} is above most {self.most:g}, so nothing would be accepted"
-            )
-        return self
 
 
 class BlankFilter(FilterSpec):

@@ -12,7 +12,6 @@ data.yaml            the classes, for trainers
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import json
 import os
@@ -22,7 +21,8 @@ from typing import Any, Final
 
 from PIL import Image
 
-from intaglio.errors import ConfigError, InvalidRequest, Unavailable
+from intaglio.errors import ConfigError, InvalidRequest
+from intaglio.folder_lock import locked
 from intaglio.objects.drawing import drawn
 from intaglio.objects.found import FoundObject
 from intaglio.objects.label_files import data_yaml, label_text
@@ -56,12 +56,7 @@ class LabelledFolder:
             Unavailable: another one is under way.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / _LOCK).open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                problem = "another run writes there; wait, or name another folder"
-                raise Unavailable(f"{self.path}: {problem}") from error
+        with locked(self.path / _LOCK, work="intaglio annotate"):
             yield
 
     def check(self, pictures: Iterable[Path]) -> None:

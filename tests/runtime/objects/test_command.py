@@ -261,7 +261,7 @@ def test_wrong_folders_are_named(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with (tmp_path / "out/.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(Unavailable, match="out: another run writes there; wait, or name another folder"):
+        with pytest.raises(Unavailable, match="out: another intaglio annotate works in it; wait for its end"):
             run(photos)
     (photos / "a.jpg").write_bytes((photos / "b.jpg").read_bytes())
     with pytest.raises(InvalidRequest, match=r"a\.jpg and a\.png would both get a\.txt"):

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from intaglio.errors import Unavailable
-from intaglio_client.batch.lock import locked
+from intaglio.folder_lock import locked
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from intaglio_client.batch.lock import locked
-with locked(Path(sys.argv[1])):
+from intaglio.folder_lock import locked
+with locked(Path(sys.argv[1]), work="walk"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -28,11 +28,11 @@ def test_another_process_waits_for_the_end_of_this_one(tmp_path: Path) -> None:
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(Unavailable, match="another intaglio batch works in it"), locked(path):
+        with pytest.raises(Unavailable, match="another walk works in it"), locked(path, work="walk"):
             pass
         other.kill()
         other.wait()
-    with locked(path):
+    with locked(path, work="walk"):
         pass
-    with locked(path):
+    with locked(path, work="walk"):
         pass

@@ -1,4 +1,7 @@
-"""One run in a folder: a lock that the operating system holds, and gives back when the process ends."""
+"""One run in a folder: a lock that the operating system holds, and gives back when the process ends.
+
+It works on every system that a client runs on.
+"""
 
 # ruff: noqa: PLC0415  (neither module is there on every system)
 
@@ -15,17 +18,16 @@ __all__ = ["locked"]
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of the file at `path`, which is made.
+def locked(path: Path, *, work: str) -> Iterator[None]:
+    """Hold the lock of the file at `path`, which is made; its folder must be there. `work` says what works in
+    the folder, for the error.
 
     Raises:
         Unavailable: another process holds it.
     """
     with path.open("a+b") as file:
         if not _taken(file):
-            raise Unavailable(
-                f"{path.parent}: another intaglio batch works in it; wait for its end, or stop it"
-            )
+            raise Unavailable(f"{path.parent}: another {work} works in it; wait for its end, or stop it")
         yield
 
 
