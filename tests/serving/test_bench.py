@@ -45,6 +45,12 @@ def test_bench_measures_every_kind_of_load_and_measures_none_again(
     (tmp_path / "mine.yaml").write_text(WORKLOAD)
     where = ["--url", server.grpc_url, "--config", miniature.folder / f"{miniature.name}.yaml"]
     options = [*where, "--perf-analyzer", perf_analyzer_folder, "--out", "out"]
+    short = bench(tmp_path, "mine.yaml", *options, "--seconds", "1", "--no-plots")
+    assert short.returncode == 1, short.stderr
+    begun = json.loads((tmp_path / "out/report.json").read_text())["loads"]
+    assert all("s of --seconds were left; the same command" in load["failed"] for load in begun)
+    assert not list((tmp_path / "out").glob("*.png"))
+
     done = bench(tmp_path, "mine.yaml", *options, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
