@@ -31,6 +31,7 @@ tar czf "$OUT/$name-loads.tar.gz" -C "$kept" --exclude='*.export.json' .
 rm "$folder/loads"
 if [ -e "$folder/report.json" ]; then
   mv "$folder/report.json" "$OUT/$name.json"
+  rm -r "$folder"
   # The host's matplotlib may not fit the numpy that setup.sh puts first; the same command draws elsewhere.
   python -W ignore -m benchmarks.serving.report "$OUT/$name.json" || echo "no page of all loads yet"
 fi
