@@ -26,9 +26,7 @@ __all__ = ["beside_published", "differences", "page_with_published", "write_page
 
 Data = Mapping[str, Any]
 _UNITS: Final = {"Offline": "pictures/s", "Server": "queries/s", "SingleStream": "s, 90th percentile"}
-_HEADER: Final = (
-    "| scenario | here, one card | published | round, cards, precision | of one card | here / published |"
-)
+_HEADER: Final = "| scenario | here | published | round, cards, precision | of one card | here / published |"
 
 
 def _own(data: Data) -> dict[str, list[Data]]:
@@ -65,11 +63,13 @@ def differences(data: Data) -> list[str]:
     loads = [load for group in _own(data).values() for load in group]
     requests = {load["scenario"]["name"]: load["requests"] for load in loads}
     counts = ", ".join(f"{count} of {name}" for name, count in requests.items())
-    precision = data["served"].get("precision")
+    precision, card = data["served"].get("precision"), data["machine"]["card"]
+    here = f"one {card['name']}" if card else "none"
     return [
         f"precision: {precision} for every network here; fp8 for the UNet there",
-        "batches: one picture a pass here; up to 64 (Offline) and 16 (Server) there, as the configurations in v5.1 say",
-        "cards: one here; a rate of eight is divided by eight",
+        "batches: one picture a pass here; 64 (Offline) and 16 (Server) there, as the configurations of v5.1 "
+        "say",
+        f"cards: {here} here; a rate of eight is divided by eight",
         f"length: {counts} requests here; at least ten minutes there",
         "prompts: eight sentences with a running number here; 5000 captions of COCO there",
         "weights: where the deployment draws them from a seed, pictures show nothing, and neither FID nor "
