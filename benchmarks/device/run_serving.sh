@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # On the GPU host, after run.sh has done its part `build`: `intaglio bench` on a server of that build.
-#   benchmarks/device/run_serving.sh SECONDS NAME [WORKLOAD]      e.g. run_serving.sh 285 h200_serving
+#   benchmarks/device/run_serving.sh SECONDS NAME [WORKLOAD]      e.g. run_serving.sh 270 h200_serving
 # $OUT/NAME/report.json is written after each load; it becomes $OUT/NAME.json, with page and plots, at the end.
 # The next call of the same command goes on with the loads that are missing. WORK (/tmp/benchmark) is the work
 # folder of run.sh.
