@@ -2,8 +2,8 @@
 # Here: pack what a GPU host without a package index lacks, in parts of a size that can be sent.
 #   benchmarks/device/pack.sh [FOLDER=bundle] [PART_MB=56]
 # The host has Python 3.12 on x86-64, PyTorch and transformers. PRESET (6) and THREADS (1) are of xz.
-# Writes FOLDER/part.00, part.01, ... and FOLDER/COMMIT. The parts are one xz tar of unpacked wheels, without
-# what only other Pythons need.
+# Writes FOLDER/part.00, part.01, ..., FOLDER/perf_analyzer.tar.xz and FOLDER/COMMIT. The parts are one xz tar
+# of unpacked wheels, without what only other Pythons need.
 set -euo pipefail
 out=${1:-bundle} part_mb=${2:-56}
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -60,5 +60,6 @@ rm -f "$out"/part.*
 tar cf - -C "$site" . \
   | xz --x86 --lzma2=preset="${PRESET:-6}" --threads="${THREADS:-1}" \
   | split -d -b "${part_mb}M" - "$out/part."
+"$root/benchmarks/device/pack_perf_analyzer.sh" "$out"
 git -C "$root" rev-parse HEAD > "$out/COMMIT"
 ls -l "$out"

@@ -3,4 +3,6 @@
 #   benchmarks/device/receive.sh bundle
 set -euo pipefail
 mkdir -p /tmp/bundle
-for file in "$1"/part.* "$1"/*.whl "$1"/COMMIT; do [ ! -e "$file" ] || cp -v "$file" /tmp/bundle/; done
+for file in "$1"/part.* "$1"/*.whl "$1"/*.tar.xz "$1"/COMMIT; do
+  [ ! -e "$file" ] || cp -v "$file" /tmp/bundle/
+done

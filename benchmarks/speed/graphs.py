@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from benchmarks.measuring.timing import time_passes
 from intaglio.contract.config import Deployment
+from intaglio.contract.sdxl import profiles
+from intaglio.contract.tensors import Profile
 from intaglio.engines.buffers import allocate_tensors
 from intaglio.engines.interface import Array
 from intaglio_export.engines.compile import compile_network
@@ -57,28 +59,49 @@ class Workbench:
 
     def build_and_time(self, network: Any, folder: Path) -> Timed:
         """Export `network` into `folder`, compile it there and run it on fixed inputs."""
-        folder.mkdir(parents=True, exist_ok=True)
-        precision = self.deployment.precision_on(self.platform.runtime)
-        onnx = folder / ONNX_FILE
         started = time.perf_counter()
-        export_network(network, NETWORK, onnx, architecture=self.architecture, precision=precision)
+        onnx = self.export(network, folder)
         exported = time.perf_counter()
+        return self.compile_and_time(onnx, self.profile, folder=folder, export_seconds=exported - started)
+
+    def export(self, network: Any, folder: Path) -> Path:
+        """The graph of `network`, written into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        onnx = folder / ONNX_FILE
+        precision = self.deployment.precision_on(self.platform.runtime)
+        export_network(network, NETWORK, onnx, architecture=self.architecture, precision=precision)
+        return onnx
+
+    def profile_of(self, images: int) -> Profile:
+        """A profile of the first size with guidance, for passes of `images` pictures."""
+        sizes = self.deployment.profiles.sizes[:1]
+        (found, *_) = profiles(
+            self.spec, self.architecture, sizes=sizes, batches=[images], guidance=[True], chunks=1
+        )
+        return found
+
+    def compile_and_time(
+        self, onnx: Path, profile: Profile, *, folder: Path, export_seconds: float = 0.0
+    ) -> Timed:
+        """Compile a graph for one profile in `folder` and run it on fixed inputs."""
+        folder.mkdir(parents=True, exist_ok=True)
         job = CompileJob(
             onnx=onnx,
             network=self.spec,
-            profiles=(self.profile,),
-            precision=precision,
+            profiles=(profile,),
+            precision=self.deployment.precision_on(self.platform.runtime),
             timing_cache=folder / "timing.cache",
         )
+        started = time.perf_counter()
         compile_network(job, folder, platform=self.platform)
         built = time.perf_counter()
-        passes, output = self._run(folder / ENGINE_FILES[self.platform.runtime])
-        return Timed(passes, output, exported - started, built - exported)
+        passes, output = self._run(folder / ENGINE_FILES[self.platform.runtime], profile)
+        return Timed(passes, output, export_seconds, built - started)
 
-    def _run(self, file: Path) -> tuple[dict[str, float], Array]:
+    def _run(self, file: Path, profile: Profile) -> tuple[dict[str, float], Array]:
         """Seconds of a pass of an engine, and its first output."""
         precision = self.deployment.precision_on(self.platform.runtime)
-        sizes = {axis: size.optimum for axis, size in self.profile.axes.items()}
+        sizes = {axis: size.optimum for axis, size in profile.axes.items()}
         with open_verification_backend(self.platform, threads=self.deployment.execution.threads) as backend:
             engine = backend.load(self.spec, file, precision=precision)
             arrays = allocate_tensors(backend, engine, sizes)

@@ -41,6 +41,7 @@ def markdown_of(results: Results) -> str:
     lines += _size_lines(results["parts"])
     lines += _option_lines(results["parts"])
     lines += _variant_lines(results["parts"])
+    lines += _batch_lines(results["parts"])
     return "\n".join(lines) + "\n"
 
 
@@ -197,3 +198,17 @@ def _variant_lines(parts: Results) -> list[str]:
         return []
     rows = [(name, _milliseconds(one["pass"]), f"{one['error']:.2g}") for name, one in variants.items()]
     return table_lines("| graph of the UNet, one profile | ms | relative error |", rows)
+
+
+def _batch_lines(parts: Results) -> list[str]:
+    found = parts.get("batches", {}).get("images", {})
+    if not found:
+        return []
+    each = {count: one["pass"]["median"] / int(count) for count, one in found.items()}
+    alone = next(iter(each.values()))
+    rows = [
+        (count, _milliseconds(one["pass"]), f"{1000 * each[count]:.2f}", f"{alone / each[count]:.3f}")
+        for count, one in found.items()
+    ]
+    header = "| pictures a pass of the UNet, with guidance | ms | ms a picture | pictures a second, ratio |"
+    return table_lines(header, rows)

@@ -58,6 +58,7 @@ PARTS: Final = (
     ),
     Part("soak", "benchmarks.speed.soak", case=_EVERY_SIZE, least_seconds=90),
     Part("variants", "benchmarks.speed.variants", least_seconds=150),
+    Part("batches", "benchmarks.speed.batches", least_seconds=240),
 )
 _COMPARED: Final = ("compiled", "strongest", "engines", "served", "served_sizes")
 

@@ -45,6 +45,12 @@ def test_bench_measures_every_kind_of_load_and_measures_none_again(
     (tmp_path / "mine.yaml").write_text(WORKLOAD)
     where = ["--url", server.grpc_url, "--config", miniature.folder / f"{miniature.name}.yaml"]
     options = [*where, "--perf-analyzer", perf_analyzer_folder, "--out", "out"]
+    short = bench(tmp_path, "mine.yaml", *options, "--seconds", "1", "--no-plots")
+    assert short.returncode == 1, short.stderr
+    begun = json.loads((tmp_path / "out/report.json").read_text())["loads"]
+    assert all("s of --seconds were left; the same command" in load["failed"] for load in begun)
+    assert not list((tmp_path / "out").glob("*.png"))
+
     done = bench(tmp_path, "mine.yaml", *options, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -67,12 +73,14 @@ def test_bench_measures_every_kind_of_load_and_measures_none_again(
     assert drawn["loras"] == [{"id": "night", "weight": 0.5}]
     assert drawn["controls"][0]["weight"] == 0.5
     assert plain["controls"] == plain["loras"] == [], "nothing is left of the request before"
-    assert plain["prompt"] == "a person waving, number 3"
+    assert plain["prompt"] == "a person waving, number 3 of mixed 2"
     with (tmp_path / "out/loads/mixed-2.csv").open() as file:
         assert float(next(csv.DictReader(file))["p50 latency"]) > 0
 
     with Client(server.grpc_url) as client:
-        image = client.generate("a person waving, number 3", seed=2, width=192, height=256, steps=1)
+        image = client.generate(
+            "a person waving, number 3 of mixed 2", seed=2, width=192, height=256, steps=1
+        )
     assert image.metadata == {**plain, "image_index": 0}
 
     again = bench(tmp_path, "mine.yaml", *options, "--quiet")

@@ -8,6 +8,9 @@ what draws, is imported when the command runs: its help must not need gRPC.
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -94,19 +97,34 @@ def run(  # noqa: PLR0913  (one option a choice)
             show_default=False,
         ),
     ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            help="Time for everything. Loads that do not fit into it wait for the next call.",
+            show_default=False,
+        ),
+    ] = None,
+    plots: Annotated[
+        bool,
+        typer.Option("--plots/--no-plots", help="Whether to draw the plots, which needs the extra bench."),
+    ] = True,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Run the loads of a workload against a server, and write a report.
 
-    A second call with the same arguments measures only the loads that have no result yet. With --quiet only
-    the path of the report is printed.
+    A second call with the same arguments measures only the loads that have no result yet. `report.json` is
+    written after each load. With --quiet only the path of the report is printed.
     """
-    from intaglio_client.bench.measure import measure
+    from intaglio_client.bench.measure import Task, measure
     from intaglio_client.bench.report import HEADER, cells_of, data_of, notes_of
     from intaglio_client.bench.runs import runs_of
     from intaglio_client.bench.tool import DEFAULT_FOLDER, find_tool
-    from intaglio_client.bench.written import write_report
+    from intaglio_client.bench.written import write_data, write_report
+
+    draw = _drawing(plots=plots)
+    ends = math.inf if seconds is None else time.monotonic() + seconds
 
     printed = Output(json=json, quiet=quiet)
     asked = read_workload(workload)
@@ -116,9 +134,15 @@ def run(  # noqa: PLR0913  (one option a choice)
     found = find_tool(tool or DEFAULT_FOLDER)
     folder = out or Path("out/bench") / asked.name
     deployment = load_deployment(config) if config else None
-    measured = measure(runs, found, folder, url=at, deployment=deployment, console=printed.progress)
+    measured = measure(
+        Task(runs, found, folder, ends),
+        url=at,
+        deployment=deployment,
+        console=printed.progress,
+        keep=lambda so_far: write_data(data_of(so_far, asked), folder),
+    )
     data = data_of(measured, asked)
-    written = write_report(data, folder)
+    written = write_report(data, folder, draw(data))
     files = {"page": written.page, "data": written.data, "plots": written.plots, "loads": written.loads}
     shown = [written.page, written.data, *written.plots, written.loads]
     printed.result(
@@ -134,6 +158,15 @@ def run(  # noqa: PLR0913  (one option a choice)
     )
     if any(one["failed"] for one in data["loads"]):
         raise typer.Exit(FAILED)
+
+
+def _drawing(*, plots: bool) -> Callable[[Mapping[str, Any]], Mapping[str, bytes]]:
+    """What draws the plots. A machine without matplotlib says so before anything is measured."""
+    if not plots:
+        return lambda data: {}
+    from intaglio_client.bench.plots import drawn_plots
+
+    return drawn_plots
 
 
 def _check_loads(wanted: list[str] | None, known: list[str]) -> None:

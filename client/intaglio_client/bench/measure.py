@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,18 @@ from intaglio_client.bench.runs import Run, first_of_each_kind
 from intaglio_client.bench.serving import Served, measured_server, served_model
 from intaglio_client.bench.tool import Files, Tool
 
-__all__ = ["Measured", "Result", "measure"]
+__all__ = ["Measured", "Result", "Task", "measure"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be measured, and where its results lie."""
+
+    runs: Sequence[Run]
+    tool: Tool
+    folder: Path
+    ends: float = math.inf
+    """By `time.monotonic`: a load that would not be over by then is not begun."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +60,17 @@ class Measured:
 
 
 def measure(
-    runs: Sequence[Run],
-    tool: Tool,
-    folder: Path,
+    task: Task,
     *,
     url: str | None,
     deployment: Deployment | None,
     console: Console,
+    keep: Callable[[Measured], object] = lambda measured: None,
 ) -> Measured:
-    """Measure every run whose result is not in `folder` already.
+    """Measure every run whose result is not in the task's folder already.
 
-    A load that fails (the queue is full, say) is reported and does not end the others.
+    A load that fails (the queue is full, say) is reported and does not end the others. `keep` is given what
+    is known so far, after each load.
 
     Raises:
         ConfigError: the server does not serve the build of `deployment`.
@@ -71,38 +83,61 @@ def measure(
     build = check_build(deployment).key if deployment else None
     machine = describe_machine(Path(__file__).parent, card=deployment.execution.gpu if deployment else 0)
     with stopped_by_signals(code=TERMINATED), measured_server(url, deployment, report=report) as client:
-        served = served_model(client, first_of_each_kind(runs), report=report)
+        served = served_model(client, first_of_each_kind(task.runs), report=report)
         if build not in (None, served.model.get("build")):
             raise ConfigError(
                 f"the server at {served.url} serves another build than the one of --config; reload it, or "
                 "leave one of both out"
             )
         kept = Kept(
-            folder / "loads",
+            task.folder / "loads",
             {**served.model, "url": "" if deployment else served.url},
-            {"version": tool.version, "mode": tool.mode},
+            {"version": task.tool.version, "mode": task.tool.mode},
             f"{machine['processor']} {machine['card']}",
         )
-        results = _results(runs, tool, kept, served, console)
-    return Measured(results, served, tool, machine)
+        results = _results(
+            task, kept, served, console, keep=lambda found: keep(Measured(found, served, task.tool, machine))
+        )
+    return Measured(results, served, task.tool, machine)
 
 
-def _results(runs: Sequence[Run], tool: Tool, kept: Kept, served: Served, console: Console) -> list[Result]:
-    found = {run.name: kept.samples(run) for run in runs}
-    missing = [run for run in runs if found[run.name] is None]
-    if len(missing) < len(runs):
-        console.print(f"{len(runs) - len(missing)} loads were measured before and are kept", markup=False)
-    failed: dict[str, str] = {}
+def _results(
+    task: Task, kept: Kept, served: Served, console: Console, *, keep: Callable[[list[Result]], object]
+) -> list[Result]:
+    found = {run.name: kept.samples(run) for run in task.runs}
+    missing = [run for run in task.runs if found[run.name] is None]
+    if len(missing) < len(task.runs):
+        kept_before = len(task.runs) - len(missing)
+        console.print(f"{kept_before} loads were measured before and are kept", markup=False)
+    failed = {run.name: "not measured yet" for run in missing}
     with progress_for(console, math.fsum(_seconds(run, served) for run in missing)) as progress:
         for run in missing:
             expected = _seconds(run, served)
             progress.started(f"{run.load}: {run.kind} {run.shown_value}")
             try:
-                found[run.name] = _measured(run, tool, kept, served.url, expected)
+                _check_time(expected, task.ends)
+                found[run.name] = _measured(run, task.tool, kept, served.url, expected)
+                del failed[run.name]
             except IntaglioError as error:
                 failed[run.name] = str(error)
                 console.print(f"failed: {error}", markup=False)
             progress.finished(expected)
+            keep(_results_of(task.runs, found, failed))
+    return _results_of(task.runs, found, failed)
+
+
+def _check_time(expected: float, ends: float) -> None:
+    left = ends - time.monotonic()
+    if left < expected:
+        raise IntaglioError(
+            f"not begun: it takes about {expected:.0f} s, and {max(left, 0):.0f} s of --seconds were left; "
+            "the same command measures it"
+        )
+
+
+def _results_of(
+    runs: Sequence[Run], found: Mapping[str, Sequence[Sample] | None], failed: Mapping[str, str]
+) -> list[Result]:
     return [Result(run, found[run.name] or (), failed.get(run.name)) for run in runs]
 
 
@@ -118,7 +153,10 @@ def _measured(run: Run, tool: Tool, kept: Kept, url: str, expected: float) -> li
 
 
 def _seconds(run: Run, served: Served) -> float:
-    """About how long a run takes: the server draws one picture at a time, and an open load takes its time."""
+    """About how long a run takes: the server draws one picture at a time, and an open load takes its time.
+
+    Near its end perf_analyzer sends further requests, as many as are under way, and waits for them.
+    """
     each = statistics.fmean(served.seconds[one.kind] for one in run.asked)
-    drawing = run.total * each
+    drawing = (run.total + run.concurrency - 1) * each
     return max(drawing, run.total / run.value) if run.kind == "open" else drawing

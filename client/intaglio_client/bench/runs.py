@@ -134,7 +134,7 @@ def _runs_of_load(name: str, load: Load, workload: Workload) -> Iterator[Run]:
             shown_value=shown,
             requests=load.requests,
             warm_up=load.warm_up,
-            asked=tuple(_asked_of(load, shown, workload)),
+            asked=tuple(_asked_of(f"{name} {shown}", load, shown, workload)),
             scenario=load.scenario,
             latency_limit=load.latency_limit if isinstance(load, Open) else None,
             vary=load.vary if isinstance(load, Growth) else None,
@@ -158,7 +158,7 @@ def _growing(value: int | tuple[int, int]) -> tuple[float, str]:
     return float(value), str(value)
 
 
-def _asked_of(load: Load, shown: str, workload: Workload) -> Iterator[Asked]:
+def _asked_of(run: str, load: Load, shown: str, workload: Workload) -> Iterator[Asked]:
     """One for each request of a run. Their seeds are their places, so an answer tells which one it is."""
     seen: dict[str, int] = {}
     for index, kind in enumerate(itertools.islice(_mixed(load.mix), load.requests + load.warm_up)):
@@ -167,7 +167,7 @@ def _asked_of(load: Load, shown: str, workload: Workload) -> Iterator[Asked]:
         seen[kind] += 1
         prompt = entry.prompts[occurrence % len(entry.prompts)]
         if entry.distinct_prompts:
-            prompt = f"{prompt}, number {index + 1}"
+            prompt = f"{prompt}, number {index + 1} of {run}"  # the run before has filled the server's cache
         parameters = {**_parameters_of(entry), **_varied(load, shown, entry), "seed": index}
         model = SDXL
         if isinstance(load, Streaming):

@@ -69,8 +69,7 @@ class RequestKind(Strict):
     prompts: tuple[str, ...] = Field(min_length=1)
     """Taken in turn."""
     distinct_prompts: bool = False
-    """Whether each request's prompt gets a number of its own, so that no text embedding is found in a cache.
-    """
+    """Whether each request's prompt gets a number and its load's name: no cache has its text embedding."""
     inputs: dict[str, Any] = Field(default_factory=dict)
     """Inputs of `sdxl`, such as width, height, steps."""
     controls: tuple[ControlEntry, ...] = ()

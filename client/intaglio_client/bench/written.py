@@ -11,10 +11,9 @@ from typing import Any
 from intaglio.builds.manifest import write_json
 from intaglio.errors import ConfigError
 from intaglio.whole_files import write_whole
-from intaglio_client.bench.plots import drawn_plots
 from intaglio_client.bench.report import SCHEMA, page_of
 
-__all__ = ["Written", "read_report", "write_report"]
+__all__ = ["Written", "read_report", "write_data", "write_report"]
 
 
 @dataclass(frozen=True)
@@ -28,16 +27,20 @@ class Written:
     """Folder of what perf_analyzer wrote."""
 
 
-def write_report(data: Mapping[str, Any], folder: Path) -> Written:
-    """Write `report.json`, `report.md` and the plots."""
-    plots = drawn_plots(data)
+def write_data(data: Mapping[str, Any], folder: Path) -> Path:
+    """Write `report.json`."""
+    path = folder / "report.json"
+    write_json(path, data)
+    return path
+
+
+def write_report(data: Mapping[str, Any], folder: Path, plots: Mapping[str, bytes]) -> Written:
+    """Write `report.json`, `report.md` and `plots`, the PNGs of `drawn_plots` by the names of their files."""
     for name, png in plots.items():
         write_whole(folder / name, png)
-    write_json(folder / "report.json", data)
+    path = write_data(data, folder)
     write_whole(folder / "report.md", page_of(data, list(plots)).encode())
-    return Written(
-        folder / "report.md", folder / "report.json", tuple(folder / name for name in plots), folder / "loads"
-    )
+    return Written(folder / "report.md", path, tuple(folder / name for name in plots), folder / "loads")
 
 
 def read_report(path: Path) -> dict[str, Any]:

@@ -25,8 +25,8 @@ def test_a_workload_may_stand_in_the_place_of_a_command(
 def test_compare_ends_with_1_where_a_load_is_slower(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fast = write_report(report_of(WORKLOAD, lambda place: 0.5 + 0.01 * place), tmp_path / "a").data
-    slow = write_report(report_of(WORKLOAD, lambda place: 0.6 + 0.01 * place), tmp_path / "b").data
+    fast = write_report(report_of(WORKLOAD, lambda place: 0.5 + 0.01 * place), tmp_path / "a", {}).data
+    slow = write_report(report_of(WORKLOAD, lambda place: 0.6 + 0.01 * place), tmp_path / "b", {}).data
     assert main(["bench", "compare", str(fast), str(slow), "--quiet"]) == 1
     assert capsys.readouterr().out == "clients-1\n"
     assert main(["bench", "compare", str(slow), str(fast), "--json"]) == 0

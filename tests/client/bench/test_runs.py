@@ -30,6 +30,15 @@ def test_a_load_has_a_run_for_each_value_and_every_request_a_seed_of_its_own() -
     assert [asked.prompt for asked in first.asked[:3]] == ["a", "b", "a"]
 
 
+def test_distinct_prompts_are_those_of_no_other_load() -> None:
+    loads = workload_of(one={**CLOSED, "warm_up": 2}, two={"kind": "open", "rates": [0.5]})
+    plain = loads.requests["plain"].model_copy(update={"distinct_prompts": True})
+    loads = loads.model_copy(update={"requests": {"plain": plain}})
+    prompts = [asked.prompt for run in runs_of(loads) for asked in run.asked]
+    assert len(set(prompts)) == len(prompts) == 2 * 14 + 13
+    assert prompts[1] == "b, number 2 of one 1"
+
+
 def test_a_mixture_has_the_weights_that_are_asked_for_and_is_spread() -> None:
     mix = {"plain": 3, "posed": 1}
     (run,) = runs_of(workload_of(mixed={**CLOSED, "concurrency": [1], "mix": mix, "warm_up": 0}))

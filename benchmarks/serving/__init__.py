@@ -1,0 +1,1 @@
+"""What `intaglio bench` measured on a card, beside MLPerf's published results."""
