@@ -1,4 +1,5 @@
-"""`intaglio bench`: what NVIDIA's perf_analyzer measures of a server under named loads, and its comparison.
+"""`intaglio bench`: what NVIDIA's perf_analyzer measures of a server under named loads, its comparison, and
+what else is measured of a build.
 
 workload.py    the YAML file: kinds of requests, and the loads that send them
 runs.py        one run of perf_analyzer for each value of a load, and the requests that it sends
@@ -15,5 +16,6 @@ comparison.py  two reports: faster, slower or no difference shown
 intervals.py   confidence intervals of ratios, and the verdict that one allows
 turns.py       two servers in turns, by the processor time of their processes
 gate.py        whether the second is slower
+roofline/      every engine beside what the device reaches
 command.py     the command line
 """

@@ -22,6 +22,7 @@ from intaglio.contract.config import load_deployment
 from intaglio.errors import ConfigError
 from intaglio.exit_codes import FAILED
 from intaglio_client.address import URL_VARIABLE, check_url
+from intaglio_client.bench.roofline.command import roofline
 from intaglio_client.bench.workload import read_workload
 
 __all__ = ["app"]
@@ -44,6 +45,8 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.command()(roofline)
 
 _Workload = Annotated[
     Path,

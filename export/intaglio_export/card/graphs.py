@@ -1,4 +1,4 @@
-"""Small graphs with SDXL's shapes, one for each kind of work, to measure a card with.
+"""Small graphs with SDXL's shapes, one for each kind of work, to measure a card or a processor with.
 
 Every graph is a chain of equal operators, so that what an engine pays per call does not count. Shapes are
 those of one image of 1024x1024 with guidance (two rows).
@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from intaglio.contract.tensors import NetworkSpec, TensorSpec
+from intaglio.contract.tensors import NetworkSpec, Precision, TensorSpec
 
-__all__ = ["FP8", "KINDS", "CardGraph", "Kind", "card_graphs", "one_product"]
+__all__ = ["FP8", "KINDS", "CardGraph", "Kind", "card_graphs", "fp8_graph", "one_product"]
 
 Kind = Literal["product", "convolution", "attention"]
 KINDS: Final[tuple[Kind, ...]] = ("product", "convolution", "attention")
@@ -29,7 +29,7 @@ FP8: Final = "products in fp8"
 
 @dataclass(frozen=True, slots=True)
 class CardGraph:
-    """One small graph: input `x` and output `y` in float16."""
+    """One small graph with an input `x` and an output `y`."""
 
     name: str
     kind: Kind
@@ -39,7 +39,9 @@ class CardGraph:
     """Of the input."""
     output: tuple[int, ...]
     make: Callable[[], list[Any]]
-    """Nodes and initializers, in the order in which the graph takes them."""
+    """Nodes and initializers in float16, in the order in which the graph takes them."""
+    precision: Precision = "fp16"
+    """What the graph computes in."""
 
     @property
     def network(self) -> NetworkSpec:
@@ -52,8 +54,12 @@ class CardGraph:
         made = self.make()
         nodes = [part for part in made if isinstance(part, onnx.NodeProto)]
         weights = [part for part in made if isinstance(part, onnx.TensorProto)]
-        inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT16, self.shape)]
-        outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT16, self.output)]
+        kind = TensorProto.FLOAT16
+        if self.precision == "fp32":
+            kind = TensorProto.FLOAT
+            weights = [_in_float32(weight) for weight in weights]
+        inputs = [helper.make_tensor_value_info("x", kind, self.shape)]
+        outputs = [helper.make_tensor_value_info("y", kind, self.output)]
         graph = helper.make_graph(nodes, "card", inputs, outputs, weights)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=10)
 
@@ -63,6 +69,12 @@ def _weight(name: str, *shape: int, fan_in: int) -> onnx.TensorProto:
     generator = np.random.default_rng(len(name))
     values = generator.standard_normal(shape, dtype=np.float32) / np.sqrt(fan_in)
     return numpy_helper.from_array(values.astype(np.float16), name)
+
+
+def _in_float32(weight: onnx.TensorProto) -> onnx.TensorProto:
+    if weight.data_type != TensorProto.FLOAT16:
+        return weight
+    return numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float32), weight.name)
 
 
 def _products() -> list[Any]:
@@ -146,8 +158,8 @@ def _attention(tokens: int) -> list[Any]:
     return made
 
 
-def card_graphs(divisor: int = 1) -> tuple[CardGraph, ...]:
-    """What is timed. `divisor` makes fewer tokens and smaller maps, for a machine slower than a card."""
+def card_graphs(divisor: int = 1, *, precision: Precision = "fp16") -> tuple[CardGraph, ...]:
+    """One graph of each kind. `divisor` makes fewer tokens and smaller maps, for what is no card."""
     rows = 2048 // divisor
     tokens = 4096 // divisor
     side = 64 // divisor
@@ -158,11 +170,18 @@ def card_graphs(divisor: int = 1) -> tuple[CardGraph, ...]:
     maps = (2, 640, side, side)
     sequence = (2, tokens, 640)
     return (
-        CardGraph("products", "product", products, flat, flat, _products),
-        CardGraph("convolutions", "convolution", convolutions, maps, maps, _convolutions),
-        CardGraph("attention", "attention", attention, sequence, sequence, lambda: _attention(tokens)),
-        CardGraph(FP8, "product", products, flat, flat, _fp8_products),
+        CardGraph("products", "product", products, flat, flat, _products, precision),
+        CardGraph("convolutions", "convolution", convolutions, maps, maps, _convolutions, precision),
+        CardGraph(
+            "attention", "attention", attention, sequence, sequence, lambda: _attention(tokens), precision
+        ),
     )
+
+
+def fp8_graph(divisor: int = 1) -> CardGraph:
+    """The products in fp8."""
+    plain = card_graphs(divisor)[0]
+    return CardGraph(FP8, plain.kind, plain.operations, plain.shape, plain.output, _fp8_products)
 
 
 def one_product(divisor: int = 1) -> CardGraph:

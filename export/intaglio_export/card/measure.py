@@ -1,7 +1,8 @@
-"""Speed of the card in this machine: small engines built, run and timed.
+"""Speed of the card in this machine, or of its processor: small engines built, run and timed.
 
-Operations a second of matrix products, convolutions and attention, each as a chain with SDXL's shapes; bytes
-a second of copies; and whether products in float16 add in float16, which decides the speed of GeForce cards.
+Operations a second of matrix products, convolutions and attention, each as a chain with SDXL's shapes, and
+bytes a second of copies. For a card also whether products in float16 add in float16, which decides the speed
+of GeForce cards.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +21,28 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from intaglio.contract.tensors import Precision, compute_dtype
 from intaglio.engines.buffers import allocate_tensors
 from intaglio.engines.interface import Array, Backend, Bound, DeviceArray
 from intaglio.errors import BuildError, EngineMismatch
-from intaglio_export.card.graphs import FP8, CardGraph, Kind, card_graphs, one_product
+from intaglio_export.card.graphs import CardGraph, Kind, card_graphs, fp8_graph, one_product
 from intaglio_export.engines.job import CompileJob
 
-__all__ = ["Builder", "CardSpeed", "Sums", "measure_card", "sums_of"]
+__all__ = [
+    "Builder",
+    "CardSpeed",
+    "Ceilings",
+    "Choice",
+    "Sums",
+    "measure_card",
+    "measure_ceilings",
+    "seconds_of",
+    "sums_of",
+]
 
 Sums = Literal["float16", "float32"]
+Choice = Callable[[list[float]], float]
+"""Of several seconds of the same work those that count."""
 _MIB: Final = 2**20
 _COPIED: Final = 256 * _MIB
 _SAMPLES: Final = 5
@@ -59,8 +74,19 @@ class CardSpeed:
     """That the whole measurement took."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ceilings:
+    """What no engine here is expected to exceed."""
+
+    precision: Precision
+    operations: dict[Kind, float]
+    """Floating-point operations a second."""
+    bandwidth: float
+    """Bytes a second that copies read and write together."""
+
+
 class Builder(Protocol):
-    """What makes an engine file of a graph: `TensorRTBuilder`, in tests ONNX Runtime's."""
+    """What makes an engine file of a graph: `TensorRTBuilder` or `OnnxRuntimeBuilder`."""
 
     def build(self, job: CompileJob, path: Path) -> object: ...
 
@@ -75,19 +101,14 @@ def measure_card(builder: Builder, backend: Backend, *, divisor: int = 1) -> Car
         DeviceFailed, Unavailable: the card fails, or its memory is full.
     """
     started = time.perf_counter()
-    kinds: dict[Kind, float] = {}
-    fp8 = None
-    for graph in card_graphs(divisor):
-        if graph.name == FP8:
-            fp8 = _fp8_speed(graph, builder, backend)
-        else:
-            kinds[graph.kind] = _speed(graph, builder, backend)
+    ceilings = measure_ceilings(builder, backend, divisor=divisor)
+    fp8 = _fp8_speed(fp8_graph(divisor), builder, backend)
     error = _error_of_sums(one_product(divisor), builder, backend)
     copied = _COPIED // divisor
     return CardSpeed(
-        operations=kinds,
+        operations=ceilings.operations,
         fp8=fp8,
-        bandwidth=2 * copied / _copy_seconds(backend, copied),
+        bandwidth=ceilings.bandwidth,
         from_host=copied / _upload_seconds(backend, copied),
         sums=sums_of(error),
         error=error,
@@ -95,21 +116,42 @@ def measure_card(builder: Builder, backend: Backend, *, divisor: int = 1) -> Car
     )
 
 
+def measure_ceilings(
+    builder: Builder,
+    backend: Backend,
+    *,
+    precision: Precision = "fp16",
+    threads: int = 1,
+    divisor: int = 1,
+    choose: Choice = statistics.median,
+) -> Ceilings:
+    """Measure operations and bytes a second of what `backend` computes on.
+
+    Args:
+        threads: copy at the same time: 1 for a card, whose copies take all of it.
+        choose: which of several samples counts.
+
+    Raises: as `measure_card`.
+    """
+    kinds: dict[Kind, float] = {}
+    for graph in card_graphs(divisor, precision=precision):
+        with _opened(graph, builder, backend) as opened:
+            kinds[graph.kind] = graph.operations / seconds_of(opened.bound.run, backend, choose=choose)
+    copied = _COPIED // divisor
+    run = _copies(backend, copied, threads)
+    return Ceilings(precision, kinds, 2 * copied * threads / seconds_of(run, backend, choose=choose))
+
+
 def sums_of(error: float) -> Sums:
     """What a product with this relative error was added in."""
     return "float32" if error <= _ROUNDING else "float16"
 
 
-def _speed(graph: CardGraph, builder: Builder, backend: Backend) -> float:
-    """Operations a second."""
-    with _opened(graph, builder, backend) as opened:
-        return graph.operations / _seconds_of(opened.bound.run, backend)
-
-
 def _fp8_speed(graph: CardGraph, builder: Builder, backend: Backend) -> float | None:
     """The same; None where the library or the card refuses fp8."""
     try:
-        return _speed(graph, builder, backend)
+        with _opened(graph, builder, backend) as opened:
+            return graph.operations / seconds_of(opened.bound.run, backend)
     except (BuildError, EngineMismatch):
         return None
 
@@ -142,12 +184,13 @@ def _opened(graph: CardGraph, builder: Builder, backend: Backend) -> Iterator[_O
         model = graph.model()
         onnx.save(model, str(folder / "graph.onnx"))
         plan = folder / "engine.plan"
-        job = CompileJob(folder / "graph.onnx", graph.network, (), "fp16", folder / "timings")
+        job = CompileJob(folder / "graph.onnx", graph.network, (), graph.precision, folder / "timings")
         builder.build(job, plan)
-        engine = backend.load(graph.network, plan, precision="fp16")
+        engine = backend.load(graph.network, plan, precision=graph.precision)
         try:
             arrays = allocate_tensors(backend, engine, {})
-            given = np.random.default_rng(0).standard_normal(graph.shape, dtype=np.float32).astype(np.float16)
+            drawn = np.random.default_rng(0).standard_normal(graph.shape, dtype=np.float32)
+            given = drawn.astype(compute_dtype(graph.precision))
             backend.upload(arrays["x"], given)
             weight = numpy_helper.to_array(model.graph.initializer[-1])
             yield _Opened(engine.bind({}, arrays), arrays, given, weight)
@@ -155,27 +198,33 @@ def _opened(graph: CardGraph, builder: Builder, backend: Backend) -> Iterator[_O
             engine.close()
 
 
-def _copy_seconds(backend: Backend, size: int) -> float:
-    """Of a copy of `size` bytes within the card."""
-    source = backend.allocate((size,), "uint8")
-    target = backend.allocate((size,), "uint8")
-    return _seconds_of(lambda: backend.copy(target, source), backend)
+def _copies(backend: Backend, size: int, threads: int) -> Callable[[], object]:
+    """Copies `size` bytes in each of `threads`, within the card or the memory."""
+    pairs = [(backend.allocate((size,), "uint8"), backend.allocate((size,), "uint8")) for _ in range(threads)]
+    for _, source in pairs:  # pages of memory that nobody has written yet are all the same page
+        backend.upload(source, np.ones(size, np.uint8))
+    if threads == 1:  # a card's stream belongs to this thread
+        return lambda: backend.copy(*pairs[0])
+    pool = ThreadPoolExecutor(threads)
+    return lambda: list(pool.map(lambda pair: backend.copy(*pair), pairs))
 
 
 def _upload_seconds(backend: Backend, size: int) -> float:
     """Of a copy of `size` bytes from pinned host memory."""
     source = backend.hold(np.zeros(size, np.uint8))
     target = backend.allocate((size,), "uint8")
-    return _seconds_of(lambda: backend.upload(target, source), backend)
+    return seconds_of(lambda: backend.upload(target, source), backend)
 
 
-def _seconds_of(run: Callable[[], object], backend: Backend) -> float:
-    """Of one `run`, which enqueues work: the median of samples that are long enough for the clock."""
+def seconds_of(run: Callable[[], object], backend: Backend, *, choose: Choice = statistics.median) -> float:
+    """Of one `run`, which enqueues work: the median, or another choice, of samples that are long enough for
+    the clock.
+    """
     run()  # sets up what is needed once
     backend.synchronize()
     once = max(_sample(run, 1, backend), 1e-6)
     count = min(max(int(_SAMPLE_SECONDS / once), 1), 1000)
-    return statistics.median(_sample(run, count, backend) for _ in range(_SAMPLES))
+    return choose([_sample(run, count, backend) for _ in range(_SAMPLES)])
 
 
 def _sample(run: Callable[[], object], count: int, backend: Backend) -> float:

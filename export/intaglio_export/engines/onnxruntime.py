@@ -9,10 +9,18 @@ from intaglio.errors import BuildError
 from intaglio.onnx_runtime import onnx_runtime
 from intaglio_export.engines.job import CompileJob
 
-__all__ = ["optimise_onnx"]
+__all__ = ["OnnxRuntimeBuilder", "optimise_onnx"]
 
 _INLINE_BYTES: Final = 2**31 - 2**20
 """Largest ONNX file before its weights go to a file of their own: protobuf's limit is 2 GiB."""
+
+
+class OnnxRuntimeBuilder:
+    """`optimise_onnx`, in the form of TensorRT's builder."""
+
+    def build(self, job: CompileJob, path: Path) -> dict[str, Any]:
+        """Write the optimised graph to `path`."""
+        return optimise_onnx(job, path)
 
 
 def optimise_onnx(job: CompileJob, path: Path) -> dict[str, Any]:

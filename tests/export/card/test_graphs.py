@@ -10,11 +10,11 @@ import onnxruntime  # type: ignore[import-untyped]
 import pytest
 
 from intaglio.errors import BuildError
-from intaglio_export.card.graphs import FP8, CardGraph, card_graphs, one_product
+from intaglio_export.card.graphs import FP8, CardGraph, card_graphs, fp8_graph, one_product
 from intaglio_export.engines.job import CompileJob
 from intaglio_export.engines.platform import Platform
 
-GRAPHS = {graph.name: graph for graph in (*card_graphs(16), one_product(16))}
+GRAPHS = {graph.name: graph for graph in (*card_graphs(16), fp8_graph(16), one_product(16))}
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -65,7 +65,7 @@ def test_cards_that_are_not_here_get_engines(target: str, tmp_path: Path) -> Non
     builder = TensorRTBuilder(
         Platform("tensorrt-rtx", target, library.__version__, on_gpu=False), "tensorrt-rtx"
     )
-    for graph in card_graphs():
+    for graph in (*card_graphs(), fp8_graph()):
         onnx.save(graph.model(), str(tmp_path / "graph.onnx"))
         job = CompileJob(tmp_path / "graph.onnx", graph.network, (), "fp16", tmp_path / "timings")
         if graph.name == FP8 and target == "sm86":

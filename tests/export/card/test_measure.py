@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,26 +11,26 @@ import pytest
 from intaglio.engines.onnxruntime import OnnxRuntimeBackend
 from intaglio.errors import BuildError
 from intaglio_export.card.graphs import FP8, KINDS
-from intaglio_export.card.measure import measure_card, sums_of
+from intaglio_export.card.measure import measure_card, measure_ceilings, sums_of
 from intaglio_export.engines.job import CompileJob
-from intaglio_export.engines.onnxruntime import optimise_onnx
+from intaglio_export.engines.onnxruntime import OnnxRuntimeBuilder
 
 
-class OnnxRuntimeBuilder:
+class Refusing(OnnxRuntimeBuilder):
     """ONNX Runtime's engines, without fp8."""
 
     def __init__(self, *, refused: str = FP8) -> None:
         self.refused = refused
 
-    def build(self, job: CompileJob, path: Path) -> object:
+    def build(self, job: CompileJob, path: Path) -> dict[str, Any]:
         if job.network.name == self.refused:
             raise BuildError(f"{job.network.name}: refused")
-        return optimise_onnx(job, path)
+        return super().build(job, path)
 
 
 def test_every_speed_is_measured() -> None:
     backend = OnnxRuntimeBackend(threads=2, rebuild="")
-    speed = measure_card(OnnxRuntimeBuilder(), backend, divisor=64)
+    speed = measure_card(Refusing(), backend, divisor=64)
     backend.close()
     assert tuple(speed.operations) == KINDS
     assert all(1e8 < value < 1e13 for value in speed.operations.values())
@@ -42,7 +43,7 @@ def test_every_speed_is_measured() -> None:
 def test_an_engine_in_float16_that_cannot_be_built_ends_the_measurement() -> None:
     backend = OnnxRuntimeBackend(threads=2, rebuild="")
     with pytest.raises(BuildError, match="products: refused"):
-        measure_card(OnnxRuntimeBuilder(refused="products"), backend, divisor=64)
+        measure_card(Refusing(refused="products"), backend, divisor=64)
     backend.close()
 
 
@@ -62,3 +63,14 @@ def test_sums_in_float16_are_recognised_by_their_error() -> None:
         found = total.astype(np.float16).astype(np.float64)
         error = float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
         assert sums_of(error) == kind
+
+
+def test_ceilings_of_a_processor_are_measured_in_its_precision() -> None:
+    backend = OnnxRuntimeBackend(threads=2, rebuild="")
+    found = measure_ceilings(
+        OnnxRuntimeBuilder(), backend, precision="fp32", threads=2, divisor=64, choose=min
+    )
+    backend.close()
+    assert found.precision == "fp32"
+    assert tuple(found.operations) == KINDS
+    assert all(1e8 < value < 1e13 for value in (*found.operations.values(), found.bandwidth))
