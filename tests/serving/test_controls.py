@@ -228,7 +228,7 @@ BAD: dict[str, tuple[dict[str, Any], list[PIL.Image.Image], str]] = {
     "unknown detector": (
         {"type": "pose", "image": 0, "preprocess": "dwpose"},
         [BLACK],
-        r"controls\[0\]\.preprocess: .*no detector 'dwpose'; allowed: none, canny, .*people, whole, wrong, pose",
+        r"controls\[0\]\.preprocess: .*no detector 'dwpose'; allowed: none, canny, .*people, whole, wrong, p",
     ),
     "no detector of that type": (
         {"type": "segmentation", "image": 0, "preprocess": "auto"},

@@ -213,15 +213,15 @@ class DetectorSource(Strict):
 
 
 def detector_named(wanted: str, types: Mapping[str, str], *, field: str, also: Sequence[str] = ()) -> str:
-    """The id `wanted` of a detector, else the first detector that makes maps of that type, else `canny`.
+    """The id `wanted` of a detector, else the first id that makes maps of that type, else `canny`.
 
-    `types` are the types of map of the deployment's detectors, by id. An error names `also` too, which the
-    caller has dealt with.
+    `types` are the types of map of the deployment's detectors, by id. Their order does not count, since a
+    build does not keep it. An error names `also` too, which the caller has dealt with.
 
     Raises:
         InvalidRequest: there is none; it names `field`.
     """
-    of_type = [name for name, made in types.items() if made == wanted]
+    of_type = sorted(name for name, made in types.items() if made == wanted)
     name = wanted if wanted in types else next(iter(of_type), None)
     if name is not None:
         return name

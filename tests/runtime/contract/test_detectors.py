@@ -80,6 +80,7 @@ def test_a_detector_is_found_by_id_then_by_type() -> None:
     assert detector_named("pose", types, field="f") == "pose"
     assert detector_named("depth", types, field="f") == "pose"
     assert detector_named("canny", types, field="f") == "edges"
+    assert detector_named("pose", {"whole": "pose", "bodies": "pose"}, field="f") == "bodies"
     assert detector_named("canny", {}, field="f") == "canny"
     with pytest.raises(
         InvalidRequest, match=r"^f: this deployment has no detector 'hed'; allowed: canny, people,"
