@@ -20,7 +20,7 @@ from intaglio.imaging.openpose import draw_pose
 from ...photographs import nobody, two_people
 from ..objects.graphs import write_yolo
 from .conftest import FILES
-from .graphs import write_simcc, write_spot_finder
+from .graphs import simcc_rows, write_simcc, write_spot_finder
 
 SIZE = (48, 64)
 BOXES = ((60.0, 40.0, 180.0, 200.0), (330.0, 0.0, 420.0, 160.0))
@@ -155,3 +155,15 @@ def test_nanodet_finds_the_people_too(tmp_path: Path) -> None:
     assert sorted(person[:, 0].max() > 512 for person in detection.people) == [False, True]
     with pytest.raises(InvalidRequest, match=r"coffee\.png: no person was found"):
         detector(nobody(), name="coffee.png")
+
+
+@pytest.mark.parametrize("number", [np.float32, np.float16])
+def test_the_shapes_of_the_published_files_are_known(tmp_path: Path, number: Any) -> None:
+    """dw-ll_ucoco_384.onnx and yolox_l.onnx, and conversions of them to half precision."""
+    rows = (row.astype(number) for row in simcc_rows(peaks(), (288, 384)))
+    file = write_yolo(tmp_path / "dw-ll_ucoco_384.onnx", *rows, given=("batch", 3, 384, 288))
+    cells = np.zeros((1, 8400, 85), number)
+    cells[0, 8400 - 201, :6] = (0.5, 0.5, 2.0, 2.0, 1.0, 1.0)
+    persons = write_yolo(tmp_path / "yolox_l.onnx", cells, given=(1, 3, 640, 640))
+    detector = DwposeDetector(DetectorSource(kind="dwpose", file=file, persons=persons, face=True))
+    assert detector.people(Image.new("RGB", (640, 480))).shape == (1, 128, 3)
