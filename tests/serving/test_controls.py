@@ -18,8 +18,10 @@ import pytest
 import yaml
 
 from intaglio.contract.config import Deployment, load_deployment
+from intaglio.contract.detectors import DetectorSource
 from intaglio.contract.models import SDXL
 from intaglio.detectors.detection import Detection
+from intaglio.detectors.dwpose import DwposeDetector
 from intaglio.detectors.pose import PoseDetector
 from intaglio.detectors.sizing import sized
 from intaglio.errors import InvalidRequest
@@ -32,6 +34,7 @@ from intaglio_export.build import BuildOptions, build_deployment
 
 from ..photographs import nobody, one_person, street, two_people
 from ..processes import commands_below
+from ..runtime.detectors.graphs import write_simcc
 from .conftest import REPOSITORY, Silent
 
 pytestmark = pytest.mark.slow
@@ -49,9 +52,17 @@ def png(photo: PIL.Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+def whole(folder: Path) -> DetectorSource:
+    """DWPose's layout: each person's 133 keypoints lie on a line through the box."""
+    places = np.arange(133) % 90
+    peaks = np.stack([places, np.ones(133), places, np.ones(133)], axis=1)
+    file = write_simcc(folder / "simcc.onnx", peaks, (48, 64))
+    return DetectorSource(kind="dwpose", file=file, persons=DETECTORS / "nanodet.onnx", hands=True)
+
+
 @pytest.fixture(scope="module")
 def deployment(miniature: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
-    """The miniature with a detector of poses, one without its weights, and one whose file is damaged."""
+    """The miniature with two detectors of poses, one without its weights, and two of wrong files."""
     folder = tmp_path_factory.mktemp("controls")
     (folder / "miniature").symlink_to(REPOSITORY / "miniature")
     (folder / "configs").mkdir()
@@ -66,6 +77,8 @@ def deployment(miniature: Deployment, tmp_path_factory: pytest.TempPathFactory) 
         "people": people,
         "depth": {"kind": "depth", "file": "../midas.onnx"},
         "damaged": {"kind": "depth", "file": "../damaged.onnx"},
+        "whole": whole(folder).model_dump(mode="json", include={"kind", "file", "persons", "hands"}),
+        "wrong": {"kind": "dwpose", "file": people["file"]},
     }
     values["detector_process"] = {"deadline_seconds": DEADLINE_SECONDS, "idle_seconds": 3.0}
     config = folder / "configs/controls.yaml"
@@ -108,6 +121,20 @@ def test_keypoints_are_the_detectors_own(asking: Client, photo: Any) -> None:
     np.testing.assert_array_equal(np.asarray(found.decode()), expected.map)
     assert (found.detector, found.type) == ("people", "pose")
     assert asking.annotate(picture, "people", size=(96, 64), resize="fit").decode().size == (96, 64)
+
+
+def test_hands_are_read_and_drawn_too(asking: Client, tmp_path: Path) -> None:
+    photo = two_people()
+    expected = DwposeDetector(whole(tmp_path))(photo, name="a")
+    assert expected.people is not None
+    for size in (photo.size, SIZE):
+        found = asking.annotate(photo, "whole", size=size)
+        detection = sized(expected, size, "stretch")
+        assert detection.people is not None
+        document = pose_document(detection.people, width=size[0], height=size[1])
+        assert found.keypoints == json.loads(json.dumps(document))
+        np.testing.assert_array_equal(np.asarray(found.decode()), detection.map)
+        assert [any(one["hand_left_keypoints_2d"]) for one in document["people"]] == [True, True]
 
 
 def test_a_picture_is_drawn_from_a_photograph(asking: Client) -> None:
@@ -201,7 +228,7 @@ BAD: dict[str, tuple[dict[str, Any], list[PIL.Image.Image], str]] = {
     "unknown detector": (
         {"type": "pose", "image": 0, "preprocess": "dwpose"},
         [BLACK],
-        r"controls\[0\]\.preprocess: .*no detector 'dwpose'; allowed: none, canny, .*people, pose",
+        r"controls\[0\]\.preprocess: .*no detector 'dwpose'; allowed: none, canny, .*people, whole, wrong, p",
     ),
     "no detector of that type": (
         {"type": "segmentation", "image": 0, "preprocess": "auto"},
@@ -222,6 +249,11 @@ BAD: dict[str, tuple[dict[str, Any], list[PIL.Image.Image], str]] = {
         {"type": "depth", "image": 0, "preprocess": "damaged"},
         [BLACK],
         r"damaged\.onnx: does not load: .*it must be the ONNX file of a network of relative depth",
+    ),
+    "weights that are of another network": (
+        {"type": "pose", "image": 0, "preprocess": "wrong"},
+        [BLACK],
+        r"movenet-lightning\.onnx: its input is \[1, 192, 192, 3\]; it must be the ONNX file of DWPose",
     ),
 }
 

@@ -32,7 +32,7 @@ NO_DETECTOR: Final = "none"
 CANNY: Final = "canny"
 """The one detector that no deployment has to name."""
 
-DetectorKind = Literal["movenet", "depth", "controlnet-aux", "transformers"]
+DetectorKind = Literal["movenet", "dwpose", "depth", "controlnet-aux", "transformers"]
 AuxDetector = Literal[
     "openpose",
     "midas",
@@ -46,7 +46,9 @@ AuxDetector = Literal[
     "pidinet",
     "mlsd",
 ]
-"""Detectors of controlnet-aux. Its others draw at random or need more than it brings (mmpose, mediapipe)."""
+"""Detectors of controlnet-aux. Its others draw at random or need more than it brings: mediapipe, or mmpose,
+which the kind `dwpose` does without.
+"""
 AUX_DETECTORS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "openpose": ("pose", ("body_pose_model.pth",)),
     "midas": ("depth", ("dpt_hybrid-midas-501f0c75.pt",)),
@@ -63,9 +65,10 @@ AUX_DETECTORS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
 """The type of the maps of each, and its files of weights, as lllyasviel/Annotators has them."""
 CHECKPOINT_FILES: Final = ("config.json", "preprocessor_config.json", "model.safetensors")
 """Files of a checkpoint of `transformers`."""
-_TYPES: Final[Mapping[DetectorKind, str]] = {"movenet": "pose", "depth": "depth"}
+_TYPES: Final[Mapping[DetectorKind, str]] = {"movenet": "pose", "dwpose": "pose", "depth": "depth"}
 _OWN_KEYS: Final[Mapping[DetectorKind, frozenset[str]]] = {
     "movenet": frozenset({"file", "persons"}),
+    "dwpose": frozenset({"file", "persons", "hands", "face"}),
     "depth": frozenset({"file", "mean", "std", "size", "near"}),
     "controlnet-aux": frozenset({"detector", "folder", "hub", "revision", "size"}),
     "transformers": frozenset({"folder", "hub", "revision", "near"}),
@@ -88,17 +91,18 @@ class DetectorSource(Strict):
     """A detector: its kind and its files."""
 
     kind: DetectorKind
-    """`movenet`: one person's 17 COCO keypoints, in the layout of MoveNet SinglePose. `depth`: relative depth
-    of one image, such as MiDaS or Depth Anything. Both are ONNX files. `controlnet-aux`: a detector of that
-    package. `transformers`: a checkpoint of depth estimation or of semantic segmentation. These two need
+    """`movenet`: one person's 17 COCO keypoints, in the layout of MoveNet SinglePose. `dwpose`: one person's
+    133 COCO-WholeBody keypoints, or 17 of the body alone, by DWPose or RTMPose. `depth`: relative depth of
+    one image, such as MiDaS or Depth Anything. These three are ONNX files. `controlnet-aux`: a detector of
+    that package. `transformers`: a checkpoint of depth estimation or of semantic segmentation. These two need
     torch, and the extra `controlnet-aux`.
     """
     type: RegistryId = ""
-    """Type of its maps; `auto` in a request finds it by that. Absent: `pose` for `movenet`, `depth` for
-    `depth`, and that of `detector` for `controlnet-aux`. `transformers` needs it.
+    """Type of its maps; `auto` in a request finds it by that. Absent: `pose` for `movenet` and `dwpose`,
+    `depth` for `depth`, and that of `detector` for `controlnet-aux`. `transformers` needs it.
     """
     file: Path | None = None
-    """The ONNX file of `movenet` and `depth`."""
+    """The ONNX file of `movenet`, `dwpose` (`dw-ll_ucoco_384.onnx`) and `depth`."""
     folder: Path | None = None
     """Folder of the weights of `controlnet-aux`, or the checkpoint of `transformers`."""
     hub: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$"), Allowed("owner/name")] | None = None
@@ -108,9 +112,13 @@ class DetectorSource(Strict):
     detector: AuxDetector | None = None
     """Which detector of `controlnet-aux`."""
     persons: Path | None = None
-    """ONNX file of NanoDet, which finds the people that `movenet` then reads. Without it the whole picture is
-    taken for one person.
+    """ONNX file of NanoDet or YOLOX (`yolox_l.onnx`), which finds the people that `movenet` or `dwpose` then
+    reads. Without it the whole picture is taken for one person.
     """
+    hands: bool = False
+    """Whether `dwpose` draws hands, too. ControlNets that were trained on bodies alone need it off."""
+    face: bool = False
+    """Whether `dwpose` draws the 68 keypoints of faces, too."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Subtracted from red, green and blue of 0 to 1 before `depth` reads them; the default is ImageNet's."""
     std: tuple[
@@ -140,7 +148,7 @@ class DetectorSource(Strict):
         detector, kind = values.get("detector"), values.get("kind")
         if isinstance(detector, str) and detector in AUX_DETECTORS:
             return {**values, "type": AUX_DETECTORS[detector][0]}
-        return {**values, "type": _TYPES[kind]} if kind in ("movenet", "depth") else values
+        return {**values, "type": _TYPES[kind]} if kind in tuple(_TYPES) else values
 
     @model_validator(mode="after")
     def _keys_of_the_kind(self) -> Self:
@@ -205,15 +213,15 @@ class DetectorSource(Strict):
 
 
 def detector_named(wanted: str, types: Mapping[str, str], *, field: str, also: Sequence[str] = ()) -> str:
-    """The id `wanted` of a detector, else the first detector that makes maps of that type, else `canny`.
+    """The id `wanted` of a detector, else the first id that makes maps of that type, else `canny`.
 
-    `types` are the types of map of the deployment's detectors, by id. An error names `also` too, which the
-    caller has dealt with.
+    `types` are the types of map of the deployment's detectors, by id. Their order does not count, since a
+    build does not keep it. An error names `also` too, which the caller has dealt with.
 
     Raises:
         InvalidRequest: there is none; it names `field`.
     """
-    of_type = [name for name, made in types.items() if made == wanted]
+    of_type = sorted(name for name, made in types.items() if made == wanted)
     name = wanted if wanted in types else next(iter(of_type), None)
     if name is not None:
         return name

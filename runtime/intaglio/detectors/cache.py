@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from intaglio.detectors.detection import Detection
-from intaglio.imaging.openpose import KEYPOINTS
+from intaglio.imaging.openpose import people_from_values
 from intaglio.imaging.png import png_from_pixels
 from intaglio.whole_files import write_whole
 
@@ -55,7 +55,7 @@ class DetectionCache:
             with Image.open(io.BytesIO(picture.read_bytes()), formats=["PNG"]) as image:
                 pixels = np.asarray(image.convert("RGB"), dtype=np.uint8)
             if people is not None:
-                people = np.array(people, np.float64).reshape(-1, KEYPOINTS, 3)
+                people = people_from_values(people)
         except (OSError, ValueError, KeyError, TypeError, SyntaxError):  # Pillow's, for a damaged PNG
             return None
         with contextlib.suppress(OSError):  # a folder that cannot be written still can be read

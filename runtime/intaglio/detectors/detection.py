@@ -24,8 +24,8 @@ class Detection:
     map: NDArray[np.uint8]
     """[H, W, RGB]."""
     people: NDArray[np.float64] | None = None
-    """[people, 18, 3]: x and y in pixels, confidence (0: not seen), in OpenPose's order. None where the
-    detector looks for no people.
+    """[people, 18, 3]: x and y in pixels, confidence (0: not seen), in OpenPose's order. [people, 128, 3]
+    where hands or faces were read, too. None where the detector looks for no people.
     """
     classes: bool = False
     """Whether colours are classes, which must not be mixed."""

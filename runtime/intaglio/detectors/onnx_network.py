@@ -69,6 +69,19 @@ class Network:
         """The error that says that the file is not what was expected."""
         return ConfigError(f"{self._path}: {problem}; it must be the ONNX file of {self._expected}")
 
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """Width and height of an input [1, 3, H, W].
+
+        Raises:
+            ConfigError: the input is another one, or its size is not fixed.
+        """
+        match self.input_shape:
+            case (1 | None, 3, int(height), int(width)):
+                return width, height
+            case shape:
+                raise self.unlike(f"its input is {list(shape)}")
+
     def __call__(self, values: NDArray[Any]) -> list[NDArray[np.float32]]:
         """Every output for one input.
 

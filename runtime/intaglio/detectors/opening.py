@@ -17,6 +17,7 @@ from intaglio.detectors.checkpoint import CheckpointDetector
 from intaglio.detectors.controlnet_aux import AuxMapDetector, AuxPoseDetector
 from intaglio.detectors.depth import DepthDetector
 from intaglio.detectors.detection import Detector
+from intaglio.detectors.dwpose import DwposeDetector
 from intaglio.detectors.hub_cache import cached_detector
 from intaglio.detectors.pose import PoseDetector
 from intaglio.errors import ConfigError
@@ -55,6 +56,8 @@ class ChosenDetector:
         match source.kind:
             case "movenet":
                 return PoseDetector(source.files[0], source.persons)
+            case "dwpose":
+                return DwposeDetector(source)
             case "depth":
                 return DepthDetector(source)
             case "controlnet-aux":

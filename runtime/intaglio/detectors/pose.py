@@ -11,13 +11,13 @@ from PIL import Image
 
 from intaglio.detectors.detection import Detection
 from intaglio.detectors.movenet import MoveNet
-from intaglio.detectors.nanodet import NanoDet
+from intaglio.detectors.persons import open_person_finder
 from intaglio.errors import InvalidRequest
 from intaglio.imaging.coco import COCO_KEYPOINTS, distinct_people, openpose_from_coco
 from intaglio.imaging.openpose import draw_pose
 from intaglio.imaging.resizing import Size
 
-__all__ = ["LEAST_KEYPOINT", "LEAST_PERSON", "PoseDetector", "pose_detection"]
+__all__ = ["FEWEST_KEYPOINTS", "LEAST_KEYPOINT", "LEAST_PERSON", "PoseDetector", "pose_detection"]
 
 LEAST_KEYPOINT: Final = 0.2
 """Confidence below which a keypoint counts as not seen."""
@@ -27,12 +27,12 @@ LEAST_UNBOXED: Final = 0.4
 """The same where no box was found and the whole picture is read. MoveNet gives up to 0.3 for pictures of
 houses; acrobats of the miniature's world, which NanoDet often misses, have 0.6.
 """
-_FEWEST_KEYPOINTS: Final = 5
+FEWEST_KEYPOINTS: Final = 5
 """Seen keypoints that make a person: fewer draw no figure."""
 
 
 class PoseDetector:
-    """MoveNet, and NanoDet where the deployment names it. Making one opens the files."""
+    """MoveNet, and a network of people where the deployment names it. Making one opens the files."""
 
     def __init__(self, file: Path, persons: Path | None) -> None:
         """Open the files.
@@ -42,7 +42,7 @@ class PoseDetector:
             MissingExtra: ONNX Runtime is not installed.
         """
         self._movenet = MoveNet(file)
-        self._nanodet = None if persons is None else NanoDet(persons)
+        self._finder = None if persons is None else open_person_finder(persons)
 
     def __call__(self, photo: Image.Image, *, name: str) -> Detection:
         """The people in `photo`, drawn in its size.
@@ -58,7 +58,7 @@ class PoseDetector:
         Where no box is found, the whole picture is taken for one: a person may fill it.
         """
         whole = (0.0, 0.0, float(photo.width), float(photo.height))
-        boxes = [] if self._nanodet is None else self._nanodet.people(photo)[:, :4].tolist()
+        boxes = [] if self._finder is None else self._finder.people(photo)[:, :4].tolist()
         least = LEAST_PERSON if boxes else LEAST_UNBOXED
         readings = [self._movenet.person(photo, tuple(box)) for box in boxes or [whole]]
         people = np.array([one for one in readings if _is_person(one, least)])
@@ -71,11 +71,13 @@ class PoseDetector:
 def _is_person(keypoints: NDArray[np.float64], least: float) -> bool:
     confidence = keypoints[:, 2]
     seen = int((confidence >= LEAST_KEYPOINT).sum())
-    return bool(confidence.mean() >= least) and seen >= _FEWEST_KEYPOINTS
+    return bool(confidence.mean() >= least) and seen >= FEWEST_KEYPOINTS
 
 
 def pose_detection(people: NDArray[np.float64], size: Size, *, name: str) -> Detection:
-    """[people, 18, 3] keypoints in pixels, drawn as the map of a photograph of `size`; errors call it `name`.
+    """[people, 18 or 128, 3] keypoints in pixels, drawn as the map of a photograph of `size`.
+
+    Errors call the photograph `name`.
 
     Raises:
         InvalidRequest: there is no person.

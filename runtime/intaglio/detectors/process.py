@@ -20,7 +20,7 @@ from intaglio.detectors.annotate import Annotated
 from intaglio.detectors.detection import Detection
 from intaglio.detectors.messages import Disconnected, Question, Setting, receive, send
 from intaglio.errors import ConfigError, DetectorFailed, InvalidRequest
-from intaglio.imaging.openpose import KEYPOINTS
+from intaglio.imaging.openpose import people_from_values
 
 __all__ = ["DetectorWorker"]
 
@@ -164,7 +164,7 @@ def _annotated(head: Mapping[str, Any], pixels: bytes) -> Annotated:
         raise kind(head["failed"])
     people = head["people"]
     if people is not None:
-        people = np.array(people, np.float64).reshape(-1, KEYPOINTS, 3)
+        people = people_from_values(people)
     shown = np.frombuffer(pixels, np.uint8).reshape(head["shape"])
     return Annotated(Detection(shown, people, bool(head["classes"])), cached=bool(head["cached"]))
 

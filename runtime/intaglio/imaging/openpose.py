@@ -2,7 +2,8 @@
 
 Order and colours are OpenPose's COCO-18 (CMU-Perceptual-Computing-Lab/openpose); limbs are ellipses of half
 width 4 and joints discs of radius 4 on a 512 pixel map, limbs at 60 % brightness, as controlnet_aux 0.0.10
-`draw_bodypose` draws them.
+`draw_bodypose` draws them. People who were read with their hands and faces have 128 keypoints: the 18 of the
+body, 21 of the left hand, 21 of the right one and 68 of the face (`intaglio.imaging.hands_and_face`).
 """
 
 from __future__ import annotations
@@ -15,19 +16,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from intaglio.imaging.hands_and_face import (
+    FACE_KEYPOINTS,
+    HAND_KEYPOINTS,
+    document_of_parts,
+    draw_hands_and_face,
+)
+
 __all__ = [
     "KEYPOINTS",
     "LEAST_BLACK",
     "MOST_PEOPLE",
+    "WHOLE_KEYPOINTS",
     "Keypoints",
     "black_share",
     "draw_pose",
     "mirrored_pose",
+    "people_from_values",
     "pose_document",
     "read_pose",
 ]
 
 KEYPOINTS: Final = 18
+WHOLE_KEYPOINTS: Final = KEYPOINTS + 2 * HAND_KEYPOINTS + FACE_KEYPOINTS
 LIMBS: Final = (
     (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10),
     (1, 11), (11, 12), (12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17),
@@ -89,13 +100,31 @@ def read_pose(document: Any) -> Keypoints:
 
 
 def pose_document(people: Keypoints, *, width: int, height: int) -> dict[str, Any]:
-    """OpenPose's document of [people, 18, 3] x, y in pixels of `width` x `height`, and confidence."""
-    rounded = np.round(people.reshape(len(people), -1), 3).tolist()
+    """OpenPose's document of [people, 18 or 128, 3] x, y in pixels of `width` x `height`, and confidence."""
     return {
         "canvas_width": width,
         "canvas_height": height,
-        "people": [{"pose_keypoints_2d": values} for values in rounded],
+        "people": [_document_of(person) for person in np.round(people, 3)],
     }
+
+
+def _document_of(person: Keypoints) -> dict[str, list[float]]:
+    document = {"pose_keypoints_2d": person[:KEYPOINTS].reshape(-1).tolist()}
+    return document | document_of_parts(person[KEYPOINTS:]) if len(person) > KEYPOINTS else document
+
+
+def people_from_values(values: Any) -> Keypoints:
+    """[people, 18 or 128, 3] of nested lists.
+
+    Raises:
+        ValueError, TypeError: they are something else.
+    """
+    people = np.array(values, np.float64)
+    if not people.size:
+        return np.zeros((0, KEYPOINTS, 3))
+    if people.ndim != 3 or people.shape[1] not in (KEYPOINTS, WHOLE_KEYPOINTS) or people.shape[2] != 3:
+        raise ValueError(f"people have {KEYPOINTS} or {WHOLE_KEYPOINTS} keypoints, not {people.shape}")
+    return people
 
 
 def mirrored_pose(keypoints: Keypoints) -> Keypoints:
@@ -107,12 +136,13 @@ def mirrored_pose(keypoints: Keypoints) -> Keypoints:
 
 
 def draw_pose(keypoints: Keypoints, *, width: int, height: int) -> NDArray[np.uint8]:
-    """[height, width, RGB] map of `keypoints` [people, 18, 3] on black.
+    """[height, width, RGB] map of `keypoints` [people, 18 or 128, 3] on black.
 
     Strokes grow with the shorter side above 512 pixels.
     """
     finer = min(_OVERSAMPLE, max(1, math.isqrt(_MOST_DRAWN // (width * height))))
-    radius = _STROKE * finer * max(min(width, height) / _STROKE_CANVAS, 1.0)
+    unit = finer * max(min(width, height) / _STROKE_CANVAS, 1.0)
+    radius = _STROKE * unit
     drawn = np.zeros((height, width, 3), np.uint8)
     placed = keypoints[..., :2] * np.array([width * finer, height * finer])
     left, top, right, bottom = _bounds(placed[keypoints[..., 2] > 0], radius, finer, (width, height))
@@ -122,17 +152,28 @@ def draw_pose(keypoints: Keypoints, *, width: int, height: int) -> NDArray[np.ui
     size = (right - left, bottom - top)
     image = Image.new("RGB", (size[0] * finer, size[1] * finer))
     draw = ImageDraw.Draw(image)
-    for points, person in zip(placed - np.array([left, top]) * finer, keypoints, strict=True):
-        seen = person[:, 2] > 0
-        for (start, end), color in zip(LIMBS, COLORS, strict=False):
-            if seen[start] and seen[end]:
-                dark = tuple(int(channel * LIMB_BRIGHTNESS) for channel in color)
-                draw.polygon(_ellipse(points[start], points[end], radius), fill=dark)
-        for (x, y), visible, color in zip(points, seen, COLORS, strict=True):
-            if visible:
-                draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
+    shown = placed - np.array([left, top]) * finer
+    seen = keypoints[..., 2] > 0
+    for points, visible in zip(shown[:, :KEYPOINTS], seen[:, :KEYPOINTS], strict=True):
+        _draw_body(draw, points, visible, radius)
+    if keypoints.shape[1] > KEYPOINTS:
+        for points, visible in zip(shown[:, KEYPOINTS:], seen[:, KEYPOINTS:], strict=True):
+            draw_hands_and_face(draw, points, visible, unit=unit)
     drawn[top:bottom, left:right] = np.asarray(image.reduce(finer))
     return drawn
+
+
+def _draw_body(
+    draw: ImageDraw.ImageDraw, points: NDArray[np.float64], seen: NDArray[np.bool_], radius: float
+) -> None:
+    """Draw the limbs and then the joints of one person: [18, 2] `points` in pixels of the canvas."""
+    for (start, end), color in zip(LIMBS, COLORS, strict=False):
+        if seen[start] and seen[end]:
+            dark = tuple(int(channel * LIMB_BRIGHTNESS) for channel in color)
+            draw.polygon(_ellipse(points[start], points[end], radius), fill=dark)
+    for (x, y), visible, color in zip(points, seen, COLORS, strict=True):
+        if visible:
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
 
 
 def _bounds(

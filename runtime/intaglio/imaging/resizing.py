@@ -33,7 +33,7 @@ def resized(image: Image.Image, size: Size, how: Resize, *, method: Image.Resamp
 def resized_keypoints(
     people: NDArray[np.float64], size: Size, target: Size, how: Resize
 ) -> NDArray[np.float64]:
-    """[people, 18, 3] in pixels of `size`, as pixels of the picture that `resized` makes in `target`.
+    """[people, keypoints, 3] in pixels of `size`, as pixels of the picture that `resized` makes in `target`.
 
     `fill` may leave keypoints outside.
     """

@@ -151,7 +151,7 @@ def _detected(photo: Path, deployment: Deployment) -> dict[str, Any]:
     annotate = Annotator(chosen, None, most_pixels=deployment.limits.input_pixels)
     detection = annotate(photo.read_bytes(), name=str(photo)).detection
     if detection.people is None:
-        right = "name one of kind movenet, or openpose of controlnet-aux"
+        right = "name one of kind movenet or dwpose, or openpose of controlnet-aux"
         raise ConfigError(f"detectors.{chosen.name}: it finds no people; {right}")
     height, width = detection.map.shape[:2]
     return pose_document(detection.people, width=width, height=height)

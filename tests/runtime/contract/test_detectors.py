@@ -48,6 +48,10 @@ def test_files_get_other_places() -> None:
     ("values", "made"),
     [
         ({"kind": "movenet", "file": "m.onnx"}, "pose"),
+        (
+            {"kind": "dwpose", "file": "dw-ll_ucoco_384.onnx", "persons": "yolox_l.onnx", "hands": True},
+            "pose",
+        ),
         ({"kind": "controlnet-aux", "detector": "hed", "hub": "lllyasviel/Annotators"}, "softedge"),
         ({"kind": "controlnet-aux", "detector": "hed", "folder": "w", "type": "scribble"}, "scribble"),
         ({"kind": "controlnet-aux", "detector": "lineart-standard"}, "lineart"),
@@ -76,6 +80,7 @@ def test_a_detector_is_found_by_id_then_by_type() -> None:
     assert detector_named("pose", types, field="f") == "pose"
     assert detector_named("depth", types, field="f") == "pose"
     assert detector_named("canny", types, field="f") == "edges"
+    assert detector_named("pose", {"whole": "pose", "bodies": "pose"}, field="f") == "bodies"
     assert detector_named("canny", {}, field="f") == "canny"
     with pytest.raises(
         InvalidRequest, match=r"^f: this deployment has no detector 'hed'; allowed: canny, people,"
@@ -88,7 +93,10 @@ def test_a_detector_is_found_by_id_then_by_type() -> None:
     [
         ({"kind": "movenet", "size": 224}, "size is no key of kind movenet"),
         ({"kind": "depth", "persons": "n.onnx"}, "persons is no key of kind depth"),
-        ({"kind": "dwpose"}, "kind"),
+        ({"kind": "openpose"}, "kind"),
+        ({"kind": "movenet", "hands": True}, "hands is no key of kind movenet"),
+        ({"kind": "dwpose", "near": "small"}, "near is no key of kind dwpose"),
+        ({"kind": "dwpose", "face": "some"}, "face"),
         (
             {"kind": "controlnet-aux", "detector": "hed", "folder": "w"},
             "file is no key of kind controlnet-aux",
@@ -106,6 +114,7 @@ def test_keys_of_another_kind_and_impossible_values_are_refused(values: dict[str
     ("values", "problem"),
     [
         ({"kind": "movenet"}, "kind movenet needs file"),
+        ({"kind": "dwpose", "persons": "yolox_l.onnx"}, "kind dwpose needs file"),
         ({"kind": "controlnet-aux", "folder": "w", "type": "pose"}, "kind controlnet-aux needs detector"),
         ({"kind": "controlnet-aux", "detector": "hed"}, "exactly one of folder and hub"),
         ({"kind": "controlnet-aux", "detector": "hed", "hub": "a/b", "folder": "w"}, "exactly one of folder"),

@@ -15,10 +15,13 @@ from intaglio.detectors.detection import Detection
 RNG = np.random.default_rng(4)
 PIXELS = RNG.integers(0, 256, (12, 20, 3), np.uint8)
 PEOPLE = RNG.uniform(0, 20, (2, 18, 3))
+WHOLE = RNG.uniform(0, 20, (2, 128, 3))
 KEY = detection_key(b"photo", "1")
 
 
-@pytest.mark.parametrize("people", [PEOPLE, None, PEOPLE[:0]], ids=["two", "not looked for", "none"])
+@pytest.mark.parametrize(
+    "people", [PEOPLE, WHOLE, None, PEOPLE[:0]], ids=["two", "hands", "not looked for", "none"]
+)
 def test_a_detection_comes_back_as_it_was(tmp_path: Path, people: np.ndarray | None) -> None:
     cache = DetectionCache(tmp_path)
     assert cache.get(KEY) is None

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from intaglio.imaging.coco import COCO_MIRRORED, distinct_people, openpose_from_coco
+from intaglio.imaging.coco import (
+    COCO_MIRRORED,
+    distinct_people,
+    openpose_from_coco,
+    openpose_from_coco_whole,
+)
 
 COCO = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
@@ -48,3 +53,20 @@ def test_two_readings_of_one_person_become_the_more_confident_one() -> None:
     assert any((one == again).all() for one in kept)
     assert any((one == second).all() for one in kept)
     assert distinct_people(PEOPLE[:0]).shape == (0, 17, 3)
+
+
+def test_hands_and_face_follow_the_body_and_feet_do_not() -> None:
+    people = np.random.default_rng(2).uniform(0.3, 100, (2, 133, 3))
+    whole = openpose_from_coco_whole(people)
+    assert whole.shape == (2, 128, 3)
+    np.testing.assert_array_equal(whole[:, :18], openpose_from_coco(people[:, :17]))
+    np.testing.assert_array_equal(whole[:, 18:39], people[:, 91:112])  # the left hand
+    np.testing.assert_array_equal(whole[:, 39:60], people[:, 112:])
+    np.testing.assert_array_equal(whole[:, 60:], people[:, 23:91])
+
+
+def test_bodies_say_who_is_the_same_whatever_hands_and_faces_are_beside_them() -> None:
+    people = np.random.default_rng(2).uniform(0.3, 100, (3, 133, 3))
+    people[2, :17] = people[0, :17]
+    people[2, 2] += 50  # an eye that is more certain
+    assert len(distinct_people(people)) == 2

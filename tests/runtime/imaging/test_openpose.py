@@ -15,6 +15,7 @@ from intaglio.imaging.openpose import (
     black_share,
     draw_pose,
     mirrored_pose,
+    people_from_values,
     pose_document,
     read_pose,
 )
@@ -128,3 +129,26 @@ def test_a_black_share_is_that_of_a_sample() -> None:
     pixels[..., 1] = 200
     assert black_share(pixels) == 0
     assert black_share(pixels[:1, :3]) == 0
+
+
+@pytest.mark.parametrize("keypoints", [18, 128])
+def test_people_come_back_from_nested_lists(keypoints: int) -> None:
+    people = np.random.default_rng(3).uniform(1, 90, (2, keypoints, 3))
+    np.testing.assert_array_equal(people_from_values(people.tolist()), people)
+    assert people_from_values([]).shape == (0, 18, 3)
+
+
+@pytest.mark.parametrize("wrong", [[[[1, 2, 3]] * 17], [[[1, 2]] * 18], [[1, 2, 3]], [["a"]]])
+def test_other_lists_are_no_people(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"18 or 128|could not convert"):
+        people_from_values(wrong)
+
+
+def test_a_document_of_whole_people_has_openposes_parts_and_the_same_bodies() -> None:
+    people = np.random.default_rng(3).uniform(1, 90, (2, 128, 3)).round(2)
+    made = pose_document(people, width=200, height=100)
+    for person, entry in zip(people, made["people"], strict=True):
+        assert entry["hand_left_keypoints_2d"] == person[18:39].reshape(-1).tolist()
+        assert entry["hand_right_keypoints_2d"] == person[39:60].reshape(-1).tolist()
+        assert entry["face_keypoints_2d"] == [*person[60:].reshape(-1).tolist(), *[0.0] * 6]
+    np.testing.assert_allclose(read_pose(made), people[:, :18] / [200, 100, 1])

@@ -19,6 +19,7 @@ from intaglio.imaging.pose_library import PoseLibrary
 from intaglio.poses.command import app
 
 from ...photographs import nobody, one_person
+from ..detectors.graphs import write_simcc
 
 ROOT = Path(__file__).parents[3]
 
@@ -101,6 +102,27 @@ def test_a_photograph_becomes_a_pose(config: Path, tmp_path: Path) -> None:
     (person,) = PoseLibrary(config.parent / "poses").load("portrait")
     np.testing.assert_allclose(person[0, :2] * 512, (222, 122), atol=15)  # her nose
     assert "portrait" in run(config, "list", "--search", "photo", "--quiet").stdout
+
+
+def test_a_pose_of_a_photograph_is_the_body_of_a_detector_that_reads_hands_too(
+    config: Path, tmp_path: Path
+) -> None:
+    places = np.arange(133) % 90
+    peaks = np.stack([places, np.ones(133), places, np.ones(133)], axis=1)
+    file = write_simcc(tmp_path / "simcc.onnx", peaks, (48, 64))
+    values = yaml.safe_load(config.read_text())
+    values["detectors"] = {"pose": {"kind": "dwpose", "file": str(file), "hands": True}}
+    config.write_text(yaml.safe_dump(values))
+    photo = tmp_path / "photo.png"
+    one_person().save(photo)
+    done = run(config, "add", photo, "--name", "line")
+    assert done.exit_code == 0, done.output
+    kept = json.loads((config.parent / "poses/line.json").read_text())
+    assert [list(person) for person in kept["people"]] == [["pose_keypoints_2d"]]
+    (person,) = PoseLibrary(config.parent / "poses").load("line")
+    np.testing.assert_allclose(
+        np.diff(person[2:5, 1]), np.diff([6, 8, 10]) * 640 / 0.75 / 128 / 512, rtol=1e-3
+    )
 
 
 def test_a_document_of_another_program_becomes_a_pose(config: Path, tmp_path: Path) -> None:
