@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from intaglio.triton_models.controlnet_metrics import CONTROLNET_METRICS, RESIDENT_CONTROLNET
+from intaglio.triton_models.drawing_report import INSTANCE_METRICS
 from intaglio.triton_models.lora_metrics import LORA_METRICS, RESIDENT_LORA
-from intaglio.triton_models.metrics import MetricSpec
+from intaglio.triton_models.metrics import INSTANCE_LABEL, MetricSpec
 from intaglio.triton_models.request_metrics import REQUEST_METRICS
 from reference.tables import code, table
 
@@ -14,6 +15,7 @@ __all__ = ["ALL_METRICS", "metrics"]
 
 ALL_METRICS: Final[tuple[MetricSpec, ...]] = (
     *REQUEST_METRICS,
+    *INSTANCE_METRICS,
     RESIDENT_LORA,
     *LORA_METRICS,
     RESIDENT_CONTROLNET,
@@ -23,5 +25,10 @@ ALL_METRICS: Final[tuple[MetricSpec, ...]] = (
 
 def metrics() -> str:
     """One row a metric."""
-    rows = ((code(one.full_name), one.kind, code(one.label), one.doc) for one in ALL_METRICS)
+    rows = ((code(one.full_name), one.kind, _labels(one), one.doc) for one in ALL_METRICS)
     return table(("metric", "type", "label", "meaning"), rows)
+
+
+def _labels(metric: MetricSpec) -> str:
+    own = [code(metric.label)] if metric.label else []
+    return ", ".join([*own, f"({code(INSTANCE_LABEL)})"] if metric.each else own)

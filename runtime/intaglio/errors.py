@@ -23,6 +23,7 @@ A message is one line: what was wrong, then what would be right.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Literal
 
 __all__ = [
@@ -68,6 +69,19 @@ class IntaglioError(Exception):
     def __init__(self, message: str) -> None:
         self.message = single_line(message)
         super().__init__(self.message)
+
+    def __reduce__(self) -> tuple[Callable[..., IntaglioError], tuple[object, ...]]:
+        """For pickle: an error crosses from one process to another as it is, whatever `__init__` takes."""
+        return _restored, (type(self), self.args, vars(self))
+
+
+def _restored(
+    kind: type[IntaglioError], args: tuple[object, ...], values: Mapping[str, object]
+) -> IntaglioError:
+    error = kind.__new__(kind)
+    error.args = args
+    vars(error).update(values)
+    return error
 
 
 class InvalidRequest(IntaglioError):

@@ -191,14 +191,30 @@ def repository_options(plan: Plan, *, build_key: str) -> RepositoryOptions:
     """What Triton's model repository takes from `plan`."""
     server = plan.deployment.server
     on_card = plan.platform.runtime != "onnxruntime"
+    gpu, gpus = _drawing_cards(plan.deployment) if on_card else (None, "")
     return RepositoryOptions(
         build_key=build_key,
         queue_size=server.queue_size,
         workers=server.workers,
-        gpu=plan.deployment.execution.gpu if on_card else None,
+        gpu=gpu,
+        gpus=gpus,
+        instances=server.instances,
         detectors=bool(plan.deployment.detectors),
         identity=plan.deployment.identity is not None,
     )
+
+
+def _drawing_cards(deployment: Deployment) -> tuple[int | None, str]:
+    """`gpu` and `gpus` of the repository's options: the only card, or the text that names several."""
+    match deployment.server.gpus:
+        case None:
+            return deployment.execution.gpu, ""
+        case (only,):
+            return only, ""
+        case "all":
+            return None, "all"
+        case several:
+            return None, ",".join(map(str, several))
 
 
 def _network_file(plan: Plan, network: str) -> NetworkFile:

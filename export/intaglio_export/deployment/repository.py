@@ -21,7 +21,12 @@ from tritonclient.grpc import model_config_pb2
 
 from intaglio.contract.models import ANNOTATE, ENSEMBLE_STEPS, IDENTITY, MODELS, STANDALONE, ModelSpec
 from intaglio.contract.ports import Port
-from intaglio.triton_models.served_build import BUILD_KEY_PARAMETER, BUILD_PARAMETER
+from intaglio.triton_models.served_build import (
+    BUILD_KEY_PARAMETER,
+    BUILD_PARAMETER,
+    GPUS_PARAMETER,
+    INSTANCES_PARAMETER,
+)
 
 __all__ = [
     "DOC_PARAMETER",
@@ -54,6 +59,10 @@ class RepositoryOptions:
     workers: int = 1
     gpu: int | None = None
     """CUDA's index of the card that `diffuse` runs on; None runs it on the CPU."""
+    gpus: str = ""
+    """CUDA's indices of several cards with commas between them, or `all`; takes the place of `gpu`."""
+    instances: int = 1
+    """Processes that draw on the CPU."""
     detectors: bool = True
     """Whether the deployment has detectors. Without any there is no model `annotate`."""
     identity: bool = True
@@ -120,7 +129,8 @@ def _data_type(port: Port) -> int:
 
 def _add_instances(config: Any, model: ModelSpec, options: RepositoryOptions) -> None:
     """`diffuse` has one process on the card, and `annotate` and `identity` have one each on the CPU. A model
-    that streams has one with a thread a request.
+    that streams has one with a thread a request. Where several instances draw, the process of `diffuse` has
+    their queue and starts them itself, because requests of a Triton instance that dies are lost.
 
     The other models have `workers` processes on the CPU. Requests wait for their turn in `diffuse`. The
     queues of the other models are bounded too, and long enough for a burst.
@@ -129,9 +139,13 @@ def _add_instances(config: Any, model: ModelSpec, options: RepositoryOptions) ->
     on_gpu = model.device == "gpu"
     count = 1 if on_gpu or model.decoupled or model in STANDALONE else options.workers
     group = config.instance_group.add(count=count, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU)
-    if on_gpu and options.gpu is not None:
+    if on_gpu and options.gpus:
+        config.parameters[GPUS_PARAMETER].string_value = options.gpus
+    elif on_gpu and options.gpu is not None:
         group.kind = group.KIND_GPU
         group.gpus.append(options.gpu)
+    if on_gpu and options.instances > 1:
+        config.parameters[INSTANCES_PARAMETER].string_value = str(options.instances)
     longest = options.queue_size if on_gpu else _BURST * options.queue_size
     config.dynamic_batching.default_queue_policy.max_queue_size = longest
 

@@ -35,7 +35,8 @@ def resolve_platform(deployment: Deployment) -> Platform:
     `auto` is TensorRT-RTX where both a card and the package are available, and ONNX Runtime otherwise.
 
     Raises:
-        ConfigError: TensorRT without a card and without a target; no card of the index `execution.gpu`.
+        ConfigError: TensorRT without a card and without a target; no card of the index `execution.gpu`;
+            `server` names cards for a CPU, or several instances for a card.
         MissingExtra: the runtime's package is not installed.
     """
     gpu = deployment.execution.gpu
@@ -43,6 +44,10 @@ def resolve_platform(deployment: Deployment) -> Platform:
         check_gpu(gpu)
     present = gpu_capability(gpu)
     runtime = _resolve_runtime(deployment, present)
+    try:
+        deployment.server.check_instances(on_card=runtime != "onnxruntime")
+    except ValueError as error:
+        raise ConfigError(f"{deployment.name}: {error}") from error
     version = runtime_version(runtime)
     if version is None:
         extra = "export" if runtime == "onnxruntime" else "tensorrt"

@@ -338,6 +338,8 @@ class Deployment(Strict):
             raise ValueError(
                 f"runtime onnxruntime runs on the CPU; target {self.target} needs tensorrt-rtx or tensorrt"
             )
+        if self.runtime != "auto":
+            self.server.check_instances(on_card=self.runtime != "onnxruntime")
 
     @property
     def _built_methods(self) -> dict[str, str]:
@@ -403,7 +405,7 @@ class Deployment(Strict):
             "folder": True,
             "build": True,
             "memory_limit_gib": True,
-            # queue_size and workers count: the build's model repository holds them.
+            # queue_size, workers, gpus and instances count: the build's model repository holds them.
             "server": {"host", "http_port", "grpc_port", "metrics_port", "drain_seconds"},
         }
         if self.swaps:

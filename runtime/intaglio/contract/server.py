@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Final, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from intaglio.contract.yaml_files import Strict
 
-__all__ = ["Server", "checked_host"]
+__all__ = ["MOST_INSTANCES", "Server", "checked_host"]
+
+MOST_INSTANCES: Final = 64
+"""Of `diffuse` in one server."""
+GpuIndex = Annotated[int, Field(ge=0, lt=MOST_INSTANCES)]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_-]{1,63})*", re.ASCII)
 _LONGEST_NAME: Final = 253
@@ -54,8 +58,36 @@ class Server(Strict):
     """Seconds that running and waiting requests may take once the server is told to stop."""
     workers: int = Field(default=1, ge=1, le=64)
     """Processes of `preprocess`, and as many of `postprocess`."""
+    gpus: tuple[GpuIndex, ...] | Literal["all"] | None = Field(default=None, min_length=1)
+    """CUDA's indices of the cards that draw, such as `[0, 1]`, or `all` that CUDA sees when the server
+    starts. One queue feeds them (docs/several_cards.md). Absent: the card of `execution.gpu` alone.
+    """
+    instances: int = Field(default=1, ge=1, le=MOST_INSTANCES)
+    """Processes that draw where the CPU runs the networks. Each has its own copy of them, and one queue feeds
+    them. Where cards run the networks, `gpus` says how many draw.
+    """
 
     _host = field_validator("host")(checked_host)
+
+    @field_validator("gpus")
+    @classmethod
+    def _different_gpus(cls, gpus: tuple[int, ...] | str | None) -> tuple[int, ...] | str | None:
+        if isinstance(gpus, tuple) and len(set(gpus)) != len(gpus):
+            raise ValueError("a card is listed twice; allowed: each card once, since it has one instance")
+        return gpus
+
+    def check_instances(self, *, on_card: bool) -> None:
+        """Raise ValueError where `gpus` or `instances` contradicts what runs the networks."""
+        if self.gpus is not None and not on_card:
+            raise ValueError(
+                "server.gpus names cards, but onnxruntime runs the networks on the CPU; "
+                "allowed: server.instances, or a runtime for cards"
+            )
+        if self.instances > 1 and on_card:
+            raise ValueError(
+                f"server.instances: {self.instances}: a card has one instance; allowed: 1, with the cards "
+                "listed in server.gpus"
+            )
 
     @model_validator(mode="after")
     def _different_ports(self) -> Self:

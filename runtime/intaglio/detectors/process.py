@@ -6,11 +6,9 @@ import contextlib
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -21,6 +19,7 @@ from intaglio.detectors.detection import Detection
 from intaglio.detectors.messages import Disconnected, Question, Setting, receive, send
 from intaglio.errors import ConfigError, DetectorFailed, InvalidRequest
 from intaglio.imaging.openpose import people_from_values
+from intaglio.interpreter import interpreter
 
 __all__ = ["DetectorWorker"]
 
@@ -119,7 +118,7 @@ class _Running:
         self.connection, theirs = socket.socketpair()
         try:
             self._process = subprocess.Popen(
-                [_interpreter(), "-P", "-m", _MODULE], stdin=theirs.fileno(), stdout=subprocess.DEVNULL
+                [interpreter(), "-P", "-m", _MODULE], stdin=theirs.fileno(), stdout=subprocess.DEVNULL
             )
         except BaseException:
             self.connection.close()
@@ -145,14 +144,6 @@ class _Running:
             return self._process.wait(timeout=0.2)
         self._process.kill()
         return self._process.wait(timeout=_END_SECONDS)
-
-
-def _interpreter() -> str:
-    """The Python of this process. In Triton's stub `sys.executable` may be another program or empty."""
-    named = Path(sys.executable or "")
-    if named.name.startswith("python") and named.is_file():
-        return str(named)
-    return str(Path(sys.prefix, "bin", "python3"))
 
 
 def _annotated(head: Mapping[str, Any], pixels: bytes) -> Annotated:

@@ -147,13 +147,13 @@ def gpu_count() -> int:
     return count.value
 
 
-def check_gpu(gpu: int) -> None:
-    """Raise ConfigError where CUDA sees cards, but none with the index `gpu`."""
+def check_gpu(gpu: int, *, field: str = "execution.gpu") -> None:
+    """Raise ConfigError where CUDA sees cards, but none with the index `gpu`, which `field` chose."""
     count = gpu_count()
     if 0 < count <= gpu:
         allowed = "0" if count == 1 else f"0 to {count - 1}"
         raise ConfigError(
-            f"execution.gpu: {gpu}: no such card, CUDA sees {count} here; allowed: {allowed} "
+            f"{field}: {gpu}: no such card, CUDA sees {count} here; allowed: {allowed} "
             "(CUDA_VISIBLE_DEVICES chooses and numbers them)"
         )
 

@@ -178,14 +178,18 @@ def _gpu() -> Iterator[Finding]:
 
 
 def _chosen_gpu(deployment: Deployment) -> Iterator[Finding]:
-    """The card that the deployment names, where the machine has cards but not that one."""
+    """Cards that the deployment names, where the machine has cards but not those."""
     if deployment.runtime == "onnxruntime":
         return  # which runs on the CPU
-    try:
-        check_gpu(deployment.execution.gpu)
-    except IntaglioError as error:
-        what, _, fix = str(error).removeprefix("execution.gpu: ").partition("; ")
-        yield Finding("execution.gpu", "missing", what, fix)
+    gpus = deployment.server.gpus
+    named = [("execution.gpu", deployment.execution.gpu)]
+    named += [] if gpus is None or gpus == "all" else [("server.gpus", gpu) for gpu in gpus]
+    for field, gpu in named:
+        try:
+            check_gpu(gpu, field=field)
+        except IntaglioError as error:
+            what, _, fix = str(error).removeprefix(f"{field}: ").partition("; ")
+            yield Finding(field, "missing", what, fix)
 
 
 def _extra(extra: str) -> Finding:

@@ -146,6 +146,10 @@ def _predicted(deployment: Deployment, manifest: BuildManifest | None, *, reside
         Part(_ALLOWANCE, _MARGIN, "allowance"),
     ]
     if on_host:
+        instances = deployment.server.instances
+        if instances > 1:
+            each = sum(part.bytes for part in parts)
+            parts.append(Part("instances", (instances - 1) * each, "as much for each further instance"))
         return Prediction("host", tuple(parts), shared)
     contexts = Part("contexts", _CONTEXTS, "measured, Triton and one process")
     return Prediction("card", (contexts, *parts), shared)

@@ -9,9 +9,10 @@ from typing import Final
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.architecture import SDXL_ARCHITECTURE
 from intaglio.contract.config import Deployment, Profiles
-from intaglio.engines.card import check_gpu, read_card_memory
+from intaglio.engines.card import read_card_memory
 from intaglio.errors import ConfigError
 from intaglio.sampling.tiles import decoded_sizes
+from intaglio.serving.cards import served_gpus
 from intaglio.serving.memory import GIB, Prediction, predict_memory
 
 __all__ = ["Remedy", "check_memory", "check_memory_beside", "remedies"]
@@ -127,18 +128,20 @@ def check_memory_beside(
 
 
 def _free_limit(deployment: Deployment, free: int | None) -> dict[str, int]:
-    """What the card of `deployment` has free, where somebody knows it.
+    """What the cards of `deployment` have free, where somebody knows it.
 
     Raises:
-        ConfigError: the machine has cards, but not that one.
+        ConfigError: the machine has cards, but not one of those.
     """
-    if free is None:
-        check_gpu(deployment.execution.gpu)
-        card = read_card_memory(deployment.execution.gpu)
-        if card is None:
-            return {}
-        free = card.free
-    return {"the card has free": free}
+    if free is not None:
+        return {"the card has free": free}
+    limits: dict[str, int] = {}
+    for gpu in served_gpus(deployment):
+        card = read_card_memory(gpu)
+        if card is not None:
+            whose = "the card" if deployment.server.gpus is None else f"gpu {gpu}"
+            limits[f"{whose} has free"] = card.free
+    return limits
 
 
 def _short_of(prediction: Prediction, limits: Mapping[str, int]) -> str | None:

@@ -145,12 +145,15 @@ class TritonProcess:
         return error
 
     def resident_bytes(self) -> dict[str, int]:
-        """Resident memory of the server (`tritonserver`) and of every model process that runs."""
+        """Resident memory of the server (`tritonserver`) and of every model process that runs, each with the
+        processes that it started.
+        """
         found: dict[str, int] = {}
         for name, process in {"tritonserver": psutil.Process(self.pid), **self._stubs}.items():
             with contextlib.suppress(psutil.Error):  # it has just ended
                 if is_alive(process):
-                    found[name] = process.memory_info().rss
+                    family = [process] if name == "tritonserver" else [process, *process.children()]
+                    found[name] = sum(one.memory_info().rss for one in family)
         return found
 
     def stop(self, *, immediately: bool = False, by: float = math.inf) -> None:

@@ -21,10 +21,11 @@ from intaglio.builds.file_checks import check_files
 from intaglio.builds.holds import BuildHold
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.config import Deployment, load_deployment
-from intaglio.engines.card import CardMemory, read_card_memory
+from intaglio.engines.card import CardMemory
 from intaglio.errors import ConfigError, Unavailable
 from intaglio.serving.arguments import TritonSettings
 from intaglio.serving.build_check import check_build
+from intaglio.serving.cards import read_memory_of, served_gpus
 from intaglio.serving.change import ChangeTimes, UnloadFailed, VersionChange
 from intaglio.serving.control import Control
 from intaglio.serving.drain import Drain
@@ -76,7 +77,8 @@ class Server(TritonServer):
         folder = deployment.build_folder
         at = endpoints or configured_endpoints(deployment.server)
         self.deployment = deployment
-        self._before: CardMemory | None = None
+        self._before: dict[int, CardMemory] = {}
+        """Of each card before Triton started."""
         self._prediction: Prediction | None = None
         self._version: ServedVersion | None = None
         self._last_number = 0
@@ -105,9 +107,10 @@ class Server(TritonServer):
             return
         self._version = self._open_version(self.deployment)
         # Only at the first start: the driver may still count the memory of a Triton that just ended.
-        gpu = self.deployment.execution.gpu
-        self._before, self._last_number = read_card_memory(gpu), self._version.number
+        self._last_number = self._version.number
         self._prediction = check_memory(self.deployment, self._version.manifest)
+        if self._prediction.place == "card":
+            self._before = read_memory_of(served_gpus(self.deployment))
 
     def prepare(self) -> None:
         """Write a repository with exactly the version that was served last, also after a reload that Triton
@@ -245,11 +248,13 @@ class Server(TritonServer):
     def memory_report(self) -> str:
         """What the running server takes, and what was predicted."""
         predicted = f"predicted {self._predicted.summary}"
-        card = read_card_memory(self.deployment.execution.gpu)
-        if self._predicted.place == "host" or card is None or self._before is None:
+        cards = read_memory_of(tuple(self._before))
+        if not cards:
             resident = sum(self.process.resident_bytes().values())
             return f"{resident / GIB:.2f} GiB of the host; {predicted}"
-        return f"{(card.used - self._before.used) / GIB:.2f} GiB of the card; {predicted}"
+        taken = [f"{(card.used - self._before[gpu].used) / GIB:.2f}" for gpu, card in cards.items()]
+        of = "of the card" if len(taken) == 1 else "of each card"
+        return f"{', '.join(taken)} GiB {of}; {predicted}"
 
 
 def _check_same_server(old: Deployment, new: Deployment) -> None:

@@ -4,6 +4,9 @@
 for a long one, and requests that want the same LoRAs and ControlNets follow one another without a swap.
 (Triton hands over one request at a time to a model without batching. It does not wait for an answer before
 the next.) Triton's own figures of the model then say nothing; `request_metrics` has others.
+
+Where the deployment asks for several instances, each is a process of its own (`instances`), and a thread for
+each takes slices from the same queue (`crew`).
 """
 
 # ruff: noqa: PLC0415  (the process of a model imports its own stage only)
@@ -28,20 +31,23 @@ from intaglio.contract.models import DIFFUSE
 from intaglio.contract.ports import Tensors, string_tensor
 from intaglio.errors import Cancelled, DeviceFailed, IntaglioError, QueueFull, failed_device
 from intaglio.stages.diffuse.drawing import Drawing
-from intaglio.triton_models.controlnet_metrics import ControlNetMetrics
-from intaglio.triton_models.drawer import Drawer
+from intaglio.stages.diffuse.incoming import wanted_of
+from intaglio.triton_models.crew import Crew, Seat
+from intaglio.triton_models.drawer import Drawer, DrawingStage
+from intaglio.triton_models.drawing_report import Reported, drawing_report, reported_seats
+from intaglio.triton_models.instances import InstanceLost, Instances, places_of
 from intaglio.triton_models.jobs import Job, JobRequest, Pace, job_entry, read_job_request
-from intaglio.triton_models.lora_metrics import LoraMetrics
 from intaglio.triton_models.model import TritonModel, queue_size, tensors_of
 from intaglio.triton_models.queue_watch import QueueWatch
 from intaglio.triton_models.replies import Answer, Reply, Single, Watched
 from intaglio.triton_models.reporter import Report, Reporter
-from intaglio.triton_models.request_metrics import RequestCounts, RequestMetrics, outcome_of
+from intaglio.triton_models.request_metrics import RequestCounts, outcome_of
+from intaglio.triton_models.served_build import model_parameters
 from intaglio.triton_models.turnstile import Entry, Turnstile
 from intaglio.triton_models.watched_jobs import WatchedJobs
 
 if TYPE_CHECKING:
-    from intaglio.stages.diffuse.stage import Wanted
+    from intaglio.stages.diffuse.incoming import Wanted
 
 __all__ = ["DEVICE_FAILED_STATUS", "DiffuseModel"]
 
@@ -59,27 +65,41 @@ class DiffuseModel(TritonModel):
     """`diffuse`."""
 
     spec = DIFFUSE
+    _instances: Instances | None = None
+    """None where this process draws."""
+    _crew: Crew | None = None
+    """Has the instances draw."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
         self._gpu = _instance_gpu(args)
+        self._parameters = model_parameters(args)
         super().initialize(args)
         self._folder = Path(args["model_repository"])
         self._version = args.get("model_version", "1")
         self._make_queue(capacity=queue_size(args))
         self._reporter = Reporter(self._open_metrics, failed=self._log_traceback)
-        self._thread = threading.Thread(target=self._serve, name="diffuse", daemon=True)
-        self._thread.start()
+        if self._crew is not None:
+            self._crew.start()
+        else:
+            self._thread = threading.Thread(target=self._serve, name="diffuse", daemon=True)
+            self._thread.start()
         self._watch.start()
         self._reporter.start()
 
     def open_build(self, manifest: BuildManifest, folder: Path) -> None:
         from intaglio.stages.diffuse.stage import Diffuse
 
+        self._execution = manifest.execution
+        places = places_of(self._parameters)
+        if places:
+            self._instances = self._opened.enter_context(Instances(manifest, folder, places))
+            self._read = self._instances.read
+            return
         if self._gpu is not None:
             execution = manifest.execution.model_copy(update={"gpu": self._gpu})
             manifest = manifest.model_copy(update={"execution": execution})
-        self._execution = manifest.execution
         self._diffuse = self._opened.enter_context(Diffuse(manifest, folder))
+        self._read = self._diffuse.read
         self._diffuse.warm_up()
 
     def _make_queue(self, *, capacity: int) -> None:
@@ -89,13 +109,27 @@ class DiffuseModel(TritonModel):
         )
         self._counts = RequestCounts()
         self._pace = Pace()
-        self._drawer = Drawer(self._diffuse, self._turnstile, counts=self._counts, pace=self._pace)
         self._watched = WatchedJobs()
         self._watch = QueueWatch(
             self._turnstile, self._watched, end=self._end_early, failed=self._log_traceback
         )
         self._lost: DeviceFailed | None = None
         """Why the card can compute nothing more."""
+        if self._instances is None:
+            self._drawer = self._make_drawer(self._diffuse, self._counts)
+            self._drawing = [Reported(self._diffuse, self._counts)]
+            return
+        seats = []
+        for instance in self._instances.each:
+            work = RequestCounts()
+            seats.append(Seat(instance, self._make_drawer(instance, work), work))
+        self._drawing = reported_seats(seats)
+        self._crew = Crew(
+            seats, self._turnstile, draw=self._serve_slice, end=self._end_lost, give_up=self._give_up
+        )
+
+    def _make_drawer(self, stage: DrawingStage, work: RequestCounts) -> Drawer:
+        return Drawer(stage, self._turnstile, counts=self._counts, work=work, pace=self._pace)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Queue `requests`; their responses follow. One that must be refused is refused immediately."""
@@ -109,7 +143,10 @@ class DiffuseModel(TritonModel):
 
     def finalize(self) -> None:
         self._turnstile.close()
-        self._thread.join()
+        if self._crew is not None:
+            self._crew.close()
+        else:
+            self._thread.join()
         self._watch.close()
         self._reporter.close()
         super().finalize()
@@ -142,7 +179,7 @@ class DiffuseModel(TritonModel):
 
     def _queue(self, request: Any, tensors: Tensors, asked: JobRequest, reply: Reply) -> Entry[Job, Wanted]:
         """Queue a picture, of which its caller hears through `reply`."""
-        conditioning = self._diffuse.read(tensors)
+        conditioning = self._read(tensors)
         names = set(request.requested_output_names())
         job = Job(
             drawing=Drawing(conditioning, slice_steps=asked.slice_steps or self._execution.slice_steps),
@@ -152,7 +189,7 @@ class DiffuseModel(TritonModel):
             deadline=math.inf if asked.deadline is None else time.monotonic() + asked.deadline,
             queue_timeout=asked.queue_timeout,
         )
-        entry = job_entry(job, asked, wish=self._diffuse.wanted(conditioning))
+        entry = job_entry(job, asked, wish=wanted_of(conditioning))
         if not self._turnstile.put(entry):
             raise self._lost or self._full()
         if self._turnstile.running():
@@ -184,20 +221,7 @@ class DiffuseModel(TritonModel):
         others = (path.name for path in self._folder.glob("*") if path.name != self._version)
         if any(name.isdigit() for name in others):
             return None
-        requests = RequestMetrics(self._pb)
-        switch = self._diffuse.loras
-        loras = None if switch is None else LoraMetrics(self._pb)
-        controlnets = ControlNetMetrics(self._pb)
-
-        def report() -> None:
-            depth, oldest_wait = self._turnstile.waiting()
-            running = self._turnstile.running()
-            requests.report(self._counts.now, depth=depth, oldest_wait=oldest_wait, running=running)
-            if loras is not None and switch is not None:
-                loras.report(switch)
-            controlnets.report(self._diffuse.controlnets)
-
-        return report
+        return drawing_report(self._pb, self._turnstile, self._counts, self._drawing)
 
     # --- the thread that draws ---
 
@@ -209,15 +233,18 @@ class DiffuseModel(TritonModel):
             self._end_process(DeviceFailed(str(error)))
             return
         while (entry := self._turnstile.take(self._diffuse.needs_swap)) is not None:
-            self._serve_slice(entry)
+            self._serve_slice(entry, self._drawer)
             if self._lost is not None:
                 self._end_process(self._lost)
 
-    def _serve_slice(self, entry: Entry[Job, Wanted]) -> None:
+    def _serve_slice(self, entry: Entry[Job, Wanted], drawer: Drawer) -> None:
+        """Draw a slice. Raises InstanceLost where another instance has to go on with the picture."""
         try:
-            outputs = self._drawer.draw(entry)
+            outputs = drawer.draw(entry)
             if outputs is not None:
                 self._end(entry, self._response(outputs), None)
+        except InstanceLost:
+            raise
         except Exception as error:
             self._end(entry, self._refused(error, entry.job.request_id), error)
 
@@ -235,6 +262,14 @@ class DiffuseModel(TritonModel):
         job = entry.job
         error = Cancelled("cancelled by the caller") if job.stopped else job.late()
         self._end(entry, self._failure(str(error), error, job.request_id), error)
+
+    def _end_lost(self, entry: Entry[Job, Wanted], error: Exception) -> None:
+        """End a picture with which too many instances were lost."""
+        self._end(entry, self._failure(str(error), error, entry.job.request_id), error)
+
+    def _give_up(self, why: str) -> None:
+        """No instance is left that could be started again."""
+        self._end_process(DeviceFailed(why))
 
     def _refused(self, error: Exception, request_id: str) -> Any:
         lost = failed_device(error)

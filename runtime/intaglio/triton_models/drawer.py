@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from intaglio.engines.interface import Array
-from intaglio.stages.diffuse.stage import Diffuse, Wanted
+from intaglio.stages.diffuse.drawing import Drawing
+from intaglio.stages.diffuse.incoming import Wanted
 from intaglio.triton_models.jobs import Job, Pace
 from intaglio.triton_models.request_metrics import RequestCounts
 from intaglio.triton_models.turnstile import Entry, Turnstile
 
-__all__ = ["Drawer"]
+__all__ = ["Drawer", "DrawingStage"]
+
+
+class DrawingStage(Protocol):
+    """The stage, in this process or in another one."""
+
+    def advance(self, drawing: Drawing) -> None:
+        """Run the next slice of `drawing`."""
+
+    def finish(self, drawing: Drawing, wanted: Sequence[str]) -> Mapping[str, Array]:
+        """The outputs named in `wanted` of a finished drawing."""
 
 
 class Drawer:
     """Draws slices and counts what they take."""
 
     def __init__(
-        self, stage: Diffuse, turnstile: Turnstile[Job, Wanted], *, counts: RequestCounts, pace: Pace
+        self,
+        stage: DrawingStage,
+        turnstile: Turnstile[Job, Wanted],
+        *,
+        counts: RequestCounts,
+        work: RequestCounts,
+        pace: Pace,
     ) -> None:
+        """`counts` are those of the queue, `work` those of the stage; they may be the same."""
         self._stage = stage
         self._turnstile = turnstile
         self._counts = counts
+        self._work = work
         self._pace = pace
 
     def draw(self, entry: Entry[Job, Wanted]) -> Mapping[str, Array] | None:
@@ -59,7 +79,7 @@ class Drawer:
             self._took(job, time.perf_counter() - started)
         steps = drawing.step - step
         seconds = drawing.seconds["denoise"] - denoised
-        self._counts.stepped(steps, seconds)
+        self._work.stepped(steps, seconds)
         if steps:
             self._pace.worked(steps * job.work_per_step, seconds)
 
@@ -72,4 +92,4 @@ class Drawer:
 
     def _took(self, job: Job, seconds: float) -> None:
         job.compute_seconds += seconds
-        self._counts.computed(seconds)
+        self._work.computed(seconds)

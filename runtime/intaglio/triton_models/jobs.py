@@ -18,7 +18,7 @@ from intaglio.triton_models.replies import Reply
 from intaglio.triton_models.turnstile import Entry
 
 if TYPE_CHECKING:
-    from intaglio.stages.diffuse.stage import Wanted
+    from intaglio.stages.diffuse.incoming import Wanted
 
 __all__ = ["Job", "JobRequest", "Pace", "job_entry", "read_job_request"]
 
@@ -83,6 +83,8 @@ class Job:
     begun: bool = False
     compute_seconds: float = 0.0
     """How long its slices have taken."""
+    losses: int = 0
+    """Instances that were lost while they had it."""
     place: int | None = None
     """Its place in the queue, as the caller knows it."""
     lock: threading.Lock = field(default_factory=threading.Lock)

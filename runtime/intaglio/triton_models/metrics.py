@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-__all__ = ["PREFIX", "LabelledGauge", "MetricGroup", "MetricSpec"]
+__all__ = ["INSTANCE_LABEL", "PREFIX", "LabelledGauge", "MetricGroup", "MetricSpec", "instance_labels"]
 
 PREFIX: Final = "intaglio_"
+INSTANCE_LABEL: Final = "gpu"
+"""Of metrics of one of several instances that draw: CUDA's index of its card, or its number on the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class MetricSpec:
     doc: str
     label: str = ""
     """The one label; empty for none."""
+    each: bool = False
+    """Whether each of several instances has its own, with the label `gpu`."""
 
     @property
     def full_name(self) -> str:
@@ -38,29 +42,36 @@ class MetricSpec:
 
 
 class MetricGroup:
-    """Gauges and counters without labels, by name without the prefix."""
+    """Gauges and counters by name without the prefix, one for each of the `instances` that draw.
 
-    def __init__(self, pb: Any, specs: Sequence[MetricSpec]) -> None:
+    The only one of a server, "", has no label; others have their name as the label `gpu`.
+    """
+
+    def __init__(self, pb: Any, specs: Sequence[MetricSpec], *, instances: Sequence[str] = ("",)) -> None:
         made = {spec.name: spec.family(pb) for spec in specs}
         self._families = made  # kept: Triton removes a family with its last reference
-        self._metrics = {name: one.Metric(labels={}) for name, one in made.items()}
-        self._values = dict.fromkeys(made, 0.0)
+        self._metrics = {}
+        for name, family in made.items():
+            for instance in instances:
+                self._metrics[name, instance] = family.Metric(labels=instance_labels(instance))
+        self._values = dict.fromkeys(self._metrics, 0.0)
 
-    def set(self, name: str, value: float) -> None:
+    def set(self, name: str, value: float, *, instance: str = "") -> None:
         """The gauge `name` is `value` now."""
-        if value != self._values[name]:  # each change is a message to Triton's process
-            self._metrics[name].set(value)
-            self._values[name] = value
+        if value != self._values[name, instance]:  # each change is a message to Triton's process
+            self._metrics[name, instance].set(value)
+            self._values[name, instance] = value
 
-    def count(self, name: str, total: float) -> None:
+    def count(self, name: str, total: float, *, instance: str = "") -> None:
         """The counter `name` has come to `total`."""
-        if total != self._values[name]:
-            self._metrics[name].increment(total - self._values[name])
-            self._values[name] = total
+        before = self._values[name, instance]
+        if total != before:
+            self._metrics[name, instance].increment(total - before)
+            self._values[name, instance] = total
 
 
 class LabelledGauge:
-    """A gauge for each value of one label; at most `most` of them are shown."""
+    """A gauge for each value of one label, of each instance; at most `most` of them are shown."""
 
     def __init__(self, pb: Any, spec: MetricSpec, *, most: int) -> None:
         """`most` is no less than the labels of one call of `set`."""
@@ -68,23 +79,34 @@ class LabelledGauge:
         self._spec = spec
         self._most = most
         self._family = spec.family(pb)
-        self._metrics: dict[str, Any] = {}
-        self._values: dict[str, float] = {}
+        self._metrics: dict[tuple[str, str], Any] = {}
+        """By instance and label."""
+        self._values: dict[tuple[str, str], float] = {}
 
-    def set(self, values: Mapping[str, float]) -> None:
-        """These labels have `values`; all others that are shown are 0."""
-        if len({*self._metrics, *values}) > self._most:
+    def set(self, values: Mapping[str, float], *, instance: str = "") -> None:
+        """These labels have `values`; all others of this instance that are shown are 0."""
+        wanted = {(instance, name): value for name, value in values.items()}
+        others = {key: value for key, value in self._values.items() if key[0] != instance}
+        if len({*self._metrics, *wanted}) > self._most:
             # Triton forgets a metric only with its family. The old family has to go before a new one of the
             # same name is made, since both would be one object.
             self._metrics.clear()
             self._values.clear()
             self._family = None
             self._family = self._spec.family(self._pb)
-        for name in {*self._metrics, *values}:
-            value = values.get(name, 0.0)
-            if name not in self._metrics:
-                self._metrics[name] = self._family.Metric(labels={self._spec.label: name})
-            elif value == self._values[name]:
+            wanted |= {key: value for key, value in others.items() if value}
+        shown = {key for key in self._metrics if key[0] == instance}
+        for key in {*shown, *wanted}:
+            value = wanted.get(key, 0.0)
+            if key not in self._metrics:
+                labels = {self._spec.label: key[1], **instance_labels(key[0])}
+                self._metrics[key] = self._family.Metric(labels=labels)
+            elif value == self._values[key]:
                 continue  # each value that is set is a message to Triton's process
-            self._metrics[name].set(value)
-            self._values[name] = value
+            self._metrics[key].set(value)
+            self._values[key] = value
+
+
+def instance_labels(instance: str) -> dict[str, str]:
+    """The labels that tell what `instance` says from what others say."""
+    return {INSTANCE_LABEL: instance} if instance else {}

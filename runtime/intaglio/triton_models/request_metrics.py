@@ -6,6 +6,7 @@ The queue of `diffuse` lies in its own process, so Triton's metrics of that mode
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -30,6 +31,7 @@ REQUEST_METRICS: Final = (
         "gauge",
         "requests that have had their turn and are not over: one is computed, and the others wait between "
         "two of their slices for a shorter request or one of a higher priority",
+        each=True,
     ),
     MetricSpec(
         "requests_total",
@@ -54,15 +56,19 @@ REQUEST_METRICS: Final = (
         "counter",
         "seconds that requests were computed, including the time to apply their LoRAs and to open their "
         "ControlNets",
+        each=True,
     ),
     MetricSpec(
-        "steps_total", "counter", "steps that were computed, calls of the UNet for all of their images"
+        "steps_total",
+        "counter",
+        "steps that were computed, calls of the UNet for all of their images",
+        each=True,
     ),
     MetricSpec(
         "steps_saved_total", "counter", "steps that were not computed because their requests ended early"
     ),
-    MetricSpec("step_seconds", "gauge", "seconds a step, in the slice that was computed last"),
-    MetricSpec("step_seconds_total", "counter", "seconds that all these steps took"),
+    MetricSpec("step_seconds", "gauge", "seconds a step, in the slice that was computed last", each=True),
+    MetricSpec("step_seconds_total", "counter", "seconds that all these steps took", each=True),
 )
 
 
@@ -152,17 +158,17 @@ class RequestCounts:
 class RequestMetrics:
     """Reports them; `pb` is `triton_python_backend_utils`."""
 
-    def __init__(self, pb: Any) -> None:
-        self._metrics = MetricGroup(pb, REQUEST_METRICS)
+    def __init__(self, pb: Any, *, instances: Sequence[str] = ("",)) -> None:
+        self._queue = MetricGroup(pb, [spec for spec in REQUEST_METRICS if not spec.each])
+        own = [spec for spec in REQUEST_METRICS if spec.each]
+        self._drawing = MetricGroup(pb, own, instances=instances)
 
-    def report(self, counts: Counts, *, depth: int, oldest_wait: float, running: int) -> None:
-        """`depth` requests wait now, the oldest of them for `oldest_wait` seconds; `running` have begun."""
-        metrics = self._metrics
+    def report(self, counts: Counts, *, depth: int, oldest_wait: float) -> None:
+        """`depth` requests wait now, the oldest of them for `oldest_wait` seconds."""
+        metrics = self._queue
         metrics.set("queue_depth", depth)
         metrics.set("queue_oldest_wait_seconds", oldest_wait)
         metrics.set("queue_longest_wait_seconds", counts.longest_wait)
-        metrics.set("running", running)
-        metrics.set("step_seconds", counts.last_step_seconds)
         for name, total in (
             ("requests_total", counts.requests),
             ("requests_finished_total", counts.finished),
@@ -171,9 +177,15 @@ class RequestMetrics:
             ("requests_late_total", counts.late),
             ("requests_refused_total", counts.refused),
             ("queue_seconds_total", counts.queue_seconds),
-            ("compute_seconds_total", counts.compute_seconds),
-            ("steps_total", counts.steps),
             ("steps_saved_total", counts.steps_saved),
-            ("step_seconds_total", counts.step_seconds),
         ):
             metrics.count(name, total)
+
+    def report_drawing(self, counts: Counts, *, running: int, instance: str = "") -> None:
+        """What `instance` has computed; `running` of its requests have begun."""
+        metrics = self._drawing
+        metrics.set("running", running, instance=instance)
+        metrics.set("step_seconds", counts.last_step_seconds, instance=instance)
+        metrics.count("compute_seconds_total", counts.compute_seconds, instance=instance)
+        metrics.count("steps_total", counts.steps, instance=instance)
+        metrics.count("step_seconds_total", counts.step_seconds, instance=instance)

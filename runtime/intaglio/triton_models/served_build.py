@@ -17,11 +17,23 @@ from typing import Final
 from intaglio.builds.manifest import MANIFEST_NAME, BuildManifest, read_manifest
 from intaglio.errors import ConfigError, EngineMismatch
 
-__all__ = ["BUILD_KEY_PARAMETER", "BUILD_PARAMETER", "BUILD_VARIABLE", "read_served_build"]
+__all__ = [
+    "BUILD_KEY_PARAMETER",
+    "BUILD_PARAMETER",
+    "BUILD_VARIABLE",
+    "GPUS_PARAMETER",
+    "INSTANCES_PARAMETER",
+    "model_parameters",
+    "read_served_build",
+]
 
 BUILD_VARIABLE: Final = "INTAGLIO_BUILD"
 BUILD_PARAMETER: Final = "build"
 BUILD_KEY_PARAMETER: Final = "build_key"
+GPUS_PARAMETER: Final = "gpus"
+"""Of `diffuse`: the cards that draw, with commas between them, or `all`; absent where one draws."""
+INSTANCES_PARAMETER: Final = "instances"
+"""Of `diffuse`: how many processes draw on the CPU; absent where one draws."""
 
 
 def read_served_build(args: Mapping[str, str]) -> tuple[BuildManifest, Path]:
@@ -31,7 +43,7 @@ def read_served_build(args: Mapping[str, str]) -> tuple[BuildManifest, Path]:
         ConfigError: nothing names a build.
         EngineMismatch: there is no build in that folder, or another one than the repository was written for.
     """
-    parameters = _parameters(args)
+    parameters = model_parameters(args)
     named = os.environ.get(BUILD_VARIABLE) or parameters.get(BUILD_PARAMETER)
     if not named:
         raise ConfigError(
@@ -52,6 +64,7 @@ def read_served_build(args: Mapping[str, str]) -> tuple[BuildManifest, Path]:
     return manifest, folder
 
 
-def _parameters(args: Mapping[str, str]) -> dict[str, str]:
+def model_parameters(args: Mapping[str, str]) -> dict[str, str]:
+    """The parameters of the model's configuration; `args` are those of Triton's `initialize`."""
     found = json.loads(args["model_config"]).get("parameters", {})
     return {name: value.get("string_value", "") for name, value in found.items()}

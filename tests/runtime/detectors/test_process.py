@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -218,10 +216,3 @@ def test_no_photograph_gets_the_answer_to_another(
             worker("canny", noise(1), name="b.png", until=soon())
     again = worker("canny", noise(0), name="a.png", until=soon())
     np.testing.assert_array_equal(again.detection.map, first.detection.map)
-
-
-def test_an_interpreter_is_found_in_a_program_that_embeds_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process.sys, "executable", "/opt/triton_python_backend_stub")
-    found = process._interpreter()
-    assert os.access(found, os.X_OK)
-    assert subprocess.run([found, "-c", "import intaglio"], check=False).returncode == 0

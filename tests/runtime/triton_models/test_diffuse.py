@@ -78,6 +78,7 @@ def test_the_engines_run_on_the_card_of_tritons_instance(
         def __init__(self, manifest: Any, folder: Path) -> None:
             seen.append(manifest.execution.gpu)
 
+        def read(self, tensors: Any) -> None: ...
         def __enter__(self) -> Stage:
             return self
 
@@ -90,6 +91,7 @@ def test_the_engines_run_on_the_card_of_tritons_instance(
     execution = tiny.manifest.execution.model_copy(update={"gpu": 1})
     model: Any = bare(tiny.folder)
     model._gpu = _instance_gpu(instance)
+    model._parameters = {}
     model._opened = contextlib.ExitStack()
     model.open_build(tiny.manifest.model_copy(update={"execution": execution}), tiny.folder)
     answering = threading.Thread(target=model._serve, name="diffuse")
@@ -149,8 +151,8 @@ def test_requests_are_answered_where_loras_are_fused_too(log: Log, build: Path, 
     made = preprocess._respond(Request(request_tensors(prompt="a fox", steps=1), names))
     model: Any = opened(DiffuseModel())
     let_in: list[int] = []
-    read = model._diffuse.read
-    model._diffuse.read = lambda tensors: let_in.append(1) or read(tensors)
+    read = model._read
+    model._read = lambda tensors: let_in.append(1) or read(tensors)
     request = Request({tensor.tensor_name: tensor.values for tensor in made.output_tensors}, ["pixels"])
     assert model.execute([request]) == [None]
     assert request.sender.done.wait(20)

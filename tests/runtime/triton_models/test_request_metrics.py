@@ -40,7 +40,7 @@ def test_every_request_ends_in_one_way() -> None:
     for outcome, steps_left in ended:
         counts.ended(outcome, steps_left=steps_left)
     counts.refused()
-    metrics.report(counts.now, depth=0, oldest_wait=0.0, running=0)
+    metrics.report(counts.now, depth=0, oldest_wait=0.0)
     found = values()
     assert found["requests_total"] == 5
     assert [
@@ -63,7 +63,8 @@ def test_seconds_add_up() -> None:
     counts.stepped(5, 1.0)
     counts.stepped(0, 0.0)
     counts.stepped(1, 0.5)
-    metrics.report(counts.now, depth=3, oldest_wait=4.0, running=2)
+    metrics.report(counts.now, depth=3, oldest_wait=4.0)
+    metrics.report_drawing(counts.now, running=2)
     found = values()
     assert (found["queue_depth"], found["queue_oldest_wait_seconds"], found["running"]) == (3, 4.0, 2)
     assert (found["queue_seconds_total"], found["queue_longest_wait_seconds"]) == (0.75, 0.5)

@@ -34,7 +34,7 @@ class Drawing:
         """Of every prompt. They are kept for the later slices, since the cache may drop them meanwhile."""
         self.seconds: dict[str, float] = {}
         """By stage."""
-        self._ends = iter(slice_ends(request, slice_steps or max(1, request.end - request.begin)))
+        self._ends = slice_ends(request, slice_steps or max(1, request.end - request.begin))
 
     @property
     def finished(self) -> bool:
@@ -42,8 +42,8 @@ class Drawing:
         return self.step == self.request.end
 
     def next_end(self) -> int:
-        """The end of the slice that begins with `step`; each call is the next slice."""
-        return next(self._ends)
+        """The end of the slice that begins with `step`."""
+        return next((end for end in self._ends if end > self.step), self.request.end)
 
     def preview_latents(self) -> Floats:
         """Latents [B, 4, h, w] so far, at the scale that those of a picture have.

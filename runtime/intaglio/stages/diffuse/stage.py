@@ -34,17 +34,17 @@ from intaglio.engines.weights_of_several import WeightsOfSeveral
 from intaglio.errors import EngineMismatch, InvalidRequest, failed_device
 from intaglio.loras.files import Component
 from intaglio.loras.merge import LoraMerge
-from intaglio.loras.sets import set_digest, set_text
+from intaglio.loras.sets import set_digest
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.loras.switch import LoraSwitch
 from intaglio.loras.targets import SWAPPED, SwapLayers, network_of_weight, open_layers
-from intaglio.request.loras import check_resolved
-from intaglio.stages.diffuse.conditioning import Conditioning, check_token_ids, read_conditioning
+from intaglio.stages.diffuse.conditioning import Conditioning
 from intaglio.stages.diffuse.controlnets import ControlNetCounts, ResidentControlNets
 from intaglio.stages.diffuse.denoise import Denoiser
 from intaglio.stages.diffuse.drawing import Drawing
 from intaglio.stages.diffuse.engine_files import EngineFiles
-from intaglio.stages.diffuse.text import TEXT_ENCODERS, TextEncoders, vocabulary_size
+from intaglio.stages.diffuse.incoming import IncomingRequests, Wanted, wanted_of
+from intaglio.stages.diffuse.text import TEXT_ENCODERS, TextEncoders
 from intaglio.stages.diffuse.vae import VaeDecoder
 from intaglio.stages.diffuse.warm_up import warm_up_controls, warm_up_tensors
 
@@ -63,31 +63,26 @@ class _Steps:
     decode: VaeDecoder
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What must be resident for a request."""
-
-    loras: str
-    """Digest of the set of LoRAs."""
-    controlnets: frozenset[str]
-    """Networks of the ControlNets that take part."""
-
-
 class Diffuse:
     """The stage. Entering it opens the backend and every engine; leaving it frees their memory."""
 
-    def __init__(self, manifest: BuildManifest, folder: Path, *, backend: Backend | None = None) -> None:
-        """`backend` replaces the manifest's own (tests)."""
+    def __init__(
+        self, manifest: BuildManifest, folder: Path, *, backend: Backend | None = None, hashes: bool = True
+    ) -> None:
+        """`backend` replaces the manifest's own (tests). Without `hashes` only the sizes of files are
+        compared with the build, since another process compares the rest at the same time.
+        """
         self._manifest = manifest
         self._folder = folder
         self._given_backend = backend
         self._engines: dict[str, Engine] = {}
         self._opened: _Steps | None = None
+        self._hashes = hashes
         self._store = LoraStore(folder / LORAS_FOLDER)
         self.controlnets: ResidentControlNets
         """Opens ControlNets as requests need them, and closes others; made when the stage is entered."""
-        self._vocabularies: tuple[int, ...] = ()
-        """Number of tokens that each text encoder knows."""
+        self._incoming: IncomingRequests
+        """Reads requests; made when the stage is entered."""
         self.loras: LoraSwitch | None = None
         """Applies LoRAs; None where the set is fused."""
 
@@ -105,7 +100,7 @@ class Diffuse:
         for name in needed:
             if name not in manifest.networks:
                 raise EngineMismatch(f"{name}: not in the manifest", command=manifest.rebuild)
-        self._vocabularies = tuple(vocabulary_size(self._folder / name) for name in manifest.tokenizers)
+        self._incoming = IncomingRequests(manifest, self._folder, store=self._store)
         self._backend = self._given_backend or open_backend(manifest)
         with ExitStack() as stack:
             stack.callback(self._backend.close)
@@ -203,28 +198,16 @@ class Diffuse:
             SwapFailed: the last publication took away what `preprocess` named.
             ConfigError: the registry of LoRAs is damaged.
         """
-        request = self._checked(tensors)
-        if request.loras:
-            check_resolved(request.loras, self._store.current(), is_resident=self._is_resident(request.loras))
-        return request
-
-    def _checked(self, tensors: Tensors) -> Conditioning:
-        """The request, checked against the build; which LoRAs are published may change meanwhile."""
-        request = read_conditioning(tensors, self._manifest)
-        check_token_ids(request, self._vocabularies)
-        if request.loras and self._manifest.swap == "off":
-            problem = set_text(request.loras)
-            raise InvalidRequest("loras", problem, allowed="none: this build does not swap LoRAs")
-        return request
+        return self._incoming.read(tensors, is_resident=self._is_resident)
 
     def wanted(self, request: Conditioning) -> Wanted:
         """What must be resident for `request`; any thread may call this."""
-        return Wanted(set_digest(request.loras), frozenset(request.active_controlnets))
+        return wanted_of(request)
 
     def needs_swap(self, wanted: Wanted) -> bool:
         """Whether a request that wants this has to wait for LoRAs or ControlNets that are not resident."""
         loras = set_digest(()) if self.loras is None else self.loras.digest
-        return wanted.loras != loras or not wanted.controlnets.issubset(self.controlnets.resident)
+        return wanted.is_missing(loras, self.controlnets.resident)
 
     def use_in_this_thread(self) -> None:
         """Tell the backend that this thread uses it from now on, not the one that entered the stage."""
@@ -274,7 +257,7 @@ class Diffuse:
         """Load the engines while their files are hashed, those of all ControlNets too."""
         manifest = self._manifest
         files = EngineFiles(manifest, self._folder, self._backend)
-        with FileChecks(self._folder, command=manifest.rebuild) as checks:
+        with FileChecks(self._folder, command=manifest.rebuild, hashes=self._hashes) as checks:
             files.start(checks, needed)
             layers = None if manifest.swap == "off" else open_layers(manifest, self._folder)
             for name in needed:

@@ -113,6 +113,7 @@ def test_limits_of_loras_hold_for_whoever_asks_diffuse_itself(
 
     with Diffuse(tiny.manifest, tmp_path, backend=tiny.backend) as stage:
         stage._manifest = tiny.manifest.model_copy(update={"swap": "transformer"})
+        stage._incoming._manifest = stage._manifest
         engine = open_switch(stage, tmp_path)
         for tensors, says in (
             (asking(0, 1.6), r"night at 1\.6; allowed: 0 to 1\.5"),

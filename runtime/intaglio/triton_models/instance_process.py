@@ -1,0 +1,118 @@
+"""`python -m intaglio.triton_models.instance_process`: draws what the process of `diffuse` asks for.
+
+Its standard input is a socket (`intaglio.triton_models.instance_messages`). It ends with status 0 when the
+other end is closed, and with that of a failed card after it has said so. What libraries print goes to the
+standard error, which is Triton's log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from multiprocessing.connection import Connection
+from typing import Final
+
+from intaglio.errors import DeviceFailed, IntaglioError, failed_device
+from intaglio.stages.diffuse.drawing import Drawing
+from intaglio.stages.diffuse.stage import Diffuse
+from intaglio.triton_models.instance_messages import (
+    Advance,
+    Advanced,
+    Answer,
+    Finish,
+    Finished,
+    LoraState,
+    Open,
+    ResidentControls,
+    State,
+)
+
+__all__ = ["DEVICE_FAILED_STATUS", "main"]
+
+DEVICE_FAILED_STATUS: Final = 74
+"""Exit status of a process whose card failed: EX_IOERR of sysexits.h."""
+_log = logging.getLogger("intaglio.diffuse")
+
+
+def main() -> None:
+    """Answer until nobody asks."""
+    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
+    connection = Connection(os.dup(0))
+    os.dup2(2, 1)  # a library that prints must not write into anything else
+    with connection:
+        try:
+            opening: Open = connection.recv()
+            _serve(connection, opening)
+        except (EOFError, ConnectionError):
+            return
+
+
+def _serve(connection: Connection, opening: Open) -> None:
+    with contextlib.ExitStack() as stack:
+        try:
+            stage = stack.enter_context(Diffuse(opening.manifest, opening.folder, hashes=opening.hashes))
+            stage.warm_up()
+        except Exception as error:
+            connection.send(Answer(State(), error=_shown(error)))
+            return
+        answers = _Answers(stage)
+        connection.send(Answer(answers.state))
+        while True:
+            answer = answers(connection.recv())
+            connection.send(answer)
+            if isinstance(answer.error, DeviceFailed):
+                connection.close()
+                # Nothing may run on the way out: closing engines would wait for the card.
+                os._exit(DEVICE_FAILED_STATUS)
+
+
+class _Answers:
+    """The pictures of this instance."""
+
+    def __init__(self, stage: Diffuse) -> None:
+        self._stage = stage
+        self._drawings: dict[int, Drawing] = {}
+
+    def __call__(self, message: Advance | Finish) -> Answer:
+        try:
+            result = self._advanced(message) if isinstance(message, Advance) else self._finished(message)
+        except Exception as error:
+            return Answer(self.state, error=_shown(error))
+        return Answer(self.state, result)
+
+    def _advanced(self, message: Advance) -> Advanced:
+        self._drawings = {number: one for number, one in self._drawings.items() if number in message.kept}
+        if message.drawing is not None:
+            self._drawings[message.number] = message.drawing
+        drawing = self._drawings[message.number]
+        self._stage.advance(drawing)
+        return Advanced(drawing.step, drawing.state, drawing.seconds)
+
+    def _finished(self, message: Finish) -> Finished:
+        drawing = self._drawings.pop(message.number)
+        outputs = self._stage.finish(drawing, message.wanted)
+        return Finished(outputs, drawing.seconds)
+
+    @property
+    def state(self) -> State:
+        """What is resident now."""
+        switch, controlnets = self._stage.loras, self._stage.controlnets
+        loras = None if switch is None else LoraState(switch.resident, switch.digest, switch.counts)
+        return State(loras, ResidentControls(controlnets.resident, controlnets.counts))
+
+
+def _shown(error: Exception) -> IntaglioError:
+    """`error` for the other process; what intaglio does not explain is written into the log."""
+    if (lost := failed_device(error)) is not None:
+        return lost
+    if isinstance(error, IntaglioError):
+        return error
+    _log.error("an instance failed", exc_info=error)
+    return IntaglioError(
+        f"diffuse: internal error ({type(error).__name__}); the server's log has the traceback"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,355 @@
+"""The instances of `diffuse` where several draw: a process for each card, or several on the CPU.
+
+Each process has its engines and one resident set of LoRAs. The process of Triton's model has the queue, reads
+requests and keeps the state of every picture after each slice, so that another instance can go on with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from intaglio.builds.manifest import BuildManifest
+from intaglio.contract.lora_registry import ResolvedLora
+from intaglio.contract.ports import Tensors
+from intaglio.engines.card import check_gpu, gpu_count
+from intaglio.engines.interface import Array
+from intaglio.errors import DeviceFailed, IntaglioError, Unavailable
+from intaglio.interpreter import interpreter
+from intaglio.loras.sets import set_digest
+from intaglio.loras.store import LORAS_FOLDER, LoraStore
+from intaglio.stages.diffuse.conditioning import Conditioning
+from intaglio.stages.diffuse.drawing import Drawing
+from intaglio.stages.diffuse.incoming import IncomingRequests, Wanted, wanted_of
+from intaglio.triton_models.instance_messages import (
+    Advance,
+    Advanced,
+    Answer,
+    Finish,
+    Finished,
+    LoraState,
+    Open,
+    ResidentControls,
+    State,
+)
+from intaglio.triton_models.served_build import GPUS_PARAMETER, INSTANCES_PARAMETER
+
+__all__ = ["Instance", "InstanceLost", "Instances", "Place", "places_of"]
+
+_MODULE: Final = "intaglio.triton_models.instance_process"
+_VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
+_END_SECONDS: Final = 10.0
+"""The longest that an instance may take to end that is told to."""
+_ASSUMED_SWAP_SECONDS: Final = 1.0
+"""Of an instance that has not swapped yet."""
+
+
+class InstanceLost(Exception):  # noqa: N818  (as the names in intaglio.errors)
+    """An instance can draw no more: its process ended, or its card failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an instance runs."""
+
+    number: int
+    gpu: int | None = None
+    """CUDA's index of its card; None on the CPU."""
+
+    @property
+    def label(self) -> str:
+        """In metrics."""
+        return str(self.number if self.gpu is None else self.gpu)
+
+    @property
+    def shown(self) -> str:
+        """In words."""
+        return f"instance {self.number}" if self.gpu is None else f"instance {self.number} (gpu {self.gpu})"
+
+    def environment(self) -> dict[str, str]:
+        """The variables of its process, which sees its own card only. So no library takes memory of another
+        card, whatever it does before the card is chosen.
+        """
+        found = dict(os.environ)
+        if self.gpu is not None:
+            visible = found.get(_VISIBLE)
+            names = visible.split(",") if visible else []
+            found[_VISIBLE] = names[self.gpu].strip() if self.gpu < len(names) else str(self.gpu)
+        return found
+
+
+def places_of(parameters: Mapping[str, str]) -> tuple[Place, ...]:
+    """Where the instances run that the `parameters` of the model ask for; empty where this process draws.
+
+    Raises:
+        ConfigError: CUDA does not see a card that is named.
+    """
+    if gpus := parameters.get(GPUS_PARAMETER):
+        chosen = range(gpu_count()) if gpus == "all" else [int(gpu) for gpu in gpus.split(",")]
+        for gpu in chosen:
+            check_gpu(gpu, field="server.gpus")
+        return tuple(Place(number, gpu) for number, gpu in enumerate(chosen))
+    return tuple(Place(number) for number in range(int(parameters.get(INSTANCES_PARAMETER, "0"))))
+
+
+class Instance:
+    """One process. One thread asks it; any thread may read what is known of it."""
+
+    def __init__(self, place: Place, manifest: BuildManifest, folder: Path, *, sharing: int) -> None:
+        """`sharing` instances share the processors of this machine."""
+        self.place = place
+        execution = manifest.execution
+        threads = execution.threads or max(1, len(os.sched_getaffinity(0)) // sharing)
+        own = execution.model_copy(update={"gpu": 0, "threads": threads})
+        self._manifest = manifest.model_copy(update={"execution": own})
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+        self._numbers: weakref.WeakKeyDictionary[Drawing, int] = weakref.WeakKeyDictionary()
+        """The pictures that the process has."""
+        self._given = 0
+        self._earlier = State()
+        """What the processes before this one had done."""
+        self._state = State()
+
+    # --- its process ---
+
+    def start(self, *, hashes: bool) -> None:
+        """Start the process, which opens its engines; `wait_open` says how that went.
+
+        Raises:
+            InstanceLost: it cannot be started.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            self._process = subprocess.Popen(
+                [interpreter(), "-P", "-m", _MODULE],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                env=self.place.environment(),
+            )
+        except OSError as error:
+            ours.close()
+            raise InstanceLost(f"{self.place.shown}: its process cannot be started: {error}") from error
+        finally:
+            theirs.close()
+        self._connection = Connection(ours.detach())
+        self._numbers.clear()
+        self._earlier = self._state
+        self._send(Open(self._manifest, self._folder, hashes))
+
+    def wait_open(self) -> None:
+        """Wait until the engines are open.
+
+        Raises:
+            IntaglioError: they do not open; the process has ended.
+            InstanceLost: the process died meanwhile.
+        """
+        error = self._receive().error
+        if error is not None:
+            self.close()
+            raise error
+
+    def hang_up(self) -> None:
+        """Let the process end as soon as it looks for the next message."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def close(self) -> None:
+        """End the process; what it draws is not waited for."""
+        self.hang_up()
+        process, self._process = self._process, None
+        if process is None:
+            return
+        try:
+            process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def check(self) -> None:
+        """Raise InstanceLost where the process has ended, also while nothing is asked of it."""
+        if self._process is None or self._process.poll() is not None:
+            raise self._lost(self._ending())
+
+    # --- pictures ---
+
+    def advance(self, drawing: Drawing) -> None:
+        """As `Diffuse.advance`.
+
+        Raises:
+            InstanceLost: the picture is as it was, and another instance may go on with it.
+        """
+        known = self._numbers.get(drawing)
+        if known is None:
+            self._given += 1
+            self._numbers[drawing] = self._given
+        number = self._numbers[drawing]
+        message = Advance(number, drawing if known is None else None, frozenset(self._numbers.values()))
+        result: Advanced = self._asked(message, Advanced)
+        drawing.step, drawing.state = result.step, result.state
+        drawing.seconds.update(result.seconds)
+
+    def finish(self, drawing: Drawing, wanted: Sequence[str]) -> Mapping[str, Array]:
+        """As `Diffuse.finish`, after `advance` of the same picture; InstanceLost as there. Another instance
+        then brings the picture over with an empty slice.
+        """
+        result: Finished = self._asked(Finish(self._numbers.pop(drawing), tuple(wanted)), Finished)
+        drawing.seconds.update(result.seconds)
+        return result.outputs
+
+    def needs_swap(self, wanted: Wanted) -> bool:
+        """As `Diffuse.needs_swap`, by what the process said last."""
+        loras = set_digest(()) if self._state.loras is None else self._state.loras.digest
+        return wanted.is_missing(loras, self._state.controlnets.resident)
+
+    @property
+    def swap_seconds(self) -> float:
+        """How long a swap takes, by the last ones."""
+        counts = [self._state.controlnets.counts]
+        seconds = [one.last_seconds for one in counts if one.swaps]
+        if self._state.loras is not None and self._state.loras.counts.swaps:
+            seconds.append(self._state.loras.counts.last_seconds)
+        return max(seconds, default=_ASSUMED_SWAP_SECONDS)
+
+    @property
+    def loras(self) -> LoraState | None:
+        """What is known of its LoRAs; None where the set is fused."""
+        return self._state.loras
+
+    @property
+    def controlnets(self) -> ResidentControls:
+        """What is known of its ControlNets."""
+        return self._state.controlnets
+
+    # --- messages ---
+
+    def _asked(self, message: Advance | Finish, kind: type[Any]) -> Any:
+        self._send(message)
+        answer = self._receive()
+        if isinstance(answer.error, DeviceFailed):
+            self.close()
+            raise self._lost(str(answer.error))
+        if answer.error is not None:
+            raise answer.error
+        if not isinstance(answer.result, kind):
+            raise TypeError(f"asked for {kind.__name__}, got {type(answer.result).__name__}")
+        return answer.result
+
+    def _send(self, message: Open | Advance | Finish) -> None:
+        if self._connection is None:
+            raise self._lost("its process has ended")
+        try:
+            self._connection.send(message)
+        except OSError:
+            raise self._lost(self._ending()) from None
+
+    def _receive(self) -> Answer:
+        if self._connection is None:
+            raise self._lost("its process has ended")
+        try:
+            answer: Answer = self._connection.recv()
+        except (EOFError, OSError):
+            raise self._lost(self._ending()) from None
+        self._state = _added(self._earlier, answer.state)
+        return answer
+
+    def _lost(self, why: str) -> InstanceLost:
+        """Nothing is resident in an instance without a process."""
+        loras = self._state.loras
+        nothing = None if loras is None else LoraState((), counts=loras.counts)
+        self._state = State(nothing, ResidentControls((), self._state.controlnets.counts))
+        return InstanceLost(f"{self.place.shown}: {why}")
+
+    def _ending(self) -> str:
+        """How the process ended, which has closed its socket."""
+        process = self._process
+        self.close()
+        code = 0 if process is None else process.wait()
+        if code < 0:
+            with contextlib.suppress(ValueError):
+                return f"its process was killed by {signal.Signals(-code).name}"
+        return f"its process ended with status {code}"
+
+
+def _added(earlier: State, now: State) -> State:
+    """What is resident `now`; counts go on from those of `earlier` processes."""
+    if now.loras is not None and earlier.loras is not None:
+        _add(earlier.loras.counts, now.loras.counts)
+    _add(earlier.controlnets.counts, now.controlnets.counts)
+    return now
+
+
+def _add(before: Any, counts: Any) -> None:
+    counts.swaps += before.swaps
+    counts.failures += before.failures
+    counts.seconds += before.seconds
+
+
+class Instances:
+    """All of them. Entering starts them and opens their engines, or none; leaving ends them."""
+
+    def __init__(self, manifest: BuildManifest, folder: Path, places: Sequence[Place]) -> None:
+        self._manifest = manifest
+        self._folder = folder
+        self._incoming = IncomingRequests(manifest, folder, store=LoraStore(folder / LORAS_FOLDER))
+        self.each = tuple(Instance(place, manifest, folder, sharing=len(places)) for place in places)
+
+    def __enter__(self) -> Self:
+        """Raises Unavailable with the first reason of an instance that does not open; then none is left."""
+        try:
+            for instance in self.each:
+                # All read the same files: one compares them, and the pages are in memory for the others.
+                instance.start(hashes=instance is self.each[0])
+            for instance in self.each:
+                self._wait_open(instance)
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def read(self, tensors: Tensors) -> Conditioning:
+        """As `Diffuse.read`; any thread may call this."""
+        return self._incoming.read(tensors, is_resident=self._is_resident)
+
+    def wanted(self, request: Conditioning) -> Wanted:
+        """What must be resident for `request`; any thread may call this."""
+        return wanted_of(request)
+
+    def _is_resident(self, loras: tuple[ResolvedLora, ...]) -> bool:
+        digest = set_digest(loras)
+        return any(
+            one.loras is not None and one.loras.resident is not None and one.loras.digest == digest
+            for one in self.each
+        )
+
+    @staticmethod
+    def _wait_open(instance: Instance) -> None:
+        try:
+            instance.wait_open()
+        except InstanceLost as error:
+            raise Unavailable(str(error)) from error
+        except IntaglioError as error:
+            raise Unavailable(f"{instance.place.shown}: {error}") from error
+
+    def _close(self) -> None:
+        for instance in self.each:
+            instance.hang_up()
+        for instance in self.each:
+            instance.close()
