@@ -1,0 +1,161 @@
+"""Two instances of `diffuse` on the CPU behind one queue: sets of LoRAs, an instance that is killed."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import psutil
+import pytest
+
+from intaglio.contract.config import Deployment, load_deployment
+from intaglio.serving.endpoints import Endpoints
+from intaglio.serving.server import Server
+from intaglio_client import NO_RETRIES, Client, Image
+
+from .conftest import FUSED_SIZE, REPOSITORY, fused_build
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_left")]
+
+CLIENTS: Final = 8
+SETS: Final[tuple[list[tuple[str, float]], ...]] = (
+    [],
+    [("night", 1.0)],
+    [("mara", 1.0)],
+    [("mara", 1.0), ("night", 0.5)],
+)
+ASKED: Final[Any] = {"width": FUSED_SIZE[0], "height": FUSED_SIZE[1], "steps": 6, "seed": 5}
+PROMPT: Final = "a person in a red sweater"
+
+
+def built(miniature: Deployment, folder: Path, name: str, **server: int) -> Deployment:
+    """A build of the miniature that swaps LoRAs, with all stages of the one that `make demo` uses."""
+    fused_build(
+        miniature,
+        folder,
+        {},
+        name=name,
+        swap="all",
+        registry=str(REPOSITORY / "configs/loras.yaml"),
+        execution={"slice_steps": 2, "threads": 1},
+        server=server,
+    )
+    return load_deployment(folder / f"{name}.yaml")
+
+
+@pytest.fixture(scope="module")
+def two(miniature: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
+    return built(miniature, tmp_path_factory.mktemp("two"), "two", instances=2)
+
+
+@pytest.fixture(scope="module")
+def alone(miniature: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
+    return built(miniature, tmp_path_factory.mktemp("alone"), "alone")
+
+
+def figures(server: Server, name: str) -> dict[str, float]:
+    """The metric `name` by the instance, "" where there is one."""
+    with urllib.request.urlopen(f"http://{server.metrics_url}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    found = {}
+    for line in lines:
+        if line.startswith((f"{name} ", f"{name}{{")):
+            labels = line.partition("{")[2].partition("}")[0]
+            found[labels.removeprefix('gpu="').removesuffix('"')] = float(line.split()[-1])
+    return found
+
+
+def swaps(*servers: Server) -> float:
+    return sum(sum(figures(server, "intaglio_lora_swaps_total").values()) for server in servers)
+
+
+def wait_until(reached: Callable[[], bool], *, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def instance_processes(server: Server) -> list[psutil.Process]:
+    stub = server.process.stubs["diffuse_0_0"]
+    return [child for child in stub.children() if any("instance_process" in word for word in child.cmdline())]
+
+
+class Load:
+    """Clients that ask for one picture after another, each with another set than the time before."""
+
+    def __init__(self, servers: list[Server], stack: ExitStack) -> None:
+        """Requests go to `servers` in turn."""
+        self._clients = [
+            stack.enter_context(Client(server.grpc_url, deadline=120, retries=NO_RETRIES))
+            for server in servers
+        ]
+        self._turn = itertools.count()
+        self.done = threading.Semaphore(0)
+        """Released by every picture."""
+
+    def run(self, each: int) -> list[tuple[int, Image]]:
+        """`each` pictures of every client, with the numbers of their sets."""
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            return list(itertools.chain(*pool.map(self._ask, range(CLIENTS), itertools.repeat(each))))
+
+    def _ask(self, number: int, each: int) -> list[tuple[int, Image]]:
+        found = []
+        for place in range(each):
+            which = (number + place) % len(SETS)
+            client = self._clients[next(self._turn) % len(self._clients)]
+            found.append((which, client.generate(PROMPT, **ASKED, loras=SETS[which])))
+            self.done.release()
+        return found
+
+
+@pytest.fixture(scope="module")
+def in_turn(alone: Deployment, tmp_path_factory: pytest.TempPathFactory) -> tuple[float, list[Any]]:
+    """Swaps of two servers that get requests in turn, and the right pixels for each set."""
+    folder = tmp_path_factory.mktemp("logs")
+    with ExitStack() as stack:
+        servers = []
+        for name in ("first.log", "second.log"):
+            servers.append(stack.enter_context(Server(alone, endpoints=Endpoints(), log=folder / name)))
+        client = stack.enter_context(Client(servers[0].grpc_url, deadline=120))
+        right = [client.generate(PROMPT, **ASKED, loras=loras).pixels for loras in SETS]
+        before = swaps(*servers)
+        Load(servers, stack).run(each=4)
+        return swaps(*servers) - before, right
+
+
+def test_instances_share_sets_and_one_that_is_killed_costs_no_picture(
+    two: Deployment, in_turn: tuple[float, list[Any]]
+) -> None:
+    """Fewer swaps than with round robin, and every picture with its own set."""
+    most, right = in_turn
+    with Server(two, endpoints=Endpoints()) as server, ExitStack() as stack:
+        load = Load([server], stack)
+        pictures = load.run(each=4)
+        assert swaps(server) < most, f"{most} where requests go to instances in turn"
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(load.run, each=2)
+            for _ in range(len(pictures) + 2):
+                load.done.acquire()
+            victim = instance_processes(server)[0]
+            victim.send_signal(signal.SIGSTOP)  # so that it has a picture when it is killed
+            wait_until(lambda: figures(server, "intaglio_running")["0"] == 1)
+            victim.send_signal(signal.SIGKILL)
+            pictures += running.result()
+        assert len(pictures) == CLIENTS * 6
+        for which, picture in pictures:
+            assert np.array_equal(picture.pixels, right[which]), SETS[which]
+        assert figures(server, "intaglio_pictures_moved_total") == {"0": 1, "1": 0}
+        wait_until(lambda: figures(server, "intaglio_instance_up") == {"0": 1, "1": 1})
+        assert figures(server, "intaglio_instance_restarts_total") == {"0": 1, "1": 0}
+        assert figures(server, "intaglio_requests_finished_total")[""] == CLIENTS * 6
+        assert min(figures(server, "intaglio_steps_total").values()) > 0, "both draw"
