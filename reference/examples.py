@@ -101,6 +101,8 @@ _MORE: Final[Mapping[tuple[str, str], Any]] = {
     ("Server", "queue_size"): 16,
     ("Server", "drain_seconds"): 120,
     ("Server", "workers"): 4,
+    ("Server", "gpus"): [0, 1],
+    ("Server", "instances"): 2,
     ("TrainingConfig", "output"): "trained/night-2",
     ("TrainingConfig", "variant"): "fp16",
     ("TrainingConfig", "configurations"): "weights/sdxl-base",

@@ -43,7 +43,7 @@ def available_counts(asked: str) -> list[int]:
 def write_configs(config: Path, folder: Path, counts: Sequence[int]) -> dict[int, Path]:
     """Write `config` without its LoRAs, with its first size only, into `folder` for each count.
 
-    Each has a build of its own. They share its stages with each other and with the benchmark beside diffusers.
+    Each has a build of its own, whose stages are those of the others and of the benchmark beside diffusers.
     """
     deployment = load_deployment(config)
     values = deployment_values(deployment)
