@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import pickle
+
+import pytest
 
 from intaglio import errors
 from intaglio.errors import (
     DeviceFailed,
+    EngineMismatch,
+    IntaglioError,
     InvalidRequest,
+    LoraRefused,
+    QueueFull,
     SwapFailed,
     failed_device,
     single_line,
@@ -53,3 +60,17 @@ def test_a_failed_card_is_found_behind_the_error_it_caused() -> None:
     assert found is lost
     assert failed_device(lost) is lost
     assert failed_device(ValueError()) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidRequest("steps", "900", allowed="1 to 150"),
+        EngineMismatch("unet.plan is missing", command="intaglio build a.yaml"),
+        QueueFull("full", retry_after=3.0),
+        LoraRefused("night", "damaged"),
+    ],
+)
+def test_errors_cross_from_one_process_to_another(error: IntaglioError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))

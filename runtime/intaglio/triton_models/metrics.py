@@ -96,7 +96,7 @@ class LabelledGauge:
             self._family = self._spec.family(self._pb)
             wanted |= {key: value for key, value in others.items() if value}
         shown = {key for key in self._metrics if key[0] == instance}
-        for key in {*shown, *wanted}:
+        for key in sorted({*shown, *wanted}):
             value = wanted.get(key, 0.0)
             if key not in self._metrics:
                 labels = {self._spec.label: key[1], **instance_labels(key[0])}

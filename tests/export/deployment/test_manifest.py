@@ -34,6 +34,23 @@ def test_the_repository_names_the_card_of_the_deployment(
     assert repository_options(plan, build_key="").gpu == gpu
 
 
+@pytest.mark.parametrize(
+    ("gpus", "found"), [([1], (1, "")), ([1, 0], (None, "1,0")), ("all", (None, "all")), (None, (2, ""))]
+)
+def test_the_repository_names_the_cards_that_draw(
+    tmp_path: Path, checkpoint: Checkpoint, gpus: Any, found: tuple[int | None, str]
+) -> None:
+    server = {} if gpus is None else {"gpus": gpus}
+    config = write_config(
+        tmp_path / "a.yaml", checkpoint, runtime="auto", execution={"gpu": 2}, server=server
+    )
+    plan: Any = SimpleNamespace(
+        deployment=load_deployment(config), platform=Platform("tensorrt-rtx", "sm89", "1", on_gpu=False)
+    )
+    options = repository_options(plan, build_key="")
+    assert (options.gpu, options.gpus) == found
+
+
 def test_the_key_does_not_depend_on_where_the_signers_files_are(built: tuple[Path, BuildResult]) -> None:
     manifest = built[1].manifest
     keys = []

@@ -90,3 +90,24 @@ def test_writing_removes_models_that_are_gone(tmp_path: Path) -> None:
 def test_a_model_that_the_deployment_does_not_ask_for_is_not_there(option: str, absent: str) -> None:
     files = repository_files(RepositoryOptions(**{option: False}))  # type: ignore[arg-type]
     assert {name.partition("/")[0] for name in files} == {model.name for model in MODELS} - {absent}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (RepositoryOptions(gpus="0,1"), {"gpus": "0,1"}),
+        (RepositoryOptions(gpus="all"), {"gpus": "all"}),
+        (RepositoryOptions(instances=2), {"instances": "2"}),
+    ],
+)
+def test_one_process_has_the_queue_of_several_instances(
+    options: RepositoryOptions, expected: dict[str, str]
+) -> None:
+    """It starts them itself, so Triton gives it no card."""
+    text = repository_files(options)["diffuse/config.pbtxt"]
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    (group,) = config.instance_group
+    assert (group.kind, group.count, list(group.gpus)) == (group.KIND_CPU, 1, [])
+    found = {name: config.parameters[name].string_value for name in expected}
+    assert found == expected
+    assert "gpus" not in repository_files(options)["preprocess/config.pbtxt"]

@@ -67,6 +67,10 @@ def test_the_card_of_the_deployment_is_looked_at(
     assert (platform.target, platform.on_gpu, platform.gpu) == ("sm120", True, 1)
     with pytest.raises(ConfigError, match="no such card"):
         resolved(2, runtime="auto")
+    with pytest.raises(ConfigError, match=r"a: server\.instances: 2: a card has one instance"):
+        resolved(1, runtime="auto", server={"instances": 2})
+    with pytest.raises(ConfigError, match=r"server\.gpus names cards, but onnxruntime"):
+        resolved(1, runtime="onnxruntime", server={"gpus": "all"})
 
 
 def test_missing_package_names_the_extra(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
@@ -23,3 +25,27 @@ def test_what_triton_cannot_listen_on_is_refused(host: str) -> None:
         checked_host(host)
     with pytest.raises(ValidationError):
         Server(host=host)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"gpus": [0, 0]}, "a card is listed twice"),
+        ({"gpus": []}, "at least 1 item"),
+        ({"gpus": "both"}, "all"),
+        ({"instances": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_cards_are_listed_once(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        Server(**values)
+
+
+def test_instances_follow_what_runs_the_networks() -> None:
+    Server(gpus=(0, 1)).check_instances(on_card=True)
+    Server(gpus="all").check_instances(on_card=True)
+    Server(instances=2).check_instances(on_card=False)
+    with pytest.raises(ValueError, match=r"server\.gpus names cards, but onnxruntime .* server\.instances"):
+        Server(gpus=(0, 1)).check_instances(on_card=False)
+    with pytest.raises(ValueError, match=r"server\.instances: 2: a card has one .* server\.gpus"):
+        Server(instances=2).check_instances(on_card=True)

@@ -132,3 +132,10 @@ def test_a_port_in_use_is_named(config: Path) -> None:
         found = finding(examine_config(config), "http port")
     assert found.state == "note"
     assert "--http-port 0" in found.fix
+
+
+def test_each_card_that_is_not_here_is_missing(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.write_text((CONFIG % 18999).replace("server: {", "server: {gpus: [0, 4], "))
+    monkeypatch.setattr(card, "gpu_count", lambda: 2)
+    found = finding(examine_config(config), "server.gpus")
+    assert (found.state, found.detail) == ("missing", "4: no such card, CUDA sees 2 here")

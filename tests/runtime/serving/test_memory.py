@@ -153,6 +153,8 @@ def test_a_build_says_more_than_an_estimate(tmp_path: Path, tiny: Tiny) -> None:
     on_host = predict_memory(deployment(tmp_path), tiny.manifest)
     assert on_host.place == "host"
     assert "contexts" not in {part.name for part in on_host.parts}
+    three = predict_memory(deployment(tmp_path, server={"instances": 3}), tiny.manifest)
+    assert three.bytes == 3 * on_host.bytes
 
 
 def test_what_the_server_opens_is_counted_and_nothing_else(tmp_path: Path) -> None:

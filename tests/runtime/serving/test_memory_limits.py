@@ -14,7 +14,7 @@ from intaglio.contract.config import Deployment, load_deployment
 from intaglio.engines import card
 from intaglio.engines.card import CardMemory
 from intaglio.errors import ConfigError
-from intaglio.serving import memory_limits
+from intaglio.serving import cards, memory_limits
 from intaglio.serving.memory import GIB, MIB, predict_memory
 from intaglio.serving.memory_limits import check_memory, check_memory_beside, remedies
 
@@ -136,3 +136,21 @@ def test_smaller_tiles_are_a_remedy_of_what_is_built_too(tmp_path: Path, tiny: T
 
 def test_the_limit_is_no_part_of_a_build(tmp_path: Path) -> None:
     assert deployment(tmp_path, memory_limit_gib=10.0).digest == deployment(tmp_path).digest
+
+
+def test_every_card_that_draws_needs_the_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the start, and for a reload beside what is served."""
+    free = (60 * GIB, 2 * GIB)
+    monkeypatch.setattr(
+        memory_limits,
+        "read_card_memory",
+        lambda gpu: CardMemory(total=80 * GIB, used=80 * GIB - free[gpu], free=free[gpu]),
+    )
+    monkeypatch.setattr(card, "gpu_count", lambda: 2)
+    monkeypatch.setattr(cards, "gpu_count", lambda: 2)
+    assert check_memory(deployment(tmp_path, server={"gpus": [0]}), None).place == "card"
+    for gpus in ([0, 1], "all"):
+        with pytest.raises(ConfigError, match=r"gpu 1 has free 2\.00 GiB"):
+            check_memory(deployment(tmp_path, server={"gpus": gpus}), None)
+    with pytest.raises(ConfigError, match=r"server\.gpus: 3: no such card, CUDA sees 2 here"):
+        check_memory(deployment(tmp_path, server={"gpus": [0, 3]}), None)

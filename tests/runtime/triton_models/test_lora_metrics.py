@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.loras.switch import SwapCounts
 from intaglio.triton_models.lora_metrics import KEPT_LABELS, LoraMetrics
 
-from .metric_fakes import Backend, Metric, shown
+from .metric_fakes import Backend, Family, Metric, shown
 
 
 class Switch:
@@ -80,3 +81,28 @@ def test_what_has_not_changed_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> No
     switch.resident, switch.counts.swaps = (lora("mara", 1.0),), 2
     metrics.report(switch)
     assert sent == [("intaglio_lora_swaps_total", 1), ("intaglio_lora_resident", 0.0)]
+
+
+def test_each_of_several_instances_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, str]] = []
+    made = Family.Metric
+
+    def remembered(family: Family, *, labels: Mapping[str, str]) -> Metric:
+        asked.append(dict(labels))
+        return made(family, labels=labels)
+
+    monkeypatch.setattr(Family, "Metric", remembered)
+    metrics = LoraMetrics(Backend, instances=("0", "3"))
+    first, second = Switch(), Switch()
+    first.resident = (lora("mara", 1.0),)
+    second.resident = (lora("mara", 0.5), lora("night", 1.0))
+    metrics.report(first, instance="0")
+    metrics.report(second, instance="3")
+    assert [labels for labels in asked if "lora" in labels] == [
+        {"lora": "mara", "gpu": "0"},
+        *({"lora": name, "gpu": "3"} for name in sorted(("mara", "night"))),
+    ]
+    assert {"gpu": "0"} in asked
+    shown_now = metrics._resident._values
+    metrics.report(Switch(), instance="0")
+    assert shown_now == {("0", "mara"): 0.0, ("3", "mara"): 0.5, ("3", "night"): 1.0}

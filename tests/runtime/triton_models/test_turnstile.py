@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from intaglio.triton_models import turnstile
 from intaglio.triton_models.turnstile import Entry, Turnstile, next_index, waiting_order
 
 
@@ -210,3 +212,155 @@ def test_who_takes_waits_for_who_puts() -> None:
     assert taken is not None
     assert taken.job == 7
     assert time.monotonic() - started == pytest.approx(0.05, abs=0.04)
+
+
+class Waits(Exception):  # noqa: N818
+    """An instance found nothing to draw."""
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turnstile, "_CHECK_SECONDS", 0.001)
+
+
+def offered(
+    queue: Turnstile[int, str], instance: int, has: str, *, patience: float = 60.0
+) -> Entry[int, str] | None:
+    """What an instance gets that has `has` resident; None where it waits, and is idle from now on."""
+
+    def check() -> None:
+        raise Waits
+
+    try:
+        return queue.take(resident(has), instance=instance, patience=patience, check=check)
+    except Waits:
+        return None
+
+
+@pytest.mark.usefixtures("quick")
+def test_each_instance_takes_what_it_has() -> None:
+    queue = queue_of()
+    assert (offered(queue, 0, "a"), offered(queue, 1, "b")) == (None, None)
+    for job, wish in enumerate("abba"):
+        assert queue.put(entry_of(job, wish))
+    order = []
+    for instance, has in ((1, "b"), (0, "a"), (1, "b"), (0, "a")):
+        taken = offered(queue, instance, has)
+        assert taken is not None
+        order.append((taken.job, taken.instance))
+        if len(order) > 2:
+            assert queue.remove(taken)
+    assert order == [(1, 1), (0, 0), (1, 1), (0, 0)], "what has begun stays where it is"
+    assert [offered(queue, instance, has) for instance, has in ((0, "a"), (1, "b"))] != [None, None]
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_another_instance_has_is_left_to_it_for_the_time_of_a_swap() -> None:
+    queue = queue_of(entry_of(9, "b"), entry_of(0, "b"))
+    busy = offered(queue, 1, "b")
+    assert busy is not None
+    assert busy.job == 9
+    assert offered(queue, 0, "a") is None
+    assert queue.put(entry_of(1, "c"))
+    taken = offered(queue, 0, "a")
+    assert taken is not None
+    assert taken.job == 1, "nobody has it"
+    assert queue.remove(taken)
+    taken = offered(queue, 0, "c", patience=0.0)
+    assert taken is not None
+    assert taken.job == 0, "a swap costs no more than to wait"
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_an_instance_will_have_counts_as_what_it_has() -> None:
+    queue = queue_of(entry_of(0, "b"), entry_of(1, "b"))
+    first = offered(queue, 1, "a")
+    assert first is not None
+    assert offered(queue, 0, "a") is None, "the other one is just swapping"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_set_that_nobody_has_goes_to_the_instance_that_was_idle_longest() -> None:
+    queue = queue_of()
+    offered(queue, 1, "b")
+    offered(queue, 0, "a")
+    assert queue.put(entry_of(0, "c"))
+    assert offered(queue, 0, "a") is None
+    taken = offered(queue, 1, "b")
+    assert taken is not None
+    assert taken.instance == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_who_was_overtaken_too_often_goes_to_the_next_instance() -> None:
+    queue = queue_of(overtakes=1)
+    offered(queue, 1, "b")
+    for job, wish in enumerate("baa"):
+        assert queue.put(entry_of(job, wish))
+    for job in (1, 0):
+        taken = offered(queue, 0, "a")
+        assert taken is not None
+        assert taken.job == job
+        assert queue.remove(taken)
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_a_lost_instance_had_begun_goes_first_elsewhere() -> None:
+    queue = queue_of(entry_of(0, "a"), entry_of(1, "b"), entry_of(2, "b", expires=0.0))
+    lost = offered(queue, 0, "a")
+    assert lost is not None
+    assert (queue.running(), queue.running(0), queue.running(1)) == (1, 1, 0)
+    assert queue.leave(0) == [lost]
+    assert (lost.begun, queue.waiting()[0]) == (False, 3)
+    assert offered(queue, 1, "b") is lost
+    assert queue.remove_waiting(lambda entry: entry.expires <= 1.0)[0].job == 2
+    assert lost.expires > 1.0, "its wait was over when it had its first turn"
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_instance_ends_when_all_have_ended() -> None:
+    """A picture that is drawn elsewhere may come back."""
+    queue = queue_of(entry_of(0))
+    taken = offered(queue, 1, "")
+    assert taken is not None
+    queue.close()
+    assert offered(queue, 0, "") is None
+    ended: list[object] = []
+    waiting = threading.Thread(target=lambda: ended.append(queue.take(resident(""), instance=0)))
+    waiting.start()
+    assert queue.remove(taken)
+    waiting.join(5)
+    assert ended == [None]
+    assert queue.is_empty()
+
+
+@pytest.mark.usefixtures("quick")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@given(
+    asked=st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 3)), min_size=1, max_size=24),
+    turns=st.lists(st.integers(0, 2), min_size=1, max_size=40),
+    patience=st.sampled_from([0.0, 60.0]),
+)
+def test_several_instances_draw_everything_and_mix_no_sets(
+    asked: list[tuple[str, int]], turns: list[int], patience: float
+) -> None:
+    """Whichever instance is next."""
+    queue: Turnstile[int, str] = Turnstile(overtakes=3, capacity=0)
+    for job, (wish, work) in enumerate(asked):
+        assert queue.put(entry_of(job, wish, work=float(work)))
+    has = {0: "a", 1: "b", 2: "b"}
+    done: list[int] = []
+    for turn in itertools.cycle([*turns, 0, 1, 2]):
+        if queue.is_empty():
+            break
+        entry = offered(queue, turn, has[turn], patience=patience)
+        if entry is None:
+            continue
+        assert (entry.instance, entry.overtaken <= 3) == (turn, True)
+        assert entry.wish == has[turn] or queue.running(turn) == 1, "no swap between two slices"
+        has[turn] = entry.wish
+        entry.work -= 1
+        if entry.work == 0:
+            assert queue.remove(entry)
+            done.append(entry.job)
+    assert sorted(done) == list(range(len(asked)))

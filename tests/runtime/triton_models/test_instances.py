@@ -1,0 +1,55 @@
+"""Where instances run, and processes that cannot open their engines."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import psutil
+import pytest
+
+from intaglio.engines import card
+from intaglio.errors import ConfigError, Unavailable
+from intaglio.triton_models.instances import Instances, Place, places_of
+
+
+def test_places_are_what_the_model_is_configured_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(card, "gpu_count", lambda: 4)
+    monkeypatch.setattr("intaglio.triton_models.instances.gpu_count", lambda: 4)
+    assert places_of({}) == ()
+    assert places_of({"instances": "2"}) == (Place(0), Place(1))
+    assert places_of({"gpus": "1,3"}) == (Place(0, 1), Place(1, 3))
+    assert [place.gpu for place in places_of({"gpus": "all"})] == [0, 1, 2, 3]
+    with pytest.raises(ConfigError, match=r"server\.gpus: 7: no such card, CUDA sees 4 here"):
+        places_of({"gpus": "0,7"})
+
+
+@pytest.mark.parametrize(
+    ("visible", "gpu", "seen"),
+    [(None, 1, "1"), ("", 1, "1"), ("5,2", 1, "2"), ("GPU-ab, GPU-cd", 1, "GPU-cd")],
+)
+def test_an_instance_sees_its_own_card_only(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, gpu: int, seen: str
+) -> None:
+    """CUDA numbers the cards that CUDA_VISIBLE_DEVICES leaves."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert Place(0, gpu).environment()["CUDA_VISIBLE_DEVICES"] == seen
+    assert Place(0).environment() == dict(os.environ)
+
+
+def test_instances_open_together_or_not_at_all(tiny: Any) -> None:
+    """The engines of this build are for another runtime than its manifest says."""
+    before = set(psutil.Process().children())
+    instances = Instances(tiny.manifest, tiny.folder, (Place(0), Place(1)))
+    with pytest.raises(Unavailable, match=r"^instance 0: "), instances:
+        pass
+    assert set(psutil.Process().children()) <= before
+
+
+def test_instances_share_the_processors(tiny: Any) -> None:
+    instances = Instances(tiny.manifest, tiny.folder, (Place(0), Place(1), Place(2)))
+    threads = {one._manifest.execution.threads for one in instances.each}
+    assert threads == {max(1, len(os.sched_getaffinity(0)) // 3)}
+    assert {one._manifest.execution.gpu for one in instances.each} == {0}, "each sees one card"
