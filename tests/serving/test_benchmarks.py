@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.gpus import load
+from benchmarks.gpus.configs import write_configs
+from benchmarks.gpus.run import gather
 from benchmarks.measuring import timing
 from benchmarks.measuring.case import Case
 from benchmarks.measuring.results import read_part
@@ -98,3 +101,17 @@ def test_over_budget_is_refused_before_anything_is_loaded(miniature: Deployment)
     refusal = r"miniature needs .* memory_limit_gib allows 0.01 GiB; what would help: precision: fp16 "
     with pytest.raises(ConfigError, match=refusal), Server(short):
         pass
+
+
+def test_one_instance_is_compared_with_two(miniature: Deployment, tmp_path: Path) -> None:
+    fused_build(miniature, tmp_path, {}, name="one")
+    written = write_configs(tmp_path / "one.yaml", tmp_path / "configs", [1, 2])
+    for count, config in written.items():
+        path = tmp_path / f"case_{count}.json"
+        Case(str(config), *FUSED_SIZE, steps=2, images=2).write(path)
+        load.main(path, tmp_path, part=f"served_{count}", count=count, images=2, open_seconds=1.0)
+    results = gather(tmp_path, {}, {})
+    assert set(results["scaling"]) == {"1", "2"}
+    assert results["parts"]["served_2"]["offline"]["images"] == 4
+    assert results["parts"]["served_2"]["open"]["requests"] >= 4
+    assert results["stand_in"] is not None

@@ -17,12 +17,16 @@ import numpy as np
 import psutil
 import pytest
 
+from intaglio.builds.manifest import read_manifest
 from intaglio.contract.config import Deployment, load_deployment
+from intaglio.serving.change import LoadFailed
 from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
+from intaglio.serving.stubs import stubs_of
 from intaglio_client import NO_RETRIES, Client, Image
 
 from .conftest import FUSED_SIZE, REPOSITORY, fused_build
+from .streams import pixels_of, streamed
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_left")]
 
@@ -37,7 +41,7 @@ ASKED: Final[Any] = {"width": FUSED_SIZE[0], "height": FUSED_SIZE[1], "steps": 6
 PROMPT: Final = "a person in a red sweater"
 
 
-def built(miniature: Deployment, folder: Path, name: str, **server: int) -> Deployment:
+def swap_build(miniature: Deployment, folder: Path, name: str, **changes: object) -> Deployment:
     """A build of the miniature that swaps LoRAs, with all stages of the one that `make demo` uses."""
     fused_build(
         miniature,
@@ -47,19 +51,19 @@ def built(miniature: Deployment, folder: Path, name: str, **server: int) -> Depl
         swap="all",
         registry=str(REPOSITORY / "configs/loras.yaml"),
         execution={"slice_steps": 2, "threads": 1},
-        server=server,
+        **changes,
     )
     return load_deployment(folder / f"{name}.yaml")
 
 
 @pytest.fixture(scope="module")
 def two(miniature: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
-    return built(miniature, tmp_path_factory.mktemp("two"), "two", instances=2)
+    return swap_build(miniature, tmp_path_factory.mktemp("two"), "two", server={"instances": 2})
 
 
 @pytest.fixture(scope="module")
 def alone(miniature: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
-    return built(miniature, tmp_path_factory.mktemp("alone"), "alone")
+    return swap_build(miniature, tmp_path_factory.mktemp("alone"), "alone")
 
 
 def figures(server: Server, name: str) -> dict[str, float]:
@@ -85,9 +89,12 @@ def wait_until(reached: Callable[[], bool], *, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-def instance_processes(server: Server) -> list[psutil.Process]:
-    stub = server.process.stubs["diffuse_0_0"]
-    return [child for child in stub.children() if any("instance_process" in word for word in child.cmdline())]
+def instance_processes(server: Server, *, version: int = 1) -> list[psutil.Process]:
+    """Those of a version of `diffuse`."""
+    stubs = stubs_of(server.process.pid)
+    stub = next(one for one in stubs if one.instance.startswith("diffuse_") and one.version == version)
+    found = stub.process.children()
+    return [child for child in found if any("instance_process" in word for word in child.cmdline())]
 
 
 class Load:
@@ -159,3 +166,42 @@ def test_instances_share_sets_and_one_that_is_killed_costs_no_picture(
         assert figures(server, "intaglio_instance_restarts_total") == {"0": 1, "1": 0}
         assert figures(server, "intaglio_requests_finished_total")[""] == CLIENTS * 6
         assert min(figures(server, "intaglio_steps_total").values()) > 0, "both draw"
+
+
+def test_streams_go_on_and_a_new_build_is_loaded_by_all_or_none(
+    two: Deployment, miniature: Deployment, in_turn: tuple[float, list[Any]]
+) -> None:
+    """A stream whose instance is killed tells each step once more at most, and ends with its picture."""
+    _, right = in_turn
+    asked = {**ASKED, "prompt": PROMPT, "slice_steps": 1, "preview": 64}
+    with Server(two, endpoints=Endpoints()) as server:
+        victim = instance_processes(server)[0]
+        victim.send_signal(signal.SIGSTOP)
+        with ThreadPoolExecutor(2) as pool:
+            streams = [pool.submit(streamed, server.grpc_url, **asked) for _ in range(2)]
+            wait_until(lambda: figures(server, "intaglio_running")["0"] == 1)
+            victim.send_signal(signal.SIGKILL)
+            ended = [stream.result() for stream in streams]
+        for stream in ended:
+            assert stream.outcome == "result", stream.error
+            assert pixels_of(stream.images) == [right[0].tobytes()]
+            assert [event["step"] for event in stream.of("progress")] == list(range(ASKED["steps"] + 1))
+            assert len(stream.previews) >= 1
+        wait_until(lambda: figures(server, "intaglio_instance_up") == {"0": 1, "1": 1})
+
+        swap_build(miniature, two.folder, "two", limits={"steps": 20}, server={"instances": 2})
+        damaged = two.build_folder / read_manifest(two.build_folder).networks["vae_decoder"].path
+        whole = damaged.read_bytes()
+        damaged.unlink()  # the file of the stage has other links
+        damaged.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        before = instance_processes(server)
+        with pytest.raises(LoadFailed, match="vae_decoder"):
+            server.reload()
+        assert instance_processes(server) == before
+        with Client(server.grpc_url, deadline=120) as client:
+            assert np.array_equal(client.generate(PROMPT, **ASKED).pixels, right[0])
+            damaged.unlink()
+            damaged.write_bytes(whole)
+            assert server.reload() is not None
+            wait_until(lambda: len(instance_processes(server, version=2)) == 2)
+            assert np.array_equal(client.generate(PROMPT, **ASKED).pixels, right[0])
