@@ -71,7 +71,7 @@ def noise_like(lora: Path, path: Path) -> Path:
 def test_the_gate_sees_worse_pictures_and_nothing_else(
     miniature: Deployment, server: Server, tmp_path: Path
 ) -> None:
-    """Worse is a build that fuses a LoRA of noise; better or worse is never said of two servers of one build."""
+    """Worse is a build that fuses a LoRA of noise. Two servers of one build draw equal pictures."""
     scenes = write_scenes(tmp_path / "scenes", SCENES)
     noise = noise_like(REPOSITORY / "miniature/loras/night.safetensors", tmp_path / "noise.safetensors")
     pose = {"folder": str(REPOSITORY / "miniature/controlnets/pose"), "type": "pose"}
