@@ -66,10 +66,12 @@ class ClipScore:
 
     def __init__(self, networks: ClipNetworks) -> None:
         """Raises ConfigError where a file is none of CLIP's, MissingExtra without the extra `serve`."""
-        from intaglio.stages.preprocess.tokenizer import PromptTokenizer  # noqa: PLC0415  (needs the extra serve)
+        # Needs the extra `serve`.
+        from intaglio.stages.preprocess.tokenizer import CHUNK_TOKENS, PromptTokenizer  # noqa: PLC0415
 
         self._image = networks.image.opened()
         self._tokenizer = PromptTokenizer.from_folder(networks.tokenizer)
+        self._most_tokens = CHUNK_TOKENS
         onnxruntime = onnx_runtime()
         try:
             self._text: Any = onnxruntime.InferenceSession(
@@ -97,15 +99,12 @@ class ClipScore:
     def _vector(self, prompt: str) -> NDArray[np.float64]:
         if prompt not in self._texts:
             tokenizer = self._tokenizer
-            ids = tokenizer.framed(tokenizer.token_ids(prompt)[:_PROMPT_TOKENS])
+            ids = tokenizer.framed(tokenizer.token_ids(prompt)[: self._most_tokens])
             kind = np.int32 if self._input.type == "tensor(int32)" else np.int64
             given = {self._input.name: np.array([ids], kind)}
             vector = np.asarray(self._text.run(None, given)[0], np.float64).ravel()
             self._texts[prompt] = vector / max(float(np.linalg.norm(vector)), 1e-12)
         return self._texts[prompt]
-
-
-_PROMPT_TOKENS: Final = 75
 
 
 @dataclass(frozen=True)

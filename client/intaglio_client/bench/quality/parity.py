@@ -12,7 +12,7 @@ import numpy as np
 from intaglio.errors import ConfigError
 from intaglio.imaging.images import decode_image
 from intaglio.whole_files import write_whole
-from intaglio_client.bench.quality.loss import Loss, Verdict, losses, verdict_of
+from intaglio_client.bench.quality.loss import Loss, Verdict, fewest_scenes, losses, verdict_of
 from intaglio_client.bench.quality.options import NO_OPTION
 from intaglio_client.client import Client
 from intaglio_client.image import Image
@@ -23,7 +23,7 @@ from intaglio_client.tune.run import Measures
 from intaglio_client.tune.scenes import Scene
 from intaglio_client.tune.settings import stated_inputs
 
-__all__ = ["Drawn", "Parity", "compare", "draw_both"]
+__all__ = ["Drawn", "Parity", "check_measures", "compare", "draw_both"]
 
 _MOST_PIXELS: Final = 1 << 28
 
@@ -93,14 +93,22 @@ def draw_both(
     return found
 
 
+def check_measures(measures: Measures, scenes: int, *, least_psnr: float | None) -> None:
+    """Raise ConfigError where nothing can tell what is worse, before anything is drawn."""
+    if measures.judge is None and least_psnr is None:
+        raise ConfigError("nothing says what is worse; give --judge, --extractors with clip, or --least-psnr")
+    least = 2 if measures.judge is None else fewest_scenes(1)
+    if scenes < least:
+        raise ConfigError(f"{scenes} scenes show no loss, however large; take at least {least} (--prompts)")
+
+
 def compare(drawn: Sequence[Drawn], measures: Measures, *, least_psnr: float | None) -> Parity:
     """Distances and figures of pairs; a picture further than `least_psnr` dB makes the second server worse.
 
     Raises:
-        ConfigError: neither a judge nor `least_psnr` can tell what is worse, or the scenes are too few.
+        ConfigError: nothing can tell what is worse, or the scenes are too few for the judge's figures.
     """
-    if measures.judge is None and least_psnr is None:
-        raise ConfigError("nothing says what is worse; give --judge, --extractors with clip, or --least-psnr")
+    check_measures(measures, len(drawn), least_psnr=least_psnr)
     decibels = [psnr(one.second, one.first) for one in drawn]
     equal = sum(1 for one in drawn if np.array_equal(one.first, one.second))
     found: dict[str, Loss] = {}

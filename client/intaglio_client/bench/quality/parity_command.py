@@ -57,7 +57,7 @@ def parity(  # noqa: PLR0913  (one option a choice)
     from intaglio.builds.manifest import write_json
     from intaglio.progress import progress_for
     from intaglio_client.bench.quality.measures import measures_of, opened_networks
-    from intaglio_client.bench.quality.parity import compare, draw_both
+    from intaglio_client.bench.quality.parity import check_measures, compare, draw_both
     from intaglio_client.client import Client
     from intaglio_client.tune.command import scenes_of
     from intaglio_client.tune.judges import judge_called
@@ -67,6 +67,7 @@ def parity(  # noqa: PLR0913  (one option a choice)
     drawn = scenes_of(deployment, prompts, loras=[], seed=seed)[:scenes]
     looking = opened_networks(extractors, None)
     measures = measures_of(looking, judge_called(judge) if judge else None, drawn)
+    check_measures(measures, len(drawn), least_psnr=least_psnr)
     folder = out or Path("out/parity") / deployment.name
     with (
         Client(check_url(first), deadline=deadline) as one,

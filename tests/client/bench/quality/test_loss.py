@@ -11,7 +11,7 @@ import pytest
 
 from intaglio.errors import ConfigError
 from intaglio_client.bench.quality.loss import CHANCE, chance_of_loss, fewest_scenes, losses, verdict_of
-from intaglio_client.bench.quality.parity import compare, draw_both
+from intaglio_client.bench.quality.parity import check_measures, compare, draw_both
 from intaglio_client.tune.run import Measures
 from intaglio_client.tune.scenes import Scene
 
@@ -110,3 +110,5 @@ def test_a_distance_is_a_verdict_only_where_one_is_stated(tmp_path: Path) -> Non
     assert compare(pictures, Measures(), least_psnr=10.0).verdict == "no loss shown"
     with pytest.raises(ConfigError, match="nothing says what is worse; give --judge"):
         compare(pictures, Measures(), least_psnr=None)
+    with pytest.raises(ConfigError, match="6 scenes show no loss, however large; take at least 7"):
+        check_measures(Measures(judge=judge), 6, least_psnr=None)
