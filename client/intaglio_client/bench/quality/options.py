@@ -17,7 +17,7 @@ __all__ = ["NO_OPTION", "OPTIONS", "few_step_settings", "possible"]
 NO_OPTION: Final = named_setting({}, name="no option")
 """As the deployment draws by default."""
 OPTIONS: Final = tuple(
-    named_setting(inputs)
+    named_setting(inputs, name=f"steps {inputs['steps']}" if set(inputs) == {"steps"} else "")
     for inputs in (
         {"steps": 10},
         {"steps": 15},

@@ -137,7 +137,7 @@ def test_options_that_the_deployment_cannot_draw_are_named(tmp_path: Path) -> No
         deployment(tmp_path, profiles={"sizes": [[64, 64]], "guidance": ["on"]}), OPTIONS, SCENES
     )
     names = {one.name for one in kept}
-    assert {"10", "dpmpp_2m_karras 15"} <= names
+    assert {"steps 10", "dpmpp_2m_karras 15"} <= names
     assert "left out: control_every 2: no scene has a control" in left_out
     assert any(line.startswith("left out: guidance_end 0.5: ") for line in left_out)
     assert NO_OPTION.inputs == {}
