@@ -22,6 +22,7 @@ __all__ = [
     "judge_loras",
     "judge_picture",
     "judge_text",
+    "mara_share",
     "mean_pck",
     "psnr",
     "read",

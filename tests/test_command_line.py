@@ -79,6 +79,7 @@ def test_a_command_with_an_url_takes_it_from_the_environment() -> None:
     urls = {name: one for name, command in ALL.items() for one in command.params if "--url" in one.opts}
     assert {name: url.envvar for name, url in urls.items()} == {
         "batch": "INTAGLIO_URL",
+        "bench quality": "INTAGLIO_URL",
         "bench run": "INTAGLIO_URL",
         "generate": "INTAGLIO_URL",
         "tune": "INTAGLIO_URL",

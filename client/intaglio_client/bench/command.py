@@ -22,6 +22,8 @@ from intaglio.contract.config import load_deployment
 from intaglio.errors import ConfigError
 from intaglio.exit_codes import FAILED
 from intaglio_client.address import URL_VARIABLE, check_url
+from intaglio_client.bench.quality.command import quality
+from intaglio_client.bench.quality.parity_command import parity
 from intaglio_client.bench.roofline.command import roofline
 from intaglio_client.bench.workload import read_workload
 
@@ -46,6 +48,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.command()(quality)
+app.command()(parity)
 app.command()(roofline)
 
 _Workload = Annotated[

@@ -15,6 +15,7 @@ from typing import Any
 
 from intaglio.builds.manifest import content_key, write_json
 from intaglio_client.bench.exports import Sample
+from intaglio_client.bench.memory import Memory
 from intaglio_client.bench.runs import Run
 
 __all__ = ["Kept"]
@@ -35,19 +36,38 @@ class Kept:
     def samples(self, run: Run) -> list[Sample] | None:
         """What was measured of `run`; None where that is not there, not whole or of something else."""
         try:
-            data: Any = json.loads(self._path(run).read_bytes())
-            if data["of"] != self._key(run):
-                return None
-            found = [Sample(**sample) for sample in data["samples"]]
+            found = [Sample(**sample) for sample in self._read(run)["samples"]]
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return found if len(found) == run.requests else None
 
-    def keep(self, run: Run, samples: Sequence[Sample], requests: Sequence[Mapping[str, Any]]) -> None:
+    def memory(self, run: Run) -> Memory | None:
+        """The most that the server held meanwhile; None where it was not looked at."""
+        try:
+            return Memory(**self._read(run)["memory"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def keep(
+        self,
+        run: Run,
+        samples: Sequence[Sample],
+        requests: Sequence[Mapping[str, Any]],
+        memory: Memory | None = None,
+    ) -> None:
         """Write the result of `run`, and every request that perf_analyzer sent."""
         write_json(self.folder / f"{run.name}.requests.json", list(requests))
-        found = [dataclasses.asdict(sample) for sample in samples]
-        write_json(self._path(run), {"of": self._key(run), "samples": found})
+        found: dict[str, Any] = {"samples": [dataclasses.asdict(sample) for sample in samples]}
+        if memory is not None:
+            found["memory"] = dataclasses.asdict(memory)
+        write_json(self._path(run), {"of": self._key(run), **found})
+
+    def _read(self, run: Run) -> Any:
+        """Raises KeyError where the file is of something else, and others where it is not whole."""
+        data: Any = json.loads(self._path(run).read_bytes())
+        if data["of"] != self._key(run):
+            raise KeyError(run.name)
+        return data
 
     def _path(self, run: Run) -> Path:
         return self.folder / f"{run.name}.json"

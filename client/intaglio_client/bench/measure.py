@@ -21,6 +21,7 @@ from intaglio.stop_signals import stopped_by_signals
 from intaglio_client.bench.exports import Sample, read_export, samples_of
 from intaglio_client.bench.kept import Kept
 from intaglio_client.bench.machine import describe_machine
+from intaglio_client.bench.memory import Memory, MemoryWatch, local_process
 from intaglio_client.bench.runs import Run, first_of_each_kind
 from intaglio_client.bench.serving import Served, measured_server, served_model
 from intaglio_client.bench.tool import Files, Tool
@@ -45,6 +46,8 @@ class Result:
 
     run: Run
     samples: Sequence[Sample] = ()
+    memory: Memory | None = None
+    """The most that the server held meanwhile; None where it is on another machine."""
     failed: str | None = None
     """Why there are no samples."""
 
@@ -95,14 +98,28 @@ def measure(
             {"version": task.tool.version, "mode": task.tool.mode},
             f"{machine['processor']} {machine['card']}",
         )
+        process = local_process(served.url)
+        gpu = deployment.execution.gpu if deployment else 0
+        card = None if served.model.get("runtime") == "onnxruntime" else gpu
         results = _results(
-            task, kept, served, console, keep=lambda found: keep(Measured(found, served, task.tool, machine))
+            task,
+            kept,
+            served,
+            console,
+            keep=lambda found: keep(Measured(found, served, task.tool, machine)),
+            watched=lambda: MemoryWatch(process, card=card),
         )
     return Measured(results, served, task.tool, machine)
 
 
 def _results(
-    task: Task, kept: Kept, served: Served, console: Console, *, keep: Callable[[list[Result]], object]
+    task: Task,
+    kept: Kept,
+    served: Served,
+    console: Console,
+    *,
+    keep: Callable[[list[Result]], object],
+    watched: Callable[[], MemoryWatch],
 ) -> list[Result]:
     found = {run.name: kept.samples(run) for run in task.runs}
     missing = [run for run in task.runs if found[run.name] is None]
@@ -116,14 +133,14 @@ def _results(
             progress.started(f"{run.load}: {run.kind} {run.shown_value}")
             try:
                 _check_time(expected, task.ends)
-                found[run.name] = _measured(run, task.tool, kept, served.url, expected)
+                found[run.name] = _measured(run, task.tool, kept, served.url, expected, watched())
                 del failed[run.name]
             except IntaglioError as error:
                 failed[run.name] = str(error)
                 console.print(f"failed: {error}", markup=False)
             progress.finished(expected)
-            keep(_results_of(task.runs, found, failed))
-    return _results_of(task.runs, found, failed)
+            keep(_results_of(task.runs, kept, found, failed))
+    return _results_of(task.runs, kept, found, failed)
 
 
 def _check_time(expected: float, ends: float) -> None:
@@ -136,17 +153,23 @@ def _check_time(expected: float, ends: float) -> None:
 
 
 def _results_of(
-    runs: Sequence[Run], found: Mapping[str, Sequence[Sample] | None], failed: Mapping[str, str]
+    runs: Sequence[Run],
+    kept: Kept,
+    found: Mapping[str, Sequence[Sample] | None],
+    failed: Mapping[str, str],
 ) -> list[Result]:
-    return [Result(run, found[run.name] or (), failed.get(run.name)) for run in runs]
+    return [Result(run, found[run.name] or (), kept.memory(run), failed.get(run.name)) for run in runs]
 
 
-def _measured(run: Run, tool: Tool, kept: Kept, url: str, expected: float) -> list[Sample]:
+def _measured(
+    run: Run, tool: Tool, kept: Kept, url: str, expected: float, memory: MemoryWatch
+) -> list[Sample]:
     files = Files(kept.folder, run.name)
-    tool.run(run, url, files, expected=expected)
+    with memory:
+        tool.run(run, url, files, expected=expected)
     requests = read_export(files.of("export.json"))
     samples = samples_of(run, requests)
-    kept.keep(run, samples, requests)
+    kept.keep(run, samples, requests, memory.peak)
     for kind in ("export.json", "input.json", "intervals"):
         files.of(kind).unlink(missing_ok=True)  # the pictures, and what the workload says anyway
     return samples

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from intaglio_client.bench.figures import STAGES, WAITING, fitted_line
-from intaglio_client.bench.report import growth_of
+from intaglio_client.bench.report import MEMORY, MIB, growth_of, growth_of_memory
 
 __all__ = ["PLOTS", "drawn_plots"]
 
@@ -29,6 +29,8 @@ _COLOURS: Final = {
     "postprocess": "#c05a2e",
 }
 _OTHER: Final = "#666666"
+_GROWING: Final = {"size": "pixels", "clients": "requests under way", "num_images": "images a request"}
+"""What grows, in words."""
 _NAMES: Final = {"closed": "under way", "streaming": "streamed", "open": "sent a second"}
 
 
@@ -140,16 +142,28 @@ def _stages(figure: Figure, data: Data) -> bool:
 
 
 def _growth(figure: Figure, data: Data) -> bool:
-    """Median seconds over what grows, each with its line."""
+    """Median seconds over what grows, each with its line; below them the memory, where it was looked at."""
     series = growth_of(data)
     if not series:
         return False
     vary = {load["load"]: load["vary"] for load in data["loads"]}
-    panels = figure.subplots(1, len(series), squeeze=False)[0]
-    figure.suptitle(_title(data, "growth, one request at a time"), x=0.01, ha="left")
-    for axes, (name, points) in zip(panels, series.items(), strict=True):
-        _panel(axes, points, name, "pixels" if vary[name] == "size" else str(vary[name]).replace("_", " "))
-    panels[0].set_ylabel("median latency, seconds")
+    places = [place for place in MEMORY if growth_of_memory(data, place)]
+    width, height = _INCHES
+    figure.set_size_inches(max(width, 3.2 * len(series)), height * (1 + 0.75 * len(places)))
+    panels = figure.subplots(1 + len(places), len(series), squeeze=False)
+    figure.suptitle(_title(data, "growth, one value after the other"), x=0.01, ha="left")
+    for axes, (name, points) in zip(panels[0], series.items(), strict=True):
+        _panel(axes, points, name, _GROWING.get(vary[name], str(vary[name]).replace("_", " ")))
+    panels[0][0].set_ylabel("median latency, seconds")
+    for row, place in zip(panels[1:], places, strict=True):
+        grown = growth_of_memory(data, place)
+        for axes, name in zip(row, series, strict=True):
+            points = {value: size / MIB for value, size in grown.get(name, {}).items()}
+            if points:
+                _panel(axes, points, name, _GROWING.get(vary[name], str(vary[name]).replace("_", " ")))
+            else:
+                axes.set_visible(False)
+        row[0].set_ylabel(f"memory of the {MEMORY[place]}, MiB")
     return True
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from intaglio.builds.manifest import content_key
@@ -23,10 +23,25 @@ from intaglio_client.bench.figures import (
 from intaglio_client.bench.measure import Measured, Result
 from intaglio_client.bench.workload import Workload
 
-__all__ = ["HEADER", "SCHEMA", "cells_of", "data_of", "growth_of", "notes_of", "page_of", "samples_in"]
+__all__ = [
+    "HEADER",
+    "MEMORY",
+    "MIB",
+    "SCHEMA",
+    "cells_of",
+    "data_of",
+    "growth_of",
+    "growth_of_memory",
+    "notes_of",
+    "page_of",
+    "samples_in",
+]
 
 SCHEMA: Final = 1
 HEADER: Final = ("load", "value", "requests", "a second", "p50 s", "p90 s", "p95 s", "p99 s", "")
+MIB: Final = 2**20
+MEMORY: Final = {"host_bytes": "server's processes", "card_bytes": "card"}
+"""Places of memory, in words."""
 _UNITS: Final = {"closed": "under way", "streaming": "under way", "open": "a second"}
 _MLPERF: Final = (
     "The scenarios have MLPerf's names and settings, and are no MLPerf results: those need LoadGen, its 5000 "
@@ -73,6 +88,8 @@ def _load_data(result: Result) -> dict[str, Any]:
     }
     if result.samples:
         found |= _figures(result.samples)
+    if result.memory is not None:
+        found["memory"] = dataclasses.asdict(result.memory)
     if run.scenario is not None:
         found["scenario"] = _scenario(result)
     return found
@@ -158,10 +175,25 @@ def _remark(load: Mapping[str, Any]) -> str:
 
 def growth_of(data: Mapping[str, Any]) -> dict[str, dict[float, float]]:
     """For every growth load value -> median latency in seconds."""
+    return _growing(data, lambda load: float(load["latency"]["p50"]))
+
+
+def growth_of_memory(data: Mapping[str, Any], place: str) -> dict[str, dict[float, float]]:
+    """For every growth load value -> the most bytes that the server held at `place` (`host_bytes`,
+    `card_bytes`); empty where it was not looked at.
+    """
+    return _growing(data, lambda load: (load.get("memory") or {}).get(place))
+
+
+def _growing(
+    data: Mapping[str, Any], figure_of: Callable[[Mapping[str, Any]], float | None]
+) -> dict[str, dict[float, float]]:
     found: dict[str, dict[float, float]] = {}
     for load in data["loads"]:
         if load["kind"] == "growth" and not load["failed"]:
-            found.setdefault(load["load"], {})[load["value"]] = load["latency"]["p50"]
+            figure = figure_of(load)
+            if figure is not None:
+                found.setdefault(load["load"], {})[load["value"]] = float(figure)
     return found
 
 
@@ -180,6 +212,13 @@ def notes_of(data: Mapping[str, Any]) -> list[str]:
         if line is not None:
             shape = f"{line.intercept:.3f} s + {line.slope:.3g} s for each, within {100 * line.largest:.1f} %"
             notes.append(f"{name} grows as {shape} of its largest value.")
+    for place, where in MEMORY.items():
+        for name, points in growth_of_memory(data, place).items():
+            line = fitted_line(points)
+            if line is not None:
+                each = f"{line.intercept / MIB:.0f} MiB + {line.slope / MIB:.3g} MiB for each"
+                rest = max(map(abs, line.residuals.values())) / MIB
+                notes.append(f"{name}, memory of the {where}: {each}, within {rest:.0f} MiB.")
     return notes
 
 

@@ -83,7 +83,7 @@ class Run:
     @property
     def concurrency(self) -> int:
         """Requests under way."""
-        return int(self.value) if self.kind in ("closed", "streaming") else 1
+        return int(self.value) if self.kind in ("closed", "streaming") or self.vary == "clients" else 1
 
     @property
     def model(self) -> ModelSpec:
@@ -168,7 +168,7 @@ def _asked_of(run: str, load: Load, shown: str, workload: Workload) -> Iterator[
         prompt = entry.prompts[occurrence % len(entry.prompts)]
         if entry.distinct_prompts:
             prompt = f"{prompt}, number {index + 1} of {run}"  # the run before has filled the server's cache
-        parameters = {**_parameters_of(entry), **_varied(load, shown, entry), "seed": index}
+        parameters = {**_parameters_of(entry), **_varied(load, shown, entry, index), "seed": index}
         model = SDXL
         if isinstance(load, Streaming):
             model = SDXL_STREAM
@@ -205,10 +205,12 @@ def _control_of(entry: ControlEntry) -> Control:
     )
 
 
-def _varied(load: Load, shown: str, entry: RequestKind) -> dict[str, Any]:
-    """What a growth load puts in the place of the request's own."""
-    if not isinstance(load, Growth):
+def _varied(load: Load, shown: str, entry: RequestKind, index: int) -> dict[str, Any]:
+    """What a growth load puts in the place of the request's own, in request number `index`."""
+    if not isinstance(load, Growth) or load.vary == "clients":
         return {}
+    if load.vary == "lora_sets":
+        return {"loras": _set_in_turn(int(shown), entry, index)}
     if load.vary == "size":
         width, height = shown.split("x")
         return {"width": int(width), "height": int(height)}
@@ -219,6 +221,18 @@ def _varied(load: Load, shown: str, entry: RequestKind) -> dict[str, Any]:
             )
         return {"controls": [_control_of(control) for control in entry.controls[: int(shown)]]}
     return {load.vary: int(shown)}
+
+
+def _set_in_turn(sets: int, entry: RequestKind, index: int) -> list[Lora]:
+    """One of the first `sets` LoRAs of the request; none of no sets."""
+    if sets > len(entry.loras):
+        raise ConfigError(
+            f"growth of lora_sets: {sets} are asked for, and the request has {len(entry.loras)} LoRAs"
+        )
+    if sets == 0:
+        return []
+    name, weight = list(entry.loras.items())[index % sets]
+    return [Lora(name, weight)]
 
 
 def first_of_each_kind(runs: Sequence[Run]) -> list[Asked]:

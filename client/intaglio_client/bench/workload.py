@@ -32,7 +32,7 @@ __all__ = [
 
 Scenario = Literal["SingleStream", "Server", "Offline"]
 """Names of MLPerf Inference."""
-Varied = Literal["steps", "num_images", "size", "controls"]
+Varied = Literal["steps", "num_images", "size", "controls", "clients", "lora_sets"]
 SCENARIOS: Final[dict[Scenario, str]] = {
     "SingleStream": "closed with concurrency [1]",
     "Server": "open",
@@ -124,12 +124,15 @@ class Streaming(_Load):
 
 
 class Growth(_Load):
-    """One request at a time, while one input grows."""
+    """One request at a time, while one input grows; or more and more of them."""
 
     kind: Literal["growth"]
     vary: Varied
     values: tuple[PositiveInt | tuple[PositiveInt, PositiveInt] | NonNegativeInt, ...] = Field(min_length=2)
-    """Of `size` pairs of width and height; of `controls` how many of the request's controls are used."""
+    """Of `size` pairs of width and height; of `controls` how many of the request's controls are used; of
+    `clients` how many requests are under way; of `lora_sets` how many sets the requests have in turn, each of
+    one of the request's LoRAs: from 2 on the server changes its weights from request to request.
+    """
 
     @model_validator(mode="after")
     def _values_fit(self) -> Self:
@@ -137,7 +140,7 @@ class Growth(_Load):
             if isinstance(value, tuple) != (self.vary == "size"):
                 right = "[width, height]" if self.vary == "size" else "a number"
                 raise ValueError(f"values: {value!r} of {self.vary}; allowed: {right}")
-            if value == 0 and self.vary != "controls":
+            if value == 0 and self.vary not in ("controls", "lora_sets"):
                 raise ValueError(f"values: 0 of {self.vary}; allowed: 1 and above")
         if len(self.mix) != 1:
             raise ValueError("mix: growth compares requests of one kind; name exactly one")

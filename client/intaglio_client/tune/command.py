@@ -35,7 +35,7 @@ from intaglio_client.tune.options import (
 if TYPE_CHECKING:
     from intaglio_client.tune.scenes import Scene
 
-__all__ = ["app"]
+__all__ = ["app", "check_names", "scenes_of"]
 
 app = typer.Typer(name="tune", add_completion=False)
 
@@ -67,7 +67,7 @@ def tune(  # noqa: PLR0913  (one option a choice)
     presets is printed.
     """
     from intaglio.serving.build_check import check_build
-    from intaglio_client.tune.grid import FULL, QUICK, grid_of, lora_settings, read_grid
+    from intaglio_client.tune.grid import ANCHORS, FULL, QUICK, grid_of, lora_settings, read_grid
     from intaglio_client.tune.judges import Extractor, judge_called
     from intaglio_client.tune.presets_file import check_presets_file
     from intaglio_client.tune.report import cells_of, data_of, header_of, notes_of
@@ -77,6 +77,7 @@ def tune(  # noqa: PLR0913  (one option a choice)
         draw_builds,
         measure_rows,
         results_of,
+        settings_of,
         write_results,
     )
     from intaglio_client.tune.serving import Asked
@@ -84,12 +85,12 @@ def tune(  # noqa: PLR0913  (one option a choice)
     printed = Output(json=json, quiet=quiet)
     deployments = [load_deployment(path) for path in configs]
     first = deployments[0]
-    _check_names(deployments)
+    check_names(deployments)
     measures = Measures(
         judge=judge_called(judge) if judge else None, extractor=Extractor(extractor) if extractor else None
     )
     most = scenes or (_QUICK_SCENES if quick else None)
-    drawn = _scenes_of(first, prompts, loras=lora or [], seed=seed)[:most]
+    drawn = scenes_of(first, prompts, loras=lora or [], seed=seed)[:most]
     own = QUICK if quick else FULL
     tried = (*(read_grid(grid) if grid else own), *lora_settings(first))
     chosen = grid_of(
@@ -105,7 +106,13 @@ def tune(  # noqa: PLR0913  (one option a choice)
     check_presets_file(target)
     builds = [Built(deployment, check_build(deployment)) for deployment in deployments]
     drawings = draw_builds(
-        builds, drawn, chosen, folder=folder, asked=Asked(url, deadline), console=printed.progress
+        builds,
+        drawn,
+        settings_of(chosen),
+        ANCHORS,
+        folder=folder,
+        asked=Asked(url, deadline),
+        console=printed.progress,
     )
     printed.note(f"measuring {len(drawn) * sum(len(one.settings) for one in drawings)} pictures")
     rows = measure_rows(builds, drawings, chosen.reference, measures)
@@ -123,14 +130,15 @@ def tune(  # noqa: PLR0913  (one option a choice)
     )
 
 
-def _check_names(deployments: list[Deployment]) -> None:
+def check_names(deployments: list[Deployment]) -> None:
+    """Raise ConfigError where two configurations have one name."""
     names = [deployment.name for deployment in deployments]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"two configurations are named {name}; give each a name of its own")
 
 
-def _scenes_of(
+def scenes_of(
     deployment: Deployment, prompts: Path | None, *, loras: list[str], seed: int
 ) -> tuple[Scene, ...]:
     """The scenes of the file or our own, with `loras` applied to each."""

@@ -31,7 +31,9 @@ __all__ = [
     "Grid",
     "grid_of",
     "lora_settings",
+    "most_steps",
     "read_grid",
+    "why_left_out",
 ]
 
 _DPM: Final = "dpmpp_2m_karras"
@@ -146,7 +148,7 @@ def grid_of(deployment: Deployment, settings: Sequence[Setting], *, controls: in
         ConfigError: the deployment's limits allow fewer steps than the anchors need, its default preset
             changes them, its checkpoint is for few steps only, or two settings have one name.
     """
-    most = min(deployment.limits.steps, deployment.limits.cost // (pixels * (1 + controls)))
+    most = most_steps(deployment, controls=controls, pixels=pixels)
     reference = _shortened(REFERENCE, most)
     _check_comparable(deployment)
     if most < CONVERGED.inputs["steps"]:
@@ -157,7 +159,7 @@ def grid_of(deployment: Deployment, settings: Sequence[Setting], *, controls: in
     kept: dict[str, Setting] = {}
     left_out = []
     for setting in (*ANCHORS, *settings):
-        why = _left_out(setting, deployment, controls=controls, most=most)
+        why = why_left_out(setting, deployment, controls=controls, most=most)
         if why is None:
             before = kept.setdefault(setting.file_name, setting)
             if before.inputs != setting.inputs:
@@ -165,6 +167,11 @@ def grid_of(deployment: Deployment, settings: Sequence[Setting], *, controls: in
         else:
             left_out.append(f"left out: {setting.name}: {why}")
     return Grid(reference, tuple(kept.values()), tuple(left_out))
+
+
+def most_steps(deployment: Deployment, *, controls: int, pixels: int) -> int:
+    """The most steps that the deployment's limits allow of such a picture."""
+    return min(deployment.limits.steps, deployment.limits.cost // (pixels * (1 + controls)))
 
 
 def _check_comparable(deployment: Deployment) -> None:
@@ -188,7 +195,7 @@ def _shortened(reference: Setting, most: int) -> Setting:
     return named_setting({**reference.inputs, "steps": steps}, name=reference.name)
 
 
-def _left_out(setting: Setting, deployment: Deployment, *, controls: int, most: int) -> str | None:
+def why_left_out(setting: Setting, deployment: Deployment, *, controls: int, most: int) -> str | None:
     """Why the setting is not drawn; None where it is."""
     return next(_obstacles(setting, deployment, controls=controls, most=most), None)
 

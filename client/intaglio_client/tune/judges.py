@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,10 +21,10 @@ __all__ = ["Extractor", "Judge", "judge_called"]
 
 Judge = Callable[[str, Pixels], Mapping[str, float]]
 """Figures of a picture [H, W, RGB] of the scene with a name. Larger is better. It gives the same figures for
-every picture of a run.
+every picture of a scene.
 """
-_MEAN: Final = np.array([0.485, 0.456, 0.406], np.float32)
-_DEVIATION: Final = np.array([0.229, 0.224, 0.225], np.float32)
+_MEAN: Final = (0.485, 0.456, 0.406)
+_DEVIATION: Final = (0.229, 0.224, 0.225)
 """ImageNet's, which extractors of features are trained with."""
 _SIDE: Final = 224
 """Where the network takes pictures of any size."""
@@ -52,7 +52,21 @@ def judge_called(name: str) -> Judge:
 class Extractor:
     """An ONNX network from a picture [1, 3, H, W] to features, such as the image encoder of DINO or CLIP."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        size: tuple[int, int] | None = None,
+        mean: Sequence[float] = _MEAN,
+        deviation: Sequence[float] = _DEVIATION,
+    ) -> None:
+        """Pictures become values of 0..1, minus `mean` over `deviation` (R, G, B), at `size` (width, height):
+        by default that of the network, or 224 where it takes any.
+
+        Raises:
+            MissingExtra: ONNX Runtime is not installed.
+            ConfigError: the file is no such network, or takes another size.
+        """
         onnxruntime = onnx_runtime()  # of the extra `serve`: only who gives an extractor needs it
         try:
             self._session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -64,17 +78,26 @@ class Extractor:
             raise ConfigError(f"{path}: inputs are {shapes}; allowed: one picture [1, 3, height, width]")
         self._input = inputs[0].name
         height, width = inputs[0].shape[2:]
+        wanted = size or (_SIDE, _SIDE)
         self._size = (
-            width if isinstance(width, int) else _SIDE,
-            height if isinstance(height, int) else _SIDE,
+            width if isinstance(width, int) else wanted[0],
+            height if isinstance(height, int) else wanted[1],
         )
+        if size is not None and self._size != size:
+            raise ConfigError(f"{path}: takes pictures of {list(self._size)}, not of {list(size)}")
+        self._mean = np.asarray(mean, np.float32)
+        self._deviation = np.asarray(deviation, np.float32)
+
+    def output(self, pixels: Pixels) -> NDArray[np.float64]:
+        """The first output for a picture [H, W, RGB], as a vector."""
+        resized = PIL.Image.fromarray(pixels).resize(self._size, PIL.Image.Resampling.BICUBIC)
+        values = (np.asarray(resized, np.float32) / 255 - self._mean) / self._deviation
+        output = self._session.run(None, {self._input: values.transpose(2, 0, 1)[None]})[0]
+        return np.asarray(output, np.float64).ravel()
 
     def features(self, pixels: Pixels) -> NDArray[np.float64]:
-        """The first output for a picture [H, W, RGB], as a vector of length 1."""
-        resized = PIL.Image.fromarray(pixels).resize(self._size, PIL.Image.Resampling.BICUBIC)
-        values = (np.asarray(resized, np.float32) / 255 - _MEAN) / _DEVIATION
-        output = self._session.run(None, {self._input: values.transpose(2, 0, 1)[None]})[0]
-        vector = np.asarray(output, np.float64).ravel()
+        """The same as a vector of length 1."""
+        vector = self.output(pixels)
         return vector / max(float(np.linalg.norm(vector)), 1e-12)
 
     def distance(self, found: Pixels, expected: Pixels) -> float:

@@ -93,9 +93,12 @@ def error_change(
 
 
 def _judged(scenes: Sequence[SceneFigures]) -> dict[str, list[float]]:
-    """The figures that the judge gives for every scene."""
-    names = [name for name in scenes[0].judged if all(name in one.judged for one in scenes)]
-    return {name: [one.judged[name] for one in scenes] for name in names}
+    """Every figure, over the scenes that the judge gives it for: two at least."""
+    found: dict[str, list[float]] = {}
+    for one in scenes:
+        for name, value in one.judged.items():
+            found.setdefault(name, []).append(value)
+    return {name: values for name, values in found.items() if len(values) >= 2}
 
 
 def front(rows: Iterable[Row]) -> list[Row]:

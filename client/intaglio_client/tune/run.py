@@ -24,7 +24,7 @@ from intaglio_client.tune.choice import presets_of
 from intaglio_client.tune.costs import relative_costs
 from intaglio_client.tune.distances import Pixels, psnr, ssim
 from intaglio_client.tune.drawing import Drawing, draw_scenes, missing_weight
-from intaglio_client.tune.grid import ANCHORS, BASELINE, CONVERGED, Grid
+from intaglio_client.tune.grid import BASELINE, CONVERGED, Grid
 from intaglio_client.tune.judges import Extractor, Judge
 from intaglio_client.tune.kept import Kept
 from intaglio_client.tune.pairs import paired_ratio
@@ -36,7 +36,18 @@ from intaglio_client.tune.serving import Asked, served
 from intaglio_client.tune.settings import Setting, named_setting
 from intaglio_client.tune.sheet import sheet_of
 
-__all__ = ["Built", "Measures", "Written", "draw_builds", "measure_rows", "results_of", "write_results"]
+__all__ = [
+    "Built",
+    "Measures",
+    "Written",
+    "draw_builds",
+    "measure_rows",
+    "results_of",
+    "scene_figures",
+    "served_loras",
+    "settings_of",
+    "write_results",
+]
 
 _SHEET_ROWS: Final = 5
 _SHEET_COLUMNS: Final = 7
@@ -74,16 +85,24 @@ class Written:
     sheet: Path
 
 
-def draw_builds(
+def settings_of(grid: Grid) -> tuple[Setting, ...]:
+    """What the first build draws: the baseline first, and the reference last."""
+    others = (one for one in grid.settings if one.name != BASELINE.name)
+    return (BASELINE, *others, grid.reference)
+
+
+def draw_builds(  # noqa: PLR0913  (what is drawn, by whom, where, and who is told)
     builds: Sequence[Built],
     scenes: Sequence[Scene],
-    grid: Grid,
+    first: Sequence[Setting],
+    others: Sequence[Setting],
     *,
     folder: Path,
     asked: Asked,
     console: Console,
 ) -> list[Drawing]:
-    """Draw the grid with the first build, and the anchors with each other build. Returns what was drawn.
+    """Draw the settings `first` with the first build, and `others` with each other build. Both have the same
+    baseline as their first. Returns what was drawn.
 
     `asked` is a server of the first build. The others get servers of their own, one after another.
 
@@ -91,15 +110,8 @@ def draw_builds(
     """
     drawings = []
     for index, built in enumerate(builds):
-        kept = Kept(folder / "pictures" / built.deployment.name, built.manifest.key, _loras_of(built))
-        if index == 0:
-            settings = (
-                BASELINE,
-                *(one for one in grid.settings if one.name != BASELINE.name),
-                grid.reference,
-            )
-        else:
-            settings = ANCHORS
+        kept = Kept(folder / "pictures" / built.deployment.name, built.manifest.key, served_loras(built))
+        settings = first if index == 0 else others
         drawing = Drawing(scenes, settings, kept, built.manifest)
         drawings.append(drawing)
         missing = missing_weight(drawing)
@@ -115,7 +127,7 @@ def draw_builds(
     return drawings
 
 
-def _loras_of(built: Built) -> ServedLoras:
+def served_loras(built: Built) -> ServedLoras:
     """What requests to the build may choose."""
     if built.manifest.swap == "off":
         return ServedLoras()
@@ -129,32 +141,34 @@ def _reporter(console: Console) -> Callable[[str], None]:
 def measure_rows(
     builds: Sequence[Built], drawings: Sequence[Drawing], reference: Setting, measures: Measures
 ) -> list[Row]:
-    """The rows of all settings. Those of other builds are listed apart. They were not drawn in turn with the
-    first build, so their seconds are simply compared with its baseline's, scene by scene.
+    """The rows of all settings but the reference, where that is not the baseline itself. Those of other
+    builds are listed apart. They were not drawn in turn with the first build, so their seconds are simply
+    compared with its baseline's, scene by scene.
     """
     first = drawings[0]
-    settings = [setting for setting in first.settings if setting.name != reference.name]
-    figures = {one.name: _figures(first, first, one, reference, measures) for one in settings}
-    costs = relative_costs(_seconds(figures), BASELINE.name)
-    baseline = figures[BASELINE.name]
+    before_all, *rest = first.settings
+    settings = [before_all, *(setting for setting in rest if setting.name != reference.name)]
+    figures = {one.name: scene_figures(first, first, one, reference, measures) for one in settings}
+    costs = relative_costs(_seconds(figures, before_all.name), before_all.name)
+    baseline = figures[before_all.name]
     rows = [row_of(one, figures[one.name], baseline, ratio=costs[one.name]) for one in settings]
     before = [one.seconds for one in baseline]
     for built, drawing in zip(builds[1:], drawings[1:], strict=True):
         for setting in drawing.settings:
-            found = _figures(first, drawing, setting, reference, measures)
+            found = scene_figures(first, drawing, setting, reference, measures)
             ratio = paired_ratio([one.seconds for one in found], before)
             rows.append(row_of(_of_build(built, setting), found, baseline, ratio=ratio))
     return rows
 
 
-def _seconds(figures: Mapping[str, Sequence[SceneFigures]]) -> list[dict[str, float]]:
+def _seconds(figures: Mapping[str, Sequence[SceneFigures]], baseline: str) -> list[dict[str, float]]:
     """Seconds by setting, one table for each scene and run: pictures of one run share their baseline's
     seconds.
     """
     tables: dict[tuple[int, float], dict[str, float]] = {}
     for name, scenes in figures.items():
         for index, one in enumerate(scenes):
-            table = tables.setdefault((index, one.baseline_seconds), {BASELINE.name: one.baseline_seconds})
+            table = tables.setdefault((index, one.baseline_seconds), {baseline: one.baseline_seconds})
             table[name] = one.seconds
     return list(tables.values())
 
@@ -164,7 +178,7 @@ def _of_build(built: Built, setting: Setting) -> Setting:
     return named_setting(setting.inputs, name=name, apart=f"build {built.described}")
 
 
-def _figures(
+def scene_figures(
     first: Drawing, drawing: Drawing, setting: Setting, reference: Setting, measures: Measures
 ) -> list[SceneFigures]:
     """One value a scene. PSNR and SSIM run in threads, where numpy works beside itself; a user's judge and an

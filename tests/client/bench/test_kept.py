@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from intaglio_client.bench.kept import Kept
+from intaglio_client.bench.memory import Memory
 from intaglio_client.bench.runs import runs_of
 
 from .runs import samples_with, workload_of
@@ -14,10 +15,12 @@ def test_a_result_counts_only_for_what_it_was_measured_of(tmp_path: Path) -> Non
     kept = Kept(tmp_path, {"build": "b"}, {"version": "2.45.0"}, "x")
     assert kept.samples(run) is None
     samples = samples_with(run, lambda place: 0.5)
-    kept.keep(run, samples, [{"timestamp": 1}])
+    kept.keep(run, samples, [{"timestamp": 1}], Memory(5, None))
     assert kept.samples(run) == samples
+    assert kept.memory(run) == Memory(5, None)
     (other,) = runs_of(workload_of(one={"kind": "closed", "concurrency": [1], "warm_up": 3}))
     assert kept.samples(other) is None
+    assert kept.memory(other) is None
     for change in ({"served": {"build": "c"}}, {"tool": {"version": "2.60"}}, {"machine": "y"}):
         assert dataclasses.replace(kept, **change).samples(run) is None
 

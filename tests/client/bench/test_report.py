@@ -9,7 +9,15 @@ import pytest
 
 from intaglio.errors import ConfigError
 from intaglio_client.bench.plots import PLOTS, drawn_plots
-from intaglio_client.bench.report import HEADER, cells_of, growth_of, notes_of, page_of, samples_in
+from intaglio_client.bench.report import (
+    HEADER,
+    cells_of,
+    growth_of,
+    growth_of_memory,
+    notes_of,
+    page_of,
+    samples_in,
+)
 from intaglio_client.bench.written import read_report, write_report
 
 from .runs import report_of, workload_of
@@ -46,6 +54,21 @@ def test_the_scenarios_have_mlperfs_figures() -> None:
     )
     assert rows["batch"] == "Offline: pictures a second 1.429 a second"
     assert any("no MLPerf results" in note for note in notes_of(report_of(EVERY_KIND)))
+
+
+def test_growth_of_memory_has_its_line_and_its_plots() -> None:
+    workload = workload_of(steps={"kind": "growth", "vary": "steps", "values": [2, 4, 8]})
+    data = report_of(workload)
+    before = drawn_plots(data)["growth.png"]
+    for load in data["loads"]:
+        load["memory"] = {"host_bytes": int((100 + 5 * load["value"]) * 2**20), "card_bytes": None}
+    assert growth_of_memory(data, "host_bytes")["steps"][8.0] == 140 * 2**20
+    assert growth_of_memory(data, "card_bytes") == {}
+    assert "steps, memory of the server's processes: 100 MiB + 5 MiB for each, within 0 MiB." in notes_of(
+        data
+    )
+    heights = [PIL.Image.open(io.BytesIO(png)).height for png in (before, drawn_plots(data)["growth.png"])]
+    assert heights[1] > 1.5 * heights[0]
 
 
 def test_growth_has_its_line() -> None:

@@ -4,12 +4,14 @@ import base64
 import itertools
 import statistics
 import struct
+from typing import Any
 
 import pytest
 
 from intaglio.contract.models import SDXL
 from intaglio.errors import ConfigError
 from intaglio_client.bench.runs import Asked, arrivals, first_of_each_kind, input_data, runs_of
+from intaglio_client.bench.workload import Workload
 from intaglio_client.controls import Control
 
 from .runs import workload_of
@@ -48,6 +50,38 @@ def test_a_mixture_has_the_weights_that_are_asked_for_and_is_spread() -> None:
     longest = max(len(list(group)) for _, group in itertools.groupby(kinds))
     assert longest == 3
     assert [asked.prompt for asked in run.asked if asked.kind == "posed"] == ["c"] * 3
+
+
+def test_growth_of_clients_has_more_under_way() -> None:
+    runs = runs_of(workload_of(many={"kind": "growth", "vary": "clients", "values": [1, 2, 4]}))
+    assert [run.concurrency for run in runs] == [1, 2, 4]
+    assert runs[0].asked[0].parameters == runs[2].asked[0].parameters
+
+
+def test_growth_of_lora_sets_takes_them_in_turn() -> None:
+    asked: dict[str, Any] = {
+        "requests": {"styled": {"prompts": ["a"], "loras": {"night": 0.8, "pencil": None}}},
+        "loads": {
+            "sets": {
+                "kind": "growth",
+                "vary": "lora_sets",
+                "values": [0, 1, 2],
+                "requests": 3,
+                "mix": {"styled": 1},
+            }
+        },
+    }
+    workload = Workload.model_validate({"name": "w", "about": "a test", **asked})
+    found = [
+        [[lora.id for lora in one.parameters["loras"]] for one in run.asked] for run in runs_of(workload)
+    ]
+    assert found == [[[]] * 4, [["night"]] * 4, [["night"], ["pencil"], ["night"], ["pencil"]]]
+    assert runs_of(workload)[1].asked[0].parameters["loras"][0].weight == 0.8
+    asked["loads"]["sets"]["values"] = [1, 3]
+    with pytest.raises(
+        ConfigError, match="growth of lora_sets: 3 are asked for, and the request has 2 LoRAs"
+    ):
+        runs_of(Workload.model_validate({"name": "w", "about": "a test", **asked}))
 
 
 def test_growth_changes_one_input() -> None:

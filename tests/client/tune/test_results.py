@@ -26,9 +26,12 @@ def test_a_row_is_of_pairs() -> None:
     assert found.perceptual is None
 
 
-def test_a_figure_that_some_scene_lacks_is_left_out() -> None:
-    judged = [*figures(1.0, [30.0], attire=1.0), *figures(1.0, [30.0])]
-    assert row_of(setting(8), judged, judged, ratio=Figure(1.0, 0.0, 2)).judged == {}
+def test_a_figure_is_of_the_scenes_that_have_it() -> None:
+    judged = [*figures(1.0, [30.0, 30.0], attire=0.5), *figures(1.0, [30.0], identity=1.0)]
+    found = row_of(setting(8), judged, judged, ratio=Figure(1.0, 0.0, 3)).judged
+    assert {name: (one.value, one.n) for name, one in found.items()} == {"attire": (0.5, 2)}, (
+        "one has no error"
+    )
 
 
 def test_the_front_has_what_no_other_beats_in_both() -> None:
