@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
+from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
+from intaglio.contract.lora_registry import ResolvedLora
+from intaglio.contract.models import CONDITIONING
 from intaglio.engines import card
-from intaglio.errors import ConfigError, Unavailable
-from intaglio.triton_models.instances import Instances, Place, places_of
+from intaglio.errors import ConfigError, DeviceFailed, InvalidRequest, Unavailable
+from intaglio.loras.sets import set_digest
+from intaglio.loras.switch import SwapCounts
+from intaglio.stages.diffuse.conditioning import read_conditioning
+from intaglio.stages.diffuse.drawing import Drawing
+from intaglio.stages.diffuse.incoming import Wanted
+from intaglio.stages.preprocess.stage import Preprocess
+from intaglio.triton_models.instance_messages import Advanced, Answer, LoraState, State
+from intaglio.triton_models.instances import InstanceLost, Instances, Place, places_of
 
 
 def test_places_are_what_the_model_is_configured_with(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,3 +66,104 @@ def test_instances_share_the_processors(tiny: Any) -> None:
     threads = {one._manifest.execution.threads for one in instances.each}
     assert threads == {max(1, len(os.sched_getaffinity(0)) // 3)}
     assert {one._manifest.execution.gpu for one in instances.each} == {0}, "each sees one card"
+
+
+class Peer:
+    """The other end of an instance's socket, which answers as it is told."""
+
+    def __init__(self, instance: Any, *answers: Answer) -> None:
+        ours, theirs = socket.socketpair()
+        instance._connection = Connection(ours.detach())
+        self.asked: list[Any] = []
+        self._connection = Connection(theirs.detach())
+        self._answers = answers
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with self._connection:
+            for answer in self._answers:
+                self.asked.append(self._connection.recv())
+                self._connection.send(answer)
+
+    def join(self) -> None:
+        self._thread.join(10)
+
+
+def state(swaps: int, *resident: str) -> State:
+    loras = tuple(ResolvedLora(id=name, sha256="0" * 64, weight=1.0) for name in resident)
+    return State(LoraState(loras, set_digest(loras), SwapCounts(swaps=swaps, last_seconds=0.5)))
+
+
+@pytest.fixture
+def instance(tiny: Any) -> Any:
+    return Instances(tiny.manifest, tiny.folder, (Place(0), Place(1))).each[1]
+
+
+@pytest.fixture
+def drawing(tiny: Any, request_tensors: Any) -> Drawing:
+    with Preprocess(tiny.manifest, tiny.folder) as preprocess:
+        made = preprocess(request_tensors(prompt="a fox", seed=1, steps=5, scheduler="euler_a"))
+    names = {port.name for port in CONDITIONING}
+    tensors = {name: values for name, values in made.items() if name in names}
+    return Drawing(read_conditioning(tensors, tiny.manifest), slice_steps=1)
+
+
+def test_a_picture_goes_over_once_and_comes_back_after_each_slice(instance: Any, drawing: Drawing) -> None:
+    """Whichever pictures are over, the process forgets."""
+    first = Advanced(drawing.step + 1, drawing.state + 1, {"denoise": 1.0})
+    second = Advanced(drawing.step + 2, drawing.state + 2, {"denoise": 2.0})
+    peer = Peer(instance, Answer(state(1, "mara"), first), Answer(state(1, "mara"), second))
+    begin = drawing.step
+    instance.advance(drawing)
+    instance.advance(drawing)
+    peer.join()
+    assert (drawing.step, drawing.seconds) == (begin + 2, {"denoise": 2.0})
+    assert np.array_equal(drawing.state, second.state)
+    sent, again = peer.asked
+    assert isinstance(sent.drawing, Drawing)
+    assert np.array_equal(sent.drawing.request.token_ids, drawing.request.token_ids)
+    assert (again.drawing, again.number, again.kept) == (None, sent.number, frozenset({sent.number}))
+    mara = set_digest(instance.loras.resident)
+    assert not instance.needs_swap(Wanted(mara, frozenset()))
+    assert instance.needs_swap(Wanted(set_digest(()), frozenset()))
+    assert instance.swap_seconds == 0.5
+
+
+def test_an_instance_whose_card_failed_is_lost_and_its_picture_is_not(
+    instance: Any, drawing: Drawing
+) -> None:
+    lost = Answer(state(3, "mara"), error=DeviceFailed("an illegal memory access was encountered"))
+    peer = Peer(instance, lost)
+    begin = drawing.step
+    with pytest.raises(InstanceLost, match=r"^instance 1: an illegal memory access"):
+        instance.advance(drawing)
+    peer.join()
+    assert drawing.step == begin
+    assert not instance.needs_swap(Wanted(set_digest(()), frozenset())), "the next process has no set"
+    with pytest.raises(InstanceLost, match="its process has ended"):
+        instance.advance(drawing)
+
+
+def test_errors_of_a_request_are_its_own_and_a_silent_end_is_not(instance: Any, drawing: Drawing) -> None:
+    refused = InvalidRequest("loras", "too large", allowed="less")
+    peer = Peer(instance, Answer(state(0), error=refused))
+    with pytest.raises(InvalidRequest, match="loras: too large; allowed: less"):
+        instance.advance(drawing)
+    peer.join()
+    with pytest.raises(InstanceLost, match=r"^instance 1: its process ended"):
+        instance.advance(drawing)
+
+
+def test_counts_go_on_in_the_next_process(instance: Any, drawing: Drawing) -> None:
+    """A counter of Prometheus never goes down."""
+    done = Advanced(drawing.step, drawing.state, {})
+    peers = [Peer(instance, Answer(state(3), done))]
+    instance.advance(drawing)
+    instance._earlier = instance._state  # as `start` does
+    peers.append(Peer(instance, Answer(state(1), done), Answer(state(2), done)))
+    instance.advance(drawing)
+    instance.advance(drawing)
+    for peer in peers:
+        peer.join()
+    assert instance.loras.counts.swaps == 5
