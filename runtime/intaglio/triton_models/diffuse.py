@@ -35,6 +35,7 @@ from intaglio.stages.diffuse.incoming import wanted_of
 from intaglio.triton_models.crew import Crew, Seat
 from intaglio.triton_models.drawer import Drawer, DrawingStage
 from intaglio.triton_models.drawing_report import Reported, drawing_report, reported_seats
+from intaglio.triton_models.instance_messages import DEVICE_FAILED_STATUS
 from intaglio.triton_models.instances import InstanceLost, Instances, places_of
 from intaglio.triton_models.jobs import Job, JobRequest, Pace, job_entry, read_job_request
 from intaglio.triton_models.model import TritonModel, queue_size, tensors_of
@@ -53,8 +54,6 @@ __all__ = ["DEVICE_FAILED_STATUS", "DiffuseModel"]
 
 log = logging.getLogger(__name__)
 
-DEVICE_FAILED_STATUS: Final = 74
-"""Exit status of the process after the card failed: EX_IOERR of sysexits.h."""
 _PATIENCE_SECONDS: Final = 30.0
 """After this time without a question, the caller of a watched picture is taken to be gone. `sdxl_stream` asks
 again as soon as it has an answer.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from intaglio.stages.diffuse.controlnets import ControlNetCounts
 from intaglio.stages.diffuse.drawing import Drawing
 
 __all__ = [
+    "DEVICE_FAILED_STATUS",
     "Advance",
     "Advanced",
     "Answer",
@@ -32,6 +34,9 @@ __all__ = [
     "ResidentControls",
     "State",
 ]
+
+DEVICE_FAILED_STATUS: Final = 74
+"""Exit status of a process that draws and whose card failed: EX_IOERR of sysexits.h."""
 
 
 @dataclass(frozen=True, slots=True)

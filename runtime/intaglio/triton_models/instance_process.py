@@ -11,12 +11,12 @@ import contextlib
 import logging
 import os
 from multiprocessing.connection import Connection
-from typing import Final
 
 from intaglio.errors import DeviceFailed, IntaglioError, failed_device
 from intaglio.stages.diffuse.drawing import Drawing
 from intaglio.stages.diffuse.stage import Diffuse
 from intaglio.triton_models.instance_messages import (
+    DEVICE_FAILED_STATUS,
     Advance,
     Advanced,
     Answer,
@@ -28,10 +28,8 @@ from intaglio.triton_models.instance_messages import (
     State,
 )
 
-__all__ = ["DEVICE_FAILED_STATUS", "main"]
+__all__ = ["main"]
 
-DEVICE_FAILED_STATUS: Final = 74
-"""Exit status of a process whose card failed: EX_IOERR of sysexits.h."""
 _log = logging.getLogger("intaglio.diffuse")
 
 
