@@ -36,9 +36,10 @@ from intaglio.triton_models.crew import Crew, Seat
 from intaglio.triton_models.drawer import Drawer, DrawingStage
 from intaglio.triton_models.drawing_report import Reported, drawing_report, reported_seats
 from intaglio.triton_models.instance_messages import DEVICE_FAILED_STATUS
-from intaglio.triton_models.instances import InstanceLost, Instances, places_of
+from intaglio.triton_models.instances import InstanceLost, Instances
 from intaglio.triton_models.jobs import Job, JobRequest, Pace, job_entry, read_job_request
 from intaglio.triton_models.model import TritonModel, queue_size, tensors_of
+from intaglio.triton_models.places import instance_gpu, places_of
 from intaglio.triton_models.queue_watch import QueueWatch
 from intaglio.triton_models.replies import Answer, Reply, Single, Watched
 from intaglio.triton_models.reporter import Report, Reporter
@@ -70,7 +71,7 @@ class DiffuseModel(TritonModel):
     """Has the instances draw."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
-        self._gpu = _instance_gpu(args)
+        self._gpu = instance_gpu(args)
         self._parameters = model_parameters(args)
         super().initialize(args)
         self._folder = Path(args["model_repository"])
@@ -124,7 +125,11 @@ class DiffuseModel(TritonModel):
             seats.append(Seat(instance, self._make_drawer(instance, work), work))
         self._drawing = reported_seats(seats)
         self._crew = Crew(
-            seats, self._turnstile, draw=self._serve_slice, end=self._end_lost, give_up=self._give_up
+            seats,
+            self._turnstile,
+            draw=self._serve_slice,
+            end=self._end_lost,
+            give_up=lambda why: self._end_process(DeviceFailed(why)),
         )
 
     def _make_drawer(self, stage: DrawingStage, work: RequestCounts) -> Drawer:
@@ -266,10 +271,6 @@ class DiffuseModel(TritonModel):
         """End a picture with which too many instances were lost."""
         self._end(entry, self._failure(str(error), error, entry.job.request_id), error)
 
-    def _give_up(self, why: str) -> None:
-        """No instance is left that could be started again."""
-        self._end_process(DeviceFailed(why))
-
     def _refused(self, error: Exception, request_id: str) -> Any:
         lost = failed_device(error)
         if lost is not None:
@@ -301,10 +302,3 @@ class DiffuseModel(TritonModel):
             sender.send(response, flags=self._pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         except Exception:  # the backend's own error class; the caller is gone, the next one waits
             self._log_traceback()
-
-
-def _instance_gpu(args: Mapping[str, str]) -> int | None:
-    """The card that Triton gives this instance, as its instance group says; None for one on the CPU."""
-    if args.get("model_instance_kind") != "GPU":
-        return None
-    return int(args["model_instance_device_id"])

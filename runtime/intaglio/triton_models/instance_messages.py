@@ -93,6 +93,18 @@ class State:
     """None where the set is fused."""
     controlnets: ResidentControls = field(default_factory=ResidentControls)
 
+    def add_counts(self, earlier: State) -> None:
+        """Let the counts go on from those of the processes before."""
+        pairs: list[tuple[SwapCounts | ControlNetCounts, SwapCounts | ControlNetCounts]] = [
+            (self.controlnets.counts, earlier.controlnets.counts)
+        ]
+        if self.loras is not None and earlier.loras is not None:
+            pairs.append((self.loras.counts, earlier.loras.counts))
+        for counts, before in pairs:
+            counts.swaps += before.swaps
+            counts.failures += before.failures
+            counts.seconds += before.seconds
+
 
 @dataclass(frozen=True, slots=True)
 class Advanced:

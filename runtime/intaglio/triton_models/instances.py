@@ -13,7 +13,6 @@ import socket
 import subprocess
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +21,6 @@ from typing import Any, Final, Self
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.ports import Tensors
-from intaglio.engines.card import check_gpu, gpu_count
 from intaglio.engines.interface import Array
 from intaglio.errors import DeviceFailed, IntaglioError, Unavailable
 from intaglio.interpreter import interpreter
@@ -42,12 +40,11 @@ from intaglio.triton_models.instance_messages import (
     ResidentControls,
     State,
 )
-from intaglio.triton_models.served_build import GPUS_PARAMETER, INSTANCES_PARAMETER
+from intaglio.triton_models.places import Place
 
-__all__ = ["Instance", "InstanceLost", "Instances", "Place", "places_of"]
+__all__ = ["Instance", "InstanceLost", "Instances"]
 
 _MODULE: Final = "intaglio.triton_models.instance_process"
-_VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 _END_SECONDS: Final = 10.0
 """The longest that an instance may take to end that is told to."""
 _ASSUMED_SWAP_SECONDS: Final = 1.0
@@ -56,50 +53,6 @@ _ASSUMED_SWAP_SECONDS: Final = 1.0
 
 class InstanceLost(Exception):  # noqa: N818  (as the names in intaglio.errors)
     """An instance can draw no more: its process ended, or its card failed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an instance runs."""
-
-    number: int
-    gpu: int | None = None
-    """CUDA's index of its card; None on the CPU."""
-
-    @property
-    def label(self) -> str:
-        """In metrics."""
-        return str(self.number if self.gpu is None else self.gpu)
-
-    @property
-    def shown(self) -> str:
-        """In words."""
-        return f"instance {self.number}" if self.gpu is None else f"instance {self.number} (gpu {self.gpu})"
-
-    def environment(self) -> dict[str, str]:
-        """The variables of its process, which sees its own card only. So no library takes memory of another
-        card, whatever it does before the card is chosen.
-        """
-        found = dict(os.environ)
-        if self.gpu is not None:
-            visible = found.get(_VISIBLE)
-            names = visible.split(",") if visible else []
-            found[_VISIBLE] = names[self.gpu].strip() if self.gpu < len(names) else str(self.gpu)
-        return found
-
-
-def places_of(parameters: Mapping[str, str]) -> tuple[Place, ...]:
-    """Where the instances run that the `parameters` of the model ask for; empty where this process draws.
-
-    Raises:
-        ConfigError: CUDA does not see a card that is named.
-    """
-    if gpus := parameters.get(GPUS_PARAMETER):
-        chosen = range(gpu_count()) if gpus == "all" else [int(gpu) for gpu in gpus.split(",")]
-        for gpu in chosen:
-            check_gpu(gpu, field="server.gpus")
-        return tuple(Place(number, gpu) for number, gpu in enumerate(chosen))
-    return tuple(Place(number) for number in range(int(parameters.get(INSTANCES_PARAMETER, "0"))))
 
 
 class Instance:
@@ -262,7 +215,8 @@ class Instance:
             answer: Answer = self._connection.recv()
         except (EOFError, OSError):
             raise self._lost(self._ending()) from None
-        self._state = _added(self._earlier, answer.state)
+        answer.state.add_counts(self._earlier)
+        self._state = answer.state
         return answer
 
     def _lost(self, why: str) -> InstanceLost:
@@ -281,20 +235,6 @@ class Instance:
             with contextlib.suppress(ValueError):
                 return f"its process was killed by {signal.Signals(-code).name}"
         return f"its process ended with status {code}"
-
-
-def _added(earlier: State, now: State) -> State:
-    """What is resident `now`; counts go on from those of `earlier` processes."""
-    if now.loras is not None and earlier.loras is not None:
-        _add(earlier.loras.counts, now.loras.counts)
-    _add(earlier.controlnets.counts, now.controlnets.counts)
-    return now
-
-
-def _add(before: Any, counts: Any) -> None:
-    counts.swaps += before.swaps
-    counts.failures += before.failures
-    counts.seconds += before.seconds
 
 
 class Instances:

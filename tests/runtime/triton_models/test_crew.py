@@ -12,7 +12,8 @@ import pytest
 from intaglio.errors import Unavailable
 from intaglio.triton_models import crew
 from intaglio.triton_models.crew import MOST_RESTARTS, Crew, Seat
-from intaglio.triton_models.instances import InstanceLost, Place
+from intaglio.triton_models.instances import InstanceLost
+from intaglio.triton_models.places import Place
 from intaglio.triton_models.request_metrics import RequestCounts
 from intaglio.triton_models.turnstile import Entry, Turnstile
 

@@ -19,8 +19,9 @@ from intaglio.errors import DeviceFailed, SwapFailed, Unavailable
 from intaglio.loras.switch import SwapCounts
 from intaglio.stages.diffuse.controlnets import ControlNetCounts
 from intaglio.stages.diffuse.stage import Diffuse
-from intaglio.triton_models.diffuse import DEVICE_FAILED_STATUS, DiffuseModel, _instance_gpu
+from intaglio.triton_models.diffuse import DEVICE_FAILED_STATUS, DiffuseModel
 from intaglio.triton_models.jobs import Job
+from intaglio.triton_models.places import instance_gpu
 from intaglio.triton_models.replies import Single
 from intaglio.triton_models.stages import PreprocessModel
 from intaglio.triton_models.turnstile import Entry
@@ -90,7 +91,7 @@ def test_the_engines_run_on_the_card_of_tritons_instance(
     monkeypatch.setattr("intaglio.stages.diffuse.stage.Diffuse", Stage)
     execution = tiny.manifest.execution.model_copy(update={"gpu": 1})
     model: Any = bare(tiny.folder)
-    model._gpu = _instance_gpu(instance)
+    model._gpu = instance_gpu(instance)
     model._parameters = {}
     model._opened = contextlib.ExitStack()
     model.open_build(tiny.manifest.model_copy(update={"execution": execution}), tiny.folder)

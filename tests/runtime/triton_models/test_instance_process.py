@@ -21,7 +21,8 @@ from intaglio.stages.diffuse.stage import Diffuse
 from intaglio.stages.preprocess.stage import Preprocess
 from intaglio.triton_models import instance_process
 from intaglio.triton_models.instance_messages import DEVICE_FAILED_STATUS, Open
-from intaglio.triton_models.instances import Instance, InstanceLost, Place
+from intaglio.triton_models.instances import Instance, InstanceLost
+from intaglio.triton_models.places import Place
 
 
 @pytest.fixture
