@@ -168,6 +168,7 @@ def test_instances_share_sets_and_one_that_is_killed_costs_no_picture(
         assert min(figures(server, "intaglio_steps_total").values()) > 0, "both draw"
 
 
+@pytest.mark.long
 def test_streams_go_on_and_a_new_build_is_loaded_by_all_or_none(
     two: Deployment, miniature: Deployment
 ) -> None:
