@@ -21,7 +21,7 @@ from intaglio.builds.manifest import BuildManifest
 from intaglio.builds.published_presets import publish_presets
 from intaglio.contract.config import Deployment, load_deployment
 from intaglio.engines.tensorrt.library import turn_tf32_off
-from intaglio.errors import InvalidRequest
+from intaglio.errors import ConfigError, InvalidRequest
 from intaglio.validation_errors import first_problem
 from intaglio_export.deployment.assemble import assemble, assembly_of
 from intaglio_export.deployment.manifest import NOT_VERIFIED, build_manifest, request_manifest
@@ -90,6 +90,7 @@ def build_deployment(config: Path, options: BuildOptions, *, reporter: Reporter)
         support = find_support_files(deployment, plan.base, store.digests)
         folder = _deployment_folder(deployment, options)
         if deployment.swaps:
+            _check_swapped_precision(plan)
             check_registry(deployment, folder)
         presets = checked_presets(deployment, request_manifest(plan))
         outcomes = run_stages(plan, force=options.force, reporter=reporter)
@@ -105,6 +106,17 @@ def build_deployment(config: Path, options: BuildOptions, *, reporter: Reporter)
         reporter.finished(outcome, 0.0)
         messages += _pruned(prune(store, folder, keep=options.keep))
     return BuildResult(folder, manifest, platform, (*outcomes, outcome), tuple(messages))
+
+
+def _check_swapped_precision(plan: Plan) -> None:
+    """Refuse weights that would never change: ONNX Runtime computes float16 in float32 on a processor, and a
+    session keeps the float32 that it made of each weight when it was opened.
+    """
+    if plan.platform.runtime == "onnxruntime" and plan.precision == "fp16":
+        raise ConfigError(
+            "precision fp16: ONNX Runtime cannot change weights in float16, so LoRAs of requests would do "
+            "nothing; take precision auto or fp32, or fuse in the place of swap"
+        )
 
 
 def _overridden(deployment: Deployment, options: BuildOptions) -> Deployment:

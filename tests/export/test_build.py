@@ -105,11 +105,16 @@ def test_an_engine_that_disagrees_is_not_served(
         ({"profiles": {"sizes": [[100, 64]]}}, "multiples of 8"),
         ({"poses": "nowhere"}, "poses: .*no such folder"),
         ({"vae": {"folder": "nowhere"}}, "vae .*no such folder"),
+        (
+            {"fuse": None, "loras": None, "registry": "loras.yaml", "swap": "all", "precision": "fp16"},
+            "precision fp16: ONNX Runtime cannot change weights in float16",
+        ),
     ],
 )
 def test_bad_configurations(
     checkpoint: Checkpoint, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
+    (tmp_path / "loras.yaml").write_text("loras: {}\n")
     config = write_config(tmp_path / "a.yaml", checkpoint, **changes)
     with pytest.raises(ConfigError, match=message):
         run_build(config)

@@ -179,8 +179,8 @@ def _panel(axes: Axes, points: Mapping[float, float], name: str, unit: str) -> N
         axes.set_title(name, loc="left", fontsize="small")
     axes.set_xlabel(unit)
     axes.grid(True, color=_GRID)
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
+    axes.set_xlim(0, 1.06 * values[-1])
+    axes.set_ylim(0, 1.1 * max(points.values()))
 
 
 PLOTS: Final[Mapping[str, Callable[[Figure, Data], bool]]] = {

@@ -14,7 +14,7 @@ import typer
 
 from intaglio.command_output import Json, Output, Quiet, table_of
 from intaglio.contract.config import load_deployment
-from intaglio.errors import ConfigError, MissingExtra
+from intaglio.errors import ConfigError, IntaglioError, MissingExtra
 from intaglio.extras import is_installed
 
 __all__ = ["GROUP", "roofline"]
@@ -85,7 +85,9 @@ def _measured(config: Path, size: str | None, folder: Path, printed: Output) -> 
     from intaglio_client.bench.roofline.figures import SCHEMA, placed
 
     deployment = load_deployment(config)
-    (measure,) = entry_points(group=GROUP)
+    measure = next(iter(entry_points(group=GROUP)), None)
+    if measure is None:
+        raise IntaglioError(f"nothing is installed that measures ({GROUP}); install intaglio again")
     found = measure.load()(deployment, _size_of(size), started=lambda name: printed.note(f"measuring {name}"))
     data = {
         "schema": SCHEMA,
