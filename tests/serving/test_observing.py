@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from intaglio_client.connections.requests import Request
 from intaglio_client.parameters import tensors_from_parameters
 
 from ..trace_receiver import Span, TraceReceiver
+from .conftest import REPOSITORY
 from .test_metrics import metrics_of
 
 pytestmark = pytest.mark.slow
@@ -193,9 +195,14 @@ def test_no_id_writes_a_line_of_its_own(observed: Observed) -> None:
 
 
 def test_every_line_is_an_object_with_its_time_level_and_stage(observed: Observed) -> None:
-    """Those of Triton, too."""
+    """Those of Triton, too. Fields and events are those of the page."""
+    page = (REPOSITORY / "docs/observing.md").read_text()
+    rows = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| `")]
+    known = set(re.findall(r"`(\w+)`", " ".join(rows)))
     lines = [json.loads(line) for line in observed.server.log.read_bytes().splitlines()]
     assert all({"time", "level", "stage", "event"} <= set(line) for line in lines)
+    assert {name for line in lines for name in line} <= known
+    assert {line["event"] for line in lines} <= known
     (loaded,) = (line for line in lines if line.get("message") == "successfully loaded 'diffuse'")
     assert (loaded["stage"], loaded["event"], loaded["level"]) == ("triton", "log", "info")
 
