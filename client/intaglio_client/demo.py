@@ -95,7 +95,7 @@ def _config_of(config: Path, miniature: Path | None) -> Path:
     if miniature is None:
         if config == CONFIG and not config.exists():
             raise ConfigError(
-                f"{config}: no such file here, as it is in intaglio's repository; name the repository's weights "
+                f"{config}: no such file here; only intaglio's repository has it. Name its weights "
                 "(intaglio demo --miniature REPOSITORY/miniature), or a deployment of yours"
             )
         return config
