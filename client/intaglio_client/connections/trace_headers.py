@@ -11,13 +11,15 @@ __all__ = ["TRACEPARENT", "trace_headers"]
 
 TRACEPARENT = "traceparent"
 _API = "opentelemetry.trace"
+_SAMPLED = 1
+"""The flag of W3C Trace Context."""
 
 
 def trace_headers(given: Mapping[str, str]) -> dict[str, str]:
     """`traceparent`, and `tracestate` where there is one, of the span that is current in this thread or task.
 
-    None where there is no span, where `given` has the header already, and in an application that has not
-    imported OpenTelemetry: the client never imports it first.
+    None where there is no span or one that is not sampled, where `given` has the header already, and in an
+    application that has not imported OpenTelemetry: the client never imports it first.
     """
     if _API not in sys.modules or TRACEPARENT in given:
         return {}
@@ -25,4 +27,6 @@ def trace_headers(given: Mapping[str, str]) -> dict[str, str]:
 
     found: dict[str, str] = {}
     TraceContextTextMapPropagator().inject(found)
-    return found
+    # WAR: Triton 2.51 traces every request that has the header, also where its flags say that nobody records.
+    is_sampled = TRACEPARENT in found and int(found[TRACEPARENT].rpartition("-")[2], 16) & _SAMPLED
+    return found if is_sampled else {}

@@ -53,7 +53,7 @@ class StatusLine:
         """Show `text`; "ready" and "stopped" end the line."""
         if self._log_format == "json":
             if not text.startswith("starting"):
-                self.tell("status", message=text)
+                self._tell("status", message=text)
         elif not self._console.is_terminal:
             if not text.startswith("starting"):
                 self._console.print(text)
@@ -66,7 +66,7 @@ class StatusLine:
         else:
             self._status.update(text)
 
-    def tell(self, event: str, **fields: Any) -> None:
+    def _tell(self, event: str, **fields: Any) -> None:
         """Write a line of the log as JSON."""
         if not self._console.quiet:
             log = EventLog(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from intaglio_client.connections.channels import ChannelSettings
 from intaglio_client.connections.trace_headers import trace_headers
@@ -20,6 +21,13 @@ def test_the_current_span_is_named() -> None:
         assert trace_headers({}) == {"traceparent": expected}
         settings = ChannelSettings(headers={"x-team": "films"})
         assert settings.metadata == (("x-team", "films"), ("traceparent", expected))
+
+
+def test_a_span_that_nobody_records_is_not_named() -> None:
+    tracer = TracerProvider(sampler=ALWAYS_OFF).get_tracer("application")
+    with tracer.start_as_current_span("a job") as span:
+        assert span.get_span_context().is_valid
+        assert trace_headers({}) == {}
 
 
 def test_a_header_of_the_caller_stays() -> None:
