@@ -47,8 +47,9 @@ class EventLog:
         if _LEVELS.index(level) < _LEVELS.index(self.least):
             return
         first = {"time": now_text(), "level": level, "stage": self.stage, "instance": self.instance}
-        told = {name: value for name, value in fields.items() if value not in (None, "", {})}
-        self.write(line_of({**first, "event": event, **told}, format=self.format))
+        said = {**first, "event": event, **fields}
+        told = {name: value for name, value in said.items() if value not in (None, "", {})}
+        self.write(line_of(told, format=self.format))
 
 
 def now_text() -> str:
