@@ -36,7 +36,7 @@ test-fast: $(VENV)/.installed-dev ## Run the tests that are not marked slow
 test-card: $(VENV)/.installed-dev ## Run the suite that needs an NVIDIA card, Triton and TensorRT-RTX (8 minutes)
 	@$(BIN)/python -m pytest -rs --timeout=600 tests/card
 
-test-fresh: $(VENV)/.installed-dev ## Install the wheel into new environments and run it there (6 minutes)
+test-fresh: $(VENV)/.installed-dev ## Install the wheel into new environments and run it there (8 minutes)
 	@$(BIN)/python -m pytest -m fresh tests/fresh
 
 test-long: $(VENV)/.installed-dev ## Run the tests that take long and that few changes touch, in two processes (6 minutes)

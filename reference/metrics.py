@@ -9,6 +9,7 @@ from intaglio.triton_models.drawing_report import INSTANCE_METRICS
 from intaglio.triton_models.lora_metrics import LORA_METRICS, RESIDENT_LORA
 from intaglio.triton_models.metrics import INSTANCE_LABEL, MetricSpec
 from intaglio.triton_models.request_metrics import REQUEST_METRICS
+from intaglio.triton_models.span_metrics import SPAN_METRICS
 from reference.tables import code, table
 
 __all__ = ["ALL_METRICS", "metrics"]
@@ -20,6 +21,7 @@ ALL_METRICS: Final[tuple[MetricSpec, ...]] = (
     *LORA_METRICS,
     RESIDENT_CONTROLNET,
     *CONTROLNET_METRICS,
+    *SPAN_METRICS,
 )
 
 

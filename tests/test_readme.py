@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from functools import cache
+from importlib.metadata import version as installed
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+import intaglio
 from intaglio import init
 from intaglio.detectors import command as control
 from intaglio.objects import command as annotate
@@ -68,7 +71,10 @@ def help_of(*words: str) -> str:
 
 PAGES = [
     "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "SECURITY.md",
+    "docs/README.md",
     "docker/schemas/README.md",
     "miniature/README.md",
     "docs/architecture.md",
@@ -83,12 +89,14 @@ PAGES = [
     "docs/datasets.md",
     "docs/labels.md",
     "docs/loras.md",
+    "docs/observing.md",
     "docs/operating.md",
     "docs/performance.md",
     "docs/presets.md",
     "docs/schedules.md",
     "docs/shipping.md",
     "docs/tuning.md",
+    "docs/upgrades.md",
     "docs/video.md",
     "benchmarks/README.md",
 ]
@@ -109,6 +117,23 @@ def leads_somewhere(folder: Path, link: str) -> bool:
         return path.exists()
     headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_pages_say_which_version_they_describe() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    index = (ROOT / "docs/README.md").read_text(encoding="utf-8")
+    assert (version, intaglio.__version__) == (installed("intaglio"), version)
+    assert index.startswith(f"# Pages of intaglio {version}\n")
+    assert f"describe version {version}," in index
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    released = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", changelog, re.MULTILINE)
+    assert released[:1] == [version] or f"This is {version}, which is not released yet." in changelog
+
+
+def test_the_index_names_every_page() -> None:
+    index = (ROOT / "docs/README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\]\((\w+\.md)\)", index))
+    assert named == {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
 
 
 def test_commands_and_their_options_exist() -> None:

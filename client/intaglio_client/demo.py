@@ -15,8 +15,9 @@ from rich.table import Table
 
 from intaglio.command_output import Json, Output, Quiet, table_of
 from intaglio.contract.config import load_deployment
-from intaglio.errors import BuildError, IntaglioError, MissingExtra
+from intaglio.errors import BuildError, ConfigError, IntaglioError, InvalidRequest, MissingExtra
 from intaglio.extras import MODULES, missing_modules
+from intaglio.init import Example, write_example
 from intaglio.serving.installation import find_triton
 
 __all__ = ["POSE", "PROMPT", "app", "check_extras"]
@@ -26,12 +27,23 @@ app = typer.Typer(name="demo", add_completion=False)
 PROMPT: Final = "mara in a yellow shirt and red trousers waving hello on a beach"
 POSE: Final = "waving-03-mirrored"
 SEED: Final = 7
+CONFIG: Final = Path("configs/miniature.yaml")
+FOLDER: Final = Path("miniature-demo")
+"""What `--miniature` writes into, in the working directory."""
 
 
 @app.command()
 def demo(  # noqa: PLR0913  (one option a choice)
-    config: Annotated[Path, typer.Argument(help="Deployment YAML.")] = Path("configs/miniature.yaml"),
+    config: Annotated[Path, typer.Argument(help="Deployment YAML.")] = CONFIG,
     *,
+    miniature: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder miniature/ of intaglio's repository: its weights are in no wheel. What the demo "
+            f"builds goes to {FOLDER}/.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("out/demo.png"),
     prompt: Annotated[str, typer.Option(help="What to draw.")] = PROMPT,
     pose: Annotated[str, typer.Option(help="A pose of the library.")] = POSE,
@@ -44,6 +56,7 @@ def demo(  # noqa: PLR0913  (one option a choice)
     With --quiet only the path of the picture is printed.
     """
     check_extras()
+    config = _config_of(config, miniature)
     from intaglio_client.demonstration import Stopwatch, demo_loras, request_times, run_demo
 
     printed = Output(json=json, quiet=quiet)
@@ -70,6 +83,34 @@ def demo(  # noqa: PLR0913  (one option a choice)
     }
     table = _time_table(watch.seconds, parts)
     printed.result(f"\n{drawn}\n", table, f"\n{resident}", data=data, brief=str(out))
+
+
+def _config_of(config: Path, miniature: Path | None) -> Path:
+    """The deployment to demonstrate: `config`, or one that is written beside the weights in `miniature`.
+
+    Raises:
+        InvalidRequest: both are given, or `miniature` is not that folder.
+        ConfigError: nothing is given, and the default is not there.
+    """
+    if miniature is None:
+        if config == CONFIG and not config.exists():
+            raise ConfigError(
+                f"{config}: no such file here; only intaglio's repository has it. Name its weights "
+                "(intaglio demo --miniature REPOSITORY/miniature), or a deployment of yours"
+            )
+        return config
+    if config != CONFIG:
+        raise InvalidRequest("miniature", f"beside {config}", allowed="one of the two")
+    if not (miniature / "model" / "unet").is_dir():
+        allowed = "the folder miniature/ of intaglio's repository"
+        raise InvalidRequest("miniature", f"{miniature} has no model/unet", allowed=allowed)
+    link, deployment = FOLDER / "miniature", FOLDER / CONFIG.name
+    if not deployment.exists():
+        write_example(FOLDER, Example.MINIATURE)
+    if not link.exists():
+        link.unlink(missing_ok=True)  # it led to a folder that is gone
+        link.symlink_to(miniature.resolve(), target_is_directory=True)
+    return deployment
 
 
 def check_extras() -> None:

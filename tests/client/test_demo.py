@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from intaglio import extras
+from intaglio.contract.config import load_deployment
 from intaglio.errors import IntaglioError, MissingExtra
 from intaglio_client import demo
 
@@ -55,3 +56,41 @@ def test_a_base_installation_names_the_extras(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("intaglio demo: without tritonclient, ")
     assert done.stderr.endswith("run: pip install 'intaglio[client,serve,export,triton]'\n")
+
+
+def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    done = [sys.executable, "-m", "intaglio", "demo", *words]
+    return subprocess.run(done, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_a_folder_without_the_repository_is_told_what_to_name(tmp_path: Path) -> None:
+    done = command(tmp_path)
+    assert done.returncode == 1
+    assert "intaglio demo --miniature REPOSITORY/miniature" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--miniature", "."], "miniature: . has no model/unet; allowed: the folder miniature/"),
+        (["other.yaml", "--miniature", "."], "miniature: beside other.yaml; allowed: one of the two"),
+    ],
+)
+def test_another_folder_is_refused(tmp_path: Path, words: list[str], says: str) -> None:
+    done = command(tmp_path, *words)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_weights_are_linked_and_their_deployment_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    weights = Path(__file__).parents[2] / "miniature"
+    for _ in range(2):  # the second demo builds nothing again
+        config = demo._config_of(demo.CONFIG, weights)
+        deployment = load_deployment(config)
+        assert deployment.build_folder == tmp_path / "miniature-demo/build/miniature"
+        assert (tmp_path / "miniature-demo/miniature/model/unet").is_dir()

@@ -40,6 +40,7 @@ MODULES = {
     "export": ["diffusers", "onnx", "transformers"],
     "serve": ["cv2", "onnxruntime", "psutil", "tokenizers"],
     "tensorrt": ["cuda.bindings.runtime", "tensorrt_rtx"],
+    "traces": ["opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk.trace"],
     "torch": ["accelerate", "peft", "torch"],
     "train": ["tensorboard"],
     "triton": ["pytriton"],
@@ -47,9 +48,9 @@ MODULES = {
     "wandb": ["wandb"],
 }
 """What each extra is there for."""
-NEWEST = "bench,c2pa,client,data,export,serve,tensorrt,torch,train,video,wandb"
+NEWEST = "bench,c2pa,client,data,export,serve,tensorrt,torch,traces,train,video,wandb"
 """Extras that take the newest numpy."""
-PACKAGED = "bench,client,serve,triton,video"
+PACKAGED = "bench,client,serve,traces,triton,video"
 """Extras that take the numpy of the packaged Triton."""
 RESOLVED_ONLY = "controlnet-aux"
 """Extras whose torchvision does not work with the torch that is installed here, a build for the CPU."""

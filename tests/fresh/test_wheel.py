@@ -153,6 +153,15 @@ def test_a_picture_comes_from_an_empty_folder(studio: Studio) -> None:
     assert made["controls"][0]["pose"] == "waving-01"
 
 
+@pytest.mark.timeout(400)
+def test_the_demo_runs_on_the_weights_of_a_repository(studio: Studio) -> None:
+    (studio.folder / "demonstrated").mkdir()
+    demonstrated = Studio(studio.folder / "demonstrated", studio.python)
+    assert "out/demo.png" in demonstrated.run("demo", "--miniature", str(ROOT / "miniature"))
+    with PIL.Image.open(demonstrated.folder / "out/demo.png") as picture:
+        assert picture.size == (256, 256)
+
+
 @pytest.mark.timeout(200)
 def test_a_seeded_base_needs_no_repository(studio: Studio) -> None:
     """Its architecture is in the code, its tokenizers are in the wheel."""

@@ -24,6 +24,7 @@ HEAVY = (
     "onnxruntime",
     "diffusers",
     "cv2",
+    "opentelemetry",
     "typer",
 )
 

@@ -26,6 +26,8 @@ from .conftest import fused_build
 
 pytestmark = pytest.mark.slow
 
+ALWAYS = [one for one in ALL_METRICS if one not in INSTANCE_METRICS]
+"""The metrics of a server in which one instance draws."""
 CLIENTS = 4
 ASKED: Any = {"steps": 25, "seed": 1, "num_images": 2}
 """Drawing takes longer than preparing, also where other work has the cores: so requests wait for engines."""
@@ -77,8 +79,7 @@ def test_metrics_are_those_of_the_page(server: Server) -> None:
     types = {name: text for kind, name, text in said if kind == "TYPE"}
     assert {name.split("_")[0] for name in types} == {"nv", "intaglio"}
     ours = {name: (types[name], texts[name]) for name in types if not name.startswith("nv_")}
-    shown = [one for one in ALL_METRICS if one not in INSTANCE_METRICS]  # there is one
-    assert ours == {one.full_name: (one.kind, one.doc) for one in shown}
+    assert ours == {one.full_name: (one.kind, one.doc) for one in ALWAYS}
     assert 'intaglio_lora_resident{lora="night"} 0.8' in "\n".join(lines)
 
 

@@ -21,10 +21,8 @@ from intaglio.serving.endpoints import Endpoints, choose_ports
 from intaglio.serving.installation import find_triton
 from intaglio.serving.server import Server
 from intaglio.serving.versions import REPOSITORY
-from intaglio.triton_models.drawing_report import INSTANCE_METRICS
-from reference.metrics import ALL_METRICS
 
-from .test_metrics import metrics_of_url
+from .test_metrics import ALWAYS, metrics_of_url
 
 pytestmark = pytest.mark.slow
 
@@ -117,7 +115,7 @@ def test_it_makes_the_pictures_of_intaglio_serve(plain: Endpoints, server: Serve
 def test_it_has_the_metrics_of_the_page(plain: Endpoints) -> None:
     """Those without a label: a LoRA has its metric once it is resident."""
     found = {name for name in metrics_of_url(plain.url("metrics")) if "{" not in name}
-    assert found == {one.name for one in ALL_METRICS if not one.label and one not in INSTANCE_METRICS}
+    assert found == {one.name for one in ALWAYS if not one.label}
 
 
 def test_clients_can_read_the_text_of_every_tensor(plain: Endpoints, miniature: Deployment) -> None:

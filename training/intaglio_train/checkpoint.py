@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from intaglio.stored_versions import SCHEMA_VERSION, version_problem
 from intaglio_train.config import TrainingConfig
 from intaglio_train.errors import CheckpointError
 
@@ -40,6 +41,7 @@ FREE_KEYS = frozenset(
     | {"keep_checkpoints", "samples", "report_to", "trigger_words", "format", "date", "base_name"}
 )
 
+_VERSION = 1
 _DIGESTS = ("data set", "model")
 """Keys of an identity whose values say nothing to people."""
 
@@ -97,7 +99,7 @@ class Checkpoints:
         path = self.folder / f"step-{step:08d}.pt"
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
-            torch.save({"step": step, "identity": identity, **state}, file)
+            torch.save({SCHEMA_VERSION: _VERSION, "step": step, "identity": identity, **state}, file)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -116,6 +118,8 @@ class Checkpoints:
             raise CheckpointError(
                 f"{paths[-1]}: damaged checkpoint ({error}); delete it, or restart with --no-resume"
             ) from error
+        if problem := version_problem(state, reads=_VERSION):
+            raise CheckpointError(f"{paths[-1]}: {problem}; end this run with that one, or use --no-resume")
         theirs = state["identity"]
         for key in sorted({*identity, *theirs}):
             if identity.get(key) != theirs.get(key):

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from intaglio.errors import ConfigError, single_line
 from intaglio.folder_lock import locked
+from intaglio.stored_versions import SCHEMA_VERSION, version_problem
 from intaglio.whole_files import storage_problem, write_whole
 from intaglio_client.batch.combining import Item, Items
 from intaglio_client.batch.manifest import MANIFEST_NAME, Manifest, Record
@@ -34,6 +35,8 @@ __all__ = ["SHEET_NAME", "BatchFolder", "identity_of"]
 
 SHEET_NAME: Final = "sheet.html"
 _STATE: Final = "batch.json"
+_VERSION: Final = 1
+"""Of batch.json, and of the manifest beside it."""
 _LOCK: Final = ".lock"
 _BEFORE: Final = "before"
 _THUMBS: Final = "thumbs"
@@ -129,18 +132,24 @@ class BatchFolder:
                     "specification, another folder, or --new-spec to keep what both ask for"
                 )
             if before != now:
-                write_whole(self.path / _STATE, json.dumps(now, indent=1).encode())
+                state = {SCHEMA_VERSION: _VERSION, **now}
+                write_whole(self.path / _STATE, json.dumps(state, indent=1).encode())
         self._spares = self._read_spares()
         return records
 
     def _state(self) -> Any:
         path = self.path / _STATE
         try:
-            return json.loads(path.read_bytes())
+            found: Any = json.loads(path.read_bytes())
         except FileNotFoundError:
             return None
         except ValueError as error:
             raise ConfigError(f"{path}: no JSON; the file is damaged") from error
+        if problem := version_problem(found, reads=_VERSION):
+            raise ConfigError(f"{path}: {problem}; end this batch with that one, or take another folder")
+        if isinstance(found, dict):
+            found.pop(SCHEMA_VERSION, None)
+        return found
 
     def _put_aside(self, records: Sequence[Record]) -> None:
         """Move every picture to `before`, named by its item. A stop in between loses none: `before` has the

@@ -13,6 +13,7 @@ import grpc.aio
 
 from intaglio.errors import InvalidRequest
 from intaglio_client.connections.tls import Tls
+from intaglio_client.connections.trace_headers import trace_headers
 
 __all__ = ["KEEPALIVE_SECONDS", "ChannelSettings", "checked_headers"]
 
@@ -54,8 +55,8 @@ class ChannelSettings:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """The headers as gRPC takes them."""
-        return tuple(self.headers.items())
+        """The headers as gRPC takes them, with those of the application's trace."""
+        return tuple({**self.headers, **trace_headers(self.headers)}.items())
 
     def open(self, url: str) -> grpc.Channel:
         """A channel to `url`; the first call connects. InvalidRequest where a file of TLS is wrong."""

@@ -27,6 +27,7 @@ from intaglio.contract.sdxl import controlnet_name, controlnet_networks
 from intaglio.contract.tensors import Precision
 from intaglio.contract.yaml_files import RegistryId, Sha256, Strict
 from intaglio.errors import EngineMismatch
+from intaglio.stored_versions import version_problem
 from intaglio.validation_errors import problems_text
 from intaglio.whole_files import write_whole
 
@@ -214,7 +215,8 @@ def read_manifest(folder: Path, *, command: str = "intaglio build configs/NAME.y
     try:
         return BuildManifest.model_validate_json(data)
     except ValidationError as error:
-        reason = f"{path}: {problems_text(error, BuildManifest)} (made by another version?)"
+        problem = version_problem(data) or f"{problems_text(error, BuildManifest)} (made by another version?)"
+        reason = f"{path}: {problem}"
         raise EngineMismatch(reason, command=_rebuild_of(data, command)) from error
 
 

@@ -7,6 +7,7 @@ a mistake in the user's file refuses the build, and the server keeps what it has
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Final
@@ -16,12 +17,14 @@ from pydantic import ValidationError
 from intaglio.builds.manifest import write_json
 from intaglio.contract.presets import Presets
 from intaglio.errors import BuildError, ConfigError
+from intaglio.stored_versions import SCHEMA_VERSION, version_problem
 from intaglio.validation_errors import problems_text
 from intaglio.whole_files import storage_problem
 
 __all__ = ["PRESETS_NAME", "PublishedPresets", "publish_presets"]
 
 PRESETS_NAME: Final = "presets.json"
+_VERSION: Final = 1
 log = logging.getLogger(__name__)
 
 
@@ -38,9 +41,24 @@ def publish_presets(folder: Path, presets: Presets) -> None:
     except ConfigError:
         pass  # a damaged file is replaced
     try:
-        write_json(path, presets.model_dump(mode="json", exclude_none=True))
+        said = presets.model_dump(mode="json", exclude_none=True)
+        write_json(path, {SCHEMA_VERSION: _VERSION, **said})
     except OSError as error:
         raise BuildError(f"{path}: {storage_problem(error)}; what was published before is served") from error
+
+
+def _presets_of(data: bytes) -> Presets:
+    """What a file says; ValueError where this version of intaglio cannot read it."""
+    if problem := version_problem(data, reads=_VERSION):
+        raise ValueError(problem)
+    try:
+        found = json.loads(data)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        return Presets.model_validate_json(data)
+    found.pop(SCHEMA_VERSION, None)
+    return Presets.model_validate_json(json.dumps(found))
 
 
 class PublishedPresets:
@@ -73,9 +91,10 @@ class PublishedPresets:
         except OSError as error:
             return self._unreadable(error.strerror or "it cannot be read")
         try:
-            self._read = Presets.model_validate_json(data)
-        except ValidationError as error:
-            kept = self._kept(problems_text(error, Presets))
+            self._read = _presets_of(data)
+        except (ValidationError, ValueError) as error:
+            shown = problems_text(error, Presets) if isinstance(error, ValidationError) else str(error)
+            kept = self._kept(shown)
             self._stamp = stamp
             return kept
         self._stamp = stamp

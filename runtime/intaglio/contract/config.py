@@ -405,8 +405,8 @@ class Deployment(Strict):
             "folder": True,
             "build": True,
             "memory_limit_gib": True,
-            # queue_size, workers, gpus and instances count: the build's model repository holds them.
-            "server": {"host", "http_port", "grpc_port", "metrics_port", "drain_seconds"},
+            # These count: the build's model repository holds them.
+            "server": set(Server.model_fields) - {"queue_size", "workers", "gpus", "instances"},
         }
         if self.swaps:
             excluded["loras"] = True  # they come and go while such a build is served

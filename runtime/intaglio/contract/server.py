@@ -9,6 +9,8 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from intaglio.contract.yaml_files import Strict
+from intaglio.telemetry.event_log import Level, LogFormat
+from intaglio.telemetry.settings import checked_traces
 
 __all__ = ["MOST_INSTANCES", "Server", "checked_host"]
 
@@ -67,6 +69,15 @@ class Server(Strict):
     them. Where cards run the networks, `gpus` says how many draw.
     """
 
+    log_format: LogFormat = "text"
+    """`json`: every line of the log is a JSON object, those of Triton too (docs/observing.md)."""
+    log_level: Level = "info"
+    """Events of a request below this level are not logged; `debug` adds a line for each slice."""
+    traces: str | None = None
+    """Where a collector takes OTLP over HTTP. Without it there are no traces. Needs the extra `traces`."""
+    trace_every: PositiveInt = 1
+    """Which of the requests that bring no trace of their own are traced: every Nth."""
+
     _host = field_validator("host")(checked_host)
 
     @field_validator("gpus")
@@ -88,6 +99,11 @@ class Server(Strict):
                 f"server.instances: {self.instances}: a card has one instance; allowed: 1, with the cards "
                 "listed in server.gpus"
             )
+
+    @field_validator("traces")
+    @classmethod
+    def _collector(cls, url: str | None) -> str | None:
+        return None if url is None else checked_traces(url)
 
     @model_validator(mode="after")
     def _different_ports(self) -> Self:

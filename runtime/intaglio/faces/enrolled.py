@@ -22,6 +22,7 @@ from intaglio.contract.identity import Measure, Threshold
 from intaglio.contract.yaml_files import REGISTRY_ID, RegistryId, Sha256, Strict
 from intaglio.errors import ConfigError, InvalidRequest
 from intaglio.faces.found import Embedding, ReadFace, unit
+from intaglio.stored_versions import version_problem
 from intaglio.whole_files import write_whole
 
 __all__ = ["EnrolledCharacter", "EnrolledFolder", "EnrolledReference"]
@@ -198,7 +199,8 @@ def _character(path: Path, data: bytes) -> EnrolledCharacter:
         found = EnrolledCharacter.model_validate_json(data)
     except ValidationError as error:
         # The text of pydantic's error would show parts of the embeddings.
-        raise ConfigError(f"{path}: damaged: {_places(error)}; enroll {path.stem} again") from None
+        problem = version_problem(data) or f"damaged: {_places(error)}"
+        raise ConfigError(f"{path}: {problem}; enroll {path.stem} again") from None
     widths = {len(reference.embedding) for reference in found.references}
     finite = all(np.isfinite(reference.embedding).all() for reference in found.references)
     if len(widths) != 1 or not finite or found.name != path.stem:

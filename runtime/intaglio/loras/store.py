@@ -23,6 +23,7 @@ from intaglio.errors import BuildError, ConfigError
 from intaglio.loras import versions
 from intaglio.loras.sets import ServedLora, ServedLoras
 from intaglio.loras.version_files import VersionFiles
+from intaglio.stored_versions import version_problem
 from intaglio.validation_errors import problems_text
 from intaglio.whole_files import storage_problem
 
@@ -52,14 +53,15 @@ class LoraStore(VersionFiles):
             status = path.stat()
             stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
             if stamp != self._stamp:
-                self._read = ServedLoras.model_validate_json(path.read_bytes())
+                data = path.read_bytes()
+                self._read = ServedLoras.model_validate_json(data)
                 self._stamp = stamp
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror or error}; intaglio build writes it") from error
         except ValidationError as error:
-            problem = problems_text(error, ServedLoras)
+            problem = version_problem(data) or f"damaged ({problems_text(error, ServedLoras)})"
             raise ConfigError(
-                f"{path}: damaged ({problem}); restore it from a copy, or remove it and run intaglio build,"
+                f"{path}: {problem}; restore it from a copy, or remove it and run intaglio build,"
                 " which then knows neither earlier versions nor rejected ones"
             ) from error
         return self._read

@@ -9,6 +9,7 @@ launch, child     a process that ends with the thread that owns it; its output
 log_file          a log with a bound
 process           one run of Triton: started, watched, stopped
 triton_log        what its output says
+json_log          its output as lines of JSON
 administration    its health, and loading models, over HTTP
 stubs             the Python processes of its models
 triton_server     a model repository served, and kept served

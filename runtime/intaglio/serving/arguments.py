@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from intaglio.errors import InvalidRequest
 from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.triton_options import checked_options
+from intaglio.telemetry.settings import TelemetrySettings
+from intaglio.telemetry.tracing import SERVICE
 
 __all__ = [
     "ALLOCATOR",
@@ -16,6 +19,7 @@ __all__ = [
     "TritonSettings",
     "gpu_present",
     "private_options",
+    "trace_options",
     "triton_arguments",
 ]
 
@@ -30,6 +34,7 @@ _KNOWN_OPTIONS: Final = {
     "--allow-vertex-ai": "false",
 }
 """Given only where `tritonserver --help` names them: not every release and build of Triton has them."""
+_TRACES: Final = "--trace-config"
 _PING_MS: Final = 10_000
 """Shortest time between keepalive pings of a waiting client; gRPC's default is five minutes."""
 _OUR_PING_MS: Final = 30_000
@@ -64,6 +69,10 @@ class TritonSettings:
     """Longest time that running and waiting requests may take once the server is told to stop."""
     reloadable: bool = True
     """Whether someone who knows the administrator's secret can load and unload models."""
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
+    """What the log and the traces are."""
+    trace_every: int = 1
+    """Every Nth request that brings no trace of its own is traced."""
     options: Sequence[str] = ()
     """Further options of `tritonserver`, as a user wrote them; `checked_options` says which are refused."""
 
@@ -110,9 +119,32 @@ def triton_arguments(
         arguments["--backend-directory"] = backends
     arguments |= {name: value for name, value in _KNOWN_OPTIONS.items() if name in options}
     given = checked_options(settings.options, options)
+    traces = trace_options(settings, given)
     replaced = {word.partition("=")[0] for word in given}
     ours = [f"{name}={value}" for name, value in arguments.items() if name not in replaced]
-    return ["--disable-auto-complete-config", *ours, *given]
+    return ["--disable-auto-complete-config", *ours, *traces, *given]
+
+
+def trace_options(settings: TritonSettings, given: Sequence[str]) -> list[str]:
+    """The options with which Triton sends its own spans to the collector of the stages.
+
+    Raises:
+        InvalidRequest: `given`, what a user wrote, sets traces too.
+    """
+    url = settings.telemetry.traces
+    if url is None:
+        return []
+    if any(word.startswith(_TRACES) for word in given):
+        problem = f"{_TRACES} beside server.traces of the configuration"
+        raise InvalidRequest("Triton option", problem, allowed="one of the two")
+    values = (
+        "mode=opentelemetry",
+        f"opentelemetry,url={url}",
+        f"opentelemetry,resource=service.name={SERVICE}",
+        "level=TIMESTAMPS",
+        f"rate={settings.trace_every}",
+    )
+    return [f"{_TRACES}={value}" for value in values]
 
 
 def private_options(secret: str) -> list[str]:

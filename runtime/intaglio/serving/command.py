@@ -24,6 +24,7 @@ from intaglio.serving.endpoints import configured_endpoints
 from intaglio.serving.log_file import LOG_MIB
 from intaglio.serving.server import Server
 from intaglio.serving.triton_server import Restarts
+from intaglio.telemetry.event_log import line_of, now_text
 
 __all__ = ["app", "reload_app"]
 
@@ -92,7 +93,7 @@ def serve(  # noqa: PLR0913  (one option a choice)
     console = lasting_console(sys.stderr, quiet=quiet)
     seconds = deployment.server.drain_seconds
     try:
-        with StatusLine(console) as status:
+        with StatusLine(console, log_format=deployment.server.log_format) as status:
             server = Server(deployment, endpoints=at, log=log, options=triton or (), report=status.show)
             with _stop_on_signals(server), server:
                 if not server.stopping:
@@ -100,10 +101,10 @@ def serve(  # noqa: PLR0913  (one option a choice)
                     server.supervise(Restarts(most=restarts))
                     status.show(f"stopping; what runs may take {seconds} s, a second signal ends it")
                     server.drain()
+            status.show("stopped")
     except Unavailable as error:  # the same start would not do better later
         Output().problem(f"intaglio serve: {error}")
         raise typer.Exit(FAILED) from error
-    console.print("stopped")
 
 
 def _host(host: str) -> str:
@@ -124,7 +125,12 @@ def _print_addresses(server: Server, *, json: bool, quiet: bool) -> None:
         "log": server.log,
     }
     lines = [f"{name:<9}{value}" for name, value in data.items()]
-    text = json_line(data) if json else "\n".join([*lines, "Ctrl-C stops it"])
+    text = "\n".join([*lines, "Ctrl-C stops it"])
+    if json:
+        text = json_line(data)
+    elif server.deployment.server.log_format == "json":
+        event = {"time": now_text(), "level": "info", "stage": "serve", "event": "serving"}
+        text = line_of({**event, **data}).decode().rstrip()
     if json or not quiet:
         print(text, file=lasting_output(sys.stdout), flush=True)
 

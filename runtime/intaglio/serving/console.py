@@ -6,10 +6,12 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
-from typing import IO, Any, cast
+from typing import IO, Any, Final, cast
 
 from rich.console import Console
 from rich.status import Status
+
+from intaglio.telemetry.event_log import EventLog, LogFormat
 
 __all__ = ["StatusLine", "lasting_console", "lasting_output"]
 
@@ -26,13 +28,19 @@ def lasting_output(stream: IO[str]) -> IO[str]:
     return cast(IO[str], _LastingOutput(stream))
 
 
+_LASTING: Final = {"ready": "green", "stopped": ""}
+"""Texts that stay on a terminal, and their style."""
+
+
 class StatusLine:
     """One line of status. A terminal shows it in place; elsewhere each change is a line of its own, without
     the progress of a start.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, log_format: LogFormat = "text") -> None:
+        """With `json` each change is a line of the log, as those of the stages are."""
         self._console = console
+        self._log_format = log_format
         self._status: Status | None = None
 
     def __enter__(self) -> StatusLine:
@@ -42,18 +50,30 @@ class StatusLine:
         self._end()
 
     def show(self, text: str) -> None:
-        """Show `text`; "ready" ends the line."""
-        if not self._console.is_terminal:
+        """Show `text`; "ready" and "stopped" end the line."""
+        if self._log_format == "json":
+            if not text.startswith("starting"):
+                self._tell("status", message=text)
+        elif not self._console.is_terminal:
             if not text.startswith("starting"):
                 self._console.print(text)
-        elif text == "ready":
+        elif text in _LASTING:
             self._end()
-            self._console.print("ready", style="green")
+            self._console.print(text, style=_LASTING[text])
         elif self._status is None:
             self._status = self._console.status(text)
             self._status.start()
         else:
             self._status.update(text)
+
+    def _tell(self, event: str, **fields: Any) -> None:
+        """Write a line of the log as JSON."""
+        if not self._console.quiet:
+            log = EventLog(
+                stage="serve", format="json", write=lambda line: self._console.file.write(line.decode())
+            )
+            log("info", event, **fields)
+            self._console.file.flush()
 
     def _end(self) -> None:
         if self._status is not None:

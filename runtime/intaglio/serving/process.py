@@ -18,6 +18,7 @@ from intaglio.serving.administration import Administration
 from intaglio.serving.arguments import ALLOCATOR, TritonSettings, private_options, triton_arguments
 from intaglio.serving.child import Child, Command
 from intaglio.serving.installation import TritonInstallation
+from intaglio.serving.json_log import json_lines
 from intaglio.serving.log_file import LogFile
 from intaglio.serving.secret import hand_over, new_secret, stand_in, variables_of
 from intaglio.serving.stubs import is_alive, stubs_of
@@ -70,7 +71,8 @@ class TritonProcess:
 
     def _keep(self, lines: bytes) -> None:
         self._log.add(lines)
-        self._file.write(lines)
+        as_json = self.settings.telemetry.format == "json"
+        self._file.write(json_lines(lines) if as_json else lines)
 
     @property
     def log(self) -> Path:

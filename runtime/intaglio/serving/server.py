@@ -34,6 +34,7 @@ from intaglio.serving.memory import GIB, Prediction
 from intaglio.serving.memory_limits import check_memory, check_memory_beside
 from intaglio.serving.triton_server import Report, TritonServer, running
 from intaglio.serving.versions import REPOSITORY, ServedRepository, ServedVersion, read_version
+from intaglio.telemetry.settings import TelemetrySettings
 from intaglio.triton_models.served_build import BUILD_VARIABLE
 
 __all__ = ["Reloaded", "Server"]
@@ -83,11 +84,15 @@ class Server(TritonServer):
         self._version: ServedVersion | None = None
         self._last_number = 0
         self._control: Control | None = None
+        set_by = deployment.server
+        telemetry = TelemetrySettings(format=set_by.log_format, level=set_by.log_level, traces=set_by.traces)
         settings = TritonSettings(
             repository=folder / REPOSITORY,
             endpoints=at,
             log=log or folder / LOG_NAME,
-            environment={BUILD_VARIABLE: str(folder)},
+            environment={BUILD_VARIABLE: str(folder), **telemetry.environment},
+            telemetry=telemetry,
+            trace_every=set_by.trace_every,
             drain_seconds=deployment.server.drain_seconds,
             options=options,
         )

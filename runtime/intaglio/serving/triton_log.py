@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import threading
 import time
@@ -15,7 +17,7 @@ _LOADED: Final = re.compile(r"successfully loaded '([^']+)'")
 _FAILED: Final = re.compile(
     r"TritonModelException: (?P<raised>.+)|failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.+)"
 )
-_ERROR: Final = re.compile(r"E\d{4} |error:")
+_ERROR: Final = re.compile(r"E\d{4} |error:|\d{4}-\S+Z ERROR |" + r'\{"time":"[^"]+","level":"error"')
 _RECENT_SECONDS: Final = 5.0
 """Age up to which an error may be the reason of an end."""
 _FIRST_BYTES: Final = 512 * 1024
@@ -74,8 +76,19 @@ class TritonLog:
 def _last_error(text: str) -> str | None:
     for line in reversed(text.splitlines()):
         if _ERROR.match(line):
-            return single_line((line.partition("] ")[2] or line).strip('"'))
+            return single_line(_message(line))
     return None
+
+
+def _message(line: str) -> str:
+    """What a line of an error says, in Triton's format or one of ours."""
+    if line.startswith("{"):
+        with contextlib.suppress(ValueError):
+            fields = json.loads(line)
+            return f"{fields.get('stage')}: {fields.get('message', fields.get('event'))}"
+    if " ERROR " in line:
+        return line.partition(" ERROR ")[2]
+    return (line.partition("] ")[2] or line).strip('"')
 
 
 def load_failure(text: str) -> str | None:

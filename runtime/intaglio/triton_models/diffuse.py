@@ -142,6 +142,7 @@ class DiffuseModel(TritonModel):
             try:
                 self._take_up(request, answer)
             except Exception as error:
+                self._journal(request).ended(error)
                 answer(self._refused(error, request.request_id()))
         return [None] * len(requests)
 
@@ -190,10 +191,12 @@ class DiffuseModel(TritonModel):
             reply=reply,
             wanted=[port.name for port in self.spec.outputs if port.name in names],
             request_id=request.request_id(),
+            journal=self._journal(request),
             deadline=math.inf if asked.deadline is None else time.monotonic() + asked.deadline,
             queue_timeout=asked.queue_timeout,
         )
         entry = job_entry(job, asked, wish=wanted_of(conditioning))
+        job.tell_arrival()
         if not self._turnstile.put(entry):
             raise self._lost or self._full()
         if self._turnstile.running():
@@ -225,7 +228,7 @@ class DiffuseModel(TritonModel):
         others = (path.name for path in self._folder.glob("*") if path.name != self._version)
         if any(name.isdigit() for name in others):
             return None
-        return drawing_report(self._pb, self._turnstile, self._counts, self._drawing)
+        return drawing_report(self._pb, self._turnstile, self._counts, self._drawing, self._telemetry)
 
     # --- the thread that draws ---
 
@@ -256,6 +259,7 @@ class DiffuseModel(TritonModel):
         self._turnstile.remove(entry)
         outcome = "finished" if error is None else outcome_of(error)
         self._counts.ended(outcome, steps_left=entry.job.steps_left)
+        entry.job.tell_end(error)
         # Before the answer goes out: whoever has it reads metrics that include it.
         self._reporter.report()
         entry.job.reply.end(response)

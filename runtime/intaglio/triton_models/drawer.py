@@ -55,7 +55,9 @@ class Drawer:
         job = entry.job
         depth, _ = self._turnstile.waiting()
         if job.begin(self._pace, waiting=depth):
-            self._counts.waited(time.monotonic() - entry.since)
+            waited = time.monotonic() - entry.since
+            self._counts.waited(waited)
+            job.journal.waited(waited)
         job.check()
         self._advance(job)
         entry.work = job.work
@@ -71,14 +73,17 @@ class Drawer:
     def _advance(self, job: Job) -> None:
         drawing = job.drawing
         step = drawing.step
-        denoised = drawing.seconds.get("denoise", 0.0)
+        before = dict(drawing.seconds)
         started = time.perf_counter()
         try:
             self._stage.advance(drawing)
         finally:
             self._took(job, time.perf_counter() - started)
         steps = drawing.step - step
-        seconds = drawing.seconds["denoise"] - denoised
+        took = {name: total - before.get(name, 0.0) for name, total in drawing.seconds.items()}
+        parts = {name: seconds for name, seconds in took.items() if seconds}
+        seconds = took["denoise"]
+        job.journal.did("slice", started, parts=parts, first=step, end=drawing.step)
         self._work.stepped(steps, seconds)
         if steps:
             self._pace.worked(steps * job.work_per_step, seconds)
@@ -86,7 +91,10 @@ class Drawer:
     def _finish(self, job: Job) -> Mapping[str, Array]:
         started = time.perf_counter()
         try:
-            return self._stage.finish(job.drawing, job.wanted)
+            outputs = self._stage.finish(job.drawing, job.wanted)
+            if "pixels" in outputs:
+                job.journal.did("vae", started)
+            return outputs
         finally:
             self._took(job, time.perf_counter() - started)
 

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from intaglio.telemetry.journal import Telemetry
 from intaglio.triton_models.controlnet_metrics import ControlNetMetrics, ControlNetState
 from intaglio.triton_models.crew import Seat
 from intaglio.triton_models.lora_metrics import LoraMetrics, LoraSwitchState
 from intaglio.triton_models.metrics import MetricGroup, MetricSpec
 from intaglio.triton_models.reporter import Report
 from intaglio.triton_models.request_metrics import RequestCounts, RequestMetrics
+from intaglio.triton_models.span_metrics import SpanMetrics
 from intaglio.triton_models.turnstile import Turnstile
 
 __all__ = ["INSTANCE_METRICS", "Reported", "drawing_report", "reported_seats"]
@@ -57,7 +59,11 @@ def reported_seats(seats: Sequence[Seat]) -> list[Reported]:
 
 
 def drawing_report(
-    pb: Any, turnstile: Turnstile[Any, Any], counts: RequestCounts, drawing: Sequence[Reported]
+    pb: Any,
+    turnstile: Turnstile[Any, Any],
+    counts: RequestCounts,
+    drawing: Sequence[Reported],
+    telemetry: Telemetry,
 ) -> Report:
     """Make the metrics, and what reports them; `pb` is `triton_python_backend_utils`."""
     labels = [one.label for one in drawing]
@@ -65,12 +71,14 @@ def drawing_report(
     swaps = any(one.stage.loras is not None for one in drawing)
     loras = LoraMetrics(pb, instances=labels) if swaps else None
     controlnets = ControlNetMetrics(pb, instances=labels)
+    spans = SpanMetrics(pb)
     several = any(one.seat is not None for one in drawing)
     instances = MetricGroup(pb, INSTANCE_METRICS, instances=labels) if several else None
 
     def report() -> None:
         depth, oldest_wait = turnstile.waiting()
         requests.report(counts.now, depth=depth, oldest_wait=oldest_wait)
+        spans.report(telemetry.span_counts)
         for one in drawing:
             running = turnstile.running(None if one.seat is None else one.seat.number)
             requests.report_drawing(one.work.now, running=running, instance=one.label)

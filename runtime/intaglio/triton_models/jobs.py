@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from intaglio.contract.models import CONDITIONING, DIFFUSE, Priority
 from intaglio.contract.ports import Tensors, read_tensors, scalar
 from intaglio.errors import Cancelled, DeadlineExceeded, QueueFull
+from intaglio.loras.sets import set_text
 from intaglio.request.texts import read_choice, read_text
 from intaglio.stages.diffuse.drawing import Drawing
+from intaglio.telemetry.journal import NOBODY, Journal
 from intaglio.triton_models.replies import Reply
 from intaglio.triton_models.turnstile import Entry
 
@@ -75,6 +77,7 @@ class Job:
     wanted: Sequence[str]
     """Names of the outputs of the last response."""
     request_id: str = ""
+    journal: Journal = NOBODY
     deadline: float = math.inf
     """As `time.monotonic` has it."""
     queue_timeout: float | None = None
@@ -89,6 +92,17 @@ class Job:
     """Its place in the queue, as the caller knows it."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Keeps the news of its place before the news that it has begun."""
+
+    def tell_arrival(self) -> None:
+        """Log what is asked for, without the words of the prompt."""
+        request = self.drawing.request
+        loras = set_text(request.loras)
+        self.journal.tell("received", steps=self.steps_left, images=request.state.shape[1], loras=loras)
+
+    def tell_end(self, error: BaseException | None) -> None:
+        """Log how it ended, and how long each stage of it took."""
+        seconds = {stage: round(took, 3) for stage, took in self.drawing.seconds.items()}
+        self.journal.ended(error, seconds=seconds, steps_left=self.steps_left or None)
 
     @property
     def is_late(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib import import_module
@@ -14,8 +13,11 @@ from typing import Any, ClassVar, Final
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.models import ModelSpec
 from intaglio.engines.interface import Array
-from intaglio.errors import IntaglioError, TritonCode, single_line, triton_code_of
+from intaglio.errors import IntaglioError, TritonCode, triton_code_of
+from intaglio.telemetry.journal import Journal, Telemetry
+from intaglio.telemetry.settings import TelemetrySettings
 from intaglio.triton_models.served_build import read_served_build
+from intaglio.triton_models.trace_context import traceparent_of
 
 __all__ = ["CODED", "TritonModel", "queue_size", "tensors_of"]
 
@@ -24,20 +26,24 @@ CODED: Final = "coded:"
 
 WAR: Triton 2.51 makes every status INTERNAL on its way from a model to the model that calls it.
 """
-_LONGEST_ID: Final = 128
-"""Characters of a request's id in the log."""
 
 
 class TritonModel(ABC):
     """What Triton calls first and last: `initialize` and `finalize`."""
 
     spec: ClassVar[ModelSpec]
+    _telemetry: Telemetry
+    """Its log and its traces."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Open the build. A failure is one line in Triton's log, and the model does not become ready."""
         self._pb: Any = import_module("triton_python_backend_utils")
         self._opened = contextlib.ExitStack()
         try:
+            instance = args.get("model_instance_name", "")
+            settings = TelemetrySettings.of_environment()
+            self._telemetry = Telemetry(settings, stage=self.spec.name, instance=instance)
+            self._opened.callback(self._telemetry.close)
             manifest, folder = read_served_build(args)
             self.open_build(manifest, folder)
         except Exception as error:
@@ -83,13 +89,21 @@ class TritonModel(ABC):
 
     def _log_traceback(self, request_id: str = "") -> None:
         """Log the traceback of the current error with the id that the caller gave the request, if any."""
-        shown = single_line(request_id, limit=_LONGEST_ID)  # it may be anything
-        named = f"request {shown}: " if shown else ""
-        self._pb.Logger.log_error(f"{self.spec.name}: {named}{traceback.format_exc()}")
+        self._telemetry.failure(_own_id(request_id))
+
+    def _journal(self, request: Any) -> Journal:
+        """Of a request that has just arrived."""
+        above = traceparent_of(request) if self._telemetry.traces else None
+        return self._telemetry.journal(_own_id(request.request_id()), above)
 
     def finalize(self) -> None:
         """Close what `open_build` opened."""
         self._opened.close()
+
+
+def _own_id(request_id: str) -> str:
+    """The id that the caller gave, of that of a request."""
+    return request_id.removeprefix(CODED)
 
 
 def queue_size(args: Mapping[str, str]) -> int:

@@ -10,7 +10,9 @@ import numpy as np
 from intaglio.contract.models import ModelSpec
 from intaglio.engines.interface import Array
 from intaglio.errors import TritonCode
+from intaglio.telemetry.journal import NOBODY, Journal
 from intaglio.triton_models.model import CODED
+from intaglio.triton_models.trace_context import call_context
 
 __all__ = ["CalledOutputs", "StageCalls", "StageFailed"]
 
@@ -62,10 +64,11 @@ class StageCalls:
         tensors: Mapping[str, Any],
         *,
         wanted: Sequence[str] | None = None,
-        request_id: str = "",
+        journal: Journal = NOBODY,
     ) -> CalledOutputs:
         """The outputs of `stage` named in `wanted`, by default all; a response may leave some out.
 
+        `journal` is that of the request for which the stage is called.
         `tensors` are arrays, or tensors of an earlier call.
 
         Raises:
@@ -77,7 +80,8 @@ class StageCalls:
             model_version=self._version,
             inputs=[self._tensor(name, value) for name, value in tensors.items()],
             requested_output_names=names,
-            request_id=f"{CODED}{request_id}",
+            request_id=f"{CODED}{journal.request_id}",
+            **call_context(journal.traceparent),
         )
         response = request.exec()
         if response.has_error():

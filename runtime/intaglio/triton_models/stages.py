@@ -39,12 +39,17 @@ class StageModel(TritonModel):
         return [self._respond(request) for request in requests]
 
     def _respond(self, request: Any) -> Any:
+        journal = self._journal(request)
+        journal.tell("received")
         try:
             if request.is_cancelled():
                 raise Cancelled("cancelled by the caller")
-            return self._answer(request)
+            response = self._answer(request)
         except Exception as error:
+            journal.ended(error)
             return self._refused(error, request.request_id())
+        journal.ended()
+        return response
 
     def _answer(self, request: Any) -> Any:
         asked = set(request.requested_output_names())

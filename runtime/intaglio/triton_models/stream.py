@@ -26,6 +26,7 @@ from intaglio.contract.ports import Tensors, read_tensors, scalar, string_tensor
 from intaglio.engines.interface import Array
 from intaglio.errors import DeadlineExceeded
 from intaglio.imaging.latent_previews import preview_files
+from intaglio.telemetry.journal import Journal
 from intaglio.triton_models.jobs import Pace
 from intaglio.triton_models.model import TritonModel, queue_size, tensors_of
 from intaglio.triton_models.stage_calls import CalledOutputs, StageCalls, StageFailed
@@ -58,14 +59,17 @@ class StreamModel(TritonModel):
         """Start a thread for each of `requests`."""
         for request in requests:
             stream = WatchedStream(request.get_response_sender(), job=uuid.uuid4().hex)
+            journal = self._journal(request)
+            journal.tell("received")
             if self._most and len(self._threads) >= self._most:
                 full = self._pace.queue_full()
+                journal.ended(full)
                 self._send_last(stream, self._failure(str(full), full))
                 continue
             # Triton may reuse the memory of a request's tensors as soon as this returns.
             tensors = {name: value.copy() for name, value in tensors_of(request).items()}
             thread = threading.Thread(
-                target=self._serve, args=(stream, tensors, request.request_id()), name="stream", daemon=True
+                target=self._serve, args=(stream, tensors, journal), name="stream", daemon=True
             )
             with self._lock:
                 self._threads.add(thread)
@@ -81,27 +85,30 @@ class StreamModel(TritonModel):
 
     # --- one request ---
 
-    def _serve(self, stream: WatchedStream, tensors: Tensors, request_id: str) -> None:
+    def _serve(self, stream: WatchedStream, tensors: Tensors, journal: Journal) -> None:
         try:
             with self._watch.watching(stream):
-                last = self._last_response(stream, tensors, request_id)
+                last = self._last_response(stream, tensors, journal)
             self._send_last(stream, last)
         except Exception:  # the backend's own error class; the caller is gone
-            self._log_traceback(request_id)
+            self._log_traceback(journal.request_id)
         finally:
             with self._lock:
                 self._threads.discard(threading.current_thread())
 
-    def _last_response(self, stream: WatchedStream, tensors: Tensors, request_id: str) -> Any:
+    def _last_response(self, stream: WatchedStream, tensors: Tensors, journal: Journal) -> Any:
         """Send the events; the response that follows them, a picture or an error."""
         try:
-            outputs = self._draw(stream, tensors, request_id)
+            outputs = self._draw(stream, tensors, journal)
+            journal.ended()
             event = {"event": string_tensor(json.dumps({"kind": "result"}))}
             return self._response({**event, **{port.name: outputs[port.name] for port in SDXL.outputs}})
         except StageFailed as error:
+            journal.ended(error, status=error.code)
             return self._error_response(error.message, error.code)
         except Exception as error:
-            return self._refused(error, request_id)
+            journal.ended(error)
+            return self._refused(error, journal.request_id)
 
     def _send_last(self, stream: WatchedStream, response: Any) -> None:
         final = self._pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL
@@ -110,7 +117,7 @@ class StreamModel(TritonModel):
         else:
             stream.sender.send(response, flags=final)
 
-    def _draw(self, stream: WatchedStream, tensors: Tensors, request_id: str) -> Mapping[str, Array]:
+    def _draw(self, stream: WatchedStream, tensors: Tensors, journal: Journal) -> Mapping[str, Array]:
         """The outputs of `postprocess`."""
         arrived = time.monotonic()
         found = read_tensors(tensors, SDXL_STREAM.inputs)
@@ -118,26 +125,26 @@ class StreamModel(TritonModel):
             name: scalar(found, SDXL_STREAM.input(name)) for name in ("slice_steps", "preview", "deadline")
         }
         request = {name: value for name, value in found.items() if name not in own}
-        prepared = self._calls.call(PREPROCESS, request, request_id=request_id)
+        prepared = self._calls.call(PREPROCESS, request, journal=journal)
         asked = dict(_passed(prepared, DIFFUSE))
         asked["job"] = string_tensor(stream.job)
         if own["slice_steps"] is not None:
             asked["slice_steps"] = found["slice_steps"]
         if own["deadline"] is not None:
             asked["deadline"] = _left(own["deadline"], arrived)
-        drawn = self._watched(stream, asked, preview=own["preview"] or 0, request_id=request_id)
+        drawn = self._watched(stream, asked, preview=own["preview"] or 0, journal=journal)
         finishing = dict(_passed(prepared, POSTPROCESS)) | {
             name: drawn.tensor(name) for name in ("pixels", "timings")
         }
-        outputs = self._calls.call(POSTPROCESS, finishing, request_id=request_id)
+        outputs = self._calls.call(POSTPROCESS, finishing, journal=journal)
         return {port.name: outputs.array(port.name) for port in POSTPROCESS.outputs}
 
     def _watched(
-        self, stream: WatchedStream, asked: Mapping[str, Any], *, preview: int, request_id: str
+        self, stream: WatchedStream, asked: Mapping[str, Any], *, preview: int, journal: Journal
     ) -> CalledOutputs:
         """Have `diffuse` draw, and send its events; its last answer, which has the pixels."""
         wanted = [*_SEEN, "latents"] if preview else list(_SEEN)
-        answer = self._calls.call(DIFFUSE, asked, wanted=wanted, request_id=request_id)
+        answer = self._calls.call(DIFFUSE, asked, wanted=wanted, journal=journal)
         again = {"job": string_tensor(stream.job)}
         while "pixels" not in answer:
             try:
@@ -145,7 +152,7 @@ class StreamModel(TritonModel):
             except Exception:
                 self._stop_job(stream)  # nobody asks for its next events
                 raise
-            answer = self._calls.call(DIFFUSE, again, wanted=wanted, request_id=request_id)
+            answer = self._calls.call(DIFFUSE, again, wanted=wanted, journal=journal)
         return answer
 
     def _send_events(self, stream: WatchedStream, answer: CalledOutputs, *, preview: int) -> None:

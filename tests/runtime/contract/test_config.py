@@ -91,6 +91,7 @@ def test_digest_follows_what_is_built_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     assert load(tmp_path / "elsewhere").digest == digest
     assert load(tmp_path, server={"grpc_port": 9001, "drain_seconds": 300}).digest == digest
+    assert load(tmp_path, server={"log_format": "json", "traces": "http://a/b"}).digest == digest
     changes: list[dict[str, Any]] = [
         {"base": [{"folder": "../other"}]},
         {"vae": {"hub": "madebyollin/sdxl-vae-fp16-fix"}},

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from intaglio.errors import InvalidRequest
 from intaglio.serving.arguments import TritonSettings, private_options, triton_arguments
 from intaglio.serving.endpoints import Endpoints
+from intaglio.telemetry.settings import TelemetrySettings
 
 SETTINGS = TritonSettings(
     repository=Path("/models"), endpoints=Endpoints(http_port=1, grpc_port=2, metrics_port=3), log=Path("log")
@@ -51,3 +55,27 @@ def test_a_client_that_froze_is_noticed_within_a_minute() -> None:
         replace(SETTINGS, options=["--grpc-keepalive-time=5"]), options="\n  --grpc-keepalive-time <integer>"
     )
     assert [word for word in own if word.startswith("--grpc-keepalive-time=")] == ["--grpc-keepalive-time=5"]
+
+
+TRACED = replace(
+    SETTINGS, telemetry=TelemetrySettings(traces="http://collector:4318/v1/traces"), trace_every=100
+)
+TRACE_HELP = "\n  --trace-config <<string>,<string>=<string>>"
+
+
+def test_triton_sends_its_spans_to_the_collector_of_the_stages() -> None:
+    assert not any("trace-config" in word for word in arguments())
+    assert [word.removeprefix("--trace-config=") for word in arguments(TRACED) if "trace-config" in word] == [
+        "mode=opentelemetry",
+        "opentelemetry,url=http://collector:4318/v1/traces",
+        "opentelemetry,resource=service.name=intaglio",
+        "level=TIMESTAMPS",
+        "rate=100",
+    ]
+
+
+def test_traces_are_set_in_one_place() -> None:
+    options = ["--trace-config=rate=1"]
+    assert options[0] in arguments(replace(SETTINGS, options=options), options=TRACE_HELP)
+    with pytest.raises(InvalidRequest, match=r"--trace-config beside server.traces"):
+        arguments(replace(TRACED, options=options), options=TRACE_HELP)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import json
 import subprocess
 import sys
 import textwrap
+
+from intaglio.serving.console import StatusLine, lasting_console
 
 
 def test_a_reader_that_leaves_does_not_end_the_server() -> None:
@@ -36,3 +40,21 @@ def test_a_reader_that_leaves_does_not_end_the_server() -> None:
         process.stdin.close()
         assert process.stderr.read() == "supervised to the end\n"
         assert process.wait(20) == 0
+
+
+def test_a_log_of_json_has_lines_of_json() -> None:
+    """Without the progress of a start, and with `quiet` nothing."""
+    printed = io.StringIO()
+    for quiet in (False, True):
+        console = lasting_console(printed, quiet=quiet)
+        with StatusLine(console, log_format="json") as status:
+            for text in (
+                "starting Triton, 1 s; loaded: [nothing]",
+                "died; restart [1] of 5",
+                "ready",
+                "stopped",
+            ):
+                status.show(text)
+    lines = [json.loads(line) for line in printed.getvalue().splitlines()]
+    assert [line["message"] for line in lines] == ["died; restart [1] of 5", "ready", "stopped"]
+    assert {(line["stage"], line["event"], line["level"]) for line in lines} == {("serve", "status", "info")}

@@ -12,6 +12,7 @@ from intaglio.errors import ConfigError, Unavailable
 from intaglio.serving.change import UnloadFailed
 from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
+from intaglio.telemetry.settings import TelemetrySettings
 
 from .conftest import PLATE
 
@@ -33,6 +34,11 @@ def test_a_server_that_cannot_load_says_so(tmp_path: Path) -> None:
         ("queue_size: 3", "server.queue_size 32 -> 3"),
         ("workers: 2", "server.workers 1 -> 2"),
         ("drain_seconds: 5", "server.drain_seconds 30 -> 5"),
+        (
+            "log_format: json, log_level: debug",
+            "server.log_format text -> json, server.log_level info -> debug",
+        ),
+        ("trace_every: 9", "server.trace_every 1 -> 9"),
     ],
 )
 def test_a_changed_setting_of_the_server_needs_a_restart(tmp_path: Path, changed: str, said: str) -> None:
@@ -50,6 +56,17 @@ def test_how_long_requests_may_take_at_the_end_is_configured(tmp_path: Path) -> 
     config = tmp_path / "plate.yaml"
     config.write_text(f"{PLATE[:-1]}, server: {{drain_seconds: 7}}}}")
     assert Server(load_deployment(config)).settings.drain_seconds == 7
+
+
+def test_what_is_logged_and_traced_is_configured(tmp_path: Path) -> None:
+    config = tmp_path / "plate.yaml"
+    url = "http://collector:4318/v1/traces"
+    keys = f"log_format: json, log_level: warning, traces: '{url}', trace_every: 10"
+    config.write_text(f"{PLATE[:-1]}, server: {{{keys}}}}}")
+    settings = Server(load_deployment(config)).settings
+    assert settings.telemetry == TelemetrySettings(format="json", level="warning", traces=url)
+    assert settings.trace_every == 10
+    assert dict(settings.environment).items() >= settings.telemetry.environment.items()
 
 
 def test_a_server_that_stops_is_not_reloaded(tmp_path: Path) -> None:

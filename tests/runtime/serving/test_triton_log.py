@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from intaglio.serving import triton_log
 from intaglio.serving.triton_log import TritonLog, load_failure
+from intaglio.telemetry.event_log import LogFormat, line_of
 
 FAILED = b"E1129 16:00:01.2 2 x.cc:1] failed to load 'diffuse' version 1: Internal: stub died\n"
 RAISED = b"E1129 16:00:01.3 2 x.cc:1] TritonModelException: diffuse: no plan\n"
@@ -58,3 +61,15 @@ def test_memory_is_bounded_and_keeps_the_beginning_and_the_end() -> None:
 
 def test_an_answer_that_names_no_failure() -> None:
     assert load_failure("permission denied") is None
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_an_error_that_a_stage_logged_is_the_last_error(format: LogFormat) -> None:
+    fields = {"time": "2026-11-30T09:28:05.013Z", "level": "error", "stage": "diffuse", "event": "failed"}
+    log = TritonLog()
+    log.add(line_of({**fields, "message": "division by zero"}, format=format))
+    log.add(line_of({**fields, "level": "info", "event": "finished"}, format=format))
+    error = log.recent_error()
+    assert error is not None
+    assert error.startswith("diffuse")
+    assert "division by zero" in error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -123,16 +124,14 @@ class Answer:
 
 @dataclass
 class Log:
-    lines: list[str] = field(default_factory=list)
+    errors: Callable[[], list[str]]
+    """The lines of errors in what the models have logged since it was asked last."""
     models: dict[str, Any] = field(default_factory=dict)
     """Those that other models may call."""
 
     def called_by(self, **call: Any) -> Call:
         """As `InferenceRequest` of Triton's module."""
         return Call(self.models[call["model_name"]], call)
-
-    def log_error(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.fixture(autouse=True)
@@ -141,15 +140,10 @@ def _no_metrics() -> None:
 
 
 @pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> Log:
-    log = Log()
+def log(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Log:
+    log = Log(lambda: [line for line in capfd.readouterr().err.splitlines() if " ERROR " in line])
     module: Any = ModuleType("triton_python_backend_utils")
-    module.TritonError, module.Tensor, module.InferenceResponse, module.Logger = (
-        TritonError,
-        Tensor,
-        Response,
-        log,
-    )
+    module.TritonError, module.Tensor, module.InferenceResponse = TritonError, Tensor, Response
     module.MetricFamily = Family
     module.InferenceRequest = log.called_by
     module.TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1

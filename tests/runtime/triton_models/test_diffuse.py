@@ -19,6 +19,8 @@ from intaglio.errors import DeviceFailed, SwapFailed, Unavailable
 from intaglio.loras.switch import SwapCounts
 from intaglio.stages.diffuse.controlnets import ControlNetCounts
 from intaglio.stages.diffuse.stage import Diffuse
+from intaglio.telemetry.journal import Telemetry
+from intaglio.telemetry.settings import TelemetrySettings
 from intaglio.triton_models.diffuse import DEVICE_FAILED_STATUS, DiffuseModel
 from intaglio.triton_models.jobs import Job
 from intaglio.triton_models.places import instance_gpu
@@ -35,6 +37,7 @@ def bare(folder: Path, *, version: str = "1", overtakes: int = 1) -> Any:
     """The model without engines; its reports are those of a build that swaps no LoRAs."""
     model: Any = DiffuseModel()
     model._pb = sys.modules["triton_python_backend_utils"]
+    model._telemetry = Telemetry(TelemetrySettings(), stage="diffuse")
     model._folder, model._version = folder, version
     controlnets = SimpleNamespace(counts=ControlNetCounts(), resident=("controlnet.pose",))
     model._diffuse = SimpleNamespace(
@@ -54,7 +57,7 @@ def put(model: Any, count: int = 1) -> list[Sender]:
     senders = [Sender() for _ in range(count)]
     for sender in senders:
         reply = Single(lambda response, sender=sender: model._send(sender, response), lambda: False)
-        drawing: Any = SimpleNamespace(step=0, request=SimpleNamespace(begin=0, end=1))
+        drawing: Any = SimpleNamespace(step=0, request=SimpleNamespace(begin=0, end=1), seconds={})
         assert model._turnstile.put(Entry(Job(drawing, reply, ["pixels"]), ""))
     return senders
 
@@ -161,7 +164,7 @@ def test_requests_are_answered_where_loras_are_fused_too(log: Log, build: Path, 
     assert len(let_in) == 1, "what is published while it waits does not refuse it"
     assert shown()["intaglio_requests_total", ""] == 1
     model.finalize()
-    assert log.lines == []
+    assert log.errors() == []
 
 
 def test_what_is_refused_does_not_wait(log: Log, build: Path) -> None:
@@ -174,7 +177,7 @@ def test_what_is_refused_does_not_wait(log: Log, build: Path) -> None:
     assert {request.sender.sent[0].error.code for request in requests} == {"invalid"}
     assert queued == []
     model.finalize()
-    assert log.lines == []
+    assert log.errors() == []
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["as it is", "behind a failed swap"])

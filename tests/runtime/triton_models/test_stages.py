@@ -12,6 +12,8 @@ import pytest
 
 from intaglio.contract.models import ENSEMBLE_STEPS, MODELS, POSTPROCESS
 from intaglio.errors import EngineMismatch
+from intaglio.telemetry.journal import Telemetry
+from intaglio.telemetry.settings import TelemetrySettings
 from intaglio.triton_models.diffuse import DiffuseModel
 from intaglio.triton_models.stages import PostprocessModel, PreprocessModel, StageModel
 
@@ -46,7 +48,7 @@ def test_three_models_make_images_as_the_ensemble_wires_them(
     }
     for stage in stages.values():
         stage.finalize()
-    assert log.lines == []
+    assert log.errors() == []
 
 
 def test_a_bad_request_fails_alone(log: Log, build: Path, request_tensors: Any) -> None:
@@ -62,10 +64,12 @@ def test_a_bad_request_fails_alone(log: Log, build: Path, request_tensors: Any) 
         "steps: 0 is out of range; allowed: 1 to 50",
     )
     assert third.error.code == "cancelled"
-    assert log.lines == []
+    assert log.errors() == []
 
 
-def test_the_unforeseen_is_internal_with_the_traceback_in_the_log(log: Log) -> None:
+def test_the_unforeseen_is_internal_with_the_traceback_in_the_log(
+    log: Log, capfd: pytest.CaptureFixture[str]
+) -> None:
     class Broken(StageModel):
         spec = POSTPROCESS
 
@@ -74,6 +78,7 @@ def test_the_unforeseen_is_internal_with_the_traceback_in_the_log(log: Log) -> N
 
     stage: Any = Broken()
     stage._pb = sys.modules["triton_python_backend_utils"]
+    stage._telemetry = Telemetry(TelemetrySettings(), stage="postprocess")
 
     def fail(tensors: Any, wanted: Any) -> Any:
         raise ZeroDivisionError("secret path /home/x")
@@ -82,8 +87,13 @@ def test_the_unforeseen_is_internal_with_the_traceback_in_the_log(log: Log) -> N
     (response,) = stage.execute([Request({}, ["image"], id="12ab\nforged line")])
     assert response.error.code == "internal"
     assert "secret" not in str(response.error)
-    assert "secret path" in log.lines[0]
-    assert log.lines[0].startswith("postprocess: request 12ab forged line: Traceback")
+    received, failed, traceback, *below = capfd.readouterr().err.splitlines()
+    assert received.endswith('INFO postprocess received request="12ab forged line"')
+    assert 'ERROR postprocess failed request="12ab forged line"' in failed
+    assert "error=ZeroDivisionError status=INTERNAL" in failed
+    assert 'ERROR postprocess traceback request="12ab forged line"' in traceback
+    assert below[0] == "  Traceback (most recent call last):"
+    assert below[-1] == "  ZeroDivisionError: secret path /home/x"
 
 
 def test_only_what_is_asked_for_is_answered(log: Log, build: Path, request_tensors: Any) -> None:
@@ -117,4 +127,4 @@ def test_a_failure_to_open_is_not_masked_by_a_failure_to_close(
         opened(Broken())
     own = isinstance(error, EngineMismatch)
     assert type(raised.value).__name__ == ("TritonModelException" if own else "ValueError")
-    assert "does not close" in log.lines[0]
+    assert "does not close" in log.errors()[0]

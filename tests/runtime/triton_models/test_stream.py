@@ -69,7 +69,7 @@ def test_events_and_the_picture_of_the_stages(log: Log, models: dict[str, Any], 
     finishing["pixels"] = output_of(drawn, "pixels")
     image = output_of(responded(models["postprocess"], Request(finishing, ["image"])), "image")
     assert list(output_of(last, "image")) == list(image)
-    assert log.lines == []
+    assert log.errors() == []
 
 
 def test_a_caller_that_is_gone_stops_its_picture(
@@ -87,7 +87,7 @@ def test_a_caller_that_is_gone_stops_its_picture(
     assert counted["intaglio_requests_cancelled_total"] == 1
     assert counted["intaglio_requests_failed_total"] == 0
     assert counted["intaglio_steps_saved_total"] > 0
-    assert log.lines == []
+    assert log.errors() == []
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_job_has_one_picture(log: Log, models: dict[str, Any], picture: dict[s
     while (last := responded(diffuse, Request(watching("one"), ["event", "pixels"]))).error is None:
         assert event_of(last)["kind"] == "progress"
     assert last.error.code == "cancelled"
-    assert log.lines == []
+    assert log.errors() == []
 
 
 def test_a_picture_that_nobody_asks_for_is_stopped(
