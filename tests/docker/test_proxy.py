@@ -1,0 +1,235 @@
+"""Real servers behind a real Envoy: nothing is lost or drawn twice while they die, stop and come back."""
+
+from __future__ import annotations
+
+import random
+import re
+import subprocess
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import pytest
+
+from intaglio.contract.config import Deployment, Limits
+from intaglio.contract.server import Server
+from intaglio.serving.health import PATH
+from intaglio.triton_models.stopping import REFUSAL
+from intaglio_client import Client, ServerError
+from intaglio_client.connections.proxy_headers import LORAS_HEADER
+
+from ..leavings import own_servers
+from ..serving.conftest import miniature
+from .envoy import CONFIG, Attempt, Proxy, cluster_of, configuration, envoy, http_of, proxy
+from .fleet import Replica, fleet
+
+pytestmark = [pytest.mark.ship, pytest.mark.timeout(900)]
+__all__ = ["miniature", "own_servers"]
+
+REQUESTS: Final = 500
+CALLERS: Final = 6
+SMALL: Final[Any] = {"width": 192, "height": 256, "steps": 1, "guidance_scale": 1.0}
+LONG: Final[Any] = SMALL | {"steps": 150, "guidance_scale": 5.0}
+"""Is drawn for seconds."""
+SETS: Final = ((), (("night", 1.0),), (("mara", 1.0),), (("pencil", 0.8), ("mara", 1.0)))
+PICTURE_BYTES: Final = 4000
+"""More than a refusal has, and less than the smallest picture."""
+
+
+@pytest.fixture(scope="module")
+def replicas(miniature: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Replica]]:
+    envoy()  # skips before servers are started
+    with fleet(miniature, tmp_path_factory.mktemp("fleet"), size=3) as running:
+        yield running
+
+
+def ends(replicas: Sequence[Replica]) -> list[Any]:
+    return [one.endpoints for one in replicas]
+
+
+@dataclass
+class Load:
+    """Callers who ask one small picture after another, each with a seed of its own."""
+
+    url: str
+    seconds: list[float] = field(default_factory=list)
+    pictures: dict[int, bytes] = field(default_factory=dict)
+    ids: dict[str, int] = field(default_factory=dict)
+    """Id of a request -> its seed."""
+    problems: list[str] = field(default_factory=list)
+    enough: threading.Event = field(default_factory=threading.Event)
+    """Once it is set, callers stop after REQUESTS pictures."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _next: int = 0
+
+    def caller(self) -> None:
+        with Client(self.url, deadline=240) as client:
+            while True:
+                with self._lock:
+                    if self.enough.is_set() and self._next >= REQUESTS:
+                        return
+                    seed = self._next
+                    self._next += 1
+                self._ask(client, seed)
+
+    def _ask(self, client: Client, seed: int) -> None:
+        asked: Any = SMALL | {"loras": SETS[seed % len(SETS)], "seed": seed}
+        began = time.monotonic()
+        try:
+            if seed % 5:
+                image = client.generate("a person in a room", **asked)
+            else:
+                (image,) = client.stream("a person in a room", **asked).result()
+        except Exception as error:  # noqa: BLE001  (each one is a lost request)
+            self.problems.append(f"{seed}: {error!r}")
+            return
+        with self._lock:
+            self.seconds.append(time.monotonic() - began)
+            assert seed not in self.pictures
+            self.pictures[seed] = image.data
+            self.ids[image.request_id] = seed
+
+
+def busy(replicas: Sequence[Replica]) -> list[Replica]:
+    return [one for one in replicas if one.metrics()["running"] == 1]
+
+
+def place_of(url: str, replicas: Sequence[Replica], loras: Any) -> Replica:
+    """The server that draws with `loras`, while nobody else asks."""
+    before = [one.metrics().get("requests_finished_total", 0) for one in replicas]
+    with Client(url, deadline=120) as client:
+        client.generate("a person in a room", **SMALL, loras=loras)
+    after = [one.metrics()["requests_finished_total"] for one in replicas]
+    (found,) = [one for one, old, new in zip(replicas, before, after, strict=True) if new > old]
+    return found
+
+
+def wait_until(condition: Any, *, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def restart(replica: Replica, before: Proxy, replicas: Sequence[Replica]) -> None:
+    """Start it again and wait until Envoy asks all servers."""
+    replica.start()
+    before.wait_for([one.endpoints.url("grpc") for one in replicas])
+
+
+def long_picture(url: str, seed: int, loras: Any) -> Any:
+    with Client(url, deadline=240) as client:
+        return client.generate("a person on a beach", **LONG, seed=seed, loras=loras)
+
+
+def test_nothing_is_lost_while_servers_die_stop_and_come_back(
+    replicas: list[Replica], tmp_path: Path, record_property: Any
+) -> None:
+    """The server that is killed, and the one that drains, are each in the middle of a long picture."""
+    with (
+        proxy(ends(replicas), tmp_path / "envoy") as before,
+        ThreadPoolExecutor(CALLERS + 2) as pool,
+    ):
+        load = Load(before.url)
+        places = [place_of(before.url, replicas, loras) for loras in SETS]
+        dies, other = places[0], next(one for one in range(len(SETS)) if places[one] is not places[0])
+        stops = places[other]
+        killed: Future[Any] = pool.submit(long_picture, before.url, 1, SETS[0])
+        drained: Future[Any] = pool.submit(long_picture, before.url, 2, SETS[other])
+        wait_until(lambda: {one.number for one in busy(replicas)} == {dies.number, stops.number})
+        callers = [pool.submit(load.caller) for _ in range(CALLERS)]
+        wait_until(lambda: len(load.pictures) >= 5)
+        assert not killed.done()
+        dies.kill()
+        assert not drained.done()
+        assert stops.stop() == 0
+        for one in (dies, stops):
+            restart(one, before, replicas)
+        for one in replicas:  # the rolling update
+            assert one.stop() == 0
+            restart(one, before, replicas)
+        load.enough.set()
+        for one in callers:
+            one.result()
+        retried = {
+            name: before.statistic(name) for name in ("upstream_rq_retry", "upstream_rq_retry_success")
+        }
+        last = {
+            one.endpoints.url("grpc"): (one.began, one.metrics()["requests_finished_total"])
+            for one in replicas
+        }
+        again = [long_picture(stops.endpoints.url("grpc"), 1, SETS[0]).data]
+        again += [long_picture(dies.endpoints.url("grpc"), 2, SETS[other]).data]
+    assert load.problems == []
+    assert len(load.pictures) >= REQUESTS
+    assert [killed.result().data, drained.result().data] == again, "equal seeds, equal pictures"
+    long_ids = [killed.result().request_id, drained.result().request_id]
+    report(load, before, long_ids, retried, record_property)
+    check_answers(load, before, long_ids, last)
+    check_redrawn(load, before, replicas[2])
+
+
+def tries_of(before: Proxy) -> dict[str, list[Attempt]]:
+    found = defaultdict(list)
+    for one in before.sent():
+        if one.method in ("ModelInfer", "ModelStreamInfer"):
+            found[one.id].append(one)
+    return found
+
+
+def answers(tries: Sequence[Attempt]) -> list[Attempt]:
+    """Those that a server answered with a picture. A stream's refusal has the status 0, too."""
+    return [one for one in tries if one.status in ("0", "OK") and one.received > PICTURE_BYTES]
+
+
+def report(
+    load: Load, before: Proxy, long_ids: Sequence[str], retried: dict[str, int], record_property: Any
+) -> None:
+    tries, ordered = tries_of(before), sorted(load.seconds)
+    asked = Counter(one.id for one in before.asked())
+    figures = {
+        "pictures": len(load.pictures),
+        "lost": len(load.problems),
+        "answered_twice": sum(len(answers(tries[one])) > 1 for one in (*load.ids, *long_ids)),
+        "p50": round(ordered[len(ordered) // 2], 3),
+        "p99": round(ordered[int(len(ordered) * 0.99)], 3),
+        "longest": round(ordered[-1], 3),
+        "sent_again_by_envoy": sum(one.attempts > 1 for one in before.asked()),
+        "sent_again_by_clients": sum(number > 1 for number in asked.values()),
+        **retried,
+    }
+    for name, value in figures.items():
+        record_property(name, value)
+    print(figures)
+
+
+def check_answers(
+    load: Load, before: Proxy, long_ids: Sequence[str], last: dict[str, tuple[float, float]]
+) -> None:
+    """Each request has one answer in Envoy's log, and servers counted as many as Envoy got from them."""
+    tries = tries_of(before)
+    assert {*load.ids, *long_ids} <= set(tries)
+    assert {len(answers(found)) for found in tries.values()} == {1}
+    first, *_, final = tries[long_ids[0]]
+    assert (answers([first]), answers([final])) == ([], [final]), "the killed one was drawn again"
+    assert first.server != final.server
+    assert len(tries[long_ids[1]]) == 1, "the drained one was finished where it was begun"
+    for url, (began, finished) in last.items():
+        got = [one for found in tries.values() for one in answers(found) if one.server == url]
+        assert sum(one.time > began for one in got) == finished, url
+
+
+def check_redrawn(load: Load, before: Proxy, replica: Replica) -> None:
+    """What a client sent again is the picture that another server draws."""
+    asked = Counter(one.id for one in before.asked())
+    seeds = [load.ids[one] for one, number in asked.items() if number > 1 and one in load.ids]
+    with Client(replica.endpoints.url("grpc"), deadline=120) as client:
+        for seed in seeds:
+            again = client.generate("a person in a room", **SMALL, loras=SETS[seed % len(SETS)], seed=seed)
+            assert again.data == load.pictures[seed]
