@@ -15,7 +15,7 @@ SOURCES: Final = {
     "step": "h200_lora_swap.json, swap.step",
     "text encoders, VAE": "h200.json, served.seconds",
     "change of LoRAs": "h200_lora_swap.json, swap.one_to_other and swap.to_two",
-    "change to LoRAs whose files were not read before": "h200_lora_swap.json, swap.first_with_reading_the_files",
+    "first change to them, with reading": "h200_lora_swap.json, swap.first_with_reading_the_files",
 }
 """Where each of the seconds was measured, as medians, in benchmarks/results/."""
 _FILE_MIB: Final = 319

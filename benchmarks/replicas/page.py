@@ -15,31 +15,42 @@ _HEADER: Final = (
     "| swaps a picture: sticky | round robin | least waiting |"
 )
 
+_HEAD: Final = """\
+# Several replicas that swap LoRAs: a simulation
+
+**Nothing here was measured on several cards.** The seconds of one card are measured. Arrivals, queues and
+what a proxy does are simulated (`benchmarks/replicas/`). Each replica has the server's own queue rule.
+
+* A picture of {steps} steps takes {memory[picture]:.3f} s on the card.
+* Files in memory: a change to another set of one LoRA takes {memory[swap]:.3f} s.
+* Files read: sets are two LoRAs of rank 64. A change takes {read[swap]:.3f} s, and {read[reading]:.2f} s more
+  where the set is not among the {read[kept]} whose files the server keeps.
+* Arrivals are a Poisson process. The set of rank r is asked for in proportion to 1/r (Zipf).
+* Load: arrivals by what the replicas could draw if no change of LoRAs took any time.
+* Wait: seconds from the arrival of a request to its first step, so with the change of LoRAs; the mean, and
+  in brackets the 99th percentile. `%` is the share of requests that found every queue full that they were
+  sent to, which are up to five.
+* sticky: consistent hashing of the set with bounded load, factor 1.25, as docker/kubernetes has it.
+  least waiting: the replica with the fewest requests.
+* {requests} requests a case, more with over 50 replicas; seed {seed}; the first tenth is not counted.
+
+![waits and swaps](replicas_simulated.svg)
+
+Where the seconds were measured (one H200, medians):
+
+"""
+
 
 def markdown_of(results: Results) -> str:
     """The page of a results file."""
-    memory, read = results["costs"]["files in memory"], results["costs"]["files read"]
-    lines = [
-        "# Several replicas that swap LoRAs: a simulation",
-        "",
-        "**Nothing here was measured on several cards.** The seconds of one card are measured; arrivals, queues and",
-        "what a proxy does are simulated (`benchmarks/replicas/`). Each replica has the server's own queue rule.",
-        "",
-        f"* A picture of {results['steps']} steps takes {memory['picture']:.3f} s on the card.",
-        f"* Files in memory: a change to another set of one LoRA takes {memory['swap']:.3f} s.",
-        f"* Files read: sets are two LoRAs of rank 64. A change takes {read['swap']:.3f} s, and {read['reading']:.2f} s more",
-        f"  where the set is not among the {read['kept']} whose files the server keeps.",
-        "* Arrivals are a Poisson process. The set of rank r is asked for in proportion to 1/r (Zipf).",
-        "* Load: arrivals by what the replicas could draw if no change of LoRAs took any time.",
-        "* Wait: seconds from the arrival of a request to its first step, so with the change of LoRAs; mean, and in brackets",
-        "  the 99th percentile. `%` is the share of requests that found each full queue that they were sent to, up to five.",
-        "* sticky: consistent hashing of the set with bounded load, factor 1.25, as docker/kubernetes/components/proxy/envoy.yaml.",
-        f"* {results['requests']} requests a case, more with over 50 replicas; seed {results['seed']}; the first tenth is not counted.",
-        "",
-        "Where the seconds were measured (one H200, medians):",
-        "",
-        *(f"* {what}: {where}" for what, where in results["sources"].items()),
-    ]
+    lines = _HEAD.format(
+        steps=results["steps"],
+        requests=results["requests"],
+        seed=results["seed"],
+        memory=results["costs"]["files in memory"],
+        read=results["costs"]["files read"],
+    ).splitlines()
+    lines += [f"* {what}: {where}" for what, where in results["sources"].items()]
     for reads in (False, True):
         lines += _policy_lines([row for row in results["policies"] if row["reads"] is reads], reads=reads)
     lines += _factor_lines(results["factors"])

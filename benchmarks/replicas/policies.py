@@ -1,4 +1,4 @@
-"""Which replica gets a request: round robin, the one with the fewest, or the one that the LoRAs are hashed to.
+"""Which replica gets a request: the next one, the one with the fewest, or the one that LoRAs are hashed to.
 
 A policy knows how many requests each replica has, as a proxy that sees all of them does.
 """

@@ -2,7 +2,7 @@
 
     python -m benchmarks.replicas.run --out benchmarks/results/replicas_simulated.json
 The seconds of a picture and of a swap were measured (`benchmarks.replicas.costs`); everything else is a
-simulation, and the page says so. Equal arguments give equal results. Page and plot are written beside the JSON.
+simulation, and the page says so. Equal arguments give equal results. Page and plot are written beside it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The simulation: requests come at random, a policy sends each to a replica, replicas draw them one by one.
 
-Each replica has the server's own queue (`intaglio.triton_models.turnstile`): requests for the resident LoRAs go
-first, and each is overtaken a bounded number of times. All pictures are of one size, so a picture is drawn in
-one turn: with slices the order would be the same. Time is simulated; nothing is drawn.
+Each replica has the server's own queue (`intaglio.triton_models.turnstile`): requests for the resident LoRAs
+go first, and each is overtaken a bounded number of times. All pictures are of one size, so a picture is drawn
+in one turn: with slices the order would be the same. Time is simulated; nothing is drawn.
 """
 
 from __future__ import annotations

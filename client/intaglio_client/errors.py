@@ -40,8 +40,14 @@ _HINT: Final = re.compile(r"try again in (?P<seconds>\d+(?:\.\d+)?) s\b")
 _SWAP: Final = re.compile(r"^loras: cannot apply ")
 _TIME: Final = re.compile(r"deadline|queue_timeout", re.IGNORECASE)
 _PASSED: Final = re.compile(r"^its (deadline|queue_timeout) .*passed|^cancelled")
-_NOT_SENT: Final = re.compile(r"failed to connect to all addresses|DNS resolution failed", re.IGNORECASE)
-"""What gRPC says where a request never had a connection. "Socket closed" may mean that the server had it."""
+_NOT_SENT: Final = re.compile(
+    r"failed to connect to all addresses|DNS resolution failed"
+    r"|^no healthy upstream|reset reason: ((remote |local )?connection failure|connection timeout|overflow)",
+    re.IGNORECASE,
+)
+"""What gRPC, or Envoy in front of the servers, says where a request never had a connection to one. "Socket
+closed" and "connection termination" may mean that the server had it.
+"""
 CLOSED: Final = "the client was closed"
 """Why a call ends that `close` found under way."""
 _LOCAL: Final = {

@@ -175,11 +175,23 @@ def _local(
 
 
 @contextmanager
-def proxy(servers: Sequence[Endpoints], folder: Path, *, round_robin: bool = False) -> Iterator[Proxy]:
-    """Envoy before `servers`, all of which are ready. After the block its logs are complete."""
+def proxy(
+    servers: Sequence[Endpoints],
+    folder: Path,
+    *,
+    round_robin: bool = False,
+    ready: bool = True,
+    most_bytes: int | None = None,
+) -> Iterator[Proxy]:
+    """Envoy before `servers`, all of which are ready, or none. After the block its logs are complete.
+
+    `most_bytes` takes the place of `max_request_bytes`.
+    """
     grpc, admin = choose_ports(Endpoints()), choose_ports(Endpoints())
     folder.mkdir()
     config = _local(servers, grpc, admin, folder / "upstream", round_robin=round_robin)
+    if most_bytes is not None:
+        http_of(config)["http_filters"][0]["typed_config"]["max_request_bytes"] = most_bytes
     (folder / "envoy.yaml").write_text(yaml.safe_dump(config))
     words = [envoy(), "-c", str(folder / "envoy.yaml"), "--disable-hot-restart", "--concurrency", "2"]
     with (
@@ -194,7 +206,7 @@ def proxy(servers: Sequence[Endpoints], folder: Path, *, round_robin: bool = Fal
                 assert process.poll() is None, (folder / "stderr").read_text()
                 assert time.monotonic() < end, "Envoy does not become ready"
                 time.sleep(0.05)
-            running.wait_for([one.url("grpc") for one in servers])
+            running.wait_for([one.url("grpc") for one in servers if ready])
             yield running
         finally:
             process.terminate()

@@ -1,4 +1,4 @@
-"""Several real servers of the miniature, each a process that may die, stop and come back at the same address."""
+"""Several real servers of the miniature: processes that may die, stop and come back at the same address."""
 
 from __future__ import annotations
 

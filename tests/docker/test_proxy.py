@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import random
-import re
 import subprocess
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
 import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from intaglio.contract.config import Deployment, Limits
+from intaglio.contract.config import Deployment
 from intaglio.contract.server import Server
+from intaglio.serving.endpoints import Endpoints, choose_ports
 from intaglio.serving.health import PATH
+from intaglio.triton_models.jobs import Pace
 from intaglio.triton_models.stopping import REFUSAL
-from intaglio_client import Client, ServerError
-from intaglio_client.connections.proxy_headers import LORAS_HEADER
+from intaglio_client import NO_RETRIES, Client, Unreachable
+from intaglio_client.connections.proxy_headers import LORAS_HEADER, REQUEST_ID_HEADER
 
 from ..leavings import own_servers
 from ..serving.conftest import miniature
@@ -63,8 +67,8 @@ class Load:
     ids: dict[str, int] = field(default_factory=dict)
     """Id of a request -> its seed."""
     problems: list[str] = field(default_factory=list)
-    enough: threading.Event = field(default_factory=threading.Event)
-    """Once it is set, callers stop after REQUESTS pictures."""
+    least: float = math.inf
+    """Callers stop after that many requests."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _next: int = 0
 
@@ -72,7 +76,7 @@ class Load:
         with Client(self.url, deadline=240) as client:
             while True:
                 with self._lock:
-                    if self.enough.is_set() and self._next >= REQUESTS:
+                    if self._next >= self.least:
                         return
                     seed = self._next
                     self._next += 1
@@ -86,7 +90,7 @@ class Load:
                 image = client.generate("a person in a room", **asked)
             else:
                 (image,) = client.stream("a person in a room", **asked).result()
-        except Exception as error:  # noqa: BLE001  (each one is a lost request)
+        except Exception as error:
             self.problems.append(f"{seed}: {error!r}")
             return
         with self._lock:
@@ -117,9 +121,23 @@ def wait_until(condition: Any, *, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-def restart(replica: Replica, before: Proxy, replicas: Sequence[Replica]) -> None:
-    """Start it again and wait until Envoy asks all servers."""
-    replica.start()
+@contextmanager
+def asking(load: Load, pool: ThreadPoolExecutor) -> Iterator[None]:
+    """Callers, who ask until the block has ended and each of REQUESTS pictures is there."""
+    callers = [pool.submit(load.caller) for _ in range(CALLERS)]
+    try:
+        yield
+        load.least = REQUESTS
+        for one in callers:
+            one.result()
+    finally:
+        load.least = 0
+
+
+def restart(stopped: Sequence[Replica], before: Proxy, replicas: Sequence[Replica]) -> None:
+    """Start them again and wait until Envoy asks all servers."""
+    for one in stopped:
+        one.start()
     before.wait_for([one.endpoints.url("grpc") for one in replicas])
 
 
@@ -143,20 +161,16 @@ def test_nothing_is_lost_while_servers_die_stop_and_come_back(
         killed: Future[Any] = pool.submit(long_picture, before.url, 1, SETS[0])
         drained: Future[Any] = pool.submit(long_picture, before.url, 2, SETS[other])
         wait_until(lambda: {one.number for one in busy(replicas)} == {dies.number, stops.number})
-        callers = [pool.submit(load.caller) for _ in range(CALLERS)]
-        wait_until(lambda: len(load.pictures) >= 5)
-        assert not killed.done()
-        dies.kill()
-        assert not drained.done()
-        assert stops.stop() == 0
-        for one in (dies, stops):
-            restart(one, before, replicas)
-        for one in replicas:  # the rolling update
-            assert one.stop() == 0
-            restart(one, before, replicas)
-        load.enough.set()
-        for one in callers:
-            one.result()
+        with asking(load, pool):
+            wait_until(lambda: len(load.pictures) >= 5)
+            assert not killed.done()
+            dies.kill()
+            assert not drained.done()
+            assert stops.stop() == 0
+            restart([dies, stops], before, replicas)
+            for one in replicas:  # the rolling update
+                assert one.stop() == 0
+                restart([one], before, replicas)
         retried = {
             name: before.statistic(name) for name in ("upstream_rq_retry", "upstream_rq_retry_success")
         }
@@ -233,3 +247,134 @@ def check_redrawn(load: Load, before: Proxy, replica: Replica) -> None:
         for seed in seeds:
             again = client.generate("a person in a room", **SMALL, loras=SETS[seed % len(SETS)], seed=seed)
             assert again.data == load.pictures[seed]
+
+
+MANY_SETS: Final = (*SETS, (("night", 0.5),), (("pencil", 1.0),))
+SEQUENCE: Final = tuple(random.Random(7).choices(range(len(MANY_SETS)), k=48))
+
+
+def swaps_of(replicas: Sequence[Replica]) -> float:
+    return sum(one.metrics().get("lora_swaps_total", 0.0) for one in replicas)
+
+
+def test_equal_sets_reach_one_server_and_few_are_swapped(
+    replicas: list[Replica], tmp_path: Path, record_property: Any
+) -> None:
+    """The same requests, one after another, with Envoy's configuration and with round robin."""
+    swaps, logs = {}, {}
+    for name, in_turn in (("sticky", False), ("round_robin", True)):
+        with proxy(ends(replicas), tmp_path / name, round_robin=in_turn) as before:
+            start = swaps_of(replicas)
+            with Client(before.url, deadline=120) as client:
+                for index in SEQUENCE:
+                    client.generate("a person in a room", **SMALL, loras=MANY_SETS[index])
+            swaps[name] = swaps_of(replicas) - start
+        logs[name] = before.sent()
+        record_property(f"swaps_{name}", swaps[name])
+    print(swaps, "of", len(SEQUENCE))
+    places = defaultdict(set)
+    for one in logs["sticky"]:
+        places[one.loras].add(one.server)
+    assert len(places) == len(MANY_SETS)
+    assert {len(servers) for servers in places.values()} == {1}
+    assert len(set.union(*places.values())) > 1
+    for name, log in logs.items():  # the first request of a server finds what others left
+        assert abs(changes_in(log) - swaps[name]) <= len(replicas), name
+    assert swaps["sticky"] < 0.75 * swaps["round_robin"]
+
+
+def changes_in(log: Sequence[Attempt]) -> int:
+    """How often a server got another set than the request before."""
+    last: dict[str, str] = {}
+    changes = 0
+    for one in sorted(log, key=lambda attempt: attempt.time):
+        changes += last.get(one.server, one.loras) != one.loras
+        last[one.server] = one.loras
+    return changes
+
+
+def test_a_popular_set_uses_more_servers_than_its_own(replicas: list[Replica], tmp_path: Path) -> None:
+    """Nine requests of one set: its server gets its share, and others the rest."""
+    with proxy(ends(replicas), tmp_path / "envoy") as before, Client(before.url, deadline=120) as client:
+        place = place_of(before.url, replicas, SETS[1])
+        with ThreadPoolExecutor(9) as pool:
+            asked = [
+                pool.submit(client.generate, "a person", **SMALL | {"steps": 40}, loras=SETS[1])
+                for _ in range(9)
+            ]
+            assert all(one.result().data for one in asked)
+    servers = Counter(one.server for one in before.sent()[1:])
+    assert servers[place.endpoints.url("grpc")] == max(servers.values())
+    assert len(servers) > 1
+    assert max(servers.values()) <= 6, "1.25 times the mean, rounded up, and one"
+
+
+def test_clients_reach_what_is_theirs(replicas: list[Replica], tmp_path: Path) -> None:
+    """Not the operator's methods, and no message above the limit."""
+    limit = 200_000
+    with (
+        proxy(ends(replicas), tmp_path / "envoy", most_bytes=limit) as before,
+        grpc.insecure_channel(before.url) as channel,
+    ):
+        with Client(before.url) as client:
+            assert client.is_ready()
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.RepositoryIndex(service_pb2.RepositoryIndexRequest())
+        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        for size, status in ((limit // 2, "INVALID_ARGUMENT"), (2 * limit, "RESOURCE_EXHAUSTED")):
+            request = service_pb2.ModelInferRequest(model_name="sdxl", raw_input_contents=[bytes(size)])
+            with pytest.raises(grpc.RpcError) as refused:
+                stub.ModelInfer(request)
+            assert refused.value.code().name == status, refused.value.details()
+
+
+def test_without_servers_nothing_was_sent(tmp_path: Path) -> None:
+    """So a request without a seed may be sent again, too."""
+    nobody = choose_ports(Endpoints())
+    with (
+        proxy([nobody], tmp_path / "envoy", ready=False) as before,
+        Client(before.url, retries=NO_RETRIES) as client,
+        pytest.raises(Unreachable),
+    ):
+        client.generate("a person")
+    assert [one.flags for one in before.asked()] == ["UH"]
+
+
+def test_the_configuration_is_valid(tmp_path: Path) -> None:
+    """Envoy reads it, finds nothing deprecated, and notices a misspelt field."""
+    checked = validated(CONFIG)
+    assert checked.returncode == 0, checked.stderr
+    assert "eprecated" not in checked.stderr
+    wrong = tmp_path / "envoy.yaml"
+    wrong.write_text(CONFIG.read_text().replace("healthy_panic_threshold", "healthy_panic_treshold"))
+    assert "healthy_panic_treshold" in validated(wrong).stderr
+
+
+def validated(path: Path) -> subprocess.CompletedProcess[str]:
+    command = [envoy(), "--mode", "validate", "-c", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_it_agrees_with_servers_and_clients() -> None:
+    """Addresses, the health check, what a refusal says, and the headers."""
+    config, server = configuration(), Server()
+    cluster, http = cluster_of(config), http_of(config)
+    (end,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    assert end["endpoint"]["address"]["socket_address"]["port_value"] == server.grpc_port
+    assert end["endpoint"]["health_check_config"]["port_value"] == server.http_port
+    assert cluster["health_checks"][0]["http_health_check"]["path"] == PATH
+    routes = http["route_config"]["virtual_hosts"][0]["routes"]
+    retry = routes[0]["route"]["retry_policy"]
+    texts = [one["string_match"]["contains"] for one in retry["retriable_headers"]]
+    said = [
+        REFUSAL,
+        Pace().queue_full().args[0],
+        "Request for unknown model: 'sdxl' has no available versions",
+    ]
+    for text in said:
+        assert sum(part in text for part in texts) == 1, text
+    assert len(texts) == len(said)
+    assert routes[0]["route"]["hash_policy"] == [{"header": {"header_name": LORAS_HEADER}}]
+    assert f"%REQ({REQUEST_ID_HEADER.upper()})%" in str(http["access_log"])
+    assert http["preserve_external_request_id"] is True
