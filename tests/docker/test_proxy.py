@@ -147,7 +147,7 @@ def long_picture(url: str, seed: int, loras: Any) -> Any:
 
 
 def test_nothing_is_lost_while_servers_die_stop_and_come_back(
-    replicas: list[Replica], tmp_path: Path, record_property: Any
+    replicas: list[Replica], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The server that is killed, and the one that drains, are each in the middle of a long picture."""
     with (
@@ -184,7 +184,8 @@ def test_nothing_is_lost_while_servers_die_stop_and_come_back(
     assert len(load.pictures) >= REQUESTS
     assert [killed.result().data, drained.result().data] == again, "equal seeds, equal pictures"
     long_ids = [killed.result().request_id, drained.result().request_id]
-    report(load, before, long_ids, retried, record_property)
+    with capsys.disabled():
+        print(f"\n{figures_of(load, before, long_ids)} {retried}")
     check_answers(load, before, long_ids, last)
     check_redrawn(load, before, replicas[2])
 
@@ -202,12 +203,10 @@ def answers(tries: Sequence[Attempt]) -> list[Attempt]:
     return [one for one in tries if one.status in ("0", "OK") and one.received > PICTURE_BYTES]
 
 
-def report(
-    load: Load, before: Proxy, long_ids: Sequence[str], retried: dict[str, int], record_property: Any
-) -> None:
+def figures_of(load: Load, before: Proxy, long_ids: Sequence[str]) -> dict[str, float]:
     tries, ordered = tries_of(before), sorted(load.seconds)
     asked = Counter(one.id for one in before.asked())
-    figures = {
+    return {
         "pictures": len(load.pictures),
         "lost": len(load.problems),
         "answered_twice": sum(len(answers(tries[one])) > 1 for one in (*load.ids, *long_ids)),
@@ -216,11 +215,7 @@ def report(
         "longest": round(ordered[-1], 3),
         "sent_again_by_envoy": sum(one.attempts > 1 for one in before.asked()),
         "sent_again_by_clients": sum(number > 1 for number in asked.values()),
-        **retried,
     }
-    for name, value in figures.items():
-        record_property(name, value)
-    print(figures)
 
 
 def check_answers(
@@ -266,7 +261,7 @@ def swaps_of(replicas: Sequence[Replica]) -> float:
 
 
 def test_equal_sets_reach_one_server_and_few_are_swapped(
-    replicas: list[Replica], tmp_path: Path, record_property: Any
+    replicas: list[Replica], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The same requests, one after another, with Envoy's configuration and with round robin."""
     swaps, logs = {}, {}
@@ -278,8 +273,8 @@ def test_equal_sets_reach_one_server_and_few_are_swapped(
                     client.generate("a person in a room", **SMALL, loras=MANY_SETS[index])
             swaps[name] = swaps_of(replicas) - start
         logs[name] = before.sent()
-        record_property(f"swaps_{name}", swaps[name])
-    print(swaps, "of", len(SEQUENCE))
+    with capsys.disabled():
+        print(f"\nswaps in {len(SEQUENCE)} pictures: {swaps}")
     places = defaultdict(set)
     for one in logs["sticky"]:
         places[one.loras].add(one.server)
