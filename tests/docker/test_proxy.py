@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import random
-import subprocess
-import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,28 +15,19 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from intaglio.contract.config import Deployment
-from intaglio.contract.server import Server
-from intaglio.serving.endpoints import Endpoints, choose_ports
-from intaglio.serving.health import PATH
-from intaglio.triton_models.jobs import Pace
-from intaglio.triton_models.stopping import REFUSAL
-from intaglio_client import NO_RETRIES, Client, InvalidRequest, Unreachable
-from intaglio_client.connections.proxy_headers import LORAS_HEADER, REQUEST_ID_HEADER
+from intaglio_client import Client, InvalidRequest
 
 from ..leavings import own_servers
 from ..serving.conftest import miniature
-from .envoy import CONFIG, Attempt, Proxy, cluster_of, configuration, envoy, http_of, proxy
+from .envoy import Attempt, Proxy, envoy, proxy
 from .fleet import Replica, fleet
+from .load import CALLERS, REQUESTS, SETS, SMALL, Load, asking
 
 pytestmark = [pytest.mark.ship, pytest.mark.timeout(900)]
 __all__ = ["miniature", "own_servers"]
 
-REQUESTS: Final = 500
-CALLERS: Final = 6
-SMALL: Final[Any] = {"width": 192, "height": 256, "steps": 1, "guidance_scale": 1.0}
 LONG: Final[Any] = SMALL | {"steps": 150, "guidance_scale": 5.0}
 """Is drawn for seconds."""
-SETS: Final = ((), (("night", 1.0),), (("mara", 1.0),), (("pencil", 0.8), ("mara", 1.0)))
 PICTURE_BYTES: Final = 4000
 """More than a refusal has, and less than the smallest picture."""
 
@@ -55,49 +41,6 @@ def replicas(miniature: Deployment, tmp_path_factory: pytest.TempPathFactory) ->
 
 def ends(replicas: Sequence[Replica]) -> list[Any]:
     return [one.endpoints for one in replicas]
-
-
-@dataclass
-class Load:
-    """Callers who ask one small picture after another, each with a seed of its own."""
-
-    url: str
-    seconds: list[float] = field(default_factory=list)
-    pictures: dict[int, bytes] = field(default_factory=dict)
-    ids: dict[str, int] = field(default_factory=dict)
-    """Id of a request -> its seed."""
-    problems: list[str] = field(default_factory=list)
-    least: float = math.inf
-    """Callers stop after that many requests."""
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _next: int = 0
-
-    def caller(self) -> None:
-        with Client(self.url, deadline=240) as client:
-            while True:
-                with self._lock:
-                    if self._next >= self.least:
-                        return
-                    seed = self._next
-                    self._next += 1
-                self._ask(client, seed)
-
-    def _ask(self, client: Client, seed: int) -> None:
-        asked: Any = SMALL | {"loras": SETS[seed % len(SETS)], "seed": seed}
-        began = time.monotonic()
-        try:
-            if seed % 5:
-                image = client.generate("a person in a room", **asked)
-            else:
-                (image,) = client.stream("a person in a room", **asked).result()
-        except Exception as error:
-            self.problems.append(f"{seed}: {error!r}")
-            return
-        with self._lock:
-            self.seconds.append(time.monotonic() - began)
-            assert seed not in self.pictures
-            self.pictures[seed] = image.data
-            self.ids[image.request_id] = seed
 
 
 def busy(replicas: Sequence[Replica]) -> list[Replica]:
@@ -119,19 +62,6 @@ def wait_until(condition: Any, *, seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
-
-
-@contextmanager
-def asking(load: Load, pool: ThreadPoolExecutor) -> Iterator[None]:
-    """Callers, who ask until the block has ended and each of REQUESTS pictures is there."""
-    callers = [pool.submit(load.caller) for _ in range(CALLERS)]
-    try:
-        yield
-        load.least = REQUESTS
-        for one in callers:
-            one.result()
-    finally:
-        load.least = 0
 
 
 def restart(stopped: Sequence[Replica], before: Proxy, replicas: Sequence[Replica]) -> None:
@@ -327,54 +257,3 @@ def test_clients_reach_what_is_theirs(replicas: list[Replica], tmp_path: Path) -
         assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
         with Client(before.url) as client, pytest.raises(InvalidRequest, match=r"^request: too many bytes"):
             client.generate("a" * 2 * limit)
-
-
-def test_without_servers_nothing_was_sent(tmp_path: Path) -> None:
-    """So a request without a seed may be sent again, too."""
-    nobody = choose_ports(Endpoints())
-    with (
-        proxy([nobody], tmp_path / "envoy", ready=False) as before,
-        Client(before.url, retries=NO_RETRIES) as client,
-        pytest.raises(Unreachable),
-    ):
-        client.generate("a person")
-    assert [one.flags for one in before.asked()] == ["UH"]
-
-
-def test_the_configuration_is_valid(tmp_path: Path) -> None:
-    """Envoy reads it, finds nothing deprecated, and notices a misspelt field."""
-    checked = validated(CONFIG)
-    assert checked.returncode == 0, checked.stderr
-    assert "eprecated" not in checked.stderr
-    wrong = tmp_path / "envoy.yaml"
-    wrong.write_text(CONFIG.read_text().replace("healthy_panic_threshold", "healthy_panic_treshold"))
-    assert "healthy_panic_treshold" in validated(wrong).stderr
-
-
-def validated(path: Path) -> subprocess.CompletedProcess[str]:
-    command = [envoy(), "--mode", "validate", "-c", str(path)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-
-
-def test_it_agrees_with_servers_and_clients() -> None:
-    """Addresses, the health check, what a refusal says, and the headers."""
-    config, server = configuration(), Server()
-    cluster, http = cluster_of(config), http_of(config)
-    (end,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
-    assert end["endpoint"]["address"]["socket_address"]["port_value"] == server.grpc_port
-    assert end["endpoint"]["health_check_config"]["port_value"] == server.http_port
-    assert cluster["health_checks"][0]["http_health_check"]["path"] == PATH
-    routes = http["route_config"]["virtual_hosts"][0]["routes"]
-    retry = routes[0]["route"]["retry_policy"]
-    texts = [one["string_match"]["contains"] for one in retry["retriable_headers"]]
-    said = [
-        REFUSAL,
-        Pace().queue_full().args[0],
-        "Request for unknown model: 'sdxl' has no available versions",
-    ]
-    for text in said:
-        assert sum(part in text for part in texts) == 1, text
-    assert len(texts) == len(said)
-    assert routes[0]["route"]["hash_policy"] == [{"header": {"header_name": LORAS_HEADER}}]
-    assert f"%REQ({REQUEST_ID_HEADER.upper()})%" in str(http["access_log"])
-    assert http["preserve_external_request_id"] is True
