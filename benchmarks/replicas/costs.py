@@ -17,7 +17,7 @@ SOURCES: Final = {
     "change of LoRAs": "h200_lora_swap.json, swap.one_to_other and swap.to_two",
     "first change to them, with reading": "h200_lora_swap.json, swap.first_with_reading_the_files",
 }
-"""Where each of the seconds was measured, as medians, in benchmarks/results/."""
+"""Where each of the seconds was measured, in benchmarks/results/: medians, but for the reading."""
 _FILE_MIB: Final = 319
 """Of a LoRA of rank 64 over the 700 matrices of SDXL's transformer blocks, in float16."""
 _MEMORY_MIB: Final = 2048

@@ -34,16 +34,17 @@ what a proxy does are simulated (`benchmarks/replicas/`). Each replica has the s
   least waiting: the replica with the fewest requests.
 * {requests} requests a case, more with over 50 replicas; seed {seed}; the first tenth is not counted.
 
-![waits and swaps](replicas_simulated.svg)
+![waits and swaps]({plot})
 
-Where the seconds were measured (one H200, medians):
+Where the seconds were measured (one H200; medians, but for the reading, which was measured once):
 
 """
 
 
-def markdown_of(results: Results) -> str:
-    """The page of a results file."""
+def markdown_of(results: Results, *, plot: str) -> str:
+    """The page of a results file; `plot` is the file of its plot, beside it."""
     lines = _HEAD.format(
+        plot=plot,
         steps=results["steps"],
         requests=results["requests"],
         seed=results["seed"],

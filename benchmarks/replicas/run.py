@@ -61,9 +61,10 @@ def run(
     """Simulate every case."""
     results = simulated(requests=requests, steps=steps, seed=seed, shows=True)
     write_json(out, results)
-    write_whole(out.with_suffix(".md"), markdown_of(results).encode())
-    write_whole(out.with_suffix(".svg"), chart_of(results))
-    Console().print(f"wrote {out}, {out.with_suffix('.md').name}, {out.with_suffix('.svg').name}")
+    page, plot = out.with_suffix(".md"), out.with_suffix(".svg")
+    write_whole(plot, chart_of(results))
+    write_whole(page, markdown_of(results, plot=plot.name).encode())
+    Console().print(f"wrote {out}, {page.name}, {plot.name}")
 
 
 def simulated(*, requests: int, steps: int, seed: int, shows: bool = False) -> dict[str, Any]:
