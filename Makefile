@@ -42,7 +42,7 @@ test-fresh: $(VENV)/.installed-dev ## Install the wheel into new environments an
 test-long: $(VENV)/.installed-dev ## Run the tests that take long and that few changes touch, in two processes (6 minutes)
 	@$(BIN)/python -m pytest -n 2 -m long
 
-ship-check: $(VENV)/.installed-ship ## Build and run the CPU image, check the Kubernetes overlays, alerts and dashboards (8 minutes)
+ship-check: $(VENV)/.installed-ship ## Build and run the CPU image, run servers behind Envoy, check the Kubernetes overlays, alerts and dashboards (12 minutes)
 	@$(BIN)/python -m pytest -m ship -rs --timeout=900 tests/docker
 
 check: $(VENV)/.installed-dev ## Format, lint, types, imports between rooms, fast tests

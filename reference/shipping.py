@@ -1,4 +1,4 @@
-"""What docker/ has twice: keys of configurations, and the alerts.
+"""What docker/ has twice: keys of configurations, the alerts, and what a proxy has to know of the servers.
 
 A cluster keeps every build in a folder of its own, `LIBRARY/KEY`. The library is the runtime with the version
 that constraints.txt puts into the images; the key is the digest of the configuration. An overlay has both in
@@ -15,23 +15,34 @@ from typing import Final
 
 import yaml
 
-from intaglio.contract.config import load_deployment
+from intaglio.contract.config import Limits, load_deployment
+from intaglio.contract.server import Server
 
 __all__ = ["written_files"]
 
 OVERLAYS: Final = "docker/kubernetes/overlays"
 RULE: Final = "docker/kubernetes/components/monitoring/prometheus-rule.yaml"
 ALERTS: Final = "docker/prometheus/alerts.yaml"
+PROXY: Final = "docker/kubernetes/components/proxy/envoy.yaml"
 KEY_DIGITS: Final = 12
 PACKAGES: Final = {"onnxruntime": "onnxruntime", "tensorrt-rtx": "tensorrt-rtx-cu12"}
 """Runtime -> package of constraints.txt."""
 _BUILD: Final = re.compile(r"^build: \.\./build/[a-z0-9.-]+/\w+$", re.MULTILINE)
 _JOB: Final = re.compile(r"(?<=value: )intaglio-build-[a-z0-9-]+(?=\})")
 
+_SIZES: Final = re.compile(r"(?<=max_request_bytes: )\d+|(?<=request_body_buffer_limit: )\d+")
+_PORT: Final = re.compile(r"(?<=address: intaglio-servers, port_value: )\d+")
+_CHECKED_PORT: Final = re.compile(r"(?<=health_check_config: \{port_value: )\d+")
+_BESIDE_FILES: Final = 1 << 20
+"""Bytes of a request beside its pictures and prompts, at most: more than all other inputs need."""
+
 
 def written_files(root: Path) -> dict[str, str]:
     """Text of every such file of the checkout `root` as it must be."""
-    files = {ALERTS: alerts((root / RULE).read_text(encoding="utf-8"))}
+    files = {
+        ALERTS: alerts((root / RULE).read_text(encoding="utf-8")),
+        PROXY: proxy((root / PROXY).read_text(encoding="utf-8"), Limits(), Server()),
+    }
     for folder in sorted((root / OVERLAYS).iterdir()):
         config, names = folder / "intaglio.yaml", folder / "kustomization.yaml"
         text, job = with_key(config.read_text(encoding="utf-8"), root)
@@ -69,3 +80,11 @@ def alerts(rule: str) -> str:
     groups = yaml.safe_load(rule)["spec"]["groups"]
     body = yaml.safe_dump({"groups": groups}, sort_keys=False, width=110)
     return f"# Written by `python -m reference` from {RULE}.\n{body}"
+
+
+def proxy(text: str, limits: Limits, server: Server) -> str:
+    """Envoy's configuration with the ports of `server`, and the largest message that `limits` allow."""
+    largest = limits.input_images * limits.input_bytes + 2 * limits.prompt_bytes + _BESIDE_FILES
+    text = _SIZES.sub(str(largest), text)
+    text = _PORT.sub(str(server.grpc_port), text)
+    return _CHECKED_PORT.sub(str(server.http_port), text)

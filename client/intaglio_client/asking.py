@@ -119,14 +119,13 @@ class Asking:
         seconds = own + _GRACE_SECONDS
         return Attempts(request, self.endpoints, self._retries, seconds=seconds, grace=_GRACE_SECONDS)
 
-    @property
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """The headers of every call.
+    def metadata(self, request: Request) -> tuple[tuple[str, str], ...]:
+        """The headers of a call that sends `request`.
 
         Triton's own header `triton_grpc_error`, with which a stream fails with a status, is not among them:
         Triton 2.51 dies of it after some failed streams. So an error of a stream is known by its text.
         """
-        return self.channels.metadata
+        return (*self.channels.metadata, *request.headers)
 
     def explained(self, error: Unavailable) -> IntaglioError:
         """`error`, or what explains it: whether the address is that of HTTP is asked there, for 2 s at most.

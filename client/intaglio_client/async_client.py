@@ -149,7 +149,7 @@ class AsyncClient:
             for attempt in self._asking.attempts(request):
                 with attempt:
                     call = self._stub(attempt.endpoint.url, closed).ModelInfer(
-                        attempt.message, metadata=self._asking.metadata, timeout=attempt.timeout
+                        attempt.message, metadata=self._asking.metadata(request), timeout=attempt.timeout
                     )
                     try:
                         response = await call

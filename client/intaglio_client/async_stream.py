@@ -120,7 +120,7 @@ async def _events(
     for attempt in asking.attempts(request):
         with attempt:
             call = stub(attempt.endpoint.url).ModelStreamInfer(
-                iter([attempt.message]), metadata=asking.metadata, timeout=attempt.timeout
+                iter([attempt.message]), metadata=asking.metadata(request), timeout=attempt.timeout
             )
             running.begin(call)
             try:

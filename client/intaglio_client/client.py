@@ -187,7 +187,7 @@ class Client:
             for attempt in self._asking.attempts(request):
                 with attempt:
                     response = self._stub(attempt.endpoint.url, closed).ModelInfer(
-                        attempt.message, metadata=self._asking.metadata, timeout=attempt.timeout
+                        attempt.message, metadata=self._asking.metadata(request), timeout=attempt.timeout
                     )
                     return read(attempt, outputs_of(response))
                 closed.wait(attempt.pause)

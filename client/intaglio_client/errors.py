@@ -40,8 +40,16 @@ _HINT: Final = re.compile(r"try again in (?P<seconds>\d+(?:\.\d+)?) s\b")
 _SWAP: Final = re.compile(r"^loras: cannot apply ")
 _TIME: Final = re.compile(r"deadline|queue_timeout", re.IGNORECASE)
 _PASSED: Final = re.compile(r"^its (deadline|queue_timeout) .*passed|^cancelled")
-_NOT_SENT: Final = re.compile(r"failed to connect to all addresses|DNS resolution failed", re.IGNORECASE)
-"""What gRPC says where a request never had a connection. "Socket closed" may mean that the server had it."""
+_NOT_SENT: Final = re.compile(
+    r"failed to connect to all addresses|DNS resolution failed"
+    r"|^no healthy upstream|reset reason: ((remote |local )?connection failure|connection timeout|overflow)",
+    re.IGNORECASE,
+)
+"""What gRPC, or Envoy in front of the servers, says where a request never had a connection to one. "Socket
+closed" and "connection termination" may mean that the server had it.
+"""
+_BROKEN: Final = re.compile(r"\bRST_STREAM with error code\b")
+"""What gRPC says of a stream that a proxy ends because its server is gone. The status is that of an error."""
 CLOSED: Final = "the client was closed"
 """Why a call ends that `close` found under way."""
 _LOCAL: Final = {
@@ -80,6 +88,8 @@ def error_from_rpc(error: grpc.RpcError, *, url: str, request_id: str = "") -> I
     if status == "INTERNAL" or _NOT_BEGUN.search(message):
         # WAR: Triton 2.51 loses the status of an error when one model calls another, as `sdxl_stream` does.
         status = _status_of(message)
+    if status in ("INTERNAL", "UNKNOWN") and _BROKEN.search(message):
+        status = "UNAVAILABLE"
     return _error_of(status, message, url=url, request_id=request_id)
 
 

@@ -21,6 +21,8 @@ from intaglio.triton_models.stopping import REFUSAL
 from intaglio_client import NotServed, ServerError, Unreachable
 from intaglio_client.errors import error_from_message, error_from_rpc
 
+ENVOY = "upstream connect error or disconnect/reset before headers."
+RESET = "Received RST_STREAM with error code 2"
 UNLOADED = "Request for unknown model: 'sdxl_stream' has no available versions"
 
 
@@ -53,6 +55,12 @@ def mapped(message: str, status: str) -> IntaglioError:
         ("UNAVAILABLE", "failed to connect to all addresses; last error: Connection refused", Unreachable),
         ("UNAVAILABLE", "DNS resolution failed for nowhere:8001", Unreachable),
         ("UNAVAILABLE", "Socket closed", Unavailable),
+        ("UNAVAILABLE", "no healthy upstream", Unreachable),
+        ("UNAVAILABLE", f"{ENVOY} reset reason: remote connection failure", Unreachable),
+        ("UNAVAILABLE", f"{ENVOY} retried and the latest reset reason: connection timeout", Unreachable),
+        ("UNAVAILABLE", f"{ENVOY} reset reason: connection termination", Unavailable),
+        ("UNKNOWN", f"Stream removed (RST_STREAM ({RESET}))", Unavailable),
+        ("INTERNAL", RESET, Unavailable),
         ("UNAUTHENTICATED", "no token", ServerError),
         ("DEADLINE_EXCEEDED", "Deadline Exceeded", DeadlineExceeded),
         ("CANCELLED", "cancelled by the caller", Cancelled),

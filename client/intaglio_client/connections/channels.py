@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 
 from intaglio.errors import InvalidRequest
+from intaglio_client.connections.proxy_headers import LORAS_HEADER, REQUEST_ID_HEADER
 from intaglio_client.connections.tls import Tls
 from intaglio_client.connections.trace_headers import trace_headers
 
@@ -99,6 +100,8 @@ def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
         if not _HEADER.fullmatch(lower) or lower.startswith("grpc-") or lower.endswith("-bin"):
             allowed = "letters, digits, _ . and -; neither grpc-... nor ...-bin"
             raise InvalidRequest("headers", f"name {name!r}", allowed=allowed)
+        if lower in (LORAS_HEADER, REQUEST_ID_HEADER):
+            raise InvalidRequest("headers", f"name {name!r}", allowed="absent; the client writes this one")
         if not isinstance(value, str) or not (value.isascii() and value.isprintable()):
             raise InvalidRequest(f"headers.{lower}", "a value that cannot be sent", allowed="printable ASCII")
         found[lower] = value

@@ -13,6 +13,7 @@ from tritonclient.grpc import InferResult, service_pb2
 from tritonclient.utils import serialize_byte_tensor
 
 from intaglio.contract.models import SHORTEST_SECONDS, STANDALONE, ModelSpec
+from intaglio_client.connections.proxy_headers import LORAS_HEADER, REQUEST_ID_HEADER, lora_set_name
 
 __all__ = ["Request", "outputs_of"]
 
@@ -46,6 +47,14 @@ class Request:
     def deadline(self) -> float | None:
         """Seconds that the server may take, where the request says that."""
         return float(self.tensors[_DEADLINE][0]) if _DEADLINE in self.tensors else None
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """What is said of it outside the message, for proxies."""
+        named = ((REQUEST_ID_HEADER, self.id),)
+        if self.model in STANDALONE:
+            return named
+        return (*named, (LORAS_HEADER, lora_set_name(self.tensors)))
 
     def message(self, *, remaining: float | None = None) -> Any:
         """The `ModelInferRequest`. A deadline in it becomes `remaining` where that is shorter."""

@@ -25,7 +25,15 @@ def test_headers_travel_with_every_call() -> None:
 
 @pytest.mark.parametrize(
     "headers",
-    [{"a b": "x"}, {"grpc-timeout": "1"}, {"data-bin": "x"}, {"x": "line\nbreak"}, {"x": "ü"}, {"": "x"}],
+    [
+        {"a b": "x"},
+        {"grpc-timeout": "1"},
+        {"data-bin": "x"},
+        {"x": "line\nbreak"},
+        {"x": "ü"},
+        {"": "x"},
+        {"X-Request-Id": "1"},
+    ],
 )
 def test_what_cannot_be_sent_is_refused(headers: dict[str, str]) -> None:
     with pytest.raises(InvalidRequest, match=r"^headers"):
