@@ -1,0 +1,157 @@
+"""perf_analyzer, Triton's statistics and our own figures say the same of a request and of each of its stages.
+
+    what              of the client                 of Triton                        our metrics
+    a request         latency of perf_analyzer      `sdxl`: success
+    preprocess        `timings` in the answer       `preprocess`: compute_infer
+    diffuse           `timings` in the answer       `sdxl` but its other stages      queue, compute, steps
+    postprocess       `timings` in the answer       `postprocess`: compute_infer
+
+Triton's own figures of `diffuse` end when the request is queued, because that model answers from a thread of
+its own. What it knows of the stage is what the ensemble's other stages leave.
+
+One figure's interval lies within the other's: Triton's has the way to a model's process and back, too. A
+busy machine lengthens that way. So of several requests the ones that agree best are judged: what a figure
+leaves out is missing from each of them.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from PIL import Image
+
+from intaglio.serving.server import Server
+from intaglio_client import Client, Control
+from intaglio_client.bench.exports import read_export, samples_of
+from intaglio_client.bench.runs import runs_of
+from intaglio_client.bench.tool import Files, find_tool
+from intaglio_client.bench.workload import Workload
+
+from .test_metrics import metrics_of
+
+pytestmark = pytest.mark.slow
+APART: Final = 0.05
+REQUESTS: Final = 6
+SIDE: Final = 2048
+"""Of control images, which `preprocess` takes a tenth of a second to read."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Sums since the start: Triton's seconds by model and kind, and our counters."""
+
+    triton: Mapping[tuple[str, str], float]
+    ours: Mapping[str, float]
+
+    @classmethod
+    def of(cls, server: Server) -> Figures:
+        with triton.InferenceServerClient(server.grpc_url) as client:
+            found = client.get_inference_statistics().model_stats
+        seconds = {
+            (model.name, kind): getattr(model.inference_stats, kind).ns / 1e9
+            for model in found
+            for kind in ("success", "compute_infer")
+        }
+        return cls(seconds, metrics_of(server))
+
+    def since(self, before: Figures) -> Figures:
+        return Figures(
+            {key: value - before.triton[key] for key, value in self.triton.items()},
+            {name: value - before.ours[name] for name, value in self.ours.items() if name in before.ours},
+        )
+
+    @property
+    def diffuse(self) -> float:
+        """Triton's seconds of the ensemble without its first and its last stage."""
+        others = self.triton["preprocess", "success"] + self.triton["postprocess", "success"]
+        return self.triton["sdxl", "success"] - others
+
+    @property
+    def own_diffuse(self) -> float:
+        return self.ours["queue_seconds_total"] + self.ours["compute_seconds_total"]
+
+
+def agree(parts: list[float], wholes: list[float], what: str) -> None:
+    """Each part lies within its whole, and the best are nearly all of it."""
+    ratios = [part / whole for part, whole in zip(parts, wholes, strict=True)]
+    assert max(ratios) < 1.001, f"{what}: {ratios}"
+    assert max(ratios) > 1 - APART, f"{what}: {ratios}"
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Large control images, each another, because `preprocess` keeps the maps of the last ones."""
+    folder = tmp_path_factory.mktemp("photographs")
+    paths = []
+    for number in range(REQUESTS + 1):
+        coarse = np.random.default_rng(number).integers(0, 255, (4, 4, 3), np.uint8)
+        paths.append(folder / f"{number}.png")
+        smooth = Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        smooth.save(paths[-1], compress_level=1)
+    return paths
+
+
+def asked(server: Server, photographs: list[Path]) -> Iterator[tuple[dict[str, float], Figures]]:
+    """Pictures one at a time: the answer's timings, and what the figures grew by."""
+    width, height = server.deployment.profiles.sizes[0]
+    size: Any = {"width": width, "height": height, "steps": 4, "num_images": 4, "output_format": "webp"}
+    with Client(server.grpc_url, deadline=120) as client:
+        for number, path in enumerate(photographs):
+            before = Figures.of(server)
+            controls = [Control("depth", image=path)]
+            made = client.generate_batch(f"a person, take {number}", seed=number, controls=controls, **size)
+            if number:  # the first one opens and allocates
+                yield made[0].timings, Figures.of(server).since(before)
+
+
+def test_every_stage_takes_as_long_by_all_accounts(server: Server, photographs: list[Path]) -> None:
+    timings, grown = zip(*asked(server, photographs), strict=True)
+    for stage in ("preprocess", "postprocess"):
+        own = [one[stage] for one in timings]
+        agree(own, [one.triton[stage, "compute_infer"] for one in grown], stage)
+    computed = [sum(one[stage] for stage in ("text_encoders", "denoise", "vae")) for one in timings]
+    agree(
+        computed, [one.ours["compute_seconds_total"] for one in grown], "the stages of diffuse, as computed"
+    )
+    agree([one.own_diffuse for one in grown], [one.diffuse for one in grown], "diffuse")
+    denoised = [one["denoise"] for one in timings]
+    agree([one.ours["step_seconds_total"] for one in grown], denoised, "steps")
+    whole = [one.triton["sdxl", "success"] for one in grown]
+    agree(whole, [one["request"] for one in timings], "request")
+
+
+def test_perf_analyzer_sees_what_triton_and_the_counters_see(
+    server: Server, perf_analyzer_folder: Path, tmp_path: Path
+) -> None:
+    width, height = server.deployment.profiles.sizes[0]
+    plain = {"prompts": ["a person"], "inputs": {"width": width, "height": height, "steps": 8}}
+    load = {"kind": "closed", "concurrency": [2], "requests": 9, "warm_up": 0, "mix": {"plain": 1}}
+    values = {"name": "w", "about": "agreement", "requests": {"plain": plain}, "loads": {"two": load}}
+    (run,) = runs_of(Workload.model_validate(values))
+    files = Files(tmp_path, run.name)
+    before = Figures.of(server)
+    find_tool(perf_analyzer_folder).run(run, server.grpc_url, files, expected=30)
+    grown = Figures.of(server).since(before)
+    samples = samples_of(run, read_export(files.of("export.json")))
+    client = statistics.fmean(sample.seconds for sample in samples)
+
+    # Its own windows of both sides: at their ends Triton has answered requests that it has not counted.
+    said = [
+        float(found) / 1e6
+        for found in re.findall(r"Avg (?:request )?latency: (\d+) usec", files.of("log").read_text())
+    ]
+    assert said[0] == pytest.approx(said[1], rel=APART), "client and server"
+    assert client == pytest.approx(said[0], rel=APART), "its export and its summary"
+    # All that were sent, whether or not perf_analyzer counted them.
+    assert grown.own_diffuse == pytest.approx(grown.diffuse, rel=APART)
+    assert grown.ours["queue_seconds_total"] > 0.5 * grown.ours["compute_seconds_total"], (
+        "one waits for another"
+    )
