@@ -22,7 +22,7 @@ def test_every_turn_slower_by_a_tenth_is_slower() -> None:
 
 @pytest.mark.parametrize(("true", "verdict"), [(1.15, "slower"), (1.0, "no difference shown")])
 def test_noise_as_of_a_busy_machine_hides_nothing_and_invents_nothing(true: float, verdict: str) -> None:
-    """Ten comparisons of 24 turns, whose single ratios are off by a twentieth, as those of docs/benchmarking.md."""
+    """Ten comparisons of 24 turns; each ratio is off by about a twentieth."""
     drawn = random.Random(20261130)
     for _ in range(10):
         noisy = [true * math.exp(drawn.gauss(0, 0.05)) for _ in range(24)]
