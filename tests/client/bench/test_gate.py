@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+import random
+
 import pytest
 
 from intaglio_client.bench.gate import judge_turns
@@ -15,6 +18,15 @@ def test_every_turn_slower_by_a_tenth_is_slower() -> None:
     assert judged.verdict == "slower"
     assert judged.summary().startswith("slower: processor seconds B / A 1.100 (1.090 to 1.120)")
     assert judged.data()["turns"][0] == [2.0, pytest.approx(2.2)]
+
+
+@pytest.mark.parametrize(("true", "verdict"), [(1.15, "slower"), (1.0, "no difference shown")])
+def test_noise_as_of_a_busy_machine_hides_nothing_and_invents_nothing(true: float, verdict: str) -> None:
+    """Ten comparisons of 24 turns; each ratio is off by about a twentieth."""
+    drawn = random.Random(20261130)
+    for _ in range(10):
+        noisy = [true * math.exp(drawn.gauss(0, 0.05)) for _ in range(24)]
+        assert judge_turns(turns(*noisy), measure="cpu").verdict == verdict
 
 
 def test_a_difference_within_the_tolerance_is_none() -> None:
