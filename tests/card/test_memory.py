@@ -93,7 +93,7 @@ def test_memory_is_what_was_predicted(
     with Client(server.grpc_url, deadline=120) as client:
         client.generate(PROMPT, **request_of("euler"))
         # LoRAs take the memory of their weights on the way, and of what merges them.
-        client.generate(PROMPT, **request_of("euler"), loras=[("mara", 1.0), ("night", 0.5)])
+        client.generate(PROMPT, **request_of("euler") | {"loras": [("mara", 1.0), ("night", 0.5)]})
     taken = used_bytes() - before
     expected = predict_memory(miniature, read_manifest(miniature.build_folder)).expected
     record(

@@ -142,8 +142,11 @@ def _stages(figure: Figure, data: Data) -> bool:
 
 
 def _growth(figure: Figure, data: Data) -> bool:
-    """Median seconds over what grows, each with its line; below them the memory, where it was looked at."""
-    series = growth_of(data)
+    """Median seconds over what grows, each with its line; below them the memory, where it was looked at.
+
+    A load of which one value was measured has no growth.
+    """
+    series = {name: points for name, points in growth_of(data).items() if len(points) > 1}
     if not series:
         return False
     vary = {load["load"]: load["vary"] for load in data["loads"]}

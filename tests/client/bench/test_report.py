@@ -71,6 +71,11 @@ def test_growth_of_memory_has_its_line_and_its_plots() -> None:
     assert heights[1] > 1.5 * heights[0]
 
 
+def test_one_value_is_no_growth() -> None:
+    data = report_of(workload_of(steps={"kind": "growth", "vary": "steps", "values": [2]}))
+    assert "growth.png" not in drawn_plots(data)
+
+
 def test_growth_has_its_line() -> None:
     workload = workload_of(steps={"kind": "growth", "vary": "steps", "values": [2, 4, 8]})
     data = report_of(workload)
