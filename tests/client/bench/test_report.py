@@ -72,7 +72,9 @@ def test_growth_of_memory_has_its_line_and_its_plots() -> None:
 
 
 def test_one_value_is_no_growth() -> None:
-    data = report_of(workload_of(steps={"kind": "growth", "vary": "steps", "values": [2]}))
+    data = report_of(workload_of(steps={"kind": "growth", "vary": "steps", "values": [2, 4]}))
+    assert "growth.png" in drawn_plots(data)
+    data["loads"][1]["failed"] = "not begun"
     assert "growth.png" not in drawn_plots(data)
 
 
