@@ -22,7 +22,9 @@ from intaglio.serving.console import StatusLine, lasting_console, lasting_output
 from intaglio.serving.control import ask_to_reload, controlled_servers
 from intaglio.serving.endpoints import configured_endpoints
 from intaglio.serving.log_file import LOG_MIB
+from intaglio.serving.production import hardened
 from intaglio.serving.server import Server
+from intaglio.serving.server_tls import tls_of_options
 from intaglio.serving.triton_server import Restarts
 from intaglio.telemetry.event_log import line_of, now_text
 
@@ -34,6 +36,25 @@ reload_app = typer.Typer(name="reload", add_completion=False)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Port = Annotated[
     int | None, typer.Option(min=0, max=65535, help="Instead of the configuration's; 0 picks a free one.")
+]
+MetricsHost = Annotated[
+    str | None, typer.Option(help="Address of the metrics; by default --host, in production the loopback.")
+]
+Production = Annotated[
+    bool,
+    typer.Option(
+        "--production",
+        help="Serve only gRPC clients with a certificate; HTTP is for this machine's health checks. Needs "
+        "--tls-cert, --tls-key, --tls-ca and a Triton without published weaknesses.",
+    ),
+]
+TlsCert = Annotated[
+    Path | None, typer.Option("--tls-cert", help="Encrypt gRPC: the server's certificate (PEM).")
+]
+TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="The private key of --tls-cert.")]
+TlsCa = Annotated[
+    Path | None,
+    typer.Option("--tls-ca", help="Serve only clients whose certificate one of these (PEM) has signed."),
 ]
 
 
@@ -57,6 +78,11 @@ def serve(  # noqa: PLR0913  (one option a choice)
     http_port: Port = None,
     grpc_port: Port = None,
     metrics_port: Port = None,
+    metrics_host: MetricsHost = None,
+    production: Production = False,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    tls_ca: TlsCa = None,
     log: Annotated[
         Path | None,
         typer.Option(
@@ -77,6 +103,9 @@ def serve(  # noqa: PLR0913  (one option a choice)
     or wait are finished, for at most `server.drain_seconds` of the configuration. A second signal ends them.
     Started with `nohup`, it goes on after a hang-up.
 
+    With --production the server is closed and encrypted (docs/operating.md, Production). It does not start
+    without what that needs.
+
     Options of tritonserver follow after --. Those that would undo a rule of security are refused by name.
 
     Ends with 0 when told to stop, and with 1 when Triton cannot start or keeps failing.
@@ -89,7 +118,11 @@ def serve(  # noqa: PLR0913  (one option a choice)
         http_port=_given(http_port, configured.http_port),
         grpc_port=_given(grpc_port, configured.grpc_port),
         metrics_port=_given(metrics_port, configured.metrics_port),
+        metrics_host=None if metrics_host is None else _host(metrics_host),
+        tls=tls_of_options(certificate=tls_cert, key=tls_key, ca=tls_ca),
     )
+    if production:
+        at = hardened(at)
     console = lasting_console(sys.stderr, quiet=quiet)
     seconds = deployment.server.drain_seconds
     try:

@@ -106,7 +106,10 @@ class Server(TritonServer):
         self._control = self._version = None
 
     def check(self) -> None:
-        """Raises EngineMismatch with the command that rebuilds, ConfigError where the memory is too small."""
+        """Raises EngineMismatch with the command that rebuilds, ConfigError where the memory is too small or
+        a file of TLS is wrong.
+        """
+        super().check()
         if self._version is not None:
             self._check_whole(self._version.manifest)
             return
