@@ -24,6 +24,17 @@ def tls(made: Certificates) -> ServerTls:
     return ServerTls(certificate=made.file("server.pem"), key=made.file("server.key"), ca=made.file("ca.pem"))
 
 
+def test_the_commands_of_the_page_make_what_a_server_needs(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs/operating.md").read_text()
+    commands = page[page.index("openssl req -x509") :].partition("intaglio serve")[0]
+    subprocess.run(["bash", "-euc", commands], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    for who in ("server", "client"):
+        made = ServerTls(
+            certificate=tmp_path / f"{who}.pem", key=tmp_path / f"{who}.key", ca=tmp_path / "ca.pem"
+        )
+        assert made.check(private=True) is None
+
+
 def test_what_expires_soon_is_said(tls: ServerTls, made: Certificates) -> None:
     """The certificates of the tests hold for two days."""
     soon = tls.check(private=True)
