@@ -38,7 +38,7 @@ from intaglio_client.parameters import tensors_from_parameters
 
 from .streams import Ended, PlainStream, pixels_of, streamed, unary
 
-__all__ = ["Footprint", "Happened", "all_actions", "footprint", "many_clients"]
+__all__ = ["Footprint", "Happened", "all_actions", "copied_deployment", "footprint", "many_clients"]
 
 ROOT: Final = Path(__file__).parents[2]
 _RETRY = re.compile(r"try again in (\d+) s")
@@ -225,7 +225,7 @@ def _killed(url: str) -> Ended:
     return Ended(error="killed" if begun else "refused before it was killed")
 
 
-def _copied_deployment(folder: Path, *, queue_size: int) -> Path:
+def copied_deployment(folder: Path, *, queue_size: int) -> Path:
     """The miniature under a name of its own, which can be built again and again."""
     values = yaml.safe_load((ROOT / "configs/miniature.yaml").read_text())
     for place in (values["base"][0], *values["controlnets"].values()):
@@ -286,7 +286,7 @@ def main() -> int:
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="intaglio-load-"))
     try:
-        path = _copied_deployment(folder, queue_size=128 if given.load == "clients" else 32)
+        path = copied_deployment(folder, queue_size=128 if given.load == "clients" else 32)
         with Server(load_deployment(path), endpoints=Endpoints(), report=_milestones) as server:
             supervising = threading.Thread(target=server.supervise, daemon=True)
             supervising.start()

@@ -236,7 +236,8 @@ class TritonServer:
             self._process = TritonProcess(installation, self.settings, self.workspace)
         except OSError as error:  # its log or its folder cannot be written now
             what = error.filename or "the process"
-            raise Unavailable(f"Triton cannot be started: {what}: {storage_problem(error)}") from error
+            cure = "; --log names another file" if what == str(self.settings.log) else ""
+            raise Unavailable(f"Triton cannot be started: {what}: {storage_problem(error)}{cure}") from error
         return self._process.wait_ready(stopped=lambda: self._stop.made, report=self._report)
 
     def _end_process(self) -> None:
