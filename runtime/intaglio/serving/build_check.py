@@ -44,8 +44,8 @@ def check_card(manifest: BuildManifest) -> None:
         return
     raise ConfigError(
         f"the build needs a card ({manifest.target}, {manifest.runtime}), and CUDA sees none here; "
-        "nvidia-smi says whether the driver works, docker needs --gpus all, and CUDA_VISIBLE_DEVICES may hide "
-        "every card. "
+        "nvidia-smi says whether the driver works, docker needs --gpus all, and CUDA_VISIBLE_DEVICES may "
+        "hide every card. "
         "`runtime: onnxruntime` builds for a machine without one"
     )
 
