@@ -9,6 +9,7 @@ Tests run the short forms. The long ones, against a server of this machine:
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
 import random
@@ -26,8 +27,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import grpc
+import grpc.aio
 import psutil
 import yaml
+from tritonclient.grpc import service_pb2_grpc
 
 from intaglio.contract.config import load_deployment
 from intaglio.contract.models import SDXL_STREAM
@@ -38,7 +42,15 @@ from intaglio_client.parameters import tensors_from_parameters
 
 from .streams import Ended, PlainStream, pixels_of, streamed, unary
 
-__all__ = ["Footprint", "Happened", "all_actions", "copied_deployment", "footprint", "many_clients"]
+__all__ = [
+    "Footprint",
+    "Happened",
+    "all_actions",
+    "cancelled_streams",
+    "copied_deployment",
+    "footprint",
+    "many_clients",
+]
 
 ROOT: Final = Path(__file__).parents[2]
 _RETRY = re.compile(r"try again in (\d+) s")
@@ -183,6 +195,36 @@ def all_actions(
         for task in tasks:
             task.result()
     return happened
+
+
+def cancelled_streams(url: str, *, count: int, together: int = 16) -> Counter[str]:
+    """Begin `count` streams and cancel each at another moment; how they ended."""
+    return asyncio.run(_cancelled_streams(url, count, together))
+
+
+async def _cancelled_streams(url: str, count: int, together: int) -> Counter[str]:
+    ended: Counter[str] = Counter()
+    left = iter(range(count))
+    tensors = tensors_from_parameters("a person in a room", {"steps": 40, **_SMALL}, model=SDXL_STREAM)
+    message = Request(model=SDXL_STREAM, tensors=tensors).message()
+
+    async def client(stub: Any) -> None:
+        for number in left:
+            call = stub.ModelStreamInfer(iter([message]), timeout=60)
+            news = number % 4  # 0: before anything was heard of it
+            try:
+                for _ in range(news):
+                    if (await call.read()) is grpc.aio.EOF:
+                        break
+                cancelled = call.cancel()
+                ended["cancelled" if cancelled else "over"] += 1
+            except grpc.aio.AioRpcError as error:
+                ended[str(error.code())] += 1
+
+    async with grpc.aio.insecure_channel(url) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        await asyncio.gather(*(client(stub) for _ in range(together)))
+    return ended
 
 
 def _act(url: str, kind: str, request: dict[str, Any], chance: random.Random) -> Ended:
