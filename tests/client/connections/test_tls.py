@@ -47,7 +47,7 @@ def test_who_shows_none_or_a_foreign_one_is_refused(mutual: FakeServer, made: Ce
         ca=made.file("ca.pem"), certificate=made.file("stranger.pem"), key=made.file("stranger.key")
     )
     for tls in (Tls(ca=made.file("ca.pem")), foreign, None):
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable, match=r"does it want TLS \(--tls-ca, --tls-cert, --tls-key\)\?$"):
             ask(mutual.url, tls)
     assert not mutual.requests
 
