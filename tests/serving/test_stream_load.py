@@ -60,7 +60,7 @@ def test_a_thousand_cancelled_streams_leave_nothing(server: Server) -> None:
     ended = cancelled_streams(url, count=1000)
     assert ended.total() == 1000
     assert set(ended) <= {"cancelled", "refused"}, "those that are cancelled leave the queue after a while"
-    assert ended["cancelled"] > 500
+    assert ended["cancelled"] > 250
     wait_until_idle(server)
     after, now = footprint(server.process.pid), metrics_of(server)
     assert after.threads <= before.threads + 4

@@ -114,11 +114,11 @@ def serve(  # noqa: PLR0913  (one option a choice)
     configured = configured_endpoints(deployment.server)
     at = replace(
         configured,
-        host=configured.host if host is None else _host(host),
+        host=configured.host if host is None else _host("host", host),
         http_port=_given(http_port, configured.http_port),
         grpc_port=_given(grpc_port, configured.grpc_port),
         metrics_port=_given(metrics_port, configured.metrics_port),
-        metrics_host=None if metrics_host is None else _host(metrics_host),
+        metrics_host=None if metrics_host is None else _host("metrics-host", metrics_host),
         tls=tls_of_options(certificate=tls_cert, key=tls_key, ca=tls_ca),
     )
     if production:
@@ -140,12 +140,12 @@ def serve(  # noqa: PLR0913  (one option a choice)
         raise typer.Exit(FAILED) from error
 
 
-def _host(host: str) -> str:
+def _host(option: str, host: str) -> str:
     try:
         return checked_host(host)
     except ValueError as error:
         problem, _, allowed = str(error).partition("; allowed: ")
-        raise InvalidRequest("host", problem, allowed=allowed) from error
+        raise InvalidRequest(option, problem, allowed=allowed) from error
 
 
 def _print_addresses(server: Server, *, json: bool, quiet: bool) -> None:
