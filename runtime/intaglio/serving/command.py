@@ -37,6 +37,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Port = Annotated[
     int | None, typer.Option(min=0, max=65535, help="Instead of the configuration's; 0 picks a free one.")
 ]
+HttpHost = Annotated[
+    str | None, typer.Option(help="Address of HTTP; by default --host, in production the loopback.")
+]
 MetricsHost = Annotated[
     str | None, typer.Option(help="Address of the metrics; by default --host, in production the loopback.")
 ]
@@ -78,6 +81,7 @@ def serve(  # noqa: PLR0913  (one option a choice)
     http_port: Port = None,
     grpc_port: Port = None,
     metrics_port: Port = None,
+    http_host: HttpHost = None,
     metrics_host: MetricsHost = None,
     production: Production = False,
     tls_cert: TlsCert = None,
@@ -103,9 +107,6 @@ def serve(  # noqa: PLR0913  (one option a choice)
     or wait are finished, for at most `server.drain_seconds` of the configuration. A second signal ends them.
     Started with `nohup`, it goes on after a hang-up.
 
-    With --production the server is closed and encrypted (docs/operating.md, Production). It does not start
-    without what that needs.
-
     Options of tritonserver follow after --. Those that would undo a rule of security are refused by name.
 
     Ends with 0 when told to stop, and with 1 when Triton cannot start or keeps failing.
@@ -118,6 +119,7 @@ def serve(  # noqa: PLR0913  (one option a choice)
         http_port=_given(http_port, configured.http_port),
         grpc_port=_given(grpc_port, configured.grpc_port),
         metrics_port=_given(metrics_port, configured.metrics_port),
+        http_host=None if http_host is None else _host("http-host", http_host),
         metrics_host=None if metrics_host is None else _host("metrics-host", metrics_host),
         tls=tls_of_options(certificate=tls_cert, key=tls_key, ca=tls_ca),
     )

@@ -23,8 +23,9 @@ _LOOPBACK: Final = "127.0.0.1"
 
 
 def hardened(endpoints: Endpoints) -> Endpoints:
-    """`endpoints` for production: Triton cannot encrypt HTTP, so it listens on this machine's loopback only.
-    So do the metrics, unless `endpoints` gives them an address of their own, where a collector reaches them.
+    """`endpoints` for production: Triton cannot encrypt HTTP and metrics, so they listen on this machine's
+    loopback, unless `endpoints` gives them an address of their own: HTTP for a proxy that asks for the
+    health, which is all that it tells, and metrics for a collector.
 
     Raises:
         ConfigError: gRPC has no certificate, or does not ask clients for one.
@@ -36,8 +37,8 @@ def hardened(endpoints: Endpoints) -> Endpoints:
             f"--production needs {missing}: gRPC is encrypted, and only clients with a certificate are "
             f"served; {HOW_TO_MAKE}"
         )
-    metrics = endpoints.metrics_host or _LOOPBACK
-    return replace(endpoints, http_host=_LOOPBACK, metrics_host=metrics, production=True)
+    http, metrics = endpoints.http_host or _LOOPBACK, endpoints.metrics_host or _LOOPBACK
+    return replace(endpoints, http_host=http, metrics_host=metrics, production=True)
 
 
 def check_triton(installation: TritonInstallation, host: str) -> None:

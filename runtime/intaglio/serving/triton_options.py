@@ -60,7 +60,7 @@ REFUSED: Final[Mapping[str, str]] = {
     "--grpc-root-cert": _TLS,
     "--grpc-address": "use --host of intaglio serve",
     "--grpc-port": "use --grpc-port before the --",
-    "--http-address": "use --host of intaglio serve",
+    "--http-address": "use --host or --http-host of intaglio serve",
     "--http-port": "use --http-port before the --",
     "--metrics-address": "use --host or --metrics-host of intaglio serve",
     "--metrics-port": "use --metrics-port before the --",

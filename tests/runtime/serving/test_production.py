@@ -40,10 +40,13 @@ def test_only_grpc_is_open_and_it_asks_for_certificates() -> None:
     assert given["--grpc-root-cert"] == "/tls/ca.crt"
 
 
-def test_a_collector_may_have_an_address_of_the_metrics() -> None:
+def test_a_proxy_may_have_an_address_of_health_and_a_collector_one_of_metrics() -> None:
     given = arguments(hardened(replace(OPEN, metrics_host="192.0.2.7")))
     assert given["--metrics-address"] == "192.0.2.7"
     assert given["--http-address"] == "127.0.0.1"
+    given = arguments(hardened(replace(OPEN, http_host="192.0.2.7")))
+    assert given["--http-address"] == "192.0.2.7"
+    assert given["--metrics-address"] == "127.0.0.1"
 
 
 def test_without_clients_certificates_encryption_alone() -> None:
