@@ -54,16 +54,19 @@ def test_a_thousand_cancelled_streams_leave_nothing(server: Server) -> None:
     """Cancelled before anything was heard of them, while they waited, and while they were drawn."""
     url = server.grpc_url
     expected = streamed(url, **REQUESTS[0]).images
-    cancelled_streams(url, count=100)
+    cancelled_streams(url, count=250)  # what Triton and the allocators keep of the first ones stays
     wait_until_idle(server)
     before, counted = footprint(server.process.pid), metrics_of(server)
-    ended = cancelled_streams(url, count=1000)
-    assert ended.total() == 1000
+    ended = cancelled_streams(url, count=750)
+    assert ended.total() == 750
     assert set(ended) <= {"cancelled", "refused"}, "those that are cancelled leave the queue after a while"
     assert ended["cancelled"] > 250
     wait_until_idle(server)
+    until = time.monotonic() + 30
+    while footprint(server.process.pid).threads > before.threads + 4:
+        assert time.monotonic() < until, "threads are left"
+        time.sleep(0.1)
     after, now = footprint(server.process.pid), metrics_of(server)
-    assert after.threads <= before.threads + 4
     assert after.files <= before.files + 4
     assert after.mib <= before.mib + 32
     for kind in ("failed", "late"):
