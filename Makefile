@@ -14,8 +14,9 @@ PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-c
 comma := ,
 DEMO_EXTRAS := client,serve,triton,export$(if $(wildcard /dev/nvidiactl),$(comma)tensorrt)
 CONFIG ?= configs/miniature.yaml
+SECONDS_EACH ?= 60
 
-.PHONY: help demo serve test test-fast test-card test-fresh test-long ship-check check clean
+.PHONY: help demo serve test test-fast test-card test-fresh test-long ship-check check fuzz audit clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +53,12 @@ check: $(VENV)/.installed-dev ## Format, lint, types, imports between rooms, fas
 	@$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory test-fast
 
+fuzz: $(VENV)/.installed-fuzz ## Fuzz what reads bytes of others, SECONDS_EACH (60) for each of nine targets
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS_EACH)
+
+audit: $(VENV)/.installed-audit ## Look up known weaknesses of the installed packages, where the network allows it
+	@$(BIN)/python -m tests.audit
+
 clean: ## Remove builds, outputs and caches; the virtual environment stays
 	rm -rf build out dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
@@ -74,4 +81,14 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-ship: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing intaglio[ship] (once)"
 	@$(PIP) --editable ".[ship]"
+	@touch $@ $(VENV)/.installed-dev $(VENV)/.installed-demo
+
+$(VENV)/.installed-fuzz: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing intaglio[fuzz] (once)"
+	@$(PIP) --editable ".[fuzz]"
+	@touch $@ $(VENV)/.installed-dev $(VENV)/.installed-demo
+
+$(VENV)/.installed-audit: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing intaglio[audit] (once)"
+	@$(PIP) --editable ".[audit]"
 	@touch $@ $(VENV)/.installed-dev $(VENV)/.installed-demo

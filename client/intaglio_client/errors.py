@@ -150,7 +150,9 @@ def _unavailable(message: str, *, url: str) -> Unavailable:
 
 
 def _with_hint(message: str, *, url: str) -> str:
-    return f"{url}: {message}; is the server running (intaglio serve)?"
+    # What gRPC says of a server that wants TLS, or a certificate that the client does not show.
+    wants = ", and does it want TLS (--tls-ca, --tls-cert, --tls-key)?" if "Socket closed" in message else "?"
+    return f"{url}: {message}; is the server running (intaglio serve){wants}"
 
 
 def _invalid_request(message: str) -> InvalidRequest:

@@ -52,7 +52,7 @@ def metadata_of(image: bytes | Path) -> dict[str, Any]:
     try:
         data = image if isinstance(image, bytes) else image.read_bytes()
         metadata = read_metadata(data)
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # Pillow documents no list of what its readers raise for damaged files
         raise InvalidRequest("like", f"cannot be read: {error}", allowed=allowed) from error
     if metadata is None:
         raise InvalidRequest("like", "no intaglio metadata inside", allowed=allowed)

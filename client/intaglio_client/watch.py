@@ -166,7 +166,7 @@ class Publisher:
         images: list[Image] = []
         note = None
         try:
-            url = ready_server(self.store.folder.parent, self.url)
+            url = ready_server(self.store.folder.parent, self.url, self.samples.tls)
         except NotDrawn as reason:
             self.store.publish_version(lora, digest, keep=self.keep, data=data)
             return _Seen(None, str(reason))

@@ -20,6 +20,7 @@ from intaglio.contract.config import load_deployment
 from intaglio.errors import IntaglioError, InvalidRequest
 from intaglio.exit_codes import FAILED
 from intaglio_client.address import URL_VARIABLE
+from intaglio_client.generate.options import TlsCa, TlsCert, TlsKey
 
 if TYPE_CHECKING:
     from intaglio_client.watch import Published, Unchanged
@@ -59,6 +60,9 @@ def watch(  # noqa: PLR0913  (one option a choice)
         int, typer.Option(min=2, help="Versions kept of each LoRA, the one served among them.")
     ] = 5,
     interval: Annotated[float, typer.Option(min=0.05, help="Seconds between looks.")] = 1.0,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     once: Annotated[
         bool,
         typer.Option("--once", help="End after the first file: with 0 where it is served, else with 1."),
@@ -71,9 +75,11 @@ def watch(  # noqa: PLR0913  (one option a choice)
 
     With --json every file is one line of JSON.
     """
+    from intaglio_client.generate.connection import tls_from_options
     from intaglio_client.watch import Publisher, follow, followed_folders, store_of
     from intaglio_client.watch_samples import Samples
 
+    tls = tls_from_options(ca=tls_ca, certificate=tls_cert, key=tls_key)
     deployment = load_deployment(config)
     folders = followed_folders(deployment, dict(_pair(text) for text in lora or []))
     store, layers = store_of(deployment)
@@ -92,7 +98,7 @@ def watch(  # noqa: PLR0913  (one option a choice)
         publisher = Publisher(
             store,
             layers,
-            Samples(samples, prompt, seed),
+            Samples(samples, prompt, seed, tls),
             url,
             keep,
             report=lambda text: status.update(escape(text)),

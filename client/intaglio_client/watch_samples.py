@@ -14,6 +14,7 @@ from intaglio.loras.sets import ServedLora
 from intaglio.loras.versions import shown_version
 from intaglio.serving.control import controlled_servers
 from intaglio_client.client import Client
+from intaglio_client.connections.tls import Tls
 from intaglio_client.image import Image
 
 __all__ = ["NotDrawn", "Samples", "drawn", "ready_server", "saved_sheet"]
@@ -27,13 +28,15 @@ class Samples:
     prompt: str | None = None
     """None: the LoRA's trigger words."""
     seed: int = 0
+    tls: Tls | None = None
+    """Of the connection to the server; None: plain text."""
 
 
 class NotDrawn(IntaglioError):
     """No server drew with the version, for a reason that does not speak against the version."""
 
 
-def ready_server(build: Path, url: str | None) -> str:
+def ready_server(build: Path, url: str | None, tls: Tls | None) -> str:
     """Where a server of the build in `build` accepts requests: `url`, or the first that this user runs here.
 
     Raises:
@@ -41,7 +44,7 @@ def ready_server(build: Path, url: str | None) -> str:
     """
     urls = [server.grpc_url for server in controlled_servers(build)] if url is None else [url]
     for candidate in urls:
-        with Client(candidate) as client:
+        with Client(candidate, tls=tls) as client:
             if client.is_ready():
                 return candidate
     if urls:
@@ -58,7 +61,7 @@ def drawn(url: str, samples: Samples, lora: str, entry: ServedLora) -> Image:
         SwapFailed, and whatever else the server answers: it cannot draw with this version.
     """
     prompt = samples.prompt or ", ".join(entry.trigger_words) or lora
-    with Client(url) as client:
+    with Client(url, tls=samples.tls) as client:
         try:
             image = client.generate(prompt, seed=samples.seed, loras=[(lora, entry.weight)])
         except SwapFailed:

@@ -43,7 +43,7 @@ _OWN_EXTRAS: Final[Mapping[str, str]] = {
 """The extra for what a package of ours does."""
 _NAME: Final = re.compile(r"^([\w.-]+)(?:\[([^\]]*)\])?")
 _EXTRA: Final = re.compile(r"""extra\s*==\s*['"]([^'"]+)['"]""")
-_OF_DEVELOPERS: Final = frozenset({"dev", "ship"})
+_OF_DEVELOPERS: Final = frozenset({"audit", "dev", "fuzz", "ship"})
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class FakeServer:
     def started(cls, store: LoraStore, monkeypatch: pytest.MonkeyPatch) -> FakeServer:
         """A server that `watch` reaches instead of the network."""
         server = cls(store)
-        monkeypatch.setattr(watch_samples, "Client", lambda url: FakeClient(server, url))
+        monkeypatch.setattr(watch_samples, "Client", lambda url, *, tls: FakeClient(server, url))
         return server
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from intaglio.contract.config import Deployment
 
 from .cluster import Object, of_kind, one, selects
+from .production import closed_ports
 
 __all__ = ["nothing_goes_out", "servers_are_reached"]
 
@@ -35,13 +36,14 @@ def _names_something(selector: Mapping[str, object]) -> bool:
 def servers_are_reached(objects: Objects, _: Deployment) -> Iterator[str]:
     """By clients of the same namespace and of labelled ones, and by Prometheus."""
     labels = one(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    asked = {"http", "grpc"} - closed_ports(objects)
     own = {"kubernetes.io/metadata.name": one(objects, "Namespace")["metadata"]["name"]}
     callers = {
-        "a client": (own, {"intaglio-client": "true"}, {"http", "grpc"}),
+        "a client": (own, {"intaglio-client": "true"}, asked),
         "another namespace's client": (
             {"intaglio-clients": "true"},
             {"intaglio-client": "true"},
-            {"http", "grpc"},
+            asked,
         ),
         "Prometheus": ({"kubernetes.io/metadata.name": "monitoring"}, {}, {"metrics"}),
     }

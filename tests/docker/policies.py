@@ -11,7 +11,7 @@ from typing import Final
 
 from intaglio.contract.config import Deployment
 from intaglio.serving.arguments import TritonSettings
-from intaglio.serving.health import PATH
+from intaglio.serving.health import LIVE_PATH, PATH
 from reference.metrics import ALL_METRICS
 
 from .availability import (
@@ -22,6 +22,7 @@ from .availability import (
 )
 from .cluster import Object, container_of, of_kind, one, pod_of, selects
 from .network import nothing_goes_out, servers_are_reached
+from .production import closed_ports, is_production, servers_of_cards_are_closed, tls_files_are_a_secret
 
 __all__ = ["POLICIES", "Objects", "unknown_metrics"]
 
@@ -29,6 +30,8 @@ Objects = Sequence[Object]
 Policy = Callable[[Objects, Deployment], Iterator[str]]
 PODS: Final = ("Job", "Deployment")
 SHARED_MEMORY_MIB: Final = 256
+HEALTH: Final = ["python", "-m", "intaglio.serving.health"]
+"""The probes of a pod whose HTTP listens on its loopback only."""
 KINDS_OF_LIMITS: Final = ("cpu", "memory", "ephemeral-storage")
 SECRET_WORDS: Final = re.compile("token|secret|password|key", re.IGNORECASE)
 
@@ -99,10 +102,14 @@ def resources_are_bounded(objects: Objects, _: Deployment) -> Iterator[str]:
 
 def probes_ask_the_right_thing(objects: Objects, _: Deployment) -> Iterator[str]:
     container = container_of(objects, "Deployment")
-    wanted = {"startupProbe": PATH, "readinessProbe": PATH, "livenessProbe": "/v2/health/live"}
+    wanted = {"startupProbe": PATH, "readinessProbe": PATH, "livenessProbe": LIVE_PATH}
     for name, path in wanted.items():
-        asked = container.get(name, {}).get("httpGet", {})
-        if asked.get("path") != path or asked.get("port") != "http":
+        probe = container.get(name, {})
+        if is_production(objects):
+            command = [*HEALTH, "live"] if path == LIVE_PATH else HEALTH
+            if probe.get("exec") != {"command": command} or "httpGet" in probe:
+                yield f"{name}: must run {' '.join(command)}"
+        elif probe.get("httpGet") != {"path": path, "port": "http"}:
             yield f"{name}: must ask {path} of port http"
     startup = container.get("startupProbe", {})
     allowed = startup.get("periodSeconds", 10) * startup.get("failureThreshold", 3)
@@ -114,6 +121,7 @@ def probes_ask_the_right_thing(objects: Objects, _: Deployment) -> Iterator[str]
 def ports_are_those_of_the_deployment(objects: Objects, deployment: Deployment) -> Iterator[str]:
     server = deployment.server
     wanted = {"http": server.http_port, "grpc": server.grpc_port, "metrics": server.metrics_port}
+    wanted = {name: port for name, port in wanted.items() if name not in closed_ports(objects)}
     found = {port["name"]: port["containerPort"] for port in container_of(objects, "Deployment")["ports"]}
     if found != wanted:
         yield f"containerPorts {found}: the deployment's are {wanted}"
@@ -264,6 +272,8 @@ POLICIES: Final[Mapping[str, Policy]] = {
         servers_are_reached,
         lost_metrics_stop_no_server,
         secrets_are_references,
+        servers_of_cards_are_closed,
+        tls_files_are_a_secret,
         metrics_exist,
     )
 }

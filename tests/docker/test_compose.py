@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.main import get_command
 
 from intaglio.contract.config import load_deployment
+from intaglio.serving.command import app
 from intaglio.serving.health import PATH
 
 from .policies import unknown_metrics
@@ -28,6 +30,13 @@ def test_compose_has_no_service_that_is_not_there() -> None:
     for service in SERVICES.values():
         for name in service.get("depends_on", ()):
             assert name in SERVICES
+
+
+def test_the_image_of_the_server_is_closed_unless_it_is_told_otherwise() -> None:
+    words = json.loads(DOCKERFILE.rpartition("CMD ")[2].replace("\\\n", ""))
+    known = {option for one in get_command(app).params for option in one.opts}
+    assert {word for word in words if word.startswith("--")} <= known
+    assert {"--production", "--tls-cert", "--tls-key", "--tls-ca"} <= set(words)
 
 
 @pytest.mark.parametrize("name", SERVICES)

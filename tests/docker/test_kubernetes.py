@@ -188,7 +188,13 @@ VIOLATIONS: list[tuple[str, Callable[[Objects], object]]] = [
     ("resources_are_bounded", lambda all_: server(all_)["resources"]["limits"].pop("memory")),
     ("resources_are_bounded", lambda all_: container_of(all_, "Job").pop("resources")),
     ("probes_ask_the_right_thing", lambda all_: server(all_).pop("readinessProbe")),
-    ("probes_ask_the_right_thing", lambda all_: server(all_)["livenessProbe"]["httpGet"].update(port="grpc")),
+    ("probes_ask_the_right_thing", lambda all_: server(all_)["livenessProbe"]["exec"]["command"].pop()),
+    (
+        "probes_ask_the_right_thing",
+        lambda all_: server(all_).update(
+            readinessProbe={"httpGet": {"path": "/v2/models/sdxl/versions/1/ready", "port": "http"}}
+        ),
+    ),
     ("probes_ask_the_right_thing", lambda all_: server(all_)["startupProbe"].update(failureThreshold=30)),
     (
         "a_stop_lets_requests_finish",
@@ -230,7 +236,7 @@ VIOLATIONS: list[tuple[str, Callable[[Objects], object]]] = [
         "selectors_find_the_servers",
         lambda all_: one(all_, "ScaledObject")["spec"]["scaleTargetRef"].update(name="intaglio"),
     ),
-    ("shared_memory_is_large_enough", lambda all_: server(all_)["volumeMounts"].pop()),
+    ("shared_memory_is_large_enough", lambda all_: server(all_)["volumeMounts"].pop(3)),
     (
         "shared_memory_is_large_enough",
         lambda all_: [
@@ -261,6 +267,39 @@ VIOLATIONS: list[tuple[str, Callable[[Objects], object]]] = [
     (
         "secrets_are_references",
         lambda all_: all_.append({"kind": "Secret", "metadata": {"name": "x"}, "data": {"x": "eA=="}}),
+    ),
+    ("servers_of_cards_are_closed", lambda all_: server(all_)["args"].remove("--production")),
+    (
+        "servers_of_cards_are_closed",
+        lambda all_: server(all_)["ports"].append({"name": "http", "containerPort": 8000}),
+    ),
+    (
+        "servers_of_cards_are_closed",
+        lambda all_: of_kind(all_, "Service")[0]["spec"]["ports"].append(
+            {"name": "http", "port": 8000, "targetPort": "http"}
+        ),
+    ),
+    (
+        "servers_of_cards_are_closed",
+        lambda all_: of_kind(all_, "Service")[1]["spec"]["ports"][0].update(appProtocol="kubernetes.io/h2c"),
+    ),
+    (
+        "servers_of_cards_are_closed",
+        lambda all_: of_kind(all_, "NetworkPolicy")[1]["spec"]["ingress"][0]["ports"].append(
+            {"protocol": "TCP", "port": "http"}
+        ),
+    ),
+    ("tls_files_are_a_secret", lambda all_: server(all_)["args"].remove("--tls-ca=/srv/tls/ca.crt")),
+    ("tls_files_are_a_secret", lambda all_: server(all_)["volumeMounts"][-1].pop("readOnly")),
+    (
+        "tls_files_are_a_secret",
+        lambda all_: pod_of(all_, "Deployment")["volumes"][-1].update(secret={"secretName": "intaglio-tls"}),
+    ),
+    (
+        "tls_files_are_a_secret",
+        lambda all_: pod_of(all_, "Deployment")["volumes"][-1].update(
+            {"configMap": {"name": "x"}, "secret": {}}
+        ),
     ),
     (
         "metrics_exist",

@@ -20,7 +20,7 @@ PYTHONS = [
     for one in PROJECT["classifiers"]
     if one.startswith(VERSION) and one.removeprefix(VERSION).isdigit()
 ]
-EXTRAS = sorted(set(PROJECT["optional-dependencies"]) - {"dev", "ship"})
+EXTRAS = sorted(set(PROJECT["optional-dependencies"]) - {"audit", "dev", "fuzz", "ship"})
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 packages, modules = (words.split(",") for words in sys.argv[1:])

@@ -55,7 +55,9 @@ def test_an_extra_is_found_by_module(extras: Extras, module: str, preferred: str
 
 def test_extras_of_developers_come_last() -> None:
     """The metadata of a wheel lists under an extra also what the extras that it includes need."""
-    named = Extras.of([f'ffmpeg-python; extra == "{extra}"' for extra in ("dev", "ship", "video")])
+    named = Extras.of(
+        [f'ffmpeg-python; extra == "{extra}"' for extra in ("audit", "dev", "fuzz", "ship", "video")]
+    )
     assert named.extra_of("ffmpeg", preferred="client") == "video"
 
 

@@ -17,12 +17,15 @@ from intaglio.serving.arguments import TritonSettings
 from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.installation import find_triton
 from intaglio.serving.perf_analyzer import REQUIREMENTS, PerfAnalyzer, find_perf_analyzer
+from intaglio.serving.production import hardened
 from intaglio.serving.server import Server
-from intaglio_client import Client
+from intaglio.serving.server_tls import ServerTls
+from intaglio_client import Client, Tls
 from intaglio_client.bench.tool import find_tool
 from intaglio_export.build import BuildOptions, BuildResult, build_deployment
 from intaglio_export.plan.stages import StageOutcome
 
+from ..client.certificates import Certificates, certificates
 from ..leavings import nothing_left, own_servers
 
 __all__ = ["nothing_left", "own_servers"]
@@ -106,6 +109,27 @@ def server(miniature: Deployment) -> Iterator[Server]:
     """The miniature served on free ports."""
     with Server(miniature, endpoints=Endpoints()) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """An authority that the server trusts and another one, and what they signed."""
+    return certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def secured(miniature: Deployment, made: Certificates) -> Iterator[Server]:
+    """The miniature as `intaglio serve --production` serves it; it soon notices who does not answer."""
+    tls = ServerTls(certificate=made.file("server.pem"), key=made.file("server.key"), ca=made.file("ca.pem"))
+    options = ["--grpc-keepalive-time=1000", "--grpc-keepalive-timeout=1000"]
+    with Server(miniature, endpoints=hardened(Endpoints(tls=tls)), options=options) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def ours(made: Certificates) -> Tls:
+    """The files of a client that `secured` serves."""
+    return Tls(ca=made.file("ca.pem"), certificate=made.file("client.pem"), key=made.file("client.key"))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ Tests run the short forms. The long ones, against a server of this machine:
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
 import random
@@ -26,8 +27,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import grpc
+import grpc.aio
 import psutil
 import yaml
+from tritonclient.grpc import service_pb2_grpc
 
 from intaglio.contract.config import load_deployment
 from intaglio.contract.models import SDXL_STREAM
@@ -38,7 +42,15 @@ from intaglio_client.parameters import tensors_from_parameters
 
 from .streams import Ended, PlainStream, pixels_of, streamed, unary
 
-__all__ = ["Footprint", "Happened", "all_actions", "footprint", "many_clients"]
+__all__ = [
+    "Footprint",
+    "Happened",
+    "all_actions",
+    "cancelled_streams",
+    "copied_deployment",
+    "footprint",
+    "many_clients",
+]
 
 ROOT: Final = Path(__file__).parents[2]
 _RETRY = re.compile(r"try again in (\d+) s")
@@ -185,6 +197,37 @@ def all_actions(
     return happened
 
 
+def cancelled_streams(url: str, *, count: int, together: int = 16) -> Counter[str]:
+    """Begin `count` streams and cancel each at another moment; how they ended."""
+    return asyncio.run(_cancelled_streams(url, count, together))
+
+
+async def _cancelled_streams(url: str, count: int, together: int) -> Counter[str]:
+    ended: Counter[str] = Counter()
+    left = iter(range(count))
+    tensors = tensors_from_parameters(
+        "a person in a room", {"steps": 8, "slice_steps": 1, **_SMALL}, model=SDXL_STREAM
+    )
+    message = Request(model=SDXL_STREAM, tensors=tensors).message()
+
+    async def client(stub: Any) -> None:
+        for number in left:
+            call = stub.ModelStreamInfer(iter([message]), timeout=60)
+            said = ""
+            for _ in range((0, 1, 1, 3)[number % 4]):  # 0: before anything was heard of it
+                response = await call.read()
+                said = response.error_message
+                if said:
+                    break
+            call.cancel()
+            ended["refused" if "Exceeds maximum queue size" in said else said or "cancelled"] += 1
+
+    async with grpc.aio.insecure_channel(url) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        await asyncio.gather(*(client(stub) for _ in range(together)))
+    return ended
+
+
 def _act(url: str, kind: str, request: dict[str, Any], chance: random.Random) -> Ended:
     if kind == "kill":
         return _killed(url)
@@ -225,7 +268,7 @@ def _killed(url: str) -> Ended:
     return Ended(error="killed" if begun else "refused before it was killed")
 
 
-def _copied_deployment(folder: Path, *, queue_size: int) -> Path:
+def copied_deployment(folder: Path, *, queue_size: int) -> Path:
     """The miniature under a name of its own, which can be built again and again."""
     values = yaml.safe_load((ROOT / "configs/miniature.yaml").read_text())
     for place in (values["base"][0], *values["controlnets"].values()):
@@ -286,7 +329,7 @@ def main() -> int:
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="intaglio-load-"))
     try:
-        path = _copied_deployment(folder, queue_size=128 if given.load == "clients" else 32)
+        path = copied_deployment(folder, queue_size=128 if given.load == "clients" else 32)
         with Server(load_deployment(path), endpoints=Endpoints(), report=_milestones) as server:
             supervising = threading.Thread(target=server.supervise, daemon=True)
             supervising.start()

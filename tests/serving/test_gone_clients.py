@@ -7,18 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from intaglio.contract.config import Deployment
-from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
-from intaglio_client import NO_RETRIES, Client, Progress, Tls, Unavailable
+from intaglio_client import Client, Progress, Tls
 
-from ..client.certificates import Certificates, certificates
+from ..client.certificates import Certificates
 from ..terminals import Terminal, visible
 from .test_metrics import metrics_of
 
@@ -34,31 +31,6 @@ for event in Client(sys.argv[1], tls=tls).stream("a person in a room", steps=100
     if isinstance(event, Progress) and event.step:
         print("drawing", flush=True)
 """
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return certificates(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture(scope="module")
-def secured(miniature: Deployment, made: Certificates) -> Iterator[Server]:
-    """A server with mutual TLS that soon notices a client that does not answer."""
-    options = [
-        "--grpc-use-ssl-mutual=true",
-        f"--grpc-server-cert={made.file('server.pem')}",
-        f"--grpc-server-key={made.file('server.key')}",
-        f"--grpc-root-cert={made.file('ca.pem')}",
-        "--grpc-keepalive-time=1000",
-        "--grpc-keepalive-timeout=1000",
-    ]
-    with Server(miniature, endpoints=Endpoints(), options=options) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def ours(made: Certificates) -> Tls:
-    return Tls(ca=made.file("ca.pem"), certificate=made.file("client.pem"), key=made.file("client.key"))
 
 
 class Counted:
@@ -144,17 +116,6 @@ def test_a_client_that_reads_no_further(server: Server, client: Client) -> None:
         assert client.generate("a person in a room", **SHORT).data == undisturbed
         assert idle.result()[0].data
     counted.wait_for({"finished": 2})
-
-
-def test_who_shows_no_certificate_is_refused(secured: Server, made: Certificates, ours: Tls) -> None:
-    for tls in (Tls(ca=made.file("ca.pem")), None):
-        with (
-            Client(secured.grpc_url, tls=tls, retries=NO_RETRIES, deadline=20) as stranger,
-            pytest.raises(Unavailable),
-        ):
-            stranger.generate("a person in a room", **SHORT)
-    with Client(secured.grpc_url, tls=ours, deadline=60) as client:
-        assert client.is_ready()
 
 
 def test_the_command_shows_its_certificate(secured: Server, made: Certificates, tmp_path: Path) -> None:

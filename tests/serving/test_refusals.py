@@ -13,6 +13,7 @@ import pytest
 from intaglio.builds.manifest import read_manifest, write_manifest
 from intaglio.contract.config import Deployment
 from intaglio.errors import IntaglioError
+from intaglio.serving import build_check
 from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
 from intaglio.serving.versions import REPOSITORY
@@ -103,6 +104,23 @@ def test_a_repository_of_another_build(copied: Deployment) -> None:
     message = refusal(copied)
     assert "the model repository was written for build" in message
     assert "rebuild with: intaglio build" in message
+
+
+def test_a_build_for_a_card_on_a_machine_without_one(
+    copied: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before Triton starts: it would take a minute to say the same in the words of CUDA."""
+    monkeypatch.setattr(build_check, "gpu_count", lambda: 0)
+    manifest = read_manifest(copied.build_folder)
+    write_manifest(
+        copied.build_folder, manifest.model_copy(update={"runtime": "tensorrt-rtx", "target": "sm89"})
+    )
+    message = refusal(copied)
+    assert message.startswith(
+        "the build needs a card (sm89, tensorrt-rtx), and CUDA sees none here; nvidia-smi"
+    )
+    assert "`runtime: onnxruntime` builds for a machine without one" in message
+    assert not (copied.build_folder / "triton.log").exists(), "Triton was not started"
 
 
 def test_a_manifest_that_is_none(copied: Deployment) -> None:

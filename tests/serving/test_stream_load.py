@@ -8,7 +8,8 @@ import pytest
 
 from intaglio.serving.server import Server
 
-from .stream_load import Happened, all_actions, footprint, many_clients
+from .stream_load import REQUESTS, Happened, all_actions, cancelled_streams, footprint, many_clients
+from .streams import streamed
 from .test_metrics import metrics_of
 
 pytestmark = pytest.mark.long
@@ -47,3 +48,28 @@ def test_whatever_clients_do_every_picture_is_its_reference(server: Server) -> N
     judge(happened, server, threads=threads)
     failed = metrics_of(server)["requests_failed_total"] - before
     assert failed == 0
+
+
+def test_a_thousand_cancelled_streams_leave_nothing(server: Server) -> None:
+    """Cancelled before anything was heard of them, while they waited, and while they were drawn."""
+    url = server.grpc_url
+    expected = streamed(url, **REQUESTS[0]).images
+    cancelled_streams(url, count=250)  # what Triton and the allocators keep of the first ones stays
+    wait_until_idle(server)
+    before, counted = footprint(server.process.pid), metrics_of(server)
+    ended = cancelled_streams(url, count=750)
+    assert ended.total() == 750
+    assert set(ended) <= {"cancelled", "refused"}, "those that are cancelled leave the queue after a while"
+    assert ended["cancelled"] > 250
+    wait_until_idle(server)
+    until = time.monotonic() + 30
+    while footprint(server.process.pid).threads > before.threads + 4:
+        assert time.monotonic() < until, "threads are left"
+        time.sleep(0.1)
+    after, now = footprint(server.process.pid), metrics_of(server)
+    assert after.files <= before.files + 4
+    assert after.mib <= before.mib + 32
+    for kind in ("failed", "late"):
+        assert now[f"requests_{kind}_total"] == counted[f"requests_{kind}_total"]
+    assert now["requests_cancelled_total"] > counted["requests_cancelled_total"]
+    assert streamed(url, **REQUESTS[0]).images == expected

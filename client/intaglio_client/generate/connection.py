@@ -9,7 +9,7 @@ from intaglio.errors import InvalidRequest
 from intaglio_client.asking import Settings
 from intaglio_client.connections.tls import Tls
 
-__all__ = ["settings_from_options"]
+__all__ = ["settings_from_options", "tls_from_options"]
 
 
 def settings_from_options(
@@ -25,10 +25,21 @@ def settings_from_options(
     Raises:
         InvalidRequest: a header is not `name: value`.
     """
-    tls = None
-    if any(path is not None for path in (ca, certificate, key)):
-        tls = Tls(ca=ca, certificate=certificate, key=key)
+    tls = tls_from_options(ca=ca, certificate=certificate, key=key)
     return Settings(deadline=deadline, headers=_headers(headers or ()), tls=tls)
+
+
+def tls_from_options(*, ca: Path | None, certificate: Path | None, key: Path | None) -> Tls | None:
+    """The files of TLS; None where no option was given, which is plain text.
+
+    Raises:
+        InvalidRequest: a file is wrong, or a certificate comes without its key.
+    """
+    if all(path is None for path in (ca, certificate, key)):
+        return None
+    tls = Tls(ca=ca, certificate=certificate, key=key)
+    tls.credentials()  # so that a wrong file is named now
+    return tls
 
 
 def _headers(texts: Sequence[str]) -> dict[str, str]:

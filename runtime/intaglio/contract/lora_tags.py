@@ -20,9 +20,11 @@ from intaglio.errors import InvalidRequest
 __all__ = ["LoraTag", "TaggedText", "split_lora_tags"]
 
 _ALLOWED: Final = r"<lora:ID> or <lora:ID:WEIGHT>; \<lora: for these words themselves"
-# A run of backslashes is tried from its first one only, so a long one takes no square time.
+# A run of backslashes is tried from its first one only, so a long one takes no square time. One before `<`
+# belongs to what follows, so that the words stay the same once the tags between them are taken out.
 _TAG: Final = re.compile(
-    r"(?<!\\)(?P<slashes>\\*+)<(?P<kind>\s*+(?:lora|lyco|hypernet)\s*+):(?P<rest>[^<>]*+)(?P<end>>?)",
+    r"(?<!\\)(?P<slashes>\\*+)<(?P<kind>\s*+(?:lora|lyco|hypernet)\s*+):"
+    r"(?P<rest>(?:[^<>\\]|\\++(?!<))*+)(?P<end>>?)",
     re.IGNORECASE,
 )
 _ESCAPED: Final = ">"

@@ -58,6 +58,11 @@ def read_yaml(path: Path, *, hint: str = "") -> dict[str, Any]:
         raise ConfigError(f"{path}: no such file{hint}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: not readable as YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: not readable as YAML: nested too deeply") from error
+    # PyYAML makes dates and numbers with Python's own constructors, which refuse the 99th of a month.
+    except ValueError as error:
+        raise ConfigError(f"{path}: not readable as YAML: {error}; put a text into quotes") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: must be a mapping of fields, not {type(data).__name__}")
     _check_keys(data, path)

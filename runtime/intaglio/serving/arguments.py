@@ -27,6 +27,8 @@ SECRET_HEADER: Final = "intaglio-admin"
 """Header of a request that carries the administrator's secret."""
 _RESTRICTED: Final = "model-repository,shared-memory,logging,trace"
 """Protocols of an administrator. Triton 2.51 cannot switch shared memory off in another way."""
+_RESTRICTED_IN_PRODUCTION: Final = f"{_RESTRICTED},model-config,statistics"
+"""No client of ours asks for them."""
 _KNOWN_OPTIONS: Final = {
     "--allow-client-shm": "false",
     "--grpc-max-response-pool-size": "64",
@@ -102,19 +104,22 @@ def triton_arguments(
         # while a version is loaded beside another, and never again after one that could not be loaded.
         "--strict-readiness": "false",
         "--exit-timeout-secs": settings.drain_seconds,
-        "--http-address": at.host,
+        "--http-address": at.hosts["http"],
         "--http-port": at.http_port,
         "--grpc-address": at.host,
         "--grpc-port": at.grpc_port,
         "--grpc-http2-min-recv-ping-interval-without-data": _PING_MS,
         "--grpc-keepalive-time": _OUR_PING_MS,
         "--grpc-keepalive-timeout": _ANSWER_MS,
+        "--grpc-keepalive-permit-without-calls": 1,  # also those that ask for nothing
         "--grpc-http2-max-pings-without-data": 0,  # no limit: a picture takes longer than two pings
-        "--metrics-address": at.host,
+        "--metrics-address": at.hosts["metrics"],
         "--metrics-port": at.metrics_port,
         "--allow-gpu-metrics": str(gpu_present()).lower(),
         "--backend-config": f"python,shm-region-prefix-name={shared_memory_prefix}",
     }
+    if at.tls is not None:
+        arguments |= at.tls.options
     if backends is not None:
         arguments["--backend-directory"] = backends
     arguments |= {name: value for name, value in _KNOWN_OPTIONS.items() if name in options}
@@ -147,10 +152,15 @@ def trace_options(settings: TritonSettings, given: Sequence[str]) -> list[str]:
     return [f"{_TRACES}={value}" for value in values]
 
 
-def private_options(secret: str) -> list[str]:
-    """The options that close the administrator's protocols to everybody without `secret`."""
-    closed = f"{_RESTRICTED}:{SECRET_HEADER}={secret}"
-    return [f"--http-restricted-api={closed}", f"--grpc-restricted-protocol={closed}"]
+def private_options(secret: str, *, production: bool = False) -> list[str]:
+    """The options that close the administrator's protocols to everybody without `secret`.
+
+    In production HTTP tells only its health and who the server is: it asks for no certificate.
+    """
+    names = _RESTRICTED_IN_PRODUCTION if production else _RESTRICTED
+    over_http = f"{names},inference" if production else names
+    key = f"{SECRET_HEADER}={secret}"
+    return [f"--http-restricted-api={over_http}:{key}", f"--grpc-restricted-protocol={names}:{key}"]
 
 
 def _model_control(settings: TritonSettings) -> dict[str, str]:

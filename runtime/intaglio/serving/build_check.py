@@ -1,4 +1,4 @@
-"""Whether a deployment has a build that can be served."""
+"""Whether a deployment has a build that can be served here."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 from intaglio.builds.file_checks import check_files
 from intaglio.builds.manifest import BuildManifest, read_manifest
 from intaglio.contract.config import Deployment
-from intaglio.errors import EngineMismatch
+from intaglio.engines.card import gpu_count
+from intaglio.errors import ConfigError, EngineMismatch
 from intaglio.serving.versions import REPOSITORY
 
-__all__ = ["check_build"]
+__all__ = ["check_build", "check_card"]
 
 
 def check_build(deployment: Deployment) -> BuildManifest:
@@ -32,6 +33,21 @@ def check_build(deployment: Deployment) -> BuildManifest:
     if not (folder / REPOSITORY).is_dir():
         raise EngineMismatch(f"{folder / REPOSITORY} is missing", command=command)
     return manifest
+
+
+def check_card(manifest: BuildManifest) -> None:
+    """Raise ConfigError where the build needs a card and CUDA sees none.
+
+    Whether a card that is there is the right one, the process that opens the engines says.
+    """
+    if manifest.runtime == "onnxruntime" or gpu_count():
+        return
+    raise ConfigError(
+        f"the build needs a card ({manifest.target}, {manifest.runtime}), and CUDA sees none here; "
+        "nvidia-smi says whether the driver works, docker needs --gpus all, and CUDA_VISIBLE_DEVICES may "
+        "hide every card. "
+        "`runtime: onnxruntime` builds for a machine without one"
+    )
 
 
 def _rebuild_command(deployment: Deployment) -> str:

@@ -22,7 +22,9 @@ from intaglio.serving.console import StatusLine, lasting_console, lasting_output
 from intaglio.serving.control import ask_to_reload, controlled_servers
 from intaglio.serving.endpoints import configured_endpoints
 from intaglio.serving.log_file import LOG_MIB
+from intaglio.serving.production import hardened
 from intaglio.serving.server import Server
+from intaglio.serving.server_tls import tls_of_options
 from intaglio.serving.triton_server import Restarts
 from intaglio.telemetry.event_log import line_of, now_text
 
@@ -34,6 +36,28 @@ reload_app = typer.Typer(name="reload", add_completion=False)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Port = Annotated[
     int | None, typer.Option(min=0, max=65535, help="Instead of the configuration's; 0 picks a free one.")
+]
+HttpHost = Annotated[
+    str | None, typer.Option(help="Address of HTTP; by default --host, in production the loopback.")
+]
+MetricsHost = Annotated[
+    str | None, typer.Option(help="Address of the metrics; by default --host, in production the loopback.")
+]
+Production = Annotated[
+    bool,
+    typer.Option(
+        "--production",
+        help="Serve only gRPC clients with a certificate; HTTP is for this machine's health checks. Needs "
+        "--tls-cert, --tls-key, --tls-ca and a Triton without published weaknesses.",
+    ),
+]
+TlsCert = Annotated[
+    Path | None, typer.Option("--tls-cert", help="Encrypt gRPC: the server's certificate (PEM).")
+]
+TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="The private key of --tls-cert.")]
+TlsCa = Annotated[
+    Path | None,
+    typer.Option("--tls-ca", help="Serve only clients whose certificate one of these (PEM) has signed."),
 ]
 
 
@@ -57,6 +81,12 @@ def serve(  # noqa: PLR0913  (one option a choice)
     http_port: Port = None,
     grpc_port: Port = None,
     metrics_port: Port = None,
+    http_host: HttpHost = None,
+    metrics_host: MetricsHost = None,
+    production: Production = False,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    tls_ca: TlsCa = None,
     log: Annotated[
         Path | None,
         typer.Option(
@@ -85,11 +115,16 @@ def serve(  # noqa: PLR0913  (one option a choice)
     configured = configured_endpoints(deployment.server)
     at = replace(
         configured,
-        host=configured.host if host is None else _host(host),
+        host=configured.host if host is None else _host("host", host),
         http_port=_given(http_port, configured.http_port),
         grpc_port=_given(grpc_port, configured.grpc_port),
         metrics_port=_given(metrics_port, configured.metrics_port),
+        http_host=None if http_host is None else _host("http-host", http_host),
+        metrics_host=None if metrics_host is None else _host("metrics-host", metrics_host),
+        tls=tls_of_options(certificate=tls_cert, key=tls_key, ca=tls_ca),
     )
+    if production:
+        at = hardened(at)
     console = lasting_console(sys.stderr, quiet=quiet)
     seconds = deployment.server.drain_seconds
     try:
@@ -107,12 +142,12 @@ def serve(  # noqa: PLR0913  (one option a choice)
         raise typer.Exit(FAILED) from error
 
 
-def _host(host: str) -> str:
+def _host(option: str, host: str) -> str:
     try:
         return checked_host(host)
     except ValueError as error:
         problem, _, allowed = str(error).partition("; allowed: ")
-        raise InvalidRequest("host", problem, allowed=allowed) from error
+        raise InvalidRequest(option, problem, allowed=allowed) from error
 
 
 def _print_addresses(server: Server, *, json: bool, quiet: bool) -> None:

@@ -63,7 +63,8 @@ class TritonProcess:
         self._log = TritonLog()
         self._file = LogFile(settings.log)
         try:
-            command = _command(installation, settings, workspace.folder, arguments, private_options(secret))
+            private = private_options(secret, production=settings.endpoints.production)
+            command = _command(installation, settings, workspace.folder, arguments, private)
             self._child = Child(command, self._keep)
         except BaseException:
             self._file.close()

@@ -24,7 +24,7 @@ from intaglio.contract.config import Deployment, load_deployment
 from intaglio.engines.card import CardMemory
 from intaglio.errors import ConfigError, Unavailable
 from intaglio.serving.arguments import TritonSettings
-from intaglio.serving.build_check import check_build
+from intaglio.serving.build_check import check_build, check_card
 from intaglio.serving.cards import read_memory_of, served_gpus
 from intaglio.serving.change import ChangeTimes, UnloadFailed, VersionChange
 from intaglio.serving.control import Control
@@ -106,11 +106,15 @@ class Server(TritonServer):
         self._control = self._version = None
 
     def check(self) -> None:
-        """Raises EngineMismatch with the command that rebuilds, ConfigError where the memory is too small."""
+        """Raises EngineMismatch with the command that rebuilds, ConfigError where the memory is too small or
+        a file of TLS is wrong.
+        """
+        super().check()
         if self._version is not None:
             self._check_whole(self._version.manifest)
             return
         self._version = self._open_version(self.deployment)
+        check_card(self._version.manifest)
         # Only at the first start: the driver may still count the memory of a Triton that just ended.
         self._last_number = self._version.number
         self._prediction = check_memory(self.deployment, self._version.manifest)

@@ -1,6 +1,6 @@
 """Options of `tritonserver` that `intaglio serve CONFIG -- --option=value` passes through.
 
-Everything about traces, logs, TLS of gRPC, keepalive and pools of memory may be set. Refused by name is what
+Everything about traces, logs, keepalive and pools of memory may be set. Refused by name is what
 would undo a rule of security, or contradict what `intaglio serve` sets itself.
 """
 
@@ -20,6 +20,7 @@ _OPENS: Final = "it would open what only the administrator may use"
 _SETS: Final = "intaglio serve sets it"
 _LOADS: Final = "intaglio serve decides which models are loaded"
 _SECRET: Final = "models would see the administrator's secret"
+_TLS: Final = "use --tls-cert, --tls-key and --tls-ca before the --, which try the files"
 REFUSED: Final[Mapping[str, str]] = {
     "--allow-client-shm": _OPENS,
     "--allow-sagemaker": _OPENS,
@@ -52,11 +53,16 @@ REFUSED: Final[Mapping[str, str]] = {
     "--model-repository": _LOADS,
     "--model-store": _LOADS,
     "--repository-poll-secs": _LOADS,
+    "--grpc-use-ssl": _TLS,
+    "--grpc-use-ssl-mutual": _TLS,
+    "--grpc-server-cert": _TLS,
+    "--grpc-server-key": _TLS,
+    "--grpc-root-cert": _TLS,
     "--grpc-address": "use --host of intaglio serve",
     "--grpc-port": "use --grpc-port before the --",
-    "--http-address": "use --host of intaglio serve",
+    "--http-address": "use --host or --http-host of intaglio serve",
     "--http-port": "use --http-port before the --",
-    "--metrics-address": "use --host of intaglio serve",
+    "--metrics-address": "use --host or --metrics-host of intaglio serve",
     "--metrics-port": "use --metrics-port before the --",
     "--reuse-grpc-port": "two servers would share a port",
     "--reuse-http-port": "two servers would share a port",

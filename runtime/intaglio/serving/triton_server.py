@@ -17,6 +17,7 @@ from intaglio.serving.arguments import TritonSettings
 from intaglio.serving.endpoints import Endpoints, choose_ports, ports_are_free
 from intaglio.serving.installation import TritonInstallation, find_triton
 from intaglio.serving.process import TritonProcess
+from intaglio.serving.production import check_triton
 from intaglio.serving.secret import SecretShown
 from intaglio.serving.stop_request import StopRequest
 from intaglio.serving.workspace import Workspace
@@ -75,7 +76,14 @@ class TritonServer:
         """Held while Triton starts, or loads and unloads models."""
 
     def check(self) -> None:
-        """Raise where Triton must not start; called at every start."""
+        """Raise where Triton must not start; called at every start.
+
+        Raises:
+            ConfigError: a file of TLS is wrong, or a certificate has expired.
+        """
+        at = self.settings.endpoints
+        if at.tls is not None and (soon := at.tls.check(private=at.production)):
+            _log.warning("%s", soon)
 
     def prepare(self) -> None:
         """Write what Triton reads from the workspace; called at every start, while no Triton runs."""
@@ -88,6 +96,8 @@ class TritonServer:
         """
         self._installation = find_triton()
         self._installation.check()
+        if self.settings.endpoints.production:
+            check_triton(self._installation, self.settings.endpoints.host)
         try:
             self.check()
             self._workspace = Workspace.create()
@@ -226,7 +236,8 @@ class TritonServer:
             self._process = TritonProcess(installation, self.settings, self.workspace)
         except OSError as error:  # its log or its folder cannot be written now
             what = error.filename or "the process"
-            raise Unavailable(f"Triton cannot be started: {what}: {storage_problem(error)}") from error
+            cure = "; --log names another file" if what == str(self.settings.log) else ""
+            raise Unavailable(f"Triton cannot be started: {what}: {storage_problem(error)}{cure}") from error
         return self._process.wait_ready(stopped=lambda: self._stop.made, report=self._report)
 
     def _end_process(self) -> None:

@@ -24,7 +24,7 @@ from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.models import DIFFUSE, POSTPROCESS, PREPROCESS, SDXL, SDXL_STREAM, ModelSpec
 from intaglio.contract.ports import Tensors, read_tensors, scalar, string_tensor
 from intaglio.engines.interface import Array
-from intaglio.errors import DeadlineExceeded
+from intaglio.errors import Cancelled, DeadlineExceeded
 from intaglio.imaging.latent_previews import preview_files
 from intaglio.telemetry.journal import Journal
 from intaglio.triton_models.jobs import Pace
@@ -126,6 +126,8 @@ class StreamModel(TritonModel):
         }
         request = {name: value for name, value in found.items() if name not in own}
         prepared = self._calls.call(PREPROCESS, request, journal=journal)
+        if stream.look():  # its picture would wait in a place that others need
+            raise Cancelled("cancelled by the caller")
         asked = dict(_passed(prepared, DIFFUSE))
         asked["job"] = string_tensor(stream.job)
         if own["slice_steps"] is not None:

@@ -47,15 +47,13 @@ def test_who_shows_none_or_a_foreign_one_is_refused(mutual: FakeServer, made: Ce
         ca=made.file("ca.pem"), certificate=made.file("stranger.pem"), key=made.file("stranger.key")
     )
     for tls in (Tls(ca=made.file("ca.pem")), foreign, None):
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable, match=r"does it want TLS \(--tls-ca, --tls-cert, --tls-key\)\?$"):
             ask(mutual.url, tls)
     assert not mutual.requests
 
 
 def test_a_server_that_the_authority_did_not_sign_is_refused(mutual: FakeServer, made: Certificates) -> None:
-    wrong = Tls(
-        ca=made.file("stranger.pem"), certificate=made.file("client.pem"), key=made.file("client.key")
-    )
+    wrong = Tls(ca=made.file("foreign.pem"), certificate=made.file("client.pem"), key=made.file("client.key"))
     with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
         ask(mutual.url, wrong)
 

@@ -54,6 +54,15 @@ def test_what_is_no_tag_is_refused_and_never_encoded(text: str, says: str) -> No
         split_lora_tags(text)
 
 
+def test_words_stay_the_same_without_the_tags_between_them() -> None:
+    """A backslash before `<` belongs to what follows, also where a tag was taken out in front of it."""
+    found = split_lora_tags(r"\<lora:<lora:night> a \<lora:mara>")
+    assert [tag.id for tag in found.tags] == ["night"]
+    assert found.untagged == r"\<lora: a \<lora:mara>"
+    again = split_lora_tags(found.untagged)
+    assert (again.words, again.tags) == (found.words, ())
+
+
 def test_long_text_takes_time_in_proportion() -> None:
     assert split_lora_tags("\\" * 100_001 + "<" * 100_000).tags == ()
     assert split_lora_tags("<" + " " * 100_000 + "< lora" * 100_000).tags == ()

@@ -50,6 +50,21 @@ def test_only_mappings_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("a: 2001-99-99", "not readable as YAML: month must be in 1..12; put a text into quotes"),
+        ("a: " + "[" * 3000, "not readable as YAML: nested too deeply"),
+        ("a: [", "not readable as YAML: "),
+    ],
+)
+def test_what_pyyaml_cannot_read_is_refused_whatever_it_raises(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "plate.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        read_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
         ("1: 2", "a key is 1; allowed: text, in quotes"),
         ("server: {on: 2}", r"a key is true or false \(on, off, yes, no\); allowed: text"),
         ("base: [{null: 2}]", "a key is None; allowed: text"),

@@ -48,9 +48,10 @@ def test_options_are_given_only_to_a_triton_that_has_them() -> None:
 
 
 def test_a_client_that_froze_is_noticed_within_a_minute() -> None:
-    milliseconds = dict(word.split("=") for word in arguments() if word.startswith("--grpc-keepalive"))
+    milliseconds = dict(word.split("=") for word in arguments() if word.startswith("--grpc-keepalive-time"))
     assert sum(map(int, milliseconds.values())) <= 60_000
     assert "--grpc-http2-max-pings-without-data=0" in arguments()
+    assert "--grpc-keepalive-permit-without-calls=1" in arguments(), "also one that asks for nothing"
     own = arguments(
         replace(SETTINGS, options=["--grpc-keepalive-time=5"]), options="\n  --grpc-keepalive-time <integer>"
     )

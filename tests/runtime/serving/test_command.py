@@ -54,6 +54,9 @@ def test_a_host_is_checked_before_anything_starts(
     config.write_text(PLATE)
     assert main(["serve", str(config), "--host", host]) == 2
     assert capsys.readouterr().err.startswith(f"intaglio serve: host: {host!r} is no host; allowed: an IPv4")
+    for option in ("metrics-host", "http-host"):
+        assert main(["serve", str(config), f"--{option}", host]) == 2
+        assert capsys.readouterr().err.startswith(f"intaglio serve: {option}: {host!r} is no host; allowed:")
 
 
 @pytest.mark.parametrize("ignored", [False, True])

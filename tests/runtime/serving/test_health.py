@@ -11,16 +11,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from intaglio.serving.health import PATH, problem_of
+from intaglio.serving.health import LIVE_PATH, PATH, main, problem_of
 
 
 class Answering(http.server.BaseHTTPRequestHandler):
-    """200 for the path that the check must ask, where `ready`; 400 otherwise, as Triton answers."""
+    """200 for liveness, and where `ready` for the path that the check must ask; else 400, as of Triton."""
 
     ready = True
 
     def do_GET(self) -> None:
-        self.send_response(200 if self.ready and self.path == PATH else 400)
+        self.send_response(200 if self.path == LIVE_PATH or (self.ready and self.path == PATH) else 400)
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
@@ -54,3 +54,13 @@ def test_the_exit_code_is_the_answer(address: str) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == code
         assert said in done.stdout
+
+
+def test_a_server_that_stops_is_still_alive(
+    address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Answering, "ready", False)
+    assert main([address]) == 1
+    assert main([address, "live"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "live"
+    assert main(["127.0.0.1:1", "live"]) == 1

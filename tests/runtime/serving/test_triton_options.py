@@ -64,6 +64,7 @@ def test_every_option_that_we_set_is_refused_or_replaced(help_text: str) -> None
         "--allow-gpu-metrics",
         "--grpc-http2-max-pings-without-data",
         "--grpc-http2-min-recv-ping-interval-without-data",
+        "--grpc-keepalive-permit-without-calls",
         "--grpc-keepalive-time",
         "--grpc-keepalive-timeout",
     }

@@ -90,6 +90,20 @@ def test_a_caller_that_is_gone_stops_its_picture(
     assert log.errors() == []
 
 
+def test_who_is_gone_before_the_queue_takes_no_place_in_it(
+    log: Log, models: dict[str, Any], request_tensors: Any
+) -> None:
+    request = Request(request_tensors(prompt="a fox"), ["image", "metadata", "timings"])
+    request.sender.cancelled = True
+    models["sdxl_stream"].execute([request])
+    assert request.sender.done.wait(60)
+    assert request.sender.sent == []
+    models["diffuse"]._reporter.report()
+    counted = {name: value for (name, _), value in shown().items()}
+    assert counted["intaglio_requests_total"] == 0, "it was never queued"
+    assert log.lines == []
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
