@@ -101,7 +101,7 @@ def test_who_is_gone_before_the_queue_takes_no_place_in_it(
     models["diffuse"]._reporter.report()
     counted = {name: value for (name, _), value in shown().items()}
     assert counted["intaglio_requests_total"] == 0, "it was never queued"
-    assert log.lines == []
+    assert log.errors() == []
 
 
 @pytest.mark.parametrize(
