@@ -128,15 +128,22 @@ class Crew:
     def _release(self, seat: Seat, lost: InstanceLost) -> None:
         """Give the pictures that a lost instance had begun to the others."""
         seat.up = False
-        released = self._turnstile.leave(seat.number)
-        seat.moved += len(released)
-        if released:
-            _log.warning("%d pictures that it had begun go on elsewhere", len(released))
-        for entry in released:
+        ended: list[QueueEntry] = []
+
+        def is_over(entry: QueueEntry) -> bool:
             entry.job.losses += 1
-            if entry.job.losses >= _MOST_LOSSES and self._turnstile.remove(entry):
-                why = f"{entry.job.losses} instances were lost while they had this picture; the last: {lost}"
-                self._end(entry, Unavailable(why))
+            if entry.job.losses >= _MOST_LOSSES:
+                ended.append(entry)
+            return entry.job.losses >= _MOST_LOSSES
+
+        released = self._turnstile.leave(seat.number, is_over=is_over)
+        moved = len(released) - len(ended)
+        seat.moved += moved
+        if moved:
+            _log.warning("%d pictures that it had begun go on elsewhere", moved)
+        for entry in ended:
+            why = f"{entry.job.losses} instances were lost while they had this picture; the last: {lost}"
+            self._end(entry, Unavailable(why))
 
     def _start_again(self, seat: Seat, why: str) -> bool:
         """Start a lost instance again; False where it is given up, or nobody needs it any more."""

@@ -200,12 +200,16 @@ class Turnstile(Generic[Job, Wish]):
                 other.overtaken += 1
         self._changed.notify_all()  # what this instance had resident is free for others
 
-    def leave(self, instance: int) -> list[Entry[Job, Wish]]:
-        """`instance` draws no more for now. Its requests wait again and go first; they are returned."""
+    def leave(self, instance: int, *, is_over: Callable[[Entry[Job, Wish]], bool]) -> list[Entry[Job, Wish]]:
+        """`instance` draws no more for now. Its requests wait again and go first; they are returned. Those of
+        them that are over are taken out, before another instance can begin them.
+        """
         with self._changed:
             self._instances.pop(instance, None)
             released = [entry for entry in self._entries if entry.instance == instance]
             for entry in released:
+                if is_over(entry):
+                    self._entries.remove(entry)
                 entry.begun, entry.instance = False, None
                 entry.overtaken = self._overtakes
                 entry.since, entry.expires = time.monotonic(), math.inf

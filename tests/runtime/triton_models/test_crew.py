@@ -158,5 +158,31 @@ def test_a_picture_that_costs_three_instances_is_refused() -> None:
     (job,) = scene.run(1)
     ((ended, error),) = scene.ended
     assert ended is job
+    assert scene.seats[0].moved == 2, "the last time it went nowhere"
     assert str(error).startswith("3 instances were lost while they had this picture; the last: instance 0")
     assert scene.turnstile.is_empty()
+
+
+def test_no_other_instance_draws_a_picture_that_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its caller would get two answers. The log line between gives the idle instance its time."""
+    drawn: list[int] = []
+
+    def draw(entry: Entry[Any, Any], number: int) -> None:
+        drawn.append(number)
+        raise InstanceLost("killed by SIGSEGV")
+
+    scene = Scene(Instance(0), Instance(1), draw=draw)
+    taken = threading.Event()
+    take = scene.turnstile.take
+
+    def told(*args: Any, **keys: Any) -> Any:
+        entry = take(*args, **keys)
+        if entry is not None and entry.job.losses >= 3:
+            taken.set()
+        return entry
+
+    monkeypatch.setattr(scene.turnstile, "take", told)
+    monkeypatch.setattr(crew._log, "warning", lambda *words: taken.wait(0.2))
+    (job,) = scene.run(1)
+    assert (len(drawn), job.losses) == (3, 3)
+    assert [ended for ended, _ in scene.ended] == [job]

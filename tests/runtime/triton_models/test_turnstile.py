@@ -310,11 +310,23 @@ def test_what_a_lost_instance_had_begun_goes_first_elsewhere() -> None:
     lost = offered(queue, 0, "a")
     assert lost is not None
     assert (queue.running(), queue.running(0), queue.running(1)) == (1, 1, 0)
-    assert queue.leave(0) == [lost]
+    assert queue.leave(0, is_over=lambda entry: False) == [lost]
     assert (lost.begun, queue.waiting()[0]) == (False, 3)
     assert offered(queue, 1, "b") is lost
     assert queue.remove_waiting(lambda entry: entry.expires <= 1.0)[0].job == 2
     assert lost.expires > 1.0, "its wait was over when it had its first turn"
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_is_over_with_a_lost_instance_is_never_begun_elsewhere() -> None:
+    queue = queue_of(entry_of(0, "a"), entry_of(1, "a"))
+    lost = offered(queue, 0, "a")
+    assert lost is not None
+    assert queue.leave(0, is_over=lambda entry: entry.job == 0) == [lost]
+    assert not queue.remove(lost)
+    taken = offered(queue, 1, "a")
+    assert taken is not None
+    assert taken.job == 1
 
 
 @pytest.mark.usefixtures("quick")
