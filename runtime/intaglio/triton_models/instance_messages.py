@@ -95,6 +95,9 @@ class State:
 
     def add_counts(self, earlier: State) -> None:
         """Let the counts go on from those of the processes before."""
+        if self.loras is None and earlier.loras is not None:
+            # A process that could not open its engines knows of no LoRAs. The next one goes on from here.
+            self.loras = LoraState((), counts=SwapCounts(last_seconds=earlier.loras.counts.last_seconds))
         pairs: list[tuple[SwapCounts | ControlNetCounts, SwapCounts | ControlNetCounts]] = [
             (self.controlnets.counts, earlier.controlnets.counts)
         ]

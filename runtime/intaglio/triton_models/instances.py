@@ -22,7 +22,7 @@ from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.ports import Tensors
 from intaglio.engines.interface import Array
-from intaglio.errors import DeviceFailed, IntaglioError, Unavailable
+from intaglio.errors import DeviceFailed, IntaglioError, Unavailable, single_line
 from intaglio.interpreter import interpreter
 from intaglio.loras.sets import set_digest
 from intaglio.loras.store import LORAS_FOLDER, LoraStore
@@ -215,6 +215,9 @@ class Instance:
             answer: Answer = self._connection.recv()
         except (EOFError, OSError):
             raise self._lost(self._ending()) from None
+        except Exception as error:  # pickle's: whatever the class that it restores raises
+            self.close()
+            raise self._lost(f"its answer cannot be read: {single_line(str(error))}") from error
         answer.state.add_counts(self._earlier)
         self._state = answer.state
         return answer

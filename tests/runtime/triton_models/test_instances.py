@@ -21,7 +21,7 @@ from intaglio.stages.diffuse.conditioning import read_conditioning
 from intaglio.stages.diffuse.drawing import Drawing
 from intaglio.stages.diffuse.incoming import Wanted
 from intaglio.stages.preprocess.stage import Preprocess
-from intaglio.triton_models.instance_messages import Advanced, Answer, LoraState, State
+from intaglio.triton_models.instance_messages import Advanced, Answer, LoraState, Open, State
 from intaglio.triton_models.instances import InstanceLost, Instances
 from intaglio.triton_models.places import Place
 
@@ -141,3 +141,36 @@ def test_counts_go_on_in_the_next_process(instance: Any, drawing: Drawing) -> No
     for peer in peers:
         peer.join()
     assert instance.loras.counts.swaps == 5
+
+
+def test_counts_outlast_a_process_that_does_not_open(instance: Any, drawing: Drawing) -> None:
+    done = Advanced(drawing.step, drawing.state, {})
+    peers = [Peer(instance, Answer(state(3), done))]
+    instance.advance(drawing)
+    instance._earlier = instance._state  # as `start` does
+    peers.append(Peer(instance, Answer(State(), error=Unavailable("no memory"))))
+    instance._send(Open(instance._manifest, instance._folder, True))
+    with pytest.raises(Unavailable, match="no memory"):
+        instance.wait_open()
+    assert instance.loras.counts.swaps == 3
+    instance._earlier = instance._state
+    peers.append(Peer(instance, Answer(state(1), done)))
+    instance.advance(drawing)
+    for peer in peers:
+        peer.join()
+    assert instance.loras.counts.swaps == 4
+
+
+class Unreadable:
+    """Nothing that pickle can restore."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("as another version of intaglio may have it",)
+
+
+def test_an_instance_whose_answer_cannot_be_read_is_lost(instance: Any, drawing: Drawing) -> None:
+    """Its thread goes on: an error of another kind would end it, and requests would wait for ever."""
+    peer = Peer(instance, Unreadable())  # type: ignore[arg-type]
+    with pytest.raises(InstanceLost, match=r"^instance 1: its answer cannot be read: invalid literal"):
+        instance.advance(drawing)
+    peer.join()
