@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 from multiprocessing.connection import Connection
 
 from intaglio.errors import DeviceFailed, IntaglioError, failed_device
@@ -35,6 +36,10 @@ _log = logging.getLogger("intaglio.diffuse")
 
 def main() -> None:
     """Answer until nobody asks."""
+    # As Triton's own Python processes: what stops a whole group (Ctrl-C, systemd) must not lose the pictures
+    # that the server still finishes. The other end of the socket says when this process ends.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
     connection = Connection(os.dup(0))
     os.dup2(2, 1)  # a library that prints must not write into anything else

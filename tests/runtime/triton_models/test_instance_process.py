@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -134,3 +138,25 @@ def test_what_does_not_open_is_said(tiny: Any, tmp_path: Path) -> None:
         instance_process._serve(connection, Open(tiny.manifest, tmp_path, False))
         with pytest.raises(ConfigError, match="no vocabulary"):
             instance.wait_open()
+
+
+def ignores_sigterm(pid: int) -> bool:
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "SigIgn" in line]
+    return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def test_what_stops_the_whole_group_does_not_end_a_process_that_draws(tiny: Any) -> None:
+    """The server finishes what it has, and then closes the other end."""
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-P", "-m", instance_process.__name__]
+    with subprocess.Popen(command, stdin=theirs.fileno(), stderr=subprocess.DEVNULL) as process:
+        theirs.close()
+        until = time.monotonic() + 20
+        while not ignores_sigterm(process.pid) and time.monotonic() < until:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        with Connection(ours.detach()) as connection:
+            connection.send(Open(tiny.manifest, tiny.folder, False))
+            assert connection.recv().error is not None, "these engines are for another runtime"
+        assert process.wait(20) == 0
