@@ -19,7 +19,10 @@ _TRACEPARENT: Final = "traceparent"
 def traceparent_of(request: Any) -> str | None:
     """The span that `request` of Triton's Python backend belongs to; None where it is not traced."""
     for text in (request.trace().get_context(), request.parameters()):
-        found = json.loads(text) if text else {}
+        try:
+            found = json.loads(text) if text else {}
+        except ValueError:  # what a caller sends beside its request may spoil its trace, and nothing else
+            continue
         if isinstance(found, dict) and isinstance(found.get(_TRACEPARENT), str):
             return str(found[_TRACEPARENT])
     return None
