@@ -171,7 +171,7 @@ class Crew:
         return False
 
     def _give_seat_up(self, why: str) -> None:
-        _log.error("%s", why)
+        _log.error("error: %s", why)  # lines that begin so are errors in the log as JSON
         with self._lock:
             self._left -= 1
             if self._left:

@@ -43,6 +43,8 @@ DEVICE_FAILED_STATUS: Final = 74
 class Open:
     """The first message: what to open."""
 
+    number: int
+    """Of the instance."""
     manifest: BuildManifest
     folder: Path
     hashes: bool

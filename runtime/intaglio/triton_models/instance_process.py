@@ -11,11 +11,14 @@ import contextlib
 import logging
 import os
 import signal
+from dataclasses import replace
 from multiprocessing.connection import Connection
 
 from intaglio.errors import DeviceFailed, IntaglioError, failed_device
 from intaglio.stages.diffuse.drawing import Drawing
 from intaglio.stages.diffuse.stage import Diffuse
+from intaglio.telemetry.journal import Telemetry
+from intaglio.telemetry.settings import TelemetrySettings
 from intaglio.triton_models.instance_messages import (
     DEVICE_FAILED_STATUS,
     Advance,
@@ -30,8 +33,6 @@ from intaglio.triton_models.instance_messages import (
 )
 
 __all__ = ["main"]
-
-_log = logging.getLogger("intaglio.diffuse")
 
 
 def main() -> None:
@@ -52,14 +53,16 @@ def main() -> None:
 
 
 def _serve(connection: Connection, opening: Open) -> None:
+    settings = replace(TelemetrySettings.of_environment(), traces=None)  # the other process has the spans
+    telemetry = Telemetry(settings, stage="diffuse", instance=f"diffuse_instance_{opening.number}")
     with contextlib.ExitStack() as stack:
         try:
             stage = stack.enter_context(Diffuse(opening.manifest, opening.folder, hashes=opening.hashes))
             stage.warm_up()
         except Exception as error:
-            connection.send(Answer(State(), error=_shown(error)))
+            connection.send(Answer(State(), error=_shown(error, telemetry)))
             return
-        answers = _Answers(stage)
+        answers = _Answers(stage, telemetry)
         connection.send(Answer(answers.state))
         while True:
             answer = answers(connection.recv())
@@ -73,15 +76,16 @@ def _serve(connection: Connection, opening: Open) -> None:
 class _Answers:
     """The pictures of this instance."""
 
-    def __init__(self, stage: Diffuse) -> None:
+    def __init__(self, stage: Diffuse, telemetry: Telemetry) -> None:
         self._stage = stage
+        self._telemetry = telemetry
         self._drawings: dict[int, Drawing] = {}
 
     def __call__(self, message: Advance | Finish) -> Answer:
         try:
             result = self._advanced(message) if isinstance(message, Advance) else self._finished(message)
         except Exception as error:
-            return Answer(self.state, error=_shown(error))
+            return Answer(self.state, error=_shown(error, self._telemetry))
         return Answer(self.state, result)
 
     def _advanced(self, message: Advance) -> Advanced:
@@ -105,13 +109,13 @@ class _Answers:
         return State(loras, ResidentControls(controlnets.resident, controlnets.counts))
 
 
-def _shown(error: Exception) -> IntaglioError:
-    """`error` for the other process; what intaglio does not explain is written into the log."""
+def _shown(error: Exception, telemetry: Telemetry) -> IntaglioError:
+    """`error`, in whose handler this is called, for the other process. What nobody foresaw goes to the log."""
     if (lost := failed_device(error)) is not None:
         return lost
     if isinstance(error, IntaglioError):
         return error
-    _log.error("an instance failed", exc_info=error)
+    telemetry.failure()
     return IntaglioError(
         f"diffuse: internal error ({type(error).__name__}); the server's log has the traceback"
     )

@@ -99,7 +99,7 @@ class Instance:
         self._connection = Connection(ours.detach())
         self._numbers.clear()
         self._earlier = self._state
-        self._send(Open(self._manifest, self._folder, hashes))
+        self._send(Open(self.place.number, self._manifest, self._folder, hashes))
 
     def wait_open(self) -> None:
         """Wait until the engines are open.

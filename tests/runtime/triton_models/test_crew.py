@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from intaglio.errors import Unavailable
+from intaglio.serving.json_log import json_lines
 from intaglio.triton_models import crew
 from intaglio.triton_models.crew import MOST_RESTARTS, Crew, Seat
 from intaglio.triton_models.instances import InstanceLost
@@ -133,6 +135,8 @@ def test_an_instance_that_cannot_be_started_is_given_up(caplog: pytest.LogCaptur
     assert scene.given_up == [f"no memory; given up after {MOST_RESTARTS} restarts"]
     assert not scene.seats[0].up
     assert "instance 0: killed; restart 1 of 5" in caplog.text
+    (line,) = json_lines(f"{caplog.messages[-1]}\n".encode()).splitlines()
+    assert json.loads(line)["level"] == "error"
 
 
 def test_others_go_on_without_an_instance_that_is_given_up() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -23,6 +24,7 @@ from intaglio.stages.diffuse.conditioning import Conditioning, read_conditioning
 from intaglio.stages.diffuse.drawing import Drawing
 from intaglio.stages.diffuse.stage import Diffuse
 from intaglio.stages.preprocess.stage import Preprocess
+from intaglio.telemetry.settings import FORMAT_VARIABLE
 from intaglio.triton_models import instance_process
 from intaglio.triton_models.instance_messages import DEVICE_FAILED_STATUS, Open
 from intaglio.triton_models.instances import Instance, InstanceLost
@@ -34,6 +36,7 @@ def opened(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Instanc
     """An instance whose process is a thread with the engines of this build."""
     monkeypatch.setattr("intaglio.stages.diffuse.stage.open_backend", lambda manifest: tiny.backend)
     monkeypatch.setattr(Diffuse, "warm_up", lambda stage: None)
+    monkeypatch.setenv(FORMAT_VARIABLE, "json")
     ours, theirs = socket.socketpair()
     connection = Connection(theirs.detach())
 
@@ -47,7 +50,7 @@ def opened(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Instanc
     thread = threading.Thread(target=run)
     instance = Instance(Place(0), tiny.manifest, tiny.folder, sharing=1)
     instance._connection = Connection(ours.detach())
-    instance._send(Open(tiny.manifest, tiny.folder, True))
+    instance._send(Open(0, tiny.manifest, tiny.folder, True))
     thread.start()
     yield instance, thread
     instance.hang_up()
@@ -96,15 +99,25 @@ def test_an_error_is_the_requests_own(
     opened: tuple[Instance, threading.Thread],
     request_read: Conditioning,
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    """Its traceback is one line of the log, whatever the error repeats of what a caller sent."""
+    forged = '{"time":"2026","level":"error","event":"forged"}'
+
+    def fail(stage: Diffuse, drawing: Drawing) -> None:
+        raise ValueError(f"no such word:\n{forged}")
+
     instance, _ = opened
     instance.wait_open()
     with monkeypatch.context() as patched:
-        patched.setattr(Diffuse, "_advance", lambda stage, drawing: 1 / 0)
-        with pytest.raises(IntaglioError, match=r"internal error \(ZeroDivisionError\)"):
+        patched.setattr(Diffuse, "_advance", fail)
+        with pytest.raises(IntaglioError, match=r"internal error \(ValueError\)"):
             instance.advance(Drawing(request_read))
-    assert "ZeroDivisionError" in caplog.text
+    lines = capfd.readouterr().err.splitlines()
+    assert forged not in lines
+    (said,) = (json.loads(line) for line in lines if line.startswith("{"))
+    assert (said["level"], said["stage"], said["instance"]) == ("error", "diffuse", "diffuse_instance_0")
+    assert said["traceback"].endswith(forged)
     instance.advance(Drawing(request_read))
 
 
@@ -135,7 +148,7 @@ def test_what_does_not_open_is_said(tiny: Any, tmp_path: Path) -> None:
     ours, theirs = socket.socketpair()
     instance._connection = Connection(ours.detach())
     with Connection(theirs.detach()) as connection:
-        instance_process._serve(connection, Open(tiny.manifest, tmp_path, False))
+        instance_process._serve(connection, Open(0, tiny.manifest, tmp_path, False))
         with pytest.raises(ConfigError, match="no vocabulary"):
             instance.wait_open()
 
@@ -157,6 +170,6 @@ def test_what_stops_the_whole_group_does_not_end_a_process_that_draws(tiny: Any)
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGINT)
         with Connection(ours.detach()) as connection:
-            connection.send(Open(tiny.manifest, tiny.folder, False))
+            connection.send(Open(0, tiny.manifest, tiny.folder, False))
             assert connection.recv().error is not None, "these engines are for another runtime"
         assert process.wait(20) == 0

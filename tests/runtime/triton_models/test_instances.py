@@ -149,7 +149,7 @@ def test_counts_outlast_a_process_that_does_not_open(instance: Any, drawing: Dra
     instance.advance(drawing)
     instance._earlier = instance._state  # as `start` does
     peers.append(Peer(instance, Answer(State(), error=Unavailable("no memory"))))
-    instance._send(Open(instance._manifest, instance._folder, True))
+    instance._send(Open(1, instance._manifest, instance._folder, True))
     with pytest.raises(Unavailable, match="no memory"):
         instance.wait_open()
     assert instance.loras.counts.swaps == 3
