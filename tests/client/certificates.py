@@ -30,11 +30,13 @@ class Certificates:
 
 
 def certificates(folder: Path) -> Certificates:
-    """An authority, what it signed for a server at 127.0.0.1 and for a client; another one, its client."""
+    """An authority, what it signed for a server at 127.0.0.1, which may be of `intaglio-servers`, and for a
+    client; another one, its client.
+    """
     made = Certificates(folder)
     _authority(made, "ca")
     _authority(made, "foreign")
-    _signed(made, "server", "subjectAltName=IP:127.0.0.1,DNS:localhost")
+    _signed(made, "server", "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:intaglio-servers")
     _signed(made, "client", "extendedKeyUsage=clientAuth")
     _signed(made, "stranger", "extendedKeyUsage=clientAuth", by="foreign")
     return made

@@ -126,10 +126,10 @@ def _attempts(log: Path) -> list[Attempt]:
 
 
 def _local(
-    servers: Sequence[Endpoints], grpc: Endpoints, admin: Endpoints, log: Path, *, round_robin: bool
+    config: dict[str, Any], servers: Sequence[Endpoints], grpc: Endpoints, admin: Endpoints, log: Path
 ) -> dict[str, Any]:
-    """The configuration with addresses of this machine, and a log of each attempt."""
-    config = copy.deepcopy(configuration())
+    """`config` with addresses of this machine, and a log of each attempt."""
+    config = copy.deepcopy(config)
     static = config["static_resources"]
     ports = {"grpc": grpc.grpc_port, "metrics": grpc.metrics_port}
     for listener in static["listeners"]:
@@ -153,12 +153,6 @@ def _local(
         for number, one in enumerate(servers)
     ]
     cluster_of(config)["load_assignment"]["endpoints"] = [{"lb_endpoints": ends}]
-    if round_robin:
-        (policy,) = cluster_of(config)["load_balancing_policy"]["policies"]
-        policy["typed_extension_config"] = {
-            "name": "envoy.load_balancing_policies.round_robin",
-            "typed_config": {"@type": ROUND_ROBIN},
-        }
     fields = http_of(config)["access_log"][0]["typed_config"]["log_format"]["json_format"]
     attempt = {**fields, "seconds": "%START_TIME(%s.%3f)%", "received": "%UPSTREAM_WIRE_BYTES_RECEIVED%"}
     http_of(config)["http_filters"][-1]["typed_config"]["upstream_log"] = [
@@ -182,14 +176,21 @@ def proxy(
     round_robin: bool = False,
     ready: bool = True,
     most_bytes: int | None = None,
+    config: dict[str, Any] | None = None,
 ) -> Iterator[Proxy]:
     """Envoy before `servers`, all of which are ready, or none. After the block its logs are complete.
 
-    `most_bytes` takes the place of `max_request_bytes`.
+    `most_bytes` takes the place of `max_request_bytes`, `config` that of `configuration()`.
     """
     grpc, admin = choose_ports(Endpoints()), choose_ports(Endpoints())
     folder.mkdir()
-    config = _local(servers, grpc, admin, folder / "upstream", round_robin=round_robin)
+    config = _local(config or configuration(), servers, grpc, admin, folder / "upstream")
+    if round_robin:
+        (policy,) = cluster_of(config)["load_balancing_policy"]["policies"]
+        policy["typed_extension_config"] = {
+            "name": "envoy.load_balancing_policies.round_robin",
+            "typed_config": {"@type": ROUND_ROBIN},
+        }
     if most_bytes is not None:
         http_of(config)["http_filters"][0]["typed_config"]["max_request_bytes"] = most_bytes
     (folder / "envoy.yaml").write_text(yaml.safe_dump(config))

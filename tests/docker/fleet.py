@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,21 +25,22 @@ __all__ = ["Replica", "fleet"]
 
 
 class Replica:
-    """`intaglio serve` with its own ports and log."""
+    """`intaglio serve` with its own ports and log, and `words` for all of them."""
 
-    def __init__(self, deployment: Deployment, folder: Path, number: int) -> None:
+    def __init__(self, deployment: Deployment, folder: Path, number: int, words: Sequence[str] = ()) -> None:
         self.number = number
         self.endpoints = choose_ports(Endpoints())
         self.began = 0.0
         """When it was started the last time, as `time.time` has it."""
         self._config = deployment.folder / f"{deployment.name}.yaml"
+        self._words = words
         self._log = folder / f"triton-{number}.log"
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Start it and wait until it is ready."""
         ports = [f"--{name}-port={port}" for name, port in self.endpoints.ports.items()]
-        command = [sys.executable, "-m", "intaglio", "serve", str(self._config), *ports]
+        command = [sys.executable, "-m", "intaglio", "serve", str(self._config), *ports, *self._words]
         self.began = time.time()
         self._process = subprocess.Popen(
             [*command, f"--log={self._log}", "--json"],
@@ -84,9 +85,11 @@ class Replica:
 
 
 @contextmanager
-def fleet(deployment: Deployment, folder: Path, *, size: int) -> Iterator[list[Replica]]:
+def fleet(
+    deployment: Deployment, folder: Path, *, size: int, words: Sequence[str] = ()
+) -> Iterator[list[Replica]]:
     """`size` servers, ready."""
-    replicas = [Replica(deployment, folder, number) for number in range(size)]
+    replicas = [Replica(deployment, folder, number, words) for number in range(size)]
     try:
         with ThreadPoolExecutor(size) as pool:
             list(pool.map(Replica.start, replicas))

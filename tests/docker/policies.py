@@ -22,7 +22,7 @@ from .availability import (
 )
 from .cluster import Object, container_of, of_kind, one, pod_of, selects
 from .network import nothing_goes_out, servers_are_reached
-from .production import closed_ports, is_production, servers_of_cards_are_closed, tls_files_are_a_secret
+from .production import inner_ports, is_production, servers_of_cards_are_closed, tls_files_are_a_secret
 
 __all__ = ["POLICIES", "Objects", "unknown_metrics"]
 
@@ -31,7 +31,7 @@ Policy = Callable[[Objects, Deployment], Iterator[str]]
 PODS: Final = ("Job", "Deployment")
 SHARED_MEMORY_MIB: Final = 256
 HEALTH: Final = ["python", "-m", "intaglio.serving.health"]
-"""The probes of a pod whose HTTP listens on its loopback only."""
+"""The probes of a pod in production, where HTTP asks for no certificate."""
 KINDS_OF_LIMITS: Final = ("cpu", "memory", "ephemeral-storage")
 SECRET_WORDS: Final = re.compile("token|secret|password|key", re.IGNORECASE)
 
@@ -121,7 +121,7 @@ def probes_ask_the_right_thing(objects: Objects, _: Deployment) -> Iterator[str]
 def ports_are_those_of_the_deployment(objects: Objects, deployment: Deployment) -> Iterator[str]:
     server = deployment.server
     wanted = {"http": server.http_port, "grpc": server.grpc_port, "metrics": server.metrics_port}
-    wanted = {name: port for name, port in wanted.items() if name not in closed_ports(objects)}
+    wanted = {name: port for name, port in wanted.items() if name not in inner_ports(objects)}
     found = {port["name"]: port["containerPort"] for port in container_of(objects, "Deployment")["ports"]}
     if found != wanted:
         yield f"containerPorts {found}: the deployment's are {wanted}"

@@ -12,7 +12,7 @@ from intaglio.contract.config import Deployment
 from .cluster import Object, container_of, of_kind, one, pod_of
 from .envoy import cluster_of, http_of
 
-__all__ = ["PROXY_POLICIES", "of_the_proxy", "without_the_proxy"]
+__all__ = ["COMPONENT", "PROXY_POLICIES", "config_of", "of_the_proxy", "without_the_proxy"]
 
 Objects = Sequence[Object]
 COMPONENT: Final = "app.kubernetes.io/component"
@@ -156,10 +156,11 @@ def it_reaches_servers_and_names_only(objects: Objects, _: Deployment) -> Iterat
 
 
 def its_config_is_mounted(objects: Objects, _: Deployment) -> Iterator[str]:
-    (mount,) = container_of(objects, "Deployment")["volumeMounts"]
-    (volume,) = pod_of(objects, "Deployment")["volumes"]
+    (volume,) = [found for found in pod_of(objects, "Deployment")["volumes"] if "configMap" in found]
+    mounts = container_of(objects, "Deployment")["volumeMounts"]
+    (mount,) = [found for found in mounts if found["name"] == volume["name"]]
     (config,) = of_kind(objects, "ConfigMap")
-    if volume["configMap"]["name"] != config["metadata"]["name"] or volume["name"] != mount["name"]:
+    if volume["configMap"]["name"] != config["metadata"]["name"]:
         yield f"there is no ConfigMap {volume['configMap']['name']}"
     if f"{mount['mountPath']}/envoy.yaml" not in container_of(objects, "Deployment")["args"]:
         yield "Envoy reads another file"

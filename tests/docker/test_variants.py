@@ -113,18 +113,26 @@ def test_what_kserve_makes_keeps_every_policy(served: Objects, tmp_path: Path, p
     assert list(POLICIES[policy](objects, deployment_of(objects, tmp_path))) == []
 
 
-def test_kserve_gets_the_whole_pod_of_the_overlay(served: Objects, proxied: Objects) -> None:
+def test_kserve_gets_the_whole_pod_of_the_overlay(served: Objects, overlays: dict[str, Objects]) -> None:
     """But for the container's name, which KServe prescribes. Nothing else serves beside it."""
     (service,) = of_kind(served, "InferenceService")
     predictor = service["spec"]["predictor"]
     assert predictor["labels"]["app.kubernetes.io/component"] == "server"
-    pod = copy.deepcopy(pod_of(without_the_proxy(proxied), "Deployment"))
+    pod = copy.deepcopy(pod_of(overlays["l4"], "Deployment"))
     assert predictor["containers"][0]["name"] == "kserve-container"
     pod["containers"][0]["name"] = "kserve-container"
     own = ("labels", "deploymentStrategy")
     assert {name: value for name, value in predictor.items() if name not in own} == pod
     assert "Deployment" not in kinds(served)
     assert [found["metadata"]["name"] for found in of_kind(served, "Service")] == ["intaglio-servers"]
+
+
+def test_port_80_of_kserves_service_is_grpc(served: Objects) -> None:
+    """KServe leads it to the first port of the container; HTTP is open to nobody."""
+    (service,) = of_kind(served, "InferenceService")
+    first, *others = service["spec"]["predictor"]["containers"][0]["ports"]
+    assert first == {"name": "grpc", "containerPort": 8001}
+    assert [port["name"] for port in others] == ["metrics"]
 
 
 def envoy(objects: Objects) -> Any:
