@@ -45,8 +45,14 @@ def problems_of(objects: Objects) -> list[str]:
     return [problem for policy in AGREEMENTS.values() for problem in policy(objects)]
 
 
+def test_every_variant_with_envoy_keeps_every_policy() -> None:
+    found = [rendered(folder) for folder in sorted((ROOT / "docker/kubernetes/variants").iterdir())]
+    proxied = [objects for objects in found if of_kind(of_the_proxy(objects), "Deployment")]
+    assert proxied
+    assert [problems_of(objects) for objects in proxied] == [[]] * len(proxied)
+
+
 def test_before_servers_in_production_envoy_has_tls_at_both_ends(variant: Objects) -> None:
-    assert problems_of(variant) == []
     assert not is_plain(variant)
     names = [found["metadata"]["name"] for found in of_kind(variant, "ConfigMap")]
     assert not any("tls" in name for name in names), "what the component reads stays there"
