@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -41,16 +42,16 @@ def hardened(endpoints: Endpoints) -> Endpoints:
     return replace(endpoints, http_host=http, metrics_host=metrics, production=True)
 
 
-def check_triton(installation: TritonInstallation, host: str) -> None:
-    """Check that this Triton may be reached by other machines at `host`.
+def check_triton(installation: TritonInstallation, hosts: Iterable[str]) -> None:
+    """Check that this Triton may be reached by other machines at `hosts`: of gRPC, HTTP and metrics.
 
     Raises:
         ConfigError: it is an old one with published weaknesses.
     """
-    if _is_loopback(host):
+    if all(map(_is_loopback, hosts)):
         return
     newest = ".".join(f"{part:02}" for part in OLDEST_IMAGE)
-    right = f"serve in NVIDIA's image {newest} or newer, or with --host {_LOOPBACK}"
+    right = f"serve in NVIDIA's image {newest} or newer, or at {_LOOPBACK} only"
     if installation.origin != "PATH":
         raise ConfigError(
             f"--production: the packaged Triton 2.51 is for this machine's loopback only; {right}"

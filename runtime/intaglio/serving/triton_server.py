@@ -97,7 +97,7 @@ class TritonServer:
         self._installation = find_triton()
         self._installation.check()
         if self.settings.endpoints.production:
-            check_triton(self._installation, self.settings.endpoints.host)
+            check_triton(self._installation, self.settings.endpoints.hosts.values())
         try:
             self.check()
             self._workspace = Workspace.create()

@@ -89,16 +89,26 @@ def test_the_command_starts_nothing_without_a_certificate(
 def test_a_triton_with_published_weaknesses_stays_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NVIDIA_TRITON_SERVER_VERSION", raising=False)
     for host in ("127.0.0.1", "localhost", "127.0.0.2"):
-        check_triton(PACKAGED, host)
+        check_triton(PACKAGED, [host])
     for host in ("0.0.0.0", "192.0.2.7", "gpu-host"):
         with pytest.raises(
             ConfigError, match=r"^--production: the packaged Triton 2\.51 is for this machine's"
         ):
-            check_triton(PACKAGED, host)
-        check_triton(ON_PATH, host)  # nothing says how old it is
+            check_triton(PACKAGED, [host])
+        check_triton(ON_PATH, [host])  # nothing says how old it is
     monkeypatch.setenv("NVIDIA_TRITON_SERVER_VERSION", "26.06")
     with pytest.raises(ConfigError, match=r"^--production: Triton of image 26\.06 .* image 26\.07 or newer"):
-        check_triton(ON_PATH, "0.0.0.0")
+        check_triton(ON_PATH, ["0.0.0.0"])
     for image in ("26.07", "27.01"):
         monkeypatch.setenv("NVIDIA_TRITON_SERVER_VERSION", image)
-        check_triton(ON_PATH, "0.0.0.0")
+        check_triton(ON_PATH, ["0.0.0.0"])
+
+
+@pytest.mark.parametrize("opened", ["http_host", "metrics_host"])
+def test_no_address_of_such_a_triton_is_of_other_machines(opened: str) -> None:
+    """HTTP and metrics may have addresses of their own."""
+    inside = replace(OPEN, host="127.0.0.1")
+    check_triton(PACKAGED, hardened(inside).hosts.values())
+    at = hardened(replace(inside, **{opened: "0.0.0.0"}))
+    with pytest.raises(ConfigError, match=r"^--production: the packaged Triton 2\.51"):
+        check_triton(PACKAGED, at.hosts.values())
