@@ -24,6 +24,14 @@ HOW_TO_MAKE: Final = (
     "ec_paramgen_curve:prime256v1 -nodes -days 30 -subj /CN=HOST -addext subjectAltName=DNS:HOST "
     "-keyout server.key -out server.pem (docs/operating.md, Certificates)"
 )
+_KINDS: Final = {
+    "RSA": bytes.fromhex("300d06092a864886f70d0101010500"),
+    "P-256": bytes.fromhex("301306072a8648ce3d020106082a8648ce3d030107"),
+    "P-384": bytes.fromhex("301006072a8648ce3d020106052b81040022"),
+}
+"""Keys whose signatures gRPC accepts, as a certificate names them (AlgorithmIdentifier, RFC 3279 and 5480).
+OpenSSL, which shakes hands here, accepts others, too: with those Triton starts and every gRPC client is refused.
+"""
 _ROUNDS: Final = 10
 """Of messages in both directions; a handshake takes three."""
 _DAY: Final = 86_400.0
@@ -58,14 +66,16 @@ class ServerTls:
         may read the key.
 
         Raises:
-            ConfigError: a file cannot be read or is no PEM, the key is not that of the certificate, or a
-                certificate has expired or does not hold yet.
+            ConfigError: a file cannot be read or is no PEM, the key is not that of the certificate or of a kind
+                that gRPC does not take, or a certificate has expired or does not hold yet.
         """
         text = _text("--tls-cert", self.certificate)
         _text("--tls-key", self.key)
+        serving = self._serving()
+        _check_kind(text, self.certificate)
         if private and self.key.stat().st_mode & stat.S_IRWXO:
             raise ConfigError(f"--tls-key: every user may read {self.key}; run: chmod 600 {self.key}")
-        ends = {f"--tls-cert {self.certificate}": _end_of_own(self._serving(), text, self.certificate)}
+        ends = {f"--tls-cert {self.certificate}": _end_of_own(serving, text, self.certificate)}
         if self.ca is not None:
             _text("--tls-ca", self.ca)
             ends[f"--tls-ca {self.ca}"] = _end_of_authorities(self.ca)
@@ -117,6 +127,13 @@ def _text(option: str, path: Path) -> str:
     if b"-----BEGIN " not in text:
         raise ConfigError(f"{option}: {path} is no PEM file; {HOW_TO_MAKE}")
     return text.decode("ascii", "replace")
+
+
+def _check_kind(text: str, path: Path) -> None:
+    certificate = ssl.PEM_cert_to_DER_cert(_first_certificate(text))
+    if not any(kind in certificate for kind in _KINDS.values()):
+        allowed = ", ".join(_KINDS)
+        raise ConfigError(f"--tls-cert {path}: gRPC takes no such key; allowed: {allowed}; {HOW_TO_MAKE}")
 
 
 def _end_of_own(serving: ssl.SSLContext, text: str, path: Path) -> float:

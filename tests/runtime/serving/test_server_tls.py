@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
 import pytest
 
 from intaglio.errors import ConfigError
@@ -91,6 +93,49 @@ def test_files_that_serve_nobody(tls: ServerTls, made: Certificates, tmp_path: P
     ):
         with pytest.raises(ConfigError, match=says):
             wrong.check(private=False)
+
+
+@pytest.mark.parametrize(
+    ("key", "served"),
+    [
+        (("ec", "-pkeyopt", "ec_paramgen_curve:secp384r1"), True),
+        (("rsa:2048",), True),
+        (("ec", "-pkeyopt", "ec_paramgen_curve:secp521r1"), False),
+        (("ed25519",), False),
+        (("rsa-pss",), False),
+    ],
+)
+def test_a_key_that_grpc_does_not_take_is_refused(tmp_path: Path, key: tuple[str, ...], served: bool) -> None:
+    """OpenSSL takes all of them. So a server of gRPC, which Triton's is, says which are right."""
+    certificate, private = tmp_path / "server.pem", tmp_path / "server.key"
+    words = ("openssl", "req", "-x509", "-nodes", "-newkey", *key, "-days", "90", "-subj", "/CN=localhost")
+    names = ("-addext", "subjectAltName=DNS:localhost", "-keyout", private, "-out", certificate)
+    subprocess.run([*words, *map(str, names)], check=True, capture_output=True, timeout=60)
+    assert grpc_serves(certificate.read_bytes(), private.read_bytes()) is served
+    tls = ServerTls(certificate=certificate, key=private)
+    if served:
+        assert tls.check(private=True) is None
+    else:
+        with pytest.raises(ConfigError, match=r"gRPC takes no such key; allowed: RSA, P-256, P-384"):
+            tls.check(private=True)
+
+
+def grpc_serves(certificate: bytes, key: bytes) -> bool:
+    """Whether a client of gRPC reaches a server of gRPC with these files."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    try:
+        port = server.add_secure_port("localhost:0", grpc.ssl_server_credentials([(key, certificate)]))
+    except RuntimeError:
+        return False
+    server.start()
+    with grpc.secure_channel(f"localhost:{port}", grpc.ssl_channel_credentials(certificate)) as channel:
+        try:
+            channel.unary_unary("/x/y")(b"", timeout=30)
+        except grpc.RpcError as error:
+            return error.code() == grpc.StatusCode.UNIMPLEMENTED
+        finally:
+            server.stop(None)
+    return True
 
 
 def test_a_key_that_everybody_may_read_is_refused_in_production(tls: ServerTls, tmp_path: Path) -> None:
