@@ -83,11 +83,12 @@ def test_the_administrators_protocols_are_closed_to_those_with_a_certificate(
                 call(*words)
 
 
-def test_http_tells_only_health(secured: Server) -> None:
+def test_http_tells_health_and_metadata_only(secured: Server) -> None:
     """It asks for no certificate, so nothing else is open there."""
     assert secured.http_url.startswith("127.0.0.1:")
     assert problem_of(secured.http_url) is None
     assert problem_of(secured.http_url, path=LIVE_PATH) is None
+    assert problem_of(secured.http_url, path="/v2/models/sdxl") is None, "docs/operating.md says so"
     for path, body in (
         ("v2/models/sdxl/infer", b'{"inputs": []}'),
         ("v2/models/sdxl/generate", b'{"prompt": "a"}'),

@@ -155,7 +155,8 @@ def trace_options(settings: TritonSettings, given: Sequence[str]) -> list[str]:
 def private_options(secret: str, *, production: bool = False) -> list[str]:
     """The options that close the administrator's protocols to everybody without `secret`.
 
-    In production HTTP tells only its health and who the server is: it asks for no certificate.
+    In production HTTP tells only its health, who the server is and what its models take: it asks for no
+    certificate.
     """
     names = _RESTRICTED_IN_PRODUCTION if production else _RESTRICTED
     over_http = f"{names},inference" if production else names

@@ -26,7 +26,7 @@ _LOOPBACK: Final = "127.0.0.1"
 def hardened(endpoints: Endpoints) -> Endpoints:
     """`endpoints` for production: Triton cannot encrypt HTTP and metrics, so they listen on this machine's
     loopback, unless `endpoints` gives them an address of their own: HTTP for a proxy that asks for the
-    health, which is all that it tells, and metrics for a collector.
+    health, and metrics for a collector.
 
     Raises:
         ConfigError: gRPC has no certificate, or does not ask clients for one.

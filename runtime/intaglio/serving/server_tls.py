@@ -30,7 +30,7 @@ _KINDS: Final = {
     "P-384": bytes.fromhex("301006072a8648ce3d020106052b81040022"),
 }
 """Keys whose signatures gRPC accepts, as a certificate names them (AlgorithmIdentifier, RFC 3279 and 5480).
-OpenSSL, which shakes hands here, accepts others, too: with those Triton starts and every gRPC client is refused.
+OpenSSL, which shakes hands here, accepts others, too: with those Triton starts, and no client reaches it.
 """
 _ROUNDS: Final = 10
 """Of messages in both directions; a handshake takes three."""
@@ -66,8 +66,8 @@ class ServerTls:
         may read the key.
 
         Raises:
-            ConfigError: a file cannot be read or is no PEM, the key is not that of the certificate or of a kind
-                that gRPC does not take, or a certificate has expired or does not hold yet.
+            ConfigError: a file cannot be read or is no PEM, the key is not that of the certificate or is of
+                a kind that gRPC refuses, or a certificate has expired or does not hold yet.
         """
         text = _text("--tls-cert", self.certificate)
         _text("--tls-key", self.key)
