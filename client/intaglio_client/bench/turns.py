@@ -21,6 +21,7 @@ from intaglio_client.client import Client
 __all__ = ["Measure", "Side", "Turn", "server_process", "take_turns"]
 
 Measure = Literal["cpu", "wall"]
+_TRITON: Final = "tritonserver"
 _ORDERS: Final = ((0, 1), (1, 0))
 """Which server comes first alternates, so that neither always follows a rest."""
 
@@ -51,16 +52,23 @@ class Turn:
 
 
 def server_process(url: str) -> psutil.Process:
-    """The process on this machine that listens at `url`.
+    """The Triton on this machine that listens at `url`.
 
     Raises:
-        ConfigError: there is none that this user may look at.
+        ConfigError: there is none that this user may look at, or another program listens there: what a tunnel
+            or a proxy takes says nothing of the server behind it.
     """
     host, _, port = url.rpartition(":")
     for found in psutil.net_connections("tcp"):
         is_there = found.status == psutil.CONN_LISTEN and tuple(found.laddr)[1:] == (int(port),)
         if is_there and found.pid is not None:
-            return psutil.Process(found.pid)
+            process = psutil.Process(found.pid)
+            if process.name() != _TRITON:
+                raise ConfigError(
+                    f"{process.name()} listens at {host}:{port}, and not {_TRITON}: what it takes is not "
+                    "what the server takes; give the server's own address, or take --measure wall"
+                )
+            return process
     raise ConfigError(
         f"no process of yours listens at {host}:{port} on this machine, so its processor time is unknown; "
         "take --measure wall"

@@ -7,9 +7,12 @@ import subprocess
 import sys
 
 import psutil
+import pytest
 
 from intaglio.engines.card import CardMemory
+from intaglio.errors import ConfigError
 from intaglio_client.bench.memory import MemoryWatch, local_process
+from intaglio_client.bench.turns import server_process
 
 HOLDER = """
 import sys
@@ -38,15 +41,15 @@ def test_the_memory_of_all_processes_of_a_server_is_seen() -> None:
     assert found.card_bytes == 9, "the most, not the last"
 
 
-def test_a_server_on_another_machine_is_not_looked_at() -> None:
+def test_a_server_that_is_elsewhere_is_not_looked_at() -> None:
     assert local_process("192.0.2.1:8001") is None
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         port = listening.getsockname()[1]
-        found = local_process(f"127.0.0.1:{port}")
-        assert found is not None
-        assert found.pid == psutil.Process().pid
+        assert local_process(f"127.0.0.1:{port}") is None, "a tunnel or a proxy"
+        with pytest.raises(ConfigError, match=rf" listens at 127\.0\.0\.1:{port}, and not tritonserver"):
+            server_process(f"127.0.0.1:{port}")
     with MemoryWatch(None) as watch:
         pass
     assert watch.peak is None
