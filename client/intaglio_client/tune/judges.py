@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from intaglio.errors import ConfigError, InvalidRequest
 from intaglio.onnx_runtime import onnx_runtime
 from intaglio_client.tune.distances import Pixels
 
-__all__ = ["Extractor", "Judge", "judge_called"]
+__all__ = ["Extractor", "Judge", "check_paired", "judge_called"]
 
 Judge = Callable[[str, Pixels], Mapping[str, float]]
 """Figures of a picture [H, W, RGB] of the scene with a name. Larger is better. It gives the same figures for
@@ -47,6 +48,22 @@ def judge_called(name: str) -> Judge:
     except (ImportError, AttributeError) as error:
         raise InvalidRequest("judge", f"{name}: {error}", allowed=allowed) from error
     return found
+
+
+def check_paired(figures: Mapping[str, float], others: Mapping[str, float]) -> None:
+    """Check what a judge says of two pictures of one scene, whose figures are subtracted.
+
+    Raises:
+        ConfigError: they have different figures, or one that is no finite number.
+    """
+    if figures.keys() != others.keys():
+        given = " and ".join(", ".join(sorted(one)) or "nothing" for one in (figures, others))
+        raise ConfigError(
+            f"--judge: gives {given} of two pictures of one scene; allowed: the same figures of both"
+        )
+    for name, value in (*figures.items(), *others.items()):
+        if not math.isfinite(value):
+            raise ConfigError(f"--judge: {name} of a picture is {value}; allowed: a finite number")
 
 
 class Extractor:

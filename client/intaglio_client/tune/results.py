@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from intaglio_client.tune.judges import check_paired
 from intaglio_client.tune.pairs import (
     Figure,
     mean_figure,
@@ -65,7 +66,13 @@ class Row:
 def row_of(
     setting: Setting, scenes: Sequence[SceneFigures], baseline: Sequence[SceneFigures], *, ratio: Figure
 ) -> Row:
-    """The row of `setting`; `baseline` has the same scenes in the same order."""
+    """The row of `setting`; `baseline` has the same scenes in the same order.
+
+    Raises:
+        ConfigError: a judge gives the two pictures of a scene different figures.
+    """
+    for one, other in zip(scenes, baseline, strict=True):
+        check_paired(one.judged, other.judged)
     judged = _judged(scenes)
     before = _judged(baseline)
     perceptual = [one.perceptual for one in scenes if one.perceptual is not None]

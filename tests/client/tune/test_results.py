@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
+from intaglio.errors import ConfigError
 from intaglio_client.tune.pairs import Figure
 from intaglio_client.tune.results import front, row_of
 
@@ -32,6 +35,20 @@ def test_a_figure_is_of_the_scenes_that_have_it() -> None:
     assert {name: (one.value, one.n) for name, one in found.items()} == {"attire": (0.5, 2)}, (
         "one has no error"
     )
+
+
+def test_figures_of_other_scenes_are_not_subtracted() -> None:
+    """The judge finds nobody in some pictures: as many scenes have the figure, but not the same ones."""
+    found = [*figures(1.0, [30.0, 30.0], pck=0.5), *figures(1.0, [30.0])]
+    before = [*figures(1.0, [30.0]), *figures(1.0, [30.0, 30.0], pck=0.9)]
+    with pytest.raises(ConfigError, match=r"^--judge: gives pck and nothing of two pictures of one scene"):
+        row_of(setting(8), found, before, ratio=Figure(1.0, 0.0, 3))
+
+
+def test_a_figure_that_is_no_number_is_refused() -> None:
+    found = figures(1.0, [30.0, 30.0], pck=math.nan)
+    with pytest.raises(ConfigError, match=r"^--judge: pck of a picture is nan; allowed: a finite number"):
+        row_of(setting(8), found, found, ratio=Figure(1.0, 0.0, 2))
 
 
 def test_the_front_has_what_no_other_beats_in_both() -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from intaglio.errors import ConfigError
+from intaglio_client.tune.judges import check_paired
 from intaglio_client.tune.pairs import Figure, paired_difference
 
 __all__ = ["CHANCE", "Loss", "Verdict", "chance_of_loss", "fewest_scenes", "losses", "verdict_of"]
@@ -73,8 +74,10 @@ def losses(before: Sequence[Mapping[str, float]], after: Sequence[Mapping[str, f
     """Every figure that the judge gives of at least two scenes.
 
     Raises:
-        ConfigError: a figure has too few scenes for a verdict.
+        ConfigError: a figure has too few scenes for a verdict, or only one picture of a scene has it.
     """
+    for one, other in zip(before, after, strict=True):
+        check_paired(one, other)
     names = list(dict.fromkeys(name for one in before for name in one))
     found = {}
     for name in names:

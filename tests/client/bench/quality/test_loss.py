@@ -62,6 +62,15 @@ def test_too_few_scenes_for_a_verdict_are_refused() -> None:
         losses([{"attire": 1.0}] * 6, [{"attire": 0.0}] * 6)
 
 
+def test_figures_that_only_one_server_has_are_refused() -> None:
+    both, one = {"attire": 1.0, "pck": 1.0}, {"attire": 1.0}
+    for before, after in ((both, one), (one, both)):
+        with pytest.raises(ConfigError, match=r"^--judge: gives attire"):
+            losses([before] * 12, [after] * 12)
+    with pytest.raises(ConfigError, match=r"^--judge: attire of a picture is nan"):
+        losses([one] * 12, [{"attire": float("nan")}] * 12)
+
+
 SCENES = tuple(Scene(f"scene-{index}", "a cat", 32, 32, seed=index) for index in range(8))
 
 
