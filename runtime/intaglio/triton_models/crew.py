@@ -147,7 +147,7 @@ class Crew:
 
     def _start_again(self, seat: Seat, why: str) -> bool:
         """Start a lost instance again; False where it is given up, or nobody needs it any more."""
-        while not (self._closing.is_set() and self._turnstile.is_empty()):
+        while not self._is_over():
             now = time.monotonic()
             seat.restarts = [moment for moment in seat.restarts if now - moment < RESTART_SECONDS]
             count = len(seat.restarts)
@@ -160,7 +160,7 @@ class Crew:
             seat.restarts.append(time.monotonic())
             try:
                 seat.instance.start(hashes=True)
-                seat.instance.wait_open()
+                seat.instance.wait_open(is_needless=self._is_over)
             except (InstanceLost, IntaglioError) as error:
                 why = str(error)
                 continue
@@ -169,6 +169,10 @@ class Crew:
             _log.warning("%s draws again", seat.instance.place.shown)
             return True
         return False
+
+    def _is_over(self) -> bool:
+        """Whether nothing is left to draw, and nothing comes."""
+        return self._closing.is_set() and self._turnstile.is_empty()
 
     def _give_seat_up(self, why: str) -> None:
         _log.error("error: %s", why)  # lines that begin so are errors in the log as JSON

@@ -110,7 +110,7 @@ class _Answers:
 
 
 def _shown(error: Exception, telemetry: Telemetry) -> IntaglioError:
-    """`error`, in whose handler this is called, for the other process. The log gets what nobody foresaw."""
+    """`error`, which is being handled, for the other process. What nobody foresaw goes to the log."""
     if (lost := failed_device(error)) is not None:
         return lost
     if isinstance(error, IntaglioError):

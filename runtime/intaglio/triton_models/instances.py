@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -47,6 +47,8 @@ __all__ = ["Instance", "InstanceLost", "Instances"]
 _MODULE: Final = "intaglio.triton_models.instance_process"
 _END_SECONDS: Final = 10.0
 """The longest that an instance may take to end that is told to."""
+_LOOK_SECONDS: Final = 0.2
+"""Between two looks whether an instance that opens is still needed."""
 _ASSUMED_SWAP_SECONDS: Final = 1.0
 """Of an instance that has not swapped yet."""
 
@@ -101,13 +103,17 @@ class Instance:
         self._earlier = self._state
         self._send(Open(self.place.number, self._manifest, self._folder, hashes))
 
-    def wait_open(self) -> None:
-        """Wait until the engines are open.
+    def wait_open(self, *, is_needless: Callable[[], bool] | None = None) -> None:
+        """Wait until the engines are open, or until `is_needless` says that nobody needs them any more.
 
         Raises:
             IntaglioError: they do not open; the process has ended.
-            InstanceLost: the process died meanwhile.
+            InstanceLost: the process died meanwhile, or was ended as needless.
         """
+        while is_needless is not None and not self._has_answer(_LOOK_SECONDS):
+            if is_needless():
+                self.close()
+                raise self._lost("its process was ended while it opened, since nothing is left to draw")
         error = self._receive().error
         if error is not None:
             self.close()
@@ -207,6 +213,10 @@ class Instance:
             self._connection.send(message)
         except OSError:
             raise self._lost(self._ending()) from None
+
+    def _has_answer(self, seconds: float) -> bool:
+        """Whether there is something to receive, an end too, within `seconds`."""
+        return self._connection is None or self._connection.poll(seconds)
 
     def _receive(self) -> Answer:
         if self._connection is None:

@@ -60,10 +60,11 @@ pid = int(sys.argv[1])
 print("up", flush=True)
 while True:
     try:
-        seen.add(open(f"/proc/{pid}/cmdline", "rb").read())
+        seen.add(open(f"/proc/{pid}/cmdline", "rb").read())  # empty for a moment while a program is replaced
+        state = open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0]
     except OSError:
         break
-    if seen and b"" in seen:  # a zombie
+    if state == "Z":
         break
 print(b"|".join(seen).replace(b"\\0", b" ").decode())
 """

@@ -38,7 +38,7 @@ class Instance:
     def start(self, *, hashes: bool) -> None:
         self.starts += 1
 
-    def wait_open(self) -> None:
+    def wait_open(self, *, is_needless: Callable[[], bool]) -> None:
         if not self.opens[min(self.starts, len(self.opens)) - 1]:
             raise Unavailable("no memory")
 
@@ -190,3 +190,28 @@ def test_no_other_instance_draws_a_picture_that_is_refused(monkeypatch: pytest.M
     (job,) = scene.run(1)
     assert (len(drawn), job.losses) == (3, 3)
     assert [ended for ended, _ in scene.ended] == [job]
+
+
+def test_nobody_waits_for_an_instance_that_opens_when_all_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines take minutes. A server that stops, or unloads an old build, would wait for them."""
+    opening = threading.Event()
+    needless: list[bool] = []
+
+    def wait_open(*, is_needless: Callable[[], bool]) -> None:
+        opening.set()
+        for _ in range(4000):
+            if is_needless():
+                needless.append(True)
+                raise InstanceLost("ended")
+            threading.Event().wait(0.005)
+
+    def draw(entry: Entry[Any, Any], number: int) -> None:
+        if number == 0:
+            raise InstanceLost("killed")
+        assert opening.wait(10)
+
+    lost = Instance(0)
+    monkeypatch.setattr(lost, "wait_open", wait_open)
+    scene = Scene(lost, Instance(1), draw=draw)
+    scene.run(2)
+    assert (needless, scene.given_up, scene.seats[0].restarted) == ([True], [], 0)

@@ -174,3 +174,13 @@ def test_an_instance_whose_answer_cannot_be_read_is_lost(instance: Any, drawing:
     with pytest.raises(InstanceLost, match=r"^instance 1: its answer cannot be read: invalid literal"):
         instance.advance(drawing)
     peer.join()
+
+
+def test_an_instance_that_nobody_needs_is_not_waited_for(instance: Any) -> None:
+    ours, theirs = socket.socketpair()
+    with Connection(theirs.detach()) as peer:
+        instance._connection = Connection(ours.detach())
+        with pytest.raises(InstanceLost, match="since nothing is left to draw"):
+            instance.wait_open(is_needless=lambda: True)
+        with pytest.raises(EOFError):
+            peer.recv()
