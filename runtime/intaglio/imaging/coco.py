@@ -68,12 +68,14 @@ def distinct_people(people: Keypoints) -> Keypoints:
     kept: list[Keypoints] = []
     for person in people[order]:
         extent = float(np.ptp(person[:COCO_KEYPOINTS, :2], axis=0).max())
-        if all(_distance(person, one) > _SAME_PERSON * extent for one in kept):
+        others = np.array(kept).reshape(-1, *person.shape)
+        if np.all(_distances(person, others) > _SAME_PERSON * extent):
             kept.append(person)
     return np.array(kept).reshape(-1, *people.shape[1:])
 
 
-def _distance(person: Keypoints, other: Keypoints) -> float:
-    """Median over the keypoints, in pixels: hidden ones are guessed anew in every reading."""
+def _distances(person: Keypoints, others: Keypoints) -> Keypoints:
+    """[others]: median over the keypoints, in pixels: hidden ones are guessed anew in every reading."""
     body = slice(COCO_KEYPOINTS)
-    return float(np.median(np.linalg.norm(person[body, :2] - other[body, :2], axis=1)))
+    apart = np.linalg.norm(others[:, body, :2] - person[body, :2], axis=2)
+    return np.asarray(np.median(apart, axis=1))

@@ -32,6 +32,9 @@ def checked_traces(url: str) -> str:
     if not is_whole or not url.isprintable() or {",", " "} & set(url):
         allowed = "the whole address of OTLP over HTTP, such as http://collector:4318/v1/traces"
         raise ValueError(f"{url!r} is no collector; allowed: {allowed}")
+    if parts.username is not None:
+        # Triton gets the address on its command line, which every user of the machine can read.
+        raise ValueError("it has a user name or a password; allowed: an address without them")
     return url
 
 

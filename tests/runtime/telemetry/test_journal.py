@@ -80,6 +80,12 @@ def test_only_a_whole_address_is_a_collector(url: str) -> None:
         checked_traces(url)
 
 
+def test_an_address_with_a_password_is_refused_without_showing_it() -> None:
+    with pytest.raises(ValueError, match="a user name or a password") as refused:
+        checked_traces("https://me:hidden@collector:4318/v1/traces")
+    assert "hidden" not in str(refused.value)
+
+
 def test_without_a_collector_nothing_of_opentelemetry_is_imported() -> None:
     code = """
 import sys
