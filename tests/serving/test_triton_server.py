@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -397,13 +398,10 @@ def test_a_killed_owner_takes_triton_along(triton_settings: Settings) -> None:
             pb_utils.Logger.log_info("x" * 200_000)""",
     )
     script = textwrap.dedent(f"""
-        import time
-        from pathlib import PosixPath
-        from intaglio.serving.endpoints import Endpoints
-        from intaglio.serving.arguments import TritonSettings
+        import pickle, time
         from intaglio.serving.triton_server import TritonServer
 
-        with TritonServer({triton_settings(talking)!r}) as server:
+        with TritonServer(pickle.loads({pickle.dumps(triton_settings(talking))!r})) as server:
             print(server.process.pid, server.grpc_url, flush=True)
             time.sleep(60)
     """)

@@ -60,10 +60,10 @@ def test_control_every_needs_a_control(request_with: Any) -> None:
 @pytest.mark.parametrize(
     ("type", "preprocess", "made_by"),
     [
-        ("openpose-xl", "auto", "people"),
-        ("pose", "auto", "people"),
+        ("openpose-xl", "auto", "more"),
+        ("pose", "auto", "more"),
         ("canny", "auto", "canny"),
-        ("canny", "pose", "people"),
+        ("canny", "pose", "more"),
         ("canny", "people", "people"),
         ("pose", "none", "none"),
     ],
