@@ -46,7 +46,7 @@ def check_triton(installation: TritonInstallation, hosts: Iterable[str]) -> None
     """Check that this Triton may be reached by other machines at `hosts`: of gRPC, HTTP and metrics.
 
     Raises:
-        ConfigError: it is an old one with published weaknesses.
+        ConfigError: it is an old one with published weaknesses, or does not say how old it is.
     """
     if all(map(_is_loopback, hosts)):
         return
@@ -58,7 +58,12 @@ def check_triton(installation: TritonInstallation, hosts: Iterable[str]) -> None
         )
     image = os.environ.get(_IMAGE_VARIABLE, "")
     found = re.match(r"(\d+)\.(\d+)", image)
-    if found and (int(found[1]), int(found[2])) < OLDEST_IMAGE:
+    if found is None:
+        raise ConfigError(
+            f"--production: nothing says how old the Triton on PATH is; {right}, or set {_IMAGE_VARIABLE} to "
+            f"the release that it was built from, such as {newest}"
+        )
+    if (int(found[1]), int(found[2])) < OLDEST_IMAGE:
         raise ConfigError(f"--production: Triton of image {image} has published weaknesses; {right}")
 
 

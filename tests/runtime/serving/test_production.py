@@ -95,7 +95,8 @@ def test_a_triton_with_published_weaknesses_stays_on_loopback(monkeypatch: pytes
             ConfigError, match=r"^--production: the packaged Triton 2\.51 is for this machine's"
         ):
             check_triton(PACKAGED, [host])
-        check_triton(ON_PATH, [host])  # nothing says how old it is
+        with pytest.raises(ConfigError, match=r"^--production: nothing says how old the Triton on PATH is"):
+            check_triton(ON_PATH, [host])
     monkeypatch.setenv("NVIDIA_TRITON_SERVER_VERSION", "26.06")
     with pytest.raises(ConfigError, match=r"^--production: Triton of image 26\.06 .* image 26\.07 or newer"):
         check_triton(ON_PATH, ["0.0.0.0"])
