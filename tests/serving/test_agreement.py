@@ -41,6 +41,8 @@ from .test_metrics import metrics_of
 pytestmark = pytest.mark.slow
 MODELS: Final = ("sdxl", "preprocess", "postprocess")
 APART: Final = 0.05
+WAY: Final = 0.001
+"""Seconds of the way to a model's process and back. `postprocess` takes 20 ms, and 5 % of that is no longer."""
 REQUESTS: Final = 6
 SIDE: Final = 2048
 """Of control images, which `preprocess` takes a tenth of a second to read."""
@@ -101,7 +103,8 @@ def agree(parts: list[float], wholes: list[float], what: str) -> None:
     """No part is longer than its whole, and the best are nearly all of it."""
     ratios = [part / whole for part, whole in zip(parts, wholes, strict=True)]
     assert max(ratios) < 1 + APART, f"{what}: {ratios}"
-    assert max(ratios) > 1 - APART, f"{what}: {ratios}"
+    with_way = [(part + WAY) / whole for part, whole in zip(parts, wholes, strict=True)]
+    assert max(with_way) > 1 - APART, f"{what}: {ratios}"
 
 
 @pytest.fixture(scope="module")

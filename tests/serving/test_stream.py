@@ -102,7 +102,9 @@ def test_cancel_frees_the_card_after_the_slice(server: Server) -> None:
 
 def test_deadlines_hold_while_a_request_waits_and_between_slices(server: Server) -> None:
     with counted(server, requests=3) as grown, ThreadPoolExecutor(3) as pool:
-        late = pool.submit(streamed, server.grpc_url, **LONG | {"steps": 150}, deadline=3.5)
+        # 600 passes of the UNet, so that the others wait longer than their own limits on any machine.
+        longest = LONG | {"steps": 150, "num_images": 4}
+        late = pool.submit(streamed, server.grpc_url, **longest, deadline=3.5)
         time.sleep(0.3)
         waiting: Any = LONG | {"steps": 150, "priority": "batch"}
         queued = pool.submit(streamed, server.grpc_url, **waiting, queue_timeout=0.3)
