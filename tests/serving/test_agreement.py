@@ -42,7 +42,7 @@ pytestmark = pytest.mark.slow
 MODELS: Final = ("sdxl", "preprocess", "postprocess")
 APART: Final = 0.05
 WAY: Final = 0.001
-"""Seconds of the way to a model's process and back. `postprocess` takes 20 ms, and 5 % of that is no longer."""
+"""Seconds of the way to a model's process and back: as much as 5 % of the 20 ms that `postprocess` takes."""
 REQUESTS: Final = 6
 SIDE: Final = 2048
 """Of control images, which `preprocess` takes a tenth of a second to read."""
