@@ -21,6 +21,7 @@ from intaglio.imaging.images import read_metadata
 from intaglio.imaging.pose_library import PoseLibrary
 from intaglio.serving.server import Server
 from intaglio_client.batch.manifest import read_manifest
+from intaglio_client.bench.quality.extractors import read_extractors
 from miniature import rules
 
 from ..pages import ROOT, blocks
@@ -171,8 +172,12 @@ def test_the_page_of_batches(server: Server, tmp_path: Path) -> None:
 def test_the_page_of_benchmarking(server: Server, perf_analyzer_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "build/tools").mkdir(parents=True)
     (tmp_path / "build/tools/perf_analyzer").symlink_to(perf_analyzer_folder)
-    assert run_blocks("docs/benchmarking.md", server, tmp_path) == ["bash"]
+    assert run_blocks("docs/benchmarking.md", server, tmp_path) == ["bash", "yaml"]
     assert (tmp_path / "measured/growth.png").is_file()
+    (written,) = (text for language, text in blocks("docs/benchmarking.md") if language == "yaml")
+    extractors = tmp_path / "extractors.yaml"
+    extractors.write_text(written)
+    assert read_extractors(extractors).clip is not None
 
 
 def test_the_page_of_presets(server: Server, tmp_path: Path) -> None:
