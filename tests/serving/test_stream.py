@@ -96,7 +96,8 @@ def test_cancel_frees_the_card_after_the_slice(server: Server) -> None:
     assert freed < 2 * slice_seconds + 1.1, "metrics are reported every second, and when a request ends"
     assert (grown["requests_cancelled_total"], grown["requests_failed_total"]) == (1, 0)
     assert grown["steps_total"] + grown["steps_saved_total"] == 60
-    assert grown["steps_total"] <= 15
+    # 10 when the caller leaves, the slice that runs, and one more while the word travels on a busy machine.
+    assert grown["steps_total"] <= 20
     assert streamed(server.grpc_url, **REFERENCE).images == reference
 
 
