@@ -65,6 +65,43 @@ _Loads = Annotated[
     typer.Option("--load", help="Measure only this load of the workload; repeatable.", show_default=False),
 ]
 
+_Url = Annotated[
+    str | None,
+    typer.Option(
+        envvar=URL_VARIABLE,
+        help="host:port of the server's gRPC; by default one of the --config's build that you run here, "
+        "else one that is started.",
+    ),
+]
+_Config = Annotated[
+    Path | None, typer.Option(help="Deployment YAML whose build is measured.", show_default=False)
+]
+_Out = Annotated[
+    Path | None,
+    typer.Option(help="Folder of results and reports; by default out/bench/NAME.", show_default=False),
+]
+_Tool = Annotated[
+    Path | None,
+    typer.Option(
+        "--perf-analyzer",
+        help="Folder that a perf_analyzer was installed into, where none is on PATH; by default "
+        "build/tools/perf_analyzer.",
+        show_default=False,
+    ),
+]
+_Seconds = Annotated[
+    float | None,
+    typer.Option(
+        min=1,
+        help="Time for everything. Loads that do not fit into it wait for the next call.",
+        show_default=False,
+    ),
+]
+_Plots = Annotated[
+    bool,
+    typer.Option("--plots/--no-plots", help="Whether to draw the plots, which needs the extra bench."),
+]
+
 
 @app.callback()
 def bench() -> None:
@@ -78,44 +115,13 @@ def bench() -> None:
 def run(  # noqa: PLR0913  (one option a choice)
     workload: _Workload,
     *,
-    url: Annotated[
-        str | None,
-        typer.Option(
-            envvar=URL_VARIABLE,
-            help="host:port of the server's gRPC; by default one of the --config's build that you run here, "
-            "else one that is started.",
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="Deployment YAML whose build is measured.", show_default=False),
-    ] = None,
+    url: _Url = None,
+    config: _Config = None,
     load: _Loads = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder of results and reports; by default out/bench/NAME.", show_default=False),
-    ] = None,
-    tool: Annotated[
-        Path | None,
-        typer.Option(
-            "--perf-analyzer",
-            help="Folder that a perf_analyzer was installed into, where none is on PATH; by default "
-            "build/tools/perf_analyzer.",
-            show_default=False,
-        ),
-    ] = None,
-    seconds: Annotated[
-        float | None,
-        typer.Option(
-            min=1,
-            help="Time for everything. Loads that do not fit into it wait for the next call.",
-            show_default=False,
-        ),
-    ] = None,
-    plots: Annotated[
-        bool,
-        typer.Option("--plots/--no-plots", help="Whether to draw the plots, which needs the extra bench."),
-    ] = True,
+    out: _Out = None,
+    tool: _Tool = None,
+    seconds: _Seconds = None,
+    plots: _Plots = True,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -8,6 +8,7 @@ What reaches a server is imported when the command runs: its help must not need 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -33,6 +34,7 @@ from intaglio_client.tune.options import (
 )
 
 if TYPE_CHECKING:
+    from intaglio_client.tune.grid import Grid as ChosenGrid
     from intaglio_client.tune.scenes import Scene
 
 __all__ = ["app", "check_names", "scenes_of"]
@@ -67,7 +69,7 @@ def tune(  # noqa: PLR0913  (one option a choice)
     presets is printed.
     """
     from intaglio.serving.build_check import check_build
-    from intaglio_client.tune.grid import ANCHORS, FULL, QUICK, grid_of, lora_settings, read_grid
+    from intaglio_client.tune.grid import ANCHORS
     from intaglio_client.tune.judges import Extractor, judge_called
     from intaglio_client.tune.presets_file import check_presets_file
     from intaglio_client.tune.report import cells_of, data_of, header_of, notes_of
@@ -91,14 +93,7 @@ def tune(  # noqa: PLR0913  (one option a choice)
     )
     most = scenes or (_QUICK_SCENES if quick else None)
     drawn = scenes_of(first, prompts, loras=lora or [], seed=seed)[:most]
-    own = QUICK if quick else FULL
-    tried = (*(read_grid(grid) if grid else own), *lora_settings(first))
-    chosen = grid_of(
-        first,
-        tried,
-        controls=max(len(scene.controls) for scene in drawn),
-        pixels=max(scene.width * scene.height for scene in drawn),
-    )
+    chosen = _chosen(first, grid, drawn, quick=quick)
     for line in chosen.left_out:
         printed.note(line)
     folder = out or Path("out/tune") / first.name
@@ -127,6 +122,19 @@ def tune(  # noqa: PLR0913  (one option a choice)
         *("", *lines),
         data={"files": files, **data_of(results)},
         brief=str(written.presets),
+    )
+
+
+def _chosen(deployment: Deployment, grid: Path | None, scenes: Sequence[Scene], *, quick: bool) -> ChosenGrid:
+    """What is tried of `scenes`: the settings of the file `grid`, else ours, and the few-step LoRAs."""
+    from intaglio_client.tune.grid import FULL, QUICK, grid_of, lora_settings, read_grid
+
+    own = QUICK if quick else FULL
+    return grid_of(
+        deployment,
+        (*(read_grid(grid) if grid else own), *lora_settings(deployment)),
+        controls=max(len(scene.controls) for scene in scenes),
+        pixels=max(scene.width * scene.height for scene in scenes),
     )
 
 

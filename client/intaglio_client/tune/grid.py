@@ -29,6 +29,7 @@ __all__ = [
     "QUICK",
     "REFERENCE",
     "Grid",
+    "drawable",
     "grid_of",
     "lora_settings",
     "most_steps",
@@ -156,9 +157,25 @@ def grid_of(deployment: Deployment, settings: Sequence[Setting], *, controls: in
         raise ConfigError(
             f"limits.steps and limits.cost allow {most} steps of these scenes; at least {needed} are needed"
         )
+    kept, left_out = drawable(deployment, (*ANCHORS, *settings), controls=controls, most=most)
+    return Grid(reference, tuple(kept), tuple(left_out))
+
+
+def drawable(
+    deployment: Deployment, settings: Sequence[Setting], *, controls: int, most: int
+) -> tuple[list[Setting], list[str]]:
+    """Those of `settings` that the deployment can draw, each only once, and a line for each other one.
+
+    Args:
+        controls: most controls that a scene has.
+        most: most steps that the deployment's limits allow of the scenes.
+
+    Raises:
+        ConfigError: two settings have one name.
+    """
     kept: dict[str, Setting] = {}
     left_out = []
-    for setting in (*ANCHORS, *settings):
+    for setting in settings:
         why = why_left_out(setting, deployment, controls=controls, most=most)
         if why is None:
             before = kept.setdefault(setting.file_name, setting)
@@ -166,7 +183,7 @@ def grid_of(deployment: Deployment, settings: Sequence[Setting], *, controls: in
                 raise ConfigError(f"two settings are named {setting.name!r}; give each a name of its own")
         else:
             left_out.append(f"left out: {setting.name}: {why}")
-    return Grid(reference, tuple(kept.values()), tuple(left_out))
+    return list(kept.values()), left_out
 
 
 def most_steps(deployment: Deployment, *, controls: int, pixels: int) -> int:

@@ -5,21 +5,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from intaglio.command_output import Json, Output, Quiet, table_of
 from intaglio.contract.config import load_deployment
-from intaglio_client.tune.options import (
-    Configs,
-    Deadline,
-    Judge,
-    Prompts,
-    Scenes,
-    Seed,
-    Url,
-)
+from intaglio_client.bench.quality.command_options import Extractors, Options, Out, Reference
+from intaglio_client.tune.options import Configs, Deadline, Judge, Prompts, Scenes, Seed, Url
 
 __all__ = ["quality"]
 
@@ -28,36 +18,13 @@ def quality(  # noqa: PLR0913  (one option a choice)
     configs: Configs,
     *,
     prompts: Prompts = None,
-    options: Annotated[
-        Path | None,
-        typer.Option(
-            "--options",
-            help="YAML file of settings to try instead of ours, as `intaglio tune --grid` takes it.",
-            show_default=False,
-        ),
-    ] = None,
+    options: Options = None,
     scenes: Scenes = None,
     seed: Seed = 0,
     judge: Judge = None,
-    extractors: Annotated[
-        Path | None,
-        typer.Option(
-            help="YAML file of networks for a perceptual distance, CLIP score and --reference "
-            "(docs/benchmarking.md).",
-            show_default=False,
-        ),
-    ] = None,
-    reference: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of pictures, or a batch, that what is drawn is compared with: FID and KID.",
-            show_default=False,
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder of pictures and reports; by default out/quality/NAME.", show_default=False),
-    ] = None,
+    extractors: Extractors = None,
+    reference: Reference = None,
+    out: Out = None,
     url: Url = None,
     deadline: Deadline = 300.0,
     json: Json = False,
@@ -94,7 +61,7 @@ def quality(  # noqa: PLR0913  (one option a choice)
     drawings = draw_builds(
         builds,
         drawn,
-        (NO_OPTION, *settings),
+        settings,
         (NO_OPTION,),
         folder=folder,
         asked=Asked(url, deadline),

@@ -8,7 +8,8 @@ from typing import Final
 from intaglio.contract.config import Deployment
 from intaglio.contract.lora_registry import load_registry
 from intaglio.contract.methods import METHODS
-from intaglio_client.tune.grid import lora_settings, most_steps, why_left_out
+from intaglio.errors import ConfigError
+from intaglio_client.tune.grid import drawable, lora_settings, most_steps
 from intaglio_client.tune.scenes import Scene
 from intaglio_client.tune.settings import Setting, named_setting
 
@@ -57,16 +58,15 @@ def few_step_settings(deployment: Deployment) -> tuple[Setting, ...]:
 def possible(
     deployment: Deployment, settings: Sequence[Setting], scenes: Sequence[Scene]
 ) -> tuple[list[Setting], list[str]]:
-    """Those of `settings` that the deployment can draw, and a line for each other one."""
+    """No option and those of `settings` that the deployment can draw of `scenes`; a line for each other one.
+
+    Raises:
+        ConfigError: two settings have one name, or the deployment cannot draw the scenes with its defaults.
+    """
     controls = max(len(scene.controls) for scene in scenes)
     pixels = max(scene.width * scene.height for scene in scenes)
     most = most_steps(deployment, controls=controls, pixels=pixels)
-    kept: list[Setting] = []
-    left_out = []
-    for setting in settings:
-        why = why_left_out(setting, deployment, controls=controls, most=most)
-        if why is not None:
-            left_out.append(f"left out: {setting.name}: {why}")
-        elif setting.name not in {one.name for one in kept}:
-            kept.append(setting)
+    kept, left_out = drawable(deployment, (NO_OPTION, *settings), controls=controls, most=most)
+    if NO_OPTION not in kept:
+        raise ConfigError(left_out[0])
     return kept, left_out

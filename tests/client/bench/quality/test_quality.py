@@ -143,6 +143,15 @@ def test_options_that_the_deployment_cannot_draw_are_named(tmp_path: Path) -> No
     assert NO_OPTION.inputs == {}
 
 
+def test_two_options_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Their pictures would have one folder, also where only signs tell the names apart."""
+    small = deployment(tmp_path, profiles={"sizes": [[64, 64]], "guidance": ["on"]})
+    for name, other in (("fast", "fast"), ("fast+", "fast"), ("no option", "other")):
+        options = (named_setting({"steps": 10}, name=name), named_setting({"steps": 15}, name=other))
+        with pytest.raises(ConfigError, match="two settings are named"):
+            possible(small, options, SCENES)
+
+
 def test_few_step_loras_are_drawn_with_their_own_guidance() -> None:
     (found,) = few_step_settings(load_deployment(Path(__file__).parents[4] / "configs/miniature.yaml"))
     assert found.inputs == {
