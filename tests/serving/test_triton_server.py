@@ -7,6 +7,7 @@ import errno
 import functools
 import os
 import pickle
+import queue
 import re
 import signal
 import subprocess
@@ -38,6 +39,9 @@ from .conftest import ECHO
 pytestmark = pytest.mark.usefixtures("nothing_left")
 Settings = Callable[..., TritonSettings]
 
+LARGE = 80 << 20
+"""Bytes of a message that a server must not keep: four of them are more than glibc keeps."""
+
 
 def say(server: TritonServer, *words: str, timeout: float = 10.0) -> list[str]:
     """What `echo` answers."""
@@ -51,6 +55,25 @@ def ask(url: str, *words: str, timeout: float = 10.0) -> list[str]:
         tensor.set_data_from_numpy(np.array([word.encode() for word in words], np.object_))
         result = client.infer("echo", [tensor], client_timeout=timeout)
         return [value.decode() for value in result.as_numpy("said")]
+
+
+def refused_calls(url: str, unknown: triton.InferInput) -> None:
+    """Eight calls with an input that no model has: Triton reads all of it and asks no model."""
+    with triton.InferenceServerClient(url) as client:
+        for _ in range(8):
+            with pytest.raises(triton.InferenceServerException, match="unexpected inference input"):
+                client.infer("echo", [unknown], client_timeout=60)
+
+
+def refused_streams(url: str, unknown: triton.InferInput) -> None:
+    """Four streams of two such requests."""
+    for _ in range(4):
+        answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+        with triton.InferenceServerClient(url) as client:
+            client.start_stream(lambda result, error, answers=answers: answers.put(str(error or result)))
+            for _ in range(2):
+                client.async_stream_infer("echo", [unknown])
+                assert "unexpected inference input" in answers.get(timeout=60)
 
 
 def fail_to_say(server: TritonServer, *words: str) -> None:
@@ -84,6 +107,24 @@ def test_strings_pass_and_the_stub_uses_this_environment(echo: TritonServer) -> 
 def test_every_process_is_told_to_keep_freed_memory(echo: TritonServer) -> None:
     for process in (psutil.Process(echo.process.pid), *echo.process.stubs.values()):
         assert process.environ()["MALLOC_TRIM_THRESHOLD_"] == str(64 << 20)
+
+
+@pytest.mark.parametrize("send", [refused_calls, refused_streams])
+def test_no_message_is_kept_once_it_is_answered(
+    echo: TritonServer, send: Callable[[str, triton.InferInput], None]
+) -> None:
+    """By default Triton keeps the last eight requests of each of its threads, with all their bytes.
+
+    The bound is what glibc may keep of freed memory in each of two arenas: 64 MiB, and a heap of 64 MiB of
+    which a little is used. It does not grow with the size of the messages.
+    """
+    process = psutil.Process(echo.process.pid)
+    unknown = triton.InferInput("unknown", [1], "BYTES")
+    unknown.set_data_from_numpy(np.array([bytes(LARGE)], np.object_))
+    before = process.memory_info().rss
+    send(echo.grpc_url, unknown)
+    grown = process.memory_info().rss - before
+    assert grown <= 2 * (64 + 64) << 20, f"{grown >> 20} MiB"
 
 
 def test_administration_is_closed(echo: TritonServer) -> None:
