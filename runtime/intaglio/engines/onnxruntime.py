@@ -123,8 +123,8 @@ class OnnxRuntimeEngine:
 
     Replaceable weights live in arrays of this class that the session reads in place (`add_initializer` takes
     no copy), so a refit is a copy of memory. For that the session must not keep rearranged copies of its own.
-    So packing is switched off, and with a replaceable kernel the blocked layout of convolutions too. For
-    networks of the miniature's size the cost is not measurable.
+    So packing is switched off, and with a replaceable kernel the blocked layout of convolutions too. The
+    miniature's UNet then takes a fifth more processor time (docs/performance.md).
     """
 
     activation_bytes = None
