@@ -219,6 +219,7 @@ class TritonServer:
         assert self._installation is not None
         with self._changing:
             self.check()
+            self.workspace.tell_http(self.http_url)
             self.prepare()
             try:
                 ready = self._run(self._installation)
