@@ -40,7 +40,7 @@ from intaglio.triton_models.instance_messages import DEVICE_FAILED_STATUS
 from intaglio.triton_models.instances import InstanceLost, Instances
 from intaglio.triton_models.jobs import Job, JobRequest, Pace, job_entry, read_job_request
 from intaglio.triton_models.model import TritonModel, queue_size, tensors_of
-from intaglio.triton_models.places import instance_gpu, places_of
+from intaglio.triton_models.places import hang_seconds_of, instance_gpu, places_of
 from intaglio.triton_models.queue_watch import QueueWatch
 from intaglio.triton_models.replies import Answer, Reply, Single, Watched
 from intaglio.triton_models.reporter import Report, Reporter
@@ -96,7 +96,10 @@ class DiffuseModel(TritonModel):
         self._execution = manifest.execution
         places = places_of(self._parameters)
         if places:
-            self._instances = self._opened.enter_context(Instances(manifest, folder, places))
+            hang = hang_seconds_of(self._parameters)
+            self._instances = self._opened.enter_context(
+                Instances(manifest, folder, places, hang_seconds=hang)
+            )
             self._read = self._instances.read
             return
         if self._gpu is not None:
