@@ -111,10 +111,12 @@ def remove_leavings(folder: Path) -> int:
     """
     if (fcntl := _locks()) is None:
         return 0
+    try:
+        found = [path for path in folder.rglob(f"*{_SUFFIX}") if _LEAVING.fullmatch(path.name)]
+    except OSError:  # somebody removes a folder meanwhile
+        return 0
     removed = 0
-    for path in folder.rglob(f"*{_SUFFIX}"):
-        if not _LEAVING.fullmatch(path.name):
-            continue
+    for path in found:
         with contextlib.suppress(OSError):  # its writer lives, or has just renamed it
             descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
             try:
