@@ -31,9 +31,11 @@ from intaglio.errors import ConfigError, Unavailable
 from intaglio.serving import log_file, secret, triton_server
 from intaglio.serving.arguments import TritonSettings
 from intaglio.serving.endpoints import Endpoints, choose_ports
+from intaglio.serving.server_tls import ServerTls
 from intaglio.serving.triton_server import Restarts, TritonServer
 from intaglio.serving.workspace import sweep
 
+from ..client.certificates import Certificates
 from .conftest import ECHO
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -388,6 +390,27 @@ def test_what_is_killed_comes_back(triton_settings: Settings, victim: str) -> No
             server.request_stop()
             supervisor.join()
             server.close(immediately=True)
+
+
+def test_a_certificate_that_expires_soon_is_told_again_and_again(
+    triton_settings: Settings,
+    made: Certificates,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Once a day, and also after it has expired: a server runs for longer than a certificate may."""
+    tls = ServerTls(certificate=made.file("server.pem"), key=made.file("server.key"))
+    settings = replace(triton_settings(), endpoints=Endpoints(tls=tls))
+    monkeypatch.setattr(triton_server, "_TELL_EVERY", 0.5)
+    with TritonServer(settings) as server:
+        supervisor = threading.Thread(target=server.supervise)
+        supervisor.start()
+        wait_until(lambda: caplog.text.count("expires in 2 days; replace it and restart") >= 3)
+        assert server._validity is not None
+        server._validity = replace(server._validity, first=time.time() - 1)
+        wait_until(lambda: f"--tls-cert {tls.certificate} has expired, and no client connects" in caplog.text)
+        server.request_stop()
+        supervisor.join(20)
 
 
 def test_a_process_that_ends_says_why(triton_settings: Settings) -> None:
