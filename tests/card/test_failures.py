@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from benchmarks.measuring.ballast import ballast
 from intaglio.contract.config import Deployment, load_deployment
@@ -25,7 +25,8 @@ from intaglio_export.build import BuildOptions, build_deployment
 from ..leavings import OwnServers
 from ..serving.conftest import Silent
 from ..serving.test_recovery import Serving, serving
-from .conftest import ON_CPU, PROMPT
+from .conftest import CONFIG, ON_CPU, PROMPT
+from .conftest import REPOSITORY as ROOT
 
 SIZE: Any = {"width": 256, "height": 256, "steps": 2, "seed": 3}
 MODEL = '''
@@ -102,11 +103,12 @@ def failing(
     """The miniature with its own engines and another program; one server for all failures."""
     free, left = read_card_memory(0), own_servers.left()
     folder = tmp_path_factory.mktemp("failing")
-    values = miniature.model_dump(mode="json", exclude={"name", "folder"}, exclude_none=True)
-    path = folder / "failing.yaml"
-    path.write_text(yaml.safe_dump(values | {"build": str(folder / "build")}))
+    (folder / "miniature").symlink_to(ROOT / "miniature")
+    shutil.copytree(CONFIG.parent, folder / "configs", ignore=shutil.ignore_patterns("poses"))
+    (folder / "configs/poses").symlink_to(CONFIG.parent / "poses")
     (folder / "build").mkdir()
     (folder / "build/.stages").symlink_to(miniature.build / ".stages")  # nothing is compiled again
+    path = folder / "configs" / CONFIG.name
     build_deployment(path, BuildOptions(), reporter=Silent())
     deployment = load_deployment(path)
     program = deployment.build_folder / REPOSITORY / "diffuse" / "1" / "model.py"
