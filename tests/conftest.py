@@ -23,8 +23,8 @@ from intaglio.onnx_runtime import refuse_telemetry
 def pytest_configure() -> None:
     """Let tests that import onnxruntime themselves report nothing. Keep bytecode: without it every command
     and every stage of a server that tests start would compile PyTorch and the others again. Hear the signals
-    that tests send to their commands: a child inherits what its parent ignores, and `nohup` and the background
-    of a shell ignore some.
+    that tests send to their commands: a child inherits what its parent ignores, and `nohup` and the
+    background of a shell ignore some.
     """
     refuse_telemetry()
     sys.dont_write_bytecode = False
