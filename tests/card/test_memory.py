@@ -150,7 +150,7 @@ def test_a_reload_takes_up_the_new_build_where_both_fit(
     build({"mara": 1.0})
     with supervised(tmp_path / "plate.yaml", build) as served:
         before = picture(served.server.grpc_url)
-        build({"mara": 1.0}, guidance_scale=9.0)
+        build({"night": 1.0})  # other engines, not only another configuration
         if not ON_CPU:
             with ballast(0.5):
                 assert main(["reload", str(served.config)]) != 0
