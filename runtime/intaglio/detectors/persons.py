@@ -38,8 +38,8 @@ def open_person_finder(path: Path) -> PersonFinder:
 
 
 def boxes_within(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
-    """`boxes` [boxes, 5] cut at the edges of a picture of `size`, width and height; one that has no area there
-    is left out.
+    """`boxes` [boxes, 5] cut at the edges of a picture of `size`, width and height. One without
+    area there is left out.
     """
     limits = np.array([*size, *size], np.float64)
     cut = np.concatenate([boxes[:, :4].clip(0, limits), boxes[:, 4:]], axis=1)
