@@ -139,6 +139,7 @@ POSE, EDGES = ({"type": name, "pose": "waving-01"} for name in ("pose", "canny")
         ([POSE | {"every": 3}, EDGES], [2, 2]),
         ([POSE | {"every": 4}, EDGES | {"every": 2}, EDGES], [3, 3, 3]),
         ([POSE | {"end": 0.5}, EDGES | {"begin": 0.3}], [2]),
+        ([POSE | {"every": 6}, EDGES, POSE | {"begin": 0.5}], [2, 2, 3, 3]),  # two of step 3 follow a sum
         ([POSE, EDGES | {"weight": 0}], []),
     ],
 )
