@@ -91,7 +91,8 @@ class Network:
         """Every output for one input.
 
         Raises:
-            ConfigError: the network fails at it, or takes whole numbers where `values` are none.
+            ConfigError: the network fails at it, gives numbers that are not finite, or takes whole numbers
+                where `values` are none.
         """
         if np.issubdtype(values.dtype, np.floating) and not np.issubdtype(self.dtype, np.floating):
             # Values from 0 to 1 would all become 0, and nothing would be found.
@@ -101,18 +102,17 @@ class Network:
             outputs: list[NDArray[np.float32]] = self._session.run(None, {self._input: given})
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise self.unlike(f"fails: {error}") from error
+        for output in outputs:
+            self.check_finite(output)  # NaN is above no threshold: nothing would be found
         return outputs
 
     def checked(self, values: NDArray[Any]) -> list[NDArray[np.float32]]:
-        """As a call. Every output is finite and has the shape that the file states, which ONNX Runtime does
-        not promise.
-        """
+        """As a call. Every output has the shape that the file states, which ONNX Runtime does not promise."""
         outputs = self(values)
         for output, stated in zip(outputs, self.output_shapes, strict=True):
             sizes_fit = (fixed in (None, size) for fixed, size in zip(stated, output.shape, strict=False))
             if len(stated) != output.ndim or not all(sizes_fit):
                 raise self.unlike(f"its output is {list(output.shape)}, and the file says {list(stated)}")
-            self.check_finite(output)
         return outputs
 
 

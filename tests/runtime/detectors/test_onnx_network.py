@@ -51,8 +51,14 @@ def test_outputs_are_compared_with_what_the_file_says(tmp_path: Path) -> None:
     assert network(np.ones((3, 2)))[0].shape == (3, 2)
     with pytest.raises(ConfigError, match=r"its output is \[3, 2\], and the file says \[1, 2\]; it must be"):
         network.checked(np.ones((3, 2)))
-    with pytest.raises(ConfigError, match="its output holds numbers that are not finite"):
-        network.checked(np.array([[np.inf, 1]]))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    """A threshold would let nothing through, as if nobody were in the picture."""
+    path = write_graph(tmp_path / "a.onnx", DOUBLED, given=(1, 2), result=(1, 2))
+    with pytest.raises(ConfigError, match=r"a\.onnx: its output holds numbers that are not finite"):
+        Network(path, expected="MiDaS")(np.array([[value, 1]]))
 
 
 def test_a_network_of_whole_numbers_gets_no_fractions(tmp_path: Path) -> None:
