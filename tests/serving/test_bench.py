@@ -49,7 +49,7 @@ def test_bench_measures_every_kind_of_load_and_measures_none_again(
     assert short.returncode == 1, short.stderr
     report = json.loads((tmp_path / "out/report.json").read_text())
     left = {load["load"]: load["failed"] for load in report["loads"]}
-    # Six requests, four a second: on no machine is that over in a second. A fast one measures others meanwhile.
+    # Six requests, four a second: on no machine is that over in a second. A fast one measures the others.
     assert left["arrivals"]
     assert all("s of --seconds were left; the same command" in why for why in left.values() if why)
     assert not list((tmp_path / "out").glob("*.png"))
