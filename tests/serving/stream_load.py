@@ -198,10 +198,10 @@ def all_actions(
 
 
 def cancelled_streams(url: str, *, count: int, together: int = 16) -> Counter[str]:
-    """Have `count` streams cancelled, each at another moment; how they ended, and those that were refused.
+    """Begin `count` streams and cancel each at another moment; how they ended.
 
-    A server notices so many cancelled streams a second, and until then they have their places. A fast client
-    is refused more often, and comes again.
+    A server notices so many cancelled streams a second, and until then they have their places. A client that
+    is refused waits a little: else a fast one would be refused again and again.
     """
     return asyncio.run(_cancelled_streams(url, count, together))
 
@@ -214,24 +214,20 @@ async def _cancelled_streams(url: str, count: int, together: int) -> Counter[str
     )
     message = Request(model=SDXL_STREAM, tensors=tensors).message()
 
-    async def said_before(stub: Any, responses: int) -> str:
-        """The error of a stream that is cancelled after so many responses; usually there is none."""
-        call = stub.ModelStreamInfer(iter([message]), timeout=60)
-        said = ""
-        for _ in range(responses):
-            said = (await call.read()).error_message
-            if said:
-                break
-        call.cancel()
-        return said
-
     async def client(stub: Any) -> None:
         for number in left:
-            responses = (0, 1, 1, 3)[number % 4]  # 0: before anything was heard of it
-            while "Exceeds maximum queue size" in (said := await said_before(stub, responses)):
-                ended["refused"] += 1
-                await asyncio.sleep(0.05)
-            ended[said or "cancelled"] += 1
+            call = stub.ModelStreamInfer(iter([message]), timeout=60)
+            said = ""
+            for _ in range((0, 1, 1, 3)[number % 4]):  # 0: before anything was heard of it
+                response = await call.read()
+                said = response.error_message
+                if said:
+                    break
+            call.cancel()
+            is_refused = "Exceeds maximum queue size" in said
+            ended["refused" if is_refused else said or "cancelled"] += 1
+            if is_refused:
+                await asyncio.sleep(0.1)
 
     async with grpc.aio.insecure_channel(url) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)

@@ -31,7 +31,7 @@ from .test_serve_command import command
 from .test_stream import ENDLESS
 
 pytestmark = pytest.mark.slow
-RUNNING: Any = {"prompt": "a person in a room", "seed": 3, "steps": 150}
+RUNNING: Any = {"prompt": "a person in a room", "seed": 3, "steps": 60}
 WAITING: Any = {"prompt": "a person waving", "seed": 4, "steps": 4, "priority": "batch"}
 NEW: Any = {"prompt": "a person waving", "steps": 1}
 WRONG: Any = NEW | {"steps": 151}
