@@ -227,7 +227,7 @@ async def _cancelled_streams(url: str, count: int, together: int) -> Counter[str
             is_refused = "Exceeds maximum queue size" in said
             ended["refused" if is_refused else said or "cancelled"] += 1
             if is_refused:
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.5)
 
     async with grpc.aio.insecure_channel(url) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
