@@ -1,5 +1,6 @@
 # `make help` lists the targets; `make demo` runs everything once.
-# pip compiles no bytecode: most of what it installs is never imported, and compiling it takes a minute.
+# pip compiles no bytecode: most of what it installs is never imported, and compiling it takes a minute. So Python must keep
+# what it compiles: otherwise every process of `make demo` compiles PyTorch and its Triton again.
 # You may set PYTHON, VENV, PIP_FLAGS and CONFIG. On a machine without a GPU, PyTorch's CPU index in PIP_FLAGS saves 3 GB.
 
 .DEFAULT_GOAL := help
@@ -8,6 +9,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for name in python3.11 python3.12; do command -v $$name && break; done)
 VENV ?= .venv
 PIP_FLAGS ?=
+unexport PYTHONDONTWRITEBYTECODE
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt
 # With an NVIDIA card the demo uses TensorRT.

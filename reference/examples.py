@@ -103,6 +103,7 @@ _MORE: Final[Mapping[tuple[str, str], Any]] = {
     ("Server", "workers"): 4,
     ("Server", "gpus"): [0, 1],
     ("Server", "instances"): 2,
+    ("Server", "hang_seconds"): 300,
     ("Server", "log_format"): "json",
     ("Server", "log_level"): "warning",
     ("Server", "traces"): "http://collector:4318/v1/traces",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from intaglio.triton_models.certificate_metric import CERTIFICATE_EXPIRES
 from intaglio.triton_models.controlnet_metrics import CONTROLNET_METRICS, RESIDENT_CONTROLNET
 from intaglio.triton_models.drawing_report import INSTANCE_METRICS
 from intaglio.triton_models.lora_metrics import LORA_METRICS, RESIDENT_LORA
@@ -22,6 +23,7 @@ ALL_METRICS: Final[tuple[MetricSpec, ...]] = (
     RESIDENT_CONTROLNET,
     *CONTROLNET_METRICS,
     *SPAN_METRICS,
+    CERTIFICATE_EXPIRES,
 )
 
 

@@ -9,7 +9,9 @@ stays together.
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,14 @@ from intaglio.onnx_runtime import refuse_telemetry
 
 
 def pytest_configure() -> None:
-    """Let tests that import onnxruntime themselves report nothing. Hear the signals that tests send to their
-    commands: a child inherits what its parent ignores, and `nohup` and the background of a shell ignore some.
+    """Let tests that import onnxruntime themselves report nothing. Keep bytecode: without it every command
+    and every stage of a server that tests start would compile PyTorch and the others again. Hear the signals
+    that tests send to their commands: a child inherits what its parent ignores, and `nohup` and the
+    background of a shell ignore some.
     """
     refuse_telemetry()
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 

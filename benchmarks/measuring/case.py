@@ -18,6 +18,7 @@ from intaglio.contract.config import Deployment, load_deployment
 from intaglio.errors import ConfigError
 from intaglio.imaging.openpose import draw_pose
 from intaglio.imaging.pose_library import PoseLibrary
+from intaglio.whole_files import write_whole
 from intaglio_client import Control, Parameters
 
 __all__ = ["Case", "deployment_values", "load_case", "write_case_configs"]
@@ -53,8 +54,8 @@ class Case:
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
     def write(self, path: Path) -> None:
-        """Write it for the processes of the parts."""
-        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        """Write it for the processes of the parts, which another run may be starting in the same folder."""
+        write_whole(path, json.dumps(asdict(self)).encode())
 
     @property
     def deployment(self) -> Deployment:
@@ -177,10 +178,9 @@ def write_case_configs(config: Path, folder: Path) -> tuple[Path, Path]:
     """
     deployment = load_deployment(config)
     values = deployment_values(deployment)
-    folder.mkdir(parents=True, exist_ok=True)
     every = folder / f"{deployment.name}-every-size.yaml"
-    every.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    write_whole(every, yaml.safe_dump(values, sort_keys=False).encode())
     values["profiles"]["sizes"] = values["profiles"]["sizes"][:1]
     first = folder / f"{deployment.name}-first-size.yaml"
-    first.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    write_whole(first, yaml.safe_dump(values, sort_keys=False).encode())
     return first.resolve(), every.resolve()

@@ -20,9 +20,11 @@ from pydantic import ValidationError
 from intaglio.builds.manifest import BuildManifest
 from intaglio.builds.published_presets import publish_presets
 from intaglio.contract.config import Deployment, load_deployment
+from intaglio.detectors.cache import CACHE_FOLDER
 from intaglio.engines.tensorrt.library import turn_tf32_off
 from intaglio.errors import ConfigError, InvalidRequest
 from intaglio.validation_errors import first_problem
+from intaglio.whole_files import remove_leavings
 from intaglio_export.deployment.assemble import assemble, assembly_of
 from intaglio_export.deployment.manifest import NOT_VERIFIED, build_manifest, request_manifest
 from intaglio_export.deployment.presets import checked_presets
@@ -89,6 +91,8 @@ def build_deployment(config: Path, options: BuildOptions, *, reporter: Reporter)
         # Errors of the configuration and of its sources are raised before any work is done.
         support = find_support_files(deployment, plan.base, store.digests)
         folder = _deployment_folder(deployment, options)
+        for place in (store.folder, folder, deployment.build / CACHE_FOLDER):
+            remove_leavings(place)  # of writers that were killed
         if deployment.swaps:
             _check_swapped_precision(plan)
             check_registry(deployment, folder)

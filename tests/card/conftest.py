@@ -6,7 +6,7 @@ Each test says in its marker `card` what it needs; without a card it is skipped 
     INTAGLIO_CARD_DEBUG=cpu     run with ONNX Runtime on the CPU, to debug the tests themselves
     INTAGLIO_CARD_RESULTS=FILE  keep outcomes and figures in FILE; what has passed is not run again
     INTAGLIO_CARD_SECONDS=N     begin no test after N seconds
-    INTAGLIO_CARD_SETS=N        random sets of LoRAs over which memory must stay flat (100; one takes 1 s)
+    INTAGLIO_CARD_SETS=N        random sets of LoRAs over which memory must stay flat (60; one takes 1 s)
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from intaglio.contract.config import Deployment, load_deployment
-from intaglio.engines.card import gpu_capability
+from intaglio.engines.card import gpu_capability, read_card_memory
 from intaglio.errors import IntaglioError
 from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.installation import find_triton
@@ -63,9 +64,11 @@ def missing() -> str | None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what cannot run here, and what an earlier piece of the suite has done.
 
-    The demo comes first: it begins from nothing, and others would have built for it.
+    The demo comes first: it begins from nothing, and others would have built for it. Memory comes next: it
+    is measured on the server that the others share, before they ask it for anything.
     """
-    items.sort(key=lambda item: item.path.name != "test_demo.py")
+    first = ("test_demo.py", "test_memory.py")
+    items.sort(key=lambda item: first.index(item.path.name) if item.path.name in first else len(first))
     lacking = missing()
     passed = {name for name, test in read_results()["tests"].items() if test["outcome"] == "passed"}
     for item in items:
@@ -140,10 +143,20 @@ def miniature() -> Deployment:
     return load_deployment(CONFIG)
 
 
-@pytest.fixture(scope="module")
-def server(miniature: Deployment) -> Iterator[Server]:
+@pytest.fixture(scope="session")
+def alone(miniature: Deployment) -> Iterator[tuple[Server, int]]:
+    """The miniature's server, and the bytes of the card that were used before it started."""
+    before = used_bytes()
     with Server(miniature, endpoints=Endpoints()) as running:
-        yield running
+        yield running, before
+
+
+@pytest.fixture(scope="session")
+def server(alone: tuple[Server, int]) -> Server:
+    """It takes half a minute to start and to stop, so all tests share it. None with `nothing_left` may ask
+    for it: it would be what is left.
+    """
+    return alone[0]
 
 
 @pytest.fixture
@@ -152,10 +165,23 @@ def client(server: Server) -> Iterator[Client]:
         yield connected
 
 
+def used_bytes() -> int:
+    """Of the card, or of this process where there is none."""
+    card = read_card_memory(0)
+    return psutil.Process().memory_info().rss if card is None else card.used
+
+
 def fused(
-    miniature: Deployment, folder: Path, loras: dict[str, float], *, name: str | None = None
+    miniature: Deployment,
+    folder: Path,
+    loras: dict[str, float],
+    *,
+    name: str | None = None,
+    **defaults: object,
 ) -> BuildResult:
-    """A build for this machine with `loras` fused, of one size, with guidance."""
+    """A build for this machine with `loras` fused, of one size, with guidance. Other `defaults` compile
+    nothing again.
+    """
     return fused_build(
         miniature,
         folder,
@@ -164,7 +190,7 @@ def fused(
         profiles={"sizes": [[256, 256]], "text_chunks": 1, "guidance": ["on"]},
         runtime="auto",
         precision="auto",
-        defaults={"steps": 4},
+        defaults={"steps": 4, **defaults},
     )
 
 

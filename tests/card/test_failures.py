@@ -1,24 +1,34 @@
-"""A card that fails for real: a kernel that writes where it may not, and memory that is full."""
+"""A server whose processes fail for real: killed, by a kernel that writes where it may not, out of memory."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks.measuring.ballast import ballast
 from intaglio.contract.config import Deployment, load_deployment
-from intaglio.engines.card import read_card_memory
+from intaglio.engines.card import CardMemory, read_card_memory
 from intaglio.errors import Unavailable
 from intaglio.serving.versions import REPOSITORY
 from intaglio_client import NO_RETRIES, Client
+from intaglio_export.build import BuildOptions, build_deployment
 
-from ..serving.test_recovery import serving
-from .conftest import ON_CPU, PROMPT, fused
+from ..leavings import OwnServers
+from ..serving.conftest import Silent
+from ..serving.test_recovery import Serving, serving
+from .conftest import CONFIG, ON_CPU, PROMPT
+from .conftest import REPOSITORY as ROOT
 
-pytestmark = pytest.mark.usefixtures("nothing_left")
-SIZE = {"width": 256, "height": 256, "steps": 2, "seed": 3}
+SIZE: Any = {"width": 256, "height": 256, "steps": 2, "seed": 3}
 MODEL = '''
 from pathlib import Path
 
@@ -72,46 +82,89 @@ class TritonPythonModel(DiffuseModel):
 '''
 
 
-@pytest.mark.card("a card, TensorRT-RTX and Triton: a kernel that writes outside of all memory")
-def test_after_an_illegal_access_the_process_is_replaced(miniature: Deployment, tmp_path: Path) -> None:
-    """Such an error stays until the process ends, so a server that goes on would fail every request."""
-    free = read_card_memory(0)
-    fused(miniature, tmp_path, {"mara": 1.0}, name="failing")
-    deployment = load_deployment(tmp_path / "failing.yaml")
+@dataclass(frozen=True)
+class Failing:
+    """A running `intaglio serve` whose card fails on demand, and what was there before it."""
+
+    running: Serving
+    folder: Path
+    free: CardMemory | None
+    left: set[str]
+
+    def draw(self, **asked: Any) -> Any:
+        with Client(self.running.url, deadline=60, retries=NO_RETRIES) as client:
+            return client.generate(PROMPT, **{**SIZE, **asked}).pixels
+
+
+@pytest.fixture(scope="module")
+def failing(
+    miniature: Deployment, own_servers: OwnServers, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Failing]:
+    """The miniature with its own engines and another program; one server for all failures."""
+    free, left = read_card_memory(0), own_servers.left()
+    folder = tmp_path_factory.mktemp("failing")
+    (folder / "miniature").symlink_to(ROOT / "miniature")
+    shutil.copytree(CONFIG.parent, folder / "configs", ignore=shutil.ignore_patterns("poses"))
+    (folder / "configs/poses").symlink_to(CONFIG.parent / "poses")
+    (folder / "build").mkdir()
+    (folder / "build/.stages").symlink_to(miniature.build / ".stages")  # nothing is compiled again
+    path = folder / "configs" / CONFIG.name
+    build_deployment(path, BuildOptions(), reporter=Silent())
+    deployment = load_deployment(path)
     program = deployment.build_folder / REPOSITORY / "diffuse" / "1" / "model.py"
     program.unlink()  # it may be a hard link
-    program.write_text(f"FOLDER = {str(tmp_path)!r}\n{MODEL}")
+    program.write_text(f"FOLDER = {str(folder)!r}\n{MODEL}")
     with serving(deployment) as running:
         running.read_until("Ctrl-C stops it")
-        with Client(running.url, deadline=60, retries=NO_RETRIES) as client:
-            expected = client.generate(PROMPT, **SIZE).pixels
-            (tmp_path / "fault").touch()
-            with pytest.raises(Unavailable, match="illegal memory access"):
-                client.generate(PROMPT, **SIZE)
-        running.read_until("the process of diffuse_0_0 died; its log says: error: diffuse:")
-        running.read_until("ready")
-        with Client(running.url, deadline=60, retries=NO_RETRIES) as client:
-            assert np.array_equal(client.generate(PROMPT, **SIZE).pixels, expected)
-        running.process.terminate()
-        assert running.process.wait(60) == 0
-    left = read_card_memory(0)
-    if not ON_CPU and free is not None and left is not None:
-        assert left.used - free.used < 64 * 2**20, "nothing is left on the card"
+        yield Failing(running, folder, free, left)
 
 
 @pytest.mark.card("a card whose memory another process fills while the server runs", only=True)
-def test_without_memory_a_request_is_refused_and_later_served(miniature: Deployment) -> None:
+def test_without_memory_a_request_is_refused_and_later_served(failing: Failing) -> None:
     """LoRAs and another size need memory when they are first used; out of memory ends nothing."""
-    with serving(miniature) as running:
-        running.read_until("Ctrl-C stops it")
-        with Client(running.url, deadline=60, retries=NO_RETRIES) as client:
-            expected = client.generate(PROMPT, **SIZE).pixels
-            before = running.children()["diffuse_0_0"].pid
-            with ballast(0.0), pytest.raises(Unavailable):
-                # New weights need memory, and so does a size that was not drawn yet.
-                client.generate(PROMPT, **{**SIZE, "width": 192}, loras=[("mara", 1.0), ("night", 0.5)])
-            client.generate(PROMPT, **SIZE, loras=[("mara", 1.0), ("night", 0.5), ("pencil", 0.5)])
-            assert np.array_equal(client.generate(PROMPT, **SIZE).pixels, expected)
-        assert running.children()["diffuse_0_0"].pid == before
-        running.process.terminate()
-        assert running.process.wait(60) == 0
+    expected = failing.draw()
+    before = failing.running.children()["diffuse_0_0"].pid
+    with ballast(0.0), pytest.raises(Unavailable):
+        # New weights need memory, and so does a size that was not drawn yet.
+        failing.draw(width=192, loras=[("mara", 1.0), ("night", 0.5)])
+    failing.draw(loras=[("mara", 1.0), ("night", 0.5), ("pencil", 0.5)])
+    assert np.array_equal(failing.draw(), expected)
+    assert failing.running.children()["diffuse_0_0"].pid == before
+
+
+@pytest.mark.card("a card, TensorRT-RTX and Triton: kill -9 of the process that computes")
+def test_a_killed_stage_comes_back(failing: Failing, record: Callable[..., None]) -> None:
+    before = failing.draw()
+    began = time.perf_counter()
+    os.kill(failing.running.children()["diffuse_0_0"].pid, signal.SIGKILL)
+    failing.running.read_until("restart")
+    failing.running.read_until("ready")
+    after = failing.draw()
+    record(recovery_seconds=round(time.perf_counter() - began, 1))
+    assert np.array_equal(before, after)
+
+
+@pytest.mark.card("a card, TensorRT-RTX and Triton: a kernel that writes outside of all memory")
+def test_after_an_illegal_access_the_process_is_replaced(failing: Failing) -> None:
+    """Such an error stays until the process ends, so a server that goes on would fail every request."""
+    expected = failing.draw()
+    (failing.folder / "fault").touch()
+    with pytest.raises(Unavailable, match="illegal memory access"):
+        failing.draw()
+    failing.running.read_until("the process of diffuse_0_0 died; its log says: error: diffuse:")
+    failing.running.read_until("ready")
+    assert np.array_equal(failing.draw(), expected)
+
+
+@pytest.mark.card("a card, TensorRT-RTX and Triton: what is left of a server whose processes were replaced")
+def test_when_it_ends_nothing_is_left(
+    failing: Failing, own_servers: OwnServers, record: Callable[..., None]
+) -> None:
+    """The last test: no folder, no segment, no process, and no memory of the card."""
+    failing.running.process.send_signal(signal.SIGINT)
+    assert failing.running.process.wait(60) == 0
+    assert own_servers.left() <= failing.left
+    now = read_card_memory(0)
+    if not ON_CPU and failing.free is not None and now is not None:
+        record(card_bytes_left_after_a_crash=now.used - failing.free.used)
+        assert now.used - failing.free.used < 64 * 2**20, "nothing is left on the card"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ import pytest
 
 from intaglio.builds.manifest import BuildManifest, read_manifest
 from intaglio.contract.config import Deployment
-from intaglio.contract.lora_registry import ResolvedLora
-from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.stages.diffuse.stage import Diffuse
 from intaglio.stages.preprocess.stage import Preprocess
 from intaglio_client import Parameters
@@ -67,29 +64,3 @@ def test_sets_equal_fused_builds(miniature: Deployment, tmp_path: Path, record: 
         apart = decibels(found["a"], make([]))
     record(decibels_swapped_to_fused=round(apart, 1))
     assert apart >= 40
-
-
-@pytest.mark.card("a card and TensorRT-RTX: twenty random sets in turn, then none")
-def test_none_is_the_base_bit_for_bit_after_random_swaps(
-    miniature: Deployment, record: Callable[..., None]
-) -> None:
-    served = LoraStore(miniature.build_folder / LORAS_FOLDER).current().loras
-    rng = random.Random(0)
-    with opened(read_manifest(miniature.build_folder), miniature.build_folder) as (make, diffuse):
-        switch = diffuse.loras
-        assert switch is not None
-        base = make([])
-        for _ in range(20):
-            names = rng.sample(sorted(served), rng.randrange(1, 5))
-            switch.ensure(
-                tuple(
-                    ResolvedLora(id=name, sha256=served[name].sha256, weight=round(rng.uniform(0.1, 1.5), 3))
-                    for name in names
-                )
-            )
-        swaps = switch.counts.swaps
-        last = make([(name, 1.0) for name in names])
-        assert not np.array_equal(last, base), "the last set is seen"
-        assert np.array_equal(make([]), base)
-    record(random_swaps=swaps)
-    assert swaps == 20

@@ -31,7 +31,10 @@ Policy = Callable[[Objects, Deployment], Iterator[str]]
 PODS: Final = ("Job", "Deployment")
 SHARED_MEMORY_MIB: Final = 256
 HEALTH: Final = ["python", "-m", "intaglio.serving.health"]
-"""The probes of a pod in production, where HTTP asks for no certificate."""
+"""The probes of a pod in production, where HTTP asks for no certificate. Without an address it asks at the
+port of the server that runs, so it cannot differ from the configuration's.
+"""
+PORT_OPTIONS: Final = ("--http-port", "--grpc-port", "--metrics-port")
 KINDS_OF_LIMITS: Final = ("cpu", "memory", "ephemeral-storage")
 SECRET_WORDS: Final = re.compile("token|secret|password|key", re.IGNORECASE)
 
@@ -122,9 +125,13 @@ def ports_are_those_of_the_deployment(objects: Objects, deployment: Deployment) 
     server = deployment.server
     wanted = {"http": server.http_port, "grpc": server.grpc_port, "metrics": server.metrics_port}
     wanted = {name: port for name, port in wanted.items() if name not in inner_ports(objects)}
-    found = {port["name"]: port["containerPort"] for port in container_of(objects, "Deployment")["ports"]}
+    container = container_of(objects, "Deployment")
+    found = {port["name"]: port["containerPort"] for port in container["ports"]}
     if found != wanted:
         yield f"containerPorts {found}: the deployment's are {wanted}"
+    for word in container["args"]:
+        if word.partition("=")[0] in PORT_OPTIONS:
+            yield f"args: {word}: the deployment says which port it is"
     for service in of_kind(objects, "Service"):
         for port in service["spec"]["ports"]:
             if port["port"] != wanted.get(port["targetPort"]):
@@ -136,7 +143,7 @@ def ports_are_those_of_the_deployment(objects: Objects, deployment: Deployment) 
         for rule in policy["spec"].get("ingress", ()):
             if unknown := {port["port"] for port in rule["ports"]} - set(wanted):
                 yield f"NetworkPolicy: no port {', '.join(map(str, unknown))}"
-    if "0.0.0.0" not in container_of(objects, "Deployment")["args"] and server.host != "0.0.0.0":
+    if "0.0.0.0" not in container["args"] and server.host != "0.0.0.0":
         yield "the server listens on its own loopback only"
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from intaglio.contract.config import load_deployment
+from intaglio.contract.config import Deployment, load_deployment
 from intaglio.serving.command import app
 from intaglio.serving.health import PATH
 
@@ -81,10 +81,7 @@ def test_the_server_has_time_to_drain() -> None:
     assert int(server["stop_grace_period"].removesuffix("s")) > drain + 10
 
 
-def test_prometheus_and_grafana_find_each_other_and_the_server() -> None:
-    config = yaml.safe_load((DOCKER / "prometheus/prometheus.yaml").read_text())
-    (target,) = config["scrape_configs"][0]["static_configs"][0]["targets"]
-    assert target == "server:8002"
+def test_prometheus_and_grafana_find_each_other() -> None:
     source = yaml.safe_load((DOCKER / "grafana/provisioning/datasources/prometheus.yaml").read_text())
     assert source["datasources"][0]["url"] == "http://prometheus:9090"
     provider = yaml.safe_load((DOCKER / "grafana/provisioning/dashboards/intaglio.yaml").read_text())
@@ -100,6 +97,37 @@ def test_queries_name_metrics_that_servers_have(path: Any) -> None:
     assert "intaglio_queue_depth" in text
     assert unknown_metrics(text) == set()
     assert unknown_metrics(text.replace("intaglio_queue_depth", "intaglio_depth")) == {"intaglio_depth"}
+
+
+def port_problems(services: dict[str, Any], deployment: Deployment) -> list[str]:
+    """What in compose, Prometheus' targets and the Dockerfile is another port than `deployment` has."""
+    server = deployment.server
+    problems = []
+    opened = [int(port.rpartition(":")[2]) for port in services["server"]["ports"]]
+    if opened != [server.http_port, server.grpc_port]:
+        problems.append(f"compose opens {opened}")
+    config = yaml.safe_load((DOCKER / "prometheus/prometheus.yaml").read_text())
+    (target,) = config["scrape_configs"][0]["static_configs"][0]["targets"]
+    if target != f"server:{server.metrics_port}":
+        problems.append(f"Prometheus asks {target}")
+    exposed = re.findall(r"^EXPOSE (.*)$", DOCKERFILE, re.MULTILINE)
+    if exposed != [f"{server.http_port} {server.grpc_port} {server.metrics_port}"]:
+        problems.append(f"the image exposes {exposed}")
+    check = re.findall(r"^HEALTHCHECK .* CMD (.*)$", DOCKERFILE, re.MULTILINE)
+    if check != ['["python", "-m", "intaglio.serving.health"]']:
+        problems.append(f"{check} asks at a port of its own")
+    if any("-port" in word for word in services["server"]["command"]):
+        problems.append("the command has ports of its own")
+    return problems
+
+
+def test_ports_are_those_of_the_configuration() -> None:
+    """The health check finds the port of the server that runs, whatever it is."""
+    deployment = load_deployment(ROOT / SERVICES["server"]["command"][1])
+    assert port_problems(SERVICES, deployment) == []
+    changed = deployment.server.model_copy(update={"http_port": 9000, "metrics_port": 9002})
+    found = port_problems(SERVICES, deployment.model_copy(update={"server": changed}))
+    assert [problem.split()[0] for problem in found] == ["compose", "Prometheus", "the"]
 
 
 def test_panels_of_the_dashboard_do_not_overlap() -> None:

@@ -195,6 +195,10 @@ VIOLATIONS: list[tuple[str, Callable[[Objects], object]]] = [
             readinessProbe={"httpGet": {"path": "/v2/models/sdxl/versions/1/ready", "port": "http"}}
         ),
     ),
+    (
+        "probes_ask_the_right_thing",
+        lambda all_: server(all_)["readinessProbe"]["exec"]["command"].append("127.0.0.1:8000"),
+    ),
     ("probes_ask_the_right_thing", lambda all_: server(all_)["startupProbe"].update(failureThreshold=30)),
     (
         "a_stop_lets_requests_finish",
@@ -216,6 +220,15 @@ VIOLATIONS: list[tuple[str, Callable[[Objects], object]]] = [
         lambda all_: of_kind(all_, "Service")[0]["spec"]["ports"][0].update(targetPort="metrics"),
     ),
     ("ports_are_those_of_the_deployment", lambda all_: server(all_)["args"].remove("0.0.0.0")),
+    ("ports_are_those_of_the_deployment", lambda all_: server(all_)["args"].append("--http-port=9000")),
+    (
+        "ports_are_those_of_the_deployment",
+        lambda all_: change_config(all_, "queue_size: 8", "queue_size: 8, grpc_port: 9001"),
+    ),
+    (
+        "ports_are_those_of_the_deployment",
+        lambda all_: change_config(all_, "queue_size: 8", "queue_size: 8, metrics_port: 9002"),
+    ),
     (
         "ports_are_those_of_the_deployment",
         lambda all_: one(all_, "PodMonitor")["spec"]["podMetricsEndpoints"][0].update(port="http"),

@@ -1,4 +1,4 @@
-"""Two instances of `diffuse` on the CPU behind one queue: sets of LoRAs, an instance that is killed."""
+"""Two instances of `diffuse` on the CPU behind one queue: sets of LoRAs, one that is killed or hangs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ import pytest
 
 from intaglio.builds.manifest import read_manifest
 from intaglio.contract.config import Deployment, load_deployment
+from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.serving.change import LoadFailed
 from intaglio.serving.endpoints import Endpoints
+from intaglio.serving.health import LIVE_PATH, PATH
 from intaglio.serving.server import Server
 from intaglio.serving.stubs import stubs_of
+from intaglio.serving.versions import REPOSITORY as REPOSITORY_FOLDER
 from intaglio_client import NO_RETRIES, Client, Image
 
 from .conftest import FUSED_SIZE, REPOSITORY, fused_build
 from .streams import pixels_of, streamed
+from .test_watch import changed_lora
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_left")]
 
@@ -37,8 +41,44 @@ SETS: Final[tuple[list[tuple[str, float]], ...]] = (
     [("mara", 1.0)],
     [("mara", 1.0), ("night", 0.5)],
 )
+HANG_SECONDS: Final = 5
+"""The least that is allowed. Slices of this size take a tenth of a second."""
 ASKED: Final[Any] = {"width": FUSED_SIZE[0], "height": FUSED_SIZE[1], "steps": 6, "seed": 5}
 PROMPT: Final = "a person in a red sweater"
+
+
+FAILING_INSTANCE: Final = """
+from pathlib import Path
+
+from intaglio.errors import DeviceFailed
+from intaglio.stages.diffuse.stage import Diffuse
+from intaglio.triton_models import instance_process
+
+advance = Diffuse.advance
+
+
+def failing(self, drawing):
+    try:
+        Path(__file__).with_name("lost").unlink()
+    except FileNotFoundError:
+        return advance(self, drawing)
+    raise DeviceFailed("cudaMemcpyAsync: lost")
+
+
+Diffuse.advance = failing
+if __name__ == "__main__":
+    instance_process.main()
+"""
+"""The process of an instance whose card fails once the file `lost` is beside this one."""
+FAILING_MODEL: Final = """
+import os
+
+from intaglio.triton_models import instances
+from intaglio.triton_models.diffuse import DiffuseModel as TritonPythonModel
+
+instances._MODULE = "failing_instance"
+os.environ["PYTHONPATH"] = {folder!r}
+"""
 
 
 def swap_build(miniature: Deployment, folder: Path, name: str, **changes: object) -> Deployment:
@@ -166,6 +206,134 @@ def test_instances_share_sets_and_one_that_is_killed_costs_no_picture(
         assert figures(server, "intaglio_instance_restarts_total") == {"0": 1, "1": 0}
         assert figures(server, "intaglio_requests_finished_total")[""] == CLIENTS * 6
         assert min(figures(server, "intaglio_steps_total").values()) > 0, "both draw"
+
+
+@pytest.mark.long
+def test_an_instance_that_hangs_is_replaced_and_its_picture_goes_on(
+    miniature: Deployment, in_turn: tuple[float, list[Any]], tmp_path: Path
+) -> None:
+    """It is stopped and not killed: its process is there, and so is its socket."""
+    _, right = in_turn
+    several = {"instances": 2, "hang_seconds": HANG_SECONDS}
+    with ExitStack() as stack:
+        server = stack.enter_context(
+            Server(swap_build(miniature, tmp_path, "hangs", server=several), endpoints=Endpoints())
+        )
+        load = Load([server], stack)
+        pictures = load.run(each=2)
+        assert min(figures(server, "intaglio_steps_total").values()) > 0, "both have drawn this shape"
+        victim, other = instance_processes(server)
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(load.run, each=2)
+            for _ in range(len(pictures) + 2):
+                load.done.acquire()
+            victim.send_signal(signal.SIGSTOP)
+            stopped = time.monotonic()
+            pictures += running.result()
+            took = time.monotonic() - stopped
+        assert took > HANG_SECONDS, "it had a picture, which waited for the limit"
+        assert len(pictures) == CLIENTS * 4
+        for which, picture in pictures:
+            assert np.array_equal(picture.pixels, right[which]), SETS[which]
+        assert figures(server, "intaglio_requests_total")[""] == CLIENTS * 4, "none twice"
+        assert figures(server, "intaglio_requests_finished_total")[""] == CLIENTS * 4
+        assert figures(server, "intaglio_pictures_moved_total") == {"0": 1, "1": 0}
+        wait_until(lambda: figures(server, "intaglio_instance_up") == {"0": 1, "1": 1})
+        assert figures(server, "intaglio_instance_restarts_total") == {"0": 1, "1": 0}
+        assert not victim.is_running()
+        assert other in instance_processes(server)
+        assert f"has not answered for {HANG_SECONDS} s and was killed" in server.log.read_text()
+
+
+@pytest.mark.long
+def test_a_card_that_fails_is_taken_out_and_its_pictures_are_drawn_by_the_other(
+    miniature: Deployment, in_turn: tuple[float, list[Any]], tmp_path: Path
+) -> None:
+    """The process of that card alone ends; the one with the queue, and so Triton, goes on."""
+    _, right = in_turn
+    deployment = swap_build(miniature, tmp_path, "fails", server={"instances": 2})
+    (tmp_path / "failing_instance.py").write_text(FAILING_INSTANCE)
+    program = deployment.build_folder / REPOSITORY_FOLDER / "diffuse" / "1" / "model.py"
+    program.unlink()  # it may be a hard link
+    program.write_text(FAILING_MODEL.format(folder=str(tmp_path)))
+    with ExitStack() as stack:
+        server = stack.enter_context(Server(deployment, endpoints=Endpoints()))
+        load = Load([server], stack)
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(load.run, each=2)
+            load.done.acquire()
+            (tmp_path / "lost").touch()
+            pictures = running.result()
+        assert not (tmp_path / "lost").exists()
+        for which, picture in pictures:
+            assert np.array_equal(picture.pixels, right[which]), SETS[which]
+        wait_until(lambda: figures(server, "intaglio_instance_up") == {"0": 1, "1": 1})
+        assert sum(figures(server, "intaglio_instance_restarts_total").values()) == 1
+        assert sum(figures(server, "intaglio_pictures_moved_total").values()) >= 1
+        assert figures(server, "intaglio_requests_finished_total")[""] == CLIENTS * 2
+        assert figures(server, "intaglio_requests_failed_total")[""] == 0
+        assert "cudaMemcpyAsync: lost; restart 1 of 5" in server.log.read_text()
+
+
+@pytest.mark.long
+def test_a_new_version_of_a_lora_and_the_way_back_reach_every_instance(
+    two: Deployment, tmp_path: Path
+) -> None:
+    night: Any = {**ASKED, "loras": [("night", 1.0)]}
+    store = LoraStore(two.build_folder / LORAS_FOLDER)
+    before = store.current()
+    with ExitStack() as stack:
+        stack.callback(store.write, before)
+        server = stack.enter_context(Server(two, endpoints=Endpoints()))
+        client = stack.enter_context(Client(server.grpc_url, deadline=120))
+
+        def drawn() -> set[bytes]:
+            """The pictures that both instances make."""
+            steps = figures(server, "intaglio_steps_total")
+            found: set[bytes] = set()
+            with ThreadPoolExecutor(CLIENTS) as pool:
+                for _ in range(5):
+                    asking = [pool.submit(client.generate, PROMPT, **night) for _ in range(CLIENTS)]
+                    found |= {one.result().pixels.tobytes() for one in asking}
+                    now = figures(server, "intaglio_steps_total")
+                    if all(now[name] > steps[name] for name in now):
+                        return found
+            raise AssertionError("one of them draws nothing")
+
+        (old,) = drawn()
+        digest, _ = store.put("night", changed_lora(tmp_path / "night.safetensors", 0.5))
+        store.publish_version("night", digest, keep=3)
+        (new,) = drawn()
+        assert new != old
+        store.roll_back("night")
+        assert drawn() == {old}
+
+
+def status_of(url: str) -> int:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return int(answer.status)
+
+
+def test_liveness_does_not_tell_that_the_only_instance_hangs(server: Server) -> None:
+    """As docs/several_cards.md says; the metrics tell it."""
+    asked: Any = {"steps": 40, "seed": 1}
+    with Client(server.grpc_url, deadline=120) as client, ThreadPoolExecutor(1) as pool:
+        stub = next(one for one in stubs_of(server.process.pid) if one.instance.startswith("diffuse_"))
+        picture = pool.submit(client.generate, PROMPT, **asked)
+        wait_until(lambda: figures(server, "intaglio_running")[""] == 1)
+        stub.process.send_signal(signal.SIGSTOP)
+        try:
+            steps = figures(server, "intaglio_steps_total")[""]
+            for _ in range(4):
+                assert status_of(f"http://{server.http_url}{LIVE_PATH}") == 200
+                assert status_of(f"http://{server.http_url}{PATH}") == 200
+                time.sleep(0.5)
+            assert not picture.done()
+            assert figures(server, "intaglio_running")[""] == 1
+            assert figures(server, "intaglio_steps_total")[""] == steps
+        finally:
+            stub.process.send_signal(signal.SIGCONT)
+        assert picture.result().pixels.any()
 
 
 @pytest.mark.long

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+import ssl
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -18,12 +20,14 @@ from intaglio.contract.config import Deployment
 from intaglio.serving.control import ask_to_reload, controlled_servers
 from intaglio.serving.health import LIVE_PATH, problem_of
 from intaglio.serving.server import Server
+from intaglio.triton_models.certificate_metric import CERTIFICATE_EXPIRES
 from intaglio_client import NO_RETRIES, Client, Tls, Unavailable
 from intaglio_client.watch import store_of
 from intaglio_client.watch_samples import NotDrawn, Samples, drawn, ready_server
 
 from ..client.certificates import Certificates
 from .conftest import CONFIG_FILE
+from .test_metrics import metrics_of
 
 pytestmark = pytest.mark.slow
 
@@ -102,6 +106,16 @@ def test_http_tells_health_and_metadata_only(secured: Server) -> None:
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"http://{secured.http_url}/{path}", data=body, timeout=10)
         assert refused.value.code == 403, path
+
+
+def test_a_metric_says_when_the_certificate_expires(secured: Server, made: Certificates) -> None:
+    """That of the tests holds for two days."""
+    words = ("openssl", "x509", "-in", str(made.file("server.pem")), "-noout", "-enddate")
+    end = subprocess.run(words, capture_output=True, text=True, check=True, timeout=30).stdout
+    left = ssl.cert_time_to_seconds(end.strip().removeprefix("notAfter=")) - time.time()
+    found = metrics_of(secured)[CERTIFICATE_EXPIRES.name]
+    assert left - 120 <= found <= left + 1
+    assert 0 < found <= 2 * 86_400
 
 
 def test_the_administrator_is_heard(secured: Server) -> None:

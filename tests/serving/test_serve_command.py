@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -27,11 +28,13 @@ def test_addresses_are_json_on_stdout_and_options_reach_triton(miniature: Deploy
     options = ["--host=127.0.0.2", f"--log={log}", "--json", "--"]
     passed = ["--log-verbose", "1", "--trace-config=level=TIMESTAMPS", "--trace-config=rate=1"]
     traced = f"--trace-config=triton,file={traces}"
+    environment = os.environ | {"TMPDIR": str(tmp_path)}  # where no other server runs
     with subprocess.Popen(
         command(miniature, *options, *passed, traced),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=environment,
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -40,6 +43,9 @@ def test_addresses_are_json_on_stdout_and_options_reach_triton(miniature: Deploy
             assert addresses["grpc"].startswith("127.0.0.2:")
             with Client(addresses["grpc"]) as client:
                 client.generate("a person in a room", steps=1, seed=1)
+            check = [sys.executable, "-m", "intaglio.serving.health"]
+            done = subprocess.run(check, capture_output=True, text=True, env=environment, check=False)
+            assert done.stdout == "ready\n", "whatever port it has"
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 0
         finally:

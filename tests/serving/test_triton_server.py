@@ -7,6 +7,7 @@ import errno
 import functools
 import os
 import pickle
+import queue
 import re
 import signal
 import subprocess
@@ -30,13 +31,18 @@ from intaglio.errors import ConfigError, Unavailable
 from intaglio.serving import log_file, secret, triton_server
 from intaglio.serving.arguments import TritonSettings
 from intaglio.serving.endpoints import Endpoints, choose_ports
+from intaglio.serving.server_tls import ServerTls
 from intaglio.serving.triton_server import Restarts, TritonServer
 from intaglio.serving.workspace import sweep
 
+from ..client.certificates import Certificates
 from .conftest import ECHO
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 Settings = Callable[..., TritonSettings]
+
+LARGE = 80 << 20
+"""Bytes of a message that a server must not keep: four of them are more than glibc keeps."""
 
 
 def say(server: TritonServer, *words: str, timeout: float = 10.0) -> list[str]:
@@ -51,6 +57,25 @@ def ask(url: str, *words: str, timeout: float = 10.0) -> list[str]:
         tensor.set_data_from_numpy(np.array([word.encode() for word in words], np.object_))
         result = client.infer("echo", [tensor], client_timeout=timeout)
         return [value.decode() for value in result.as_numpy("said")]
+
+
+def refused_calls(url: str, unknown: triton.InferInput) -> None:
+    """Eight calls with an input that no model has: Triton reads all of it and asks no model."""
+    with triton.InferenceServerClient(url) as client:
+        for _ in range(8):
+            with pytest.raises(triton.InferenceServerException, match="unexpected inference input"):
+                client.infer("echo", [unknown], client_timeout=60)
+
+
+def refused_streams(url: str, unknown: triton.InferInput) -> None:
+    """Four streams of two such requests."""
+    for _ in range(4):
+        answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+        with triton.InferenceServerClient(url) as client:
+            client.start_stream(lambda result, error, answers=answers: answers.put(str(error or result)))
+            for _ in range(2):
+                client.async_stream_infer("echo", [unknown])
+                assert "unexpected inference input" in answers.get(timeout=60)
 
 
 def fail_to_say(server: TritonServer, *words: str) -> None:
@@ -84,6 +109,24 @@ def test_strings_pass_and_the_stub_uses_this_environment(echo: TritonServer) -> 
 def test_every_process_is_told_to_keep_freed_memory(echo: TritonServer) -> None:
     for process in (psutil.Process(echo.process.pid), *echo.process.stubs.values()):
         assert process.environ()["MALLOC_TRIM_THRESHOLD_"] == str(64 << 20)
+
+
+@pytest.mark.parametrize("send", [refused_calls, refused_streams])
+def test_no_message_is_kept_once_it_is_answered(
+    echo: TritonServer, send: Callable[[str, triton.InferInput], None]
+) -> None:
+    """By default Triton keeps the last eight requests of each of its threads, with all their bytes.
+
+    The bound is what glibc may keep of freed memory in each of two arenas: 64 MiB, and a heap of 64 MiB of
+    which a little is used. It does not grow with the size of the messages.
+    """
+    process = psutil.Process(echo.process.pid)
+    unknown = triton.InferInput("unknown", [1], "BYTES")
+    unknown.set_data_from_numpy(np.array([bytes(LARGE)], np.object_))
+    before = process.memory_info().rss
+    send(echo.grpc_url, unknown)
+    grown = process.memory_info().rss - before
+    assert grown <= 2 * (64 + 64) << 20, f"{grown >> 20} MiB"
 
 
 def test_administration_is_closed(echo: TritonServer) -> None:
@@ -349,6 +392,27 @@ def test_what_is_killed_comes_back(triton_settings: Settings, tmp_path: Path, vi
             server.request_stop()
             supervisor.join()
             server.close(immediately=True)
+
+
+def test_a_certificate_that_expires_soon_is_told_again_and_again(
+    triton_settings: Settings,
+    made: Certificates,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Once a day, and also after it has expired: a server runs for longer than a certificate may."""
+    tls = ServerTls(certificate=made.file("server.pem"), key=made.file("server.key"))
+    settings = replace(triton_settings(), endpoints=Endpoints(tls=tls))
+    monkeypatch.setattr(triton_server, "_TELL_EVERY", 0.5)
+    with TritonServer(settings) as server:
+        supervisor = threading.Thread(target=server.supervise)
+        supervisor.start()
+        wait_until(lambda: caplog.text.count("expires in 2 days; replace it and restart") >= 3)
+        assert server._validity is not None
+        server._validity = replace(server._validity, first=time.time() - 1)
+        wait_until(lambda: f"--tls-cert {tls.certificate} has expired, and no client connects" in caplog.text)
+        server.request_stop()
+        supervisor.join(20)
 
 
 def test_a_process_that_ends_says_why(triton_settings: Settings) -> None:

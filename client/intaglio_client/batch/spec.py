@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from intaglio.contract.filters import FilterSpec, filter_from_entry
+from intaglio.contract.filters import FilterSpec, filters_from_entries
 from intaglio.contract.models import OutputFormat
 from intaglio.contract.yaml_files import Strict, read_yaml, resolved_path, validated
 from intaglio.errors import InvalidRequest
@@ -124,19 +124,7 @@ class BatchSpec(Strict):
     @field_validator("filters", mode="before")
     @classmethod
     def _of_their_kinds(cls, entries: Any, info: ValidationInfo) -> Any:
-        if not isinstance(entries, list | tuple):
-            raise ValueError("is no list; allowed: a list of filters, each with its kind")
-        folder = (info.context or {}).get("folder")
-        found = []
-        for index, entry in enumerate(entries):
-            try:
-                found.append(filter_from_entry(entry, folder=folder))
-            except ValueError as error:
-                raise ValueError(f"filter {index + 1}: {error}") from None
-        names = [one.name for one in found]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"two filters are named {twice[0]}; give one of them a name of its own")
-        return tuple(found)
+        return filters_from_entries(entries, folder=(info.context or {}).get("folder"))
 
     @field_validator("url", mode="before")
     @classmethod

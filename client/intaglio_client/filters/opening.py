@@ -26,7 +26,7 @@ from intaglio_client.filters.palette import Palette
 from intaglio_client.filters.servers import FilterServers
 from intaglio_client.filters.verdict import Filter
 
-__all__ = ["opened_filters"]
+__all__ = ["LOCAL", "opened_filters"]
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def opened_filters(
         yield tuple(_opened(spec, asked, stack) for spec in specs)
 
 
-_LOCAL: Final[Mapping[type[FilterSpec], Callable[[Any], Filter]]] = {
+LOCAL: Final[Mapping[type[FilterSpec], Callable[[Any], Filter]]] = {
     BlankFilter: Blank,
     ExposureFilter: Exposure,
     SharpnessFilter: Sharpness,
@@ -59,4 +59,4 @@ def _opened(spec: FilterSpec, servers: FilterServers, stack: ExitStack) -> Filte
     if isinstance(spec, IdentityFilter):
         client = stack.enter_context(Client(servers.urls or DEFAULT_URL, **servers.settings))
         return Identity(spec, client, servers)
-    return _LOCAL[type(spec)](spec)
+    return LOCAL[type(spec)](spec)

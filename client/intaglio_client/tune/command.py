@@ -69,8 +69,9 @@ def tune(  # noqa: PLR0913  (one option a choice)
     presets is printed.
     """
     from intaglio.serving.build_check import check_build
+    from intaglio_client.tune.filter_judge import asked_judge
     from intaglio_client.tune.grid import ANCHORS
-    from intaglio_client.tune.judges import Extractor, judge_called
+    from intaglio_client.tune.judges import Extractor
     from intaglio_client.tune.presets_file import check_presets_file
     from intaglio_client.tune.report import cells_of, data_of, header_of, notes_of
     from intaglio_client.tune.run import (
@@ -89,7 +90,7 @@ def tune(  # noqa: PLR0913  (one option a choice)
     first = deployments[0]
     check_names(deployments)
     measures = Measures(
-        judge=judge_called(judge) if judge else None, extractor=Extractor(extractor) if extractor else None
+        judge=asked_judge(judge, scores=True), extractor=Extractor(extractor) if extractor else None
     )
     most = scenes or (_QUICK_SCENES if quick else None)
     drawn = scenes_of(first, prompts, loras=lora or [], seed=seed)[:most]

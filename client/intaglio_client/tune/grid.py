@@ -16,6 +16,7 @@ from intaglio.contract.models import SDXL
 from intaglio.contract.yaml_files import Strict, read_yaml, validated
 from intaglio.errors import ConfigError, InvalidRequest
 from intaglio.sampling.solvers import model_calls
+from intaglio.sampling.spacings import karras_sigmas
 from intaglio.sampling.trajectory import Trajectory
 from intaglio_client.names import CONTROL_ALIASES
 from intaglio_client.tune.settings import OF_CONTROLS, Setting, fixed_defaults, named_setting, wrong_input
@@ -38,6 +39,8 @@ __all__ = [
 ]
 
 _DPM: Final = "dpmpp_2m_karras"
+_HIGHEST: Final = 14.6146
+"""The noise level of SDXL's last training time."""
 REFERENCE: Final = named_setting({"scheduler": _DPM, "steps": 100}, name="reference")
 """Converged: a solver of second order after many steps. All solvers that add no noise draw this picture in
 the limit of many steps, since they solve the same differential equation from the same noise.
@@ -52,6 +55,16 @@ FAMILIAR: Final = named_setting({"scheduler": _DPM, "steps": 30})
 
 def _inputs(scheduler: str, *steps: int, **others: Any) -> list[dict[str, Any]]:
     return [{"scheduler": scheduler, "steps": count, **others} for count in steps]
+
+
+def _earlier(steps: int, **others: Any) -> Setting:
+    """Fewer steps at low noise than `karras` has: its formula with exponent 4, from the highest level of
+    SDXL's betas to 0.05.
+    """
+    sigmas = karras_sigmas(_HIGHEST, 0.05, steps, rho=4)
+    inputs = {"scheduler": "dpmpp_2m", "sigmas": [*(float(f"{sigma:.4g}") for sigma in sigmas), 0.0]}
+    shown = "".join(f", {key} {value}" for key, value in others.items())
+    return named_setting({**inputs, **others}, name=f"dpmpp_2m {steps}, sigmas of exponent 4{shown}")
 
 
 ANCHORS: Final = (BASELINE, FAMILIAR, CONVERGED)
@@ -79,6 +92,7 @@ FULL: Final = (
             *_inputs(_DPM, 15, control_guidance_end=0.6),
         )
     ),
+    *(_earlier(steps, control_every=2) for steps in (12, 13, 14)),
     named_setting({"scheduler": "euler_a", "steps": 20}, apart="adds noise in every step"),
 )
 _OF_TRAJECTORY: Final = tuple(field.name for field in dataclasses.fields(Trajectory))

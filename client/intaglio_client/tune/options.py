@@ -47,7 +47,10 @@ Seed = Annotated[
 ]
 Loras = Annotated[list[str] | None, typer.Option(help="ID or ID:WEIGHT, a LoRA of every scene; repeatable.")]
 Judge = Annotated[
-    str | None, typer.Option(help="MODULE:FUNCTION that gives figures of a picture (docs/tuning.md).")
+    str | None,
+    typer.Option(
+        help="MODULE:FUNCTION that gives figures of a picture, or a YAML file of filters (docs/tuning.md)."
+    ),
 ]
 ExtractorFile = Annotated[
     Path | None, typer.Option(help="ONNX network from a picture to features, for a perceptual distance.")

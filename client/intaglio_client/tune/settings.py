@@ -85,7 +85,9 @@ def stated_inputs(setting: Setting) -> dict[str, Any]:
 
 def steps_of(inputs: Mapping[str, Any]) -> float:
     """The steps that `inputs` ask for; few where they leave them to a LoRA's method or to the server."""
-    return float(inputs.get("steps", 8))
+    if "sigmas" in inputs:
+        return float(len(inputs["sigmas"]) - 1)
+    return float(len(inputs["timesteps"]) if "timesteps" in inputs else inputs.get("steps", 8))
 
 
 def _shown(key: str, value: Any) -> str:

@@ -199,6 +199,7 @@ def repository_options(plan: Plan, *, build_key: str) -> RepositoryOptions:
         gpu=gpu,
         gpus=gpus,
         instances=server.instances,
+        hang_seconds=server.hang_seconds,
         detectors=bool(plan.deployment.detectors),
         identity=plan.deployment.identity is not None,
     )

@@ -25,6 +25,7 @@ from intaglio.triton_models.served_build import (
     BUILD_KEY_PARAMETER,
     BUILD_PARAMETER,
     GPUS_PARAMETER,
+    HANG_SECONDS_PARAMETER,
     INSTANCES_PARAMETER,
 )
 
@@ -63,6 +64,8 @@ class RepositoryOptions:
     """CUDA's indices of several cards with commas between them, or `all`; takes the place of `gpu`."""
     instances: int = 1
     """Processes that draw on the CPU."""
+    hang_seconds: int | None = None
+    """Of several instances: `server.hang_seconds`."""
     detectors: bool = True
     """Whether the deployment has detectors. Without any there is no model `annotate`."""
     identity: bool = True
@@ -146,6 +149,8 @@ def _add_instances(config: Any, model: ModelSpec, options: RepositoryOptions) ->
         group.gpus.append(options.gpu)
     if on_gpu and options.instances > 1:
         config.parameters[INSTANCES_PARAMETER].string_value = str(options.instances)
+    if on_gpu and options.hang_seconds is not None:
+        config.parameters[HANG_SECONDS_PARAMETER].string_value = str(options.hang_seconds)
     longest = options.queue_size if on_gpu else _BURST * options.queue_size
     config.dynamic_batching.default_queue_policy.max_queue_size = longest
 

@@ -8,6 +8,7 @@ work is done; `intaglio_export.plan.make` does the work.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -277,4 +278,9 @@ def _profile_values(found: tuple[Profile, ...]) -> dict[str, dict[str, list[int]
 
 
 def _versions(*names: str) -> Mapping[str, str]:
-    return {name: metadata.version(name) for name in names}
+    return {name: _installed_version(name) for name in names}
+
+
+@functools.cache  # each stage asks, and a version is read from a file
+def _installed_version(name: str) -> str:
+    return metadata.version(name)

@@ -401,12 +401,15 @@ class Deployment(Strict):
         """sha256 of every value that a build holds. It is the same on every machine: paths count as seen from
         the YAML file.
         """
+        # These count: the build's model repository holds them.
+        held = {"queue_size", "workers", "gpus", "instances"}
+        if self.server.hang_seconds is not None:  # builds of before there was the key stay valid
+            held.add("hang_seconds")
         excluded: dict[str, Any] = {
             "folder": True,
             "build": True,
             "memory_limit_gib": True,
-            # These count: the build's model repository holds them.
-            "server": set(Server.model_fields) - {"queue_size", "workers", "gpus", "instances"},
+            "server": set(Server.model_fields) - held,
         }
         if self.swaps:
             excluded["loras"] = True  # they come and go while such a build is served

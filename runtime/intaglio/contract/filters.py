@@ -37,6 +37,7 @@ __all__ = [
     "PaletteFilter",
     "SharpnessFilter",
     "filter_from_entry",
+    "filters_from_entries",
 ]
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -244,3 +245,23 @@ def filter_from_entry(entry: Any, *, folder: Path | None = None) -> FilterSpec:
         return model.model_validate(dict(entry), context={"folder": folder} if folder else None)
     except ValidationError as error:
         raise ValueError(problems_text(error, model)) from error
+
+
+def filters_from_entries(entries: Any, *, folder: Path | None = None) -> tuple[FilterSpec, ...]:
+    """The filters of a list; each has a name of its own. Relative paths start at `folder`.
+
+    Raises:
+        ValueError: names the filter and the key that is wrong, and what is allowed.
+    """
+    if not isinstance(entries, list | tuple):
+        raise ValueError("is no list; allowed: a list of filters, each with its kind")
+    found = []
+    for index, entry in enumerate(entries):
+        try:
+            found.append(filter_from_entry(entry, folder=folder))
+        except ValueError as error:
+            raise ValueError(f"filter {index + 1}: {error}") from None
+    names = [one.name for one in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two filters are named {twice[0]}; give one of them a name of its own")
+    return tuple(found)

@@ -12,10 +12,12 @@ from intaglio.contract.yaml_files import Strict
 from intaglio.telemetry.event_log import Level, LogFormat
 from intaglio.telemetry.settings import checked_traces
 
-__all__ = ["MOST_INSTANCES", "Server", "checked_host"]
+__all__ = ["HANG_SECONDS", "MOST_INSTANCES", "Server", "checked_host"]
 
 MOST_INSTANCES: Final = 64
 """Of `diffuse` in one server."""
+HANG_SECONDS: Final = 120
+"""Of an instance, where `hang_seconds` is absent."""
 GpuIndex = Annotated[int, Field(ge=0, lt=MOST_INSTANCES)]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_-]{1,63})*", re.ASCII)
@@ -68,6 +70,10 @@ class Server(Strict):
     """Processes that draw where the CPU runs the networks. Each has its own copy of them, and one queue feeds
     them. Where cards run the networks, `gpus` says how many draw.
     """
+    hang_seconds: int | None = Field(default=None, ge=5, le=3600)
+    """Of several that draw, one that has not answered for so long may hang: it is killed where it has taken
+    ten times what its slice should take, too (docs/several_cards.md). Refused where one draws. Absent: 120.
+    """
 
     log_format: LogFormat = "text"
     """`json`: every line of the log is a JSON object, those of Triton too (docs/observing.md)."""
@@ -86,6 +92,16 @@ class Server(Strict):
         if isinstance(gpus, tuple) and len(set(gpus)) != len(gpus):
             raise ValueError("a card is listed twice; allowed: each card once, since it has one instance")
         return gpus
+
+    @model_validator(mode="after")
+    def _hang_of_several(self) -> Self:
+        one_card = self.gpus is None or (self.gpus != "all" and len(self.gpus) == 1)
+        if self.hang_seconds is not None and one_card and self.instances == 1:
+            raise ValueError(
+                "hang_seconds is for several that draw, and one draws here; allowed: absent, or beside gpus "
+                "with several cards or instances above 1"
+            )
+        return self
 
     def check_instances(self, *, on_card: bool) -> None:
         """Raise ValueError where `gpus` or `instances` contradicts what runs the networks."""

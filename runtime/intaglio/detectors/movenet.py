@@ -73,6 +73,11 @@ class MoveNet:
         return [plain, mirrored]
 
     def keypoints(self, pixels: NDArray[np.uint8]) -> Keypoints:
-        """[17, 3] x, y, confidence as fractions of the network's input `pixels`."""
-        output = next(one for one in self._network(pixels[None]) if one.size == 3 * COCO_KEYPOINTS)
+        """[17, 3] x, y, confidence as fractions of the network's input `pixels`.
+
+        Raises:
+            ConfigError: the network fails, or gives another shape or numbers that are not finite.
+        """
+        outputs = self._network.checked(pixels[None])
+        output = next(one for one in outputs if one.size == 3 * COCO_KEYPOINTS)
         return output.reshape(COCO_KEYPOINTS, 3)[:, (1, 0, 2)].astype(np.float64)

@@ -69,7 +69,11 @@ class NanoDet:
         return wanted == set(network.output_shapes)
 
     def people(self, picture: Image.Image) -> Boxes:
-        """Boxes of the people in RGB `picture`, in its pixels; the most certain comes first."""
+        """Boxes of the people in RGB `picture`, in its pixels; the most certain comes first.
+
+        Raises:
+            ConfigError: the network fails, or gives other shapes or numbers that are not finite.
+        """
         outputs, placed = self._outputs(picture)
         boxes = not_overlapping(boxes_from_outputs(outputs, side=self._side))
         boxes[:, :4] = placed.in_picture(boxes[:, :4])
@@ -89,7 +93,7 @@ class NanoDet:
         padded = Image.new("RGB", (self._side, self._side))
         padded.paste(picture.resize((width, height), Image.Resampling.BILINEAR), (left, top))
         blue_first = np.asarray(padded, np.float32)[..., ::-1]
-        outputs = self._network(((blue_first - _MEAN) / _STD).transpose(2, 0, 1)[None])
+        outputs = self._network.checked(((blue_first - _MEAN) / _STD).transpose(2, 0, 1)[None])
         return outputs, _Placed(scale, left, top)
 
 

@@ -69,6 +69,11 @@ class Network:
         """The error that says that the file is not what was expected."""
         return ConfigError(f"{self._path}: {problem}; it must be the ONNX file of {self._expected}")
 
+    def check_finite(self, values: NDArray[Any]) -> None:
+        """Raises ConfigError where some of `values`, which follow from an output, are not finite."""
+        if not np.isfinite(values).all():
+            raise self.unlike("its output holds numbers that are not finite")
+
     @property
     def picture_size(self) -> tuple[int, int]:
         """Width and height of an input [1, 3, H, W].
@@ -96,6 +101,18 @@ class Network:
             outputs: list[NDArray[np.float32]] = self._session.run(None, {self._input: given})
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise self.unlike(f"fails: {error}") from error
+        return outputs
+
+    def checked(self, values: NDArray[Any]) -> list[NDArray[np.float32]]:
+        """As a call. Every output is finite and has the shape that the file states, which ONNX Runtime does
+        not promise.
+        """
+        outputs = self(values)
+        for output, stated in zip(outputs, self.output_shapes, strict=True):
+            sizes_fit = (fixed in (None, size) for fixed, size in zip(stated, output.shape, strict=False))
+            if len(stated) != output.ndim or not all(sizes_fit):
+                raise self.unlike(f"its output is {list(output.shape)}, and the file says {list(stated)}")
+            self.check_finite(output)
         return outputs
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from intaglio.detectors.detection import Detection
 from intaglio.detectors.movenet import MoveNet
-from intaglio.detectors.persons import open_person_finder
+from intaglio.detectors.persons import boxes_within, open_person_finder
 from intaglio.errors import InvalidRequest
 from intaglio.imaging.coco import COCO_KEYPOINTS, distinct_people, openpose_from_coco
 from intaglio.imaging.openpose import draw_pose
@@ -58,7 +58,10 @@ class PoseDetector:
         Where no box is found, the whole picture is taken for one: a person may fill it.
         """
         whole = (0.0, 0.0, float(photo.width), float(photo.height))
-        boxes = [] if self._finder is None else self._finder.people(photo)[:, :4].tolist()
+        boxes = []
+        if self._finder is not None:
+            # MoveNet's squares take memory by the sides of a box, and a network may give any box.
+            boxes = boxes_within(self._finder.people(photo), photo.size)[:, :4].tolist()
         least = LEAST_PERSON if boxes else LEAST_UNBOXED
         readings = [self._movenet.person(photo, tuple(box)) for box in boxes or [whole]]
         people = np.array([one for one in readings if _is_person(one, least)])

@@ -86,9 +86,7 @@ class SimCC:
         """
         window = window_of(box, self._size)
         given = (_cut(picture, window, self._size) - _MEAN) / _STD
-        simcc_x, simcc_y = self._network(given.transpose(2, 0, 1)[None])
-        if not (np.isfinite(simcc_x).all() and np.isfinite(simcc_y).all()):
-            raise self._network.unlike("its outputs hold numbers that are not finite")
+        simcc_x, simcc_y = self._network.checked(given.transpose(2, 0, 1)[None])
         found = keypoints_from_scores(simcc_x[0], simcc_y[0])
         left, top, right, bottom = window
         scale = np.array([right - left, bottom - top]) / self._size

@@ -72,8 +72,7 @@ class YoloX:
         if not self._is_output(output.shape):
             raise self._network.unlike(f"its output is {list(output.shape)}")
         boxes = boxes_from_output(output[0], self._size)
-        if not np.isfinite(boxes).all():
-            raise self._network.unlike("its output holds numbers that are not finite")
+        self._network.check_finite(boxes)
         boxes = boxes[not_suppressed(boxes[:, :4], boxes[:, 4], overlap=_LARGEST_OVERLAP)]
         boxes[:, :4] /= scale
         return boxes

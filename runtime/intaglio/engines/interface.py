@@ -26,6 +26,7 @@ __all__ = [
     "DeviceArray",
     "Engine",
     "Refittable",
+    "Together",
     "check_bindings",
     "check_tensors",
 ]
@@ -97,11 +98,25 @@ class Engine(Refittable, Protocol):
     def close(self) -> None: ...
 
 
+class Together(Protocol):
+    """What a device does where one small pass does not keep it busy: several passes at the same time."""
+
+    def run(self, passes: Sequence[Bound]) -> None:
+        """Run `passes`, of which none reads what another one writes."""
+
+    def add(self, target: DeviceArray, one: DeviceArray, other: DeviceArray) -> None:
+        """`target` = `one` + `other`."""
+
+
 class Backend(Protocol):
     """A device: memory, one stream, engines."""
 
     @property
     def name(self) -> str: ...
+    @property
+    def together(self) -> Together | None:
+        """None where passes are best run one after another, as on a card."""
+
     def load(
         self,
         network: NetworkSpec,

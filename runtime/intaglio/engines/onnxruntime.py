@@ -6,16 +6,19 @@ returns.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from intaglio.contract.tensors import AxisSizes, NetworkSpec, Precision, compute_dtype
-from intaglio.engines.interface import Array, DeviceArray, check_bindings, check_tensors
+from intaglio.engines.interface import Array, Bound, DeviceArray, check_bindings, check_tensors
 from intaglio.engines.onnx_file import initializers
 from intaglio.errors import EngineMismatch
 from intaglio.onnx_runtime import onnx_runtime
@@ -23,7 +26,7 @@ from intaglio.onnx_runtime import onnx_runtime
 if TYPE_CHECKING:
     import onnxruntime  # type: ignore[import-untyped]
 
-__all__ = ["HostArray", "OnnxRuntimeBackend", "OnnxRuntimeBound", "OnnxRuntimeEngine"]
+__all__ = ["HostArray", "OnnxRuntimeBackend", "OnnxRuntimeBound", "OnnxRuntimeEngine", "PassesTogether"]
 
 _NUMPY_OF_ONNX: Final = {
     "tensor(float)": "float32",
@@ -31,6 +34,9 @@ _NUMPY_OF_ONNX: Final = {
     "tensor(int64)": "int64",
     "tensor(uint8)": "uint8",
 }
+
+_LARGE: Final = 256 << 20
+"""Bytes of weights of which no second copy is made."""
 
 
 class HostArray:
@@ -79,6 +85,7 @@ class OnnxRuntimeBackend:
         """`threads` 0 takes as many as this process may use; `rebuild` is the command errors recommend."""
         self.threads = threads or len(os.sched_getaffinity(0))
         self.rebuild = rebuild
+        self.together = PassesTogether() if self.threads > 1 else None
 
     def load(
         self,
@@ -116,6 +123,38 @@ class OnnxRuntimeBackend:
 
     def close(self) -> None:
         """Arrays and sessions are freed with their last reference."""
+        if self.together is not None:
+            self.together.close()
+
+
+class PassesTogether:
+    """Two passes at a time, each with half of the threads.
+
+    Networks of the miniature's size gain little from a second core. One of its ControlNets takes 0.8 of the
+    time that it takes on one core, and two of them, each on a core, take 1.2 of it.
+    """
+
+    def __init__(self) -> None:
+        self._other = ThreadPoolExecutor(1, thread_name_prefix="pass")
+
+    def run(self, passes: Sequence[Bound]) -> None:
+        for begin in range(0, len(passes), 2):
+            match passes[begin : begin + 2]:
+                case [OnnxRuntimeBound() as one, OnnxRuntimeBound() as other] if one.halves and other.halves:
+                    waiting = self._other.submit(other.run_half)
+                    try:
+                        one.run_half()
+                    finally:
+                        waiting.result()
+                case alone:
+                    for bound in alone:
+                        bound.run()
+
+    def add(self, target: DeviceArray, one: DeviceArray, other: DeviceArray) -> None:
+        np.add(_values(one), _values(other), out=_values(target))
+
+    def close(self) -> None:
+        self._other.shutdown()
 
 
 class OnnxRuntimeEngine:
@@ -123,8 +162,8 @@ class OnnxRuntimeEngine:
 
     Replaceable weights live in arrays of this class that the session reads in place (`add_initializer` takes
     no copy), so a refit is a copy of memory. For that the session must not keep rearranged copies of its own.
-    So packing is switched off, and with a replaceable kernel the blocked layout of convolutions too. For
-    networks of the miniature's size the cost is not measurable.
+    So packing is switched off, and with a replaceable kernel the blocked layout of convolutions too. The
+    miniature's UNet then takes a fifth more processor time (docs/performance.md).
     """
 
     activation_bytes = None
@@ -142,6 +181,7 @@ class OnnxRuntimeEngine:
         self.precision = precision
         self._path = path
         self._backend = backend
+        self._stamp = _stamp(path)
         self._live: dict[str, Array] = {}
         if replaceable:
             dtype = compute_dtype(precision)
@@ -150,17 +190,17 @@ class OnnxRuntimeEngine:
                 own = np.array(values, dtype, order="C")  # a copy that nobody else writes to
                 self._check_weight(name, own, known.get(name))
                 self._live[name] = own
-        self.session = self._open()
+        self.session = self._open(backend.threads)
         found = {
             item.name: (_NUMPY_OF_ONNX.get(item.type, item.type), tuple(item.shape))
             for item in (*self.session.get_inputs(), *self.session.get_outputs())
         }
         check_tensors(network, found, precision=precision, rebuild=backend.rebuild)
 
-    def _open(self) -> onnxruntime.InferenceSession:
+    def _open(self, threads: int) -> onnxruntime.InferenceSession:
         onnxruntime = onnx_runtime()
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._backend.threads
+        options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         # One session runs at a time: spinning threads of the others would take its cores.
@@ -182,6 +222,19 @@ class OnnxRuntimeEngine:
                 f"{self.network.name}: {self._path.name} does not load: {error}",
                 command=self._backend.rebuild,
             ) from error
+
+    @cached_property
+    def half(self) -> onnxruntime.InferenceSession | None:
+        """A session of the same weights with half of the threads, for a pass beside another one. It is opened
+        when first needed.
+
+        None for a large network, whose weights would fill the memory twice; for one whose weights are
+        replaced; and where the file is no longer the one that was opened.
+        """
+        large = sum(size for _, size, _ in self._stamp) > _LARGE
+        if large or self._live or self._stamp != _stamp(self._path):
+            return None
+        return self._open(self._backend.threads // 2)
 
     @property
     def live(self) -> Mapping[str, Array]:
@@ -217,22 +270,48 @@ class OnnxRuntimeEngine:
 
     def close(self) -> None:
         del self.session
+        self.__dict__.pop("half", None)
+
+
+def _stamp(path: Path) -> list[tuple[int, int, int]]:
+    """Inode, size and time of the last change of an ONNX file and of its weights beside it."""
+    found = (item.stat() for item in sorted(path.parent.glob(f"{path.name}*")))
+    return [(one.st_ino, one.st_size, one.st_mtime_ns) for one in found]
 
 
 class OnnxRuntimeBound:
-    """Buffers tied to a session."""
+    """Buffers tied to the sessions of an engine."""
 
     def __init__(self, engine: OnnxRuntimeEngine, arrays: Mapping[str, DeviceArray]) -> None:
         # Kept: the binding holds addresses only.
         self._arrays = {name: _values(array) for name, array in arrays.items()}
-        self._session = engine.session
-        self._binding = engine.session.io_binding()
-        for spec in engine.network.inputs:
+        self._engine = engine
+        self._whole = self._tied(engine.session)
+        self._half: Callable[[], None] | None = None
+
+    def _tied(self, session: onnxruntime.InferenceSession) -> Callable[[], None]:
+        """A pass of `session` over the buffers."""
+        binding = session.io_binding()
+        network = self._engine.network
+        for spec in network.inputs:
             values = self._arrays[spec.name]
-            self._binding.bind_input(spec.name, "cpu", 0, values.dtype, values.shape, values.ctypes.data)
-        for spec in engine.network.outputs:
+            binding.bind_input(spec.name, "cpu", 0, values.dtype, values.shape, values.ctypes.data)
+        for spec in network.outputs:
             values = self._arrays[spec.name]
-            self._binding.bind_output(spec.name, "cpu", 0, values.dtype, values.shape, values.ctypes.data)
+            binding.bind_output(spec.name, "cpu", 0, values.dtype, values.shape, values.ctypes.data)
+        return functools.partial(session.run_with_iobinding, binding)
 
     def run(self) -> None:
-        self._session.run_with_iobinding(self._binding)
+        self._whole()
+
+    @property
+    def halves(self) -> bool:
+        """Whether `run_half` can run it."""
+        return self._engine.half is not None
+
+    def run_half(self) -> None:
+        """One pass with half of the threads."""
+        if self._half is None:
+            assert self._engine.half is not None
+            self._half = self._tied(self._engine.half)
+        self._half()

@@ -22,11 +22,11 @@ _SERIES_TERMS: Final = 80
 _HALVINGS: Final = 60
 
 
-def karras_sigmas(highest: float, lowest: float, steps: int) -> Floats:
-    """Even in the seventh root of sigma: arXiv 2206.00364, equation 5."""
-    first = highest ** (1 / KARRAS_RHO)
-    last = lowest ** (1 / KARRAS_RHO)
-    sigmas: Floats = (first + np.linspace(0, 1, steps) * (last - first)) ** KARRAS_RHO
+def karras_sigmas(highest: float, lowest: float, steps: int, *, rho: float = KARRAS_RHO) -> Floats:
+    """Even in a root of sigma, the seventh by default: arXiv 2206.00364, equation 5."""
+    first = highest ** (1 / rho)
+    last = lowest ** (1 / rho)
+    sigmas: Floats = (first + np.linspace(0, 1, steps) * (last - first)) ** rho
     return sigmas
 
 

@@ -45,6 +45,10 @@ vanished without closing its connection: its request is cancelled then. Triton's
 """
 _ANSWER_MS: Final = 20_000
 """How long the client may take to answer a ping."""
+_KEPT_REQUESTS: Final = 0
+"""Finished requests that each of Triton's gRPC threads keeps for reuse, with all bytes of their messages.
+Triton's default is 8: it then keeps messages of any size for as long as nobody asks.
+"""
 ALLOCATOR: Final = {
     "MALLOC_ARENA_MAX": "2",
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
@@ -113,6 +117,7 @@ def triton_arguments(
         "--grpc-keepalive-timeout": _ANSWER_MS,
         "--grpc-keepalive-permit-without-calls": 1,  # also those that ask for nothing
         "--grpc-http2-max-pings-without-data": 0,  # no limit: a picture takes longer than two pings
+        "--grpc-infer-allocation-pool-size": _KEPT_REQUESTS,
         "--metrics-address": at.hosts["metrics"],
         "--metrics-port": at.metrics_port,
         "--allow-gpu-metrics": str(gpu_present()).lower(),

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from intaglio.errors import ConfigError
 
-__all__ = ["HOW_TO_MAKE", "ServerTls", "tls_of_options"]
+__all__ = ["HOW_TO_MAKE", "ServerTls", "Validity", "tls_of_options"]
 
 HOW_TO_MAKE: Final = (
     "your authority makes one, or for a trial: openssl req -x509 -newkey ec -pkeyopt "
@@ -36,6 +36,28 @@ _ROUNDS: Final = 10
 """Of messages in both directions; a handshake takes three."""
 _DAY: Final = 86_400.0
 _SOON_DAYS: Final = 14
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validity:
+    """Until when the files hold, in seconds since the epoch."""
+
+    certificate: float
+    """The server's certificate."""
+    first: float
+    """The file that expires first."""
+    name: str
+    """Option and path of that file."""
+
+    @property
+    def warning(self) -> str | None:
+        """What will be wrong soon or is wrong by now; None while all hold for longer."""
+        days = (self.first - time.time()) / _DAY
+        if days > _SOON_DAYS:
+            return None
+        if days < 0:
+            return f"{self.name} has expired, and no client connects; replace it and restart `intaglio serve`"
+        return f"{self.name} expires in {days:.0f} days; replace it and restart `intaglio serve`"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +83,9 @@ class ServerTls:
             files |= {"--grpc-use-ssl-mutual": "true", "--grpc-root-cert": self.ca.resolve()}
         return files
 
-    def check(self, *, private: bool) -> str | None:
-        """Try the files; returns what will be wrong soon, or None. `private`: only their owner and its group
-        may read the key.
+    def check(self, *, private: bool) -> Validity:
+        """Try the files; returns until when they hold. `private`: only their owner and its group may read
+        the key.
 
         Raises:
             ConfigError: a file cannot be read or is no PEM, the key is not that of the certificate or is of
@@ -75,15 +97,13 @@ class ServerTls:
         _check_kind(text, self.certificate)
         if private and self.key.stat().st_mode & stat.S_IRWXO:
             raise ConfigError(f"--tls-key: every user may read {self.key}; run: chmod 600 {self.key}")
-        ends = {f"--tls-cert {self.certificate}": _end_of_own(serving, text, self.certificate)}
+        own = _end_of_own(serving, text, self.certificate)
+        ends = {f"--tls-cert {self.certificate}": own}
         if self.ca is not None:
             _text("--tls-ca", self.ca)
             ends[f"--tls-ca {self.ca}"] = _end_of_authorities(self.ca)
-        name, end = min(ends.items(), key=lambda item: item[1])
-        days = (end - time.time()) / _DAY
-        if days > _SOON_DAYS:
-            return None
-        return f"{name} expires in {days:.0f} days; replace it and restart `intaglio serve`"
+        name, first = min(ends.items(), key=lambda item: item[1])
+        return Validity(certificate=own, first=first, name=name)
 
     def _serving(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

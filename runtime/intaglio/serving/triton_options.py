@@ -31,6 +31,7 @@ REFUSED: Final[Mapping[str, str]] = {
     "--vertex-ai-port": _OPENS,
     "--grpc-header-forward-pattern": _SECRET,
     "--http-header-forward-pattern": _SECRET,
+    "--grpc-infer-allocation-pool-size": "memory would have no bound",
     "--grpc-max-response-pool-size": "memory would have no bound",
     "--help": "Triton would print its options and end; use tritonserver --help",
     "--disable-auto-complete-config": _SETS,

@@ -19,8 +19,10 @@ from intaglio.serving.installation import TritonInstallation, find_triton
 from intaglio.serving.process import TritonProcess
 from intaglio.serving.production import check_triton
 from intaglio.serving.secret import SecretShown
+from intaglio.serving.server_tls import Validity
 from intaglio.serving.stop_request import StopRequest
 from intaglio.serving.workspace import Workspace
+from intaglio.triton_models.certificate_metric import EXPIRES_VARIABLE
 from intaglio.whole_files import storage_problem
 
 __all__ = ["Report", "Restarts", "TritonServer", "running"]
@@ -29,6 +31,8 @@ _WATCH_SECONDS: Final = 0.25
 _PROBE_EVERY: Final = 5.0
 _DEAF_SECONDS: Final = 60.0
 """A server that has answered no liveness probe for so long hangs."""
+_TELL_EVERY: Final = 86_400.0
+"""Between two warnings of a certificate that expires soon."""
 _PORT_CHOICES: Final = 3
 """Starts of a server whose ports other processes take meanwhile."""
 _log = logging.getLogger(__name__)
@@ -72,6 +76,8 @@ class TritonServer:
         self._process: TritonProcess | None = None
         self.stop_by = math.inf
         """When `close` no longer waits for requests, as `time.monotonic` has it."""
+        self._validity: Validity | None = None
+        """Of the files of TLS that Triton read."""
         self._changing = threading.Lock()
         """Held while Triton starts, or loads and unloads models."""
 
@@ -82,7 +88,16 @@ class TritonServer:
             ConfigError: a file of TLS is wrong, or a certificate has expired.
         """
         at = self.settings.endpoints
-        if at.tls is not None and (soon := at.tls.check(private=at.production)):
+        if at.tls is None:
+            return
+        self._validity = at.tls.check(private=at.production)
+        expires = {EXPIRES_VARIABLE: f"{self._validity.certificate:.0f}"}
+        self.settings = replace(self.settings, environment={**self.settings.environment, **expires})
+        self._tell_expiry()
+
+    def _tell_expiry(self) -> None:
+        """Warn of a certificate that expires soon."""
+        if self._validity is not None and (soon := self._validity.warning):
             _log.warning("%s", soon)
 
     def prepare(self) -> None:
@@ -219,6 +234,7 @@ class TritonServer:
         assert self._installation is not None
         with self._changing:
             self.check()
+            self.workspace.tell_http(self.http_url)
             self.prepare()
             try:
                 ready = self._run(self._installation)
@@ -248,11 +264,14 @@ class TritonServer:
 
     def _wait_for_failure(self) -> str | None:
         """What failed; None when asked to stop."""
-        last_probe = last_answer = time.monotonic()
+        last_probe = last_answer = last_told = time.monotonic()
         while not self._stop.wait(_WATCH_SECONDS):
             if reason := self.process.failure():
                 return reason
             now = time.monotonic()
+            if now - last_told >= _TELL_EVERY:
+                last_told = now
+                self._tell_expiry()
             if now - last_probe >= _PROBE_EVERY:
                 last_probe = now
                 if self.process.administration.is_live():

@@ -17,11 +17,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Final, Self
 
-__all__ = ["SHARED_MEMORY", "Workspace", "workspace_folders"]
+from intaglio.whole_files import write_whole
+
+__all__ = ["SHARED_MEMORY", "Workspace", "http_urls", "workspace_folders"]
 
 SHARED_MEMORY: Final = Path("/dev/shm")
 _PREFIX: Final = "intaglio-serve-"
 _LOCK: Final = "owner.lock"
+_HTTP: Final = "http"
+"""Names the host and port where Triton answers over HTTP."""
 _log = logging.getLogger(__name__)
 
 
@@ -31,6 +35,7 @@ class Workspace:
     def __init__(self, folder: Path, lock: IO[bytes]) -> None:
         self.folder = folder
         self._lock = lock
+        self._http = ""
         self._kept = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         with contextlib.suppress(OSError):  # some file systems lock no folders
             fcntl.flock(self._kept, fcntl.LOCK_SH)
@@ -54,6 +59,12 @@ class Workspace:
         """This server's shared-memory segments."""
         return sorted(SHARED_MEMORY.glob(f"{self.shared_memory_prefix}*"))
 
+    def tell_http(self, url: str) -> None:
+        """Say to `http_urls` that Triton answers over HTTP at `url` from now on, `host:port`."""
+        if url != self._http:  # a restart must not need room on the disk for what is there
+            write_whole(self.folder / _HTTP, url.encode())
+            self._http = url
+
     def remove_segments(self) -> None:
         """Remove the segments; no process of this server may run."""
         _unlink(self.segments())
@@ -73,6 +84,19 @@ def workspace_folders() -> list[Path]:
         with contextlib.suppress(OSError):  # its owner is removing it
             if folder.lstat().st_uid == os.getuid() and (folder / _LOCK).is_file():
                 found.append(folder)
+    return found
+
+
+def http_urls() -> list[str]:
+    """Where the running servers of this user answer over HTTP, `host:port` on this machine."""
+    found = []
+    for folder in workspace_folders():
+        with contextlib.suppress(OSError):  # it just starts or ends
+            owner = _locked(folder / _LOCK)
+            if owner is None:
+                found.append((folder / _HTTP).read_text(encoding="utf-8"))
+            else:
+                owner.close()
     return found
 
 

@@ -32,6 +32,7 @@ from intaglio.contract.ports import Tensors, string_tensor
 from intaglio.errors import Cancelled, DeviceFailed, IntaglioError, QueueFull, failed_device
 from intaglio.stages.diffuse.drawing import Drawing
 from intaglio.stages.diffuse.incoming import wanted_of
+from intaglio.triton_models.certificate_metric import certificate_expiry
 from intaglio.triton_models.crew import Crew, Seat
 from intaglio.triton_models.drawer import Drawer, DrawingStage
 from intaglio.triton_models.drawing_report import Reported, drawing_report, reported_seats
@@ -39,7 +40,7 @@ from intaglio.triton_models.instance_messages import DEVICE_FAILED_STATUS
 from intaglio.triton_models.instances import InstanceLost, Instances
 from intaglio.triton_models.jobs import Job, JobRequest, Pace, job_entry, read_job_request
 from intaglio.triton_models.model import TritonModel, queue_size, tensors_of
-from intaglio.triton_models.places import instance_gpu, places_of
+from intaglio.triton_models.places import hang_seconds_of, instance_gpu, places_of
 from intaglio.triton_models.queue_watch import QueueWatch
 from intaglio.triton_models.replies import Answer, Reply, Single, Watched
 from intaglio.triton_models.reporter import Report, Reporter
@@ -69,6 +70,8 @@ class DiffuseModel(TritonModel):
     """None where this process draws."""
     _crew: Crew | None = None
     """Has the instances draw."""
+    _expires: float | None = None
+    """As of `certificate_expiry`."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
         self._gpu = instance_gpu(args)
@@ -76,6 +79,7 @@ class DiffuseModel(TritonModel):
         super().initialize(args)
         self._folder = Path(args["model_repository"])
         self._version = args.get("model_version", "1")
+        self._expires = certificate_expiry()
         self._make_queue(capacity=queue_size(args))
         self._reporter = Reporter(self._open_metrics, failed=self._log_traceback)
         if self._crew is not None:
@@ -92,7 +96,10 @@ class DiffuseModel(TritonModel):
         self._execution = manifest.execution
         places = places_of(self._parameters)
         if places:
-            self._instances = self._opened.enter_context(Instances(manifest, folder, places))
+            hang = hang_seconds_of(self._parameters)
+            self._instances = self._opened.enter_context(
+                Instances(manifest, folder, places, hang_seconds=hang)
+            )
             self._read = self._instances.read
             return
         if self._gpu is not None:
@@ -228,7 +235,9 @@ class DiffuseModel(TritonModel):
         others = (path.name for path in self._folder.glob("*") if path.name != self._version)
         if any(name.isdigit() for name in others):
             return None
-        return drawing_report(self._pb, self._turnstile, self._counts, self._drawing, self._telemetry)
+        return drawing_report(
+            self._pb, self._turnstile, self._counts, self._drawing, self._telemetry, expires=self._expires
+        )
 
     # --- the thread that draws ---
 

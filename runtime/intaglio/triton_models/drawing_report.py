@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from intaglio.telemetry.journal import Telemetry
+from intaglio.triton_models.certificate_metric import CertificateMetric
 from intaglio.triton_models.controlnet_metrics import ControlNetMetrics, ControlNetState
 from intaglio.triton_models.crew import Seat
 from intaglio.triton_models.lora_metrics import LoraMetrics, LoraSwitchState
@@ -64,14 +65,19 @@ def drawing_report(
     counts: RequestCounts,
     drawing: Sequence[Reported],
     telemetry: Telemetry,
+    *,
+    expires: float | None = None,
 ) -> Report:
-    """Make the metrics, and what reports them; `pb` is `triton_python_backend_utils`."""
+    """Make the metrics, and what reports them; `pb` is `triton_python_backend_utils`. `expires` is as of
+    `certificate_expiry`.
+    """
     labels = [one.label for one in drawing]
     requests = RequestMetrics(pb, instances=labels)
     swaps = any(one.stage.loras is not None for one in drawing)
     loras = LoraMetrics(pb, instances=labels) if swaps else None
     controlnets = ControlNetMetrics(pb, instances=labels)
     spans = SpanMetrics(pb)
+    certificate = None if expires is None else CertificateMetric(pb, expires)
     several = any(one.seat is not None for one in drawing)
     instances = MetricGroup(pb, INSTANCE_METRICS, instances=labels) if several else None
 
@@ -79,6 +85,8 @@ def drawing_report(
         depth, oldest_wait = turnstile.waiting()
         requests.report(counts.now, depth=depth, oldest_wait=oldest_wait)
         spans.report(telemetry.span_counts)
+        if certificate is not None:
+            certificate.report()
         for one in drawing:
             running = turnstile.running(None if one.seat is None else one.seat.number)
             requests.report_drawing(one.work.now, running=running, instance=one.label)

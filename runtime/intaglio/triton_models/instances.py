@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
@@ -21,6 +22,7 @@ from typing import Any, Final, Self
 from intaglio.builds.manifest import BuildManifest
 from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.ports import Tensors
+from intaglio.contract.server import HANG_SECONDS
 from intaglio.engines.interface import Array
 from intaglio.errors import DeviceFailed, IntaglioError, Unavailable, single_line
 from intaglio.interpreter import interpreter
@@ -29,6 +31,7 @@ from intaglio.loras.store import LORAS_FOLDER, LoraStore
 from intaglio.stages.diffuse.conditioning import Conditioning
 from intaglio.stages.diffuse.drawing import Drawing
 from intaglio.stages.diffuse.incoming import IncomingRequests, Wanted, wanted_of
+from intaglio.triton_models.hang_watch import OPEN_SECONDS, Expected, HangWatch, Question
 from intaglio.triton_models.instance_messages import (
     Advance,
     Advanced,
@@ -54,14 +57,22 @@ _ASSUMED_SWAP_SECONDS: Final = 1.0
 
 
 class InstanceLost(Exception):  # noqa: N818  (as the names in intaglio.errors)
-    """An instance can draw no more: its process ended, or its card failed."""
+    """An instance can draw no more: its process ended or hangs, or its card failed."""
 
 
 class Instance:
-    """One process. One thread asks it; any thread may read what is known of it."""
+    """One process. One thread asks it; any thread may read what is known of it, and one may `look`."""
 
-    def __init__(self, place: Place, manifest: BuildManifest, folder: Path, *, sharing: int) -> None:
-        """`sharing` instances share the processors of this machine."""
+    def __init__(
+        self,
+        place: Place,
+        manifest: BuildManifest,
+        folder: Path,
+        *,
+        sharing: int,
+        hang_seconds: float = HANG_SECONDS,
+    ) -> None:
+        """`sharing` instances share the processors of this machine. `hang_seconds` is as in `server`."""
         self.place = place
         execution = manifest.execution
         threads = execution.threads or max(1, len(os.sched_getaffinity(0)) // sharing)
@@ -70,6 +81,12 @@ class Instance:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
+        self._question = Question()
+        self._expected = Expected(hang_seconds)
+        self._hung = ""
+        """Why the process was killed, where it was for that."""
+        self._ends = threading.Lock()
+        """Held while the connection is closed or shut down."""
         self._numbers: weakref.WeakKeyDictionary[Drawing, int] = weakref.WeakKeyDictionary()
         """The pictures that the process has."""
         self._given = 0
@@ -100,7 +117,10 @@ class Instance:
             theirs.close()
         self._connection = Connection(ours.detach())
         self._numbers.clear()
+        self._expected.forget()
+        self._hung = ""
         self._earlier = self._state
+        self._question.ask(OPEN_SECONDS)
         self._send(Open(self.place.number, self._manifest, self._folder, hashes))
 
     def wait_open(self, *, is_needless: Callable[[], bool] | None = None) -> None:
@@ -114,19 +134,26 @@ class Instance:
             if is_needless():
                 self.close()
                 raise self._lost("its process was ended while it opened, since nothing is left to draw")
-        error = self._receive().error
+        try:
+            error = self._receive().error
+        finally:
+            self._question.end()
         if error is not None:
             self.close()
             raise error
 
     def hang_up(self) -> None:
         """Let the process end as soon as it looks for the next message."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        self._question.end()
+        with self._ends:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
 
     def close(self) -> None:
-        """End the process; what it draws is not waited for."""
+        """End the process; what it draws is not waited for. A process that cannot be killed is left alone: a
+        call of the driver holds it.
+        """
         self.hang_up()
         process, self._process = self._process, None
         if process is None:
@@ -135,12 +162,34 @@ class Instance:
             process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_END_SECONDS)
 
     def check(self) -> None:
         """Raise InstanceLost where the process has ended, also while nothing is asked of it."""
         if self._process is None or self._process.poll() is not None:
             raise self._lost(self._ending())
+
+    def look(self, seconds: float) -> None:
+        """Kill the process where it hangs; `seconds` have passed since the last look. The thread that waits
+        for its answer then finds that it has ended.
+        """
+        with self._ends:
+            process, connection = self._process, self._connection
+            if process is None or connection is None or connection.poll():
+                return
+            limit = self._question.late(seconds)
+            if limit is None:
+                return
+            self._question.end()
+            self._hung = f"its process has not answered for {limit:.0f} s and was killed"
+            process.kill()
+            # Without waiting for its end: a process in a call of the driver may take for ever to end.
+            with (
+                socket.socket(fileno=os.dup(connection.fileno())) as ours,
+                contextlib.suppress(OSError),  # its end was faster
+            ):
+                ours.shutdown(socket.SHUT_RDWR)
 
     # --- pictures ---
 
@@ -156,7 +205,9 @@ class Instance:
             self._numbers[drawing] = self._given
         number = self._numbers[drawing]
         message = Advance(number, drawing if known is None else None, frozenset(self._numbers.values()))
-        result: Advanced = self._asked(message, Advanced)
+        result: Advanced = self._asked(message, Advanced, limit=self._slice_limit(drawing))
+        seconds = result.seconds.get("denoise", 0.0) - drawing.seconds.get("denoise", 0.0)
+        self._expected.did("slice", drawing, steps=result.step - drawing.step, seconds=seconds)
         drawing.step, drawing.state = result.step, result.state
         drawing.seconds.update(result.seconds)
 
@@ -164,9 +215,18 @@ class Instance:
         """As `Diffuse.finish`, after `advance` of the same picture; InstanceLost as there. Another instance
         then brings the picture over with an empty slice.
         """
-        result: Finished = self._asked(Finish(self._numbers.pop(drawing), tuple(wanted)), Finished)
+        message = Finish(self._numbers.pop(drawing), tuple(wanted))
+        limit = self._expected.limit("end", drawing)
+        result: Finished = self._asked(message, Finished, limit=limit)
+        self._expected.did("end", drawing, seconds=0.0)
         drawing.seconds.update(result.seconds)
         return result.outputs
+
+    def _slice_limit(self, drawing: Drawing) -> float:
+        limit = self._expected.limit("slice", drawing, steps=drawing.next_end() - drawing.step)
+        controlnets = wanted_of(drawing.request).controlnets
+        opens = not controlnets.issubset(self._state.controlnets.resident)
+        return max(limit, OPEN_SECONDS) if opens else limit
 
     def needs_swap(self, wanted: Wanted) -> bool:
         """As `Diffuse.needs_swap`, by what the process said last."""
@@ -194,9 +254,13 @@ class Instance:
 
     # --- messages ---
 
-    def _asked(self, message: Advance | Finish, kind: type[Any]) -> Any:
-        self._send(message)
-        answer = self._receive()
+    def _asked(self, message: Advance | Finish, kind: type[Any], *, limit: float) -> Any:
+        self._question.ask(limit)
+        try:
+            self._send(message)
+            answer = self._receive()
+        finally:
+            self._question.end()
         if isinstance(answer.error, DeviceFailed):
             self.close()
             raise self._lost(str(answer.error))
@@ -243,7 +307,12 @@ class Instance:
         """How the process ended, which has closed its socket."""
         process = self._process
         self.close()
-        code = 0 if process is None else process.wait()
+        code = 0 if process is None else process.poll()
+        if self._hung:
+            left = "" if code is not None else ", which a call of the driver prevents so far"
+            return self._hung + left
+        if code is None:
+            return "its process closed its socket and cannot be killed"
         if code < 0:
             with contextlib.suppress(ValueError):
                 return f"its process was killed by {signal.Signals(-code).name}"
@@ -253,14 +322,27 @@ class Instance:
 class Instances:
     """All of them. Entering starts them and opens their engines, or none; leaving ends them."""
 
-    def __init__(self, manifest: BuildManifest, folder: Path, places: Sequence[Place]) -> None:
+    def __init__(
+        self,
+        manifest: BuildManifest,
+        folder: Path,
+        places: Sequence[Place],
+        *,
+        hang_seconds: float = HANG_SECONDS,
+    ) -> None:
+        """`hang_seconds` is as in `server`."""
         self._manifest = manifest
         self._folder = folder
         self._incoming = IncomingRequests(manifest, folder, store=LoraStore(folder / LORAS_FOLDER))
-        self.each = tuple(Instance(place, manifest, folder, sharing=len(places)) for place in places)
+        count = len(places)
+        self.each = tuple(
+            Instance(place, manifest, folder, sharing=count, hang_seconds=hang_seconds) for place in places
+        )
+        self._watch = HangWatch(self.each)
 
     def __enter__(self) -> Self:
         """Raises Unavailable with the first reason of an instance that does not open; then none is left."""
+        self._watch.start()
         try:
             for instance in self.each:
                 # All read the same files: one compares them, and the pages are in memory for the others.
@@ -302,6 +384,7 @@ class Instances:
             raise Unavailable(f"{instance.place.shown}: {error}") from error
 
     def _close(self) -> None:
+        self._watch.close()
         for instance in self.each:
             instance.hang_up()
         for instance in self.each:

@@ -155,9 +155,8 @@ class Job:
 
     @property
     def work_per_step(self) -> float:
-        """Pixels of the latents of all images, once more for every pass of a ControlNet."""
-        _, images, _, height, width = self.drawing.request.state.shape
-        return float(images * height * width * (1 + len(self.drawing.request.links)))
+        """As of its drawing."""
+        return self.drawing.work_per_step
 
     @property
     def work(self) -> float:

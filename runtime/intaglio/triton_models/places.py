@@ -1,4 +1,6 @@
-"""Where `diffuse` draws: on the card that Triton gives it, or where each of several instances runs."""
+"""Where `diffuse` draws: on the card that Triton gives it, or where each of several instances runs, and how
+long these may take to answer.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from intaglio.contract.server import HANG_SECONDS
 from intaglio.engines.card import check_gpu, gpu_count
-from intaglio.triton_models.served_build import GPUS_PARAMETER, INSTANCES_PARAMETER
+from intaglio.triton_models.served_build import (
+    GPUS_PARAMETER,
+    HANG_SECONDS_PARAMETER,
+    INSTANCES_PARAMETER,
+)
 
-__all__ = ["Place", "instance_gpu", "places_of"]
+__all__ = ["Place", "hang_seconds_of", "instance_gpu", "places_of"]
 
 _VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 
@@ -67,3 +74,8 @@ def places_of(parameters: Mapping[str, str]) -> tuple[Place, ...]:
             check_gpu(gpu, field="server.gpus")
         return tuple(Place(number, gpu) for number, gpu in enumerate(chosen))
     return tuple(Place(number) for number in range(int(parameters.get(INSTANCES_PARAMETER, "0"))))
+
+
+def hang_seconds_of(parameters: Mapping[str, str]) -> float:
+    """`server.hang_seconds`, which the `parameters` of the model hold where the deployment says so."""
+    return float(parameters.get(HANG_SECONDS_PARAMETER, HANG_SECONDS))

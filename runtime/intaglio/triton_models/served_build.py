@@ -22,6 +22,7 @@ __all__ = [
     "BUILD_PARAMETER",
     "BUILD_VARIABLE",
     "GPUS_PARAMETER",
+    "HANG_SECONDS_PARAMETER",
     "INSTANCES_PARAMETER",
     "model_parameters",
     "read_served_build",
@@ -34,6 +35,8 @@ GPUS_PARAMETER: Final = "gpus"
 """Of `diffuse`: the cards that draw, with commas between them, or `all`; absent where one draws."""
 INSTANCES_PARAMETER: Final = "instances"
 """Of `diffuse`: how many processes draw on the CPU; absent where one draws."""
+HANG_SECONDS_PARAMETER: Final = "hang_seconds"
+"""Of `diffuse`: `server.hang_seconds`; absent where one draws, or where the default holds."""
 
 
 def read_served_build(args: Mapping[str, str]) -> tuple[BuildManifest, Path]:

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from intaglio.errors import ConfigError
+from intaglio.sampling.scheduler_config import SchedulerConfig
+from intaglio.sampling.solvers import solver_table
+from intaglio.sampling.trajectory import Trajectory
 from intaglio_client.tune import grid
 from intaglio_client.tune.grid import ANCHORS, FULL, QUICK, REFERENCE, grid_of, read_grid
 from intaglio_client.tune.settings import named_setting
@@ -139,3 +142,15 @@ def test_an_unknown_input_of_a_users_grid_is_an_error(tmp_path: Path) -> None:
     path.write_text("settings:\n- {inputs: {steps: 9}}\n- {inputs: {sheduler: unipc}}\n")
     with pytest.raises(ConfigError, match=r"settings\[1\]: sheduler: .*did you mean scheduler\?"):
         read_grid(path)
+
+
+def test_sigmas_of_our_own_begin_where_the_reference_begins() -> None:
+    """Solvers that begin at another noise level draw other pictures."""
+    stated = [setting for setting in FULL if "sigmas" in setting.inputs]
+    assert [len(setting.inputs["sigmas"]) - 1 for setting in stated] == [12, 13, 14]
+    reference = solver_table(Trajectory(**REFERENCE.inputs), scheduler_config=SchedulerConfig())
+    for setting in stated:
+        steps = len(setting.inputs["sigmas"]) - 1
+        inputs = {name: setting.inputs[name] for name in ("scheduler", "sigmas")}
+        table = solver_table(Trajectory(steps=steps, **inputs), scheduler_config=SchedulerConfig())
+        assert table.init_scale == pytest.approx(reference.init_scale, rel=1e-3)

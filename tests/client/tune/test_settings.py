@@ -57,3 +57,16 @@ def test_a_request_states_fixed_defaults_so_that_a_deployments_own_do_not_count(
     assert "num_images" not in stated
     lora = {"loras": [{"id": "lcm"}]}
     assert stated_inputs(named_setting(lora)) == lora
+
+
+@pytest.mark.parametrize(
+    ("inputs", "steps"),
+    [
+        ({"steps": 12}, 12),
+        ({"sigmas": [14.6, 3.0, 0.05, 0.0]}, 3),
+        ({"timesteps": [999, 500]}, 2),
+        ({"loras": [{"id": "fast"}]}, 8),
+    ],
+)
+def test_steps_move_the_bar_however_they_are_stated(inputs: dict[str, Any], steps: float) -> None:
+    assert named_setting(inputs).weight == steps

@@ -98,6 +98,7 @@ def test_a_model_that_the_deployment_does_not_ask_for_is_not_there(option: str, 
         (RepositoryOptions(gpus="0,1"), {"gpus": "0,1"}),
         (RepositoryOptions(gpus="all"), {"gpus": "all"}),
         (RepositoryOptions(instances=2), {"instances": "2"}),
+        (RepositoryOptions(instances=2, hang_seconds=30), {"instances": "2", "hang_seconds": "30"}),
     ],
 )
 def test_one_process_has_the_queue_of_several_instances(
@@ -110,4 +111,5 @@ def test_one_process_has_the_queue_of_several_instances(
     assert (group.kind, group.count, list(group.gpus)) == (group.KIND_CPU, 1, [])
     found = {name: config.parameters[name].string_value for name in expected}
     assert found == expected
+    assert ("hang_seconds" in config.parameters) == ("hang_seconds" in expected)
     assert "gpus" not in repository_files(options)["preprocess/config.pbtxt"]

@@ -110,6 +110,8 @@ def test_digest_follows_what_is_built_and_nothing_else(tmp_path: Path) -> None:
         {"limits": {"steps": 40}},
         {"defaults": {"steps": 20}},
         {"poses": "poses"},
+        {"server": {"gpus": [0, 1]}},
+        {"server": {"gpus": [0, 1], "hang_seconds": 30}},
     ]
     digests = {load(tmp_path, **change).digest for change in changes}
     assert len(digests | {digest}) == len(changes) + 1

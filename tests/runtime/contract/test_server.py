@@ -41,6 +41,22 @@ def test_cards_are_listed_once(values: dict[str, Any], says: str) -> None:
         Server(**values)
 
 
+@pytest.mark.parametrize("one", [{}, {"instances": 1}, {"gpus": [1]}])
+def test_hanging_is_for_several_that_draw(one: dict[str, Any]) -> None:
+    """A key that nothing reads would promise what nobody does."""
+    for several in ({"instances": 2}, {"gpus": [0, 1]}, {"gpus": "all"}):
+        assert Server(**several, hang_seconds=30).hang_seconds == 30
+        assert Server(**several).hang_seconds is None
+    with pytest.raises(ValidationError, match="hang_seconds is for several that draw, and one draws here"):
+        Server(**one, hang_seconds=30)
+
+
+@pytest.mark.parametrize("seconds", [0, 4, -1, 3601, "soon", float("nan"), 7.5])
+def test_nonsense_is_no_time_to_hang(seconds: object) -> None:
+    with pytest.raises(ValidationError, match="hang_seconds"):
+        Server.model_validate({"instances": 2, "hang_seconds": seconds})
+
+
 def test_instances_follow_what_runs_the_networks() -> None:
     Server(gpus=(0, 1)).check_instances(on_card=True)
     Server(gpus="all").check_instances(on_card=True)

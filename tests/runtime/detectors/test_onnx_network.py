@@ -43,6 +43,18 @@ def test_a_network_that_fails_says_so(tmp_path: Path) -> None:
         Network(path, expected="MiDaS")(np.zeros((3, 3)))
 
 
+def test_outputs_are_compared_with_what_the_file_says(tmp_path: Path) -> None:
+    """ONNX Runtime gives what the network makes, and warns in its log."""
+    path = write_graph(tmp_path / "a.onnx", DOUBLED, given=("n", 2), result=(1, 2))
+    network = Network(path, expected="MiDaS")
+    assert network.checked(np.ones((1, 2)))[0].tolist() == [[2, 2]]
+    assert network(np.ones((3, 2)))[0].shape == (3, 2)
+    with pytest.raises(ConfigError, match=r"its output is \[3, 2\], and the file says \[1, 2\]; it must be"):
+        network.checked(np.ones((3, 2)))
+    with pytest.raises(ConfigError, match="its output holds numbers that are not finite"):
+        network.checked(np.array([[np.inf, 1]]))
+
+
 def test_a_network_of_whole_numbers_gets_no_fractions(tmp_path: Path) -> None:
     """They would all be cut to 0."""
     nodes = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)]

@@ -125,5 +125,5 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     broken = peaks(17)
     broken[3, 1] = np.nan
     network = SimCC(write_simcc(tmp_path / "a.onnx", broken, SIZE))
-    with pytest.raises(ConfigError, match=r"a\.onnx: its outputs hold numbers that are not finite"):
+    with pytest.raises(ConfigError, match=r"a\.onnx: its output holds numbers that are not finite"):
         network.person(Image.new("RGB", (64, 64)), (0, 0, 64, 64))

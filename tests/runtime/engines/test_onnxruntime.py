@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from intaglio.contract.tensors import NetworkSpec, TensorSpec
 from intaglio.engines.buffers import allocate_tensors
 from intaglio.engines.host_call import HostCall
-from intaglio.engines.onnxruntime import OnnxRuntimeBackend
+from intaglio.engines.interface import DeviceArray
+from intaglio.engines.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeBound, OnnxRuntimeEngine
 from intaglio.errors import EngineMismatch
 
 from .toy import NETWORK, write_toy
@@ -131,3 +134,101 @@ def test_foreign_engine_is_refused(
 def test_precision_is_checked(backend: OnnxRuntimeBackend, tmp_path: Path) -> None:
     with pytest.raises(EngineMismatch, match=r"toy.x: engine has float32, table float16"):
         backend.load(NETWORK, write_toy(tmp_path / "toy.onnx"), precision="fp16")
+
+
+@pytest.fixture
+def wide() -> Iterator[OnnxRuntimeBackend]:
+    backend = OnnxRuntimeBackend(threads=2)
+    yield backend
+    backend.close()
+
+
+def toy_pass(
+    backend: OnnxRuntimeBackend,
+    path: Path,
+    *,
+    kind: type[OnnxRuntimeBound] = OnnxRuntimeBound,
+    x: float = 1.0,
+) -> tuple[OnnxRuntimeBound, Mapping[str, DeviceArray]]:
+    """A pass of the toy in the file over buffers of its own, which will give 2 x + 10."""
+    engine = backend.load(NETWORK, path, precision="fp32")
+    arrays = allocate_tensors(backend, engine, {"B": 1})
+    backend.upload(arrays["scale"], np.array([2.0], np.float32))
+    backend.upload(arrays["x"], np.full((1, 3), x, np.float32))
+    return kind(engine, arrays), arrays
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_passes_together_give_what_each_gives_alone(
+    wide: OnnxRuntimeBackend, tmp_path: Path, count: int
+) -> None:
+    path = write_toy(tmp_path / "toy.onnx")
+    passes = [toy_pass(wide, path, x=float(number)) for number in range(count)]
+    assert wide.together is not None
+    wide.together.run([bound for bound, _ in passes])
+    for number, (_, arrays) in enumerate(passes):
+        np.testing.assert_array_equal(wide.download(arrays["y"]), np.full((1, 3), 2 * number + 10))
+    total = wide.allocate((1, 3), "float32")
+    wide.together.add(total, passes[0][1]["y"], passes[-1][1]["y"])
+    np.testing.assert_array_equal(wide.download(total), np.full((1, 3), 20 + 2 * (count - 1)))
+
+
+def test_two_passes_run_at_the_same_time(wide: OnnxRuntimeBackend, tmp_path: Path) -> None:
+    both_run = threading.Barrier(2, timeout=30)
+
+    class Meeting(OnnxRuntimeBound):
+        def run_half(self) -> None:
+            both_run.wait()
+            super().run_half()
+
+    path = write_toy(tmp_path / "toy.onnx")
+    assert wide.together is not None
+    wide.together.run([toy_pass(wide, path, kind=Meeting)[0] for _ in range(2)])
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_pass_that_fails_is_no_end_of_the_other(
+    wide: OnnxRuntimeBackend, tmp_path: Path, failing: int
+) -> None:
+    class Failing(OnnxRuntimeBound):
+        def run_half(self) -> None:
+            raise RuntimeError("it fails")
+
+    path = write_toy(tmp_path / "toy.onnx")
+    kinds = [OnnxRuntimeBound, OnnxRuntimeBound]
+    kinds[failing] = Failing
+    passes = [toy_pass(wide, path, kind=kind) for kind in kinds]
+    assert wide.together is not None
+    with pytest.raises(RuntimeError, match="it fails"):
+        wide.together.run([bound for bound, _ in passes])
+    np.testing.assert_array_equal(wide.download(passes[1 - failing][1]["y"]), np.full((1, 3), 12.0))
+
+
+@pytest.mark.parametrize("why", ["large", "changed", "removed", "replaceable"])
+def test_what_cannot_be_opened_twice_runs_alone(
+    wide: OnnxRuntimeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    path = write_toy(tmp_path / "toy.onnx")
+    weights = {"weight": np.full(3, 10.0, np.float32)} if why == "replaceable" else None
+    engine = wide.load(NETWORK, path, precision="fp32", replaceable=weights)
+    passes = []
+    for _ in range(2):
+        arrays = allocate_tensors(wide, engine, {"B": 1})
+        passes.append((engine.bind({"B": 1}, arrays), arrays))
+    match why:
+        case "large":
+            monkeypatch.setattr("intaglio.engines.onnxruntime._LARGE", 10)
+        case "changed":
+            path.write_bytes(path.read_bytes() + b"\n")
+        case "removed":
+            path.unlink()
+    assert isinstance(engine, OnnxRuntimeEngine)
+    assert engine.half is None
+    assert wide.together is not None
+    wide.together.run([bound for bound, _ in passes])
+    for _, arrays in passes:
+        np.testing.assert_array_equal(wide.download(arrays["y"]), np.full((1, 3), 10.0))
+
+
+def test_one_thread_runs_nothing_together(backend: OnnxRuntimeBackend) -> None:
+    assert backend.together is None

@@ -47,6 +47,10 @@ def test_options_are_given_only_to_a_triton_that_has_them() -> None:
     assert not any("client-shm" in word for word in arguments())
 
 
+def test_no_message_is_kept_for_reuse() -> None:
+    assert "--grpc-infer-allocation-pool-size=0" in arguments()
+
+
 def test_a_client_that_froze_is_noticed_within_a_minute() -> None:
     milliseconds = dict(word.split("=") for word in arguments() if word.startswith("--grpc-keepalive-time"))
     assert sum(map(int, milliseconds.values())) <= 60_000

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import http.server
+import os
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from intaglio.serving.health import LIVE_PATH, PATH, main, problem_of
+from intaglio.serving.workspace import Workspace
 
 
 class Answering(http.server.BaseHTTPRequestHandler):
@@ -54,6 +57,42 @@ def test_the_exit_code_is_the_answer(address: str) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == code
         assert said in done.stdout
+
+
+def test_without_an_address_it_asks_the_server_that_runs(address: str, tmp_path: Path) -> None:
+    """At its own port, whatever the configuration says; not one that was killed."""
+
+    def health(*words: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "intaglio.serving.health", *words]
+        environment = os.environ | {"TMPDIR": str(tmp_path)}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        return done.returncode, done.stdout.strip()
+
+    code, said = health()
+    assert (code, said.partition(";")[0]) == (1, "running servers of this user: none")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tempfile.tempdir", str(tmp_path))
+        killed = tmp_path / "intaglio-serve-killed"
+        killed.mkdir()
+        (killed / "owner.lock").touch()
+        (killed / "http").write_text("127.0.0.1:1")
+        assert health()[0] == 1
+        (killed / "owner.lock").unlink()
+        first, second = Workspace.create(), Workspace.create()
+        try:
+            first.tell_http("127.0.0.1:1")
+            first.tell_http(address)
+            assert health() == (0, "ready")
+            assert health("live") == (0, "live")
+            second.tell_http("127.0.0.1:1")
+            code, said = health()
+            assert code == 1
+            assert address in said
+            assert said.endswith("; allowed: one, or its HOST:PORT as an argument")
+            assert health(address) == (0, "ready")
+        finally:
+            first.remove()
+            second.remove()
 
 
 def test_a_server_that_stops_is_still_alive(

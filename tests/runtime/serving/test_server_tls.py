@@ -34,12 +34,12 @@ def test_the_commands_of_the_page_make_what_a_server_needs(tmp_path: Path) -> No
         made = ServerTls(
             certificate=tmp_path / f"{who}.pem", key=tmp_path / f"{who}.key", ca=tmp_path / "ca.pem"
         )
-        assert made.check(private=True) is None
+        assert made.check(private=True).warning is None
 
 
 def test_what_expires_soon_is_said(tls: ServerTls, made: Certificates) -> None:
     """The certificates of the tests hold for two days."""
-    soon = tls.check(private=True)
+    soon = tls.check(private=True).warning
     assert soon is not None
     assert "expires in 2 days; replace it and restart `intaglio serve`" in soon
     lasting = made.file("lasting.pem")
@@ -47,9 +47,9 @@ def test_what_expires_soon_is_said(tls: ServerTls, made: Certificates) -> None:
     words = ("openssl", "req", "-x509", *key, "-days", "90", "-subj", "/CN=x", "-out", lasting)
     subprocess.run([str(word) for word in words], check=True, capture_output=True, timeout=60)
     alone = ServerTls(certificate=lasting, key=made.file("lasting.key"))
-    assert alone.check(private=True) is None
-    assert replace(alone, ca=lasting).check(private=True) is None
-    assert "--tls-ca" in str(replace(alone, ca=made.file("ca.pem")).check(private=True))
+    assert alone.check(private=True).warning is None
+    assert replace(alone, ca=lasting).check(private=True).warning is None
+    assert "--tls-ca" in str(replace(alone, ca=made.file("ca.pem")).check(private=True).warning)
 
 
 def test_what_has_expired_or_is_not_valid_yet_is_refused(tls: ServerTls, made: Certificates) -> None:
@@ -114,7 +114,7 @@ def test_a_key_that_grpc_does_not_take_is_refused(tmp_path: Path, key: tuple[str
     assert grpc_serves(certificate.read_bytes(), private.read_bytes()) is served
     tls = ServerTls(certificate=certificate, key=private)
     if served:
-        assert tls.check(private=True) is None
+        assert tls.check(private=True).warning is None
     else:
         with pytest.raises(ConfigError, match=r"gRPC takes no such key; allowed: RSA, P-256, P-384"):
             tls.check(private=True)

@@ -1,11 +1,17 @@
-"""Where instances run, and processes that cannot open their engines."""
+"""What instances answer, and processes that end, hang or cannot open their engines."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
+from concurrent.futures import Future
+from dataclasses import replace
 from multiprocessing.connection import Connection
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +20,7 @@ import pytest
 
 from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.contract.models import CONDITIONING
+from intaglio.contract.server import HANG_SECONDS
 from intaglio.errors import DeviceFailed, InvalidRequest, Unavailable
 from intaglio.loras.sets import set_digest
 from intaglio.loras.switch import SwapCounts
@@ -21,6 +28,8 @@ from intaglio.stages.diffuse.conditioning import read_conditioning
 from intaglio.stages.diffuse.drawing import Drawing
 from intaglio.stages.diffuse.incoming import Wanted
 from intaglio.stages.preprocess.stage import Preprocess
+from intaglio.triton_models import instances
+from intaglio.triton_models.hang_watch import OPEN_SECONDS
 from intaglio.triton_models.instance_messages import Advanced, Answer, LoraState, Open, State
 from intaglio.triton_models.instances import InstanceLost, Instances
 from intaglio.triton_models.places import Place
@@ -159,6 +168,116 @@ def test_counts_outlast_a_process_that_does_not_open(instance: Any, drawing: Dra
     for peer in peers:
         peer.join()
     assert instance.loras.counts.swaps == 4
+
+
+HANGS = """
+import signal
+import sys
+from multiprocessing.connection import Connection
+
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+with Connection(0) as connection:
+    connection.recv()
+    print("asked", flush=True)
+    signal.pause()
+"""
+"""A process that takes a question and never answers."""
+
+
+class Unkillable:
+    """In the place of a process that a call of the driver holds: no test can make the kernel hold one."""
+
+    def poll(self) -> None: ...
+    def kill(self) -> None: ...
+
+    def wait(self, seconds: float) -> None:
+        raise subprocess.TimeoutExpired("instance", seconds)
+
+
+def asked(instance: Any, drawing: Drawing) -> Future[None]:
+    """`instance` is asked for a slice; the future says what it raised."""
+    future: Future[None] = Future()
+
+    def ask() -> None:
+        try:
+            instance.advance(drawing)
+        except InstanceLost as lost:
+            future.set_exception(lost)
+
+    threading.Thread(target=ask, daemon=True).start()
+    return future
+
+
+def test_an_instance_that_hangs_is_killed_and_its_picture_is_as_it_was(
+    instance: Any, drawing: Drawing
+) -> None:
+    ours, theirs = socket.socketpair()
+    begin = drawing.step
+    with (
+        theirs,
+        subprocess.Popen(
+            [sys.executable, "-c", HANGS], stdin=theirs.fileno(), stdout=subprocess.PIPE, text=True
+        ) as process,
+    ):
+        theirs.close()
+        instance._process, instance._connection = process, Connection(ours.detach())
+        lost = asked(instance, drawing)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "asked\n"
+        instance.look(1)
+        instance.look(OPEN_SECONDS - 1)
+        assert process.poll() is None, "it may compile kernels"
+        instance.look(2)
+        with pytest.raises(
+            InstanceLost, match=r"^instance 1: its process has not answered for 900 s and was"
+        ):
+            lost.result(30)
+    assert process.returncode == -signal.SIGKILL
+    assert drawing.step == begin
+    instance.look(10 * OPEN_SECONDS)  # nothing is asked any more
+
+
+def test_an_instance_that_cannot_be_killed_keeps_nobody_waiting(
+    instance: Any, drawing: Drawing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither while it is asked nor while it is ended; its socket is still open."""
+    ours, theirs = socket.socketpair()
+    monkeypatch.setattr(instances, "_END_SECONDS", 0.01)
+    with theirs:
+        instance._process, instance._connection = Unkillable(), Connection(ours.detach())
+        lost = asked(instance, drawing)
+        assert theirs.recv(1), "the question"
+        instance.look(1)
+        instance.look(OPEN_SECONDS + 1)
+        with pytest.raises(InstanceLost, match=r"900 s and was killed, which a call of the driver prevents"):
+            lost.result(30)
+
+
+def test_an_answer_that_nobody_has_read_yet_is_one(instance: Any) -> None:
+    """Instances open beside each other, and are waited for one after another."""
+    ours, theirs = socket.socketpair()
+    with Connection(theirs.detach()) as peer:
+        instance._process, instance._connection = Unkillable(), Connection(ours.detach())
+        instance._question.ask(OPEN_SECONDS)
+        peer.send(Answer(state(0)))
+        instance.look(1)
+        instance.look(OPEN_SECONDS + 1)
+        instance.wait_open()
+        instance.hang_up()
+
+
+def test_what_opens_controlnets_may_take_as_long_as_opening(instance: Any, drawing: Drawing) -> None:
+    """The engines of one may have to come from a slow disk."""
+    done = Advanced(drawing.step, drawing.state, {})
+    peer = Peer(instance, Answer(state(0), done))
+    instance.advance(drawing)
+    peer.join()
+    assert instance._slice_limit(drawing) == HANG_SECONDS
+    request = replace(drawing.request, links=(SimpleNamespace(network="pose", active=lambda *_: True),))  # type: ignore[arg-type]
+    controlled = Drawing(drawing.request, slice_steps=1)
+    controlled.request = request
+    instance._expected.did("slice", controlled, seconds=0.0)
+    assert instance._slice_limit(controlled) == OPEN_SECONDS
 
 
 class Unreadable:

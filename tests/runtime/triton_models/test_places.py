@@ -6,10 +6,11 @@ import os
 
 import pytest
 
+from intaglio.contract.server import HANG_SECONDS
 from intaglio.engines import card
 from intaglio.errors import ConfigError
 from intaglio.triton_models import places
-from intaglio.triton_models.places import Place, places_of
+from intaglio.triton_models.places import Place, hang_seconds_of, places_of
 
 
 def test_places_are_what_the_model_is_configured_with(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,6 +20,7 @@ def test_places_are_what_the_model_is_configured_with(monkeypatch: pytest.Monkey
     assert places_of({"instances": "2"}) == (Place(0), Place(1))
     assert places_of({"gpus": "1,3"}) == (Place(0, 1), Place(1, 3))
     assert [place.gpu for place in places_of({"gpus": "all"})] == [0, 1, 2, 3]
+    assert (hang_seconds_of({}), hang_seconds_of({"hang_seconds": "5"})) == (HANG_SECONDS, 5)
     with pytest.raises(ConfigError, match=r"server\.gpus: 7: no such card, CUDA sees 4 here"):
         places_of({"gpus": "0,7"})
 

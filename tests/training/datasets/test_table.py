@@ -190,13 +190,18 @@ def test_a_split_without_samples_and_subfolders_are_told(
     assert not (tmp_path / "out/validation").exists()
 
 
-def test_equal_files_are_in_one_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_near_duplicates_are_in_one_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(40):
-        picture(tmp_path / f"images/{number:02}.png", (8, 8))
+        picture(tmp_path / f"images/{number:02}.png", (64, 64))
         (tmp_path / f"images/{number:02}.txt").write_text("a picture")
+    with Image.open(tmp_path / "images/00.png") as first:
+        pixels = np.asarray(first).astype(np.int64)
     same = {f"{number:02}.png" for number in range(0, 40, 2)}
-    for name in same:
-        (tmp_path / "images" / name).write_bytes((tmp_path / "images/00.png").read_bytes())
+    for index, name in enumerate(sorted(same)):
+        lighter = (pixels + index // 2).clip(0, 255).astype(np.uint8)
+        Image.fromarray(lighter).save(tmp_path / "images" / name)
+    files = {(tmp_path / "images" / name).read_bytes() for name in same}
+    assert len(files) == 10, "some are equal, some nearly"
     layout = Layout(validation=0.25)
     assert len({split_of(name, layout) for name in same}) == 2, "their own names would part them"
     said = made(tmp_path, capsys, "--kind", "lora", "--validation", 0.25)

@@ -14,11 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path, PurePath
-from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
+from intaglio_train.datasets.alike import NEAR, Hashes
 from intaglio_train.datasets.measured import Measured
 from intaglio_train.errors import DataError
 from intaglio_train.tables import rows_of
@@ -106,7 +103,7 @@ class Rules:
     """The longer side in shorter ones."""
     min_sharpness: float = 0.0
     duplicates: Duplicates = Duplicates.NEAR
-    distance: int = 4
+    distance: int = NEAR
     """Bits of 64 in which the hashes of near duplicates differ at most."""
     quotas: Quotas | None = None
     seed: int = 0
@@ -158,7 +155,8 @@ def _duplicates(images: Sequence[Measured], rules: Rules) -> dict[Path, Decision
         images, key=lambda image: -image.width * image.height
     )  # stable: names decide among equals
     first: dict[str, Measured] = {}
-    kept = _Hashes(len(images))
+    hashes = Hashes(len(images))
+    kept: list[Measured] = []
     found = {}
     for image in by_size:
         same = first.setdefault(image.sha256, image)
@@ -166,40 +164,14 @@ def _duplicates(images: Sequence[Measured], rules: Rules) -> dict[Path, Decision
             found[image.path] = Decision(image, Reason.DUPLICATE, f"of {same.path}")
             continue
         if rules.duplicates is Duplicates.NEAR:
-            near, bits = kept.nearest(image.hash)
-            if near is not None and bits <= rules.distance:
+            differences = hashes.differences(image.hash)
+            if kept and (bits := int(differences.min())) <= rules.distance:
+                near = kept[int(differences.argmin())]
                 found[image.path] = Decision(image, Reason.NEAR_DUPLICATE, f"{bits} bits from {near.path}")
                 continue
-            kept.add(image)
+            hashes.add(image.hash)
+            kept.append(image)
     return found
-
-
-_BITS: Final = np.array([value.bit_count() for value in range(2**16)], np.uint8)
-
-
-class _Hashes:
-    """The hashes of what is kept, compared with all of them together."""
-
-    def __init__(self, most: int) -> None:
-        self._words: NDArray[np.uint16] = np.zeros((most, 4), np.uint16)
-        self._images: list[Measured] = []
-
-    def nearest(self, value: int) -> tuple[Measured | None, int]:
-        """The first of the nearest, and in how many bits it differs."""
-        if not self._images:
-            return None, 64
-        differences = self._words[: len(self._images)] ^ _words(value)
-        bits = _BITS[differences].sum(axis=1, dtype=np.int64)
-        index = int(bits.argmin())
-        return self._images[index], int(bits[index])
-
-    def add(self, image: Measured) -> None:
-        self._words[len(self._images)] = _words(image.hash)
-        self._images.append(image)
-
-
-def _words(value: int) -> NDArray[np.uint16]:
-    return np.frombuffer(value.to_bytes(8, "big"), np.uint16)
 
 
 def _within_quotas(

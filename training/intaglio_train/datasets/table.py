@@ -9,7 +9,7 @@ OUT/validation/...              the same; only where a share of the samples is a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -49,25 +49,18 @@ def split_of(name: str, layout: Layout) -> str:
     return VALIDATION if share < layout.validation else TRAIN
 
 
-def _named_as(rows: Sequence[Row]) -> dict[Path, str]:
-    """Image -> the name of the first with the same bytes, so that no split holds what another one is trained
-    on. Only files of one size are read.
-    """
-    by_size: dict[int, list[Path]] = {}
-    for row in rows:
-        by_size.setdefault(row.image.stat().st_size, []).append(row.image)
-    found: dict[Path, str] = {}
-    for images in by_size.values():
-        first: dict[bytes, str] = {}
-        for image in images if len(images) > 1 else ():
-            found[image] = first.setdefault(hashlib.sha256(image.read_bytes()).digest(), image.name)
-    return found
-
-
 def write_table(
-    rows: Sequence[Row], out: Path, layout: Layout, *, done: Callable[[Path], None]
+    rows: Sequence[Row],
+    out: Path,
+    layout: Layout,
+    *,
+    groups: Mapping[Path, str],
+    done: Callable[[Path], None],
 ) -> dict[str, int]:
     """Write the folder as a whole; how many samples each split has.
+
+    `groups` names the group of an image that shows nearly what others show. A group is in one split, since
+    what is held out must not have been trained on.
 
     Raises:
         DataError: `out` holds something, or nothing would be left to train on.
@@ -75,9 +68,8 @@ def write_table(
     splits: dict[str, list[Row]] = {TRAIN: []}
     if layout.validation:
         splits[VALIDATION] = []  # its count is told where it is 0, too
-    named = _named_as(rows) if layout.validation else {}
     for row in rows:
-        splits[split_of(named.get(row.image, row.image.name), layout)].append(row)
+        splits[split_of(groups.get(row.image, row.image.name), layout)].append(row)
     if not splits[TRAIN]:
         raise DataError("no sample is left to train on; see what is left out, or lower --validation")
     with new_folder(out) as folder:

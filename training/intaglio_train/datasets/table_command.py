@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
@@ -12,9 +13,11 @@ from intaglio.command_output import Json, Output, Quiet, table_of
 from intaglio.errors import InvalidRequest
 from intaglio.exit_codes import TERMINATED
 from intaglio.stop_signals import stopped_by_signals
+from intaglio_train.datasets.alike import names_of_groups
+from intaglio_train.datasets.measured import measure
 from intaglio_train.datasets.placed import check_free
 from intaglio_train.datasets.reporting import Copy, Seed, check_numbers, counted, reported
-from intaglio_train.datasets.sources import REASONS, match
+from intaglio_train.datasets.sources import REASONS, Row, match
 from intaglio_train.datasets.table import Layout, write_table
 from intaglio_train.errors import DataError
 
@@ -90,8 +93,9 @@ def table(  # noqa: PLR0913  (one option a choice)
         if strict and left_out:
             raise DataError(f"{images}: {sum(map(len, left_out.values()))} files have no partner (--strict)")
         layout = Layout(f".{table_format}", validation, seed, copy)
+        groups = _groups_of(found.rows, printed) if validation else {}
         with counted(printed, len(found.rows), "writing") as done:
-            splits = write_table(found.rows, out, layout, done=done)
+            splits = write_table(found.rows, out, layout, groups=groups, done=done)
     rows = [(split, str(count)) for split, count in splits.items()]
     data = {
         "folder": out,
@@ -101,6 +105,11 @@ def table(  # noqa: PLR0913  (one option a choice)
         "left_out": found.left_out,
     }
     printed.result(table_of(rows, right=(1,)), f"written to {out}", data=data, brief=str(out))
+
+
+def _groups_of(rows: Sequence[Row], printed: Output) -> dict[Path, str]:
+    with counted(printed, len(rows), "comparing") as done:
+        return names_of_groups(measure([row.image for row in rows], done=done))
 
 
 def _print_left_out(left_out: dict[str, list[str]], printed: Output) -> None:

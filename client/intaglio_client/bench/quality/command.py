@@ -42,8 +42,8 @@ def quality(  # noqa: PLR0913  (one option a choice)
     from intaglio_client.bench.quality.report import Quality, cells_of, data_of, header_of, notes_of
     from intaglio_client.bench.quality.written import write_quality
     from intaglio_client.tune.command import check_names, scenes_of
+    from intaglio_client.tune.filter_judge import asked_judge
     from intaglio_client.tune.grid import read_grid
-    from intaglio_client.tune.judges import judge_called
     from intaglio_client.tune.run import Built, draw_builds, measure_rows
     from intaglio_client.tune.serving import Asked
 
@@ -53,7 +53,7 @@ def quality(  # noqa: PLR0913  (one option a choice)
     check_names(deployments)
     drawn = scenes_of(first, prompts, loras=[], seed=seed)[:scenes]
     looking = opened_networks(extractors, reference)
-    measures = measures_of(looking, judge_called(judge) if judge else None, drawn)
+    measures = measures_of(looking, asked_judge(judge), drawn)
     tried = (*(read_grid(options) if options else OPTIONS), *few_step_settings(first))
     settings, left_out = possible(first, tried, drawn)
     folder = out or Path("out/quality") / first.name

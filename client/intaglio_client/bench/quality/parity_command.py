@@ -60,13 +60,13 @@ def parity(  # noqa: PLR0913  (one option a choice)
     from intaglio_client.bench.quality.parity import check_measures, compare, draw_both
     from intaglio_client.client import Client
     from intaglio_client.tune.command import scenes_of
-    from intaglio_client.tune.judges import judge_called
+    from intaglio_client.tune.filter_judge import asked_judge
 
     printed = Output(json=json, quiet=quiet)
     deployment = load_deployment(config)
     drawn = scenes_of(deployment, prompts, loras=[], seed=seed)[:scenes]
     looking = opened_networks(extractors, None)
-    measures = measures_of(looking, judge_called(judge) if judge else None, drawn)
+    measures = measures_of(looking, asked_judge(judge), drawn)
     check_measures(measures, len(drawn), least_psnr=least_psnr)
     folder = out or Path("out/parity") / deployment.name
     with (

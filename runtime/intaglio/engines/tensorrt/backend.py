@@ -19,6 +19,8 @@ __all__ = ["TensorRTBackend"]
 class TensorRTBackend:
     """A library and a device; engines are loaded from plan files."""
 
+    together = None
+
     def __init__(self, name: LibraryName, *, cuda_graph: bool, rebuild: str, gpu: int) -> None:
         """`gpu` is CUDA's index of the card; `rebuild` is the command that error messages recommend.
 

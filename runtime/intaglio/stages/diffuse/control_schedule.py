@@ -12,10 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from intaglio.stages.diffuse.links import ControlLink
 
-__all__ = ["ControlRun", "ResidualSums", "StepControls", "step_controls"]
+__all__ = ["ZEROS", "ControlRun", "ResidualSums", "StepControls", "step_controls"]
+
+ZEROS: Final = 0
+"""The residual set without any control."""
+_FIRST_APART: Final = 3
+"""The chain has the residual sets before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,10 @@ class ControlRun:
     source: int
     target: int
 
+    def apart(self) -> ControlRun:
+        """The same ControlNet alone, into a residual set that no other place has."""
+        return ControlRun(self.place, ZEROS, _FIRST_APART + self.place)
+
 
 def step_controls(links: Sequence[ControlLink], step: int, steps: int) -> StepControls:
     """The links of `step` of `steps`."""
@@ -48,7 +58,7 @@ class ResidualSums:
     """Which sum each residual set holds."""
 
     def __init__(self) -> None:
-        self._held: dict[int, tuple[int, ...]] = {0: ()}
+        self._held: dict[int, tuple[int, ...]] = {ZEROS: ()}
         """Places of the controls whose sum a residual set holds, in the order of the chain."""
 
     def advance(self, controls: StepControls) -> tuple[list[ControlRun], int]:

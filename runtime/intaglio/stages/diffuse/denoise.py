@@ -17,10 +17,10 @@ from intaglio.contract.architecture import Architecture
 from intaglio.contract.sdxl import axis_sizes, context_name
 from intaglio.contract.tensors import AxisSizes, NetworkSpec, TensorSpec
 from intaglio.engines.buffers import allocate_tensors
-from intaglio.engines.interface import Backend, Bound, DeviceArray, Engine
+from intaglio.engines.interface import Backend, Bound, DeviceArray, Engine, Together
 from intaglio.stages.diffuse.conditioning import Conditioning
 from intaglio.stages.diffuse.control_contexts import ControlContexts, bind_engine
-from intaglio.stages.diffuse.control_schedule import ControlRun, ResidualSums, step_controls
+from intaglio.stages.diffuse.control_schedule import ZEROS, ControlRun, ResidualSums, step_controls
 from intaglio.stages.diffuse.passes import guidance_slices, image_passes
 from intaglio.stages.diffuse.text import Embeddings
 
@@ -35,6 +35,7 @@ class ControlNetChain:
     """The ControlNets of one shape of pass: each link adds its residuals to those of the one before.
 
     `ResidualSums` says which run in a step, and between which residual sets. Nothing writes set 0, the zeros.
+    A device that runs small passes together gives each link a residual set of its own, and adds these up.
     """
 
     def __init__(
@@ -51,10 +52,11 @@ class ControlNetChain:
         self._sizes = sizes
         self._unet = unet
         self._residual_specs = _residual_inputs(engines["unet"].network)
-        self._sets: list[ResidualSet] = [{spec.name: unet[spec.name] for spec in self._residual_specs}]
+        zeros: ResidualSet = {spec.name: unet[spec.name] for spec in self._residual_specs}
+        self._sets = {ZEROS: zeros}
         self._contexts = ControlContexts(backend, engines, sizes=sizes, unet=unet)
-        self._bound: dict[tuple[str, int, int, int], Bound] = {}
-        """By network, place, the number of its embedding and the residual set that it reads."""
+        self._bound: dict[tuple[str, int, ControlRun], Bound] = {}
+        """By network, the number of its embedding, place and residual sets."""
         self._sums = ResidualSums()
 
     def start(self) -> None:
@@ -81,32 +83,47 @@ class ControlNetChain:
 
         Returns the number of the residual set that holds the sum of all that take part.
         """
-        links = request.links
-        runs, current = self._sums.advance(step_controls(links, step, request.steps))
-        for run in runs:
-            link = links[run.place]
-            number = self._contexts.number(run.place, link, step, request.steps)
-            self._bound_link(run, link.network, number).run()
+        runs, current = self._sums.advance(step_controls(request.links, step, request.steps))
+        together = self._backend.together
+        if together is not None and len(runs) > 1:
+            self._run_together(together, runs, request, step)
+        else:
+            for run in runs:
+                self._pass_of(run, request, step).run()
         return current
 
+    def _run_together(
+        self, together: Together, runs: Sequence[ControlRun], request: Conditioning, step: int
+    ) -> None:
+        """What `runs` are as a chain, bit for bit: the links together, and then their sums in order."""
+        own = [run if run.source == ZEROS else run.apart() for run in runs]
+        together.run([self._pass_of(run, request, step) for run in own])
+        for run, apart in zip(runs, own, strict=True):
+            if apart is not run:
+                before, added = self.residuals(run.source), self.residuals(apart.target)
+                for name, target in self.residuals(run.target).items():
+                    together.add(target, before[name], added[name])
+
     def residuals(self, number: int) -> ResidualSet:
-        """Residual set `number`, made when first needed: without a second control there is no third set."""
-        precision = self._engines["unet"].precision
-        while len(self._sets) <= number:
+        """Residual set `number`, made when first needed."""
+        if number not in self._sets:
+            precision = self._engines["unet"].precision
             made: dict[str, DeviceArray] = {}
             for spec in self._residual_specs:
                 made[spec.name] = self._backend.allocate(spec.shape(self._sizes), spec.numpy_dtype(precision))
-            self._sets.append(made)
+            self._sets[number] = made
         return self._sets[number]
 
-    def _bound_link(self, run: ControlRun, network: str, number: int) -> Bound:
-        """The link of `run` with its embedding `number`."""
-        key = (network, run.place, number, run.source)
+    def _pass_of(self, run: ControlRun, request: Conditioning, step: int) -> Bound:
+        """The link of `run`, with the embedding that it takes in `step`."""
+        link = request.links[run.place]
+        number = self._contexts.number(run.place, link, step, request.steps)
+        key = (link.network, number, run)
         if key not in self._bound:
             outputs = {f"{name}_out": array for name, array in self.residuals(run.target).items()}
             own = self._contexts.arrays(run.place, number)
             arrays = {**self._unet, **own, **self.residuals(run.source), **outputs}
-            self._bound[key] = bind_engine(self._engines[network], self._sizes, arrays)
+            self._bound[key] = bind_engine(self._engines[link.network], self._sizes, arrays)
         return self._bound[key]
 
 

@@ -41,6 +41,19 @@ class Drawing:
         """Whether every step has run."""
         return self.step == self.request.end
 
+    @property
+    def shapes(self) -> tuple[object, ...]:
+        """Equal for pictures whose slices run the same networks on tensors of the same shapes."""
+        request = self.request
+        networks = tuple(link.network for link in request.links)
+        return request.state.shape, request.token_ids.shape, networks
+
+    @property
+    def work_per_step(self) -> float:
+        """Pixels of the latents of all images, once more for every pass of a ControlNet."""
+        _, images, _, height, width = self.request.state.shape
+        return float(images * height * width * (1 + len(self.request.links)))
+
     def next_end(self) -> int:
         """The end of the slice that begins with `step`."""
         return next((end for end in self._ends if end > self.step), self.request.end)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from intaglio.engines.interface import Array
+from intaglio.engines.interface import Array, Bound
+from intaglio.engines.onnxruntime import PassesTogether
 from intaglio.errors import Unavailable
 from intaglio.stages.diffuse.stage import Diffuse
 from intaglio.stages.preprocess.stage import Preprocess
@@ -111,6 +113,61 @@ def test_of_three_controls_the_last_runs_alone(
         diffuse(for_diffuse(preprocess(tensors)), wanted=["state"])
     assert backend.runs.count(f"controlnet.{fast}") == 8
     assert backend.runs.count(f"controlnet.{slow}") == 8, "both in every second step"
+
+
+class Together(PassesTogether):
+    """Counts how many passes run at the same time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: list[int] = []
+
+    def run(self, passes: Sequence[Bound]) -> None:
+        self.counts.append(len(passes))
+        super().run(passes)
+
+
+POSE, EDGES = ({"type": name, "pose": "waving-01"} for name in ("pose", "canny"))
+
+
+@pytest.mark.parametrize(
+    ("controls", "counts"),
+    [
+        ([POSE | {"weight": 0.7}, EDGES], [2] * 6),
+        ([POSE, POSE | {"weight": 0.3}], [2] * 6),
+        ([POSE, EDGES, POSE | {"weight": 1.5}], [3] * 6),
+        ([POSE | {"every": 3}, EDGES], [2, 2]),
+        ([POSE | {"every": 4}, EDGES | {"every": 2}, EDGES], [3, 3, 3]),
+        ([POSE | {"end": 0.5}, EDGES | {"begin": 0.3}], [2]),
+        ([POSE | {"every": 6}, EDGES, POSE | {"begin": 0.5}], [2, 2, 3, 3]),  # two of step 3 follow a sum
+        ([POSE, EDGES | {"weight": 0}], []),
+    ],
+)
+def test_controls_that_run_together_draw_what_the_chain_draws(
+    tiny: Any, backend: Any, request_tensors: Any, monkeypatch: pytest.MonkeyPatch, controls: Any, counts: Any
+) -> None:
+    """Bit for bit, also where some of them wait for their step, and in a picture after another one."""
+    limits = tiny.manifest.limits.model_copy(update={"controls": 3})
+    manifest = tiny.manifest.model_copy(update={"limits": limits})
+    with (
+        Preprocess(manifest, tiny.folder) as preprocess,
+        Diffuse(manifest, tiny.folder, backend=backend) as diffuse,
+    ):
+        values = {"prompt": "a fox", "seed": 1, "steps": 6}
+        tensors = for_diffuse(preprocess(request_tensors(**values, controls=json.dumps(controls))))
+        other = for_diffuse(preprocess(request_tensors(**values, controls=json.dumps([EDGES, POSE]))))
+        chained = diffuse(tensors)["state"]
+        backend.runs.clear()
+        diffuse(tensors)
+        runs = sorted(backend.runs)
+        together = Together()
+        monkeypatch.setattr(backend, "together", together)
+        diffuse(other)
+        backend.runs.clear()
+        together.counts.clear()
+        np.testing.assert_array_equal(diffuse(tensors)["state"], chained)
+    assert together.counts == counts
+    assert sorted(backend.runs) == runs, "each as often as in the chain"
 
 
 def test_residuals_do_not_outlive_a_request(diffuse: Diffuse, tensors_of: Any, tiny: Any) -> None:
