@@ -229,7 +229,7 @@ def test_an_answer_that_comes_after_the_deadline_is_no_answer() -> None:
 
     photo = io.BytesIO()
     PIL.Image.new("RGB", (64, 64)).save(photo, "PNG")
-    with fake_server(late) as server, Client(server.url, deadline=0.3) as client:
+    with fake_server(late) as server, Client(server.url, deadline=1) as client:
         with pytest.raises(DeadlineExceeded, match="no answer within the deadline"):
             client.annotate(photo.getvalue(), "pose")
         with pytest.raises(DeadlineExceeded, match="no answer within the deadline"):

@@ -198,7 +198,11 @@ def all_actions(
 
 
 def cancelled_streams(url: str, *, count: int, together: int = 16) -> Counter[str]:
-    """Begin `count` streams and cancel each at another moment; how they ended."""
+    """Begin `count` streams and cancel each at another moment; how they ended.
+
+    A server notices so many cancelled streams a second, and until then they have their places. A client that
+    is refused waits a little: else a fast one would be refused again and again.
+    """
     return asyncio.run(_cancelled_streams(url, count, together))
 
 
@@ -220,7 +224,10 @@ async def _cancelled_streams(url: str, count: int, together: int) -> Counter[str
                 if said:
                     break
             call.cancel()
-            ended["refused" if "Exceeds maximum queue size" in said else said or "cancelled"] += 1
+            is_refused = "Exceeds maximum queue size" in said
+            ended["refused" if is_refused else said or "cancelled"] += 1
+            if is_refused:
+                await asyncio.sleep(0.5)
 
     async with grpc.aio.insecure_channel(url) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)

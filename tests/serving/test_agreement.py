@@ -154,7 +154,7 @@ def test_perf_analyzer_sees_what_triton_and_the_counters_see(
     server: Server, perf_analyzer_folder: Path, tmp_path: Path
 ) -> None:
     width, height = server.deployment.profiles.sizes[0]
-    plain = {"prompts": ["a person"], "inputs": {"width": width, "height": height, "steps": 8}}
+    plain = {"prompts": ["a person"], "inputs": {"width": width, "height": height, "steps": 16}}
     load = {"kind": "closed", "concurrency": [2], "requests": 9, "warm_up": 0, "mix": {"plain": 1}}
     values = {"name": "w", "about": "agreement", "requests": {"plain": plain}, "loads": {"two": load}}
     (run,) = runs_of(Workload.model_validate(values))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,10 @@ from ..parity import psnr
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_left")]
 DRAWN_BEFORE = Path(__file__).parents[1] / "data" / "demo.png"
 """The demo's picture as commit b631a1e drew it on two CPU cores, without its metadata."""
-BUDGET_SECONDS = 40.0
-"""Installed and built, on two CPU cores."""
+PROCESSOR_SECONDS = 60.0
+"""Of all processes, installed and built: 14 were seen. Other work on the machine makes it last longer, and
+costs it little.
+"""
 JOINTS = tuple(name for name in rules.LIMB_JOINTS if name not in ("left_elbow", "left_wrist"))
 """Mara's teal hair is too near the left glove's colour for the rule that finds the glove."""
 
@@ -49,11 +51,12 @@ def check_picture(picture: NDArray[np.uint8], pose: Path) -> None:
 
 def test_the_demo_draws_and_says_where_the_time_went(miniature: Deployment, tmp_path: Path) -> None:
     config, out = miniature.folder / f"{miniature.name}.yaml", tmp_path / "out" / "demo.png"
-    started = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "intaglio", "demo", str(config), "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert time.perf_counter() - started < BUDGET_SECONDS
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < PROCESSOR_SECONDS
     metadata = read_metadata(out.read_bytes())
     assert metadata is not None
     assert metadata["controls"][0]["pose"] == POSE

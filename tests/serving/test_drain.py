@@ -28,6 +28,7 @@ from .streams import PlainStream, streamed, unary
 from .test_metrics import metrics_of_url
 from .test_reload import ADMITS, wait_for
 from .test_serve_command import command
+from .test_stream import ENDLESS
 
 pytestmark = pytest.mark.slow
 RUNNING: Any = {"prompt": "a person in a room", "seed": 3, "steps": 60}
@@ -109,7 +110,7 @@ def test_what_it_has_is_finished_and_what_comes_is_refused(
 
 
 def test_a_second_signal_ends_what_runs(miniature: Deployment, tmp_path: Path) -> None:
-    with serving(miniature, tmp_path) as stopping, PlainStream(stopping.grpc, **RUNNING) as stream:
+    with serving(miniature, tmp_path) as stopping, PlainStream(stopping.grpc, **ENDLESS) as stream:
         stream.until("progress")
         stopping.process.send_signal(signal.SIGTERM)
         wait_for(stopping.refuses)
@@ -124,7 +125,7 @@ def test_what_is_not_over_in_time_is_ended(miniature: Deployment, tmp_path: Path
     reports: list[str] = []
     server = Server(miniature, endpoints=Endpoints(), log=tmp_path / "triton.log", report=reports.append)
     server.settings = replace(server.settings, drain_seconds=2)
-    with server, PlainStream(server.grpc_url, **RUNNING | {"steps": 150}) as stream:
+    with server, PlainStream(server.grpc_url, **ENDLESS) as stream:
         stream.until("progress")
         server.request_stop()
         started = time.monotonic()

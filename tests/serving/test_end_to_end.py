@@ -139,7 +139,7 @@ def test_a_deadline_is_kept(client: Client, server: Server) -> None:
         Client(server.grpc_url, deadline=0.2) as hasty,
         pytest.raises(DeadlineExceeded, match="within the deadline"),
     ):
-        hasty.generate("a person in a room", steps=8, pose="waving-01")
+        hasty.generate("a person in a room", steps=150, pose="waving-01")
     assert client.generate("a person in a room", **SMALL).data
 
 

@@ -27,7 +27,8 @@ import sys
 from intaglio_client import Client, Progress, Tls
 
 tls = Tls(ca=sys.argv[2], certificate=sys.argv[3], key=sys.argv[4]) if len(sys.argv) > 2 else None
-for event in Client(sys.argv[1], tls=tls).stream("a person in a room", steps=100, slice_steps=2):
+most = {"steps": 150, "num_images": 4, "pose": "waving-01"}  # not over before anybody notices
+for event in Client(sys.argv[1], tls=tls).stream("a person in a room", **most, slice_steps=1):
     if isinstance(event, Progress) and event.step:
         print("drawing", flush=True)
 """
@@ -60,9 +61,19 @@ class Counted:
 def test_ctrl_c_in_a_terminal(server: Server, client: Client, tmp_path: Path) -> None:
     undisturbed = client.generate("a person in a room", **SHORT).data
     counted = Counted(server)
-    command = [sys.executable, "-m", "intaglio", "generate", "a person in a room", "--steps", "100"]
+    command = [
+        sys.executable,
+        "-m",
+        "intaglio",
+        "generate",
+        "a person in a room",
+        "--steps",
+        "150",
+        "--n",
+        "4",
+    ]
     with Terminal([*command, "--url", server.grpc_url, "--preview"], folder=tmp_path) as terminal:
-        terminal.wait_for("step 5 of 100")
+        terminal.wait_for("step 5 of 150")
         terminal.press("\x03")
         assert terminal.end() == 130
     assert list(visible(terminal.written))[-1] == "cancelled, also on the server"

@@ -133,15 +133,16 @@ def test_queue_and_computing_are_those_of_the_wall_clock(measured: Server) -> No
     assert grown["compute_seconds_total"] > 0.5 * wall, "the clients leave no pause"
     # The clients' figure contains the network and what Triton does between the stages, which other work
     # delays.
-    assert waited - 0.5 * 2 * CLIENTS <= grown["queue_seconds_total"] <= waited + 0.1
+    assert 0.5 * waited <= grown["queue_seconds_total"] <= waited + 0.1
     assert grown["queue_seconds_total"] > computed, "three wait while one computes"
     assert max(one["queue_depth"] for one in seen) == CLIENTS - 1
     assert max(one["running"] for one in seen) == 1
     oldest = max(one["queue_oldest_wait_seconds"] for one in seen)
     assert 0 < oldest <= after["queue_longest_wait_seconds"] + 0.1
-    time.sleep(1.5)
-    idle = metrics_of(measured)
-    assert (idle["queue_depth"], idle["queue_oldest_wait_seconds"], idle["running"]) == (0, 0, 0)
+    until = time.monotonic() + 30  # it reports every second
+    while any(metrics_of(measured)[name] for name in ("queue_depth", "queue_oldest_wait_seconds", "running")):
+        assert time.monotonic() < until, "nobody is served, and the metrics say something else"
+        time.sleep(0.1)
 
 
 def test_triton_forgets_the_metric_of_a_label(triton_settings: Any) -> None:

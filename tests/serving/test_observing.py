@@ -7,13 +7,14 @@ import json
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import tritonclient.grpc as triton
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import SpanContext
 
 from intaglio.contract.config import Deployment
 from intaglio.contract.models import SDXL
@@ -21,7 +22,7 @@ from intaglio.errors import InvalidRequest
 from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
 from intaglio.telemetry.journal import LONGEST_ID
-from intaglio_client import Client
+from intaglio_client import Client, Image
 from intaglio_client.connections.requests import Request
 from intaglio_client.parameters import tensors_from_parameters
 
@@ -33,6 +34,10 @@ pytestmark = pytest.mark.slow
 STEPS = 6
 SLICES = [(0, 5), (5, 6)]
 STAGES = ("preprocess", "diffuse", "postprocess")
+TRIES = 10
+"""Triton 2.51 loses the parent of one gRPC request in six at worst (docs/observing.md), by what lies in its
+memory: not of ten, one after another.
+"""
 HOSTILE_ID = (
     "x\n" + '{"time":"2026-01-01T00:00:00.000Z","level":"error","event":"forged"}\n' + "y" * 10_000_000
 )
@@ -51,19 +56,49 @@ class Observed:
         lines = [json.loads(line) for line in self.server.log.read_bytes().splitlines()]
         return [line for line in lines if line.get("request") == request_id]
 
-    def spans(self, trace: int, root: str) -> dict[str, list[Span]]:
+    def spans(self, trace: str, root: str) -> dict[str, list[Span]]:
         """Those of one trace by name, once `root`, which ends last, is there."""
-        wanted = f"{trace:032x}"
 
         def whole(spans: Sequence[Span]) -> bool:
-            ours = {span.name for span in spans if span.trace == wanted}
+            ours = {span.name for span in spans if span.trace == trace}
             return {root, *(f"intaglio {stage}" for stage in STAGES)} <= ours
 
         found: dict[str, list[Span]] = {}
         for span in self.receiver.wait_for(whole):
-            if span.trace == wanted:
+            if span.trace == trace:
                 found.setdefault(span.name, []).append(span)
         return found
+
+    def trace_of(self, request_id: str) -> str:
+        """The trace that the stages put a request into."""
+
+        def ours(spans: Sequence[Span]) -> list[str]:
+            return [span.trace for span in spans if span.attributes.get("intaglio.request_id") == request_id]
+
+        return ours(self.receiver.wait_for(lambda spans: bool(ours(spans))))[0]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that an application makes below its span `job`."""
+
+    image: Image
+    request_id: str
+    job: SpanContext
+
+    @property
+    def trace(self) -> str:
+        return f"{self.job.trace_id:032x}"
+
+
+def joined(observed: Observed, ask: Callable[[int], tuple[Image, str]]) -> Asked:
+    """The first request of `ask`, which gets its number, whose parent Triton has read."""
+    for number in range(TRIES):
+        with TracerProvider().get_tracer("application").start_as_current_span("job") as job:
+            asked = Asked(*ask(number), job.get_span_context())
+        if observed.trace_of(asked.request_id) == asked.trace:
+            return asked
+    raise AssertionError(f"none of {TRIES} requests is in the trace of its application")
 
 
 @pytest.fixture(scope="module")
@@ -107,12 +142,16 @@ def check_drawing(found: Mapping[str, list[Span]], timings: Mapping[str, float])
 
 
 def test_a_request_is_one_trace_and_has_one_id(observed: Observed) -> None:
-    with TracerProvider().get_tracer("application").start_as_current_span("job") as job:
-        image = observed.client.generate("a person waving", steps=STEPS, seed=1, loras=[("night", 0.5)])
-        context = job.get_span_context()
-    found = observed.spans(context.trace_id, "InferRequest")
+    def ask(number: int) -> tuple[Image, str]:
+        loras = [("night", 0.5 + number / 16)]  # each one is a swap
+        image = observed.client.generate("a person waving", steps=STEPS, seed=1, loras=loras)
+        return image, image.request_id
+
+    asked = joined(observed, ask)
+    image = asked.image
+    found = observed.spans(asked.trace, "InferRequest")
     (request,), (ensemble,) = found["InferRequest"], found["sdxl"]
-    assert (request.parent, ensemble.parent) == (f"{context.span_id:016x}", request.id)
+    assert (request.parent, ensemble.parent) == (f"{asked.job.span_id:016x}", request.id)
     for stage in STAGES:
         (of_triton,), (ours,) = found[stage], found[f"intaglio {stage}"]
         assert (of_triton.parent, ours.parent) == (ensemble.id, of_triton.id)
@@ -135,30 +174,32 @@ def test_a_request_is_one_trace_and_has_one_id(observed: Observed) -> None:
         ("postprocess", "received"),
         ("postprocess", "finished"),
     ]
-    assert {one["trace"] for one in events} == {f"{context.trace_id:032x}"}
+    assert {one["trace"] for one in events} == {asked.trace}
     assert [one["time"] for one in events] == sorted(one["time"] for one in events)
     (drawn,) = (one for one in events if (one["stage"], one["event"]) == ("diffuse", "finished"))
     assert drawn["seconds"] == {
         name: pytest.approx(image.timings[name], abs=1e-3)
         for name in ("lora_swap", "text_encoders", "denoise", "vae")
     }
-    assert events[2]["loras"] == "night@0.5"
+    assert events[2]["loras"] == f"night@{image.metadata['loras'][0]['weight']:g}"
     assert image.request_id.encode() not in image.data, "the same request gives the same bytes"
 
 
 def test_a_stream_is_one_trace_too(observed: Observed) -> None:
-    with TracerProvider().get_tracer("application").start_as_current_span("job") as job:
+    def ask(number: int) -> tuple[Image, str]:
         stream = observed.client.stream("a person waving", steps=STEPS, seed=1)
         (image,) = stream.result()
-        context = job.get_span_context()
-    found = observed.spans(context.trace_id, "intaglio sdxl_stream")
+        return image, stream.request_id
+
+    asked = joined(observed, ask)
+    found = observed.spans(asked.trace, "intaglio sdxl_stream")
     (whole,) = found["intaglio sdxl_stream"]
     for stage in STAGES:
         (ours,) = found[f"intaglio {stage}"]
         assert ours.parent == whole.id
         assert inside(ours, whole)
-    check_drawing(found, image.timings)
-    stages = {one["stage"] for one in observed.events(stream.request_id)}
+    check_drawing(found, asked.image.timings)
+    stages = {one["stage"] for one in observed.events(asked.request_id)}
     assert stages == {"sdxl_stream", *STAGES}
 
 

@@ -24,6 +24,8 @@ from intaglio.errors import IntaglioError
 from intaglio_client import NO_RETRIES, Cancelled, Client, ServerError, Unavailable
 
 from ..processes import commands_below
+from .streams import PlainStream
+from .test_stream import ENDLESS
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_left")]
 SMALL: Any = {"width": 256, "height": 192, "steps": 1, "seed": 1}
@@ -153,15 +155,15 @@ def test_stopped_while_it_starts(miniature: Deployment) -> None:
 def test_a_second_signal_does_not_wait(miniature: Deployment) -> None:
     with serving(miniature) as running:
         running.read_until("Ctrl-C stops it")
-        with ThreadPoolExecutor(1) as pool, Client(running.url, retries=NO_RETRIES) as client:
-            asking = pool.submit(client.generate, "a person in a room", steps=100)
-            time.sleep(0.5)
+        with PlainStream(running.url, **ENDLESS) as stream:
+            seen = stream.until("progress")
             running.process.send_signal(signal.SIGINT)
             time.sleep(0.5)
             running.process.terminate()
-            assert running.process.wait(5) == 0
-            with pytest.raises(IntaglioError):
-                asking.result()
+            assert running.process.wait(20) == 0, "well within server.drain_seconds"
+            while stream.next_into(seen):
+                pass
+        assert seen.error
 
 
 def test_a_hang_up_stops_it_cleanly(miniature: Deployment) -> None:

@@ -151,10 +151,10 @@ def test_a_new_build_is_taken_up_under_load(served: Served, capsys: pytest.Captu
         watcher.join()
     said = capsys.readouterr().out
     assert "version 2 (build" in said
-    switched = re.search(r"switched in ([\d.]+) s", said)
-    assert switched is not None, said
-    # Triton starts a process for the new version of `sdxl_stream` meanwhile.
-    assert float(switched[1]) < 3
+    times = re.search(r"loaded in ([\d.]+) s, switched in ([\d.]+) s", said)
+    assert times is not None, said
+    # To load, Triton starts processes and opens engines; to switch, it starts one process, for `sdxl_stream`.
+    assert float(times[2]) < float(times[1])
     after = served.picture()
     assert not np.array_equal(before, after)
     for mine, count in zip(pictures, counts, strict=True):

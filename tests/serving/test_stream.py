@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,10 @@ SHORT: Any = {"prompt": "a person waving", "seed": 4, "steps": 2}
 REFERENCE: Any = {"prompt": "a person in a room", "seed": 1, "steps": 3}
 POSE = [{"type": "pose", "pose": "waving-01"}]
 NIGHT = [{"id": "night", "weight": 0.8}]
+ENDLESS: Any = LONG | {"steps": 150, "num_images": 4, "controls": POSE, "slice_steps": 1}
+"""The most that a request may ask for: on no machine does it end by itself while a test waits for something
+else. One that is slow comes soon to the end of a slice.
+"""
 
 
 @contextmanager
@@ -36,6 +41,29 @@ def counted(server: Server, *, requests: int) -> Iterator[dict[str, float]]:
         time.sleep(0.05)
     grown |= {name: after[name] - before[name] for name in after if name.endswith("_total")}
     grown["running"] = after["running"]
+
+
+@contextmanager
+def short_ones(server: Server, **asked: Any) -> Iterator[None]:
+    """Two clients have one short picture after another drawn, from before the block to its end."""
+    over = threading.Event()
+    drawn = threading.Semaphore(0)
+
+    def draw() -> set[str]:
+        outcomes = set()
+        while not over.is_set():
+            outcomes.add(streamed(server.grpc_url, **SHORT, **asked).outcome)
+            drawn.release()
+        return outcomes
+
+    with ThreadPoolExecutor(2) as pool:
+        clients = [pool.submit(draw) for _ in range(2)]
+        try:
+            assert drawn.acquire(timeout=60)
+            yield
+        finally:
+            over.set()
+    assert [client.result() for client in clients] == [{"result"}] * 2
 
 
 @pytest.mark.parametrize(
@@ -53,12 +81,8 @@ def test_a_streamed_picture_is_that_of_sdxl(server: Server, values: dict[str, An
     own = {name: value for name, value in asked.items() if name != "slice_steps"}
     expected = unary(server.grpc_url, **own)
     loras = {"loras": values["loras"]} if "loras" in values else {}
-    with ThreadPoolExecutor(3) as pool:
-        ours = pool.submit(streamed, server.grpc_url, **asked)
-        time.sleep(0.1)
-        others = [pool.submit(streamed, server.grpc_url, **SHORT, **loras) for _ in range(2)]
-        found = ours.result()
-        assert [other.result().outcome for other in others] == ["result"] * 2
+    with short_ones(server, **loras):
+        found = streamed(server.grpc_url, **asked)
     assert found.images == expected
     calls = found.of("progress")[0]["steps"]
     assert [event["step"] for event in found.of("progress")] == progress_steps(values, calls)
@@ -82,42 +106,35 @@ def test_previews_show_the_picture_as_it_comes(server: Server) -> None:
 
 def test_cancel_frees_the_card_after_the_slice(server: Server) -> None:
     reference = streamed(server.grpc_url, **REFERENCE).images
-    with counted(server, requests=1) as grown:
-        with PlainStream(server.grpc_url, **LONG) as stream:
-            seen = stream.until("progress")
-            while len(seen.of("progress")) < 3:
-                stream.next_into(seen)
-        left = time.perf_counter()
-        while metrics_of(server)["running"]:
-            time.sleep(0.01)
-        freed = time.perf_counter() - left
-        steps = seen.events[-1]
-        slice_seconds = steps["seconds"] / steps["step"] * 5
-    assert freed < 2 * slice_seconds + 1.1, "metrics are reported every second, and when a request ends"
+    with counted(server, requests=1) as grown, PlainStream(server.grpc_url, **ENDLESS) as stream:
+        seen = stream.until("progress")
+        while len(seen.of("progress")) < 3:
+            stream.next_into(seen)
     assert (grown["requests_cancelled_total"], grown["requests_failed_total"]) == (1, 0)
-    assert grown["steps_total"] + grown["steps_saved_total"] == 60
-    # 10 when the caller leaves, the slice that runs, and one more while the word travels on a busy machine.
-    assert grown["steps_total"] <= 20
+    assert grown["running"] == 0
+    assert grown["steps_total"] + grown["steps_saved_total"] == seen.events[-1]["steps"]
+    # 2 when the caller leaves, the slice that runs, and a few more while the word travels on a busy machine.
+    assert grown["steps_total"] <= 8
     assert streamed(server.grpc_url, **REFERENCE).images == reference
 
 
 def test_deadlines_hold_while_a_request_waits_and_between_slices(server: Server) -> None:
-    with counted(server, requests=3) as grown, ThreadPoolExecutor(3) as pool:
-        # 600 passes of the UNet, so that the others wait longer than their own limits on any machine.
-        longest = LONG | {"steps": 150, "num_images": 4}
-        late = pool.submit(streamed, server.grpc_url, **longest, deadline=3.5)
-        time.sleep(0.3)
-        waiting: Any = LONG | {"steps": 150, "priority": "batch"}
-        queued = pool.submit(streamed, server.grpc_url, **waiting, queue_timeout=0.3)
-        unhurried = pool.submit(streamed, server.grpc_url, **waiting, deadline=2.0)
+    waiting: Any = LONG | {"steps": 150, "priority": "batch"}
+    with counted(server, requests=3) as grown, ThreadPoolExecutor(2) as pool:
+        with PlainStream(server.grpc_url, **ENDLESS, deadline=2.5) as stream:
+            late = stream.until("progress")
+            queued = pool.submit(streamed, server.grpc_url, **waiting, queue_timeout=0.3)
+            unhurried = pool.submit(streamed, server.grpc_url, **waiting, deadline=1.5)
+            while stream.next_into(late):
+                pass
         assert "its queue_timeout of 0.3 s passed while it waited" in queued.result().error
         assert "its deadline passed while it waited" in unhurried.result().error
-        assert "its deadline passed at step" in late.result().error
+        assert "its deadline passed at step" in late.error
     assert (grown["requests_late_total"], grown["requests_failed_total"]) == (3, 0)
 
 
 def test_a_short_request_waits_for_one_slice_of_a_long_one(server: Server) -> None:
-    with PlainStream(server.grpc_url, **LONG) as stream:
+    with PlainStream(server.grpc_url, **ENDLESS) as stream:
         seen = stream.until("progress")
         stream.next_into(seen)
         with ThreadPoolExecutor(1) as pool:
@@ -130,11 +147,12 @@ def test_a_short_request_waits_for_one_slice_of_a_long_one(server: Server) -> No
 
 
 def test_a_place_in_the_queue_is_told(server: Server) -> None:
-    with PlainStream(server.grpc_url, **LONG) as running:
+    waiting: Any = LONG | {"priority": "batch"}  # after every slice of the one that runs
+    with PlainStream(server.grpc_url, **ENDLESS) as running:
         running.until("progress")
-        with PlainStream(server.grpc_url, **LONG | {"steps": 120}) as second:
+        with PlainStream(server.grpc_url, **waiting | {"steps": 120}) as second:
             assert second.until("queued").events[-1] == {"kind": "queued", "place": 0, "waiting": 1}
-            with PlainStream(server.grpc_url, **LONG | {"steps": 100}) as first:
+            with PlainStream(server.grpc_url, **waiting | {"steps": 100}) as first:
                 assert first.until("queued").events[-1] == {"kind": "queued", "place": 0, "waiting": 2}
                 assert second.until("queued").events[-1] == {"kind": "queued", "place": 1, "waiting": 2}
             assert second.until("queued").events[-1] == {"kind": "queued", "place": 0, "waiting": 1}

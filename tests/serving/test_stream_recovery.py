@@ -21,11 +21,12 @@ LONG: Any = ASKED | {"prompt": "a person on a beach", "steps": 150}
 
 def test_a_stream_is_drawn_to_its_end_by_the_build_that_it_began_with(served: Served) -> None:
     """And the old build is unloaded after it."""
-    before = pixels_of(streamed(served.server.grpc_url, **LONG).images)
+    long = LONG | {"num_images": 4}  # not over before the new build is there
+    before = pixels_of(streamed(served.server.grpc_url, **long).images)
     short = served.picture().tobytes()
     served.build({"night": 0.9})
     with ThreadPoolExecutor(1) as pool:
-        with PlainStream(served.server.grpc_url, **LONG) as stream:
+        with PlainStream(served.server.grpc_url, **long) as stream:
             seen = stream.until("progress")
             reloaded = pool.submit(main, ["reload", str(served.config)])
             while stream.next_into(seen):

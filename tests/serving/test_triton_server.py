@@ -359,27 +359,29 @@ def test_a_model_that_cannot_load_says_why(triton_settings: Settings) -> None:
         pass
 
 
-def test_running_requests_are_finished_before_it_stops(triton_settings: Settings) -> None:
+def test_running_requests_are_finished_before_it_stops(triton_settings: Settings, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
     said: list[str] = []
     with TritonServer(triton_settings()) as server:
-        asking = threading.Thread(target=lambda: said.extend(say(server, "sleep", "1")))
+        asking = threading.Thread(target=lambda: said.extend(say(server, "sleep", "1", str(begun))))
         asking.start()
-        time.sleep(0.4)
+        wait_until(begun.exists)
     asking.join()
-    assert said[0] == "sleep 1"
+    assert said[0] == f"sleep 1 {begun}"
 
 
 @pytest.mark.parametrize("victim", ["stub", "server"])
-def test_what_is_killed_comes_back(triton_settings: Settings, victim: str) -> None:
+def test_what_is_killed_comes_back(triton_settings: Settings, tmp_path: Path, victim: str) -> None:
+    begun = tmp_path / "begun"
     reports: list[str] = []
     with TritonServer(triton_settings(), report=reports.append) as server:
         supervisor = threading.Thread(target=server.supervise, args=(Restarts(most=2, first_delay=0.1),))
         supervisor.start()
         try:
             first = server.process
-            asking = threading.Thread(target=fail_to_say, args=(server, "sleep", "3"))
+            asking = threading.Thread(target=fail_to_say, args=(server, "sleep", "5", str(begun)))
             asking.start()
-            time.sleep(0.3)
+            wait_until(begun.exists)
             os.kill(next(iter(first.stubs.values())).pid if victim == "stub" else first.pid, signal.SIGKILL)
             wait_until(lambda: reports.count("ready") == 2)
             asking.join()
@@ -452,7 +454,7 @@ def test_gives_up_after_too_many_failures(triton_settings: Settings) -> None:
             server.supervise(Restarts(most=0))
 
 
-def test_a_killed_owner_takes_triton_along(triton_settings: Settings) -> None:
+def test_a_killed_owner_takes_triton_along(triton_settings: Settings, tmp_path: Path) -> None:
     """`kill -9` of the process that serves: Triton answers the requests that run and ends, though nobody
     reads its output. The next server removes what is left.
     """
@@ -476,9 +478,10 @@ def test_a_killed_owner_takes_triton_along(triton_settings: Settings) -> None:
         assert owner.stdout is not None
         pid, url = owner.stdout.readline().split()
         family = [psutil.Process(int(pid)), *psutil.Process(int(pid)).children()]
-        asking = pool.submit(ask, url, "sleep", "1")
-        time.sleep(0.3)
+        begun = tmp_path / "begun"
+        asking = pool.submit(ask, url, "sleep", "1", str(begun))
+        wait_until(begun.exists)
         owner.kill()
-        assert asking.result()[0] == "sleep 1"
+        assert asking.result()[0] == f"sleep 1 {begun}"
     wait_until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family))
     assert sweep()

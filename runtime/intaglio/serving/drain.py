@@ -39,8 +39,13 @@ class Drain:
             Unavailable: Triton does not answer, so there is nothing to wait for.
         """
         models = self.version.open_models
-        for model in models:
-            self._close(model, until=until)
+        try:
+            for model in models:
+                self._close(model, until=until)
+        except Unavailable:
+            if time.monotonic() < until:
+                raise
+            return False  # it may answer later, and nobody waits for that
         self.process.watch(self.number)
         administration = self.process.administration
         while administration.has_loaded_others(self.number, models):

@@ -34,6 +34,8 @@ class QueueWatch:
         self._watched = watched
         self._end = end
         self._failed = failed
+        self._showing = threading.Lock()
+        """Keeps the places of one moment before those of the next, whichever thread tells them."""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="queue", daemon=True)
 
@@ -64,9 +66,10 @@ class QueueWatch:
 
     def show_places(self) -> None:
         """Tell callers their places in the queue."""
-        order = self._turnstile.order()
-        for place, entry in enumerate(order):
-            entry.job.show_place(place, waiting=len(order))
+        with self._showing:
+            order = self._turnstile.order()
+            for place, entry in enumerate(order):
+                entry.job.show_place(place, waiting=len(order))
 
     def _run(self) -> None:
         looks = 0

@@ -41,5 +41,7 @@ def test_lines_come_while_a_stage_is_at_work() -> None:
     output = io.StringIO()
     with LineReporter(Console(file=output), seconds=0.01) as reporter:
         reporter.started("engine/unet", "not built yet")
-        time.sleep(0.2)
-    assert output.getvalue().count("engine/unet") >= 2
+        until = time.monotonic() + 30
+        while output.getvalue().count("engine/unet") < 2:
+            assert time.monotonic() < until, output.getvalue()
+            time.sleep(0.01)

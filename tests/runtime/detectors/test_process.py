@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -125,11 +126,20 @@ def test_a_large_photograph_does_not_wait_for_a_process_that_hangs(worker: Detec
         worker("canny", bytes(8 << 20), name="a.png", until=soon(0.5))
 
 
-def test_a_process_that_is_killed_is_named_and_replaced(worker: DetectorWorker) -> None:
+def test_a_process_that_is_killed_is_named_and_replaced(
+    worker: DetectorWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     halted = stopped(worker)
+    sent, receive = threading.Event(), process.receive
+
+    def receive_later(*given: Any, **named: Any) -> Any:
+        sent.set()
+        return receive(*given, **named)
+
+    monkeypatch.setattr(process, "receive", receive_later)
     with ThreadPoolExecutor(1) as threads:
         asked = threads.submit(worker, "canny", noise(1), name="a.png", until=soon())
-        time.sleep(0.2)
+        assert sent.wait(30)
         halted.kill()
         with pytest.raises(DetectorFailed, match=r"canny: its process was killed by SIGKILL while it read a"):
             asked.result(10)

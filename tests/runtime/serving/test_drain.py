@@ -75,6 +75,34 @@ def test_requests_that_take_too_long_are_not_waited_for(
     assert not drain(triton, tmp_path / "served", versions(3)).run(until=time.monotonic() + 0.2)
 
 
+def test_a_triton_that_is_too_slow_to_refuse_is_not_waited_for(
+    tmp_path: Path, versions: Callable[[int], ServedVersion]
+) -> None:
+    class Slow(Models):
+        def load_model(self, model: str, *, until: float) -> None:
+            time.sleep(max(until - time.monotonic(), 0))
+            raise Unavailable("Triton does not answer: timed out")
+
+        def unload_model(self, model: str, *, until: float) -> None:
+            self.load_model(model, until=until)
+
+    triton = Slow(busy=0)
+    assert not drain(triton, tmp_path / "served", versions(3)).run(until=time.monotonic() + 0.1)
+
+
+def test_a_triton_that_is_gone_is_told_from_one_that_is_slow(
+    tmp_path: Path, versions: Callable[[int], ServedVersion]
+) -> None:
+    class Gone(Models):
+        def load_model(self, model: str, *, until: float) -> None:
+            raise Unavailable("Triton does not answer: connection refused")
+
+        unload_model = load_model
+
+    with pytest.raises(Unavailable, match="connection refused"):
+        drain(Gone(busy=0), tmp_path / "served", versions(3)).run(until=time.monotonic() + 60)
+
+
 def test_what_cannot_refuse_is_unloaded(
     tmp_path: Path,
     versions: Callable[[int], ServedVersion],
