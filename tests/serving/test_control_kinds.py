@@ -34,6 +34,9 @@ from .conftest import REPOSITORY, Silent
 pytestmark = pytest.mark.long
 STEPS = 8
 SCENES = 2
+SCENES_OF_PHOTOS = 10
+UPRIGHT = ("standing", "waving", "cheering", "dancing", "lunging", "stretching")
+"""Families of poses that MoveNet reads well (docs/controls.md)."""
 Figure = Callable[[Images], float]
 
 
@@ -111,6 +114,21 @@ def test_controls_agree_with_their_maps_as_diffusers_does(
         assert abs(figure(made) - figure(expected)) <= 0.02
         shuffled = figure_of(kind, judged[1:] + judged[:1])
         assert figure(made) >= 1.5 * shuffled(made), kind
+
+
+def test_pictures_drawn_from_photos_stand_in_the_pose_that_the_photos_show(client: Client) -> None:
+    """The photos are rendered scenes of people that stand upright; a detector reads them."""
+    upright = [case for case in cases(4 * SCENES_OF_PHOTOS) if case.scene.family in UPRIGHT]
+    judged = upright[:SCENES_OF_PHOTOS]
+    assert len(judged) == SCENES_OF_PHOTOS
+    made = []
+    for seed, case in enumerate(judged):
+        photo = Control("pose", image=Image.fromarray(case.rendered.picture), preprocess="pose")
+        asked = {"seed": seed, "steps": STEPS, "guidance_scale": GUIDANCE, "scheduler": "euler"}
+        made.append(client.generate(case.prompt, controls=[photo], **asked).pixels)
+    figure = mean_pck(made, judged)
+    print(f"PCK@0.1 {figure:.3f}; of other scenes {mean_pck(made, judged[1:] + judged[:1]):.3f}")
+    assert figure >= 0.8
 
 
 UNION = {"figure": {"mode": "openpose", "type": "pose"}, "depth": "depth"}

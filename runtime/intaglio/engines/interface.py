@@ -101,6 +101,9 @@ class Engine(Refittable, Protocol):
 class Together(Protocol):
     """What a device does where one small pass does not keep it busy: several passes at the same time."""
 
+    def takes(self, engines: Sequence[Engine]) -> bool:
+        """Whether it runs passes of all these engines at the same time. Else nobody needs buffers for it."""
+
     def run(self, passes: Sequence[Bound]) -> None:
         """Run `passes`, of which none reads what another one writes."""
 

@@ -7,6 +7,7 @@ returns.
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from intaglio.contract.tensors import AxisSizes, NetworkSpec, Precision, compute_dtype
-from intaglio.engines.interface import Array, Bound, DeviceArray, check_bindings, check_tensors
+from intaglio.engines.interface import Array, Bound, DeviceArray, Engine, check_bindings, check_tensors
 from intaglio.engines.onnx_file import initializers
 from intaglio.errors import EngineMismatch
 from intaglio.onnx_runtime import onnx_runtime
@@ -26,8 +27,16 @@ from intaglio.onnx_runtime import onnx_runtime
 if TYPE_CHECKING:
     import onnxruntime  # type: ignore[import-untyped]
 
-__all__ = ["HostArray", "OnnxRuntimeBackend", "OnnxRuntimeBound", "OnnxRuntimeEngine", "PassesTogether"]
+__all__ = [
+    "OPENED_TWICE",
+    "HostArray",
+    "OnnxRuntimeBackend",
+    "OnnxRuntimeBound",
+    "OnnxRuntimeEngine",
+    "PassesTogether",
+]
 
+_log = logging.getLogger(__name__)
 _NUMPY_OF_ONNX: Final = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -35,8 +44,8 @@ _NUMPY_OF_ONNX: Final = {
     "tensor(uint8)": "uint8",
 }
 
-_LARGE: Final = 256 << 20
-"""Bytes of weights of which no second copy is made."""
+OPENED_TWICE: Final = 256 << 20
+"""Most bytes of weights of which a second copy is made."""
 
 
 class HostArray:
@@ -137,6 +146,9 @@ class PassesTogether:
     def __init__(self) -> None:
         self._other = ThreadPoolExecutor(1, thread_name_prefix="pass")
 
+    def takes(self, engines: Sequence[Engine]) -> bool:
+        return all(isinstance(engine, OnnxRuntimeEngine) and engine.half is not None for engine in engines)
+
     def run(self, passes: Sequence[Bound]) -> None:
         for begin in range(0, len(passes), 2):
             match passes[begin : begin + 2]:
@@ -229,12 +241,16 @@ class OnnxRuntimeEngine:
         when first needed.
 
         None for a large network, whose weights would fill the memory twice; for one whose weights are
-        replaced; and where the file is no longer the one that was opened.
+        replaced; where the file is no longer the one that was opened; and where memory does not suffice.
         """
-        large = sum(size for _, size, _ in self._stamp) > _LARGE
+        large = sum(size for _, size, _ in self._stamp) > OPENED_TWICE
         if large or self._live or self._stamp != _stamp(self._path):
             return None
-        return self._open(self._backend.threads // 2)
+        try:
+            return self._open(self._backend.threads // 2)
+        except EngineMismatch as error:  # the file was loaded before, so the network can do without
+            _log.warning("%s; its passes run one after another", error)
+            return None
 
     @property
     def live(self) -> Mapping[str, Array]:

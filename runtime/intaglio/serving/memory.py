@@ -8,6 +8,7 @@
     buffers       inputs and outputs of the largest size, from the tensor table
     staging       new weights while LoRAs are applied
     merging       inputs and output of the network that computes them, of the largest matrix and rank
+On the host small ControlNets are opened twice, to run two of them at the same time: `_opened_twice`.
     margin        what allocators round up
 Estimates rest on figures that were measured with SDXL on an H200 (docs/performance.md).
 """
@@ -36,6 +37,7 @@ from intaglio.contract.sdxl import (
     union_name,
 )
 from intaglio.contract.tensors import AxisSizes, TensorSpec, compute_dtype
+from intaglio.engines.onnxruntime import OPENED_TWICE
 from intaglio.sampling.tiles import decoded_sizes
 
 __all__ = ["GIB", "MIB", "Part", "Prediction", "fitting_controlnets", "predict_memory"]
@@ -155,6 +157,15 @@ def _predicted(deployment: Deployment, manifest: BuildManifest | None, *, reside
     return Prediction("card", (contexts, *parts), shared)
 
 
+def _opened_twice(deployment: Deployment, manifest: BuildManifest | None) -> tuple[str, ...]:
+    """ControlNets that ONNX Runtime opens twice, to run two of a request at the same time."""
+    on_host = manifest is not None and manifest.runtime == "onnxruntime"
+    if not on_host or deployment.limits.controls < 2:
+        return ()
+    sizes = {name: _network_weights(deployment, manifest, name).bytes for name in deployment.control_networks}
+    return tuple(name for name, size in sizes.items() if size <= OPENED_TWICE)
+
+
 def _networks(deployment: Deployment) -> tuple[str, ...]:
     merges = deployment.swaps and deployment.execution.lora_staging_mib > 0
     return opened_networks(deployment.control_networks, merges=merges)
@@ -185,25 +196,27 @@ def _element(deployment: Deployment) -> int:
 
 def _weights(deployment: Deployment, manifest: BuildManifest | None, *, resident: int) -> Iterator[Part]:
     """Of every network that is open; of ControlNets the `resident` largest."""
-    found = [_network_weights(deployment, manifest, name) for name in _networks(deployment)]
+    found = {name: _network_weights(deployment, manifest, name) for name in _networks(deployment)}
+    for name in _opened_twice(deployment, manifest):
+        part = found[name]
+        found[name] = Part(part.name, 2 * part.bytes, f"{part.source}, opened twice")
     sizes: dict[str, int] = {}
-    for name, part in found:
+    for name, part in found.items():
         if control := control_of(name):
             sizes[control] = sizes.get(control, 0) + part.bytes
     largest = sorted(sizes, key=lambda control: -sizes[control])[:resident]
-    for name, part in found:
+    for name, part in found.items():
         control = control_of(name)
         if not control or control in largest:
             yield part
 
 
-def _network_weights(deployment: Deployment, manifest: BuildManifest | None, name: str) -> tuple[str, Part]:
-    """The network's name, and its weights."""
+def _network_weights(deployment: Deployment, manifest: BuildManifest | None, name: str) -> Part:
     built = _built(manifest, name)
     if built is not None:
-        return name, Part(f"weights {name}", built.size, "the engine's files")
+        return Part(f"weights {name}", built.size, "the engine's files")
     size = _weights_estimate(deployment, _estimated_kind(name))
-    return name, Part(f"weights {name}", size, "estimate: parameters and profiles")
+    return Part(f"weights {name}", size, "estimate: parameters and profiles")
 
 
 def _weights_estimate(deployment: Deployment, kind: str) -> int:
@@ -256,18 +269,24 @@ def _pristine_sizes(manifest: BuildManifest) -> Iterator[int]:
 
 
 def _activations(deployment: Deployment, manifest: BuildManifest | None) -> Part:
-    """The arena: engines run one after another, so it is as large as the largest need."""
-    needs: dict[str, tuple[int, str]] = {}
-    for name in _networks(deployment):
-        built = _built(manifest, name)
-        if name == "vae_decoder" and _decodes_otherwise(deployment, manifest):
-            built = None
-        if built is not None and built.activation_bytes is not None:
-            needs[name] = (built.activation_bytes, "the engine says so")
-        else:
-            needs[name] = (_activation_estimate(deployment, name), "estimate: SDXL's, by pixels")
+    """The arena: engines run one after another, so it is as large as the largest need. A ControlNet that runs
+    beside another one has an arena of its own.
+    """
+    needs = {name: _activation_need(deployment, manifest, name) for name in _networks(deployment)}
     most = max(needs, key=lambda name: needs[name][0])
-    return Part(f"activations {most}", *needs[most])
+    size, source = needs[most]
+    beside = max((needs[name][0] for name in _opened_twice(deployment, manifest)), default=0)
+    return Part(f"activations {most}", size + beside, source)
+
+
+def _activation_need(deployment: Deployment, manifest: BuildManifest | None, name: str) -> tuple[int, str]:
+    """Bytes of the network's largest profile, and where the number comes from."""
+    built = _built(manifest, name)
+    if name == "vae_decoder" and _decodes_otherwise(deployment, manifest):
+        built = None
+    if built is not None and built.activation_bytes is not None:
+        return built.activation_bytes, "the engine says so"
+    return _activation_estimate(deployment, name), "estimate: SDXL's, by pixels"
 
 
 def _decodes_otherwise(deployment: Deployment, manifest: BuildManifest | None) -> bool:
@@ -294,11 +313,15 @@ def _activation_estimate(deployment: Deployment, name: str) -> int:
 def _buffers(deployment: Deployment, manifest: BuildManifest | None) -> Part:
     """Of the largest size: the buffers of both guidance modes, and of networks that run once an image."""
     architecture = SDXL_ARCHITECTURE if manifest is None else manifest.architecture
-    largest = max(_size_buffers(deployment, architecture, size) for size in deployment.profiles.sizes)
+    apart = bool(_opened_twice(deployment, manifest))
+    sizes = deployment.profiles.sizes
+    largest = max(_size_buffers(deployment, architecture, size, apart=apart) for size in sizes)
     return Part("buffers", largest, "tensor table, largest size")
 
 
-def _size_buffers(deployment: Deployment, architecture: Architecture, size: tuple[int, int]) -> int:
+def _size_buffers(
+    deployment: Deployment, architecture: Architecture, size: tuple[int, int], *, apart: bool
+) -> int:
     profiles = deployment.profiles
     axes = {
         guidance: axis_sizes(
@@ -311,14 +334,20 @@ def _size_buffers(deployment: Deployment, architecture: Architecture, size: tupl
         )
         for guidance in (True, False)
     }
-    steps = [_step_buffers(deployment, architecture, axes[mode]) for mode in profiles.guidance_modes]
+    steps = [
+        _step_buffers(deployment, architecture, axes[mode], apart=apart) for mode in profiles.guidance_modes
+    ]
     once = ("text_encoder", "text_encoder_2", "vae_decoder")
     specs = [network_spec(name, architecture) for name in once]
     return sum(steps) + sum(_tensor_bytes(deployment, spec.tensors, axes[True]) for spec in specs)
 
 
-def _step_buffers(deployment: Deployment, architecture: Architecture, sizes: AxisSizes) -> int:
-    """What the steps of one guidance mode read and write."""
+def _step_buffers(
+    deployment: Deployment, architecture: Architecture, sizes: AxisSizes, *, apart: bool
+) -> int:
+    """What the steps of one guidance mode read and write. Where ControlNets run `apart`, each control after
+    the first has residuals of its own.
+    """
     # Each control of a request has a place of its own, whichever ControlNet it names.
     places = deployment.limits.controls if deployment.controlnets else 0
     # A union's context has one tensor more than that of a ControlNet of one type.
@@ -330,7 +359,8 @@ def _step_buffers(deployment: Deployment, architecture: Architecture, sizes: Axi
     noise = unet.tensor("noise")
     found = _tensor_bytes(deployment, unet.tensors, sizes)
     # The UNet's own set is zeros. A chain of ControlNets writes two other sets in turn.
-    found += _tensor_bytes(deployment, residuals, sizes) * min(places, 2)
+    sets = min(places, 2) + (places - 1 if apart else 0)
+    found += _tensor_bytes(deployment, residuals, sizes) * sets
     found += _tensor_bytes(deployment, context.tensors, sizes) * places
     if has_union:
         # The embedding of no control; where windows differ, one more for each end of a window.

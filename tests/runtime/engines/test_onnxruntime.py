@@ -217,7 +217,7 @@ def test_what_cannot_be_opened_twice_runs_alone(
         passes.append((engine.bind({"B": 1}, arrays), arrays))
     match why:
         case "large":
-            monkeypatch.setattr("intaglio.engines.onnxruntime._LARGE", 10)
+            monkeypatch.setattr("intaglio.engines.onnxruntime.OPENED_TWICE", 10)
         case "changed":
             path.write_bytes(path.read_bytes() + b"\n")
         case "removed":
@@ -225,6 +225,7 @@ def test_what_cannot_be_opened_twice_runs_alone(
     assert isinstance(engine, OnnxRuntimeEngine)
     assert engine.half is None
     assert wide.together is not None
+    assert not wide.together.takes([engine, engine])
     wide.together.run([bound for bound, _ in passes])
     for _, arrays in passes:
         np.testing.assert_array_equal(wide.download(arrays["y"]), np.full((1, 3), 10.0))

@@ -157,6 +157,32 @@ def test_a_build_says_more_than_an_estimate(tmp_path: Path, tiny: Tiny) -> None:
     assert three.bytes == 3 * on_host.bytes
 
 
+def test_small_controlnets_on_the_host_are_opened_twice(tmp_path: Path, tiny: Tiny) -> None:
+    """Where a request may have two, which then run at the same time, each with residuals of its own."""
+
+    def plan(mib: int) -> NetworkFile:
+        return NetworkFile(
+            path="p",
+            key="0" * 64,
+            files={"p": FileDigest(sha256="0" * 64, size=mib * MIB)},
+            activation_bytes=mib * MIB,
+        )
+
+    def parts(*sizes: int, most: int = 2, runtime: str = "onnxruntime") -> dict[str, int]:
+        networks = {f"controlnet.{name}": plan(mib) for name, mib in zip("ab", sizes, strict=True)}
+        networks["vae_decoder"] = plan(2000)
+        manifest = tiny.manifest.model_copy(update={"networks": networks, "runtime": runtime})
+        found = deployment(tmp_path, controlnets={"a": CONTROL, "b": CONTROL}, limits={"controls": most})
+        return {part.name: part.bytes for part in predict_memory(found, manifest).parts}
+
+    assert parts(100, 300, most=1)["weights controlnet.a"] == 100 * MIB
+    assert parts(100, 300, runtime="tensorrt-rtx")["weights controlnet.a"] == 100 * MIB
+    large, small = parts(300, 300), parts(100, 300)
+    assert (small["weights controlnet.a"], small["weights controlnet.b"]) == (200 * MIB, 300 * MIB)
+    assert (large["activations vae_decoder"], small["activations vae_decoder"]) == (2000 * MIB, 2100 * MIB)
+    assert large["buffers"] < small["buffers"]
+
+
 def test_what_the_server_opens_is_counted_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "loras.yaml").write_text("loras: {}")
     swap: dict[str, Any] = {"swap": "transformer", "registry": "loras.yaml"}

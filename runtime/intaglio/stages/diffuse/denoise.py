@@ -85,7 +85,8 @@ class ControlNetChain:
         """
         runs, current = self._sums.advance(step_controls(request.links, step, request.steps))
         together = self._backend.together
-        if together is not None and len(runs) > 1:
+        engines = [self._engines[request.links[run.place].network] for run in runs]
+        if together is not None and len(runs) > 1 and together.takes(engines):
             self._run_together(together, runs, request, step)
         else:
             for run in runs:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from intaglio.engines.interface import Array, Bound
+from intaglio.engines.interface import Array, Bound, Engine
 from intaglio.engines.onnxruntime import PassesTogether
 from intaglio.errors import Unavailable
 from intaglio.stages.diffuse.stage import Diffuse
@@ -118,9 +118,13 @@ def test_of_three_controls_the_last_runs_alone(
 class Together(PassesTogether):
     """Counts how many passes run at the same time."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, takes: bool = True) -> None:
         super().__init__()
         self.counts: list[int] = []
+        self._takes = takes
+
+    def takes(self, engines: Sequence[Engine]) -> bool:
+        return self._takes
 
     def run(self, passes: Sequence[Bound]) -> None:
         self.counts.append(len(passes))
@@ -168,6 +172,16 @@ def test_controls_that_run_together_draw_what_the_chain_draws(
         np.testing.assert_array_equal(diffuse(tensors)["state"], chained)
     assert together.counts == counts
     assert sorted(backend.runs) == runs, "each as often as in the chain"
+
+
+def test_networks_that_do_not_run_together_take_no_buffers_for_it(
+    tiny: Any, backend: Any, tensors_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = Together(takes=False)
+    monkeypatch.setattr(backend, "together", together)
+    with Diffuse(tiny.manifest, tiny.folder, backend=backend) as diffuse:
+        diffuse(tensors_of(prompt="a fox", seed=1, steps=2, controls=json.dumps([POSE, EDGES])))
+    assert together.counts == []
 
 
 def test_residuals_do_not_outlive_a_request(diffuse: Diffuse, tensors_of: Any, tiny: Any) -> None:
