@@ -1,7 +1,6 @@
 """Files that are written atomically: a reader finds the old content or the new one.
 
-A writer that is killed leaves its temporary file behind. It holds a lock on that file as long as it lives, so
-`remove_leavings` knows the files of dead writers from those that are just written.
+A writer that is killed leaves its temporary file behind, and `remove_leavings` removes it later.
 """
 
 from __future__ import annotations
@@ -11,16 +10,24 @@ import errno
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-__all__ = ["remove_leavings", "storage_problem", "write_new", "write_whole"]
+__all__ = ["remove_leavings", "storage_problem", "temporary_files_of", "write_new", "write_whole"]
 
+_INFIX: Final = ".intaglio-"
+"""Tells our temporary files from those of other programs, which end in `.tmp`, too."""
 _SUFFIX: Final = ".tmp"
-_LEAVING: Final = re.compile(r".+[a-z0-9_]{8}\.tmp")
-"""What `_written_beside` calls its files: `mkstemp` puts eight characters between the name and the suffix."""
+_TEMPORARY: Final = re.compile(rf"(?P<name>.+){re.escape(_INFIX)}[a-z0-9_]{{8}}{re.escape(_SUFFIX)}")
+"""What `_written_beside` calls its files; `mkstemp` gives the eight characters."""
+_LEAVING_SECONDS: Final = 3600.0
+"""A temporary file that has not changed for so long has no writer. A file is written in one go, and renamed
+immediately. A lock would tell sooner, but other hosts of a network file system do not always see it. A writer
+that was stopped for so long gets an OSError, and the old content stays.
+"""
 
 
 def write_whole(path: Path, data: bytes | memoryview, *, mode: int = 0o644) -> None:
@@ -65,8 +72,7 @@ def _write_exclusively(path: Path, data: bytes | memoryview) -> None:
 def _written_beside(path: Path, data: bytes | memoryview, mode: int = 0o644) -> Iterator[str]:
     """The name of a temporary file beside `path` with `data` in it; it is removed where the block fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = _temporary_beside(path)
-    kept = os.dup(handle) if _locks() else None  # the lock lasts as long as one descriptor is open
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}{_INFIX}", suffix=_SUFFIX)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -77,54 +83,31 @@ def _written_beside(path: Path, data: bytes | memoryview, mode: int = 0o644) -> 
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    finally:
-        if kept is not None:
-            os.close(kept)
 
 
-def _temporary_beside(path: Path) -> tuple[int, str]:
-    """Descriptor and name of a new file, locked."""
-    while True:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=_SUFFIX)
-        if (fcntl := _locks()) is None:
-            return handle, name
-        with contextlib.suppress(OSError):  # a file system without locks, where nothing is removed either
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        if os.fstat(handle).st_nlink:
-            return handle, name
-        os.close(handle)  # `remove_leavings` found it before it was locked
-
-
-def _locks() -> Any:
-    """The module `fcntl`; None on Windows, where an open file cannot be renamed either."""
-    try:
-        import fcntl  # noqa: PLC0415
-    except ImportError:
-        return None
-    return fcntl
+def temporary_files_of(path: Path) -> list[Path]:
+    """The temporary files of writers of `path`, killed ones and others."""
+    matches = ((one, _TEMPORARY.fullmatch(one.name)) for one in path.parent.glob(f"*{_SUFFIX}"))
+    return sorted(one for one, match in matches if match and match["name"] == path.name)
 
 
 def remove_leavings(folder: Path) -> int:
-    """Remove the temporary files in and below `folder` whose writers are dead; how many there were.
+    """Remove the temporary files in and below `folder` that killed writers left; how many there were.
 
-    A folder that cannot be read, or whose file system has no locks, keeps them.
+    Files that changed within the last hour stay, since their writers may live. A folder that cannot be read
+    keeps all.
     """
-    if (fcntl := _locks()) is None:
-        return 0
     try:
-        found = [path for path in folder.rglob(f"*{_SUFFIX}") if _LEAVING.fullmatch(path.name)]
+        found = [path for path in folder.rglob(f"*{_SUFFIX}") if _TEMPORARY.fullmatch(path.name)]
     except OSError:  # somebody removes a folder meanwhile
         return 0
+    latest = time.time() - _LEAVING_SECONDS
     removed = 0
     for path in found:
-        with contextlib.suppress(OSError):  # its writer lives, or has just renamed it
-            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(OSError):  # its writer has just renamed it
+            if path.lstat().st_mtime < latest:
                 path.unlink()
                 removed += 1
-            finally:
-                os.close(descriptor)
     return removed
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable
+import time
 from pathlib import Path
 
 import pytest
 
-from intaglio.whole_files import remove_leavings, write_new, write_whole
+from intaglio.whole_files import remove_leavings, temporary_files_of, write_new, write_whole
 
 WRITER = """
 import os, sys
@@ -74,9 +74,17 @@ def test_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     """A writer that lives keeps its file, and goes on."""
-    kept = [tmp_path / name for name in ("x.tmp", "notes.txt", "a.long_name.tmp.txt")]
+    foreign = (
+        "x.tmp",
+        "notes.txt",
+        "partial_download.tmp",
+        "model.safetensors.tmp",
+        "a.intaglio-12345678.txt",
+    )
+    kept = [tmp_path / name for name in foreign]
     for path in kept:
         path.write_bytes(b"of a user")
+        make_old(path)
     (tmp_path / "deeper").mkdir()
     path = tmp_path / "deeper" / "manifest.json"
     command = [sys.executable, "-c", WRITER, str(path)]
@@ -90,32 +98,62 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -
     with killed, writer:
         killed.kill()
         killed.wait()
-        assert {dead, alive} <= set(path.parent.iterdir())
+        assert {dead, alive} == set(path.parent.iterdir())
+        assert remove_leavings(tmp_path) == 0, "it may be of a living writer"
+        make_old(dead)
         assert remove_leavings(tmp_path) == 1
         assert list(path.parent.iterdir()) == [alive]
         writer.communicate("\n", timeout=30)
         assert writer.returncode == 0
     assert path.read_bytes() == b"new"
+    make_old(path)
     assert remove_leavings(tmp_path) == 0
     assert all(one.read_bytes() == b"of a user" for one in kept)
 
 
-def test_a_file_that_is_removed_before_it_is_locked_is_made_again(
+def make_old(path: Path) -> None:
+    """As if `path` had last changed a little more than an hour ago."""
+    moment = time.time() - 3660
+    os.utime(path, (moment, moment))
+
+
+def test_a_writer_that_slept_too_long_says_so_and_keeps_the_old_content(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    command = [sys.executable, "-c", WRITER, str(path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as writer:
+        assert writer.stdout is not None
+        make_old(Path(writer.stdout.readline().strip()))
+        assert remove_leavings(tmp_path) == 1
+        _, said = writer.communicate("\n", timeout=30)
+        assert writer.returncode == 1
+    assert "FileNotFoundError" in said
+    assert path.read_bytes() == b"old"
+
+
+def test_the_temporary_files_of_one_file(tmp_path: Path) -> None:
+    names = ("x.intaglio-a_345678.tmp", "x2.intaglio-a_345678.tmp", "x.intaglio-short.tmp", "x.tmp", "x")
+    for name in names:
+        (tmp_path / name).touch()
+    assert temporary_files_of(tmp_path / "x") == [tmp_path / names[0]]
+    assert temporary_files_of(tmp_path / "missing" / "x") == []
+
+
+def test_nothing_keeps_a_file_open_while_it_is_renamed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the two moments it looks like a leaving."""
-    made: list[str] = []
-    mkstemp: Callable[..., tuple[int, str]] = tempfile.mkstemp
+    """Windows and some shared folders of virtual machines refuse to rename an open file."""
+    replace = os.replace
+    opened: list[str] = []
 
-    def swept(**keys: object) -> tuple[int, str]:
-        handle, name = mkstemp(**keys)
-        if not made:
-            assert remove_leavings(tmp_path) == 1
-        made.append(name)
-        return handle, name
+    def watched(source: str, target: Path) -> None:
+        for descriptor in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):
+                opened.append(os.readlink(descriptor))
+        replace(source, target)
 
-    monkeypatch.setattr(tempfile, "mkstemp", swept)
+    monkeypatch.setattr(os, "replace", watched)
     write_whole(tmp_path / "x", b"whole")
-    assert len(made) == 2
-    assert (tmp_path / "x").read_bytes() == b"whole"
-    assert [one.name for one in tmp_path.iterdir()] == ["x"]
+    assert opened
+    assert not [one for one in opened if one.startswith(str(tmp_path))]

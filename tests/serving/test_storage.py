@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -77,13 +78,21 @@ def test_a_build_that_is_read_only_is_served(miniature: Deployment, tmp_path: Pa
         assert process.wait(60) == 0
 
 
-def test_no_room_for_the_servers_own_folder(miniature: Deployment, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("size", "place"),
+    [("4k", ""), ("8k", ""), ("12k", "/model_repository")],
+    ids=lambda value: value or "own",
+)
+def test_no_room_for_the_servers_own_folder(
+    miniature: Deployment, tmp_path: Path, size: str, place: str
+) -> None:
+    """Neither for the files that say where the server answers, nor for the repository."""
     small = tmp_path / "small"
     small.mkdir()
     log = f"--log={tmp_path / 'triton.log'}"
-    said = refusal(f"mount -t tmpfs -o size=8k none {small}", log, folder=small)
-    assert said.startswith(f"intaglio serve: {small}/intaglio-serve-")
-    assert said.endswith("model_repository: the disk is full")
+    said = refusal(f"mount -t tmpfs -o size={size} none {small}", log, folder=small)
+    assert said.startswith("intaglio serve: ")
+    assert re.search(rf"{re.escape(str(small))}/intaglio-serve-\w+{place}: the disk is full$", said)
 
 
 def test_no_room_in_shared_memory(miniature: Deployment, tmp_path: Path) -> None:

@@ -103,7 +103,9 @@ class Network:
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise self.unlike(f"fails: {error}") from error
         for output in outputs:
-            self.check_finite(output)  # NaN is above no threshold: nothing would be found
+            # Of a file that is another network, an output may be text or a sequence.
+            if isinstance(output, np.ndarray) and np.issubdtype(output.dtype, np.floating):
+                self.check_finite(output)  # NaN is above no threshold: nothing would be found
         return outputs
 
     def checked(self, values: NDArray[Any]) -> list[NDArray[np.float32]]:

@@ -23,7 +23,7 @@ from intaglio.contract.yaml_files import REGISTRY_ID, RegistryId, Sha256, Strict
 from intaglio.errors import ConfigError, InvalidRequest
 from intaglio.faces.found import Embedding, ReadFace, unit
 from intaglio.stored_versions import version_problem
-from intaglio.whole_files import write_whole
+from intaglio.whole_files import temporary_files_of, write_whole
 
 __all__ = ["EnrolledCharacter", "EnrolledFolder", "EnrolledReference"]
 
@@ -139,7 +139,7 @@ class EnrolledFolder:
         path = self.file(name)
         removed = []
         with self.locked(make=False):
-            for one in (path, *sorted(self.path.glob(f"{path.name}*.tmp"))):
+            for one in (path, *temporary_files_of(path)):
                 with contextlib.suppress(FileNotFoundError):
                     one.unlink()
                     removed.append(one)

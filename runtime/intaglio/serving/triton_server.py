@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -234,8 +235,9 @@ class TritonServer:
         assert self._installation is not None
         with self._changing:
             self.check()
-            self.workspace.tell_http(self.http_url)
-            self.prepare()
+            with self._helpful_errors(str(self.workspace.folder)):
+                self.workspace.tell_http(self.http_url)
+                self.prepare()
             try:
                 ready = self._run(self._installation)
             except SecretShown as error:
@@ -248,13 +250,21 @@ class TritonServer:
 
     def _run(self, installation: TritonInstallation) -> bool:
         """Whether Triton became ready before `request_stop`."""
-        try:
+        with self._helpful_errors("the process"):
             self._process = TritonProcess(installation, self.settings, self.workspace)
-        except OSError as error:  # its log or its folder cannot be written now
-            what = error.filename or "the process"
+        return self._process.wait_ready(stopped=lambda: self._stop.made, report=self._report)
+
+    @contextlib.contextmanager
+    def _helpful_errors(self, otherwise: str) -> Iterator[None]:
+        """Raises Unavailable where the log or the folder cannot be written now, which a restart may mend; it
+        names the file, or `otherwise`.
+        """
+        try:
+            yield
+        except OSError as error:
+            what = error.filename or otherwise
             cure = "; --log names another file" if what == str(self.settings.log) else ""
             raise Unavailable(f"Triton cannot be started: {what}: {storage_problem(error)}{cure}") from error
-        return self._process.wait_ready(stopped=lambda: self._stop.made, report=self._report)
 
     def _end_process(self) -> None:
         process, self._process = self._process, None

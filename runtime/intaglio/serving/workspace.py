@@ -92,11 +92,8 @@ def http_urls() -> list[str]:
     found = []
     for folder in workspace_folders():
         with contextlib.suppress(OSError):  # it just starts or ends
-            owner = _locked(folder / _LOCK)
-            if owner is None:
+            if _has_owner(folder / _LOCK):
                 found.append((folder / _HTTP).read_text(encoding="utf-8"))
-            else:
-                owner.close()
     return found
 
 
@@ -118,9 +115,22 @@ def sweep() -> list[str]:
     return swept
 
 
+def _has_owner(lock: Path) -> bool:
+    """Whether the process that locked `lock` lives.
+
+    Callers that ask at the same time share the lock, so that none takes another for an owner.
+    """
+    with lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def _locked(path: Path) -> IO[bytes] | None:
     """`path` open and locked for as long as it is open; None where another process holds it."""
-    file = path.open("ab")
+    file = path.open("r+b")  # makes no file where another process has just removed it
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -89,9 +89,9 @@ def test_a_character_from_its_registry_to_its_end(folder: Path) -> None:
     assert (near["name"], near["references"]) == ("ann", 2)
     assert 0 < near["nearest"] == near["farthest"] < 0.3, "two references are as far from each other"
     assert "ann: 2 references, each to the others euclidean 0." in run(folder, "check").stdout
-    (folder / "characters/ann.jsonq1.tmp").write_text("of a process that was killed")
+    (folder / "characters/ann.json.intaglio-q1q1q1q1.tmp").write_text("of a process that was killed")
     gone = said(folder, "forget", "ann")
-    assert gone["removed"] == [str(file), f"{file}q1.tmp"]
+    assert gone["removed"] == [str(file), f"{file}.intaglio-q1q1q1q1.tmp"]
     assert gone["reference_images"] == [str(folder / "one.png")], "which stay"
     assert not (folder / "characters").exists()
     for words in (("forget", "ann"), ("show", "eve")):

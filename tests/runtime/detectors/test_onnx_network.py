@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -59,6 +60,29 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, value: float) -
     path = write_graph(tmp_path / "a.onnx", DOUBLED, given=(1, 2), result=(1, 2))
     with pytest.raises(ConfigError, match=r"a\.onnx: its output holds numbers that are not finite"):
         Network(path, expected="MiDaS")(np.array([[value, 1]]))
+
+
+@pytest.mark.parametrize("kind", ["text", "sequence"])
+def test_outputs_that_are_no_numbers_are_left_to_the_detector(tmp_path: Path, kind: str) -> None:
+    """It says which outputs it expects."""
+    if kind == "text":
+        nodes = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.STRING)]
+        result = helper.make_tensor_value_info("y", TensorProto.STRING, (1, 2))
+    else:
+        nodes = [
+            helper.make_node("Concat", ["x", "x"], ["long"], axis=0),
+            helper.make_node("SequenceConstruct", ["x", "long"], ["y"]),
+        ]
+        result = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, (None, 2))
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 2))
+    model = helper.make_model(
+        helper.make_graph(nodes, "tiny", [given], [result]),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=9,
+    )
+    onnx.save(model, tmp_path / "a.onnx")
+    (output,) = Network(tmp_path / "a.onnx", expected="MiDaS")(np.array([[1, 2]]))
+    assert len(output) == (1 if kind == "text" else 2)
 
 
 def test_a_network_of_whole_numbers_gets_no_fractions(tmp_path: Path) -> None:

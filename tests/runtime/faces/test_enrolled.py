@@ -45,7 +45,7 @@ def test_forgetting_leaves_nothing(tmp_path: Path) -> None:
     folder = EnrolledFolder(tmp_path / "characters")
     ann = written(folder, character("ann"))
     written(folder, character("anna"))
-    half = ann.with_name("ann.jsonx7.tmp")
+    half = ann.with_name("ann.json.intaglio-x7x7x7x7.tmp")
     half.write_text("half a file of a process that was killed")
     assert folder.forget("ann") == [ann, half]
     assert folder.names() == ["anna"]
