@@ -207,8 +207,17 @@ class DiffuseModel(TritonModel):
         if not self._turnstile.put(entry):
             raise self._lost or self._full()
         if self._turnstile.running():
-            self._watch.show_places()
+            self._show_places()
         return entry
+
+    def _show_places(self) -> None:
+        """Tell callers their places. Where one cannot be told, the request that has just come goes on: it is
+        queued, and a refusal would be its first of two answers.
+        """
+        try:
+            self._watch.show_places()
+        except Exception:
+            self._log_traceback()
 
     def _full(self) -> QueueFull:
         self._counts.refused()

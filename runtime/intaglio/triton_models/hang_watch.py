@@ -7,20 +7,23 @@ follows is what follows `kill -9`.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Final, Protocol
 
 from intaglio.recently_used import RecentlyUsed
-from intaglio.stages.diffuse.drawing import Drawing
 from intaglio.triton_models.jobs import Pace
 
 __all__ = ["OPEN_SECONDS", "Expected", "HangWatch", "Question"]
 
+_log = logging.getLogger(__name__)
+
 OPEN_SECONDS: Final = 900.0
-"""For what is done for the first time: opening engines, which `intaglio serve` allows as long, and the first
-slice of a shape, whose kernels may have to be compiled.
+"""At least for what is done for the first time: opening engines, which `intaglio serve` allows as long, and
+the first slice of a shape, whose kernels may have to be compiled. For swaps, too: their files may be on a
+slow disk.
 """
 _TIMES_EXPECTED: Final = 10.0
 _SHAPES: Final = 256
@@ -64,25 +67,25 @@ class Expected:
         self._least = least
         self._pace = Pace()
         self._seen: RecentlyUsed[bool] = RecentlyUsed(_SHAPES)
-        """Shapes of what the process has done."""
+        """What the process has run."""
 
     def forget(self) -> None:
         """Another process begins, which has done nothing yet."""
         self._seen.clear()
 
-    def limit(self, what: str, drawing: Drawing, *, steps: int = 0) -> float:
-        """Seconds for `what`, which runs `steps` of `drawing`."""
-        if self._seen.get((what, drawing.shapes)) is None:
-            return max(self._least, OPEN_SECONDS)
-        # One step's work stands for what comes before and after the steps.
-        expected = self._pace.seconds_of(drawing.work_per_step * (steps + 1))
-        return max(self._least, _TIMES_EXPECTED * expected)
+    def limit(self, shapes: Hashable | None, *, work: float) -> float:
+        """Seconds for `work`. `shapes` stands for the networks that run and the shapes of their tensors; None
+        where none run.
+        """
+        is_new = shapes is not None and self._seen.get(shapes) is None
+        floor = OPEN_SECONDS if is_new else 0.0
+        return max(self._least, floor, _TIMES_EXPECTED * self._pace.seconds_of(work))
 
-    def did(self, what: str, drawing: Drawing, *, steps: int = 0, seconds: float) -> None:
-        """`what` took `seconds`."""
-        self._seen.put((what, drawing.shapes), True)
-        if steps:
-            self._pace.worked(drawing.work_per_step * steps, seconds)
+    def did(self, shapes: Hashable, *, work: float = 0.0, seconds: float = 0.0) -> None:
+        """The networks have run. `work` took `seconds`; without work the time says nothing."""
+        self._seen.put(shapes, True)
+        if work:
+            self._pace.worked(work, seconds)
 
 
 class _Watched(Protocol):
@@ -115,4 +118,7 @@ class HangWatch:
             passed = min(now - last, 2 * _LOOK_SECONDS)
             last = now
             for instance in self._instances:
-                instance.look(passed)
+                try:
+                    instance.look(passed)
+                except Exception:  # the others, and the next look, must not miss for it
+                    _log.exception("error: hang watch: a look at an instance failed")

@@ -158,8 +158,10 @@ class Instance:
         process, self._process = self._process, None
         if process is None:
             return
+        # One that hung has been killed: it ends now, or a call of the driver holds it.
+        patience = 0.0 if self._hung else _END_SECONDS
         try:
-            process.wait(_END_SECONDS)
+            process.wait(patience)
         except subprocess.TimeoutExpired:
             process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -185,11 +187,12 @@ class Instance:
             self._hung = f"its process has not answered for {limit:.0f} s and was killed"
             process.kill()
             # Without waiting for its end: a process in a call of the driver may take for ever to end.
-            with (
-                socket.socket(fileno=os.dup(connection.fileno())) as ours,
-                contextlib.suppress(OSError),  # its end was faster
-            ):
-                ours.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):  # its end was faster
+                ours = socket.socket(fileno=connection.fileno())
+                try:
+                    ours.shutdown(socket.SHUT_RDWR)
+                finally:
+                    ours.detach()  # the connection closes it
 
     # --- pictures ---
 
@@ -207,7 +210,10 @@ class Instance:
         message = Advance(number, drawing if known is None else None, frozenset(self._numbers.values()))
         result: Advanced = self._asked(message, Advanced, limit=self._slice_limit(drawing))
         seconds = result.seconds.get("denoise", 0.0) - drawing.seconds.get("denoise", 0.0)
-        self._expected.did("slice", drawing, steps=result.step - drawing.step, seconds=seconds)
+        steps = result.step - drawing.step
+        if steps:
+            work = drawing.work_per_step * steps
+            self._expected.did(drawing.slice_shapes, work=work, seconds=seconds)
         drawing.step, drawing.state = result.step, result.state
         drawing.seconds.update(result.seconds)
 
@@ -216,17 +222,20 @@ class Instance:
         then brings the picture over with an empty slice.
         """
         message = Finish(self._numbers.pop(drawing), tuple(wanted))
-        limit = self._expected.limit("end", drawing)
+        decoded = ("vae", drawing.request.state.shape) if "pixels" in wanted else None
+        limit = self._expected.limit(decoded, work=drawing.work_per_step)
         result: Finished = self._asked(message, Finished, limit=limit)
-        self._expected.did("end", drawing, seconds=0.0)
+        if decoded is not None:
+            self._expected.did(decoded)
         drawing.seconds.update(result.seconds)
         return result.outputs
 
     def _slice_limit(self, drawing: Drawing) -> float:
-        limit = self._expected.limit("slice", drawing, steps=drawing.next_end() - drawing.step)
-        controlnets = wanted_of(drawing.request).controlnets
-        opens = not controlnets.issubset(self._state.controlnets.resident)
-        return max(limit, OPEN_SECONDS) if opens else limit
+        # One step's work stands for what comes before and after the steps.
+        steps = drawing.next_end() - drawing.step + 1
+        limit = self._expected.limit(drawing.slice_shapes, work=drawing.work_per_step * steps)
+        swaps = self.needs_swap(wanted_of(drawing.request))
+        return max(limit, OPEN_SECONDS) if swaps else limit
 
     def needs_swap(self, wanted: Wanted) -> bool:
         """As `Diffuse.needs_swap`, by what the process said last."""

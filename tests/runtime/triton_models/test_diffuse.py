@@ -167,6 +167,31 @@ def test_requests_are_answered_where_loras_are_fused_too(log: Log, build: Path, 
     assert log.errors() == []
 
 
+def test_a_caller_who_cannot_be_told_its_place_costs_nobody_a_picture(
+    log: Log, build: Path, request_tensors: Any
+) -> None:
+    """The request that moves it back is queued already: a refusal would be its first of two answers."""
+    preprocess: Any = opened(PreprocessModel())
+    names = [port.name for port in DIFFUSE.inputs if port.name in {one.name for one in PREPROCESS.outputs}]
+    made = preprocess._respond(Request(request_tensors(prompt="a fox", steps=1), names))
+    model: Any = opened(DiffuseModel())
+    failed: list[int] = []
+
+    def fail() -> None:
+        failed.append(1)
+        raise RuntimeError("no memory for a response")
+
+    model._watch.show_places = fail
+    model._turnstile.running = lambda *_: 1
+    request = Request({tensor.tensor_name: tensor.values for tensor in made.output_tensors}, ["pixels"])
+    model.execute([request])
+    assert request.sender.done.wait(20)
+    model.finalize()
+    assert failed
+    assert [response.error for response in request.sender.sent] == [None]
+    assert any("no memory for a response" in str(line) for line in log.errors())
+
+
 def test_what_is_refused_does_not_wait(log: Log, build: Path) -> None:
     """Neither behind a picture nor in a place of the queue."""
     model: Any = opened(DiffuseModel())

@@ -30,7 +30,15 @@ from intaglio.stages.diffuse.incoming import Wanted
 from intaglio.stages.preprocess.stage import Preprocess
 from intaglio.triton_models import instances
 from intaglio.triton_models.hang_watch import OPEN_SECONDS
-from intaglio.triton_models.instance_messages import Advanced, Answer, LoraState, Open, State
+from intaglio.triton_models.instance_messages import (
+    Advanced,
+    Answer,
+    Finished,
+    LoraState,
+    Open,
+    ResidentControls,
+    State,
+)
 from intaglio.triton_models.instances import InstanceLost, Instances
 from intaglio.triton_models.places import Place
 
@@ -170,6 +178,13 @@ def test_counts_outlast_a_process_that_does_not_open(instance: Any, drawing: Dra
     assert instance.loras.counts.swaps == 4
 
 
+def draw_slice(instance: Any, drawing: Drawing, *, steps: int = 1) -> None:
+    """A slice of so many steps, which takes no time."""
+    peer = Peer(instance, Answer(state(0), Advanced(drawing.step + steps, drawing.state, {})))
+    instance.advance(drawing)
+    peer.join()
+
+
 HANGS = """
 import signal
 import sys
@@ -187,10 +202,14 @@ with Connection(0) as connection:
 class Unkillable:
     """In the place of a process that a call of the driver holds: no test can make the kernel hold one."""
 
+    def __init__(self) -> None:
+        self.waited: list[float] = []
+
     def poll(self) -> None: ...
     def kill(self) -> None: ...
 
     def wait(self, seconds: float) -> None:
+        self.waited.append(seconds)
         raise subprocess.TimeoutExpired("instance", seconds)
 
 
@@ -244,13 +263,15 @@ def test_an_instance_that_cannot_be_killed_keeps_nobody_waiting(
     ours, theirs = socket.socketpair()
     monkeypatch.setattr(instances, "_END_SECONDS", 0.01)
     with theirs:
-        instance._process, instance._connection = Unkillable(), Connection(ours.detach())
+        process = Unkillable()
+        instance._process, instance._connection = process, Connection(ours.detach())
         lost = asked(instance, drawing)
         assert theirs.recv(1), "the question"
         instance.look(1)
         instance.look(OPEN_SECONDS + 1)
         with pytest.raises(InstanceLost, match=r"900 s and was killed, which a call of the driver prevents"):
             lost.result(30)
+        assert process.waited == [0.0, 0.01], "it was killed before, so only its end is waited for"
 
 
 def test_an_answer_that_nobody_has_read_yet_is_one(instance: Any) -> None:
@@ -268,16 +289,49 @@ def test_an_answer_that_nobody_has_read_yet_is_one(instance: Any) -> None:
 
 def test_what_opens_controlnets_may_take_as_long_as_opening(instance: Any, drawing: Drawing) -> None:
     """The engines of one may have to come from a slow disk."""
-    done = Advanced(drawing.step, drawing.state, {})
-    peer = Peer(instance, Answer(state(0), done))
-    instance.advance(drawing)
-    peer.join()
+    draw_slice(instance, drawing)
     assert instance._slice_limit(drawing) == HANG_SECONDS
     request = replace(drawing.request, links=(SimpleNamespace(network="pose", active=lambda *_: True),))  # type: ignore[arg-type]
     controlled = Drawing(drawing.request, slice_steps=1)
     controlled.request = request
-    instance._expected.did("slice", controlled, seconds=0.0)
+    instance._expected.did(controlled.slice_shapes)
     assert instance._slice_limit(controlled) == OPEN_SECONDS
+    instance._state.controlnets = ResidentControls(("pose",))
+    assert instance._slice_limit(controlled) == HANG_SECONDS
+
+
+def test_what_swaps_loras_may_take_as_long_as_opening(instance: Any, drawing: Drawing) -> None:
+    """Their files may have to come from a slow disk, too."""
+    draw_slice(instance, drawing)
+    assert instance._slice_limit(drawing) == HANG_SECONDS
+    loras = state(0, "mara").loras
+    assert loras is not None
+    instance._state.loras = loras
+    assert instance._slice_limit(drawing) == OPEN_SECONDS, "it takes them away"
+    other = Drawing(replace(drawing.request, loras=loras.resident), slice_steps=1)
+    assert instance._slice_limit(other) == HANG_SECONDS, "they are there"
+
+
+def test_an_empty_slice_says_nothing_of_its_shape(instance: Any, drawing: Drawing) -> None:
+    """It brings over a picture whose steps have run elsewhere. The next slice may compile kernels."""
+    over = Drawing(replace(drawing.request, begin=drawing.request.end))
+    assert instance._slice_limit(over) == HANG_SECONDS, "no network runs"
+    draw_slice(instance, over, steps=0)
+    assert instance._slice_limit(drawing) == OPEN_SECONDS
+
+
+def test_only_a_picture_that_is_decoded_says_how_long_that_takes(instance: Any, drawing: Drawing) -> None:
+    limits: list[float] = []
+    ask = instance._question.ask
+    instance._question.ask = lambda limit: limits.append(limit) or ask(limit)
+    for wanted in (("state",), ("pixels",), ("state", "pixels")):
+        picture = Drawing(replace(drawing.request, begin=drawing.request.end))
+        draw_slice(instance, picture, steps=0)
+        limits.clear()
+        peer = Peer(instance, Answer(state(0), Finished({}, {})))
+        instance.finish(picture, wanted)
+        peer.join()
+        assert limits == [OPEN_SECONDS if wanted == ("pixels",) else HANG_SECONDS]
 
 
 class Unreadable:

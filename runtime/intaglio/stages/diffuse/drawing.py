@@ -42,11 +42,24 @@ class Drawing:
         return self.step == self.request.end
 
     @property
-    def shapes(self) -> tuple[object, ...]:
-        """Equal for pictures whose slices run the same networks on tensors of the same shapes."""
+    def slice_shapes(self) -> tuple[object, ...] | None:
+        """Equal for slices that run the same networks on tensors of the same shapes; None for an empty slice,
+        which runs none. It is that of the slice that begins with `step`.
+        """
         request = self.request
-        networks = tuple(link.network for link in request.links)
-        return request.state.shape, request.token_ids.shape, networks
+        steps = range(self.step, self.next_end())
+        if not steps:
+            return None
+        passes = frozenset((request.guided(step), self._active_networks((step,))) for step in steps)
+        # Their contexts are computed for all later slices, too.
+        contexts = self._active_networks(range(self.step, request.steps))
+        return request.state.shape, request.token_ids.shape, passes, contexts
+
+    def _active_networks(self, steps: Sequence[int]) -> tuple[str, ...]:
+        """Networks of the links that take part in any of `steps`."""
+        request = self.request
+        active = [link for link in request.links if any(link.active(step, request.steps) for step in steps)]
+        return tuple(link.network for link in active)
 
     @property
     def work_per_step(self) -> float:

@@ -139,6 +139,31 @@ def _runs(links: tuple[ControlLink, ...], begin: int, end: int) -> list[tuple[in
     return found
 
 
+def test_slices_of_one_picture_run_different_networks_on_different_shapes(
+    diffuse: Diffuse, tensors_of: Any
+) -> None:
+    """Guidance and controls have their parts of the trajectory."""
+    request = diffuse.read(
+        tensors_of(
+            prompt="a fox",
+            steps=8,
+            guidance_begin=0.5,
+            controls='[{"type": "pose", "pose": "waving-01", "begin": 0.25, "end": 0.75}]',
+        )
+    )
+    drawing = Drawing(request, slice_steps=1)
+    shapes = []
+    for step in range(9):
+        drawing.step = step
+        shapes.append(drawing.slice_shapes)
+    assert shapes[8] is None, "an empty slice runs nothing"
+    # Neither; the ControlNet; both; guidance alone, and nothing is prepared for the ControlNet any more.
+    assert [step for step in range(8) if shapes[step] != shapes[step - 1]] == [0, 2, 4, 6]
+    assert len(set(shapes)) == 5
+    assert Drawing(request, slice_steps=2).slice_shapes == shapes[0]
+    assert Drawing(request, slice_steps=8).slice_shapes not in shapes
+
+
 def test_a_picture_that_is_over_is_not_kept(diffuse: Diffuse, tensors_of: Any) -> None:
     """Not even where it ended early: its maps and noise may have hundreds of megabytes."""
     drawing = Drawing(diffuse.read(tensors_of(prompt="a fox", seed=1, steps=4)), slice_steps=1)
