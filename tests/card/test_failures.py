@@ -95,6 +95,16 @@ class Failing:
         with Client(self.running.url, deadline=60, retries=NO_RETRIES) as client:
             return client.generate(PROMPT, **{**SIZE, **asked}).pixels
 
+    def kill_stage(self) -> None:
+        """Kill the process that computes, and wait until another one serves."""
+        os.kill(self.running.children()["diffuse_0_0"].pid, signal.SIGKILL)
+        self.running.read_until("the process of diffuse_0_0 died")
+        self.running.read_until("ready")
+
+    @property
+    def stage_died(self) -> bool:
+        return any("the process of diffuse_0_0 died" in line for line in self.running.lines)
+
 
 @pytest.fixture(scope="module")
 def failing(
@@ -136,9 +146,7 @@ def test_without_memory_a_request_is_refused_and_later_served(failing: Failing) 
 def test_a_killed_stage_comes_back(failing: Failing, record: Callable[..., None]) -> None:
     before = failing.draw()
     began = time.perf_counter()
-    os.kill(failing.running.children()["diffuse_0_0"].pid, signal.SIGKILL)
-    failing.running.read_until("restart")
-    failing.running.read_until("ready")
+    failing.kill_stage()
     after = failing.draw()
     record(recovery_seconds=round(time.perf_counter() - began, 1))
     assert np.array_equal(before, after)
@@ -161,6 +169,9 @@ def test_when_it_ends_nothing_is_left(
     failing: Failing, own_servers: OwnServers, record: Callable[..., None]
 ) -> None:
     """The last test: no folder, no segment, no process, and no memory of the card."""
+    if not failing.stage_died:  # the tests before it passed in an earlier piece of the suite
+        failing.draw()
+        failing.kill_stage()
     failing.running.process.send_signal(signal.SIGINT)
     assert failing.running.process.wait(60) == 0
     assert own_servers.left() <= failing.left

@@ -1,8 +1,9 @@
 """Sends requests that must be refused, to every model over gRPC and HTTP, one after another.
 
-    python tests/serving/hostile.py GRPC_URL HTTP_URL FIRST COUNT SECONDS [PICTURE ...]
+    python tests/serving/hostile.py GRPC_URL HTTP_URL COUNT SECONDS [PICTURE ...]
 
-It sends COUNT requests, but none after SECONDS. FIRST says how many of the same list were sent before.
+It sends every kind of request once, and goes on from the first until it has sent COUNT. After SECONDS it
+sends none.
 
 Prints one JSON object: how many were sent, seconds, and every answer but INVALID_ARGUMENT in one line.
 It is a program of its own, so that it does not share an interpreter with whoever is to be disturbed.
@@ -366,7 +367,7 @@ def _over_http(sender: Sender, model: str, what: str, body: bytes, *, parsed: bo
 
 
 def main() -> None:
-    grpc_url, http_url, first, count, most_seconds, *paths = sys.argv[1:]
+    grpc_url, http_url, count, most_seconds, *paths = sys.argv[1:]
     sender = Sender(grpc_url, http_url)
     asked = attacks(sender, [Path(path).read_bytes() for path in paths])
     random.Random(0).shuffle(asked)
@@ -374,8 +375,9 @@ def main() -> None:
     slowest: tuple[float, str] = (0.0, "")
     started = time.perf_counter()
     sent = 0
-    while sent < int(count) and time.perf_counter() - started < float(most_seconds):
-        what, model, send = asked[(int(first) + sent) % len(asked)]
+    least = max(int(count), len(asked))
+    while sent < least and time.perf_counter() - started < float(most_seconds):
+        what, model, send = asked[sent % len(asked)]
         began = time.perf_counter()
         if problem := send():
             wrong[f"{model}, {what}"] = problem

@@ -58,8 +58,10 @@ class Overload:
     """Pictures a second with as many clients as may wait."""
     rate: float = 0.0
     """Requests a second that were sent."""
-    alone: float = 0.0
-    """Seconds of a picture while nobody else asks: before the load or after it, whichever took longer."""
+    usual_before: float = 0.0
+    """Seconds of a picture while nobody else asks, before the load."""
+    usual_after: float = 0.0
+    """The same once the load is over."""
     outcomes: Counter[str] = field(default_factory=Counter)
     wrong: Counter[str] = field(default_factory=Counter)
     refusals: list[float] = field(default_factory=list)
@@ -67,7 +69,12 @@ class Overload:
     depths: list[float] = field(default_factory=list)
     footprints: list[Footprint] = field(default_factory=list)
     recovered: float = 0.0
-    """From the last request until a further one got its picture in no longer than twice `alone`."""
+    """From the last request until a further one got its picture in no longer than twice `usual_after`."""
+
+    @property
+    def alone(self) -> float:
+        """Seconds of a picture while nobody else asks: before the load or after it, whichever took longer."""
+        return max(self.usual_before, self.usual_after)
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -84,7 +91,7 @@ class Overload:
             "MiB after a quarter, at the end": [round(settled.mib), round(self.footprints[-1].mib)],
             "threads": [settled.threads, self.footprints[-1].threads],
             "files": [settled.files, self.footprints[-1].files],
-            "alone": round(self.alone, 2),
+            "usual before, after": [round(self.usual_before, 2), round(self.usual_after, 2)],
             "recovered": round(self.recovered, 2),
         }
 
@@ -101,15 +108,16 @@ def overload(server: Server, *, seconds: float, factor: float) -> Overload:
     """Send `factor` times the capacity of `server` for `seconds`, half of it as streams."""
     with Client(server.grpc_url, deadline=_ANSWER_SECONDS) as client:
         client.generate(_PROMPT, **ASKED)
-        alone = statistics.median(_seconds_of(client) for _ in range(3))
-        happened = asyncio.run(_loaded(server, alone, seconds=seconds, factor=factor))
+        usual = statistics.median(_seconds_of(client) for _ in range(_SETTLED))
+        happened = asyncio.run(_loaded(server, usual, seconds=seconds, factor=factor))
     happened.footprints.append(footprint(server.process.pid))
     return happened
 
 
 async def _recovery(server: Server) -> tuple[float, float]:
     """Seconds from now until a further request has got its picture in no more than twice the usual time, and
-    the usual time. That is measured afterwards: the machine may have other work than before.
+    the usual time. That is measured afterwards: the machine may have other work than before. Whether the
+    server itself became slower, a comparison with the time before the load must say.
     """
     over = time.monotonic()
     times: list[tuple[float, float]] = []
@@ -136,10 +144,10 @@ def _seconds_of(client: Client) -> float:
     return time.perf_counter() - started
 
 
-async def _loaded(server: Server, alone: float, *, seconds: float, factor: float) -> Overload:
+async def _loaded(server: Server, usual_before: float, *, seconds: float, factor: float) -> Overload:
     async with grpc.aio.insecure_channel(server.grpc_url) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        happened = Overload(capacity=await _capacity(stub), alone=alone)
+        happened = Overload(capacity=await _capacity(stub), usual_before=usual_before)
         happened.rate = factor * happened.capacity
         looking = asyncio.create_task(_look(server, happened))
         started = time.monotonic()
@@ -150,8 +158,7 @@ async def _loaded(server: Server, alone: float, *, seconds: float, factor: float
         happened.rate = len(asked) / (time.monotonic() - started)
         recovery = asyncio.create_task(_recovery(server))
         await asyncio.gather(*asked)
-        happened.recovered, usual = await recovery
-        happened.alone = max(alone, usual)
+        happened.recovered, happened.usual_after = await recovery
         looking.cancel()
         return happened
 

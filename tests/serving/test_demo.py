@@ -6,6 +6,7 @@ import json
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,13 @@ from ..parity import psnr
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_left")]
 DRAWN_BEFORE = Path(__file__).parents[1] / "data" / "demo.png"
 """The demo's picture as commit b631a1e drew it on two CPU cores, without its metadata."""
-PROCESSOR_SECONDS = 60.0
+PROCESSOR_SECONDS = 120.0
 """Of all processes, installed and built: 14 were seen. Other work on the machine makes it last longer, and
 costs it little.
+"""
+WAITING_SECONDS = 20.0
+"""The demo may last twice its processor time and this: other work may take half of the cores from it. A demo
+that waits for nothing for so long fails.
 """
 JOINTS = tuple(name for name in rules.LIMB_JOINTS if name not in ("left_elbow", "left_wrist"))
 """Mara's teal hair is too near the left glove's colour for the rule that finds the glove."""
@@ -53,10 +58,15 @@ def test_the_demo_draws_and_says_where_the_time_went(miniature: Deployment, tmp_
     config, out = miniature.folder / f"{miniature.name}.yaml", tmp_path / "out" / "demo.png"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "intaglio", "demo", str(config), "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    began = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    took = time.perf_counter() - began
     assert done.returncode == 0, done.stdout + done.stderr
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < PROCESSOR_SECONDS
+    computed = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(f"{took:.1f} s, {computed:.1f} s of processors")
+    assert computed < PROCESSOR_SECONDS
+    assert took < 2 * computed + WAITING_SECONDS, done.stdout
     metadata = read_metadata(out.read_bytes())
     assert metadata is not None
     assert metadata["controls"][0]["pose"] == POSE

@@ -322,7 +322,7 @@ def status_of(url: str) -> int:
 
 def test_liveness_does_not_tell_that_the_only_instance_hangs(server: Server) -> None:
     """As docs/several_cards.md says; the metrics tell it."""
-    asked: Any = {"steps": 40, "seed": 1}
+    asked: Any = {"steps": 150, "seed": 1}  # `running` is reported once a second
     with Client(server.grpc_url, deadline=120) as client, ThreadPoolExecutor(1) as pool:
         stub = next(one for one in stubs_of(server.process.pid) if one.instance.startswith("diffuse_"))
         picture = pool.submit(client.generate, PROMPT, **asked)

@@ -133,7 +133,8 @@ def test_queue_and_computing_are_those_of_the_wall_clock(measured: Server) -> No
     assert grown["compute_seconds_total"] > 0.5 * wall, "the clients leave no pause"
     # The clients' figure contains the network and what Triton does between the stages, which other work
     # delays.
-    assert 0.5 * waited <= grown["queue_seconds_total"] <= waited + 0.1
+    print(f"queue: {grown['queue_seconds_total']:.2f} s, as the clients see it {waited:.2f} s")
+    assert 0.8 * waited <= grown["queue_seconds_total"] <= waited + 0.1
     assert grown["queue_seconds_total"] > computed, "three wait while one computes"
     assert max(one["queue_depth"] for one in seen) == CLIENTS - 1
     assert max(one["running"] for one in seen) == 1

@@ -19,6 +19,8 @@ SECONDS = 12.0
 FACTOR = 10.0
 RECOVERY_SECONDS = 5.0
 GROWTH_MIB = 32
+SLOWER = 4.0
+"""Times the usual before the load: what is usual after it. The machine may have other work by then."""
 
 
 def test_a_server_under_ten_times_its_load(miniature: Deployment, tmp_path: Path) -> None:
@@ -35,5 +37,6 @@ def test_a_server_under_ten_times_its_load(miniature: Deployment, tmp_path: Path
     assert last.mib - settled.mib < GROWTH_MIB
     assert last.threads <= settled.threads + 4
     assert last.files <= settled.files + 4
+    assert happened.usual_after <= SLOWER * happened.usual_before
     # On a busy machine pictures take longer, and so do those that were accepted.
     assert happened.recovered < max(RECOVERY_SECONDS, (QUEUE + 4) * happened.alone)

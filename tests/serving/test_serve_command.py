@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,8 @@ import pytest
 
 from intaglio.contract.config import Deployment
 from intaglio_client import Client
+
+from ..leavings import OwnServers
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_left")]
 PORTS = ("--http-port=0", "--grpc-port=0", "--metrics-port=0")
@@ -29,13 +32,17 @@ def test_addresses_are_json_on_stdout_and_options_reach_triton(miniature: Deploy
     passed = ["--log-verbose", "1", "--trace-config=level=TIMESTAMPS", "--trace-config=rate=1"]
     traced = f"--trace-config=triton,file={traces}"
     environment = os.environ | {"TMPDIR": str(tmp_path)}  # where no other server runs
-    with subprocess.Popen(
-        command(miniature, *options, *passed, traced),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as process:
+    servers = OwnServers(tmp_path)
+    with (
+        contextlib.closing(servers),
+        subprocess.Popen(
+            command(miniature, *options, *passed, traced),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        ) as process,
+    ):
         assert process.stdout is not None
         assert process.stderr is not None
         try:
@@ -48,6 +55,8 @@ def test_addresses_are_json_on_stdout_and_options_reach_triton(miniature: Deploy
             assert done.stdout == "ready\n", "whatever port it has"
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 0
+            assert servers.names()
+            assert servers.left() == set()
         finally:
             process.kill()
         assert process.stdout.read() == ""

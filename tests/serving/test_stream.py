@@ -121,7 +121,7 @@ def test_cancel_frees_the_card_after_the_slice(server: Server) -> None:
 def test_deadlines_hold_while_a_request_waits_and_between_slices(server: Server) -> None:
     waiting: Any = LONG | {"steps": 150, "priority": "batch"}
     with counted(server, requests=3) as grown, ThreadPoolExecutor(2) as pool:
-        with PlainStream(server.grpc_url, **ENDLESS, deadline=2.5) as stream:
+        with PlainStream(server.grpc_url, **ENDLESS, deadline=5) as stream:
             late = stream.until("progress")
             queued = pool.submit(streamed, server.grpc_url, **waiting, queue_timeout=0.3)
             unhurried = pool.submit(streamed, server.grpc_url, **waiting, deadline=1.5)
