@@ -3,9 +3,9 @@
     python3 -m benchmarks.device.queues start 1500          begin in the background, end after 1500 s
     python3 -m benchmarks.device.queues poll --wait 540     say what is done; bring results to $OUT
 
-`queues.toml` lists the steps. A queue runs one step after another, and nothing that a step started outlives
-it. A step that ended with 0 is done, and no later `start` repeats it. Queues outlive the call that starts
-them, and so do their copies of the tree.
+`queues.toml` lists the steps. A queue runs one step after another, and no process of a step's group outlives
+it. Triton has a group of its own and is told to stop when its starter ends. A step that ended with 0 is done,
+and no later `start` repeats it. Queues outlive the call that starts them, and so do their copies of the tree.
 This needs the standard library only: setup.sh may not have run yet.
 """
 
@@ -177,7 +177,7 @@ def run_queue(folder: Path, queue: Queue, ends: float) -> None:
 
 
 def _run(folder: Path, queue: Queue, step: Step, seconds: int) -> int:
-    """Run it; its exit code. What it has started ends with it, and both end when its time is over.
+    """Run it; its exit code. Its group ends with it, and both end when its time is over.
 
     Raises:
         OSError: it cannot be started, or something of it cannot be ended.
