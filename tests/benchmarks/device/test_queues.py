@@ -91,9 +91,8 @@ def test_nothing_of_a_step_lives_on_beside_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, expected: str
 ) -> None:
     monkeypatch.setattr("benchmarks.device.queues._GRACE_SECONDS", 2)
-    child = (
-        """bash -c "trap '' TERM; touch $OUT/ready; while :; do sleep 0.2; done" & echo $! > "$OUT/child";"""
-    )
+    stubborn = "trap '' TERM; touch $OUT/ready; for i in {1..300}; do sleep 0.2; done"
+    child = f'bash -c "{stubborn}" & echo $! > "$OUT/child";'
     child += ' until [ -e "$OUT/ready" ]; do sleep 0.05; done;'
     began = time.monotonic()
     own = run(tmp_path, shell(script.format(child=child), most_seconds=2))
