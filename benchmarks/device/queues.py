@@ -3,8 +3,9 @@
     python3 -m benchmarks.device.queues start 1500          begin in the background, end after 1500 s
     python3 -m benchmarks.device.queues poll --wait 540     say what is done; bring results to $OUT
 
-`queues.toml` lists the steps. A queue runs one step after another. A step that ended with 0 is done, and no
-later `start` repeats it. Queues outlive the call that starts them, and so do their copies of the tree.
+`queues.toml` lists the steps. A queue runs one step after another, and no process of a step's group outlives
+it. Triton has a group of its own and is told to stop when its starter ends. A step that ended with 0 is done,
+and no later `start` repeats it. Queues outlive the call that starts them, and so do their copies of the tree.
 This needs the standard library only: setup.sh may not have run yet.
 """
 
@@ -21,9 +22,11 @@ import sys
 import tarfile
 import time
 import tomllib
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import traceback
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +38,10 @@ FOLDER: Final = Path("/tmp/queues")  # outlives a call; setup.sh keeps its files
 _SECONDS: Final = "{seconds}"
 _GRACE_SECONDS: Final = 30
 _LEFT_OUT: Final = (".git", ".venv", "build", "bundle", "out")
+_CACHES: Final = ("__pycache__", ".pytest_cache", ".ruff_cache", ".mypy_cache")
+"""Of tools. They change while a copy is made, and every copy makes its own."""
+_RESULTS: Final = (".json", ".md", ".svg", ".png")
+_UNFINISHED: Final = (".new", ".tmp")
 _SENT_BYTES: Final = 16 << 20
 """What may come back in one file."""
 
@@ -97,11 +104,11 @@ def start(folder: Path, table: Path, seconds: float) -> None:
     queues = read_queues(table)
     with ExitStack() as held:
         locks = [held.enter_context(_held(folder / queue.name)) for queue in queues]
-        ends = time.time() + seconds
         for tree in sorted({step.tree for queue in queues for step in queue.steps}):
             _copy_tree(folder / "trees" / tree)
         kept = folder / "queues.toml"
         shutil.copy(table, kept)
+        ends = time.time() + seconds  # copies take none of the time to measure
         for queue, lock in zip(queues, locks, strict=True):
             command = [sys.executable, "-m", "benchmarks.device.queues", "--folder", str(folder)]
             with (folder / queue.name / "queue.log").open("a", encoding="utf-8") as log:
@@ -127,8 +134,13 @@ def _copy_tree(copy: Path) -> None:
         copy,
         symlinks=True,
         dirs_exist_ok=True,
-        ignore=lambda place, names: set(_LEFT_OUT).intersection(names) if Path(place) == ROOT else set(),
+        ignore=_ignored,
     )
+
+
+def _ignored(place: str, names: Collection[str]) -> set[str]:
+    left_out = (*_CACHES, *_LEFT_OUT) if Path(place) == ROOT else _CACHES
+    return set(left_out).intersection(names)
 
 
 @contextmanager
@@ -154,13 +166,22 @@ def run_queue(folder: Path, queue: Queue, ends: float) -> None:
         seconds = int(min(left, step.most_seconds))
         _keep(own, step, state=f"runs, has {seconds} s")
         began = time.time()
-        code = _run(folder, queue, step, seconds)
+        try:
+            code = _run(folder, queue, step, seconds)
+        except Exception as error:
+            traceback.print_exc()  # into queue.log
+            _keep(own, step, state=f"failed: {error}")
+            continue
         taken = round(time.time() - began)
         _keep(own, step, state="done" if code == 0 else f"ended with {code}", code=code, seconds=taken)
 
 
 def _run(folder: Path, queue: Queue, step: Step, seconds: int) -> int:
-    """Run it; its exit code. What outstays its time ends with all that it has started."""
+    """Run it; its exit code. Its group ends with it, and both end when its time is over.
+
+    Raises:
+        OSError: it cannot be started, or something of it cannot be ended.
+    """
     out = folder / queue.name / "out" / step.name
     out.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": str(queue.card), "OUT": str(out)}
@@ -174,12 +195,38 @@ def _run(folder: Path, queue: Queue, step: Step, seconds: int) -> int:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        for ending in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                return process.wait(seconds + _GRACE_SECONDS if ending == signal.SIGTERM else _GRACE_SECONDS)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, ending)
-        return process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds + _GRACE_SECONDS)
+        _end_group(process.pid)
+        return process.wait(_GRACE_SECONDS)
+
+
+def _end_group(group: int) -> None:
+    """End what still runs of a group of processes, first by request: the next step measures alone.
+
+    Raises:
+        TimeoutError: something of it outlives SIGKILL, as what waits for a card may.
+    """
+    for ending in (signal.SIGTERM, signal.SIGKILL):
+        if not _lives(group):
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(group, ending)
+        until = time.monotonic() + _GRACE_SECONDS
+        while _lives(group) and time.monotonic() < until:
+            time.sleep(0.1)
+    if _lives(group):
+        raise TimeoutError(f"processes of group {group} outlive SIGKILL")
+
+
+def _lives(group: int) -> bool:
+    """Whether a process of the group runs. `os.killpg(group, 0)` counts ended ones that nobody reaped."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended meanwhile
+            state, _, of = (process / "stat").read_bytes().rpartition(b")")[2].split()[:3]
+            if int(of) == group and state not in b"ZX":
+                return True
+    return False
 
 
 def _keep(own: Path, step: Step, **outcome: Any) -> None:
@@ -196,7 +243,7 @@ def _outcome(own: Path, step: Step) -> dict[str, Any]:
 
 
 def poll(folder: Path, table: Path, out: Path, *, wait: float = 0) -> bool:
-    """Say how each step stands and write one archive a queue into `out`; whether all are done.
+    """Say how each step stands and write its files into `out`; whether all are done and were written.
 
     Waits up to `wait` seconds for queues that run.
     """
@@ -204,20 +251,34 @@ def poll(folder: Path, table: Path, out: Path, *, wait: float = 0) -> bool:
     until = time.time() + wait
     while time.time() < until and any(_runs(folder / queue.name) for queue in queues):
         time.sleep(1)
-    every = []
+    well = True
     for queue in queues:
         own = folder / queue.name
-        print(f"{queue.name}: {'runs' if _runs(own) else 'does not run'}")
+        runs = _runs(own)
+        print(f"{queue.name}: {'runs' if runs else 'does not run'}")
         for step in queue.steps:
-            outcome = _outcome(own, step)
-            every.append(outcome.get("code") == 0)
-            print(f"  {step.name}: {outcome.get('state', 'waits')} {outcome.get('seconds', '')}".rstrip())
-            log = own / f"{step.name}.log"
-            if log.is_file() and not every[-1]:
-                lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
-                print(*(f"    {line[:200]}" for line in lines), sep="\n")
-        _pack(own, out / f"{queue.name}.tar.gz")
-    return all(every)
+            well &= _say(own, step, runs=runs)
+            try:
+                _pack(own, step, out)
+            except OSError as error:  # the other steps' files still come
+                print(f"  {step.name}: its files were not written: {error}")
+                well = False
+    return well
+
+
+def _say(own: Path, step: Step, *, runs: bool) -> bool:
+    """Say how a step stands; whether it is done."""
+    outcome = _outcome(own, step)
+    done = outcome.get("code") == 0
+    state = outcome.get("state", "waits")
+    if state.startswith("runs") and not runs:
+        state = "ended with its queue"
+    print(f"  {step.name}: {state} {outcome.get('seconds', '')}".rstrip())
+    log = own / f"{step.name}.log"
+    if log.is_file() and not done:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
+        print(*(f"    {line[:200]}" for line in lines), sep="\n")
+    return done
 
 
 def _runs(own: Path) -> bool:
@@ -228,11 +289,40 @@ def _runs(own: Path) -> bool:
         return True
 
 
-def _pack(own: Path, archive: Path) -> None:
-    """What its steps have written, and their logs. A file that is being written now comes whole next time."""
-    archive.parent.mkdir(parents=True, exist_ok=True)
+def _pack(own: Path, step: Step, out: Path) -> None:
+    """What a step has written. Results have an archive of their own: large logs must not hold them back."""
+    if not _outcome(own, step):
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    written = list(_written(own / "out" / step.name))
+    results = [path for path in written if path.suffix in _RESULTS]
+    others = [path for path in written if path.suffix not in _RESULTS]
+    logs = [path for path in (own / f"{step.name}.log", own / "queue.log") if path.is_file()]
+    _archive([own / f"{step.name}.json", *results], own, out / f"{own.name}-{step.name}.tar.gz")
+    _archive([*logs, *others], own, out / f"{own.name}-{step.name}-logs.tar.gz")
+
+
+def _written(folder: Path) -> Iterator[Path]:
+    """The files below a folder that are whole."""
+    for place, _, names in os.walk(folder):  # passes over folders that are gone meanwhile
+        for path in (Path(place, name) for name in sorted(names)):
+            if path.suffix not in _UNFINISHED and path.is_file() and not path.is_symlink():
+                yield path
+
+
+def _archive(files: Sequence[Path], own: Path, archive: Path) -> None:
+    """A file that is being written now comes whole next time."""
     with tarfile.open(archive, "w:gz") as packed:
-        packed.add(own, arcname=own.name)
+        for path in files:
+            try:
+                found = path.stat()
+                content = path.read_bytes()  # first, since tarfile cannot take back a file that turns shorter
+            except OSError as error:
+                print(f"  left out of {archive.name}: {error}")
+                continue
+            entry = tarfile.TarInfo(str(path.relative_to(own.parent)))
+            entry.size, entry.mtime = len(content), int(found.st_mtime)
+            packed.addfile(entry, BytesIO(content))
     size = archive.stat().st_size
     if size > _SENT_BYTES:
         print(f"  {archive.name} has {size >> 20} MiB, and {_SENT_BYTES >> 20} MiB come back in one file")

@@ -88,7 +88,7 @@ def main(  # noqa: PLR0913, PLR0917  (each is one option)
         str, typer.Option(help="What else the machine did meanwhile; goes into the results.")
     ] = "",
 ) -> None:
-    """Measure; ends with 1 where a part failed."""
+    """Measure; ends with 1 where a part failed or was not begun for lack of time."""
     ends = time.monotonic() + seconds
     work.mkdir(parents=True, exist_ok=True)
     chosen = available_counts(counts)

@@ -108,7 +108,7 @@ def main(  # noqa: PLR0913, PLR0917  (each is one option)
         float, typer.Option(help="Time for everything; a part that does not fit waits for the next run.")
     ] = 1e9,
 ) -> None:
-    """Measure; ends with 1 where a part failed or a required figure was missed."""
+    """Measure; ends with 1 where a part failed or was not begun, or a required figure was missed."""
     ends = time.monotonic() + seconds
     work = work.resolve()
     work.mkdir(parents=True, exist_ok=True)

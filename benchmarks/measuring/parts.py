@@ -88,13 +88,17 @@ def run_parts(
     keep: Callable[[], None],
     console: Console,
 ) -> bool:
-    """Run what is due; whether all of it ended well.
+    """Run what is due; whether all of it ended well. A part that was not begun for lack of time did not.
 
     `options` gives what a part is told beside its own options, from the part and the seconds left. `keep`
     writes the results file; it is called after every part.
     """
     well = True
     for part, left in due_parts(schedule, console):
+        if left < part.least_seconds:
+            console.print(f"{part.name}: {left:.0f} s left, not begun")
+            well = False
+            continue
         with ballast(schedule.free_gib if part.ballast else None) as free:
             beside = "" if free is None else f", {free:.2f} GiB of the card free"
             console.print(f"{part.name}: begins, {left:.0f} s left{beside}")
@@ -108,18 +112,12 @@ def run_parts(
 
 
 def due_parts(schedule: Schedule, console: Console) -> Iterator[tuple[Part, float]]:
-    """The parts that are not done and for which there is time, each with the seconds left.
-
-    Says why the others are left out.
-    """
+    """The parts that are not done, each with the seconds left when its turn comes. Names those that are."""
     for part in schedule.parts:
-        left = schedule.ends - time.monotonic()
         if not schedule.again and _is_done(schedule.work, part):
             console.print(f"{part.name}: done before")
-        elif left < part.least_seconds:
-            console.print(f"{part.name}: {left:.0f} s left, not begun")
         else:
-            yield part, left
+            yield part, schedule.ends - time.monotonic()
 
 
 def _is_done(work: Path, part: Part) -> bool:

@@ -118,7 +118,7 @@ def main(  # noqa: PLR0913, PLR0917  (each is one option)
         str, typer.Option(help="What else the machine did meanwhile; goes into the results.")
     ] = "",
 ) -> None:
-    """Measure; ends with 1 where a part failed."""
+    """Measure; ends with 1 where a part failed or was not begun for lack of time."""
     ends = time.monotonic() + seconds
     case = load_case(config, steps=steps, images=images)
     first, every = write_case_configs(config, work / "configs")

@@ -6,13 +6,19 @@ import json
 import subprocess
 import sys
 import tarfile
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.device import queues
 from benchmarks.device.queues import ROOT, TABLE, Queue, Step, main, poll, read_queues, run_queue, start
+from benchmarks.loras import run as loras
+from benchmarks.measuring.parts import Part, wanted_parts
+from benchmarks.speed import run as speed
 
 
 def shell(script: str, name: str = "one", **values: Any) -> Step:
@@ -62,9 +68,54 @@ def test_a_step_that_outstays_its_time_ends_with_all_that_it_has_started(
     monkeypatch.setattr("benchmarks.device.queues._GRACE_SECONDS", 1)
     own = run(tmp_path, shell('sleep 600 & echo $! > "$OUT/child"; wait', most_seconds=1))
     assert state(own, "one") == "ended with -15"
-    child = (own / "out/one/child").read_text().strip()
-    asked = subprocess.run(["ps", "-o", "stat=", "-p", child], capture_output=True, text=True, check=False)
-    assert asked.stdout.strip() in ("", "Z")
+    assert not runs(int((own / "out/one/child").read_text()))
+
+
+def runs(process: int) -> bool:
+    asked = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False
+    )
+    return asked.stdout.strip()[:1] not in ("", "Z")
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("trap '' TERM; {child} wait", "ended with -9"),
+        ("{child} trap 'exit 3' TERM; wait", "ended with 3"),
+        ("{child} exit 0", "done"),
+    ],
+    ids=["it ignores the request", "its child ignores the request", "it leaves a child"],
+)
+def test_nothing_of_a_step_lives_on_beside_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, expected: str
+) -> None:
+    monkeypatch.setattr("benchmarks.device.queues._GRACE_SECONDS", 2)
+    stubborn = "trap '' TERM; touch $OUT/ready; for i in {1..300}; do sleep 0.2; done"
+    child = f'bash -c "{stubborn}" & echo $! > "$OUT/child";'
+    child += ' until [ -e "$OUT/ready" ]; do sleep 0.05; done;'
+    began = time.monotonic()
+    own = run(tmp_path, shell(script.format(child=child), most_seconds=2))
+    assert not runs(int((own / "out/one/child").read_text()))
+    assert state(own, "one") == expected
+    assert time.monotonic() - began < 30
+
+
+def test_a_step_that_cannot_be_started_says_so_and_the_next_one_runs(tmp_path: Path) -> None:
+    own = run(tmp_path, Step("one", ("no-such-program", "{seconds}"), "a", 1), shell("true", "two"))
+    assert state(own, "one").startswith("failed: ")
+    assert "no-such-program" in state(own, "one")
+    assert state(own, "two") == "done"
+
+
+def test_a_step_whose_queue_was_killed_does_not_look_as_if_it_ran(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write_table(tmp_path / "table.toml", "sleep 600")
+    (tmp_path / "card0").mkdir()
+    (tmp_path / "card0/one.json").write_text('{"state": "runs, has 7 s"}')
+    assert not poll(tmp_path, table, tmp_path / "out")
+    assert "  one: ended with its queue\n" in capsys.readouterr().out
 
 
 def test_a_step_must_be_told_its_time() -> None:
@@ -96,8 +147,118 @@ def test_started_queues_run_side_by_side_in_their_own_trees_and_outlive_their_st
     assert poll(folder, table, out, wait=60)
     for card, tree in ((0, "a"), (1, "b")):
         assert (folder / f"card{card}/one.log").read_text().strip() == str(folder / "trees" / tree)
-        with tarfile.open(out / f"card{card}.tar.gz") as packed:
-            assert f"card{card}/out/one/result.json" in packed.getnames()
+        assert names(out / f"card{card}-one.tar.gz") == [
+            f"card{card}/one.json",
+            f"card{card}/out/one/result.json",
+        ]
+        assert f"card{card}/one.log" in names(out / f"card{card}-one-logs.tar.gz")
+
+
+def names(archive: Path) -> list[str]:
+    """What it holds; every file of it can be read."""
+    with tarfile.open(archive) as packed:
+        for member in packed.getmembers():
+            file = packed.extractfile(member)
+            assert file is not None
+            assert len(file.read()) == member.size
+        return packed.getnames()
+
+
+def until(reached: Callable[[], bool], seconds: float = 60) -> None:
+    ends = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < ends, "it does not come"
+        time.sleep(0.05)
+
+
+def test_files_that_change_while_they_are_packed_hold_nothing_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that runs writes, replaces and removes its files all the time."""
+    monkeypatch.setattr("benchmarks.device.queues._GRACE_SECONDS", 4)
+    write = 'cd "$OUT"; head -c 3000000 /dev/zero > kept.json; mkdir -p deep; touch started; while :; do'
+    write += " head -c 3000000 /dev/zero > big.log; echo > big.log; echo > a.json.new; mv a.json.new a.json;"
+    write += " rm a.json; echo > deep/x.tmp; rm -r deep; mkdir deep; done"
+    table, folder, out = write_table(tmp_path / "table.toml", write), tmp_path / "queues", tmp_path / "out"
+    (folder / "trees/a").mkdir(parents=True)
+    queue = read_queues(table)[0]
+    runner = threading.Thread(target=run_queue, args=(folder, queue, time.time() + 2))
+    runner.start()
+    try:
+        until((folder / "card0/out/one/started").is_file)
+        for _ in range(20):
+            poll(folder, table, out)
+            assert "card0/out/one/kept.json" in names(out / "card0-one.tar.gz")
+            packed = [*names(out / "card0-one.tar.gz"), *names(out / "card0-one-logs.tar.gz")]
+            assert not [name for name in packed if name.endswith((".new", ".tmp"))]
+    finally:
+        runner.join(90)
+
+
+def test_a_file_that_cannot_be_read_is_named_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = run(tmp_path / "queues", shell('echo 1 > "$OUT/a.json"; echo 2 > "$OUT/b.json"'))
+    read = Path.read_bytes
+
+    def vanishing(path: Path) -> bytes:
+        if path.name == "a.json":
+            path.unlink()
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", vanishing)
+    queues._pack(own, shell("true"), tmp_path)
+    assert names(tmp_path / "card1-one.tar.gz") == ["card1/one.json", "card1/out/one/b.json"]
+    assert "a.json" in capsys.readouterr().out
+
+
+def test_an_archive_that_cannot_be_written_keeps_no_other_card_s_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, out = write_table(tmp_path / "table.toml", "true", "true"), tmp_path / "out"
+    for queue in read_queues(table):
+        (tmp_path / "trees" / queue.steps[0].tree).mkdir(parents=True)
+        run_queue(tmp_path, queue, time.time() + 60)
+    (out / "card0-one.tar.gz").mkdir(parents=True)
+    assert not poll(tmp_path, table, out), "the caller must ask again"
+    assert "one: its files were not written: " in capsys.readouterr().out
+    assert names(out / "card1-one.tar.gz") == ["card1/one.json"]
+
+
+def test_large_logs_hold_no_results_back(tmp_path: Path) -> None:
+    own = run(tmp_path, shell('head -c 2000000 /dev/urandom > "$OUT/logs.tar.gz"; echo 1 > "$OUT/r.json"'))
+    queues._pack(own, shell("true"), tmp_path)
+    assert (tmp_path / "card1-one.tar.gz").stat().st_size < 1000
+    assert (tmp_path / "card1-one-logs.tar.gz").stat().st_size > 2000000
+
+
+def test_copies_of_the_tree_hold_no_caches_and_take_no_time_of_the_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tmp_path / "tree"
+    for file in ("a/__pycache__/b.pyc", ".mypy_cache/c", "a/.ruff_cache/d", "a/kept", "build/e", "a/build/f"):
+        (tree / file).parent.mkdir(parents=True, exist_ok=True)
+        (tree / file).touch()
+    (tree / "benchmarks").symlink_to(ROOT / "benchmarks")  # the queue runs in the copy
+    copy = queues._copy_tree
+
+    def slowly(folder: Path) -> None:
+        copy(folder)
+        time.sleep(4)
+
+    monkeypatch.setattr(queues, "ROOT", tree)
+    monkeypatch.setattr(queues, "_copy_tree", slowly)
+    table = write_table(tmp_path / "table.toml", 'echo "$1"')
+    folder = tmp_path / "queues"
+    start(folder, table, 60)
+    assert poll(folder, table, tmp_path, wait=60)
+    copied = {
+        str(path.relative_to(folder / "trees/a"))
+        for path in (folder / "trees/a").rglob("*")
+        if path.is_file()
+    }
+    assert copied == {"a/kept", "a/build/f"}
+    assert int((folder / "card0/one.log").read_text()) >= 57
 
 
 def test_a_running_queue_is_not_started_twice_and_another_copy_keeps_its_builds(
@@ -106,8 +267,7 @@ def test_a_running_queue_is_not_started_twice_and_another_copy_keeps_its_builds(
     table = write_table(tmp_path / "table.toml", f'until [ -e "{tmp_path}/go" ]; do sleep 0.1; done')
     folder = tmp_path / "queues"
     start(folder, table, 60)
-    while not (folder / "card0/one.json").is_file():
-        time.sleep(0.05)
+    until((folder / "card0/one.json").is_file)
     with pytest.raises(BlockingIOError):
         start(folder, table, 60)
     assert not poll(folder, table, tmp_path)
@@ -129,3 +289,21 @@ def test_every_step_of_the_table_is_a_script_of_its_folder(tmp_path: Path) -> No
             assert (ROOT / step.command[1]).is_file(), step
     assert [queue.card for queue in queues] == [0, 1]
     assert main(["--folder", str(tmp_path), "poll"]) == 1, "nothing is done"
+
+
+@pytest.mark.parametrize(
+    ("script", "parts"), [("run.sh", speed.PARTS), ("run_lora.sh", loras.PARTS)], ids=["speed", "loras"]
+)
+def test_a_step_begins_only_where_each_of_its_parts_fits(script: str, parts: tuple[Part, ...]) -> None:
+    """Setting up takes about 45 s, and the scripts keep 15 s for their results."""
+    steps = [
+        step
+        for queue in read_queues(TABLE)
+        for step in queue.steps
+        if step.command[1] == f"benchmarks/device/{script}"
+    ]
+    assert steps
+    for step in steps:
+        asked = step.command[step.command.index("--parts") + 1] if "--parts" in step.command else "all"
+        longest = max(part.least_seconds for part in wanted_parts(parts, asked))
+        assert step.least_seconds >= longest + 45 + 15, step.name

@@ -102,7 +102,22 @@ def test_only_what_ended_well_counts_as_done(tmp_path: Path) -> None:
 
     assert due(60) == ["failed", "killed", "new"]
     assert due(60, again=True) == ["done", "failed", "killed", "new"]
-    assert due(5) == []
+
+
+def test_a_run_without_time_for_a_part_is_not_over(make_part: MakePart, tmp_path: Path) -> None:
+    """Else its caller would think that everything is measured, and never call again."""
+    said = Console(file=io.StringIO(), width=200)
+
+    def run(seconds: float, *, again: bool = False) -> bool:
+        schedule = Schedule([make_part("toy", WRITE)], tmp_path, time.monotonic() + seconds, again=again)
+        return run_parts(schedule, options=lambda _part, _left: [], keep=lambda: None, console=said)
+
+    assert not run(25)
+    assert read_part(tmp_path, "toy") is None
+    assert "toy: 25 s left, not begun" in said.file.getvalue()  # type: ignore[attr-defined]
+    assert run(60)
+    assert run(25), "there is nothing left to begin"
+    assert not run(25, again=True), "what is asked for again has not run again"
 
 
 def test_a_run_writes_after_every_part_and_knows_that_one_failed(make_part: MakePart, tmp_path: Path) -> None:

@@ -15,13 +15,20 @@ COMMITTED = Path(__file__).parents[3] / "model_repository"
 
 
 def test_committed_files_are_the_generated_ones() -> None:
-    committed = {
-        str(path.relative_to(COMMITTED)): path.read_text() for path in COMMITTED.rglob("*") if path.is_file()
-    }
-    ignored = {name for name in committed if "__pycache__" in name}
-    assert {name: text for name, text in committed.items() if name not in ignored} == repository_files(), (
-        "run: python -m intaglio_export.deployment.repository"
-    )
+    assert texts_of(COMMITTED) == repository_files(), "run: python -m intaglio_export.deployment.repository"
+
+
+def texts_of(folder: Path) -> dict[str, str]:
+    """Every file but those that Python has compiled, which are no text."""
+    files = [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    return {str(path.relative_to(folder)): path.read_text() for path in files}
+
+
+def test_a_model_that_was_imported_changes_no_text(tmp_path: Path) -> None:
+    (tmp_path / "one/__pycache__").mkdir(parents=True)
+    (tmp_path / "one/__pycache__/model.pyc").write_bytes(b"\xff\xfe\x80")
+    (tmp_path / "one/model.py").write_text("text")
+    assert texts_of(tmp_path) == {"one/model.py": "text"}
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)

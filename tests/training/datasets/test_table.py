@@ -208,3 +208,62 @@ def test_near_duplicates_are_in_one_split(tmp_path: Path, capsys: pytest.Capture
     assert said["splits"]["validation"] > 0
     place = tmp_path / "out" / split_of("00.png", layout)
     assert same <= {path.name for path in place.iterdir()}
+
+
+def drive(folder: Path, frames: int) -> None:
+    """Pictures of which each is nearly the next, and one of another scene."""
+    picture(folder / "00.png", (64, 64))
+    pixels = np.asarray(Image.open(folder / "00.png")).astype(np.int64)
+    for number in range(frames):
+        frame = (pixels + number).clip(0, 255).astype(np.uint8)
+        Image.fromarray(frame).save(folder / f"{number:02}.png")
+    picture(folder / "other.png", (64, 64))
+    for path in folder.glob("*.png"):
+        path.with_suffix(".txt").write_text("a picture")
+
+
+def test_a_drive_that_is_one_group_is_named_with_its_share(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drive(tmp_path / "images", 19)
+    given = ["data", "table", tmp_path / "images", "-o", tmp_path / "out", "--kind", "lora", "--validation"]
+    seeds = {split_of("00.png", Layout(validation=0.5, seed=seed)): seed for seed in range(50)}
+    assert main([*map(str, [*given, 0.5, "--seed", seeds["train"]])]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "19 of 20 samples (95%) are one group of near duplicates, which is in one split" in said
+    (tmp_path / "images/other.txt").unlink()
+    given[4] = tmp_path / "second"
+    assert main([*map(str, [*given, 0.5, "--seed", seeds["validation"]])]) == FAILED
+    said = " ".join(capsys.readouterr().err.split())
+    assert "all 19 fall into the split validation. 19 of 19 samples (100%) are one group" in said
+    assert "lower --validation" not in said
+
+
+def test_samples_that_all_fall_into_validation_by_chance_ask_for_a_lower_share(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(tmp_path / "images/0.png")
+    (tmp_path / "images/0.txt").write_text("a picture")
+    seed = next(seed for seed in range(50) if split_of("0.png", Layout(validation=0.5, seed=seed)) != "train")
+    given = ["data", "table", tmp_path / "images", "-o", tmp_path / "out", "--kind", "lora"]
+    assert main([*map(str, [*given, "--validation", 0.5, "--seed", seed])]) == FAILED
+    said = " ".join(capsys.readouterr().err.split())
+    assert "all 1 fall into the split validation; lower --validation" in said
+
+
+def test_damaged_images_are_named_and_form_no_group(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(30):
+        picture(tmp_path / f"images/{number:02}.png", (64, 64))
+        (tmp_path / f"images/{number:02}.txt").write_text("a picture")
+    for path in sorted((tmp_path / "images").glob("*.png"))[:20]:
+        path.write_bytes(path.read_bytes()[:2000])
+    given = ["data", "table", tmp_path / "images", "-o", tmp_path / "out", "--kind", "lora"]
+    assert main([*map(str, [*given, "--validation", 0.5])]) == 0
+    assert "compared with no other: 20 damaged: " in " ".join(capsys.readouterr().err.split())
+    layout = Layout(validation=0.5)
+    held = {path.name for path in (tmp_path / "out/validation").glob("*.png")}
+    assert held == {
+        f"{number:02}.png" for number in range(30) if split_of(f"{number:02}.png", layout) != "train"
+    }

@@ -37,21 +37,34 @@ class Hashes:
 
 
 def names_of_groups(images: Sequence[Measured]) -> dict[Path, str]:
-    """Image -> the name of the first image of its group. What is near to one of a group belongs to it."""
-    hashes = Hashes(len(images))
-    first = list(range(len(images)))
+    """Image -> the name of the first image of its group. What is near to one of a group belongs to it.
 
-    def root(index: int) -> int:
-        while first[index] != index:
-            index = first[index]
-        return index
+    An image that cannot be read has no hash, so it is alone.
+    """
+    readable = [image for image in images if not image.problem]
+    by_hash: dict[int, int] = {}  # hash -> its place among those that differ
+    of = [by_hash.setdefault(image.hash, len(by_hash)) for image in readable]
+    labels = _labels(list(by_hash))
+    first: dict[int, str] = {}
+    names = {
+        image.path: first.setdefault(int(labels[place]), image.path.name)
+        for image, place in zip(readable, of, strict=True)
+    }
+    return names | {image.path: image.path.name for image in images if image.problem}
 
-    for index, image in enumerate(images):
-        for other in np.flatnonzero(hashes.differences(image.hash) <= NEAR):
-            both = sorted((root(index), root(int(other))))
-            first[both[1]] = both[0]
-        hashes.add(image.hash)
-    return {image.path: images[root(index)].path.name for index, image in enumerate(images)}
+
+def _labels(values: Sequence[int]) -> NDArray[np.int64]:
+    """Of each hash the place of the first one of its group."""
+    hashes = Hashes(len(values))
+    labels = np.arange(len(values))
+    for index, value in enumerate(values):
+        near = np.unique(labels[:index][hashes.differences(value) <= NEAR])
+        if near.size:
+            labels[index] = near[0]
+            if near.size > 1:
+                labels[:index][np.isin(labels[:index], near)] = near[0]
+        hashes.add(value)
+    return labels
 
 
 def _words(value: int) -> NDArray[np.uint16]:

@@ -9,6 +9,7 @@ OUT/validation/...              the same; only where a share of the samples is a
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from intaglio_train.datasets.placed import new_folder, place
 from intaglio_train.datasets.sources import Row
 from intaglio_train.errors import DataError
 
-__all__ = ["TRAIN", "VALIDATION", "Layout", "split_of", "write_table"]
+__all__ = ["TRAIN", "VALIDATION", "Layout", "largest_group", "split_of", "write_table"]
 
 TRAIN: Final = "train"
 VALIDATION: Final = "validation"
@@ -49,6 +50,15 @@ def split_of(name: str, layout: Layout) -> str:
     return VALIDATION if share < layout.validation else TRAIN
 
 
+def largest_group(groups: Mapping[Path, str], layout: Layout) -> str:
+    """What is said of a group that alone is more than `validation` is to have; empty without one."""
+    count = max(Counter(groups.values()).values(), default=0)
+    if count == 1 or count <= layout.validation * len(groups):
+        return ""
+    share = f"{count} of {len(groups)} samples ({count / len(groups):.0%})"
+    return f"{share} are one group of near duplicates, which is in one split"
+
+
 def write_table(
     rows: Sequence[Row],
     out: Path,
@@ -70,13 +80,24 @@ def write_table(
         splits[VALIDATION] = []  # its count is told where it is 0, too
     for row in rows:
         splits[split_of(groups.get(row.image, row.image.name), layout)].append(row)
+    if not rows:
+        raise DataError("no sample is left to train on; see what is left out")
     if not splits[TRAIN]:
-        raise DataError("no sample is left to train on; see what is left out, or lower --validation")
+        raise DataError(_nothing_to_train_on(len(rows), largest_group(groups, layout)))
     with new_folder(out) as folder:
         for split, chosen in splits.items():
             if chosen:
                 _write_split(chosen, folder / split, layout, done)
     return {split: len(chosen) for split, chosen in splits.items()}
+
+
+def _nothing_to_train_on(count: int, group: str) -> str:
+    said = f"no sample is left to train on: all {count} fall into the split {VALIDATION}"
+    if not group:
+        return f"{said}; lower --validation, or give another --seed"
+    return (
+        f"{said}. {group}; hold out pictures of other scenes in a folder of their own, without --validation"
+    )
 
 
 def _write_split(rows: Sequence[Row], folder: Path, layout: Layout, done: Callable[[Path], None]) -> None:

@@ -18,7 +18,7 @@ from intaglio_train.datasets.measured import measure
 from intaglio_train.datasets.placed import check_free
 from intaglio_train.datasets.reporting import Copy, Seed, check_numbers, counted, reported
 from intaglio_train.datasets.sources import REASONS, Row, match
-from intaglio_train.datasets.table import Layout, write_table
+from intaglio_train.datasets.table import Layout, largest_group, write_table
 from intaglio_train.errors import DataError
 
 __all__ = ["table"]
@@ -94,6 +94,8 @@ def table(  # noqa: PLR0913  (one option a choice)
             raise DataError(f"{images}: {sum(map(len, left_out.values()))} files have no partner (--strict)")
         layout = Layout(f".{table_format}", validation, seed, copy)
         groups = _groups_of(found.rows, printed) if validation else {}
+        if large := largest_group(groups, layout):
+            printed.note(f"{large}: the shares of the splits differ from --validation", style="yellow")
         with counted(printed, len(found.rows), "writing") as done:
             splits = write_table(found.rows, out, layout, groups=groups, done=done)
     rows = [(split, str(count)) for split, count in splits.items()]
@@ -109,15 +111,20 @@ def table(  # noqa: PLR0913  (one option a choice)
 
 def _groups_of(rows: Sequence[Row], printed: Output) -> dict[Path, str]:
     with counted(printed, len(rows), "comparing") as done:
-        return names_of_groups(measure([row.image for row in rows], done=done))
+        images = measure([row.image for row in rows], done=done)
+    if problems := [image.problem for image in images if image.problem]:
+        printed.note(f"compared with no other: {len(problems)} damaged: {_shortly(problems)}", style="yellow")
+    return names_of_groups(images)
 
 
 def _print_left_out(left_out: dict[str, list[str]], printed: Output) -> None:
     for reason, names in left_out.items():
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        printed.note(
-            f"left out: {len(names)} {REASONS[reason]}: {', '.join(names[:_SHOWN])}{more}", style="yellow"
-        )
+        printed.note(f"left out: {len(names)} {REASONS[reason]}: {_shortly(names)}", style="yellow")
+
+
+def _shortly(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def _size_of(folder: Path) -> int:
