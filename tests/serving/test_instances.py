@@ -285,7 +285,9 @@ def test_a_card_that_fails_is_taken_out_and_its_pictures_are_drawn_by_the_other(
 def test_a_new_version_of_a_lora_and_the_way_back_reach_every_instance(
     two: Deployment, tmp_path: Path
 ) -> None:
-    night: Any = {**ASKED, "loras": [("night", 1.0)]}
+    # So long that the queue lasts longer than the time for which one instance leaves to the other what that
+    # one has resident.
+    night: Any = {**ASKED, "steps": 20, "loras": [("night", 1.0)]}
     store = LoraStore(two.build_folder / LORAS_FOLDER)
     before = store.current()
     with ExitStack() as stack:
