@@ -30,7 +30,7 @@ serve: $(VENV)/.installed-demo ## Build CONFIG and serve it until Ctrl-C
 	@$(BIN)/intaglio build $(CONFIG)
 	@exec $(BIN)/intaglio serve $(CONFIG)
 
-test: $(VENV)/.installed-dev ## Run the tests but for those of the other targets below, in two processes (15 minutes)
+test: $(VENV)/.installed-dev ## Run the tests but for those of the other targets below, in two processes (20 minutes)
 	@$(BIN)/python -m pytest -n 2
 
 test-fast: $(VENV)/.installed-dev ## Run the tests that are not marked slow
@@ -42,7 +42,7 @@ test-card: $(VENV)/.installed-dev ## Run the suite that needs an NVIDIA card, Tr
 test-fresh: $(VENV)/.installed-dev ## Install the wheel into new environments and run it there (8 minutes)
 	@$(BIN)/python -m pytest -m fresh tests/fresh
 
-test-long: $(VENV)/.installed-dev ## Run the tests that take long and that few changes touch, in two processes (6 minutes)
+test-long: $(VENV)/.installed-dev ## Run the tests that take long and that few changes touch, in two processes (16 minutes)
 	@$(BIN)/python -m pytest -n 2 -m long
 
 ship-check: $(VENV)/.installed-ship ## Build and run the CPU image, run servers behind Envoy, check the Kubernetes overlays, alerts and dashboards (12 minutes)
