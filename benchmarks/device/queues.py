@@ -1,11 +1,12 @@
-"""Measure on every card of a host at the same time: a queue of this folder's scripts for each card.
+"""Run this folder's scripts on the cards of a host in queues, several queues at the same time.
 
     python3 -m benchmarks.device.queues start 1500          begin in the background, end after 1500 s
     python3 -m benchmarks.device.queues poll --wait 540     say what is done; bring results to $OUT
 
 `queues.toml` lists the steps. A queue runs one step after another, and no process of a step's group outlives
-it. Triton has a group of its own and is told to stop when its starter ends. A step that ended with 0 is done,
-and no later `start` repeats it. Queues outlive the call that starts them, and so do their copies of the tree.
+it. Triton has a group of its own and is told to stop when its starter ends. A step may also wait for steps of
+other queues: builds share a card, and what is measured has it alone. A step that ended with 0 is done, and no
+later `start` repeats it. Queues outlive the call that starts them, and so do their copies of the tree.
 This needs the standard library only: setup.sh may not have run yet.
 """
 
@@ -37,6 +38,7 @@ TABLE: Final = Path(__file__).with_name("queues.toml")
 FOLDER: Final = Path("/tmp/queues")  # outlives a call; setup.sh keeps its files beside it
 _SECONDS: Final = "{seconds}"
 _GRACE_SECONDS: Final = 30
+_LOOK_SECONDS: Final = 1
 _LEFT_OUT: Final = (".git", ".venv", "build", "bundle", "out")
 _CACHES: Final = ("__pycache__", ".pytest_cache", ".ruff_cache", ".mypy_cache")
 """Of tools. They change while a copy is made, and every copy makes its own."""
@@ -58,6 +60,8 @@ class Step:
     least_seconds: float
     """It does not begin with less time left."""
     most_seconds: float = float("inf")
+    after: tuple[str, ...] = ()
+    """Steps of other queues that it waits for, however they end."""
 
     def __post_init__(self) -> None:
         if _SECONDS not in self.command:
@@ -66,15 +70,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """The steps of one card, in their order."""
+    """Steps on one card, in their order."""
 
+    name: str
+    """Of its folder too."""
     card: int
     steps: tuple[Step, ...]
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return f"card{self.card}"
 
 
 def read_queues(table: Path) -> list[Queue]:
@@ -82,17 +83,39 @@ def read_queues(table: Path) -> list[Queue]:
 
     Raises:
         TypeError: a step lacks a key or has an unknown one.
-        ValueError: a card has two queues, or two steps of a queue have one name.
+        ValueError: two queues or two steps have one name, or a step waits for one that is not before it.
     """
     queues = []
     for found in tomllib.loads(table.read_text(encoding="utf-8"))["queue"]:
-        steps = tuple(Step(**step | {"command": tuple(step["command"])}) for step in found["step"])
-        queues.append(Queue(found["card"], steps))
-        if len({step.name for step in steps}) < len(steps):
-            raise ValueError(f"{table}: two steps of card {found['card']} have one name")
-    if len({queue.card for queue in queues}) < len(queues):
-        raise ValueError(f"{table}: a card has two queues")
+        steps = tuple(Step(**{key: _frozen(value) for key, value in step.items()}) for step in found["step"])
+        queues.append(Queue(found["name"], found["card"], steps))
+    names = [step.name for queue in queues for step in queue.steps]
+    for kind, some in (("queues", [queue.name for queue in queues]), ("steps", names)):
+        if len(set(some)) < len(some):
+            raise ValueError(f"{table}: two {kind} have one name")
+    for step in (step for queue in queues for step in queue.steps):
+        if unknown := set(step.after) - set(names):
+            raise ValueError(
+                f"{table}: step {step.name} waits for {', '.join(sorted(unknown))}: no such step"
+            )
+    _check_that_all_end(queues, table)
     return queues
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _check_that_all_end(queues: Sequence[Queue], table: Path) -> None:
+    """ValueError where steps wait for each other."""
+    waiting = {queue.name: list(queue.steps) for queue in queues}
+    ended: set[str] = set()
+    while any(waiting.values()):
+        ready = [steps for steps in waiting.values() if steps and ended.issuperset(steps[0].after)]
+        if not ready:
+            first = sorted(steps[0].name for steps in waiting.values() if steps)
+            raise ValueError(f"{table}: steps wait for each other: {', '.join(first)}")
+        ended.update(steps.pop(0).name for steps in ready)
 
 
 def start(folder: Path, table: Path, seconds: float) -> None:
@@ -106,6 +129,10 @@ def start(folder: Path, table: Path, seconds: float) -> None:
         locks = [held.enter_context(_held(folder / queue.name)) for queue in queues]
         for tree in sorted({step.tree for queue in queues for step in queue.steps}):
             _copy_tree(folder / "trees" / tree)
+        for queue in queues:
+            for step in queue.steps:
+                if _outcome(folder / queue.name, step).get("code") != 0:  # nobody may take it for this run's
+                    (folder / queue.name / f"{step.name}.json").unlink(missing_ok=True)
         kept = folder / "queues.toml"
         shutil.copy(table, kept)
         ends = time.time() + seconds  # copies take none of the time to measure
@@ -113,7 +140,7 @@ def start(folder: Path, table: Path, seconds: float) -> None:
             command = [sys.executable, "-m", "benchmarks.device.queues", "--folder", str(folder)]
             with (folder / queue.name / "queue.log").open("a", encoding="utf-8") as log:
                 subprocess.Popen(
-                    [*command, "--table", str(kept), "run", str(queue.card), str(ends)],
+                    [*command, "--table", str(kept), "run", queue.name, str(ends)],
                     cwd=folder / "trees" / queue.steps[0].tree,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -152,14 +179,18 @@ def _held(folder: Path) -> Iterator[int]:
         yield file.fileno()
 
 
-def run_queue(folder: Path, queue: Queue, ends: float) -> None:
-    """Run every step that is not done and for which there is time until `ends`, by `time.time`."""
+def run_queue(folder: Path, queue: Queue, ends: float, *, others: Sequence[Queue] = ()) -> None:
+    """Run every step that is not done and for which there is time until `ends`, by `time.time`.
+
+    `others` are the queues whose steps these wait for.
+    """
     own = folder / queue.name
     own.mkdir(parents=True, exist_ok=True)
     for step in queue.steps:
-        left = ends - time.time()
         if _outcome(own, step).get("code") == 0:
             continue
+        _await(folder, step, others, until=ends - step.least_seconds)
+        left = ends - time.time()
         if left < step.least_seconds:
             _keep(own, step, state=f"not begun, {left:.0f} s were left")
             continue
@@ -174,6 +205,20 @@ def run_queue(folder: Path, queue: Queue, ends: float) -> None:
             continue
         taken = round(time.time() - began)
         _keep(own, step, state="done" if code == 0 else f"ended with {code}", code=code, seconds=taken)
+
+
+def _await(folder: Path, step: Step, others: Sequence[Queue], *, until: float) -> None:
+    """Wait for what `step` comes after: each of it has ended, or its queue has."""
+    for queue in others:
+        for awaited in (one for one in queue.steps if one.name in step.after):
+            while time.time() < until and _is_ahead(folder / queue.name, awaited):
+                time.sleep(_LOOK_SECONDS)
+
+
+def _is_ahead(own: Path, step: Step) -> bool:
+    """Whether a step of a queue that runs waits or runs itself."""
+    state = _outcome(own, step).get("state", "")
+    return _runs(own) and (not state or state.startswith("runs"))
 
 
 def _run(folder: Path, queue: Queue, step: Step, seconds: int) -> int:
@@ -243,27 +288,28 @@ def _outcome(own: Path, step: Step) -> dict[str, Any]:
 
 
 def poll(folder: Path, table: Path, out: Path, *, wait: float = 0) -> bool:
-    """Say how each step stands and write its files into `out`; whether all are done and were written.
+    """Say how each step stands and write the files into `out`; whether all are done and were written.
 
-    Waits up to `wait` seconds for queues that run.
+    All results are in one archive and a queue's logs in another, since few files come back. Waits up to
+    `wait` seconds for queues that run.
     """
     queues = read_queues(table)
     until = time.time() + wait
     while time.time() < until and any(_runs(folder / queue.name) for queue in queues):
         time.sleep(1)
     well = True
+    results: list[Path] = []
+    out.mkdir(parents=True, exist_ok=True)
     for queue in queues:
         own = folder / queue.name
         runs = _runs(own)
         print(f"{queue.name}: {'runs' if runs else 'does not run'}")
         for step in queue.steps:
             well &= _say(own, step, runs=runs)
-            try:
-                _pack(own, step, out)
-            except OSError as error:  # the other steps' files still come
-                print(f"  {step.name}: its files were not written: {error}")
-                well = False
-    return well
+        found, logs = _files(own, queue)
+        results += found
+        well &= _archive(logs, folder, out / f"{queue.name}-logs.tar.gz")
+    return _archive(results, folder, out / "results.tar.gz") and well
 
 
 def _say(own: Path, step: Step, *, runs: bool) -> bool:
@@ -289,17 +335,13 @@ def _runs(own: Path) -> bool:
         return True
 
 
-def _pack(own: Path, step: Step, out: Path) -> None:
-    """What a step has written. Results have an archive of their own: large logs must not hold them back."""
-    if not _outcome(own, step):
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    written = list(_written(own / "out" / step.name))
+def _files(own: Path, queue: Queue) -> tuple[list[Path], list[Path]]:
+    """What a queue has written: results, which large logs must not hold back, and everything else."""
+    written = [path for step in queue.steps for path in _written(own / "out" / step.name)]
     results = [path for path in written if path.suffix in _RESULTS]
     others = [path for path in written if path.suffix not in _RESULTS]
-    logs = [path for path in (own / f"{step.name}.log", own / "queue.log") if path.is_file()]
-    _archive([own / f"{step.name}.json", *results], own, out / f"{own.name}-{step.name}.tar.gz")
-    _archive([*logs, *others], own, out / f"{own.name}-{step.name}-logs.tar.gz")
+    results += [own / f"{step.name}.json" for step in queue.steps if _outcome(own, step)]
+    return results, [*sorted(own.glob("*.log")), *others]
 
 
 def _written(folder: Path) -> Iterator[Path]:
@@ -310,22 +352,27 @@ def _written(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _archive(files: Sequence[Path], own: Path, archive: Path) -> None:
-    """A file that is being written now comes whole next time."""
-    with tarfile.open(archive, "w:gz") as packed:
-        for path in files:
-            try:
-                found = path.stat()
-                content = path.read_bytes()  # first, since tarfile cannot take back a file that turns shorter
-            except OSError as error:
-                print(f"  left out of {archive.name}: {error}")
-                continue
-            entry = tarfile.TarInfo(str(path.relative_to(own.parent)))
-            entry.size, entry.mtime = len(content), int(found.st_mtime)
-            packed.addfile(entry, BytesIO(content))
+def _archive(files: Sequence[Path], folder: Path, archive: Path) -> bool:
+    """Pack files of `folder`; whether the archive was written. What is being written comes next time."""
+    try:
+        with tarfile.open(archive, "w:gz") as packed:
+            for path in files:
+                try:
+                    found = path.stat()
+                    content = path.read_bytes()  # first: tarfile cannot take back a file that turns shorter
+                except OSError as error:
+                    print(f"  left out of {archive.name}: {error}")
+                    continue
+                entry = tarfile.TarInfo(str(path.relative_to(folder)))
+                entry.size, entry.mtime = len(content), int(found.st_mtime)
+                packed.addfile(entry, BytesIO(content))
+    except OSError as error:  # the other archives still come
+        print(f"  {archive.name} was not written: {error}")
+        return False
     size = archive.stat().st_size
     if size > _SENT_BYTES:
         print(f"  {archive.name} has {size >> 20} MiB, and {_SENT_BYTES >> 20} MiB come back in one file")
+    return True
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -337,14 +384,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verbs.add_parser("start").add_argument("seconds", type=float)
     verbs.add_parser("poll").add_argument("--wait", type=float, default=0)
     runner = verbs.add_parser("run")
-    runner.add_argument("card", type=int)
+    runner.add_argument("queue")
     runner.add_argument("ends", type=float)
     given = parser.parse_args(arguments)
     if given.verb == "start":
         start(given.folder, given.table, given.seconds)
     elif given.verb == "run":
-        (queue,) = (queue for queue in read_queues(given.table) if queue.card == given.card)
-        run_queue(given.folder, queue, given.ends)
+        queues = read_queues(given.table)
+        (queue,) = (queue for queue in queues if queue.name == given.queue)
+        run_queue(given.folder, queue, given.ends, others=queues)
     else:
         out = Path(os.environ.get("OUT", "/tmp/out"))
         return 0 if poll(given.folder, given.table, out, wait=given.wait) else 1

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import typer
 
-from benchmarks.loras.files import LoraCase, config_of, prepare
+from benchmarks.loras.files import LoraCase, config_of, write_loras
 from benchmarks.speed.building import measure_build
 
 
 def main(case: Path, work: Path) -> None:
     """Make the files, then build."""
-    prepare(LoraCase.read(case), work)
+    write_loras(LoraCase.read(case), work)
     measure_build(config_of(work, "swap"), work, "build")
 
 

@@ -34,9 +34,10 @@ __all__ = [
     "LoraCase",
     "config_of",
     "lora_file",
-    "prepare",
     "random_lora",
     "use_in_fused",
+    "write_configs",
+    "write_loras",
 ]
 
 LORAS: Final = ("one", "two", "three")
@@ -71,7 +72,7 @@ class LoraCase:
 
     def write(self, path: Path) -> None:
         """Write it for the processes of the parts."""
-        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        write_whole(path, json.dumps(asdict(self)).encode())
 
 
 def config_of(work: Path, name: str) -> Path:
@@ -102,12 +103,22 @@ def _small_noise(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np
     return (0.02 * rng.standard_normal(shape, np.float32)).astype(np.float16)
 
 
-def prepare(case: LoraCase, work: Path) -> None:
-    """Write the LoRA files that are not there yet, and the configurations."""
+def write_loras(case: LoraCase, work: Path) -> None:
+    """Write the LoRA files that are not there yet."""
+    names = (*LORAS, RETRAINED)
+    missing = [name for name in names if not lora_file(work, name).is_file()]
+    # Reading the base's layers takes seconds.
+    table = base_layers(load_deployment(Path(case.config)).base) if missing else {}
+    for name in missing:
+        write_whole(lora_file(work, name), random_lora(table, rank=case.rank, seed=names.index(name)))
+    if not lora_file(work, _CURRENT).is_file():
+        use_in_fused(work, LORAS[0])
+
+
+def write_configs(case: LoraCase, work: Path) -> None:
+    """Write the registry and both configurations. A run of other parts may read them meanwhile."""
     deployment = load_deployment(Path(case.config))
-    _write_loras(deployment, work, rank=case.rank)
     registry = work / "configs" / "registry.yaml"
-    registry.parent.mkdir(parents=True, exist_ok=True)
     entries = {name: {"file": str(lora_file(work, name)), "kind": "style"} for name in LORAS}
     _write_yaml(registry, {"loras": entries})
     swap = _values(deployment, work) | {"registry": str(registry), "swap": "transformer"}
@@ -121,17 +132,6 @@ def prepare(case: LoraCase, work: Path) -> None:
         fused["loras"] = {name: {"path": str(path)} for name, path in files.items()}
         fused["fuse"] = dict.fromkeys(files)
     _write_yaml(config_of(work, "fused"), fused)
-
-
-def _write_loras(deployment: Deployment, work: Path, *, rank: int) -> None:
-    names = (*LORAS, RETRAINED)
-    missing = [name for name in names if not lora_file(work, name).is_file()]
-    # Reading the base's layers takes seconds.
-    table = base_layers(deployment.base) if missing else {}
-    for name in missing:
-        write_whole(lora_file(work, name), random_lora(table, rank=rank, seed=names.index(name)))
-    if not lora_file(work, _CURRENT).is_file():
-        use_in_fused(work, LORAS[0])
 
 
 def use_in_fused(work: Path, name: str) -> None:
@@ -149,4 +149,4 @@ def _values(deployment: Deployment, work: Path) -> dict[str, Any]:
 
 
 def _write_yaml(path: Path, values: Mapping[str, Any]) -> None:
-    path.write_text(yaml.safe_dump(dict(values), sort_keys=False), encoding="utf-8")
+    write_whole(path, yaml.safe_dump(dict(values), sort_keys=False).encode())

@@ -65,5 +65,8 @@ def _seconds(found: Mapping[str, Any]) -> str:
 
 def _low_rank_lines(low_rank: Mapping[str, Any]) -> list[str]:
     ranks = low_rank.get("ranks", {})
-    rows = [(rank, f"{1000 * one['pass']['median']:.2f}") for rank, one in ranks.items()]
+    rows = [
+        (rank, f"{1000 * one['pass']['median']:.2f}")
+        for rank, one in sorted(ranks.items(), key=lambda item: int(item[0]))
+    ]
     return table_lines("| rank beside every matrix | UNet alone, ms |", rows)

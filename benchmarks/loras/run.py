@@ -3,12 +3,13 @@
     python -m benchmarks.loras.run configs/sdxl-seeded.yaml --out benchmarks/results/h200_lora.json
 
     build     from nothing: random LoRAs, and the build that swaps them
+    low_rank_build    the UNet with LoRAs beside the matrices instead of in them
     swap      seconds to apply two; that weights and images are what they should be; seconds of a step
     served    through Triton: a retrained file to its first image; swaps under load
     refit     the engine's share: its fixed part and its part a byte, from each kind of memory
+    low_rank  a pass of each engine of low_rank_build
     fused     the same base with the set fused: its step, its image
     rebuild   a changed file to the first image of the build that fuses it
-    low_rank  the step with LoRAs beside the matrices instead of in them
 The configuration gives the base, the first size and the precision. Everything is made in the work folder. A
 run that is cut short, or that was given `--seconds`, is taken up again by the same command. Ends with 1 where
 a part failed or a required figure was missed; `benchmarks.loras.report` prints the table of a file again.
@@ -25,7 +26,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 
-from benchmarks.loras.files import LoraCase
+from benchmarks.loras.files import LoraCase, write_configs
 from benchmarks.loras.page import markdown_of
 from benchmarks.loras.report import FIGURES, show
 from benchmarks.measuring.parts import Part, Schedule, run_parts, wanted_parts
@@ -36,12 +37,13 @@ __all__ = ["PARTS", "gather", "write_results"]
 
 PARTS: Final = (
     Part("build", "benchmarks.loras.building", least_seconds=120),
+    Part("low_rank_build", "benchmarks.loras.low_rank_build", least_seconds=150),
     Part("swap", "benchmarks.loras.swap", least_seconds=150),
     Part("served", "benchmarks.loras.served", least_seconds=120),
     Part("refit", "benchmarks.loras.refit", least_seconds=60),
+    Part("low_rank", "benchmarks.loras.low_rank", least_seconds=60),
     Part("fused", "benchmarks.loras.fused", least_seconds=180),
     Part("rebuild", "benchmarks.loras.rebuild", least_seconds=120),
-    Part("low_rank", "benchmarks.loras.low_rank", least_seconds=150),
 )
 NOT_TRIED: Final = {
     "an engine for every set, all resident": (
@@ -121,6 +123,7 @@ def main(  # noqa: PLR0913, PLR0917  (each is one option)
         staging_mib=staging_mib,
     )
     case.write(work / "case.json")
+    write_configs(case, work)
     machine = describe_machine()
     notes = note or []
     console = Console(highlight=False, soft_wrap=True)

@@ -84,6 +84,12 @@ class Workbench:
         self, onnx: Path, profile: Profile, *, folder: Path, export_seconds: float = 0.0
     ) -> Timed:
         """Compile a graph for one profile in `folder` and run it on fixed inputs."""
+        build_seconds = self.compile(onnx, profile, folder=folder)
+        passes, output = self.time(folder, profile)
+        return Timed(passes, output, export_seconds, build_seconds)
+
+    def compile(self, onnx: Path, profile: Profile, *, folder: Path) -> float:
+        """Compile a graph for one profile in `folder`; the seconds that it took."""
         folder.mkdir(parents=True, exist_ok=True)
         job = CompileJob(
             onnx=onnx,
@@ -94,12 +100,17 @@ class Workbench:
         )
         started = time.perf_counter()
         compile_network(job, folder, platform=self.platform)
-        built = time.perf_counter()
-        passes, output = self._run(folder / ENGINE_FILES[self.platform.runtime], profile)
-        return Timed(passes, output, export_seconds, built - started)
+        return time.perf_counter() - started
 
-    def _run(self, file: Path, profile: Profile) -> tuple[dict[str, float], Array]:
-        """Seconds of a pass of an engine, and its first output."""
+    def remove_graph(self, folder: Path) -> None:
+        """Leave only the engine of `folder`: with its weights a graph takes 5 GB at full size."""
+        for path in folder.iterdir():
+            if path.name != ENGINE_FILES[self.platform.runtime]:
+                path.unlink()
+
+    def time(self, folder: Path, profile: Profile) -> tuple[dict[str, float], Array]:
+        """Seconds of a pass of the engine in `folder` on fixed inputs, and its first output."""
+        file = folder / ENGINE_FILES[self.platform.runtime]
         precision = self.deployment.precision_on(self.platform.runtime)
         sizes = {axis: size.optimum for axis, size in profile.axes.items()}
         with open_verification_backend(self.platform, threads=self.deployment.execution.threads) as backend:

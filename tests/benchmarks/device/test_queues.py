@@ -1,4 +1,4 @@
-"""Queues of short commands in the place of measurements; the cards are only numbers here."""
+"""Queues of short commands in the place of measurements; cards are only numbers here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ def run(folder: Path, *steps: Step, seconds: float = 60) -> Path:
     """Run the queue of card 1 in a copy without files; its folder."""
     for step in steps:
         (folder / "trees" / step.tree).mkdir(parents=True, exist_ok=True)
-    run_queue(folder, Queue(1, steps), time.time() + seconds)
-    return folder / "card1"
+    run_queue(folder, Queue("own", 1, steps), time.time() + seconds)
+    return folder / "own"
 
 
 def state(own: Path, name: str) -> Any:
@@ -112,10 +112,10 @@ def test_a_step_whose_queue_was_killed_does_not_look_as_if_it_ran(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = write_table(tmp_path / "table.toml", "sleep 600")
-    (tmp_path / "card0").mkdir()
-    (tmp_path / "card0/one.json").write_text('{"state": "runs, has 7 s"}')
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/one0.json").write_text('{"state": "runs, has 7 s"}')
     assert not poll(tmp_path, table, tmp_path / "out")
-    assert "  one: ended with its queue\n" in capsys.readouterr().out
+    assert "  one0: ended with its queue\n" in capsys.readouterr().out
 
 
 def test_a_step_must_be_told_its_time() -> None:
@@ -123,13 +123,16 @@ def test_a_step_must_be_told_its_time() -> None:
         Step("one", ("true",), tree="a", least_seconds=1)
 
 
-def write_table(path: Path, *scripts: str) -> Path:
-    """A queue for each script, on a card of its own."""
+def write_table(path: Path, *scripts: str, after: Mapping[str, Sequence[str]] | None = None) -> Path:
+    """Queues `a`, `b` with one step each, `one0` and `one1`, in copies of their own."""
     text = ""
     for card, script in enumerate(scripts):
         command = json.dumps(["bash", "-c", script, "bash", "{seconds}"])
-        text += f'[[queue]]\ncard = {card}\n[[queue.step]]\nname = "one"\ncommand = {command}\n'
+        text += f'[[queue]]\nname = "{"ab"[card]}"\ncard = {card}\n'
+        text += f'[[queue.step]]\nname = "one{card}"\ncommand = {command}\n'
         text += f'tree = "{"ab"[card]}"\nleast_seconds = 1\n'
+        if after is not None:
+            text += f"after = {json.dumps(after.get(f'one{card}', []))}\n"
     path.write_text(text)
     return path
 
@@ -145,13 +148,65 @@ def test_started_queues_run_side_by_side_in_their_own_trees_and_outlive_their_st
     command = [sys.executable, "-m", "benchmarks.device.queues", "--folder", folder, "--table", table]
     subprocess.run([*command, "start", "60"], check=True, cwd=ROOT, timeout=60)
     assert poll(folder, table, out, wait=60)
-    for card, tree in ((0, "a"), (1, "b")):
-        assert (folder / f"card{card}/one.log").read_text().strip() == str(folder / "trees" / tree)
-        assert names(out / f"card{card}-one.tar.gz") == [
-            f"card{card}/one.json",
-            f"card{card}/out/one/result.json",
-        ]
-        assert f"card{card}/one.log" in names(out / f"card{card}-one-logs.tar.gz")
+    for card, name in ((0, "a"), (1, "b")):
+        assert (folder / f"{name}/one{card}.log").read_text().strip() == str(folder / "trees" / name)
+        assert f"{name}/one{card}.log" in names(out / f"{name}-logs.tar.gz")
+    assert sorted(names(out / "results.tar.gz")) == [
+        "a/one0.json",
+        "a/out/one0/result.json",
+        "b/one1.json",
+        "b/out/one1/result.json",
+    ]
+
+
+def test_a_step_waits_for_steps_of_other_queues_however_they_end(tmp_path: Path) -> None:
+    first = f'sleep 2; echo first >> "{tmp_path}/order"; exit 3'
+    table = write_table(
+        tmp_path / "table.toml", first, f'echo then >> "{tmp_path}/order"', after={"one1": ["one0"]}
+    )
+    start(tmp_path / "queues", table, 60)
+    assert not poll(tmp_path / "queues", table, tmp_path / "out", wait=60), "the first one failed"
+    assert (tmp_path / "order").read_text().split() == ["first", "then"]
+    start(tmp_path / "queues", table, 60)
+    poll(tmp_path / "queues", table, tmp_path / "out", wait=60)
+    assert (tmp_path / "order").read_text().split() == ["first", "then", "first"], (
+        "what was done is not again"
+    )
+
+
+def test_how_a_step_ended_before_is_not_taken_for_this_run(tmp_path: Path) -> None:
+    first = f'sleep 2; echo first >> "{tmp_path}/order"'
+    then = f'echo then >> "{tmp_path}/order"'
+    table = write_table(tmp_path / "table.toml", first, then, after={"one1": ["one0"]})
+    (tmp_path / "queues/a").mkdir(parents=True)
+    (tmp_path / "queues/a/one0.json").write_text('{"state": "ended with 1", "code": 1}')
+    start(tmp_path / "queues", table, 60)
+    assert poll(tmp_path / "queues", table, tmp_path / "out", wait=60)
+    assert (tmp_path / "order").read_text().split() == ["first", "then"]
+
+
+def test_a_step_that_waited_too_long_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would share the card with what it waits for."""
+    monkeypatch.setattr("benchmarks.device.queues._GRACE_SECONDS", 1)
+    table = write_table(tmp_path / "table.toml", "sleep 60", "true", after={"one1": ["one0"]})
+    start(tmp_path / "queues", table, 4)
+    poll(tmp_path / "queues", table, tmp_path / "out", wait=60)
+    assert state(tmp_path / "queues/b", "one1").startswith("not begun, ")
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        ({"one0": ["one2"]}, "step one0 waits for one2: no such step"),
+        ({"one0": ["one1"], "one1": ["one0"]}, "steps wait for each other: one0, one1"),
+    ],
+    ids=["unknown", "a circle"],
+)
+def test_a_step_that_would_wait_for_ever_is_refused(
+    tmp_path: Path, after: dict[str, list[str]], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        read_queues(write_table(tmp_path / "table.toml", "true", "true", after=after))
 
 
 def names(archive: Path) -> list[str]:
@@ -181,15 +236,15 @@ def test_files_that_change_while_they_are_packed_hold_nothing_back(
     write += " rm a.json; echo > deep/x.tmp; rm -r deep; mkdir deep; done"
     table, folder, out = write_table(tmp_path / "table.toml", write), tmp_path / "queues", tmp_path / "out"
     (folder / "trees/a").mkdir(parents=True)
-    queue = read_queues(table)[0]
+    (queue,) = read_queues(table)
     runner = threading.Thread(target=run_queue, args=(folder, queue, time.time() + 2))
     runner.start()
     try:
-        until((folder / "card0/out/one/started").is_file)
+        until((folder / "a/out/one0/started").is_file)
         for _ in range(20):
             poll(folder, table, out)
-            assert "card0/out/one/kept.json" in names(out / "card0-one.tar.gz")
-            packed = [*names(out / "card0-one.tar.gz"), *names(out / "card0-one-logs.tar.gz")]
+            assert "a/out/one0/kept.json" in names(out / "results.tar.gz")
+            packed = [*names(out / "results.tar.gz"), *names(out / "a-logs.tar.gz")]
             assert not [name for name in packed if name.endswith((".new", ".tmp"))]
     finally:
         runner.join(90)
@@ -198,7 +253,7 @@ def test_files_that_change_while_they_are_packed_hold_nothing_back(
 def test_a_file_that_cannot_be_read_is_named_and_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = run(tmp_path / "queues", shell('echo 1 > "$OUT/a.json"; echo 2 > "$OUT/b.json"'))
+    table = ready_table(tmp_path, 'echo 1 > "$OUT/a.json"; echo 2 > "$OUT/b.json"')
     read = Path.read_bytes
 
     def vanishing(path: Path) -> bytes:
@@ -207,29 +262,42 @@ def test_a_file_that_cannot_be_read_is_named_and_left_out(
         return read(path)
 
     monkeypatch.setattr(Path, "read_bytes", vanishing)
-    queues._pack(own, shell("true"), tmp_path)
-    assert names(tmp_path / "card1-one.tar.gz") == ["card1/one.json", "card1/out/one/b.json"]
+    assert poll(tmp_path, table, tmp_path / "out")
+    assert names(tmp_path / "out/results.tar.gz") == ["a/out/one0/b.json", "a/one0.json"]
     assert "a.json" in capsys.readouterr().out
 
 
-def test_an_archive_that_cannot_be_written_keeps_no_other_card_s_back(
+def ready_table(folder: Path, *scripts: str) -> Path:
+    """A table whose queues have run in `folder`."""
+    table = write_table(folder / "table.toml", *scripts)
+    for queue in read_queues(table):
+        (folder / "trees" / queue.steps[0].tree).mkdir(parents=True)
+        run_queue(folder, queue, time.time() + 60)
+    return table
+
+
+def test_an_archive_that_cannot_be_written_keeps_no_other_back(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table, out = write_table(tmp_path / "table.toml", "true", "true"), tmp_path / "out"
-    for queue in read_queues(table):
-        (tmp_path / "trees" / queue.steps[0].tree).mkdir(parents=True)
-        run_queue(tmp_path, queue, time.time() + 60)
-    (out / "card0-one.tar.gz").mkdir(parents=True)
+    table, out = ready_table(tmp_path, "true", "true"), tmp_path / "out"
+    (out / "a-logs.tar.gz").mkdir(parents=True)
     assert not poll(tmp_path, table, out), "the caller must ask again"
-    assert "one: its files were not written: " in capsys.readouterr().out
-    assert names(out / "card1-one.tar.gz") == ["card1/one.json"]
+    assert "a-logs.tar.gz was not written: " in capsys.readouterr().out
+    assert names(out / "b-logs.tar.gz") == ["b/one1.log"]
+    assert names(out / "results.tar.gz") == ["a/one0.json", "b/one1.json"]
 
 
 def test_large_logs_hold_no_results_back(tmp_path: Path) -> None:
-    own = run(tmp_path, shell('head -c 2000000 /dev/urandom > "$OUT/logs.tar.gz"; echo 1 > "$OUT/r.json"'))
-    queues._pack(own, shell("true"), tmp_path)
-    assert (tmp_path / "card1-one.tar.gz").stat().st_size < 1000
-    assert (tmp_path / "card1-one-logs.tar.gz").stat().st_size > 2000000
+    table = ready_table(tmp_path, 'head -c 2000000 /dev/urandom > "$OUT/logs.tar.gz"; echo 1 > "$OUT/r.json"')
+    poll(tmp_path, table, tmp_path)
+    assert (tmp_path / "results.tar.gz").stat().st_size < 1000
+    assert (tmp_path / "a-logs.tar.gz").stat().st_size > 2000000
+
+
+def test_all_that_comes_back_at_once_is_few_files(tmp_path: Path) -> None:
+    """A host of the kind that these scripts are for sends eight files at most."""
+    poll(tmp_path, TABLE, tmp_path / "out")
+    assert len(list((tmp_path / "out").iterdir())) <= 8
 
 
 def test_copies_of_the_tree_hold_no_caches_and_take_no_time_of_the_steps(
@@ -258,7 +326,7 @@ def test_copies_of_the_tree_hold_no_caches_and_take_no_time_of_the_steps(
         if path.is_file()
     }
     assert copied == {"a/kept", "a/build/f"}
-    assert int((folder / "card0/one.log").read_text()) >= 57
+    assert int((folder / "a/one0.log").read_text()) >= 57
 
 
 def test_a_running_queue_is_not_started_twice_and_another_copy_keeps_its_builds(
@@ -267,11 +335,11 @@ def test_a_running_queue_is_not_started_twice_and_another_copy_keeps_its_builds(
     table = write_table(tmp_path / "table.toml", f'until [ -e "{tmp_path}/go" ]; do sleep 0.1; done')
     folder = tmp_path / "queues"
     start(folder, table, 60)
-    until((folder / "card0/one.json").is_file)
+    until((folder / "a/one0.json").is_file)
     with pytest.raises(BlockingIOError):
         start(folder, table, 60)
     assert not poll(folder, table, tmp_path)
-    assert "card0: runs\n  one: runs, has " in capsys.readouterr().out
+    assert "a: runs\n  one0: runs, has " in capsys.readouterr().out
     (folder / "trees/a/build").mkdir()
     (folder / "trees/a/tests/of_before").mkdir()
     (tmp_path / "go").touch()
@@ -287,7 +355,7 @@ def test_every_step_of_the_table_is_a_script_of_its_folder(tmp_path: Path) -> No
     for queue in queues:
         for step in queue.steps:
             assert (ROOT / step.command[1]).is_file(), step
-    assert [queue.card for queue in queues] == [0, 1]
+    assert {queue.card for queue in queues} == {0}
     assert main(["--folder", str(tmp_path), "poll"]) == 1, "nothing is done"
 
 

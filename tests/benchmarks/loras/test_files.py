@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from benchmarks.loras import files
-from benchmarks.loras.files import LORAS, RETRAINED, LoraCase, config_of, lora_file, prepare, use_in_fused
+from benchmarks.loras.files import (
+    LORAS,
+    RETRAINED,
+    LoraCase,
+    config_of,
+    lora_file,
+    use_in_fused,
+    write_configs,
+    write_loras,
+)
 from intaglio.contract.config import load_deployment
 from intaglio.loras.files import LayerTable, lora_file_from_bytes
 
@@ -29,7 +38,9 @@ profiles: {sizes: [[256, 256], [256, 192]]}
 def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(files, "base_layers", lambda base: TABLE)
     (tmp_path / "base.yaml").write_text(BASE)
-    prepare(LoraCase(str(tmp_path / "base.yaml"), rank=8), tmp_path / "work")
+    case = LoraCase(str(tmp_path / "base.yaml"), rank=8)
+    write_configs(case, tmp_path / "work")
+    write_loras(case, tmp_path / "work")
     return tmp_path / "work"
 
 
@@ -57,7 +68,9 @@ def test_files_and_both_deployments(prepared: Path) -> None:
 def test_files_that_are_there_are_kept(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.stat().st_mtime_ns for path in (prepared / "loras").iterdir()}
     monkeypatch.delattr(files, "base_layers")
-    prepare(LoraCase(str(prepared.parent / "base.yaml"), rank=8, staging_mib=512), prepared)
+    case = LoraCase(str(prepared.parent / "base.yaml"), rank=8, staging_mib=512)
+    write_configs(case, prepared)
+    write_loras(case, prepared)
     assert {path: path.stat().st_mtime_ns for path in (prepared / "loras").iterdir()} == before
     assert load_deployment(config_of(prepared, "swap")).execution.lora_staging_mib == 512
 

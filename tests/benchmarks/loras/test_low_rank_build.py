@@ -6,7 +6,7 @@ import torch
 from diffusers.models.attention import BasicTransformerBlock
 from torch import nn
 
-from benchmarks.loras.low_rank import Beside, put_beside
+from benchmarks.loras.low_rank_build import Beside, put_beside
 
 
 class Network(nn.Module):
