@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
@@ -25,8 +26,10 @@ from intaglio_client.bench.tool import find_tool
 from intaglio_export.build import BuildOptions, BuildResult, build_deployment
 from intaglio_export.plan.stages import StageOutcome
 
-from ..client.certificates import Certificates, certificates
 from ..leavings import nothing_left, own_servers
+
+if TYPE_CHECKING:
+    from ..client.certificates import Certificates
 
 __all__ = ["nothing_left", "own_servers"]
 
@@ -116,6 +119,9 @@ def server(miniature: Deployment) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """An authority that the server trusts and another one, and what they signed."""
+    # The suite on a card shares this file, and its host may have no cryptography.
+    from ..client.certificates import certificates  # noqa: PLC0415
+
     return certificates(tmp_path_factory.mktemp("certificates"))
 
 
