@@ -7,7 +7,6 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,17 +17,13 @@ from intaglio.contract.config import Deployment, load_deployment
 from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
 from intaglio.serving.triton_server import TritonServer
-from intaglio.triton_models.certificate_metric import CERTIFICATE_EXPIRES
-from intaglio.triton_models.drawing_report import INSTANCE_METRICS
-from intaglio_client import Client
-from reference.metrics import ALL_METRICS
+from intaglio_client import Client, Tls
 
+from ..served_metrics import served_metrics
 from .conftest import fused_build
 
 pytestmark = pytest.mark.slow
 
-ALWAYS = [one for one in ALL_METRICS if one not in (*INSTANCE_METRICS, CERTIFICATE_EXPIRES)]
-"""The metrics of a server without TLS in which one instance draws."""
 CLIENTS = 4
 ASKED: Any = {"steps": 25, "seed": 1, "num_images": 2}
 """Drawing takes longer than preparing, also where other work has the cores: so requests wait for engines."""
@@ -69,10 +64,14 @@ def metrics_of_url(url: str) -> dict[str, float]:
     return found
 
 
-def test_metrics_are_those_of_the_page(server: Server) -> None:
-    """Name, type and text; nothing of ours is without the prefix."""
-    with Client(server.grpc_url, deadline=120) as client:
-        client.generate("a person waving", loras=[("night", 0.8)], steps=1)
+def check_metrics(server: Server, *, tls: Tls | None = None) -> str:
+    """Name, type and text are those of the page, for such a server; nothing of ours is without the prefix.
+
+    The text of its metrics, after a picture.
+    """
+    asked: Any = {"loras": [("night", 0.8)]} if server.deployment.swaps else {}
+    with Client(server.grpc_url, deadline=120, tls=tls) as client:
+        client.generate("a person waving", steps=1, **asked)
     with urllib.request.urlopen(f"http://{server.metrics_url}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
     said = [line.split(" ", 3)[1:] for line in lines if line.startswith(("# HELP ", "# TYPE "))]
@@ -80,20 +79,37 @@ def test_metrics_are_those_of_the_page(server: Server) -> None:
     types = {name: text for kind, name, text in said if kind == "TYPE"}
     assert {name.split("_")[0] for name in types} == {"nv", "intaglio"}
     ours = {name: (types[name], texts[name]) for name in types if not name.startswith("nv_")}
-    assert ours == {one.full_name: (one.kind, one.doc) for one in ALWAYS}
-    assert 'intaglio_lora_resident{lora="night"} 0.8' in "\n".join(lines)
+    expected = served_metrics(server.deployment, tls=tls is not None)
+    assert ours == {one.full_name: (one.kind, one.doc) for one in expected}
+    return "\n".join(lines)
 
 
-@pytest.fixture(params=["swapped", "fused"])
-def measured(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
-    """The session's server, whose requests choose LoRAs, or one with a fused set."""
-    if request.param == "swapped":
-        yield request.getfixturevalue("server")
-        return
-    miniature: Deployment = request.getfixturevalue("miniature")
-    fused_build(miniature, tmp_path, {"mara": 1.0}, name="plate")
-    with Server(load_deployment(tmp_path / "plate.yaml"), endpoints=Endpoints()) as running:
+def test_metrics_are_those_of_the_page(server: Server) -> None:
+    assert 'intaglio_lora_resident{lora="night"} 0.8' in check_metrics(server)
+
+
+def test_so_are_those_of_a_server_with_tls(secured: Server, ours: Tls) -> None:
+    check_metrics(secured, tls=ours)
+
+
+def test_so_are_those_where_loras_are_fused(fused: Server) -> None:
+    check_metrics(fused)
+
+
+@pytest.fixture(scope="module")
+def fused(miniature: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a fused set, and without ControlNets."""
+    folder = tmp_path_factory.mktemp("fused")
+    fused_build(miniature, folder, {"mara": 1.0}, name="plate")
+    with Server(load_deployment(folder / "plate.yaml"), endpoints=Endpoints()) as running:
         yield running
+
+
+@pytest.fixture(params=["server", "fused"])
+def measured(request: pytest.FixtureRequest) -> Server:
+    """The session's server, whose requests choose LoRAs, or one with a fused set."""
+    running: Server = request.getfixturevalue(request.param)
+    return running
 
 
 def test_queue_and_computing_are_those_of_the_wall_clock(measured: Server) -> None:
