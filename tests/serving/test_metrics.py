@@ -7,6 +7,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from intaglio.contract.config import Deployment, load_deployment
 from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
 from intaglio.serving.triton_server import TritonServer
+from intaglio.serving.versions import REPOSITORY
 from intaglio_client import Client, Tls
 
 from ..served_metrics import served_metrics
@@ -45,6 +47,28 @@ class TritonPythonModel:
         said = pb_utils.Tensor("said", np.array([b""], dtype=object))
         return [pb_utils.InferenceResponse([said]) for _ in requests]
 """
+KEEPING = """
+import faulthandler
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+faulthandler.enable()
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        family = pb_utils.MetricFamily
+        self.family = family(name="intaglio_test", description="a test", kind=family.GAUGE)
+        self.metric = self.family.Metric(labels={{}})
+
+    def execute(self, requests):
+        return [pb_utils.InferenceResponse([]) for _ in requests]
+
+    def finalize(self):
+        {finalize}
+"""
+CRASH = "Fatal Python error: Segmentation fault"
 
 
 def metrics_of(server: TritonServer) -> dict[str, float]:
@@ -176,3 +200,31 @@ def test_triton_forgets_the_metric_of_a_label(triton_settings: Any) -> None:
             shown = metrics_of(server)
             assert shown[f'test{{lora="l{number}"}}'] == 1
             assert len(shown) == number % 3 + 1, "with the fourth label, those before are no longer shown"
+
+
+@pytest.mark.parametrize(("finalize", "crashes"), [("pass", True), ("del self.metric, self.family", False)])
+def test_triton_crashes_the_process_of_a_metric_that_outlives_finalize(
+    triton_settings: Any, finalize: str, crashes: bool
+) -> None:
+    """`Reporter.close` prevents that."""
+    with TritonServer(triton_settings(KEEPING.format(finalize=finalize))) as server:
+        assert "test" in metrics_of(server)
+    assert (CRASH in server.settings.log.read_text()) is crashes
+
+
+def test_no_process_crashes_at_the_end(miniature: Deployment, tmp_path: Path) -> None:
+    """The process of each model tells in the log if it does."""
+    fused_build(miniature, tmp_path, {"mara": 1.0}, name="plate")
+    deployment = load_deployment(tmp_path / "plate.yaml")
+    programs = list((deployment.build_folder / REPOSITORY).glob("*/1/model.py"))
+    for program in programs:
+        text = program.read_text()
+        program.unlink()  # it may be a hard link
+        program.write_text(f"{text}\nimport faulthandler\n\nfaulthandler.enable()\n")
+    assert {"diffuse", "preprocess", "postprocess", "sdxl_stream"} <= {path.parts[-3] for path in programs}
+    log = tmp_path / "log"
+    with Server(deployment, endpoints=Endpoints(), log=log) as server:
+        with Client(server.grpc_url, deadline=120) as client:
+            client.generate("a person waving", steps=1)
+        assert "requests_total" in metrics_of(server)
+    assert CRASH not in log.read_text()
