@@ -33,7 +33,7 @@ class When(Enum):
     LORAS_CHOSEN = "requests choose LoRAs"
     CONTROLNETS = "there are ControlNets"
     INSTANCES = "`server.gpus` is set, or `server.instances` is above 1"
-    TLS = "gRPC has TLS"
+    TLS = "`intaglio serve` has TLS"
 
 
 class _Build(Protocol):
@@ -46,8 +46,8 @@ class _Build(Protocol):
 
 
 def conditions_of(build: _Build, *, instances: bool, tls: bool) -> frozenset[When]:
-    """What holds for a server of `build`. `instances`: `diffuse` starts processes that draw. `tls`: gRPC has
-    TLS.
+    """What holds for a server of `build`. `instances`: `diffuse` starts processes that draw. `tls`:
+    `intaglio serve` runs it, with TLS.
     """
     holds = {
         When.ALWAYS: True,
