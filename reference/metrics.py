@@ -29,8 +29,8 @@ ALL_METRICS: Final[tuple[MetricSpec, ...]] = (
 
 def metrics() -> str:
     """One row a metric."""
-    rows = ((code(one.full_name), one.kind, _labels(one), one.doc) for one in ALL_METRICS)
-    return table(("metric", "type", "label", "meaning"), rows)
+    rows = ((code(one.full_name), one.kind, _labels(one), one.when.value, one.doc) for one in ALL_METRICS)
+    return table(("metric", "type", "label", "there when", "meaning"), rows)
 
 
 def _labels(metric: MetricSpec) -> str:

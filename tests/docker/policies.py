@@ -12,6 +12,7 @@ from typing import Final
 from intaglio.contract.config import Deployment
 from intaglio.serving.arguments import TritonSettings
 from intaglio.serving.health import LIVE_PATH, PATH
+from intaglio.triton_models.metrics import When
 from reference.metrics import ALL_METRICS
 
 from .availability import (
@@ -36,6 +37,8 @@ port of the server that runs, so it cannot differ from the configuration's.
 """
 PORT_OPTIONS: Final = ("--http-port", "--grpc-port", "--metrics-port")
 KINDS_OF_LIMITS: Final = ("cpu", "memory", "ephemeral-storage")
+OPTIONAL_METRICS: Final = {metric.full_name for metric in ALL_METRICS if metric.when is not When.ALWAYS}
+"""A query of KEDA without a result is an error, so none may ask for these."""
 SECRET_WORDS: Final = re.compile("token|secret|password|key", re.IGNORECASE)
 
 
@@ -236,14 +239,20 @@ def metrics_exist(objects: Objects, _: Deployment) -> Iterator[str]:
         yield f"no metric {', '.join(sorted(unknown))}"
     namespace = one(objects, "Namespace")["metadata"]["name"]
     for trigger in one(objects, "ScaledObject")["spec"]["triggers"]:
-        if f'namespace="{namespace}"' not in trigger["metadata"]["query"]:
+        query = trigger["metadata"]["query"]
+        if f'namespace="{namespace}"' not in query:
             yield f"trigger {trigger['name']}: it does not ask for the servers of {namespace}"
+        if optional := _metric_names(query) & OPTIONAL_METRICS:
+            yield f"trigger {trigger['name']}: not every server has {', '.join(sorted(optional))}"
 
 
 def unknown_metrics(text: str) -> set[str]:
     """Names in `text` that look like metrics, and that no server has."""
-    known = {metric.full_name for metric in ALL_METRICS} | {"intaglio_yaml"}
-    return {name for name in re.findall(r"\b(?:intaglio|nv)_[a-z_]+", text) if name not in known}
+    return _metric_names(text) - {metric.full_name for metric in ALL_METRICS} - {"intaglio_yaml"}
+
+
+def _metric_names(text: str) -> set[str]:
+    return set(re.findall(r"\b(?:intaglio|nv)_[a-z_]+", text))
 
 
 def _place(deployment: Deployment) -> str:

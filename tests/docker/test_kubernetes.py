@@ -332,6 +332,12 @@ VIOLATIONS: list[tuple[str, Callable[[Objects], object]]] = [
             query="sum(rate(intaglio_compute_seconds_total[5m]))"
         ),
     ),
+    (
+        "metrics_exist",
+        lambda all_: one(all_, "ScaledObject")["spec"]["triggers"][1]["metadata"].update(
+            query='sum(rate(intaglio_lora_swaps_total{namespace="intaglio-l4"}[5m]))'
+        ),
+    ),
 ]
 
 

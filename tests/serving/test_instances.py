@@ -30,6 +30,7 @@ from intaglio_client import NO_RETRIES, Client, Image
 
 from .conftest import FUSED_SIZE, REPOSITORY, fused_build
 from .streams import pixels_of, streamed
+from .test_metrics import check_metrics
 from .test_watch import changed_lora
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_left")]
@@ -207,6 +208,7 @@ def test_instances_share_sets_and_one_that_is_killed_costs_no_picture(
         assert figures(server, "intaglio_instance_restarts_total") == {"0": 1, "1": 0}
         assert figures(server, "intaglio_requests_finished_total")[""] == CLIENTS * 6
         assert min(figures(server, "intaglio_steps_total").values()) > 0, "both draw"
+        check_metrics(server)
 
 
 @pytest.mark.long

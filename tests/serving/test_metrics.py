@@ -18,17 +18,14 @@ from intaglio.contract.config import Deployment, load_deployment
 from intaglio.serving.endpoints import Endpoints
 from intaglio.serving.server import Server
 from intaglio.serving.triton_server import TritonServer
-from intaglio.triton_models.certificate_metric import CERTIFICATE_EXPIRES
-from intaglio.triton_models.drawing_report import INSTANCE_METRICS
-from intaglio_client import Client
-from reference.metrics import ALL_METRICS
+from intaglio.serving.versions import REPOSITORY
+from intaglio_client import Client, Tls
 
+from ..served_metrics import served_metrics
 from .conftest import fused_build
 
 pytestmark = pytest.mark.slow
 
-ALWAYS = [one for one in ALL_METRICS if one not in (*INSTANCE_METRICS, CERTIFICATE_EXPIRES)]
-"""The metrics of a server without TLS in which one instance draws."""
 CLIENTS = 4
 ASKED: Any = {"steps": 25, "seed": 1, "num_images": 2}
 """Drawing takes longer than preparing, also where other work has the cores: so requests wait for engines."""
@@ -50,6 +47,28 @@ class TritonPythonModel:
         said = pb_utils.Tensor("said", np.array([b""], dtype=object))
         return [pb_utils.InferenceResponse([said]) for _ in requests]
 """
+KEEPING = """
+import faulthandler
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+faulthandler.enable()
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        family = pb_utils.MetricFamily
+        self.family = family(name="intaglio_test", description="a test", kind=family.GAUGE)
+        self.metric = self.family.Metric(labels={{}})
+
+    def execute(self, requests):
+        return [pb_utils.InferenceResponse([]) for _ in requests]
+
+    def finalize(self):
+        {finalize}
+"""
+CRASH = "Fatal Python error: Segmentation fault"
 
 
 def metrics_of(server: TritonServer) -> dict[str, float]:
@@ -69,10 +88,14 @@ def metrics_of_url(url: str) -> dict[str, float]:
     return found
 
 
-def test_metrics_are_those_of_the_page(server: Server) -> None:
-    """Name, type and text; nothing of ours is without the prefix."""
-    with Client(server.grpc_url, deadline=120) as client:
-        client.generate("a person waving", loras=[("night", 0.8)], steps=1)
+def check_metrics(server: Server, *, tls: Tls | None = None) -> str:
+    """Name, type and text are those of the page, for such a server; nothing of ours is without the prefix.
+
+    The text of its metrics, after a picture.
+    """
+    asked: Any = {"loras": [("night", 0.8)]} if server.deployment.swaps else {}
+    with Client(server.grpc_url, deadline=120, tls=tls) as client:
+        client.generate("a person waving", steps=1, **asked)
     with urllib.request.urlopen(f"http://{server.metrics_url}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
     said = [line.split(" ", 3)[1:] for line in lines if line.startswith(("# HELP ", "# TYPE "))]
@@ -80,20 +103,37 @@ def test_metrics_are_those_of_the_page(server: Server) -> None:
     types = {name: text for kind, name, text in said if kind == "TYPE"}
     assert {name.split("_")[0] for name in types} == {"nv", "intaglio"}
     ours = {name: (types[name], texts[name]) for name in types if not name.startswith("nv_")}
-    assert ours == {one.full_name: (one.kind, one.doc) for one in ALWAYS}
-    assert 'intaglio_lora_resident{lora="night"} 0.8' in "\n".join(lines)
+    expected = served_metrics(server.deployment, tls=tls is not None)
+    assert ours == {one.full_name: (one.kind, one.doc) for one in expected}
+    return "\n".join(lines)
 
 
-@pytest.fixture(params=["swapped", "fused"])
-def measured(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
-    """The session's server, whose requests choose LoRAs, or one with a fused set."""
-    if request.param == "swapped":
-        yield request.getfixturevalue("server")
-        return
-    miniature: Deployment = request.getfixturevalue("miniature")
-    fused_build(miniature, tmp_path, {"mara": 1.0}, name="plate")
-    with Server(load_deployment(tmp_path / "plate.yaml"), endpoints=Endpoints()) as running:
+def test_metrics_are_those_of_the_page(server: Server) -> None:
+    assert 'intaglio_lora_resident{lora="night"} 0.8' in check_metrics(server)
+
+
+def test_so_are_those_of_a_server_with_tls(secured: Server, ours: Tls) -> None:
+    check_metrics(secured, tls=ours)
+
+
+def test_so_are_those_where_loras_are_fused(fused: Server) -> None:
+    check_metrics(fused)
+
+
+@pytest.fixture(scope="module")
+def fused(miniature: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a fused set, and without ControlNets."""
+    folder = tmp_path_factory.mktemp("fused")
+    fused_build(miniature, folder, {"mara": 1.0}, name="plate")
+    with Server(load_deployment(folder / "plate.yaml"), endpoints=Endpoints()) as running:
         yield running
+
+
+@pytest.fixture(params=["server", "fused"])
+def measured(request: pytest.FixtureRequest) -> Server:
+    """The session's server, whose requests choose LoRAs, or one with a fused set."""
+    running: Server = request.getfixturevalue(request.param)
+    return running
 
 
 def test_queue_and_computing_are_those_of_the_wall_clock(measured: Server) -> None:
@@ -160,3 +200,31 @@ def test_triton_forgets_the_metric_of_a_label(triton_settings: Any) -> None:
             shown = metrics_of(server)
             assert shown[f'test{{lora="l{number}"}}'] == 1
             assert len(shown) == number % 3 + 1, "with the fourth label, those before are no longer shown"
+
+
+@pytest.mark.parametrize(("finalize", "crashes"), [("pass", True), ("del self.metric, self.family", False)])
+def test_triton_crashes_the_process_of_a_metric_that_outlives_finalize(
+    triton_settings: Any, finalize: str, crashes: bool
+) -> None:
+    """`Reporter.close` prevents that."""
+    with TritonServer(triton_settings(KEEPING.format(finalize=finalize))) as server:
+        pass  # the model has made the metric
+    assert (CRASH in server.settings.log.read_text()) is crashes
+
+
+def test_no_process_crashes_at_the_end(miniature: Deployment, tmp_path: Path) -> None:
+    """The process of each model tells in the log if it does."""
+    fused_build(miniature, tmp_path, {"mara": 1.0}, name="plate")
+    deployment = load_deployment(tmp_path / "plate.yaml")
+    programs = list((deployment.build_folder / REPOSITORY).glob("*/1/model.py"))
+    for program in programs:
+        text = program.read_text()
+        program.unlink()  # it may be a hard link
+        program.write_text(f"{text}\nimport faulthandler\n\nfaulthandler.enable()\n")
+    assert {"diffuse", "preprocess", "postprocess", "sdxl_stream"} <= {path.parts[-3] for path in programs}
+    log = tmp_path / "log"
+    with Server(deployment, endpoints=Endpoints(), log=log) as server:
+        with Client(server.grpc_url, deadline=120) as client:
+            client.generate("a person waving", steps=1)
+        assert "requests_total" in metrics_of(server)
+    assert CRASH not in log.read_text()

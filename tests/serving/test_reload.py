@@ -260,6 +260,30 @@ def test_weights_of_requests_go_on_through_a_reload(miniature: Deployment, tmp_p
         assert served.reports.count("ready") == 1, "Triton never ended"
 
 
+def test_no_metric_of_the_old_build_stays(miniature: Deployment, tmp_path: Path) -> None:
+    """A LoRA that was resident there is not shown as resident. The new build counts from its own start."""
+
+    def build(**changes: object) -> Any:
+        return fused_build(
+            miniature, tmp_path, {}, name="swapped", registry=str(REGISTRY), swap="all", **changes
+        )
+
+    build()
+    resident = 'intaglio_lora_resident{lora="night"}'
+    with supervised(tmp_path / "swapped.yaml", build) as served:
+        with Client(served.server.grpc_url, deadline=60, retries=NO_RETRIES) as client:
+            client.generate("a person on a beach", **ASKED, loras=[("night", 0.8)])
+            assert lora_metrics(served)[resident] == 0.8
+            build(limits={"steps": 50})
+            assert served.server.reload() is not None
+            client.generate("a person on a beach", **ASKED)
+        wait_for(lambda: lora_metrics(served).get("intaglio_requests_total"))
+        found = lora_metrics(served)
+        assert found["intaglio_requests_total"] == 1
+        assert resident not in found
+        assert served.reports.count("ready") == 1, "Triton never ended"
+
+
 def lora_metrics(served: Served) -> dict[str, float]:
     with urllib.request.urlopen(f"http://{served.server.metrics_url}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()

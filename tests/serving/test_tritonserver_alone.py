@@ -22,7 +22,8 @@ from intaglio.serving.installation import find_triton
 from intaglio.serving.server import Server
 from intaglio.serving.versions import REPOSITORY
 
-from .test_metrics import ALWAYS, metrics_of_url
+from ..served_metrics import served_metrics
+from .test_metrics import metrics_of_url
 
 pytestmark = pytest.mark.slow
 
@@ -112,10 +113,10 @@ def test_it_makes_the_pictures_of_intaglio_serve(plain: Endpoints, server: Serve
     assert image_over_http(plain.url("http")) == served
 
 
-def test_it_has_the_metrics_of_the_page(plain: Endpoints) -> None:
+def test_it_has_the_metrics_of_the_page(plain: Endpoints, miniature: Deployment) -> None:
     """Those without a label: a LoRA has its metric once it is resident."""
     found = {name for name in metrics_of_url(plain.url("metrics")) if "{" not in name}
-    assert found == {one.name for one in ALWAYS if not one.label}
+    assert found == {one.name for one in served_metrics(miniature) if not one.label}
 
 
 def test_clients_can_read_the_text_of_every_tensor(plain: Endpoints, miniature: Deployment) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from intaglio.errors import ConfigError
-from intaglio.triton_models.metrics import MetricGroup, MetricSpec
+from intaglio.triton_models.metrics import MetricGroup, MetricSpec, When
 
 __all__ = ["CERTIFICATE_EXPIRES", "EXPIRES_VARIABLE", "CertificateMetric", "certificate_expiry"]
 
@@ -22,8 +22,8 @@ EXPIRES_VARIABLE: Final = "INTAGLIO_CERTIFICATE_EXPIRES"
 CERTIFICATE_EXPIRES: Final = MetricSpec(
     "certificate_expires_seconds",
     "gauge",
-    "seconds until the certificate that gRPC shows expires, to the minute, and below 0 afterwards; absent "
-    "without TLS",
+    "seconds until the certificate that gRPC shows expires, to the minute, and below 0 afterwards",
+    when=When.TLS,
 )
 _EVERY_SECONDS: Final = 60.0
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from intaglio.contract.sdxl import control_of
-from intaglio.triton_models.metrics import LabelledGauge, MetricGroup, MetricSpec
+from intaglio.triton_models.metrics import LabelledGauge, MetricGroup, MetricSpec, When
 
 if TYPE_CHECKING:
     from intaglio.stages.diffuse.controlnets import ControlNetCounts
@@ -40,6 +40,7 @@ RESIDENT_CONTROLNET: Final = MetricSpec(
     "1 for a ControlNet that is open, otherwise 0",
     label="control",
     each=True,
+    when=When.CONTROLNETS,
 )
 _MOST: Final = 1024
 """Labels of each instance; a deployment has far fewer ControlNets."""

@@ -39,6 +39,7 @@ from intaglio.triton_models.drawing_report import Reported, drawing_report, repo
 from intaglio.triton_models.instance_messages import DEVICE_FAILED_STATUS
 from intaglio.triton_models.instances import InstanceLost, Instances
 from intaglio.triton_models.jobs import Job, JobRequest, Pace, job_entry, read_job_request
+from intaglio.triton_models.metrics import When, conditions_of
 from intaglio.triton_models.model import TritonModel, queue_size, tensors_of
 from intaglio.triton_models.places import hang_seconds_of, instance_gpu, places_of
 from intaglio.triton_models.queue_watch import QueueWatch
@@ -70,8 +71,8 @@ class DiffuseModel(TritonModel):
     """None where this process draws."""
     _crew: Crew | None = None
     """Has the instances draw."""
-    _expires: float | None = None
-    """As of `certificate_expiry`."""
+    _conditions: frozenset[When] = frozenset({When.ALWAYS})
+    """Which metrics there are."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
         self._gpu = instance_gpu(args)
@@ -79,7 +80,6 @@ class DiffuseModel(TritonModel):
         super().initialize(args)
         self._folder = Path(args["model_repository"])
         self._version = args.get("model_version", "1")
-        self._expires = certificate_expiry()
         self._make_queue(capacity=queue_size(args))
         self._reporter = Reporter(self._open_metrics, failed=self._log_traceback)
         if self._crew is not None:
@@ -95,6 +95,8 @@ class DiffuseModel(TritonModel):
 
         self._execution = manifest.execution
         places = places_of(self._parameters)
+        tls = certificate_expiry() is not None
+        self._conditions = conditions_of(manifest, instances=bool(places), tls=tls)
         if places:
             hang = hang_seconds_of(self._parameters)
             self._instances = self._opened.enter_context(
@@ -245,7 +247,12 @@ class DiffuseModel(TritonModel):
         if any(name.isdigit() for name in others):
             return None
         return drawing_report(
-            self._pb, self._turnstile, self._counts, self._drawing, self._telemetry, expires=self._expires
+            self._pb,
+            self._turnstile,
+            self._counts,
+            self._drawing,
+            self._telemetry,
+            conditions=self._conditions,
         )
 
     # --- the thread that draws ---

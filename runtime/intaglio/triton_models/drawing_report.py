@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from intaglio.telemetry.journal import Telemetry
-from intaglio.triton_models.certificate_metric import CertificateMetric
+from intaglio.triton_models.certificate_metric import CertificateMetric, certificate_expiry
 from intaglio.triton_models.controlnet_metrics import ControlNetMetrics, ControlNetState
 from intaglio.triton_models.crew import Seat
 from intaglio.triton_models.lora_metrics import LoraMetrics, LoraSwitchState
-from intaglio.triton_models.metrics import MetricGroup, MetricSpec
+from intaglio.triton_models.metrics import MetricGroup, MetricSpec, When
 from intaglio.triton_models.reporter import Report
 from intaglio.triton_models.request_metrics import RequestCounts, RequestMetrics
 from intaglio.triton_models.span_metrics import SpanMetrics
@@ -21,16 +21,25 @@ __all__ = ["INSTANCE_METRICS", "Reported", "drawing_report", "reported_seats"]
 
 INSTANCE_METRICS: Final = (
     MetricSpec(
-        "instance_up", "gauge", "1 while an instance can draw, of several; 0 while it is lost", each=True
+        "instance_up",
+        "gauge",
+        "1 while an instance can draw, of several; 0 while it is lost",
+        each=True,
+        when=When.INSTANCES,
     ),
     MetricSpec(
-        "instance_restarts_total", "counter", "times that a lost instance was started again", each=True
+        "instance_restarts_total",
+        "counter",
+        "times that a lost instance was started again",
+        each=True,
+        when=When.INSTANCES,
     ),
     MetricSpec(
         "pictures_moved_total",
         "counter",
         "pictures that an instance had begun when it was lost, and that go on elsewhere",
         each=True,
+        when=When.INSTANCES,
     ),
 )
 
@@ -66,20 +75,21 @@ def drawing_report(
     drawing: Sequence[Reported],
     telemetry: Telemetry,
     *,
-    expires: float | None = None,
+    conditions: Collection[When],
 ) -> Report:
-    """Make the metrics, and what reports them; `pb` is `triton_python_backend_utils`. `expires` is as of
-    `certificate_expiry`.
+    """Make the metrics that a server has where `conditions` hold, and what reports them; `pb` is
+    `triton_python_backend_utils`.
     """
     labels = [one.label for one in drawing]
     requests = RequestMetrics(pb, instances=labels)
-    swaps = any(one.stage.loras is not None for one in drawing)
-    loras = LoraMetrics(pb, instances=labels) if swaps else None
+    loras = LoraMetrics(pb, instances=labels) if When.LORAS_CHOSEN in conditions else None
     controlnets = ControlNetMetrics(pb, instances=labels)
     spans = SpanMetrics(pb)
+    expires = certificate_expiry() if When.TLS in conditions else None
     certificate = None if expires is None else CertificateMetric(pb, expires)
-    several = any(one.seat is not None for one in drawing)
-    instances = MetricGroup(pb, INSTANCE_METRICS, instances=labels) if several else None
+    instances = None
+    if When.INSTANCES in conditions:
+        instances = MetricGroup(pb, INSTANCE_METRICS, instances=labels)
 
     def report() -> None:
         depth, oldest_wait = turnstile.waiting()

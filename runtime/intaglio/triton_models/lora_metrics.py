@@ -7,17 +7,39 @@ from typing import Any, Final, Protocol
 
 from intaglio.contract.lora_registry import ResolvedLora
 from intaglio.loras.switch import SwapCounts
-from intaglio.triton_models.metrics import LabelledGauge, MetricGroup, MetricSpec
+from intaglio.triton_models.metrics import LabelledGauge, MetricGroup, MetricSpec, When
 
 __all__ = ["KEPT_LABELS", "LORA_METRICS", "RESIDENT_LORA", "LoraMetrics", "LoraSwitchState"]
 
 LORA_METRICS: Final = (
     MetricSpec(
-        "lora_swap_seconds", "gauge", "seconds that the last change of the resident LoRAs took", each=True
+        "lora_swap_seconds",
+        "gauge",
+        "seconds that the last change of the resident LoRAs took",
+        each=True,
+        when=When.LORAS_CHOSEN,
     ),
-    MetricSpec("lora_swap_seconds_total", "counter", "seconds that all these changes took", each=True),
-    MetricSpec("lora_swaps_total", "counter", "changes of the resident LoRAs", each=True),
-    MetricSpec("lora_swap_failures_total", "counter", "sets of LoRAs that could not be applied", each=True),
+    MetricSpec(
+        "lora_swap_seconds_total",
+        "counter",
+        "seconds that all these changes took",
+        each=True,
+        when=When.LORAS_CHOSEN,
+    ),
+    MetricSpec(
+        "lora_swaps_total",
+        "counter",
+        "changes of the resident LoRAs",
+        each=True,
+        when=When.LORAS_CHOSEN,
+    ),
+    MetricSpec(
+        "lora_swap_failures_total",
+        "counter",
+        "sets of LoRAs that could not be applied",
+        each=True,
+        when=When.LORAS_CHOSEN,
+    ),
 )
 RESIDENT_LORA: Final = MetricSpec(
     "lora_resident",
@@ -25,6 +47,7 @@ RESIDENT_LORA: Final = MetricSpec(
     "weight of a resident LoRA; 0 once it is no longer resident",
     label="lora",
     each=True,
+    when=When.LORAS_CHOSEN,
 )
 KEPT_LABELS: Final = 64
 """LoRAs of an instance that have a metric. With one more, only the resident ones are left. Retired ids would

@@ -7,13 +7,56 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from enum import Enum
+from typing import Any, Final, Literal, Protocol
 
-__all__ = ["INSTANCE_LABEL", "PREFIX", "LabelledGauge", "MetricGroup", "MetricSpec", "instance_labels"]
+__all__ = [
+    "INSTANCE_LABEL",
+    "PREFIX",
+    "LabelledGauge",
+    "MetricGroup",
+    "MetricSpec",
+    "When",
+    "conditions_of",
+    "instance_labels",
+]
 
 PREFIX: Final = "intaglio_"
 INSTANCE_LABEL: Final = "gpu"
 """Of metrics of one of several instances that draw: CUDA's index of its card, or its number on the CPU."""
+
+
+class When(Enum):
+    """Which servers have a metric. docs/operating.md shows the texts."""
+
+    ALWAYS = "always"
+    LORAS_CHOSEN = "requests choose LoRAs"
+    CONTROLNETS = "there are ControlNets"
+    INSTANCES = "`server.gpus` is set, or `server.instances` is above 1"
+    TLS = "`intaglio serve` has TLS"
+
+
+class _Build(Protocol):
+    """A manifest or a deployment."""
+
+    @property
+    def swaps(self) -> bool: ...
+    @property
+    def controlnets(self) -> Mapping[str, object]: ...
+
+
+def conditions_of(build: _Build, *, instances: bool, tls: bool) -> frozenset[When]:
+    """What holds for a server of `build`. `instances`: `diffuse` starts processes that draw. `tls`:
+    `intaglio serve` runs it, with TLS.
+    """
+    holds = {
+        When.ALWAYS: True,
+        When.LORAS_CHOSEN: build.swaps,
+        When.CONTROLNETS: bool(build.controlnets),
+        When.INSTANCES: instances,
+        When.TLS: tls,
+    }
+    return frozenset(when for when in When if holds[when])
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +71,8 @@ class MetricSpec:
     """The one label; empty for none."""
     each: bool = False
     """Whether each of several instances has its own, with the label `gpu`."""
+    when: When = When.ALWAYS
+    """Which servers have it. One with a `label` appears with the first value of its label."""
 
     @property
     def full_name(self) -> str:

@@ -33,6 +33,8 @@ class Reporter:
         """Report now."""
         try:
             with self._lock:
+                if self._stop.is_set():
+                    return
                 if self._made is None:
                     self._made = self._make()
                 if self._made is not None:
@@ -41,10 +43,17 @@ class Reporter:
             self._failed()
 
     def close(self) -> None:
-        """Report no more."""
+        """Report no more, and remove the metrics from what Triton shows.
+
+        WAR: Triton 2.51 ends the process of a model with a segmentation fault where a metric outlives
+        `finalize`. Then the metric stays with its last value: after `intaglio reload` a LoRA of the old build
+        was shown as resident.
+        """
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
+        with self._lock:
+            self._made = None
 
     def _run(self) -> None:
         self.report()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from typing import Any
 
 import pytest
@@ -44,3 +45,24 @@ def test_errors_stay_here() -> None:
     running.report()
     running.close()
     assert len(failed) == 2
+
+
+def test_nothing_is_left_of_the_metrics_once_it_is_closed() -> None:
+    """Whoever reports later makes no new ones."""
+
+    class Metrics:
+        def __call__(self) -> None: ...
+
+    made: list[weakref.ref[Metrics]] = []
+
+    def make() -> Metrics:
+        metrics = Metrics()
+        made.append(weakref.ref(metrics))
+        return metrics
+
+    running = Reporter(make, failed=lambda: None)
+    running.report()
+    assert [one() is not None for one in made] == [True]
+    running.close()
+    running.report()
+    assert [one() for one in made] == [None]
