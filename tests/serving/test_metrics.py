@@ -84,7 +84,7 @@ def test_metrics_are_those_of_the_page(server: Server) -> None:
     assert 'intaglio_lora_resident{lora="night"} 0.8' in "\n".join(lines)
 
 
-@pytest.fixture(params=["swapped", "fused"])
+@pytest.fixture(params=["swapped", pytest.param("fused", marks=pytest.mark.long)])
 def measured(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     """The session's server, whose requests choose LoRAs, or one with a fused set."""
     if request.param == "swapped":
