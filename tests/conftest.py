@@ -1,15 +1,17 @@
-"""What may run at the same time: `make test` has two processes, each of which takes one room's tests after
+"""What may run at the same time: `make test` has two processes, each of which takes one group of tests after
 another.
 
-Tests of a room share fixtures that take minutes, those of `serving` the miniature's build too, so a room
-stays together.
+Tests of a room share fixtures that take minutes, so a room is one group. In `serving`, the files that use the
+session's servers are one; each file that starts its own servers is a group by itself.
 """
 
 # ruff: noqa: PLC0415  (pytest-xdist is there only where several processes are)
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -33,15 +35,31 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-LONGEST_FIRST = ("serving", "export", "training", "miniature")
+ROOT = Path(__file__).parents[1]
+LONGEST_FIRST = ("serving", "export", "training", "runtime", "benchmarks", "client", "miniature")
+ASKS = re.compile(r"def test_\w+\([^)]*\b(server|secured): Server\b")
+"""A test that asks for the session's server; tests/serving/conftest.py has both."""
+HAS_ITS_OWN = re.compile(r"^def server\(", re.MULTILINE)
+"""A file that serves something else under that name."""
+
+
+@functools.cache
+def group_of(file: str) -> str:
+    """What one process runs whole: the room of `file`, a path such as `tests/serving/test_loras.py`, or that
+    file alone.
+    """
+    room = file.split("/")[1]
+    if room != "serving":
+        return room
+    text = (ROOT / file).read_text(encoding="utf-8")
+    return room if ASKS.search(text) and not HAS_ITS_OWN.search(text) else file
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest rooms first, so that no process waits for one that began last."""
-    here = Path(__file__).parent
 
     def rank(item: pytest.Item) -> int:
-        room = item.path.relative_to(here).parts[0]
+        room = item.path.relative_to(ROOT).parts[1]
         return LONGEST_FIRST.index(room) if room in LONGEST_FIRST else len(LONGEST_FIRST)
 
     items.sort(key=rank)
@@ -49,12 +67,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """One room at a time to each process."""
+    """One group at a time to each process."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByRoom(LoadScopeScheduling):
+    class ByGroup(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return nodeid.split("/")[1]
+            return group_of(nodeid.partition("::")[0])
 
     config.option.loadscopereorder = False
-    return ByRoom(config, log)
+    return ByGroup(config, log)

@@ -337,7 +337,7 @@ def _runs(own: Path) -> bool:
 
 def _files(own: Path, queue: Queue) -> tuple[list[Path], list[Path]]:
     """What a queue has written: results, which large logs must not hold back, and everything else."""
-    written = [path for step in queue.steps for path in _written(own / "out" / step.name)]
+    written = list(_written(own / "out"))  # also of what somebody ran beside the steps
     results = [path for path in written if path.suffix in _RESULTS]
     others = [path for path in written if path.suffix not in _RESULTS]
     results += [own / f"{step.name}.json" for step in queue.steps if _outcome(own, step)]

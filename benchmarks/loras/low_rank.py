@@ -5,6 +5,7 @@ python -m benchmarks.loras.low_rank CASE.json WORK_FOLDER
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ def main(case: Path, work: Path) -> None:
         found[rank] = values | {"pass": passes}
         described = {"profile": bench.profile.name, "runtime": bench.platform.runtime, "ranks": found}
         write_part(work, "low_rank", described)
+    for rank in built:
+        shutil.rmtree(folder_of(work, rank))
 
 
 if __name__ == "__main__":

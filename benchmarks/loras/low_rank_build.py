@@ -2,7 +2,8 @@
 
     python -m benchmarks.loras.low_rank_build CASE.json WORK_FOLDER
 A and B are weights of the graph here. As inputs a swap would only have to upload them, but a step could not
-be faster. The part `low_rank` times the engines that this one leaves in the work folder.
+be faster. The part `low_rank` times the engines that this one leaves in the work folder, 5 GB each, and
+removes them.
 """
 
 from __future__ import annotations
@@ -73,9 +74,9 @@ def main(case: Path, work: Path) -> None:
     bench = workbench(work)
     ranks: dict[str, Any] = (read_part(work, "low_rank_build") or {}).get("ranks", {})
     for rank in RANKS:
-        if str(rank) in ranks:
-            continue
         folder = folder_of(work, str(rank))
+        if str(rank) in ranks and folder.is_dir():
+            continue
         network = bench.network()
         matrices = put_beside(network, rank) if rank else 0
         onnx = bench.export(network, folder)

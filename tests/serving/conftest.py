@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -110,9 +111,13 @@ def miniature() -> Deployment:
 
 
 @pytest.fixture(scope="session")
-def server(miniature: Deployment) -> Iterator[Server]:
-    """The miniature served on free ports."""
-    with Server(miniature, endpoints=Endpoints()) as running:
+def server(miniature: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The miniature served on free ports, from a build of its own: tests publish LoRAs in it, and the other
+    process of `make test` builds the miniature, which publishes those of the registry.
+    """
+    folder = tmp_path_factory.mktemp("served")
+    shutil.copytree(miniature.build_folder, folder / miniature.name, ignore=shutil.ignore_patterns("*.log"))
+    with Server(miniature.model_copy(update={"build": folder}), endpoints=Endpoints()) as running:
         yield running
 
 

@@ -29,8 +29,9 @@ from intaglio.serving.versions import REPOSITORY as REPOSITORY_FOLDER
 from intaglio_client import NO_RETRIES, Client, Image
 
 from .conftest import FUSED_SIZE, REPOSITORY, fused_build
-from .streams import pixels_of, streamed
+from .streams import PlainStream, pixels_of, streamed
 from .test_metrics import check_metrics
+from .test_stream import ENDLESS
 from .test_watch import changed_lora
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_left")]
@@ -326,11 +327,10 @@ def status_of(url: str) -> int:
 
 def test_liveness_does_not_tell_that_the_only_instance_hangs(server: Server) -> None:
     """As docs/several_cards.md says; the metrics tell it."""
-    asked: Any = {"steps": 150, "seed": 1}  # `running` is reported once a second
-    with Client(server.grpc_url, deadline=120) as client, ThreadPoolExecutor(1) as pool:
+    with PlainStream(server.grpc_url, **ENDLESS) as stream:
         stub = next(one for one in stubs_of(server.process.pid) if one.instance.startswith("diffuse_"))
-        picture = pool.submit(client.generate, PROMPT, **asked)
-        wait_until(lambda: figures(server, "intaglio_running")[""] == 1)
+        stream.until("progress")
+        wait_until(lambda: figures(server, "intaglio_running")[""] == 1)  # it is reported once a second
         stub.process.send_signal(signal.SIGSTOP)
         try:
             steps = figures(server, "intaglio_steps_total")[""]
@@ -338,12 +338,11 @@ def test_liveness_does_not_tell_that_the_only_instance_hangs(server: Server) -> 
                 assert status_of(f"http://{server.http_url}{LIVE_PATH}") == 200
                 assert status_of(f"http://{server.http_url}{PATH}") == 200
                 time.sleep(0.5)
-            assert not picture.done()
             assert figures(server, "intaglio_running")[""] == 1
             assert figures(server, "intaglio_steps_total")[""] == steps
         finally:
             stub.process.send_signal(signal.SIGCONT)
-        assert picture.result().pixels.any()
+        wait_until(lambda: figures(server, "intaglio_steps_total")[""] > steps)
 
 
 @pytest.mark.long

@@ -116,6 +116,7 @@ def test_so_are_those_of_a_server_with_tls(secured: Server, ours: Tls) -> None:
     check_metrics(secured, tls=ours)
 
 
+@pytest.mark.long
 def test_so_are_those_where_loras_are_fused(fused: Server) -> None:
     check_metrics(fused)
 

@@ -19,6 +19,7 @@ __all__ = ["served"]
 LONG: Any = ASKED | {"prompt": "a person on a beach", "steps": 150}
 
 
+@pytest.mark.long
 def test_a_stream_is_drawn_to_its_end_by_the_build_that_it_began_with(served: Served) -> None:
     """And the old build is unloaded after it."""
     long = LONG | {"num_images": 4}  # not over before the new build is there

@@ -29,7 +29,7 @@ from miniature.world import control_map, render
 from ..client.video.decoding import read_video
 from .conftest import REPOSITORY
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nothing_left")]
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("nothing_left")]
 COUNT = 6
 RESOLUTION = 64
 """Pixels that are trained on."""
