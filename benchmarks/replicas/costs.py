@@ -13,7 +13,7 @@ __all__ = ["SOURCES", "Costs", "measured_costs"]
 
 SOURCES: Final = {
     "step": "h200_lora_swap.json, swap.step",
-    "text encoders, VAE": "h200.json, served.seconds",
+    "text encoders, VAE": "h200_third.json, served.seconds",
     "change of LoRAs": "h200_lora_swap.json, swap.one_to_other and swap.to_two",
     "first change to them, with reading": "h200_lora_swap.json, swap.first_with_reading_the_files",
 }
@@ -51,7 +51,7 @@ def measured_costs(*, steps: int, reads: bool) -> Costs:
     LoRAs of rank 64, and a server keeps as many files as its memory for them holds.
     """
     swap = _part("h200_lora_swap", "swap")
-    rest = _part("h200", "served")["seconds"]
+    rest = _part("h200_third", "served")["seconds"]
     picture = steps * swap["step"]["median"] + rest["text_encoders"]["median"] + rest["vae"]["median"]
     if not reads:
         return Costs(picture=picture, swap=swap["one_to_other"]["seconds"]["median"])

@@ -130,7 +130,7 @@ def fused(miniature: Deployment, tmp_path_factory: pytest.TempPathFactory) -> It
         yield running
 
 
-@pytest.fixture(params=["server", "fused"])
+@pytest.fixture(params=["server", pytest.param("fused", marks=pytest.mark.long)])
 def measured(request: pytest.FixtureRequest) -> Server:
     """The session's server, whose requests choose LoRAs, or one with a fused set."""
     running: Server = request.getfixturevalue(request.param)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.loras.page import markdown_of
 from benchmarks.measuring.results import ROOT, read_json
 
-RESULTS = ROOT / "benchmarks/results/h200_lora.json"
+RESULTS = ROOT / "benchmarks/results/h200_lora_first.json"
 
 
 def test_the_committed_page_is_that_of_its_results() -> None:

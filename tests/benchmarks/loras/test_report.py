@@ -11,7 +11,7 @@ import typer
 from benchmarks.loras.report import FIGURES, judge, main
 from benchmarks.measuring.results import ROOT, read_json
 
-RESULTS = ROOT / "benchmarks/results/h200_lora.json"
+RESULTS = ROOT / "benchmarks/results/h200_lora_first.json"
 
 
 @pytest.mark.parametrize(
@@ -34,8 +34,9 @@ def test_the_committed_figures_hold_and_worse_ones_do_not(
     assert not judge(results)
 
 
-def test_the_committed_figures_are_those_of_the_parts() -> None:
-    results = read_json(RESULTS)
+@pytest.mark.parametrize("name", ["h200_lora", "h200_lora_first"])
+def test_the_committed_figures_are_those_of_the_parts(name: str) -> None:
+    results = read_json(RESULTS.with_stem(name))
     for figure in FIGURES:
         found = {"value": figure.value(results), "verdict": figure.verdict(results)}
         assert results["figures"][figure.name] == found, figure.name
