@@ -30,7 +30,7 @@ serve: $(VENV)/.installed-demo ## Build CONFIG and serve it until Ctrl-C
 	@$(BIN)/intaglio build $(CONFIG)
 	@exec $(BIN)/intaglio serve $(CONFIG)
 
-test: $(VENV)/.installed-dev ## Run the tests but for those of the other targets below, in two processes (16 minutes)
+test: $(VENV)/.installed-dev ## Run the tests but for those of the other targets below, in two processes (15 minutes)
 	@$(BIN)/python -m pytest -n 2
 
 test-fast: $(VENV)/.installed-dev ## Run the tests that are not marked slow

@@ -150,6 +150,7 @@ def test_every_stage_takes_as_long_by_all_accounts(server: Server, photographs: 
     agree(whole, [one["request"] for one in timings], "request")
 
 
+@pytest.mark.long
 def test_perf_analyzer_sees_what_triton_and_the_counters_see(
     server: Server, perf_analyzer_folder: Path, tmp_path: Path
 ) -> None:
