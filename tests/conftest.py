@@ -37,9 +37,9 @@ def pytest_configure() -> None:
 
 ROOT = Path(__file__).parents[1]
 LONGEST_FIRST = ("serving", "export", "training", "runtime", "benchmarks", "client", "miniature")
-ASKS = re.compile(r"def test_\w+\([^)]*\b(server|secured): Server\b")
-"""A test that asks for the session's server; tests/serving/conftest.py has both."""
-HAS_ITS_OWN = re.compile(r"^def server\(", re.MULTILINE)
+ASKS = re.compile(r"def test_\w+\([^)]*\b((server|secured): Server|client: Client)\b")
+"""A test that asks for the session's server or its client; tests/serving/conftest.py has them."""
+HAS_ITS_OWN = re.compile(r"^def (server|client)\(", re.MULTILINE)
 """A file that serves something else under that name."""
 
 

@@ -24,7 +24,7 @@ import tarfile
 import time
 import tomllib
 import traceback
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -189,22 +189,26 @@ def run_queue(folder: Path, queue: Queue, ends: float, *, others: Sequence[Queue
     for step in queue.steps:
         if _outcome(own, step).get("code") == 0:
             continue
-        _await(folder, step, others, until=ends - step.least_seconds)
-        left = ends - time.time()
-        if left < step.least_seconds:
-            _keep(own, step, state=f"not begun, {left:.0f} s were left")
-            continue
-        seconds = int(min(left, step.most_seconds))
-        _keep(own, step, state=f"runs, has {seconds} s")
-        began = time.time()
         try:
-            code = _run(folder, queue, step, seconds)
+            _run_when_due(folder, queue, step, ends, others)
         except Exception as error:
             traceback.print_exc()  # into queue.log
-            _keep(own, step, state=f"failed: {error}")
-            continue
-        taken = round(time.time() - began)
-        _keep(own, step, state="done" if code == 0 else f"ended with {code}", code=code, seconds=taken)
+            with suppress(OSError):  # a full disk
+                _keep(own, step, _outcome(own, step) | {"state": f"failed: {error}"})
+
+
+def _run_when_due(folder: Path, queue: Queue, step: Step, ends: float, others: Sequence[Queue]) -> None:
+    own = folder / queue.name
+    _await(folder, step, others, until=ends - step.least_seconds)
+    left = ends - time.time()
+    if left < step.least_seconds:
+        _keep(own, step, {"state": f"not begun, {left:.0f} s were left"})
+        return
+    seconds = int(min(left, step.most_seconds))
+    began = time.time()
+    code = _run(folder, queue, step, seconds)
+    state = "done" if code == 0 else f"ended with {code}"
+    _keep(own, step, {"state": state, "code": code, "seconds": round(time.time() - began)})
 
 
 def _await(folder: Path, step: Step, others: Sequence[Queue], *, until: float) -> None:
@@ -216,9 +220,12 @@ def _await(folder: Path, step: Step, others: Sequence[Queue], *, until: float) -
 
 
 def _is_ahead(own: Path, step: Step) -> bool:
-    """Whether a step of a queue that runs waits or runs itself."""
-    state = _outcome(own, step).get("state", "")
-    return _runs(own) and (not state or state.startswith("runs"))
+    """Whether a step waits or runs. Its processes may outlive its queue, and what was to end them."""
+    outcome = _outcome(own, step)
+    state = outcome.get("state", "")
+    if _runs(own) and (not state or state.startswith("runs")):
+        return True
+    return "group" in outcome and _lives(outcome["group"])
 
 
 def _run(folder: Path, queue: Queue, step: Step, seconds: int) -> int:
@@ -240,6 +247,8 @@ def _run(folder: Path, queue: Queue, step: Step, seconds: int) -> int:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        state = {"state": f"runs, has {seconds} s", "group": process.pid}
+        _keep(folder / queue.name, step, state)
         with suppress(subprocess.TimeoutExpired):
             process.wait(seconds + _GRACE_SECONDS)
         _end_group(process.pid)
@@ -274,7 +283,7 @@ def _lives(group: int) -> bool:
     return False
 
 
-def _keep(own: Path, step: Step, **outcome: Any) -> None:
+def _keep(own: Path, step: Step, outcome: Mapping[str, Any]) -> None:
     """Remember how it stands; a reader sees all of it or what was there before."""
     written = own / f"{step.name}.json.new"
     written.write_text(json.dumps(outcome), encoding="utf-8")
@@ -353,7 +362,7 @@ def _written(folder: Path) -> Iterator[Path]:
 
 
 def _archive(files: Sequence[Path], folder: Path, archive: Path) -> bool:
-    """Pack files of `folder`; whether the archive was written. What is being written comes next time."""
+    """Pack files of `folder`; whether they can come back. What is being written comes next time."""
     try:
         with tarfile.open(archive, "w:gz") as packed:
             for path in files:
@@ -372,7 +381,7 @@ def _archive(files: Sequence[Path], folder: Path, archive: Path) -> bool:
     size = archive.stat().st_size
     if size > _SENT_BYTES:
         print(f"  {archive.name} has {size >> 20} MiB, and {_SENT_BYTES >> 20} MiB come back in one file")
-    return True
+    return size <= _SENT_BYTES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

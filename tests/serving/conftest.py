@@ -110,14 +110,33 @@ def miniature() -> Deployment:
     return deployment
 
 
+def copy_build(deployment: Deployment, folder: Path) -> Path:
+    """The build of `deployment` at another place. Links will do: who writes a file of it makes a new one."""
+
+    def link(source: str, target: str) -> None:
+        try:
+            os.link(source, target)
+        except OSError:  # another file system
+            shutil.copy2(source, target)
+
+    ignored = shutil.ignore_patterns("*.log")
+    return shutil.copytree(deployment.build_folder, folder, ignore=ignored, copy_function=link)
+
+
 @pytest.fixture(scope="session")
-def server(miniature: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The miniature served on free ports, from a build of its own: tests publish LoRAs in it, and the other
-    process of `make test` builds the miniature, which publishes those of the registry.
+def own_build(miniature: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
+    """The miniature with a build of its own. Tests publish LoRAs in it, and the other process of `make test`
+    builds the miniature, which publishes those of the registry.
     """
     folder = tmp_path_factory.mktemp("served")
-    shutil.copytree(miniature.build_folder, folder / miniature.name, ignore=shutil.ignore_patterns("*.log"))
-    with Server(miniature.model_copy(update={"build": folder}), endpoints=Endpoints()) as running:
+    copy_build(miniature, folder / miniature.name)
+    return miniature.model_copy(update={"build": folder})
+
+
+@pytest.fixture(scope="session")
+def server(own_build: Deployment) -> Iterator[Server]:
+    """The miniature served on free ports."""
+    with Server(own_build, endpoints=Endpoints()) as running:
         yield running
 
 
@@ -131,11 +150,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 @pytest.fixture(scope="session")
-def secured(miniature: Deployment, made: Certificates) -> Iterator[Server]:
+def secured(own_build: Deployment, made: Certificates) -> Iterator[Server]:
     """The miniature as `intaglio serve --production` serves it; it soon notices who does not answer."""
     tls = ServerTls(certificate=made.file("server.pem"), key=made.file("server.key"), ca=made.file("ca.pem"))
     options = ["--grpc-keepalive-time=1000", "--grpc-keepalive-timeout=1000"]
-    with Server(miniature, endpoints=hardened(Endpoints(tls=tls)), options=options) as running:
+    with Server(own_build, endpoints=hardened(Endpoints(tls=tls)), options=options) as running:
         yield running
 
 

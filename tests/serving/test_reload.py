@@ -170,8 +170,11 @@ def test_a_new_build_is_taken_up_under_load(served: Served, capsys: pytest.Captu
     assert served.versions() == {"2"}
     assert not stubs & {process.pid for process in served.server.process.stubs.values()}
     assert served.reports.count("ready") == 2, "started, reloaded, never restarted"
+    left = served.server.workspace.folder / REPOSITORY / "diffuse" / "1"
+    left.mkdir()  # as after a reload that could not wait for the old build
     assert main(["reload", str(served.config)]) == 0
     assert "nothing new: version 2" in capsys.readouterr().out
+    assert not left.exists(), "it would keep the metrics away"
     os.kill(next(iter(served.server.process.stubs.values())).pid, signal.SIGKILL)
     wait_for(lambda: served.reports.count("ready") == 3)
     assert served.versions() == {"2"}

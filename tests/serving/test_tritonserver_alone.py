@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import time
 import urllib.request
@@ -23,6 +21,7 @@ from intaglio.serving.server import Server
 from intaglio.serving.versions import REPOSITORY
 
 from ..served_metrics import served_metrics
+from .conftest import copy_build
 from .test_metrics import metrics_of_url
 
 pytestmark = pytest.mark.slow
@@ -40,7 +39,7 @@ _START_SECONDS = 60
 def plain(miniature: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
     """`tritonserver --model-repository=PLACE/model_repository` on free ports, on a build that was moved."""
     folder = tmp_path_factory.mktemp("plain")
-    build = shutil.copytree(miniature.build_folder, folder / "moved", copy_function=os.link)
+    build = copy_build(miniature, folder / "moved")
     installation = find_triton()
     at = choose_ports(Endpoints())
     command: list[object] = [

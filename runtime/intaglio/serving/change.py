@@ -22,7 +22,7 @@ from intaglio.errors import IntaglioError
 from intaglio.serving.process import TritonProcess
 from intaglio.serving.versions import ServedRepository, ServedVersion
 
-__all__ = ["ChangeTimes", "LoadFailed", "UnloadFailed", "VersionChange"]
+__all__ = ["ChangeTimes", "LoadFailed", "UnloadFailed", "VersionChange", "remove_unloaded"]
 
 _SETTLE_SECONDS: Final = 1.0
 """Time after which a request that came before the switch is sure to have reached its stages. An instant would
@@ -111,7 +111,8 @@ class VersionChange:
         """Unload the old version, which waits for its requests; seconds that took.
 
         Raises:
-            UnloadFailed: it is still loaded; its memory stays taken until a later reload or restart.
+            UnloadFailed: it is still loaded; its memory stays taken until its requests end. From then on there
+                are no metrics until the next reload, also one that finds nothing new.
         """
         started = time.perf_counter()
         until = started + _UNLOAD_SECONDS
@@ -121,7 +122,7 @@ class VersionChange:
             self.repository.list_versions(self.new)
             self._load(self.new.stages)
             self._wait_for(self.old.stages, until=until)
-            self._remove_unloaded()
+            remove_unloaded(self.process, self.repository, self.new)
         except IntaglioError as error:
             left = f"{self.old.shown} is removed at the next start"
             raise UnloadFailed(f"{error}; {self.new.shown} serves, {left}") from error
@@ -140,17 +141,18 @@ class VersionChange:
                 raise UnloadFailed(f"{self.old.shown} has not ended its requests for {_UNLOAD_SECONDS:g} s")
             time.sleep(_POLL_SECONDS)
 
-    def _remove_unloaded(self) -> None:
-        """Remove the folders of every version that is unloaded: the old one, and earlier ones that could not
-        be unloaded at their time. The metrics start once one version is left.
-        """
-        for number in self.repository.numbers(self.new) - {self.new.number}:
-            if not self.process.administration.has_loaded(number, self.new.stages):
-                self.repository.remove(self.new, number)
-
     def _load(self, models: Iterable[str]) -> None:
         for model in models:
             self.process.administration.load_model(model)
+
+
+def remove_unloaded(process: TritonProcess, repository: ServedRepository, served: ServedVersion) -> None:
+    """Remove the folders of every version but `served` that is unloaded, also of those that could not be
+    unloaded at their time. The metrics of `served` start once no other version is left.
+    """
+    for number in repository.numbers(served) - {served.number}:
+        if not process.administration.has_loaded(number, served.stages):
+            repository.remove(served, number)
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from intaglio.errors import ConfigError, Unavailable
 from intaglio.serving.arguments import TritonSettings
 from intaglio.serving.build_check import check_build, check_card
 from intaglio.serving.cards import read_memory_of, served_gpus
-from intaglio.serving.change import ChangeTimes, UnloadFailed, VersionChange
+from intaglio.serving.change import ChangeTimes, UnloadFailed, VersionChange, remove_unloaded
 from intaglio.serving.control import Control
 from intaglio.serving.drain import Drain
 from intaglio.serving.endpoints import Endpoints, configured_endpoints
@@ -210,6 +210,7 @@ class Server(TritonServer):
             old, new = self.version, self._open_version(deployment)
             if new.manifest.key == old.manifest.key:
                 new.hold.release()
+                remove_unloaded(self.process, self._repository, old)
                 return None
             return self._change(deployment, old, new, report or self._report)
         finally:

@@ -72,7 +72,7 @@ class DiffuseModel(TritonModel):
     _crew: Crew | None = None
     """Has the instances draw."""
     _conditions: frozenset[When] = frozenset({When.ALWAYS})
-    """Which metrics there are."""
+    """Those that hold for this server."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
         self._gpu = instance_gpu(args)

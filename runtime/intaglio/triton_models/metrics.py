@@ -72,7 +72,7 @@ class MetricSpec:
     each: bool = False
     """Whether each of several instances has its own, with the label `gpu`."""
     when: When = When.ALWAYS
-    """Which servers have it. One with a `label` appears with the first value of its label."""
+    """Which servers have it. A metric with a `label` appears with its first value."""
 
     @property
     def full_name(self) -> str:

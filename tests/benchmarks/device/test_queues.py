@@ -185,13 +185,52 @@ def test_how_a_step_ended_before_is_not_taken_for_this_run(tmp_path: Path) -> No
     assert (tmp_path / "order").read_text().split() == ["first", "then"]
 
 
-def test_a_step_that_waited_too_long_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_waited_too_long_is_not_begun(tmp_path: Path) -> None:
     """It would share the card with what it waits for."""
-    monkeypatch.setattr("benchmarks.device.queues._GRACE_SECONDS", 1)
-    table = write_table(tmp_path / "table.toml", "sleep 60", "true", after={"one1": ["one0"]})
+    table = write_table(tmp_path / "table.toml", "sleep 6", "true", after={"one1": ["one0"]})
     start(tmp_path / "queues", table, 4)
     poll(tmp_path / "queues", table, tmp_path / "out", wait=60)
     assert state(tmp_path / "queues/b", "one1").startswith("not begun, ")
+
+
+def test_a_step_whose_queue_was_killed_is_still_waited_for(tmp_path: Path) -> None:
+    """It runs in a session of its own, so it lives on."""
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as left:
+        (tmp_path / "a").mkdir()
+        kept = {"state": "runs, has 7 s", "group": left.pid}
+        (tmp_path / "a/one0.json").write_text(json.dumps(kept))
+        step = shell("true", "one0")
+        assert queues._is_ahead(tmp_path / "a", step)
+        left.kill()
+    assert not queues._is_ahead(tmp_path / "a", step)
+
+
+def test_what_is_measured_waits_for_everything_else_on_its_card() -> None:
+    """Whatever is done already: a later start leaves that out."""
+    table = read_queues(TABLE)
+    together = {
+        "suite_beside_builds",
+        *(step.name for queue in table for step in queue.steps if "build" in step.name),
+    }
+    for queue in table:
+        before: set[str] = set()
+        for step in queue.steps:
+            before.add(step.name)
+            if step.name not in together:
+                lacking = together - before - set(step.after)
+                assert lacking <= ({"suite_beside_builds"} if queue.name == "suite" else set()), step.name
+    measured = [(queue, step) for queue in table for step in queue.steps if step.name not in together]
+    for queue, step in measured:
+        for other, second in measured:
+            if other.name != queue.name:
+                assert waits_for(table, step.name, second.name) or waits_for(table, second.name, step.name)
+
+
+def waits_for(table: Sequence[Queue], later: str, earlier: str) -> bool:
+    """Directly: what lies between them may be done."""
+    (queue, step) = next((queue, one) for queue in table for one in queue.steps if one.name == later)
+    before = queue.steps[: queue.steps.index(step) + 1]
+    return any(earlier in one.after for one in before)
 
 
 @pytest.mark.parametrize(
@@ -292,6 +331,14 @@ def test_large_logs_hold_no_results_back(tmp_path: Path) -> None:
     poll(tmp_path, table, tmp_path)
     assert (tmp_path / "results.tar.gz").stat().st_size < 1000
     assert (tmp_path / "a-logs.tar.gz").stat().st_size > 2000000
+
+
+def test_what_is_too_large_to_come_back_is_not_taken_for_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues, "_SENT_BYTES", 1000)
+    table = ready_table(tmp_path, 'head -c 2000 /dev/urandom > "$OUT/logs.tar.gz"')
+    assert not poll(tmp_path, table, tmp_path / "out")
 
 
 def test_all_that_comes_back_at_once_is_few_files(tmp_path: Path) -> None:

@@ -97,7 +97,9 @@ def test_a_step_reaches_from_one_unet_pass_to_the_next_and_is_also_timed_alone(c
     assert min(meter.laps["step"]) > min(meter.laps["unet"]) + min(meter.laps["controlnet"])
     before = make_image(pipeline, case, 0)
     alone = time_cfg_steps(pipeline, case)
-    assert min(meter.laps["unet"]) / 2 < alone["high"]
-    assert alone["low"] < sum(map(max, meter.laps.values()))
+    assert min(meter.laps["unet"]) / 2 < alone["high"], "it runs the UNet"
     assert make_image(pipeline, case, 0) == before, "the pipeline is as it was"
-    assert time_cfg_steps(pipeline, replace(case, guidance_scale=1.0))["low"] < 1.5 * alone["high"]
+    rows = []
+    pipeline.unet.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    time_cfg_steps(pipeline, replace(case, guidance_scale=1.0))
+    assert set(rows) == {1}, "without guidance there is one row"

@@ -68,5 +68,7 @@ def test_a_page_without_a_card_says_so_first() -> None:
     assert page.splitlines()[2:5] == ["**for debugging**", "", "Beside other work."]
 
 
-def test_the_committed_page_is_that_of_its_results() -> None:
-    assert RESULTS.with_suffix(".md").read_text(encoding="utf-8") == markdown_of(read_json(RESULTS))
+@pytest.mark.parametrize("name", ["h200_third", "h200"])
+def test_the_committed_page_is_that_of_its_results(name: str) -> None:
+    results = RESULTS.with_stem(name)
+    assert results.with_suffix(".md").read_text(encoding="utf-8") == markdown_of(read_json(results))

@@ -163,7 +163,6 @@ def test_requests_are_answered_where_loras_are_fused_too(log: Log, build: Path, 
     assert request.sender.sent[0].error is None
     assert len(let_in) == 1, "what is published while it waits does not refuse it"
     assert shown()["intaglio_requests_total", ""] == 1
-    assert shown()["intaglio_requests_total", ""] == 1
     model.finalize()
     assert log.errors() == []
     assert shown() == {}, "a metric that outlives the model crashes its process"
