@@ -150,11 +150,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 @pytest.fixture(scope="session")
-def secured(own_build: Deployment, made: Certificates) -> Iterator[Server]:
-    """The miniature as `intaglio serve --production` serves it; it soon notices who does not answer."""
+def secured(miniature: Deployment, made: Certificates) -> Iterator[Server]:
+    """The miniature as `intaglio serve --production` serves it; it soon notices who does not answer. A reload
+    wants the configuration's own build, so tests publish nothing in it.
+    """
     tls = ServerTls(certificate=made.file("server.pem"), key=made.file("server.key"), ca=made.file("ca.pem"))
     options = ["--grpc-keepalive-time=1000", "--grpc-keepalive-timeout=1000"]
-    with Server(own_build, endpoints=hardened(Endpoints(tls=tls)), options=options) as running:
+    with Server(miniature, endpoints=hardened(Endpoints(tls=tls)), options=options) as running:
         yield running
 
 
