@@ -38,7 +38,7 @@ def config_of(deployment: Deployment) -> str:
     return str(deployment.folder / f"{deployment.name}.yaml")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_option_is_judged_beside_no_option(miniature: Deployment, server: Server, tmp_path: Path) -> None:
     scenes = write_scenes(tmp_path / "scenes", 2, mara=2)
     (tmp_path / "options.yaml").write_text(yaml.safe_dump({"settings": [{"inputs": {"steps": 3}}]}))
