@@ -42,7 +42,7 @@ test-card: $(VENV)/.installed-dev ## Run the suite that needs an NVIDIA card, Tr
 test-fresh: $(VENV)/.installed-dev ## Install the wheel into new environments and run it there (8 minutes)
 	@$(BIN)/python -m pytest -m fresh tests/fresh
 
-test-long: $(VENV)/.installed-dev ## Run the tests that take long and that few changes touch, in two processes (16 minutes)
+test-long: $(VENV)/.installed-dev ## Run the tests that take long and that few changes touch, in two processes (13 minutes)
 	@$(BIN)/python -m pytest -n 2 -m long
 
 ship-check: $(VENV)/.installed-ship ## Build and run the CPU image, run servers behind Envoy, check the Kubernetes overlays, alerts and dashboards (12 minutes)
