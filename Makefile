@@ -36,7 +36,7 @@ test: $(VENV)/.installed-dev ## Run the tests but for those of the other targets
 test-fast: $(VENV)/.installed-dev ## Run the tests that are not marked slow
 	@$(BIN)/python -m pytest -m "not slow and not fresh and not long and not ship"
 
-test-card: $(VENV)/.installed-dev ## Run the suite that needs an NVIDIA card, Triton and TensorRT-RTX (8 minutes)
+test-card: $(VENV)/.installed-dev ## Run the suite that needs an NVIDIA card, Triton and TensorRT-RTX (9 minutes)
 	@$(BIN)/python -m pytest -rs --timeout=600 tests/card
 
 test-fresh: $(VENV)/.installed-dev ## Install the wheel into new environments and run it there (8 minutes)

@@ -83,7 +83,8 @@ def read_queues(table: Path) -> list[Queue]:
 
     Raises:
         TypeError: a step lacks a key or has an unknown one.
-        ValueError: two queues or two steps have one name, or a step waits for one that is not before it.
+        ValueError: two queues or two steps have one name; a step waits for an unknown one; steps wait for
+            each other.
     """
     queues = []
     for found in tomllib.loads(table.read_text(encoding="utf-8"))["queue"]:

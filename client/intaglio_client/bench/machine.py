@@ -44,7 +44,7 @@ def describe_machine(root: Path, *, card: int = 0, packages: Iterable[str] = PAC
         "versions": package_versions(packages),
         "commit": os.environ.get(COMMIT_VARIABLE) or _git(root, "rev-parse", "HEAD"),
         "changed": bool(_git(root, "status", "--porcelain", "--untracked-files=no")),
-        "command": " ".join(sys.argv),
+        "command": _command(),
     }
 
 
@@ -65,6 +65,22 @@ def processor_name() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
+
+
+def _command() -> str:
+    """The command line without the machine's own folders: paths from the working folder on, and of a program
+    elsewhere its name.
+    """
+    program, *arguments = map(_from_here, sys.argv)
+    if Path(program).is_absolute():
+        path = Path(program)
+        program = path.parent.name if path.name == "__main__.py" else path.name
+    return " ".join([program, *arguments])
+
+
+def _from_here(word: str) -> str:
+    path = Path(word)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else word
 
 
 def _git(root: Path, *arguments: str) -> str:
